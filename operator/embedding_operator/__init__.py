@@ -1,0 +1,1 @@
+"""The operator behind `EmbeddingFineTune`. Read `reconcile.py` first."""

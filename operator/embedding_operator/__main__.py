@@ -1,0 +1,39 @@
+"""Start the operator: `python3 -m embedding_operator`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import kopf
+
+from embedding_operator.cluster import KubeCluster
+from embedding_operator.handlers import Doorbell, register
+from embedding_operator.settings import Settings
+
+
+def main() -> int:
+    """Run until SIGTERM; exit code 2 for a wrong configuration."""
+    kopf.configure(log_format=kopf.LogFormat.JSON)
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    try:
+        settings = Settings.from_env(os.environ)
+    except ValueError as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        return 2
+    registry = kopf.OperatorRegistry()
+    cluster = KubeCluster.connect(connections=settings.concurrency + 4)
+    register(registry, Doorbell(settings, cluster))
+    kopf.run(
+        registry=registry,
+        standalone=True,
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+        liveness_endpoint=f"http://0.0.0.0:{settings.liveness_port}/healthz",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

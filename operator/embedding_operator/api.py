@@ -1,0 +1,202 @@
+"""The resource as the operator sees it: names, and the spec parsed into frozen values.
+
+The API server has checked shapes and ranges already (crds/); what is checked here again is what the operator
+would act on wrongly if an old or foreign schema let it through. Every message names the field and the cure.
+Defaults are those of the published recipe (NVIDIA NeMo embed recipe, profile llama) unless a comment says why not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from embedding_stages.contract import Stage
+
+GROUP: Final = "embedding-operator.dev"
+VERSION: Final = "v1alpha1"
+KIND: Final = "EmbeddingFineTune"
+PLURAL: Final = "embeddingfinetunes"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+MANAGER: Final = "embedding-operator"
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+class SpecError(ValueError):
+    """The manifest cannot be acted on: `field` is where, the text is what and how to cure it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRef:
+    """A key of a Secret in the resource's own namespace. The operator never reads it; the kubelet mounts it."""
+
+    name: str
+    key: str
+    field: str  # where in the manifest, for messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where files come from: exactly one kind of reference."""
+
+    kind: str  # pvc | configMap | image | huggingFace
+    name: str  # claim, ConfigMap, image reference; empty for huggingFace
+    path: str
+    field: str
+    token: SecretRef | None = None
+    revision: str = ""
+    pull_policy: str = "IfNotPresent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSettings:
+    """What a user may say about a stage's pod: an allow-list, never a pod template."""
+
+    image: str
+    resources: Mapping[str, Mapping[str, str]]
+    node_selector: Mapping[str, str]
+    tolerations: Sequence[Mapping[str, Any]]
+    priority_class: str
+    runtime_class: str
+    env: Sequence[Mapping[str, str]]
+    timeout_s: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpec:
+    """One stage: how its pod looks and the resolved settings its code gets."""
+
+    pod: PodSettings
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """How the model is served."""
+
+    backend: str  # onnx | nim
+    model_name: str
+    replicas: int
+    strategy: str  # Recreate | BlueGreen
+    nim_generation: int  # 1: ONNX in NIM_CUSTOM_MODEL, 2: checkpoint in NIM_MODEL_PATH
+    ngc_key: SecretRef | None
+    shared_memory: str
+    start_timeout_s: int
+
+    @property
+    def serves_checkpoint(self) -> bool:
+        """Such a server needs no export."""
+        return self.backend == "nim" and self.nim_generation == 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far served metrics may lie from evaluated ones, absolute."""
+
+    at_one: float
+    at_five_and_above: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """The workspace volume: one of our own making, or a claim that exists."""
+
+    size: str
+    storage_class: str | None
+    access_modes: Sequence[str]
+    existing_claim: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A valid spec with every default filled in."""
+
+    suspend: bool
+    base_model: str
+    model_source: Source
+    corpus_source: Source
+    labelled_source: Source | None
+    llm_key: SecretRef | None
+    stages: Mapping[Stage, StageSpec]
+    deploy: Deploy
+    tolerance: Tolerance
+    storage: Storage
+    start_deadline_s: int
+    image_pull_secrets: Sequence[str]
+
+    def resolved(self) -> dict[str, Any]:
+        """Effective settings, for `status.resolved`: the operator never writes the spec."""
+        stages: dict[str, Any] = {
+            stage.value: {"image": item.pod.image, **item.settings} for stage, item in self.stages.items()
+        }
+        stages["deploy"] |= {"backend": self.deploy.backend, "strategy": self.deploy.strategy}
+        return {"stages": stages}
+
+
+def check_name(name: str) -> None:
+    """Raises SpecError when Jobs and Services could not be named after the resource."""
+    if not _NAME.fullmatch(name):
+        raise SpecError(
+            "metadata.name",
+            f"{name!r} must start with a letter, hold only a-z, 0-9 and '-', and have at most 40 characters; "
+            "Jobs and Services are named after it",
+        )
+
+
+def decimal(raw: Mapping[str, Any], key: str, default: str, field: str, low: float, high: float) -> float:
+    """A decimal kept as a string in the manifest, between `low` and `high` inclusive."""
+    text = str(raw.get(key, default))
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise SpecError(f"{field}.{key}", f"{text!r} is not a decimal number") from error
+    if not low <= value <= high:  # also false for NaN
+        raise SpecError(f"{field}.{key}", f"{text} must lie between {low:g} and {high:g}")
+    return value
+
+
+def one_of(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> str:
+    """The single key of `kinds` that is present."""
+    present = [kind for kind in kinds if raw.get(kind) is not None]
+    if len(present) != 1:
+        found = " and ".join(present) or "none"
+        raise SpecError(field, f"give exactly one of {', '.join(kinds)}; found {found}")
+    return present[0]
+
+
+def parse_source(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> Source:
+    """A typed reference. Paths stay inside their volume or image."""
+    kind = one_of(raw, kinds, field)
+    body: Mapping[str, Any] = raw[kind]
+    name = {"pvc": "claimName", "configMap": "name", "image": "reference", "huggingFace": ""}[kind]
+    if name and not body.get(name):
+        raise SpecError(f"{field}.{kind}.{name}", "must not be empty")
+    path = str(body.get("path", ""))
+    if ".." in path.split("/"):
+        raise SpecError(f"{field}.{kind}.path", "must not contain '..'")
+    token = None
+    if body.get("tokenSecretRef"):
+        token = parse_secret(body["tokenSecretRef"], f"{field}.{kind}.tokenSecretRef")
+    return Source(
+        kind=kind,
+        name=str(body.get(name, "")) if name else "",
+        path=path,
+        field=f"{field}.{kind}",
+        token=token,
+        revision=str(body.get("revision", "")),
+        pull_policy=str(body.get("pullPolicy", "IfNotPresent")),
+    )
+
+
+def parse_secret(raw: Mapping[str, Any], field: str) -> SecretRef:
+    """A Secret's name and key; never a namespace."""
+    if not raw.get("name") or not raw.get("key"):
+        raise SpecError(field, "needs name and key")
+    return SecretRef(name=str(raw["name"]), key=str(raw["key"]), field=field)

@@ -1,0 +1,86 @@
+"""What the watches have told: the newest known state of every child, by owner. Thread-safe.
+
+Kept beside the API so that a pass costs no list calls. Three things keep it honest: it is filled by a list before the
+first pass, an older resourceVersion never replaces a newer one, and a periodic list drops what a watch missed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from embedding_operator.views import OWNER_LABEL
+
+Raw = Mapping[str, Any]
+Key = tuple[str, str]  # namespace, name of the resource
+KINDS: Final = ("Job", "Pod", "Deployment")
+
+
+class ChildCache:
+    """Children by owner and kind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, dict[Key, dict[str, Raw]]] = {kind: {} for kind in KINDS}
+
+    def put(self, kind: str, raw: Raw) -> Key | None:
+        """Remember an object; its owner's key, or None when it has no owner of ours."""
+        key = owner_key(raw)
+        if key is None:
+            return None
+        with self._lock:
+            known = self._objects[kind].setdefault(key, {})
+            old = known.get(raw["metadata"]["name"])
+            if old is None or _version(raw) >= _version(old):
+                known[raw["metadata"]["name"]] = raw
+        return key
+
+    def drop(self, kind: str, raw: Raw) -> Key | None:
+        """Forget a deleted object, unless another of its name has taken its place."""
+        key = owner_key(raw)
+        if key is None:
+            return None
+        with self._lock:
+            known = self._objects[kind].get(key, {})
+            old = known.get(raw["metadata"]["name"])
+            if old is not None and old["metadata"].get("uid") == raw["metadata"].get("uid"):
+                del known[raw["metadata"]["name"]]
+                if not known:
+                    self._objects[kind].pop(key, None)
+        return key
+
+    def children(self, kind: str, key: Key) -> list[Raw]:
+        with self._lock:
+            return list(self._objects[kind].get(key, {}).values())
+
+    def uids(self, kind: str) -> set[str]:
+        """Of everything known, to be handed to `prune` after a list that started later."""
+        with self._lock:
+            return {raw["metadata"].get("uid", "") for known in self._objects[kind].values() for raw in known.values()}
+
+    def prune(self, kind: str, known_before: set[str], listed: Iterable[Raw]) -> None:
+        """Take in a full list, and forget what was known before it was asked for and is not in it."""
+        found = list(listed)
+        gone = known_before - {raw["metadata"].get("uid", "") for raw in found}
+        with self._lock:
+            for key in list(self._objects[kind]):
+                known = self._objects[kind][key]
+                for name in [n for n, raw in known.items() if raw["metadata"].get("uid", "") in gone]:
+                    del known[name]
+                if not known:
+                    del self._objects[kind][key]
+        for raw in found:
+            self.put(kind, raw)
+
+
+def owner_key(raw: Raw) -> Key | None:
+    meta = raw.get("metadata", {})
+    owner = (meta.get("labels") or {}).get(OWNER_LABEL)
+    return (meta["namespace"], owner) if owner else None
+
+
+def _version(raw: Raw) -> int:
+    # Opaque in general, but etcd's revision in every API server there is; 0 compares as oldest.
+    text = str(raw.get("metadata", {}).get("resourceVersion", "0"))
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,264 @@
+"""The operator's view of Kubernetes, and the only file that knows the client.
+
+`Cluster` is the narrow interface that the rest uses (and that the simulation implements); `KubeCluster` speaks to an
+API server with raw JSON: models of the official client are slow to build and drop fields that they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+import urllib3.exceptions
+from kubernetes import client, config
+
+from embedding_operator.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
+from embedding_operator.errors import ClusterError, Conflict, Forbidden, ForeignObject, Rejected, Unavailable
+from embedding_operator.views import OWNER_LABEL
+
+Raw = dict[str, Any]
+_TIMEOUT_S: Final = 15
+_CHUNK: Final = 500
+_PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
+    KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "Service": ("/api/v1", "services"),
+    "Pod": ("/api/v1", "pods"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "Event": ("/api/v1", "events"),
+}
+
+
+class Cluster(Protocol):
+    """Everything that the operator asks of a cluster. All methods raise `ClusterError`."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Raw | None:
+        """The object, or None when there is none."""
+
+    def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
+        """All objects that match the selectors; every namespace when `namespace` is None."""
+
+    def create_job(self, manifest: Mapping[str, Any]) -> Raw:
+        """Create the Job, or adopt the one of that name if it has the same owner; ForeignObject if not."""
+
+    def apply(self, manifest: Mapping[str, Any]) -> Raw:
+        """Server-side apply as field manager `embedding-operator`; ForeignObject when it is not ours."""
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete with its dependents; an object that is gone already is fine."""
+
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> Raw | None:
+        """Set `spec.suspend`; None when the Job is gone."""
+
+    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
+        """Replace the status if nobody wrote since `resource` was read; Conflict otherwise."""
+
+    def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
+        """Post an Event about the resource."""
+
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
+        """The end of the log of a pod's first container; empty when there is none."""
+
+
+class KubeCluster:
+    """`Cluster` over HTTP."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    def connect(cls, *, connections: int) -> KubeCluster:
+        """In a pod with its ServiceAccount, elsewhere with the current kubeconfig."""
+        try:
+            config.load_incluster_config()
+        except config.ConfigException:
+            config.load_kube_config()
+        settings = client.Configuration.get_default_copy()
+        settings.connection_pool_maxsize = connections
+        return cls(client.ApiClient(settings))
+
+    def get(self, kind: str, namespace: str, name: str) -> Raw | None:
+        return self._call("get", kind, namespace, name, missing_ok=True)
+
+    def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
+        return list(self._pages(kind, namespace, labels, fields))
+
+    def _pages(self, kind: str, namespace: str | None, labels: str, fields: str) -> Iterator[Raw]:
+        token = ""
+        while True:
+            wanted = {
+                "labelSelector": labels,
+                "fieldSelector": fields,
+                "limit": str(_CHUNK),
+                "continue": token,
+            }
+            query = {key: value for key, value in wanted.items() if value}
+            page = self._call("list", kind, namespace, "", query=query) or {}
+            for item in page.get("items") or ():
+                yield {"kind": kind, **item}
+            token = (page.get("metadata") or {}).get("continue", "")
+            if not token:
+                return
+
+    def create_job(self, manifest: Mapping[str, Any]) -> Raw:
+        meta = manifest["metadata"]
+        try:
+            return self._call("create", "Job", meta["namespace"], "", body=manifest) or {}
+        except Conflict:
+            existing = self.get("Job", meta["namespace"], meta["name"])
+            if existing is None:  # deleted in between: the next pass decides anew
+                raise
+            _must_be_ours("Job", manifest, existing)
+            return existing
+
+    def apply(self, manifest: Mapping[str, Any]) -> Raw:
+        meta, kind = manifest["metadata"], manifest["kind"]
+        existing = self.get(kind, meta["namespace"], meta["name"])
+        if existing is not None:
+            _must_be_ours(kind, manifest, existing)
+        return (
+            self._call(
+                "patch",
+                kind,
+                meta["namespace"],
+                meta["name"],
+                body=manifest,
+                query={"fieldManager": MANAGER, "force": "true"},
+                content_type="application/apply-patch+yaml",
+            )
+            or {}
+        )
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        # Without this a Job's pods would be orphaned.
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        self._call("delete", kind, namespace, name, body=options, missing_ok=True)
+
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> Raw | None:
+        body = {"spec": {"suspend": suspend}}
+        content_type = "application/merge-patch+json"
+        return self._call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
+
+    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
+        meta = resource["metadata"]
+        body = {**resource, "status": dict(status)}
+        return self._call("update", KIND, meta["namespace"], meta["name"], body=body, subresource="status") or {}
+
+    def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
+        meta = resource["metadata"]
+        reference = {key: meta[key] for key in ("namespace", "name", "uid", "resourceVersion") if key in meta}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+            "involvedObject": {"apiVersion": API_VERSION, "kind": KIND, **reference},
+            "type": event_type,
+            "reason": reason,
+            "message": message,
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "firstTimestamp": time,
+            "lastTimestamp": time,
+            "count": 1,
+        }
+        self._call("create", "Event", meta["namespace"], "", body=body)
+
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        query = {"tailLines": str(lines), "limitBytes": "16384"}
+        status, _, data = self._send("GET", path, query, None, "application/json")
+        return data.decode(errors="replace") if status == 200 else ""
+
+    def _call(
+        self,
+        verb: str,
+        kind: str,
+        namespace: str | None,
+        name: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        subresource: str = "",
+        missing_ok: bool = False,
+    ) -> Raw | None:
+        base, plural = _PATHS[kind]
+        parts = [base, *(("namespaces", namespace) if namespace else ()), plural]
+        path = "/".join([*parts, *(part for part in (name, subresource) if part)])
+        method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "update": "PUT"}.get(verb, "DELETE")
+        where = (kind, namespace or "", name or ((body or {}).get("metadata") or {}).get("name", ""))
+        try:
+            status, headers, data = self._send(method, path, query or {}, body, content_type)
+        except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
+            raise Unavailable(verb, *where, f"{type(error).__name__}: {error}") from error
+        if status == 404 and missing_ok:
+            return None
+        if status >= 400:
+            raise _error(status, verb, where, headers, data)
+        answer: Raw = json.loads(data)
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": MANAGER}
+        self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        payload = None if body is None else json.dumps(body)
+        if payload is not None and content_type == "application/json":
+            response = self._api.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_S)
+        else:
+            response = self._api.call_api(method, url, headers, payload, _request_timeout=_TIMEOUT_S)
+        return response.status, response.headers, response.read()
+
+
+def _must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> None:
+    def uids(raw: Mapping[str, Any]) -> set[str]:
+        return {ref["uid"] for ref in raw["metadata"].get("ownerReferences") or ()}
+
+    if not uids(wanted) & uids(existing):
+        meta = existing["metadata"]
+        raise ForeignObject(
+            "adopt",
+            kind,
+            meta["namespace"],
+            meta["name"],
+            "it exists and belongs to somebody else; rename this resource, or remove that object",
+        )
+
+
+def _error(
+    status: int, verb: str, where: tuple[str, str, str], headers: Mapping[str, str], data: bytes
+) -> ClusterError:
+    try:
+        detail = str(json.loads(data).get("message", ""))
+    except (ValueError, AttributeError):
+        detail = data[:200].decode(errors="replace")
+    match status:
+        case 409:
+            return Conflict(verb, *where, detail)
+        case 403 if "exceeded quota" in detail:
+            return Unavailable(verb, *where, detail, 15)
+        case 401 | 403:
+            return Forbidden(verb, *where, detail)
+        case 429 | 500 | 502 | 503 | 504:
+            return Unavailable(verb, *where, detail, _seconds(headers.get("Retry-After", "")))
+        case _:
+            return Rejected(verb, *where, detail)
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isdigit() else 0.0
+
+
+def child_selector(owner_name: str = "") -> str:
+    """Label selector of one resource's children, or of every resource's."""
+    return f"{OWNER_LABEL}={owner_name}" if owner_name else OWNER_LABEL

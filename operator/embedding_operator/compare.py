@@ -1,0 +1,75 @@
+"""Does a live object still say what we asked for? Pure.
+
+The API server adds defaults, so the question is whether every value of the desired object is in the live one.
+Lists must agree in length and order; resource quantities are compared by value, since "1024Mi" is stored as "1Gi".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+_SUFFIX: Final[Mapping[str, Decimal]] = {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "": Decimal(1),
+    "k": Decimal(10**3),
+    "M": Decimal(10**6),
+    "G": Decimal(10**9),
+    "T": Decimal(10**12),
+    "P": Decimal(10**15),
+    "Ki": Decimal(2**10),
+    "Mi": Decimal(2**20),
+    "Gi": Decimal(2**30),
+    "Ti": Decimal(2**40),
+    "Pi": Decimal(2**50),
+}
+_QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
+# Values the server may keep as it likes: identity, and owners' bookkeeping.
+_IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
+
+
+def differs(desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
+    """True when the object is missing or lacks something that is desired."""
+    return live is None or not _contains(live, desired, quantities=False)
+
+
+def _contains(live: Any, desired: Any, *, quantities: bool) -> bool:
+    if isinstance(desired, Mapping):
+        if not isinstance(live, Mapping):
+            return not desired and live is None  # an empty mapping may be dropped
+        return all(
+            key in _IGNORED or _contains(live.get(key), value, quantities=key in _QUANTITY_MAPS)
+            if not quantities
+            else quantity(str(live.get(key, "0"))) == quantity(str(value))
+            for key, value in desired.items()
+        )
+    if isinstance(desired, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(desired)
+            and all(_contains(a, b, quantities=False) for a, b in zip(live, desired, strict=True))
+        )
+    if live is None:
+        return desired in ("", 0, False)  # the server omits zero values
+    if isinstance(desired, str) and isinstance(live, str) and desired != live:
+        return _same_quantity(live, desired)
+    return bool(live == desired)
+
+
+def _same_quantity(live: str, desired: str) -> bool:
+    try:
+        return quantity(live) == quantity(desired)
+    except ArithmeticError:
+        return False
+
+
+def quantity(text: str) -> Decimal:
+    """A Kubernetes quantity as a number. Raises ArithmeticError when it is none."""
+    number = text.rstrip("numkMGTPEi")
+    suffix = text[len(number) :]
+    if suffix not in _SUFFIX:
+        raise ArithmeticError(f"{text!r} is not a quantity")
+    return Decimal(number) * _SUFFIX[suffix]

@@ -1,0 +1,43 @@
+"""What can go wrong with the cluster, in the operator's words. `ApiException` never leaves `cluster.py`.
+
+ClusterError               carries kind, namespace, name and what was tried
++-- Conflict               somebody wrote first: read again
++-- Forbidden              a permission is missing: the condition names verb and resource
++-- Rejected               the API server refuses the object: the manifest asks for the impossible
++-- Unavailable            overload, timeout, server error: try again later
++-- ForeignObject          an object of our name belongs to somebody else; it is never touched
+"""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """An API call failed."""
+
+    def __init__(self, verb: str, kind: str, namespace: str, name: str, detail: str) -> None:
+        super().__init__(f"cannot {verb} {kind} {namespace}/{name}: {detail}")
+        self.verb, self.kind, self.namespace, self.name, self.detail = verb, kind, namespace, name, detail
+
+
+class Conflict(ClusterError):
+    """409 on a write with a resourceVersion."""
+
+
+class Forbidden(ClusterError):
+    """403."""
+
+
+class Rejected(ClusterError):
+    """400, 413 or 422: the same request will never succeed."""
+
+
+class Unavailable(ClusterError):
+    """429, 5xx, or no answer."""
+
+    def __init__(self, verb: str, kind: str, namespace: str, name: str, detail: str, retry_after_s: float = 0) -> None:
+        super().__init__(verb, kind, namespace, name, detail)
+        self.retry_after_s = retry_after_s
+
+
+class ForeignObject(ClusterError):
+    """An object of the wanted name exists and is not ours."""

@@ -1,0 +1,124 @@
+"""The doorbell. Every event updates the cache and rings for its owner; no decision is made here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from random import Random
+from typing import Any
+
+import kopf
+from prometheus_client import start_http_server
+
+from embedding_operator.api import GROUP, KIND, PLURAL, VERSION
+from embedding_operator.cache import KINDS, ChildCache, owner_key
+from embedding_operator.cluster import Cluster, child_selector
+from embedding_operator.metrics import METRICS
+from embedding_operator.plan import Defaults
+from embedding_operator.reconcile import Reconciler
+from embedding_operator.settings import Settings
+from embedding_operator.views import OWNER_LABEL
+from embedding_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+
+class Doorbell:
+    """Ties Kopf's watches to the queue, and the queue to the reconciler."""
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self.settings, self.cluster = settings, cluster
+        self.cache = ChildCache()
+        self.reconciler = Reconciler(cluster=cluster, cache=self.cache, defaults=Defaults(images=settings.images))
+        self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
+        self.tasks: list[asyncio.Task[None]] = []
+        self.last_resync = time.monotonic()
+
+    async def start(self) -> None:
+        """Fill the cache before the first pass, then work and resync for ever."""
+        await asyncio.to_thread(self.relist)
+        start_http_server(self.settings.metrics_port)
+        self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._resync())]
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def relist(self) -> list[tuple[str, str]]:
+        """Take the cluster's word for what exists; the keys of all resources."""
+        namespaces = self.settings.watch_namespaces or (None,)
+        for kind in KINDS:
+            before = self.cache.uids(kind)
+            listed = [raw for ns in namespaces for raw in self.cluster.list(kind, ns, labels=child_selector())]
+            self.cache.prune(kind, before, listed)
+        found = [raw for ns in namespaces for raw in self.cluster.list(KIND, ns)]
+        return [(raw["metadata"]["namespace"], raw["metadata"]["name"]) for raw in found]
+
+    async def _resync(self) -> None:
+        spread = Random()  # noqa: S311
+        while True:
+            try:
+                for key in await asyncio.to_thread(self.relist):
+                    # Spread over a tenth of the interval, or thousands of resources would be looked at at once.
+                    self.queue.add_after(key, spread.random() * self.settings.resync_s / 10)
+                self.last_resync = time.monotonic()
+                METRICS.last_resync.set_to_current_time()
+            except Exception:  # the API server may be away; the probe tells if it stays away
+                log.exception("resync failed")
+            await asyncio.sleep(self.settings.resync_s * (0.9 + 0.2 * spread.random()))
+
+    def alive(self) -> bool:
+        """Whether real work goes on: a resync completed within three intervals and every task runs."""
+        recent = time.monotonic() - self.last_resync < 3 * self.settings.resync_s + 60
+        return recent and all(not task.done() for task in self.tasks)
+
+
+def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
+    """Put every handler on Kopf's registry."""
+
+    @kopf.on.startup(registry=registry)
+    async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.watching.chunk_size = 500
+        for resource in (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments")):
+            settings.watching.label_selectors[resource] = OWNER_LABEL
+        settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
+        await doorbell.start()
+
+    @kopf.on.cleanup(registry=registry)
+    async def cleanup(**_: Any) -> None:
+        await doorbell.stop()
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def resource(namespace: str | None, name: str, **_: Any) -> None:
+        doorbell.queue.add((namespace or "", name))
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    async def job(event: kopf.RawEvent, **_: Any) -> None:
+        _child(doorbell, "Job", event)
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    async def pod(event: kopf.RawEvent, **_: Any) -> None:
+        _child(doorbell, "Pod", event)
+
+    @kopf.on.event("apps", "v1", "deployments", registry=registry)
+    async def deployment(event: kopf.RawEvent, **_: Any) -> None:
+        _child(doorbell, "Deployment", event)
+
+    @kopf.on.probe(registry=registry, id="work")
+    async def work(**_: Any) -> str:
+        if not doorbell.alive():
+            raise kopf.PermanentError("no resync completed for three intervals")
+        return "working"
+
+
+def _child(doorbell: Doorbell, kind: str, event: kopf.RawEvent) -> None:
+    raw = dict(event["object"])
+    if owner_key(raw) is None:
+        return
+    gone = event["type"] == "DELETED"
+    key = doorbell.cache.drop(kind, raw) if gone else doorbell.cache.put(kind, raw)
+    if key is not None:
+        doorbell.queue.add(key)

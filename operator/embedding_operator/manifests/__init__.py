@@ -1,0 +1,1 @@
+"""Builders of Kubernetes objects: plain dicts from plain values. Pure."""

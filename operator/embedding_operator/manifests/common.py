@@ -1,0 +1,102 @@
+"""What every object of ours has: owner, labels, and a pod that satisfies the restricted Pod Security Standard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from embedding_operator.api import API_VERSION, KIND, MANAGER, PodSettings, Spec
+from embedding_operator.views import OWNER_LABEL, OWNER_UID_LABEL
+
+USER_ID: Final = 65532  # the images' user; no name needed, only not root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The resource that an object belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+def metadata(
+    owner: Owner,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Object metadata with the ownerReference that garbage collection follows, also with the operator gone."""
+    body: dict[str, Any] = {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": {**owner_labels(owner), **(labels or {})},
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    if annotations:
+        body["annotations"] = dict(annotations)
+    return body
+
+
+def owner_labels(owner: Owner) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/managed-by": MANAGER,
+        "app.kubernetes.io/part-of": owner.name,
+        OWNER_LABEL: owner.name,
+        OWNER_UID_LABEL: owner.uid,
+    }
+
+
+def pod_spec(spec: Spec, pod: PodSettings) -> dict[str, Any]:
+    """The parts of a pod that all of ours share. Containers and volumes are the caller's."""
+    body: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if spec.image_pull_secrets:
+        body["imagePullSecrets"] = [{"name": name} for name in spec.image_pull_secrets]
+    if pod.node_selector:
+        body["nodeSelector"] = dict(pod.node_selector)
+    if pod.tolerations:
+        body["tolerations"] = [dict(item) for item in pod.tolerations]
+    if pod.priority_class:
+        body["priorityClassName"] = pod.priority_class
+    if pod.runtime_class:
+        body["runtimeClassName"] = pod.runtime_class
+    return body
+
+
+def container_security(*, read_only_root: bool = True) -> dict[str, Any]:
+    """NIM writes to its own root file system, so the server's container may say otherwise."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": read_only_root,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def workspace_claim(owner: Owner, spec: Spec) -> str:
+    return spec.storage.existing_claim or f"{owner.name}-workspace"
+
+
+def workspace_folder(owner: Owner) -> str:
+    """The sub-path of the claim that is this resource's alone, so that an existing claim can be shared."""
+    return f"{owner.name}-{owner.uid[:8]}"

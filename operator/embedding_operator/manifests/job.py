@@ -1,0 +1,205 @@
+"""A stage's Job. Pure: the same arguments give the same dict, and the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from embedding_operator.api import SecretRef, Source, Spec
+from embedding_operator.manifests.common import (
+    Owner,
+    container_security,
+    metadata,
+    pod_spec,
+    workspace_claim,
+    workspace_folder,
+)
+from embedding_operator.stages import BY_STAGE
+from embedding_operator.views import (
+    ATTEMPT_LABEL,
+    FINGERPRINT_ANNOTATION,
+    REVISION_LABEL,
+    STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
+)
+from embedding_stages import contract
+from embedding_stages.contract import Stage, StageRequest, fingerprint_of
+
+CONTAINER: Final = "stage"
+COPY_PREFIX: Final = "copy-"  # init containers copy-corpus, copy-model, copy-beir
+_GRACE_S: Final = 120  # time to write a checkpoint after SIGTERM
+_TOOLS_PATH: Final = "/tools"
+
+
+def job_name(owner_name: str, stage: Stage, fingerprint: str, attempt: int) -> str:
+    """At most 63 characters: resource names have at most 40."""
+    return f"{owner_name}-{stage.value}-{fingerprint[:8]}-{attempt}"
+
+
+def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
+    """One attempt of one stage. Retries are counted by the operator, so the Job itself has none."""
+    pod = _pod(owner, spec, request)
+    labels = {
+        STAGE_LABEL: request.stage.value,
+        ATTEMPT_LABEL: str(request.attempt),
+        REVISION_LABEL: str(request.revision),
+    }
+    template = {"metadata": {"labels": {**metadata(owner, "")["labels"], **labels}}, "spec": pod}
+    notes = {FINGERPRINT_ANNOTATION: request.fingerprint, TEMPLATE_ANNOTATION: _template_hash(pod)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(
+            owner, job_name(owner.name, request.stage, request.fingerprint, request.attempt), labels, notes
+        ),
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": spec.stages[request.stage].pod.timeout_s,
+            # Never two pods of one stage on one volume.
+            "podReplacementPolicy": "Failed",
+            # A drained node or a preemption is not the stage's fault and costs no attempt.
+            "podFailurePolicy": {
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+            },
+            "template": template,
+        },
+    }
+
+
+def template_of(job: Mapping[str, Any]) -> str:
+    """The hash by which a Job that cannot start is recognised as built from an older manifest."""
+    return str(job["metadata"]["annotations"][TEMPLATE_ANNOTATION])
+
+
+def _template_hash(pod: Mapping[str, Any]) -> str:
+    """Without the request: attempt and revision are in it, and they do not change how the pod looks."""
+    main = dict(pod["containers"][0])
+    main["env"] = [item for item in main["env"] if item["name"] != contract.ENV_REQUEST]
+    return fingerprint_of({**pod, "containers": [main]})[:16]
+
+
+def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
+    settings = spec.stages[request.stage].pod
+    volumes: list[dict[str, Any]] = [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": workspace_claim(owner, spec)}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "workspace", "mountPath": contract.WORKSPACE_PATH, "subPath": workspace_folder(owner)},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    inits: list[dict[str, Any]] = []
+    if request.stage is Stage.INPUTS:
+        for name, source in _sources(spec).items():
+            _mount_source(name, source, volumes, mounts, inits)
+        if inits:
+            volumes.append({"name": "tools", "emptyDir": {}})
+            inits.insert(0, _tools_container(settings.image))
+    for purpose, secret in _secrets(spec, request.stage).items():
+        volumes.append(_secret_volume(purpose, secret))
+        mounts.append(
+            {"name": f"secret-{purpose}", "mountPath": f"{contract.SECRETS_PATH}/{purpose}", "readOnly": True}
+        )
+    body = pod_spec(spec, settings)
+    if inits:
+        body["initContainers"] = inits
+    body |= {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": settings.image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["python3", "-m", BY_STAGE[request.stage].module],
+                "env": [*(dict(item) for item in settings.env), _request_env(request)],
+                "resources": {kind: dict(values) for kind, values in settings.resources.items() if values},
+                "securityContext": container_security(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+    }
+    return body
+
+
+def _request_env(request: StageRequest) -> dict[str, str]:
+    # `$(` would be expanded by the kubelet; `$$(` is its escape.
+    return {"name": contract.ENV_REQUEST, "value": request.to_json().replace("$(", "$$(")}
+
+
+def _sources(spec: Spec) -> dict[str, Source]:
+    found = {contract.SOURCE_CORPUS: spec.corpus_source, contract.SOURCE_MODEL: spec.model_source}
+    if spec.labelled_source is not None:
+        found[contract.SOURCE_BEIR] = spec.labelled_source
+    return found
+
+
+def _mount_source(
+    name: str,
+    source: Source,
+    volumes: list[dict[str, Any]],
+    mounts: list[dict[str, Any]],
+    inits: list[dict[str, Any]],
+) -> None:
+    """Make the source readable below the sources path; images are copied by an init container of their own."""
+    target = f"{contract.SOURCES_PATH}/{name}"
+    volume = f"source-{name}"
+    if source.kind == "pvc":
+        volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": source.name, "readOnly": True}})
+    elif source.kind == "configMap":
+        volumes.append({"name": volume, "configMap": {"name": source.name}})
+    elif source.kind == "image":
+        volumes.append({"name": volume, "emptyDir": {}})
+        inits.append(_copy_container(name, source, volume, target))
+    else:  # huggingFace: the stage downloads it
+        return
+    mounts.append({"name": volume, "mountPath": target, "readOnly": True})
+
+
+def _tools_container(image: str) -> dict[str, Any]:
+    """Puts a static busybox where containers of images that carry only files can run it."""
+    return {
+        "name": "tools",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/busybox", "cp", "/bin/busybox", f"{_TOOLS_PATH}/busybox"],
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "tools", "mountPath": _TOOLS_PATH}],
+    }
+
+
+def _copy_container(name: str, source: Source, volume: str, target: str) -> dict[str, Any]:
+    """Runs in the user's image, which needs no shell and no C library."""
+    return {
+        "name": f"{COPY_PREFIX}{name}",
+        "image": source.name,
+        "imagePullPolicy": source.pull_policy,
+        "command": [f"{_TOOLS_PATH}/busybox", "cp", "-r", f"/{source.path.strip('/')}/.", target],
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "tools", "mountPath": _TOOLS_PATH, "readOnly": True},
+            {"name": volume, "mountPath": target},
+        ],
+    }
+
+
+def _secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
+    """Only the stage that needs a Secret gets it."""
+    if stage is Stage.INPUTS and spec.model_source.token is not None:
+        return {contract.SECRET_HUGGING_FACE: spec.model_source.token}
+    if stage is Stage.SDG and spec.llm_key is not None:
+        return {contract.SECRET_OPENAI: spec.llm_key}
+    return {}
+
+
+def _secret_volume(purpose: str, secret: SecretRef) -> dict[str, Any]:
+    items = [{"key": secret.key, "path": contract.SECRET_FILE}]
+    return {
+        "name": f"secret-{purpose}",
+        "secret": {"secretName": secret.name, "items": items, "defaultMode": 0o440},
+    }

@@ -1,0 +1,166 @@
+"""The Deployment that serves a model and the Services in front of it. Pure.
+
+One Deployment and one Service of the same name for every served fingerprint (that is what `verify` measures), and
+one Service named after the resource, for clients, whose selector moves when a revision has been verified.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from embedding_operator.api import Spec
+from embedding_operator.manifests.common import (
+    Owner,
+    container_security,
+    metadata,
+    owner_labels,
+    pod_spec,
+    workspace_claim,
+    workspace_folder,
+)
+from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL
+from embedding_stages.contract import SERVED_MODEL_PATH, ArtefactRef, Stage
+
+PORT: Final = 8000
+CONTAINER: Final = "server"
+CHECK_CONTAINER: Final = "check-artefact"
+_NIM_2_MODEL_PATH: Final = "/opt/nim/model"
+
+
+def serving_name(owner_name: str, serving: str) -> str:
+    return f"{owner_name}-{serving[:8]}"
+
+
+def service_url(owner: Owner, name: str) -> str:
+    return f"http://{name}.{owner.namespace}:{PORT}"
+
+
+def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef, *, check_image: str) -> dict[str, Any]:
+    """`serving` is the served fingerprint; `check_image` is the image whose code checks the model's digest.
+
+    The init container refuses a folder whose digest is not the exported one, so that swapped weights never
+    start, with any server image.
+    """
+    labels = {**owner_labels(owner), SERVING_LABEL: serving[:16]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(
+            owner,
+            serving_name(owner.name, serving),
+            {SERVING_LABEL: serving[:16]},
+            {FINGERPRINT_ANNOTATION: serving},
+        ),
+        "spec": {
+            "replicas": spec.deploy.replicas,
+            "revisionHistoryLimit": 1,
+            "progressDeadlineSeconds": spec.deploy.start_timeout_s,
+            "selector": {"matchLabels": {SERVING_LABEL: serving[:16], **_selector_owner(owner)}},
+            "strategy": {"type": "Recreate"},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image)},
+        },
+    }
+
+
+def build_service(owner: Owner, name: str, serving: str) -> dict[str, Any]:
+    """A cluster-internal Service for the pods of one served fingerprint."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(owner, name, {SERVING_LABEL: serving[:16]}),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {SERVING_LABEL: serving[:16], **_selector_owner(owner)},
+            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def _selector_owner(owner: Owner) -> dict[str, str]:
+    # By UID: a pod of a resource of the same name that is still being deleted must not answer.
+    labels = owner_labels(owner)
+    return {key: labels[key] for key in labels if key.endswith("/owner-uid")}
+
+
+def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict[str, Any]:
+    settings = spec.stages[Stage.DEPLOY].pod
+    path = _NIM_2_MODEL_PATH if spec.deploy.serves_checkpoint else SERVED_MODEL_PATH
+    mount = {
+        "name": "workspace",
+        "mountPath": path,
+        "subPath": f"{workspace_folder(owner)}/{model.path}",
+        "readOnly": True,
+    }
+    body = pod_spec(spec, settings)
+    body |= {
+        "terminationGracePeriodSeconds": 30,
+        "initContainers": [
+            {
+                "name": CHECK_CONTAINER,
+                "image": check_image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["python3", "-m", "embedding_stages.serve.check", path, model.digest],
+                "securityContext": container_security(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [mount],
+            }
+        ],
+        "containers": [_server(spec, path, mount)],
+        "volumes": [
+            {"name": "workspace", "persistentVolumeClaim": {"claimName": workspace_claim(owner, spec)}},
+            {"name": "cache", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": spec.deploy.shared_memory}},
+        ],
+    }
+    return body
+
+
+def _server(spec: Spec, path: str, mount: dict[str, Any]) -> dict[str, Any]:
+    settings = spec.stages[Stage.DEPLOY].pod
+    nim = spec.deploy.backend == "nim"
+    return {
+        "name": CONTAINER,
+        "image": settings.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [*(dict(item) for item in settings.env), *_environment(spec, path)],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {kind: dict(values) for kind, values in settings.resources.items() if values},
+        "securityContext": container_security(read_only_root=not nim),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        # A NIM builds engines at its first start: many minutes of starting are normal, a slow start is no crash.
+        "startupProbe": _probe("/v1/health/ready", period_s=2, failures=max(1, spec.deploy.start_timeout_s // 2)),
+        "readinessProbe": _probe("/v1/health/ready", period_s=5, failures=3),
+        "livenessProbe": _probe("/v1/health/live", period_s=10, failures=6),
+        "volumeMounts": [
+            mount,
+            {"name": "cache", "mountPath": "/opt/nim/.cache"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+        ],
+    }
+
+
+def _environment(spec: Spec, path: str) -> list[dict[str, Any]]:
+    """NIM's own variables; our server honours them too. Generation 2 refuses the names of generation 1."""
+    deploy = spec.deploy
+    model_variable = "NIM_MODEL_PATH" if deploy.serves_checkpoint else "NIM_CUSTOM_MODEL"
+    variables: list[dict[str, Any]] = [
+        {"name": model_variable, "value": path},
+        {"name": "NIM_HTTP_API_PORT", "value": str(PORT)},
+        {"name": "NIM_SERVED_MODEL_NAME", "value": deploy.model_name},
+        {"name": "NIM_CACHE_PATH", "value": "/opt/nim/.cache"},
+    ]
+    if deploy.ngc_key is not None:
+        reference = {"name": deploy.ngc_key.name, "key": deploy.ngc_key.key}
+        variables.append({"name": "NGC_API_KEY", "valueFrom": {"secretKeyRef": reference}})
+    return variables
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }

@@ -1,0 +1,65 @@
+"""Prometheus metrics. Names follow the project's words: stage, phase, attempt, action."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from embedding_operator.status import StageStatus, Status
+
+_STAGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200)
+
+
+class Metrics:
+    """The operator's own metrics; one instance a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._phase_of: dict[tuple[str, str], str] = {}
+        self.passes = Counter("embedding_operator_reconcile", "Passes over a resource", ["result"])
+        self.pass_seconds = Histogram("embedding_operator_reconcile_seconds", "Duration of a pass, seconds")
+        self.queue_depth = Gauge("embedding_operator_queue_depth", "Resources waiting for a pass")
+        self.actions = Counter("embedding_operator_actions", "Writes to the cluster", ["action"])
+        self.phases = Gauge("embedding_operator_resources", "Resources by phase", ["phase"])
+        self.stage_seconds = Histogram(
+            "embedding_operator_stage_seconds",
+            "Duration of a completed stage, seconds",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+        )
+        self.stage_ends = Counter("embedding_operator_stage_ends", "Stages that ended", ["stage", "state", "reason"])
+        self.last_resync = Gauge("embedding_operator_last_resync_timestamp_seconds", "Unix time of the last resync")
+
+    def action(self, name: str) -> None:
+        self.actions.labels(action=name).inc()
+
+    def resource(self, key: tuple[str, str], status: Status) -> None:
+        with self._lock:
+            old = self._phase_of.get(key)
+            if old == status.phase:
+                return
+            if old is not None:
+                self.phases.labels(phase=old).dec()
+            self._phase_of[key] = status.phase
+            self.phases.labels(phase=status.phase).inc()
+
+    def forget(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            old = self._phase_of.pop(key, None)
+            if old is not None:
+                self.phases.labels(phase=old).dec()
+
+    def stage_ended(self, old: StageStatus, new: StageStatus) -> None:
+        """Count a stage once, when it reaches its end."""
+        if old.state == new.state and old.job_name == new.job_name:
+            return
+        if new.state in ("Succeeded", "Reused", "Failed"):
+            self.stage_ends.labels(stage=new.name.value, state=new.state, reason=new.reason).inc()
+        if new.state == "Succeeded" and new.started_at and new.finished_at:
+            seconds = datetime.fromisoformat(new.finished_at) - datetime.fromisoformat(new.started_at)
+            self.stage_seconds.labels(stage=new.name.value).observe(seconds.total_seconds())
+
+
+METRICS = Metrics()

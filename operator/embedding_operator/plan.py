@@ -1,0 +1,150 @@
+"""The decision: from a spec, a status and what was observed to the next status and the actions. Pure.
+
+`plan` is the whole story of a resource: the pipeline's stages in order, then deploy, verify, activate. Each step says
+whether it is done; the first that is not ends the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from embedding_operator.api import Spec, SpecError, check_name
+from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
+from embedding_operator.manifests.common import Owner
+from embedding_operator.manifests.storage import build_workspace
+from embedding_operator.plan_jobs import advance
+from embedding_operator.plan_serving import activate, deploy, serving_model, verification
+from embedding_operator.spec import parse_spec
+from embedding_operator.status import StageStatus, Status
+from embedding_operator.summary import conclude, invalid
+from embedding_operator.verdict import Verdict, judge
+from embedding_stages.contract import Artefact, Stage, fingerprint_of
+
+BEFORE_SERVING = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What the operator's own configuration contributes to a decision."""
+
+    images: Mapping[Stage, str]
+
+
+def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
+    """Decide. The same arguments always give the same plan."""
+    if observed.deleting:  # children carry ownerReferences: garbage collection does the rest
+        return Plan(status=status)
+    draft = Draft(status=status)
+    try:
+        check_name(owner.name)
+        spec = parse_spec(raw_spec, defaults.images)
+    except SpecError as error:
+        return invalid(draft, observed, error)
+    _begin_revision(draft, spec, observed)
+    verdict: Verdict | None = None
+    activated = False
+    if spec.suspend:
+        _suspend(draft, observed)
+    elif _workspace(draft, spec, owner, observed) and _run_pipeline(draft, spec, owner, observed):
+        verdict, activated = _serve(draft, spec, owner, observed, defaults)
+    return conclude(draft, spec, observed, verdict, activated=activated)
+
+
+def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
+    """An edit makes a new revision: nothing is forgotten, but everything has to be shown to be valid again."""
+    status = draft.status
+    if status.revision != observed.generation:
+        stages = tuple(_pending(item, status) for item in status.stages)
+        status = replace(status, revision=observed.generation, stages=stages, last_failure={}, verification={})
+    draft.status = replace(status, observed_generation=observed.generation, resolved=spec.resolved())
+
+
+def _pending(item: StageStatus, status: Status) -> StageStatus:
+    """What a stage remembers into the next revision: its fingerprint and artefacts, for reuse."""
+    damaged = {"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing"}
+    if any(other.reason in damaged for other in status.stages):
+        # Something in the workspace is not what its stage wrote. Its Jobs' results cannot be trusted again, so
+        # the attempt number is kept and the work is done anew; intact folders are found and returned at once.
+        return StageStatus(name=item.name, attempt=item.attempt)
+    details = item.details if item.artefacts else {}
+    return replace(
+        item,
+        state="Pending",
+        reason="NotStarted",
+        message="",
+        percent=None,
+        reused_from=None,
+        details=details,
+    )
+
+
+def _suspend(draft: Draft, observed: Observed) -> None:
+    for job in observed.jobs:
+        if not job.finished and not job.suspended and not job.deleting:
+            draft.actions.append(SuspendJob(name=job.name, suspend=True, why="spec.suspend is true"))
+
+
+def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> bool:
+    if not spec.storage.existing_claim and not observed.workspace_exists:
+        draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the stages' shared volume"))
+    return True
+
+
+def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> bool:
+    for stage in BEFORE_SERVING:
+        # Documents, models and labelled sets may change in place without an edit here: each revision looks again.
+        identity = {"generation": observed.generation} if stage is Stage.INPUTS else None
+        if stage is Stage.EXPORT and spec.deploy.serves_checkpoint:
+            _skip_export(draft)
+            continue
+        if not advance(draft, stage, spec, owner, observed, identity=identity):
+            _stop_obsolete(draft, observed, after=stage)
+            return False
+    return True
+
+
+def _skip_export(draft: Draft) -> None:
+    """A NIM of generation 2 reads the checkpoint itself: the serving model is the checkpoint."""
+    checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
+    entry = StageStatus(
+        name=Stage.EXPORT,
+        state="Skipped",
+        reason="ProfileServesCheckpoint",
+        message="the server reads the checkpoint, nothing is to be exported",
+        fingerprint=fingerprint_of({"skipped": checkpoint.digest}),
+        revision=draft.status.revision,
+        artefacts={Artefact.SERVING_MODEL: checkpoint},
+    )
+    draft.status = draft.status.with_stage(entry)
+
+
+def _stop_obsolete(draft: Draft, observed: Observed, after: Stage) -> None:
+    """A stage that runs again makes Jobs of later stages useless: they would burn a GPU for an old input."""
+    if draft.status.stage(after).attempt == 0 or after is Stage.INPUTS:
+        return
+    order = list(Stage)
+    for job in observed.jobs:
+        if order.index(job.stage) > order.index(after) and not job.finished and not job.deleting:
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=f"{after} runs again before it"))
+
+
+def _serve(
+    draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults
+) -> tuple[Verdict | None, bool]:
+    """(verdict, whether clients reach the verified revision)."""
+    if not deploy(draft, spec, owner, observed, check_image=defaults.images[Stage.DEPLOY]):
+        return None, False
+    identity, settings = verification(draft, owner, spec)
+    if not advance(draft, Stage.VERIFY, spec, owner, observed, identity=identity, settings=settings):
+        return None, False
+    verdict = judge(
+        draft.status.stage(Stage.EVAL),
+        draft.status.stage(Stage.VERIFY),
+        spec.tolerance,
+        serving_model(draft).digest,
+    )
+    if not verdict.within:
+        return verdict, False
+    return verdict, activate(draft, owner, spec, observed)

@@ -1,0 +1,278 @@
+"""One stage, one step further: reuse, create, wait, take the result, retry, or fail. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+from embedding_operator.api import Spec
+from embedding_operator.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
+from embedding_operator.manifests.common import Owner
+from embedding_operator.manifests.job import build_job, job_name, template_of
+from embedding_operator.outcome import Failure, micro_batch, outcome_of, retry_at
+from embedding_operator.stages import fingerprint, inputs_of
+from embedding_operator.status import StageStatus
+from embedding_operator.views import JobView
+from embedding_operator.waiting import explain_wait
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult, parse_progress
+
+_POLL_RUNNING_S: Final = 10.0  # progress is read this often
+_POLL_WAITING_S: Final = 3.0
+_LOG_TAIL_BYTES: Final = 4096
+
+
+def advance(
+    draft: Draft,
+    stage: Stage,
+    spec: Spec,
+    owner: Owner,
+    observed: Observed,
+    *,
+    identity: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> bool:
+    """Bring one Job stage forward; True when it is done.
+
+    `identity` is what else the stage's fingerprint depends on, `settings` what its code is told besides.
+    """
+    inputs = inputs_of(stage, draft.status)
+    if inputs is None:
+        return False
+    wanted = fingerprint(stage, spec, inputs, extra=identity)
+    entry = draft.status.stage(stage)
+    if entry.fingerprint != wanted:
+        entry = StageStatus(name=stage, fingerprint=wanted, image=spec.stages[stage].pod.image)
+    elif entry.done:
+        return True
+    elif entry.finished_at and entry.artefacts:
+        _reuse(draft, entry)
+        return True
+    elif entry.state == "Failed" and entry.revision == draft.status.revision:
+        return False
+    step = _Step(draft, spec, owner, observed, entry, inputs, settings or {})
+    done = step.take()
+    draft.status = draft.status.with_stage(step.entry)
+    return done
+
+
+def _reuse(draft: Draft, entry: StageStatus) -> None:
+    message = f"unchanged since revision {entry.revision}"
+    draft.status = draft.status.with_stage(
+        replace(entry, state="Reused", reason="Reused", message=message, reused_from=entry.revision)
+    )
+    draft.event("Normal", "Reused", f"{entry.name}: {message}")
+
+
+class _Step:
+    """The state of one `advance`: what is known, and the stage's entry as it will be written."""
+
+    def __init__(
+        self,
+        draft: Draft,
+        spec: Spec,
+        owner: Owner,
+        observed: Observed,
+        entry: StageStatus,
+        inputs: Mapping[Artefact, ArtefactRef],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.draft, self.spec, self.owner, self.observed = draft, spec, owner, observed
+        self.entry, self.inputs, self.settings = entry, inputs, settings
+        self.stage = entry.name
+        of_stage = [job for job in observed.jobs if job.stage is self.stage]
+        self.mine = sorted((j for j in of_stage if j.fingerprint == entry.fingerprint), key=lambda j: j.attempt)
+        self.others = [j for j in of_stage if j.fingerprint != entry.fingerprint and not j.finished]
+
+    def take(self) -> bool:
+        for job in self.others:
+            if not job.deleting:
+                self._delete(job, "its fingerprint is no longer wanted")
+        if self.others:  # they use the same volume and perhaps the only GPU: wait until they are gone
+            self._wait("Superseding", "waiting for the Job of an older revision to end")
+            return False
+        if not self.mine:
+            self._create("first attempt" if self.entry.attempt == 0 else "the Job is gone without a result")
+            return False
+        last = self.mine[-1]
+        if last.deleting:
+            self._wait("JobDeleting", f"waiting for Job {last.name} to be gone")
+            return False
+        if last.finished:
+            return self._finish(last)
+        self._follow(last)
+        return False
+
+    def _finish(self, job: JobView) -> bool:
+        outcome = outcome_of(job, self.spec)
+        if isinstance(outcome, StageResult):
+            self._succeed(job, outcome)
+            return True
+        failed = [
+            (j, o)
+            for j in self.mine
+            if j.finished and j.revision == self.draft.status.revision
+            for o in (outcome_of(j, self.spec),)
+            if isinstance(o, Failure)
+        ]
+        if not failed or failed[-1][0].name != job.name:
+            self._create(f"attempt {job.attempt} failed in an older revision")
+            return False
+        due = retry_at(failed, self.spec.stages[self.stage].pod.retries)
+        self._record_failure(job, outcome, final=due is None)
+        if due is None:
+            return False
+        if due > self.observed.now:
+            self.draft.look_again_in((due - self.observed.now).total_seconds())
+            self.entry = replace(
+                self.entry,
+                state="Waiting",
+                reason=outcome.reason,
+                message=f"{outcome}; next attempt at {due:%H:%M:%S}",
+            )
+            return False
+        self._create(f"attempt {job.attempt} failed: {outcome.reason}", failed)
+        return False
+
+    def _follow(self, job: JobView) -> None:
+        if job.suspended:
+            self.draft.actions.append(SuspendJob(name=job.name, suspend=False, why="the resource is not suspended"))
+        pod = job.pod
+        if pod is not None and pod.started and not job.suspended:
+            self._run(job)
+            return
+        request = self._request(job.attempt)
+        if job.template and job.template != template_of(build_job(self.owner, self.spec, request)):
+            self._delete(job, "it has not started, and the manifest now asks for another pod")
+            self._wait("Superseding", "the Job that could not start is replaced by one of the new manifest")
+            return
+        deadline = job.created + timedelta(seconds=self.spec.start_deadline_s)
+        warnings = self.observed.pod_warnings.get(pod.uid, ()) if pod is not None else ()
+        wait = explain_wait(pod, warnings, self.spec, self.stage)
+        if self.observed.now >= deadline:
+            self._delete(job, "it did not start before spec.runPolicy.startDeadlineSeconds")
+            message = f"not started within {self.spec.start_deadline_s} s (spec.runPolicy.startDeadlineSeconds)"
+            failure = Failure(kind="Stopped", reason="StartDeadlineExceeded", message=f"{message}: {wait.message}")
+            self._record_failure(job, failure, final=True)
+            return
+        if wait.broken and self.entry.reason != wait.reason:
+            self.draft.event("Warning", wait.reason, f"{self.stage}: {wait.message}")
+        self._wait(wait.reason, wait.message, job, broken=wait.broken)
+
+    def _run(self, job: JobView) -> None:
+        progress = parse_progress(self.observed.log_tails.get(job.name, ""))
+        if self.entry.state != "Running":
+            self.draft.event("Normal", "Running", f"{self.stage}: attempt {job.attempt} started")
+        pod_image = job.pod.image_id if job.pod is not None else ""
+        self.entry = replace(
+            self._of_job(job),
+            state="Running",
+            reason="Running",
+            message=f"attempt {job.attempt} is running",
+            details={"imageID": pod_image} if pod_image else {},
+            percent=progress.percent if progress else self.entry.percent,
+            step=progress.step if progress else self.entry.step,
+            total_steps=progress.total_steps if progress else self.entry.total_steps,
+            eta_seconds=progress.eta_seconds if progress else None,
+        )
+        self.draft.look_again_in(_POLL_RUNNING_S)
+
+    def _succeed(self, job: JobView, result: StageResult) -> None:
+        reused = job.revision != self.draft.status.revision
+        self.entry = replace(
+            self._of_job(job),
+            state="Reused" if reused else "Succeeded",
+            reason="Reused" if reused else "Completed",
+            message=result.message or f"attempt {job.attempt} completed",
+            reused_from=job.revision if reused else None,
+            finished_at=f"{job.ended or self.observed.now:%Y-%m-%dT%H:%M:%SZ}",
+            percent=None,
+            step=0,
+            total_steps=0,
+            eta_seconds=None,
+            artefacts=result.artefacts,
+            counts=result.counts,
+            details=result.details,
+            metrics=result.metrics,
+        )
+        self.draft.event("Normal", "Completed", f"{self.stage}: {self.entry.message}")
+
+    def _record_failure(self, job: JobView, failure: Failure, *, final: bool) -> None:
+        known = self.draft.status.last_failure
+        if known.get("job") != job.name or known.get("reason") != failure.reason:
+            self.draft.event("Warning", failure.reason, f"{self.stage}: {failure}")
+        self.draft.status = replace(
+            self.draft.status,
+            last_failure={
+                "stage": self.stage.value,
+                "job": job.name,
+                "reason": failure.reason,
+                "message": str(failure)[:1024],
+                "exitCode": failure.exit_code if failure.exit_code is not None else -1,
+                "node": job.pod.node if job.pod is not None else "",
+                "time": f"{job.ended or self.observed.now:%Y-%m-%dT%H:%M:%SZ}",
+                "logTail": self.observed.log_tails.get(job.name, "")[-_LOG_TAIL_BYTES:] or known.get("logTail", ""),
+            },
+        )
+        if final:
+            self.entry = replace(
+                self._of_job(job),
+                state="Failed",
+                reason=failure.reason,
+                message=str(failure),
+                revision=self.draft.status.revision,
+                percent=None,
+            )
+
+    def _create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
+        attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1
+        request = self._request(attempt, failed)
+        self.draft.actions.append(CreateJob(manifest=build_job(self.owner, self.spec, request), why=why))
+        self.entry = replace(
+            self.entry,
+            state="Pending",
+            reason="JobCreated",
+            message=f"attempt {attempt}: {why}",
+            job_name=job_name(self.owner.name, self.stage, self.entry.fingerprint, attempt),
+            attempt=attempt,
+            revision=self.draft.status.revision,
+            image=self.spec.stages[self.stage].pod.image,
+            reused_from=None,
+            percent=None,
+            started_at="",
+        )
+        self.draft.look_again_in(_POLL_WAITING_S)
+
+    def _request(self, attempt: int, failed: Sequence[tuple[JobView, Failure]] = ()) -> StageRequest:
+        settings = {**self.spec.stages[self.stage].settings, **self.settings}
+        if "microBatchSize" in settings:
+            settings["microBatchSize"] = micro_batch(settings["microBatchSize"], failed)
+        return StageRequest(
+            stage=self.stage,
+            fingerprint=self.entry.fingerprint,
+            attempt=attempt,
+            revision=self.draft.status.revision,
+            image=self.spec.stages[self.stage].pod.image,
+            settings=settings,
+            inputs=self.inputs,
+        )
+
+    def _of_job(self, job: JobView) -> StageStatus:
+        return replace(
+            self.entry,
+            job_name=job.name,
+            attempt=job.attempt,
+            revision=job.revision,
+            started_at=f"{job.started or job.created:%Y-%m-%dT%H:%M:%SZ}",
+        )
+
+    def _wait(self, reason: str, message: str, job: JobView | None = None, *, broken: bool = False) -> None:
+        entry = self._of_job(job) if job is not None else self.entry
+        self.entry = replace(
+            entry, state="Waiting", reason=reason, message=message, details={"broken": True} if broken else {}
+        )
+        self.draft.look_again_in(_POLL_WAITING_S)
+
+    def _delete(self, job: JobView, why: str) -> None:
+        self.draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))

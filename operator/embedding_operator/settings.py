@@ -1,0 +1,55 @@
+"""The operator's configuration: read from the environment once, at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_stages.contract import Stage
+
+# One image serves several stages: inputs needs what sdg needs, verify what eval needs.
+_IMAGE_OF: Final[Mapping[Stage, str]] = {
+    Stage.INPUTS: "IMAGE_SDG",
+    Stage.SDG: "IMAGE_SDG",
+    Stage.PREP: "IMAGE_PREP",
+    Stage.FINETUNE: "IMAGE_FINETUNE",
+    Stage.EVAL: "IMAGE_EVALUATE",
+    Stage.EXPORT: "IMAGE_EXPORT",
+    Stage.DEPLOY: "IMAGE_SERVE",
+    Stage.VERIFY: "IMAGE_EVALUATE",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Each field's environment variable is its name in capitals; the chart sets them."""
+
+    images: Mapping[Stage, str]
+    watch_namespaces: tuple[str, ...]  # empty: the whole cluster
+    concurrency: int  # passes at a time
+    resync_s: float  # every resource is looked at this often even without an event
+    metrics_port: int
+    liveness_port: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Raises ValueError that names the variable."""
+        missing = sorted({name for name in _IMAGE_OF.values() if not env.get(name)})
+        if missing:
+            raise ValueError(f"set {', '.join(missing)}: the default images of the stages")
+        return cls(
+            images={stage: env[name] for stage, name in _IMAGE_OF.items()},
+            watch_namespaces=tuple(part for part in env.get("WATCH_NAMESPACES", "").split(",") if part),
+            concurrency=_number(env, "CONCURRENCY", 8, 1, 64),
+            resync_s=_number(env, "RESYNC_S", 300, 5, 86400),
+            metrics_port=_number(env, "METRICS_PORT", 9090, 0, 65535),
+            liveness_port=_number(env, "LIVENESS_PORT", 8080, 0, 65535),
+        )
+
+
+def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name, str(default))
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise ValueError(f"{name}={text!r} must be a whole number from {low} to {high}")
+    return int(text)

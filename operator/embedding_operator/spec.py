@@ -1,0 +1,272 @@
+"""From the manifest's `spec` to a `Spec`: defaults and settings of every stage. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from embedding_operator.api import (
+    Deploy,
+    PodSettings,
+    SecretRef,
+    Source,
+    Spec,
+    SpecError,
+    StageSpec,
+    Storage,
+    Tolerance,
+    decimal,
+    one_of,
+    parse_secret,
+    parse_source,
+)
+from embedding_stages.contract import Stage
+
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+_GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT})
+_TORCH_REQUESTS: Final = {"cpu": "500m", "memory": "2Gi"}
+_LIGHT_REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
+_TIMEOUT_S: Final[Mapping[Stage, int]] = {
+    Stage.INPUTS: 3600,
+    Stage.SDG: 43200,
+    Stage.PREP: 21600,
+    Stage.FINETUNE: 86400,
+    Stage.EVAL: 21600,
+    Stage.EXPORT: 7200,
+    Stage.DEPLOY: 3600,
+    Stage.VERIFY: 21600,
+}
+DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "*.text")
+# Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
+LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
+
+
+def parse_spec(raw: Mapping[str, Any], images: Mapping[Stage, str]) -> Spec:
+    """`images` are the operator's default image a stage. Raises SpecError."""
+    stages: Mapping[str, Any] = raw.get("stages") or {}
+    model = _object(raw, "baseModel")
+    corpus = _object(raw, "corpus")
+    evaluation: Mapping[str, Any] = raw.get("evaluation") or {}
+    model_source = parse_source(
+        _object(model, "source", "spec.baseModel"), ("pvc", "image", "huggingFace"), "spec.baseModel.source"
+    )
+    corpus_source = parse_source(
+        _object(corpus, "source", "spec.corpus"), ("pvc", "configMap", "image"), "spec.corpus.source"
+    )
+    labelled = None
+    if evaluation.get("beir"):
+        labelled = parse_source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
+    sdg, llm_key = _sdg(stages.get("sdg") or {})
+    k_values = _k_values(evaluation)
+    deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")))
+    settings: dict[Stage, Mapping[str, Any]] = {
+        Stage.INPUTS: _inputs(model, model_source, corpus, corpus_source, labelled),
+        Stage.SDG: sdg,
+        Stage.PREP: _prep(stages.get("prep") or {}),
+        Stage.FINETUNE: _finetune(stages.get("finetune") or {}),
+        Stage.EVAL: {"kValues": k_values, "batchSize": int((stages.get("eval") or {}).get("batchSize", 128))},
+        Stage.EXPORT: {"precision": str((stages.get("export") or {}).get("precision", "fp32")), "opset": 17},
+        Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
+        Stage.VERIFY: {"kValues": k_values, "batchSize": 32, "timeoutSeconds": 60},
+    }
+    tolerance: Mapping[str, Any] = raw.get("tolerance") or {}
+    return Spec(
+        suspend=bool(raw.get("suspend", False)),
+        base_model=str(model.get("name", "")),
+        model_source=model_source,
+        corpus_source=corpus_source,
+        labelled_source=labelled,
+        llm_key=llm_key,
+        stages={
+            stage: StageSpec(pod=_pod(stage, stages.get(stage.value) or {}, images), settings=settings[stage])
+            for stage in Stage
+        },
+        deploy=deploy,
+        tolerance=Tolerance(
+            at_one=decimal(tolerance, "atOne", "0.03", "spec.tolerance", 0, 1),
+            at_five_and_above=decimal(tolerance, "atFiveAndAbove", "0.01", "spec.tolerance", 0, 1),
+        ),
+        storage=_storage(raw.get("storage") or {}),
+        start_deadline_s=int((raw.get("runPolicy") or {}).get("startDeadlineSeconds", 1800)),
+        image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
+    )
+
+
+def _object(raw: Mapping[str, Any], key: str, parent: str = "spec") -> Mapping[str, Any]:
+    value = raw.get(key)
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{parent}.{key}", "is required")
+    return value
+
+
+def _inputs(
+    model: Mapping[str, Any],
+    model_source: Source,
+    corpus: Mapping[str, Any],
+    corpus_source: Source,
+    labelled: Source | None,
+) -> dict[str, Any]:
+    return {
+        "baseModel": {
+            "name": str(model.get("name", "")),
+            "kind": model_source.kind,
+            "source": model_source.name,
+            "path": model_source.path,
+            "revision": model_source.revision or None,
+            "prefixes": dict(model["prefixes"]) if model.get("prefixes") else None,
+            "maxTokens": model.get("maxTokens"),
+        },
+        "corpus": {
+            "kind": corpus_source.kind,
+            "source": corpus_source.name,
+            "path": corpus_source.path,
+            "include": list(corpus.get("include") or DEFAULT_INCLUDE),
+            "minTextLength": int(corpus.get("minTextLength", 50)),
+            "limits": dict(LIMITS),
+        },
+        "labelledSet": None
+        if labelled is None
+        else {"kind": labelled.kind, "source": labelled.name, "path": labelled.path},
+    }
+
+
+def _sdg(raw: Mapping[str, Any]) -> tuple[dict[str, Any], SecretRef | None]:
+    field = "spec.stages.sdg.provider"
+    provider: Mapping[str, Any] = raw.get("provider") or {}
+    kind = one_of(provider, ("extractive", "openAI"), field)
+    endpoint = None
+    key = None
+    if kind == "openAI":
+        body = provider["openAI"]
+        if not str(body.get("baseURL", "")).startswith(("http://", "https://")):
+            raise SpecError(f"{field}.openAI.baseURL", "must start with http:// or https://")
+        endpoint = {"baseURL": str(body["baseURL"]), "model": str(body.get("model", ""))}
+        if body.get("apiKeySecretRef"):
+            key = parse_secret(body["apiKeySecretRef"], f"{field}.openAI.apiKeySecretRef")
+    settings = {
+        "provider": kind,
+        "openAI": endpoint,
+        "pairsPerDocument": int(raw.get("pairsPerDocument", 7)),
+        "sentencesPerChunk": int(raw.get("sentencesPerChunk", 5)),
+        "minTextLength": 50,
+        "seed": int(raw.get("seed", 42)),
+    }
+    return settings, key
+
+
+def _prep(raw: Mapping[str, Any]) -> dict[str, Any]:
+    field = "spec.stages.prep"
+    return {
+        "qualityThreshold": decimal(raw, "qualityThreshold", "7.0", field, 0, 10),
+        "evalFraction": decimal(raw, "evalFraction", "0.2", field, 0.01, 0.9),
+        "margin": decimal(raw, "margin", "0.95", field, 0.01, 1),
+        "hardNegatives": int(raw.get("hardNegatives", 5)),
+        "negativesPerQuery": 4,
+        "maxPositives": 5,
+        "batchSize": int(raw.get("batchSize", 128)),
+        "seed": int(raw.get("seed", 42)),
+    }
+
+
+def _finetune(raw: Mapping[str, Any]) -> dict[str, Any]:
+    field = "spec.stages.finetune"
+    return {
+        "epochs": int(raw.get("epochs", 3)),
+        "globalBatchSize": int(raw.get("globalBatchSize", 128)),
+        "microBatchSize": int(raw.get("microBatchSize", 4)),
+        "learningRate": decimal(raw, "learningRate", "1e-5", field, 1e-9, 1),
+        "weightDecay": decimal(raw, "weightDecay", "0.01", field, 0, 1),
+        "warmupSteps": int(raw.get("warmupSteps", 5)),
+        "temperature": decimal(raw, "temperature", "0.02", field, 1e-4, 10),
+        "negativesPerQuery": int(raw.get("negativesPerQuery", 4)),
+        "checkpointEverySteps": int(raw.get("checkpointEverySteps", 100)),
+        "seed": int(raw.get("seed", 42)),
+    }
+
+
+def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
+    values = [int(k) for k in evaluation.get("kValues") or (1, 5, 10, 100)]
+    field = "spec.evaluation.kValues"
+    if values != sorted(set(values)) or values[0] < 1:
+        raise SpecError(field, "must be positive, unique and in rising order, for example [1, 5, 10, 100]")
+    if 10 not in values:
+        raise SpecError(field, "must contain 10: NDCG@10 is the headline figure")
+    return values
+
+
+def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
+    field = "spec.stages.deploy"
+    backend_raw: Mapping[str, Any] = raw.get("backend") or {"onnx": {}}
+    backend = one_of(backend_raw, ("onnx", "nim"), f"{field}.backend")
+    nim: Mapping[str, Any] = backend_raw.get("nim") or {}
+    if backend == "nim" and not raw.get("image"):
+        raise SpecError(f"{field}.image", "backend nim needs the NIM's image, with a tag or digest")
+    ngc_key = (
+        parse_secret(nim["ngcKeySecretRef"], f"{field}.backend.nim.ngcKeySecretRef")
+        if nim.get("ngcKeySecretRef")
+        else None
+    )
+    replicas = int(raw.get("replicas", 1))
+    wants_gpu = _gpus(_resources(Stage.DEPLOY, raw, backend)) > 0
+    # One GPU and one replica cannot hold two revisions side by side: waiting for a second GPU may be for ever.
+    strategy = str(raw.get("strategy") or ("Recreate" if wants_gpu else "BlueGreen"))
+    return Deploy(
+        backend=backend,
+        model_name=str(raw.get("modelName") or base_model),
+        replicas=replicas,
+        strategy=strategy,
+        nim_generation=int(nim.get("generation", 1)),
+        ngc_key=ngc_key,
+        shared_memory=str(nim.get("sharedMemory", "2Gi")),
+        start_timeout_s=int(raw.get("timeoutSeconds", 3600)),
+    )
+
+
+def _storage(raw: Mapping[str, Any]) -> Storage:
+    existing = str(raw.get("existingClaim", ""))
+    if existing and raw.get("size"):
+        raise SpecError("spec.storage", "give either existingClaim or size, not both")
+    return Storage(
+        size=str(raw.get("size", "50Gi")),
+        storage_class=raw.get("storageClassName"),
+        access_modes=tuple(raw.get("accessModes") or ("ReadWriteOnce",)),
+        existing_claim=existing,
+    )
+
+
+def _pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[Stage, str]) -> PodSettings:
+    backend = "nim" if (raw.get("backend") or {}).get("nim") is not None else "onnx"
+    return PodSettings(
+        image=str(raw.get("image") or images[stage]),
+        resources=_resources(stage, raw, backend),
+        node_selector=dict(raw.get("nodeSelector") or {}),
+        tolerations=tuple(raw.get("tolerations") or ()),
+        priority_class=str(raw.get("priorityClassName", "")),
+        runtime_class=str(raw.get("runtimeClassName", "")),
+        env=tuple({"name": str(e["name"]), "value": str(e.get("value", ""))} for e in raw.get("env") or ()),
+        timeout_s=int(raw.get("timeoutSeconds", _TIMEOUT_S[stage])),
+        retries=int(raw.get("retries", 3)),
+    )
+
+
+def _resources(stage: Stage, raw: Mapping[str, Any], backend: str) -> dict[str, dict[str, str]]:
+    """The user's requests and limits over the defaults; one GPU for the stages that need one, unless they say so."""
+    given: Mapping[str, Any] = raw.get("resources") or {}
+    torch = stage in _GPU_STAGES
+    requests = {**(_TORCH_REQUESTS if torch else _LIGHT_REQUESTS), **_strings(given.get("requests"))}
+    limits = _strings(given.get("limits"))
+    # A limit below our default request would be refused: the user's limit wins.
+    requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
+    says_gpu = any(key.startswith("nvidia.com/") for key in limits)
+    if not says_gpu and (torch or (stage is Stage.DEPLOY and backend == "nim")):
+        limits[GPU_RESOURCE] = "1"
+    limits = {key: value for key, value in limits.items() if not (key.startswith("nvidia.com/") and value == "0")}
+    return {"requests": requests, "limits": limits}
+
+
+def _strings(raw: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (raw or {}).items()}
+
+
+def _gpus(resources: Mapping[str, Mapping[str, str]]) -> int:
+    return sum(int(value) for key, value in resources["limits"].items() if key.startswith("nvidia.com/"))

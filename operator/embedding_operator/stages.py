@@ -1,0 +1,132 @@
+"""The table of stages and their fingerprints. Pure.
+
+A fingerprint is the identity of work: settings + image + digests of the inputs. Equal fingerprints mean that the
+work is the same, so it is never done twice; a changed one means that everything downstream may change too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from embedding_operator.api import Spec
+from embedding_operator.status import Status
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, fingerprint_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageDef:
+    """One Job stage: which module its image runs, what it reads and what it writes."""
+
+    stage: Stage
+    module: str
+    inputs: tuple[Artefact, ...]
+    outputs: tuple[Artefact, ...]
+    optional_inputs: tuple[Artefact, ...] = ()
+
+
+PIPELINE: Final[tuple[StageDef, ...]] = (
+    StageDef(
+        stage=Stage.INPUTS,
+        module="embedding_stages.inputs",
+        inputs=(),
+        outputs=(Artefact.CORPUS, Artefact.BASE_MODEL),
+    ),
+    StageDef(
+        stage=Stage.SDG,
+        module="embedding_stages.sdg",
+        inputs=(Artefact.CORPUS,),
+        outputs=(Artefact.PAIRS,),
+    ),
+    StageDef(
+        stage=Stage.PREP,
+        module="embedding_stages.prep",
+        inputs=(Artefact.PAIRS, Artefact.BASE_MODEL),
+        optional_inputs=(Artefact.LABELLED_SET,),
+        outputs=(Artefact.TRAINING_SET, Artefact.EVALUATION_SET),
+    ),
+    StageDef(
+        stage=Stage.FINETUNE,
+        module="embedding_stages.finetune",
+        inputs=(Artefact.TRAINING_SET, Artefact.BASE_MODEL),
+        outputs=(Artefact.CHECKPOINT,),
+    ),
+    StageDef(
+        stage=Stage.EVAL,
+        module="embedding_stages.evaluate",
+        inputs=(Artefact.BASE_MODEL, Artefact.CHECKPOINT, Artefact.EVALUATION_SET),
+        outputs=(Artefact.EVAL_REPORT,),
+    ),
+    StageDef(
+        stage=Stage.EXPORT,
+        module="embedding_stages.export",
+        inputs=(Artefact.CHECKPOINT, Artefact.EVALUATION_SET),
+        outputs=(Artefact.SERVING_MODEL,),
+    ),
+    StageDef(
+        stage=Stage.VERIFY,
+        module="embedding_stages.verify",
+        inputs=(Artefact.EVALUATION_SET, Artefact.EVAL_REPORT, Artefact.SERVING_MODEL),
+        outputs=(Artefact.VERIFY_REPORT,),
+    ),
+)
+BY_STAGE: Final[Mapping[Stage, StageDef]] = {item.stage: item for item in PIPELINE}
+
+
+def available_artefacts(status: Status) -> dict[Artefact, ArtefactRef]:
+    """What the finished stages of the current revision have produced."""
+    found: dict[Artefact, ArtefactRef] = {}
+    for item in status.stages:
+        if item.done:
+            found.update(item.artefacts)
+    return found
+
+
+def inputs_of(stage: Stage, status: Status) -> dict[Artefact, ArtefactRef] | None:
+    """The inputs of a stage, or None when one of them does not exist yet."""
+    definition = BY_STAGE[stage]
+    available = available_artefacts(status)
+    if any(name not in available for name in definition.inputs):
+        return None
+    wanted = (*definition.inputs, *definition.optional_inputs)
+    return {name: available[name] for name in wanted if name in available}
+
+
+def fingerprint(
+    stage: Stage,
+    spec: Spec,
+    inputs: Mapping[Artefact, ArtefactRef],
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """64 hex digits. How a pod is scheduled, its resources and its Secrets do not change what the work is.
+
+    `extra` is what else the work depends on: the generation for `inputs` (documents may have been edited since),
+    the served fingerprint for `verify`.
+    """
+    item = spec.stages[stage]
+    identity = {
+        "stage": stage.value,
+        "image": item.pod.image,
+        "settings": dict(item.settings),
+        "env": [dict(pair) for pair in item.pod.env],
+        "inputs": {name.value: ref.digest for name, ref in inputs.items()},
+        "extra": dict(extra or {}),
+    }
+    return fingerprint_of(identity)
+
+
+def serving_fingerprint(spec: Spec, model: ArtefactRef) -> str:
+    """Identity of what a Deployment serves: the artefact, the image and how they are started."""
+    pod, deploy = spec.stages[Stage.DEPLOY].pod, spec.deploy
+    return fingerprint_of(
+        {
+            "image": pod.image,
+            "artefact": model.digest,
+            "backend": deploy.backend,
+            "model": deploy.model_name,
+            "generation": deploy.nim_generation,
+            "env": [dict(pair) for pair in pod.env],
+        }
+    )

@@ -1,0 +1,267 @@
+"""The status as frozen values, to and from JSON. What is not here is not remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from embedding_stages.contract import Artefact, ArtefactRef, Stage
+
+State = Literal["Pending", "Waiting", "Running", "Succeeded", "Reused", "Skipped", "Failed"]
+ConditionStatus = Literal["True", "False", "Unknown"]
+DONE_STATES: tuple[State, ...] = ("Succeeded", "Reused", "Skipped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStatus:
+    """One stage of the current revision. Done-ness lives here, never in the existence of a Job."""
+
+    name: Stage
+    state: State = "Pending"
+    reason: str = "NotStarted"
+    message: str = ""
+    fingerprint: str = ""
+    image: str = ""
+    job_name: str = ""
+    attempt: int = 0
+    revision: int = 0  # the revision that did the work
+    reused_from: int | None = None
+    started_at: str = ""
+    finished_at: str = ""
+    percent: int | None = None
+    step: int = 0
+    total_steps: int = 0
+    eta_seconds: int | None = None
+    artefacts: Mapping[Artefact, ArtefactRef] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.state in DONE_STATES
+
+    def to_json(self) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "name": self.name.value,
+            "state": self.state,
+            "reason": self.reason,
+            "message": self.message,
+            "fingerprint": self.fingerprint,
+            "image": self.image,
+            "jobName": self.job_name,
+            "attempt": self.attempt,
+            "revision": self.revision,
+            "reusedFrom": self.reused_from,
+            "startedAt": self.started_at,
+            "finishedAt": self.finished_at,
+            "artefacts": {name.value: ref.to_json() for name, ref in self.artefacts.items()},
+            "counts": dict(self.counts),
+            "details": dict(self.details),
+            "metrics": {kind: {k: _decimal(v) for k, v in values.items()} for kind, values in self.metrics.items()},
+        }
+        if self.percent is not None:
+            body["progress"] = _present(
+                {
+                    "percent": self.percent,
+                    "step": self.step,
+                    "totalSteps": self.total_steps,
+                    "etaSeconds": self.eta_seconds,
+                }
+            )
+        return _present(body)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> StageStatus:
+        progress: Mapping[str, Any] = raw.get("progress") or {}
+        return cls(
+            name=Stage(raw["name"]),
+            state=raw.get("state", "Pending"),
+            reason=raw.get("reason", "NotStarted"),
+            message=raw.get("message", ""),
+            fingerprint=raw.get("fingerprint", ""),
+            image=raw.get("image", ""),
+            job_name=raw.get("jobName", ""),
+            attempt=int(raw.get("attempt", 0)),
+            revision=int(raw.get("revision", 0)),
+            reused_from=raw.get("reusedFrom"),
+            started_at=raw.get("startedAt", ""),
+            finished_at=raw.get("finishedAt", ""),
+            percent=progress.get("percent"),
+            step=int(progress.get("step", 0)),
+            total_steps=int(progress.get("totalSteps", 0)),
+            eta_seconds=progress.get("etaSeconds"),
+            artefacts={
+                Artefact(k): ArtefactRef(path=v["path"], digest=v["digest"])
+                for k, v in (raw.get("artefacts") or {}).items()
+            },
+            counts=dict(raw.get("counts") or {}),
+            details=dict(raw.get("details") or {}),
+            metrics={k: {m: float(x) for m, x in v.items()} for k, v in (raw.get("metrics") or {}).items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A Kubernetes condition (meta/v1)."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "type": self.type,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "observedGeneration": self.observed_generation,
+            "lastTransitionTime": self.last_transition_time,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Condition:
+        return cls(
+            type=raw["type"],
+            status=raw["status"],
+            reason=raw.get("reason", ""),
+            message=raw.get("message", ""),
+            observed_generation=int(raw.get("observedGeneration", 0)),
+            last_transition_time=raw.get("lastTransitionTime", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Which revision clients talk to. `active` is set only after its verification."""
+
+    active_fingerprint: str = ""
+    active_revision: int = 0
+    candidate_fingerprint: str = ""
+    candidate_revision: int = 0
+    artefact_digest: str = ""
+    url: str = ""
+    model: str = ""
+    contract: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return _present(
+            {
+                "activeFingerprint": self.active_fingerprint,
+                "activeRevision": self.active_revision,
+                "candidateFingerprint": self.candidate_fingerprint,
+                "candidateRevision": self.candidate_revision,
+                "artefactDigest": self.artefact_digest,
+                "url": self.url,
+                "model": self.model,
+                "contract": dict(self.contract),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Served:
+        return cls(
+            active_fingerprint=raw.get("activeFingerprint", ""),
+            active_revision=int(raw.get("activeRevision", 0)),
+            candidate_fingerprint=raw.get("candidateFingerprint", ""),
+            candidate_revision=int(raw.get("candidateRevision", 0)),
+            artefact_digest=raw.get("artefactDigest", ""),
+            url=raw.get("url", ""),
+            model=raw.get("model", ""),
+            contract=dict(raw.get("contract") or {}),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Everything the operator remembers about a resource."""
+
+    observed_generation: int = -1
+    revision: int = 0
+    phase: str = "Pending"
+    current_stage: str = ""
+    progress: str = ""
+    uplift: str = ""
+    stages: Sequence[StageStatus] = ()
+    conditions: Sequence[Condition] = ()
+    served: Served = field(default_factory=Served)
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # as shown: decimals are strings
+    verification: Mapping[str, Any] = field(default_factory=dict)
+    last_failure: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    def stage(self, name: Stage) -> StageStatus:
+        return next((item for item in self.stages if item.name is name), StageStatus(name=name))
+
+    def with_stage(self, item: StageStatus) -> Status:
+        known = {old.name: old for old in self.stages} | {item.name: item}
+        return replace(self, stages=tuple(known[name] for name in Stage if name in known))
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((item for item in self.conditions if item.type == kind), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return _present(
+            {
+                "observedGeneration": self.observed_generation,
+                "revision": self.revision,
+                "phase": self.phase,
+                "currentStage": self.current_stage,
+                "progress": self.progress,
+                "uplift": self.uplift,
+                "stages": [item.to_json() for item in self.stages],
+                "conditions": [item.to_json() for item in self.conditions],
+                "served": self.served.to_json(),
+                "metrics": dict(self.metrics),
+                "verification": dict(self.verification),
+                "lastFailure": dict(self.last_failure),
+                "resolved": dict(self.resolved),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any] | None) -> Status:
+        """A status that nobody wrote yet, or one that was edited beyond reading, starts afresh stage by stage."""
+        raw = raw or {}
+        return cls(
+            observed_generation=int(raw.get("observedGeneration", -1)),
+            revision=int(raw.get("revision", 0)),
+            phase=raw.get("phase", "Pending"),
+            current_stage=raw.get("currentStage", ""),
+            progress=raw.get("progress", ""),
+            uplift=raw.get("uplift", ""),
+            stages=tuple(_readable_stages(raw.get("stages") or ())),
+            conditions=tuple(Condition.from_json(item) for item in raw.get("conditions") or ()),
+            served=Served.from_json(raw.get("served") or {}),
+            metrics=dict(raw.get("metrics") or {}),
+            verification=dict(raw.get("verification") or {}),
+            last_failure=dict(raw.get("lastFailure") or {}),
+            resolved=dict(raw.get("resolved") or {}),
+        )
+
+
+def _readable_stages(raw: Sequence[Mapping[str, Any]]) -> list[StageStatus]:
+    found = []
+    for item in raw:
+        try:
+            found.append(StageStatus.from_json(item))
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+        ):  # a stage of another version: its work is found again by its Job
+            continue
+    return found
+
+
+def _present(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Without empty values: a field that says nothing is not written. Zero and False say something."""
+    return {key: value for key, value in raw.items() if value is not None and value not in ("", {}, [])}
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.5f}"

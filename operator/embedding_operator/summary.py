@@ -1,0 +1,201 @@
+"""From what the stages say to what people and machines read: conditions, phase, progress, metrics. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from embedding_operator import conditions as c
+from embedding_operator.api import Spec, SpecError
+from embedding_operator.decision import Draft, Observed, Plan
+from embedding_operator.status import ConditionStatus, StageStatus, Status
+from embedding_operator.verdict import Verdict, relative_uplift
+from embedding_stages.contract import Stage
+
+_HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
+
+
+class _Conditions:
+    """Writes conditions of one generation at one time."""
+
+    def __init__(self, draft: Draft, observed: Observed) -> None:
+        self.draft, self.generation = draft, observed.generation
+        self.now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+
+    def put(self, kind: str, status: ConditionStatus, reason: str, message: str) -> None:
+        updated = c.set_condition(
+            self.draft.status.conditions,
+            kind,
+            status,
+            reason,
+            message,
+            generation=self.generation,
+            now=self.now,
+        )
+        self.draft.status = replace(self.draft.status, conditions=updated)
+
+    def drop(self, kind: str) -> None:
+        self.draft.status = replace(self.draft.status, conditions=c.drop_condition(self.draft.status.conditions, kind))
+
+    def present(self, kind: str, reason: str, message: str, *, true: bool) -> None:
+        """Reconciling and Stalled exist only while they are true."""
+        if true:
+            self.put(kind, "True", reason, message)
+        else:
+            self.drop(kind)
+
+
+def invalid(draft: Draft, observed: Observed, error: SpecError) -> Plan:
+    """A manifest that cannot be acted on: say so and wait for an edit. Whatever serves goes on serving."""
+    draft.status = replace(draft.status, observed_generation=observed.generation)
+    return refused(draft, observed, "InvalidSpec", str(error), retry_s=None)
+
+
+def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
+    """The manifest, or the API server's answer to what it asks for, stops everything."""
+    write = _Conditions(draft, observed)
+    known = draft.status.condition(c.VALIDATED)
+    if known is None or known.message != message[:1024]:
+        draft.event("Warning", reason, message)
+    write.put(c.VALIDATED, "False", reason, message)
+    write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
+    write.drop(c.RECONCILING)
+    write.put(c.STALLED, "True", reason, message)
+    status = replace(draft.status, phase="Failed", current_stage="", progress="")
+    return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=retry_s)
+
+
+def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, *, activated: bool) -> Plan:
+    """Write conditions, phase and figures from the stages' states. Ready is computed, never assigned."""
+    write = _Conditions(draft, observed)
+    write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
+    current = _current(draft.status, verdict, activated=activated)
+    reached = True
+    for kind, stages in c.STAGES_OF.items():
+        if kind == c.VERIFIED and verdict is not None and reached:
+            _verified(write, verdict, activated=activated)
+            continue
+        reached = _stage_condition(write, draft.status, kind, stages, reached=reached)
+    was_ready = (known := draft.status.condition(c.READY)) is not None and known.status == "True"
+    ready = c.compute_ready(draft.status.conditions, observed.generation)
+    write.put(c.READY, *ready)
+    if ready[0] == "True" and not was_ready:
+        draft.event("Normal", "Ready", ready[2])
+    if was_ready and ready[0] == "False":
+        draft.event("Warning", ready[1], ready[2])
+    stuck = _stuck(draft.status, verdict)
+    write.present(c.STALLED, ready[1], ready[2], true=stuck)
+    moving = ready[0] != "True" and not stuck and not spec.suspend
+    write.present(c.RECONCILING, ready[1], ready[2], true=moving)
+    draft.status = replace(
+        draft.status,
+        phase=_phase(draft.status, spec, ready[0], current, stuck=stuck),
+        current_stage=current.value if current is not None else "",
+        progress=_progress(draft.status, current),
+        metrics=_metrics(draft.status),
+        uplift=_uplift(draft.status),
+        verification=verdict.report if verdict is not None else {},
+    )
+    requeue = min(draft.requeue_s) if draft.requeue_s else None
+    return Plan(status=draft.status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=requeue)
+
+
+def _current(status: Status, verdict: Verdict | None, *, activated: bool) -> Stage | None:
+    """The first stage that is not done; None when all is."""
+    for stage in Stage:
+        if not status.stage(stage).done:
+            return stage
+    if verdict is None or not verdict.within or not activated:
+        return Stage.VERIFY
+    return None
+
+
+def _stage_condition(
+    write: _Conditions, status: Status, kind: str, stages: tuple[Stage, ...], *, reached: bool
+) -> bool:
+    """True when everything up to and including this condition's stages is done."""
+    if not reached:
+        write.put(kind, "Unknown", "Pending", "an earlier stage comes first")
+        return False
+    for stage in stages:
+        entry = status.stage(stage)
+        if entry.done:
+            continue
+        failed = entry.state == "Failed" or bool(entry.details.get("broken"))
+        write.put(kind, "False" if failed else "Unknown", entry.reason, f"{stage}: {entry.message}")
+        return False
+    last = status.stage(stages[-1])
+    write.put(kind, "True", last.reason, last.message)
+    return True
+
+
+def _verified(write: _Conditions, verdict: Verdict, *, activated: bool) -> None:
+    if not verdict.within:
+        message = f"{verdict.message}; the revision gets no traffic"
+        write.put(c.VERIFIED, "False", verdict.reason, message)
+    elif not activated:
+        write.put(c.VERIFIED, "Unknown", "Activating", "verified; the Service is being pointed at this revision")
+    else:
+        write.put(c.VERIFIED, "True", verdict.reason, verdict.message)
+
+
+def _stuck(status: Status, verdict: Verdict | None) -> bool:
+    """Nothing will happen before somebody acts."""
+    if verdict is not None and not verdict.within:
+        return True
+    return any(item.state == "Failed" and item.name is not Stage.DEPLOY for item in status.stages)
+
+
+def _phase(status: Status, spec: Spec, ready: ConditionStatus, current: Stage | None, *, stuck: bool) -> str:
+    if spec.suspend:
+        return "Suspended"
+    if ready == "True":
+        return "Ready"
+    if stuck:
+        return "Failed"
+    if status.stage(Stage.DEPLOY).state == "Failed":
+        return "Degraded" if status.served.active_fingerprint else "Failed"
+    if current in (Stage.DEPLOY, Stage.VERIFY):
+        return "Verifying"
+    started = any(item.attempt or item.state != "Pending" for item in status.stages)
+    return "Running" if started else "Pending"
+
+
+def _progress(status: Status, current: Stage | None) -> str:
+    if current is None:
+        return "done"
+    entry = status.stage(current)
+    if entry.percent is not None:
+        return f"{current} {entry.percent}%"
+    return f"{current} {entry.reason}" if entry.reason != "NotStarted" else f"{current} Pending"
+
+
+def _figures(entry: StageStatus, kind: str) -> dict[str, str]:
+    return {k: f"{v:.5f}" for k, v in sorted(entry.metrics.get(kind, {}).items()) if k.startswith(_HEADLINE)}
+
+
+def _metrics(status: Status) -> dict[str, Any]:
+    """Figures of this revision only: an older revision's would be read as this one's."""
+    evaluated, verified = status.stage(Stage.EVAL), status.stage(Stage.VERIFY)
+    if not evaluated.done:
+        return {}
+    metrics: dict[str, Any] = {
+        "base": _figures(evaluated, "base"),
+        "fineTuned": _figures(evaluated, "fineTuned"),
+        "queries": evaluated.counts.get("queries", 0),
+    }
+    uplift = relative_uplift(evaluated)
+    if uplift is not None:
+        metrics["relativeUplift"] = f"{uplift:.5f}"
+    interval = evaluated.details.get("confidenceInterval")
+    if interval:
+        metrics["confidenceInterval"] = [f"{float(x):.5f}" for x in interval]
+    if verified.done:
+        metrics["served"] = _figures(verified, "served")
+    return metrics
+
+
+def _uplift(status: Status) -> str:
+    evaluated = status.stage(Stage.EVAL)
+    uplift = relative_uplift(evaluated) if evaluated.done else None
+    return f"{100 * uplift:+.1f}%" if uplift is not None else ""

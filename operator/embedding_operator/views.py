@@ -1,0 +1,196 @@
+"""Kubernetes objects as the decisions need them: small frozen values read from raw JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from embedding_operator.api import GROUP
+from embedding_stages.contract import Stage
+
+OWNER_LABEL = f"{GROUP}/owner"
+OWNER_UID_LABEL = f"{GROUP}/owner-uid"
+STAGE_LABEL = f"{GROUP}/stage"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+REVISION_LABEL = f"{GROUP}/revision"
+SERVING_LABEL = f"{GROUP}/serving"
+FINGERPRINT_ANNOTATION = f"{GROUP}/fingerprint"
+TEMPLATE_ANNOTATION = f"{GROUP}/template"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """A pod: whether it started, how it ended, and why it waits."""
+
+    name: str
+    uid: str
+    created: datetime
+    phase: str
+    node: str
+    started: bool  # the stage's own container runs or ran
+    exit_code: int | None
+    termination_reason: str  # OOMKilled, Error, Completed, ...
+    termination_message: str
+    failed_init: str  # name of an init container that failed
+    waiting_reason: str  # of the first container that waits
+    waiting_message: str
+    unschedulable: str  # the scheduler's message
+    image_id: str
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A stage's Job, one attempt."""
+
+    name: str
+    stage: Stage
+    fingerprint: str
+    template: str
+    attempt: int
+    revision: int
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    succeeded: bool
+    failed: bool
+    failure_reason: str  # DeadlineExceeded, BackoffLimitExceeded, ...
+    suspended: bool
+    deleting: bool
+    pod: PodView | None  # the newest
+
+    @property
+    def finished(self) -> bool:
+        return self.succeeded or self.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentView:
+    """A Deployment that serves one fingerprint."""
+
+    name: str
+    serving: str
+    raw: Mapping[str, Any]
+    created: datetime
+    available: int
+    updated: int
+    observed: bool  # its controller has seen the latest spec
+    deleting: bool
+    pods: Sequence[PodView]
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """RFC 3339, as Kubernetes writes it."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def time_of(meta: Mapping[str, Any]) -> datetime:
+    created = parse_time(meta.get("creationTimestamp"))
+    if created is None:
+        raise ValueError(f"object {meta.get('name')!r} has no creationTimestamp: it does not come from an API server")
+    return created
+
+
+def owner_of(raw: Mapping[str, Any]) -> str | None:
+    """The resource's name a child belongs to, by label."""
+    labels: Mapping[str, str] = raw.get("metadata", {}).get("labels") or {}
+    return labels.get(OWNER_LABEL)
+
+
+def view_pod(raw: Mapping[str, Any]) -> PodView:
+    meta, status = raw["metadata"], raw.get("status") or {}
+    main: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
+    init: Sequence[Mapping[str, Any]] = status.get("initContainerStatuses") or ()
+    bad_init = next((c for c in init if _exit_code(c) not in (None, 0)), None)
+    ended = bad_init or main
+    terminated = _terminated(ended)
+    waiting: Mapping[str, Any] = next((w for c in (*init, main) if (w := (c.get("state") or {}).get("waiting"))), {})
+    state: Mapping[str, Any] = main.get("state") or {}
+    return PodView(
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        created=time_of(meta),
+        phase=status.get("phase", "Pending"),
+        node=(raw.get("spec") or {}).get("nodeName", ""),
+        started="running" in state or "terminated" in state or bool(main.get("lastState")),
+        exit_code=terminated.get("exitCode"),
+        termination_reason=terminated.get("reason", ""),
+        termination_message=terminated.get("message", ""),
+        failed_init=bad_init["name"] if bad_init else "",
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        unschedulable=_unschedulable(status),
+        image_id=main.get("imageID", ""),
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    for state in ("state", "lastState"):
+        found: Mapping[str, Any] | None = (container.get(state) or {}).get("terminated")
+        if found:
+            return found
+    return {}
+
+
+def _exit_code(container: Mapping[str, Any]) -> int | None:
+    return _terminated(container).get("exitCode")
+
+
+def _unschedulable(status: Mapping[str, Any]) -> str:
+    for item in status.get("conditions") or ():
+        if item.get("type") == "PodScheduled" and item.get("status") == "False":
+            return str(item.get("message", ""))
+    return ""
+
+
+def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
+    """None for a Job whose labels are not ours to read (edited or foreign)."""
+    meta, status = raw["metadata"], raw.get("status") or {}
+    labels: Mapping[str, str] = meta.get("labels") or {}
+    notes: Mapping[str, str] = meta.get("annotations") or {}
+    try:
+        stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
+        revision, fingerprint = int(labels[REVISION_LABEL]), notes[FINGERPRINT_ANNOTATION]
+    except (KeyError, ValueError):
+        return None
+    ends = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
+    end = ends.get("Complete") or ends.get("Failed") or {}
+    return JobView(
+        name=meta["name"],
+        stage=stage,
+        fingerprint=fingerprint,
+        template=notes.get(TEMPLATE_ANNOTATION, ""),
+        attempt=attempt,
+        revision=revision,
+        created=time_of(meta),
+        started=parse_time(status.get("startTime")),
+        ended=parse_time(end.get("lastTransitionTime")),
+        succeeded="Complete" in ends,
+        failed="Failed" in ends,
+        failure_reason=(ends.get("Failed") or {}).get("reason", ""),
+        suspended=bool((raw.get("spec") or {}).get("suspend")),
+        deleting="deletionTimestamp" in meta,
+        pod=max(pods, key=lambda pod: pod.created, default=None),
+    )
+
+
+def view_deployment(raw: Mapping[str, Any], pods: Sequence[PodView]) -> DeploymentView | None:
+    """None for a Deployment that serves nothing of ours."""
+    meta, status = raw["metadata"], raw.get("status") or {}
+    serving = (meta.get("labels") or {}).get(SERVING_LABEL)
+    if not serving:
+        return None
+    return DeploymentView(
+        name=meta["name"],
+        serving=serving,
+        raw=raw,
+        created=time_of(meta),
+        available=int(status.get("availableReplicas") or 0),
+        updated=int(status.get("updatedReplicas") or 0),
+        observed=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),
+        deleting="deletionTimestamp" in meta,
+        pods=tuple(pods),
+    )

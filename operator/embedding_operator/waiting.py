@@ -1,0 +1,117 @@
+"""Why a pod waits, in words of the manifest. Pure.
+
+Kubernetes says what is missing; the reader wants to know which field names it and what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_operator.api import SecretRef, Spec
+from embedding_operator.views import PodView
+from embedding_stages.contract import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A reason to wait. `broken` means that it will not pass unless somebody acts."""
+
+    reason: str
+    message: str
+    broken: bool
+
+
+_IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_SECRET: Final = re.compile(r'secret "([^"]+)" not found')
+_SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
+_CONFIG_MAP: Final = re.compile(r'configmap "([^"]+)" not found')
+
+
+def explain_wait(pod: PodView | None, warnings: Sequence[str], spec: Spec, stage: Stage) -> Wait:
+    """The most specific reason that the pod's status and Events give."""
+    if pod is None:
+        return Wait(reason="PodPending", message="the Job's pod has not been created yet", broken=False)
+    texts = [text for text in (pod.unschedulable, pod.waiting_message, *warnings) if text]
+    for text in texts:
+        found = _missing_reference(text, spec, stage)
+        if found is not None:
+            return found
+    if pod.waiting_reason in _IMAGE_REASONS:
+        return Wait(
+            reason="ImagePullFailed",
+            message=f"spec.stages.{stage}.image or a source image cannot be pulled: {pod.waiting_message}; "
+            "correct the reference, or name a pull secret in spec.imagePullSecrets",
+            broken=True,
+        )
+    if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return Wait(reason=pod.waiting_reason, message=pod.waiting_message, broken=True)
+    if pod.unschedulable:
+        return _unschedulable(pod.unschedulable, stage)
+    return Wait(reason="PodStarting", message=f"pod {pod.name} is starting", broken=False)
+
+
+def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
+    if match := _CLAIM.search(text):
+        return _missing("VolumeMissing", "PersistentVolumeClaim", match[1], _claim_fields(spec))
+    if match := _CONFIG_MAP.search(text):
+        return _missing("ConfigMapMissing", "ConfigMap", match[1], _config_map_fields(spec))
+    if match := _SECRET.search(text):
+        return _missing("SecretMissing", "Secret", match[1], {ref.name: f"{ref.field}.name" for ref in _refs(spec)})
+    if match := _SECRET_KEY.search(text):
+        key = match[1] or match[2]
+        fields = {ref.key: f"{ref.field}.key" for ref in _refs(spec)}
+        return Wait(
+            reason="SecretKeyMissing",
+            message=f"{fields.get(key, f'spec.stages.{stage}')}: the Secret has no key {key!r}; "
+            "add the key to the Secret or correct the field",
+            broken=True,
+        )
+    if "unbound immediate PersistentVolumeClaims" in text or "did not find available persistent volumes" in text:
+        return Wait(
+            reason="VolumeUnbound",
+            message=f"spec.storage: the workspace claim is not bound: {text}; "
+            "check spec.storage.storageClassName and the storage provisioner",
+            broken=False,
+        )
+    return None
+
+
+def _missing(reason: str, kind: str, name: str, fields: Mapping[str, str]) -> Wait:
+    field = fields.get(name, "spec")
+    return Wait(
+        reason=reason,
+        message=f"{field}: {kind} {name!r} does not exist in this namespace; create it or correct the field",
+        broken=True,
+    )
+
+
+def _claim_fields(spec: Spec) -> dict[str, str]:
+    sources = [item for item in (spec.labelled_source, spec.model_source, spec.corpus_source) if item is not None]
+    fields = {item.name: f"{item.field}.claimName" for item in sources if item.kind == "pvc"}
+    if spec.storage.existing_claim:
+        fields[spec.storage.existing_claim] = "spec.storage.existingClaim"
+    return fields
+
+
+def _config_map_fields(spec: Spec) -> dict[str, str]:
+    source = spec.corpus_source
+    return {source.name: f"{source.field}.name"} if source.kind == "configMap" else {}
+
+
+def _refs(spec: Spec) -> list[SecretRef]:
+    return [ref for ref in (spec.llm_key, spec.model_source.token, spec.deploy.ngc_key) if ref is not None]
+
+
+def _unschedulable(text: str, stage: Stage) -> Wait:
+    if "nvidia.com/" in text:
+        return Wait(
+            reason="GPUUnschedulable",
+            message=f"no node has a free GPU for stage {stage}: {text}; wait, add a node, or set "
+            f"spec.stages.{stage}.resources.limits",
+            broken=False,
+        )
+    return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}", broken=False)

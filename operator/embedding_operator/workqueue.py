@@ -1,0 +1,108 @@
+"""Keys of resources that need a look: each waits at most once, is never worked on twice at a time, and is retried
+with a backoff of its own. All on one asyncio loop; the work itself runs in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from embedding_operator.cache import Key
+from embedding_operator.errors import ClusterError, Conflict, Unavailable
+from embedding_operator.metrics import METRICS
+
+log = logging.getLogger(__name__)
+Work = Callable[[Key], float | None]
+_BACKOFF_FIRST_S: Final = 0.5
+_BACKOFF_MAX_S: Final = 60.0
+_CONFLICT_S: Final = 0.1
+
+
+class WorkQueue:
+    """A deduplicating queue with delays. `work` returns the seconds after which it wants the key again."""
+
+    def __init__(self, work: Work, *, concurrency: int, random: Random) -> None:
+        self._work, self._concurrency, self._random = work, concurrency, random
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()  # in `_ready`
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()  # rung while busy
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    def add(self, key: Key) -> None:
+        """Ask for a pass as soon as possible."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+        METRICS.queue_depth.set(self._ready.qsize())
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Ask for a pass later; an earlier request is kept."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= loop.time() + seconds:
+                return
+            timer.cancel()
+        self._timers[key] = loop.call_later(seconds, self._due, key)
+
+    def _due(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._busy.add(key)
+            try:
+                await self._one(key)
+            finally:
+                self._busy.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)
+
+    async def _one(self, key: Key) -> None:
+        with METRICS.pass_seconds.time():
+            try:
+                after = await asyncio.to_thread(self._work, key)
+            except Conflict:
+                METRICS.passes.labels(result="conflict").inc()
+                self.add_after(key, _CONFLICT_S)
+                return
+            except ClusterError as error:
+                METRICS.passes.labels(result=type(error).__name__).inc()
+                log.warning("%s/%s: %s", *key, error)
+                floor = error.retry_after_s if isinstance(error, Unavailable) else 0.0
+                self.add_after(key, max(floor, self._backoff(key)))
+                return
+            except Exception:  # one broken resource must not stop the others
+                METRICS.passes.labels(result="bug").inc()
+                log.exception("pass over %s/%s failed", *key)
+                self.add_after(key, self._backoff(key))
+                return
+        METRICS.passes.labels(result="ok").inc()
+        self._failures.pop(key, None)
+        if after is not None:
+            self.add_after(key, after)
+
+    def _backoff(self, key: Key) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay: float = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(failures - 1, 10))
+        return delay * (0.75 + 0.5 * self._random.random())

@@ -1,0 +1,1 @@
+"""The work of the pipeline's stages: one sub-package a stage, nothing heavy imported here."""

@@ -1,0 +1,204 @@
+"""Artefacts on disk: written to a partial folder, described by manifest.json, then renamed in one step.
+
+<workspace>/<stage>/<fingerprint>.partial/    while the stage works; a later attempt continues here
+<workspace>/<stage>/<fingerprint>/            complete, with manifest.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from embedding_stages.contract import (
+    MANIFEST_FILE,
+    SCHEMA,
+    Artefact,
+    ArtefactRef,
+    StageRequest,
+    StageResult,
+    fingerprint_of,
+)
+from embedding_stages.errors import StageError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Regular files below `folder`, sorted by relative path. Links are refused: they could lead outside.
+
+    Raises StageError `ArtefactUnsafe` for a link or a special file.
+    """
+    found: list[Path] = []
+    for root, dirs, names in os.walk(folder):
+        dirs.sort()
+        for name in [*dirs, *names]:
+            path = Path(root, name)
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise StageError("ArtefactUnsafe", f"{path} is a link or a special file, not a regular file")
+        found.extend(Path(root, name) for name in names)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def sha256_file(path: Path) -> str:
+    """64 hex digits of the file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe(folder: Path) -> dict[str, dict[str, Any]]:
+    """{relative path: {size in bytes, sha256}} of every file below `folder`."""
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in list_files(folder)
+        if path.name != MANIFEST_FILE
+    }
+
+
+def digest_of_files(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The digest of an artefact from the description of its files."""
+    return "sha256:" + fingerprint_of(files)
+
+
+def digest_of_folder(folder: Path) -> str:
+    """The digest of an artefact as it lies on disk now (reads every byte)."""
+    return digest_of_files(describe(folder))
+
+
+class Workspace:
+    """The volume that a resource's stages share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def final(self, request: StageRequest) -> Path:
+        return self.root / request.stage / request.fingerprint
+
+    def partial(self, request: StageRequest) -> Path:
+        return self.root / request.stage / f"{request.fingerprint}.partial"
+
+    def finished(self, request: StageRequest) -> StageResult | None:
+        """The result of an earlier attempt that ended after its rename but before it could answer."""
+        manifest = self.final(request) / MANIFEST_FILE
+        try:
+            raw = json.loads(manifest.read_text())
+            result = StageResult.from_json(json.dumps(raw["result"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        for ref in result.artefacts.values():
+            if not self._intact(ref):
+                return None
+        return result
+
+    def publish(
+        self, request: StageRequest, result: StageResult, extra: Iterable[tuple[Artefact, Path]] = ()
+    ) -> StageResult:
+        """Turn the partial folder into the final one and return the result with its artefacts filled in.
+
+        Each sub-folder of the partial folder named like an `Artefact` becomes that artefact; what else lies
+        there (caches, resume points) is removed. `extra` names artefacts that already lie elsewhere in the
+        workspace (content-addressed inputs).
+        """
+        partial, final = self.partial(request), self.final(request)
+        refs: dict[Artefact, ArtefactRef] = {}
+        files: dict[str, Any] = {}
+        for child in sorted(partial.iterdir()):
+            if child.name not in {artefact.value for artefact in Artefact}:
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+                continue
+            described = describe(child)
+            path = (final / child.name).relative_to(self.root).as_posix()
+            refs[Artefact(child.name)] = ArtefactRef(path=path, digest=digest_of_files(described))
+            files[child.name] = described
+        for artefact, folder in extra:
+            described = describe(folder)
+            refs[artefact] = ArtefactRef(
+                path=folder.relative_to(self.root).as_posix(), digest=digest_of_files(described)
+            )
+            files[artefact] = described
+        complete = StageResult(
+            stage=result.stage,
+            fingerprint=result.fingerprint,
+            reason=result.reason,
+            message=result.message,
+            artefacts=refs,
+            metrics=result.metrics,
+            counts=result.counts,
+            details=result.details,
+        )
+        self._write_manifest(partial, request, complete, files)
+        _make_readable(partial)
+        if final.exists():  # an incomplete or damaged leftover: `finished` refused it
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync_folder(final.parent)
+        return complete
+
+    def open(self, request: StageRequest, name: Artefact) -> Path:
+        """The folder of an input.
+
+        Raises StageError `ArtefactMissing` or `ArtefactDamaged`, which say which stage to run again.
+        """
+        ref = request.inputs.get(name)
+        if ref is None:
+            raise StageError("ArtefactMissing", f"stage {request.stage} was started without its input {name}")
+        folder = self.root / ref.path
+        if not folder.is_dir():
+            raise StageError("ArtefactMissing", f"input {name} is gone from the workspace: {ref.path}")
+        actual = digest_of_folder(folder)
+        if actual != ref.digest:
+            raise StageError(
+                "ArtefactDamaged",
+                f"input {name} at {ref.path} has digest {actual}, expected {ref.digest}: "
+                "something changed the workspace after the stage that wrote it",
+            )
+        return folder
+
+    def _intact(self, ref: ArtefactRef) -> bool:
+        folder = self.root / ref.path
+        return folder.is_dir() and digest_of_folder(folder) == ref.digest
+
+    def _write_manifest(
+        self, partial: Path, request: StageRequest, result: StageResult, files: Mapping[str, Any]
+    ) -> None:
+        manifest = {
+            "schema": SCHEMA,
+            "stage": request.stage,
+            "fingerprint": request.fingerprint,
+            "image": request.image,
+            "settings": dict(request.settings),
+            "inputs": {name: ref.to_json() for name, ref in request.inputs.items()},
+            "files": dict(files),
+            "result": json.loads(result.to_json()),
+        }
+        path = partial / MANIFEST_FILE
+        with path.open("w") as stream:
+            json.dump(manifest, stream, indent=1, sort_keys=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _make_readable(folder: Path) -> None:
+    """The server may run as another user than the stage: folders 0755, files 0644."""
+    for root, _, names in os.walk(folder):
+        os.chmod(root, 0o755)  # noqa: S103 - the server may run as another user
+        for name in names:
+            path = Path(root, name)
+            os.chmod(path, 0o644)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

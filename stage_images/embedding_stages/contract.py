@@ -1,0 +1,271 @@
+"""What the operator and the stage images agree on. Standard library only, imported by both sides.
+
+A stage is one Job. It gets a `StageRequest` (JSON in one environment variable), does its work in the
+workspace volume, and answers with an exit code and a `StageResult` (JSON, the container's termination
+message). Progress is a log line that `progress_line` writes and `parse_progress` finds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+SCHEMA: Final = 1
+
+
+class Stage(StrEnum):
+    """Every step of the pipeline, in order. Users read these words in status, events, metrics and logs."""
+
+    INPUTS = "inputs"  # freezes and hashes documents, base model and labelled set before anything is spent
+    SDG = "sdg"  # synthetic questions
+    PREP = "prep"  # split, hard negatives
+    FINETUNE = "finetune"
+    EVAL = "eval"  # BEIR, base against fine-tuned
+    EXPORT = "export"  # ONNX
+    DEPLOY = "deploy"  # a Deployment, not a Job
+    VERIFY = "verify"  # the deployed endpoint against the evaluation
+
+
+class Artefact(StrEnum):
+    """What stages hand to each other; each is a folder of the workspace with a digest."""
+
+    CORPUS = "corpus"  # inputs: documents.jsonl {id, path, text}
+    BASE_MODEL = "baseModel"  # inputs: a safetensors model folder with encoder.json
+    LABELLED_SET = "labelledSet"  # inputs: the user's own BEIR set, when there is one
+    PAIRS = "pairs"  # sdg: pairs.jsonl and chunks.jsonl
+    TRAINING_SET = "trainingSet"  # prep: train.jsonl and passages.jsonl
+    EVALUATION_SET = "evaluationSet"  # prep: BEIR: corpus.jsonl, queries.jsonl, qrels/test.tsv
+    CHECKPOINT = "checkpoint"  # finetune: like BASE_MODEL
+    EVAL_REPORT = "evalReport"  # eval: report.json with per-query scores
+    SERVING_MODEL = "servingModel"  # export: model.onnx, tokenizer, encoder.json
+    VERIFY_REPORT = "verifyReport"  # verify: report.json
+
+
+class ExitCode(IntEnum):
+    """What the operator should do about a stage that ended. Anything else is a bug: retried once."""
+
+    DONE = 0
+    BAD_INPUT = 10  # never retried before the spec changes; the result names the field and the cure
+    TRANSIENT = 20  # retried with backoff
+    OUT_OF_MEMORY = 30  # retried with half the micro-batch; the global batch stays
+    STOPPED = 40  # a budget or a gate stopped it
+
+
+# Environment of a stage container. The paths have defaults; tests set them to temporary folders.
+ENV_REQUEST: Final = "EFT_REQUEST"
+ENV_WORKSPACE: Final = "EFT_WORKSPACE"
+ENV_SOURCES: Final = "EFT_SOURCES"
+ENV_SECRETS: Final = "EFT_SECRETS"
+ENV_TERMINATION_LOG: Final = "EFT_TERMINATION_LOG"
+
+WORKSPACE_PATH: Final = "/workspace"
+SOURCES_PATH: Final = "/sources"  # one sub-folder a source: corpus, model, beir
+SECRETS_PATH: Final = "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, huggingface
+TERMINATION_LOG_PATH: Final = "/dev/termination-log"
+SERVED_MODEL_PATH: Final = "/opt/nim/custom_model"
+
+SOURCE_CORPUS: Final = "corpus"
+SOURCE_MODEL: Final = "model"
+SOURCE_BEIR: Final = "beir"
+SECRET_OPENAI: Final = "openai"
+SECRET_HUGGING_FACE: Final = "huggingface"
+SECRET_FILE: Final = "token"  # every Secret key is mounted under this file name
+
+MANIFEST_FILE: Final = "manifest.json"
+ENCODER_FILE: Final = "encoder.json"
+TERMINATION_MESSAGE_BYTES: Final = 4096
+_PROGRESS_KEY: Final = "progress"
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: sorted keys, no spaces. Digests and fingerprints are taken of this."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint_of(value: object) -> str:
+    """sha256 (64 hex digits) of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtefactRef:
+    """An artefact as the next stage finds it."""
+
+    path: str  # relative to the workspace
+    digest: str  # "sha256:<64 hex>", of the names, sizes and contents of its files
+
+    def to_json(self) -> dict[str, str]:
+        return {"path": self.path, "digest": self.digest}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRequest:
+    """Everything a stage is told. `settings` holds resolved values: numbers are numbers, defaults filled in."""
+
+    stage: Stage
+    fingerprint: str  # names the artefact folder: <workspace>/<stage>/<fingerprint>/
+    attempt: int
+    revision: int
+    image: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[Artefact, ArtefactRef]
+
+    def to_json(self) -> str:
+        return canonical_json(
+            {
+                "schema": SCHEMA,
+                "stage": self.stage,
+                "fingerprint": self.fingerprint,
+                "attempt": self.attempt,
+                "revision": self.revision,
+                "image": self.image,
+                "settings": dict(self.settings),
+                "inputs": {name: ref.to_json() for name, ref in self.inputs.items()},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> StageRequest:
+        """Raises ValueError when the text is not a request of this schema."""
+        raw = _object(text, "stage request")
+        try:
+            return cls(
+                stage=Stage(raw["stage"]),
+                fingerprint=str(raw["fingerprint"]),
+                attempt=int(raw["attempt"]),
+                revision=int(raw["revision"]),
+                image=str(raw["image"]),
+                settings=dict(raw["settings"]),
+                inputs=_refs(raw["inputs"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"stage request lacks or mistypes {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """What a stage answers. On failure `reason`, `message` and, for bad input, `field` say what to do."""
+
+    stage: Stage
+    fingerprint: str
+    reason: str = "Completed"  # CamelCase; the same word becomes the condition's reason
+    message: str = ""
+    field: str = ""  # the manifest's field at fault, for example spec.corpus.source.pvc
+    artefacts: Mapping[Artefact, ArtefactRef] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = dataclasses.field(
+        default_factory=dict
+    )  # eval: {"base": {"ndcg@10": 0.5}, ...}
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)  # documents, skippedFiles, queries, ...
+    details: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # small and stage-specific, documented by the stage
+
+    def to_json(self) -> str:
+        """At most `TERMINATION_MESSAGE_BYTES` bytes: the message is shortened, results never are.
+
+        Raises ValueError when the rest alone is too long: a longer text would be cut by the kubelet.
+        """
+        text = self._dump(self.message)
+        excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
+        if excess <= 0:
+            return text
+        # JSON escapes make a character up to 12 bytes long, so shorten until it fits.
+        message = self.message
+        while message and len(self._dump(message + "…").encode()) > TERMINATION_MESSAGE_BYTES:
+            message = message[: len(message) - max(1, len(message) // 16)]
+        text = self._dump(message + "…")
+        if len(text.encode()) > TERMINATION_MESSAGE_BYTES:
+            raise ValueError(f"result of stage {self.stage} does not fit {TERMINATION_MESSAGE_BYTES} bytes")
+        return text
+
+    def _dump(self, message: str) -> str:
+        return canonical_json(
+            {
+                "schema": SCHEMA,
+                "stage": self.stage,
+                "fingerprint": self.fingerprint,
+                "reason": self.reason,
+                "message": message,
+                "field": self.field,
+                "artefacts": {name: ref.to_json() for name, ref in self.artefacts.items()},
+                "metrics": {kind: dict(values) for kind, values in self.metrics.items()},
+                "counts": dict(self.counts),
+                "details": dict(self.details),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> StageResult:
+        """Raises ValueError when the text is not a result of this schema."""
+        raw = _object(text, "stage result")
+        try:
+            return cls(
+                stage=Stage(raw["stage"]),
+                fingerprint=str(raw["fingerprint"]),
+                reason=str(raw["reason"]),
+                message=str(raw["message"]),
+                field=str(raw["field"]),
+                artefacts=_refs(raw["artefacts"]),
+                metrics={k: {m: float(x) for m, x in v.items()} for k, v in raw["metrics"].items()},
+                counts={k: int(v) for k, v in raw["counts"].items()},
+                details=dict(raw["details"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"stage result lacks or mistypes {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running stage is."""
+
+    percent: int  # 0..100
+    step: int = 0
+    total_steps: int = 0
+    eta_seconds: int | None = None
+
+
+def progress_line(progress: Progress) -> str:
+    """The log line that reports progress; one line, JSON."""
+    body: dict[str, int] = {
+        "percent": progress.percent,
+        "step": progress.step,
+        "totalSteps": progress.total_steps,
+    }
+    if progress.eta_seconds is not None:
+        body["etaSeconds"] = progress.eta_seconds
+    return canonical_json({_PROGRESS_KEY: body})
+
+
+def parse_progress(log_tail: str) -> Progress | None:
+    """The newest progress line in the end of a log, or None."""
+    for line in reversed(log_tail.splitlines()):
+        if f'"{_PROGRESS_KEY}"' not in line:
+            continue
+        try:
+            body = json.loads(line)[_PROGRESS_KEY]
+            eta = body.get("etaSeconds")
+            return Progress(
+                percent=max(0, min(100, int(body["percent"]))),
+                step=int(body.get("step", 0)),
+                total_steps=int(body.get("totalSteps", 0)),
+                eta_seconds=None if eta is None else int(eta),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+    return None
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    raw = json.loads(text)
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        raise ValueError(f"not a {what} of schema {SCHEMA}")
+    return raw
+
+
+def _refs(raw: Mapping[str, Mapping[str, str]]) -> dict[Artefact, ArtefactRef]:
+    return {Artefact(name): ArtefactRef(path=str(ref["path"]), digest=str(ref["digest"])) for name, ref in raw.items()}

@@ -1,0 +1,48 @@
+"""How a stage says that it failed: the exception's class decides the exit code.
+
+StageError                 (a bug unless one of these)
++-- BadInput               10  names the manifest's field and the cure
++-- Transient              20  worth trying again
++-- OutOfMemory            30  worth trying again with a smaller micro-batch
++-- Stopped                40  a budget or a gate
+"""
+
+from __future__ import annotations
+
+from embedding_stages.contract import ExitCode
+
+
+class StageError(Exception):
+    """A failure with a CamelCase reason, a message for people and, where there is one, the manifest's field."""
+
+    exit_code: int = 1
+
+    def __init__(self, reason: str, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.field = field
+
+
+class BadInput(StageError):
+    """What the user gave cannot work; `message` says what is wrong and how to cure it."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class Transient(StageError):
+    """Something outside failed in a way that often passes."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+class OutOfMemory(StageError):
+    """The accelerator's memory was not enough even for the smallest micro-batch tried."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class Stopped(StageError):
+    """A gate or budget ended the stage on purpose."""
+
+    exit_code = ExitCode.STOPPED

@@ -1,0 +1,161 @@
+"""The frame around every stage: read the request, do the work, publish, answer.
+
+A stage's `__main__` is `sys.exit(run(Stage.SDG, work, os.environ))`. The work gets a `StageContext` and returns
+a `StageResult` without artefacts; whatever it leaves in `context.folder(<artefact>)` is published.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from embedding_stages import contract
+from embedding_stages.artefacts import Workspace
+from embedding_stages.contract import Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
+from embedding_stages.errors import StageError, Transient
+
+Work = Callable[["StageContext"], StageResult]
+_PROGRESS_INTERVAL_S = 2.0
+
+
+@dataclass(slots=True)
+class StageContext:
+    """What a stage's work may touch. Time and environment arrive here and nowhere else."""
+
+    request: StageRequest
+    workspace: Workspace
+    sources: Path
+    secrets: Path
+    clock: Callable[[], float] = time.monotonic
+    stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
+    extra: list[tuple[Artefact, Path]] = field(default_factory=list)
+    _started: float = 0.0
+    _last_report: float = float("-inf")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.request.settings
+
+    def input(self, name: Artefact) -> Path:
+        """The checked folder of an input artefact."""
+        return self.workspace.open(self.request, name)
+
+    def has_input(self, name: Artefact) -> bool:
+        return name in self.request.inputs
+
+    def folder(self, name: Artefact) -> Path:
+        """Where to write an output artefact; exists already when an earlier attempt got that far."""
+        path = self.workspace.partial(self.request) / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def scratch(self, name: str) -> Path:
+        """A folder for resume points: kept between attempts, removed when the stage is published."""
+        path = self.workspace.partial(self.request) / f"scratch-{name}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def secret(self, purpose: str) -> str | None:
+        """The value of a mounted Secret key, or None when the manifest names none. Never log it."""
+        path = self.secrets / purpose / contract.SECRET_FILE
+        return path.read_text().strip() if path.is_file() else None
+
+    def log(self, message: str, **fields: Any) -> None:
+        """One JSON line on standard output."""
+        line = {"stage": self.request.stage, "attempt": self.request.attempt, "message": message, **fields}
+        print(json.dumps(line, ensure_ascii=False, default=str), flush=True)
+
+    def progress(self, step: int, total_steps: int) -> None:
+        """Report progress; cheap to call every step, written at most every two seconds and at the end."""
+        now = self.clock()
+        if step < total_steps and now - self._last_report < _PROGRESS_INTERVAL_S:
+            return
+        self._last_report = now
+        elapsed = now - self._started
+        eta = round(elapsed * (total_steps - step) / step) if step else None
+        percent = 100 * step // max(1, total_steps)
+        print(
+            contract.progress_line(Progress(percent=percent, step=step, total_steps=total_steps, eta_seconds=eta)),
+            flush=True,
+        )
+
+    def result(self, **fields: Any) -> StageResult:
+        """A result of this stage; keyword arguments are `StageResult`'s."""
+        return StageResult(stage=self.request.stage, fingerprint=self.request.fingerprint, **fields)
+
+    def stop_if_asked(self) -> None:
+        """Raises Transient when SIGTERM arrived; call it where the work can be resumed."""
+        if self.stopping.is_set():
+            raise Transient("Interrupted", "the pod was asked to stop; the next attempt resumes here")
+
+
+def run(stage: Stage, work: Work, env: Mapping[str, str]) -> int:
+    """Run one stage and return its exit code. Never raises: every end is an exit code and a result."""
+    log_path = Path(env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG_PATH))
+    try:
+        request = StageRequest.from_json(env[contract.ENV_REQUEST])
+        if request.stage != stage:
+            raise ValueError(f"the request is for stage {request.stage}, this image runs {stage}")
+    except (KeyError, ValueError) as error:
+        print(f"{contract.ENV_REQUEST} is not a stage request: {error}", file=sys.stderr)
+        return 1
+    context = StageContext(
+        request=request,
+        workspace=Workspace(Path(env.get(contract.ENV_WORKSPACE, contract.WORKSPACE_PATH))),
+        sources=Path(env.get(contract.ENV_SOURCES, contract.SOURCES_PATH)),
+        secrets=Path(env.get(contract.ENV_SECRETS, contract.SECRETS_PATH)),
+    )
+    _stop_on_sigterm(context)
+    code, result = _attempt(context, work)
+    text = result.to_json()
+    log_path.write_text(text)
+    context.log("stage ended", exitCode=code, reason=result.reason, result=result.message)
+    return code
+
+
+def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
+    context._started = context.clock()
+    try:
+        done = context.workspace.finished(context.request)
+        if done is not None:
+            context.log("an earlier attempt finished this work; its artefacts are intact")
+            return ExitCode.DONE, done
+        context.workspace.partial(context.request).mkdir(parents=True, exist_ok=True)
+        result = work(context)
+        return ExitCode.DONE, context.workspace.publish(context.request, result, context.extra)
+    except StageError as error:
+        failed = context.result(reason=error.reason, message=error.message, field=error.field)
+        return error.exit_code, failed
+    except OSError as error:
+        traceback.print_exc()
+        return _os_error(context, error)
+    except Exception as error:  # the one place that may catch all: an end without a result tells nobody anything
+        traceback.print_exc()
+        return 1, context.result(reason="StageCrashed", message=f"{type(error).__name__}: {error}")
+
+
+def _os_error(context: StageContext, error: OSError) -> tuple[int, StageResult]:
+    if error.errno == 28:  # ENOSPC
+        message = f"the workspace is full ({error.filename}): raise spec.storage.size or free the volume"
+        return ExitCode.BAD_INPUT, context.result(reason="WorkspaceFull", message=message, field="spec.storage.size")
+    if error.errno == 13:  # EACCES
+        message = f"no permission for {error.filename}: the volume must be accessible to group 65532"
+        return ExitCode.BAD_INPUT, replace(context.result(), reason="PermissionDenied", message=message)
+    return ExitCode.TRANSIENT, context.result(reason="InputOutputError", message=str(error))
+
+
+def _stop_on_sigterm(context: StageContext) -> None:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        context.stopping.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
