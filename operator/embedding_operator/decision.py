@@ -31,12 +31,18 @@ class CreateJob:
     manifest: Mapping[str, Any]
     why: str
 
+    def __str__(self) -> str:
+        return f"create Job {self.manifest['metadata']['name']}: {self.why}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject:
     kind: Literal["Job", "Deployment", "Service"]
     name: str
     why: str
+
+    def __str__(self) -> str:
+        return f"delete {self.kind} {self.name}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,9 @@ class SuspendJob:
     suspend: bool
     why: str
 
+    def __str__(self) -> str:
+        return f"{'suspend' if self.suspend else 'resume'} Job {self.name}: {self.why}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Apply:
@@ -52,6 +61,9 @@ class Apply:
 
     manifest: Mapping[str, Any]
     why: str
+
+    def __str__(self) -> str:
+        return f"apply {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
 
 
 Action = CreateJob | DeleteObject | SuspendJob | Apply
@@ -76,11 +88,7 @@ class Plan:
     requeue_after_s: float | None = None
 
     def __str__(self) -> str:
-        lines = [f"phase {self.status.phase}"]
-        for action in self.actions:
-            name = action.name if isinstance(action, DeleteObject | SuspendJob) else action.manifest["metadata"]["name"]
-            lines.append(f"{type(action).__name__} {name}: {action.why}")
-        return "\n".join(lines)
+        return "\n".join([f"phase {self.status.phase}", *(str(action) for action in self.actions)])
 
 
 @dataclass(slots=True, kw_only=True)

@@ -87,6 +87,10 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
         settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
         await doorbell.start()
 
+    @kopf.on.login(registry=registry)
+    async def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
         await doorbell.stop()

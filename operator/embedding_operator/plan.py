@@ -65,9 +65,9 @@ def _pending(item: StageStatus, status: Status) -> StageStatus:
     """What a stage remembers into the next revision: its fingerprint and artefacts, for reuse."""
     damaged = {"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing"}
     if any(other.reason in damaged for other in status.stages):
-        # Something in the workspace is not what its stage wrote. Its Jobs' results cannot be trusted again, so
-        # the attempt number is kept and the work is done anew; intact folders are found and returned at once.
-        return StageStatus(name=item.name, attempt=item.attempt)
+        # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
+        # asked again, and returns at once where its folder is intact.
+        return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
     details = item.details if item.artefacts else {}
     return replace(
         item,

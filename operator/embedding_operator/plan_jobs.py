@@ -43,7 +43,13 @@ def advance(
     wanted = fingerprint(stage, spec, inputs, extra=identity)
     entry = draft.status.stage(stage)
     if entry.fingerprint != wanted:
-        entry = StageStatus(name=stage, fingerprint=wanted, image=spec.stages[stage].pod.image)
+        entry = StageStatus(
+            name=stage,
+            fingerprint=wanted,
+            image=spec.stages[stage].pod.image,
+            attempt=entry.distrusted,
+            distrusted=entry.distrusted,
+        )
     elif entry.done:
         return True
     elif entry.finished_at and entry.artefacts:
@@ -82,7 +88,8 @@ class _Step:
         self.entry, self.inputs, self.settings = entry, inputs, settings
         self.stage = entry.name
         of_stage = [job for job in observed.jobs if job.stage is self.stage]
-        self.mine = sorted((j for j in of_stage if j.fingerprint == entry.fingerprint), key=lambda j: j.attempt)
+        believed = (j for j in of_stage if j.fingerprint == entry.fingerprint and j.attempt > entry.distrusted)
+        self.mine = sorted(believed, key=lambda j: j.attempt)
         self.others = [j for j in of_stage if j.fingerprint != entry.fingerprint and not j.finished]
 
     def take(self) -> bool:

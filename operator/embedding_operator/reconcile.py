@@ -141,7 +141,7 @@ class Reconciler:
         """Carry out the actions; what the API server refuses becomes a condition instead of a crash."""
         try:
             for action in decided.actions:
-                log.info("%s", action.why, extra={"owner": f"{owner.namespace}/{owner.name}"})
+                log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
                 self._do(owner, action)
         except (Rejected, Forbidden, ForeignObject) as error:
             reason = type(error).__name__

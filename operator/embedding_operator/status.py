@@ -25,6 +25,7 @@ class StageStatus:
     image: str = ""
     job_name: str = ""
     attempt: int = 0
+    distrusted: int = 0  # results of attempts up to this one are not taken: the workspace was tampered with since
     revision: int = 0  # the revision that did the work
     reused_from: int | None = None
     started_at: str = ""
@@ -52,6 +53,7 @@ class StageStatus:
             "image": self.image,
             "jobName": self.job_name,
             "attempt": self.attempt,
+            "distrustedAttempts": self.distrusted or None,
             "revision": self.revision,
             "reusedFrom": self.reused_from,
             "startedAt": self.started_at,
@@ -84,6 +86,7 @@ class StageStatus:
             image=raw.get("image", ""),
             job_name=raw.get("jobName", ""),
             attempt=int(raw.get("attempt", 0)),
+            distrusted=int(raw.get("distrustedAttempts", 0)),
             revision=int(raw.get("revision", 0)),
             reused_from=raw.get("reusedFrom"),
             started_at=raw.get("startedAt", ""),
@@ -152,9 +155,9 @@ class Served:
         return _present(
             {
                 "activeFingerprint": self.active_fingerprint,
-                "activeRevision": self.active_revision,
+                "activeRevision": self.active_revision or None,
                 "candidateFingerprint": self.candidate_fingerprint,
-                "candidateRevision": self.candidate_revision,
+                "candidateRevision": self.candidate_revision or None,
                 "artefactDigest": self.artefact_digest,
                 "url": self.url,
                 "model": self.model,

@@ -1,0 +1,47 @@
+# Two commands do everything: `make quickstart` and `make test`. `make help` lists the others.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help quickstart test check unit images cluster-up cluster-down venv lock charts
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+quickstart: ## a real cluster, real documents, a real model, to Ready, with a curl that works
+	@python3 hack/quickstart
+
+test: venv ## everything: unit, simulation, API server and end-to-end tests
+	@python3 hack/cluster up
+	@python3 hack/images build
+	@python3 hack/images load
+	@.venv/bin/pytest tests
+
+unit: venv ## the tests that need no cluster
+	@.venv/bin/pytest tests/unit tests/simulation
+
+check: venv ## lint, types, import layers, chart and CRD drift
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@PYTHONPATH=operator:stage_images .venv/bin/lint-imports --no-logo
+	@.venv/bin/yamllint --strict .
+	@charts/sync.sh --check
+
+images: ## build the images and load them into the cluster
+	@python3 hack/images build
+	@python3 hack/images load
+
+cluster-up: ## start the cluster, or restart what is dead
+	@python3 hack/cluster up
+
+cluster-down: ## stop the cluster and leave nothing running
+	@python3 hack/cluster down
+
+charts: ## copy the CRD into the chart
+	@charts/sync.sh
+
+venv: ## the development environment, cached outside the repository
+	@hack/venv.sh
+
+lock: venv ## pin the development environment anew
+	@.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	    --output-file requirements/dev.lock --quiet
