@@ -1,0 +1,96 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import bases
+import builder
+import loader
+import locks
+from catalogue import IMAGES, PREFIX, Image, content_hash, gather
+from tools import ImagesError, cache_home, require_free, say
+
+NEEDED_GB = 6.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="images", description="The project's images without a registry.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    names = [image.name for image in IMAGES]
+    for name, text in (
+        ("bases", "build the base images alone"),
+        ("build", "build what is not built yet; prints a JSON object from name to reference"),
+        ("load", "build and load into the running cluster"),
+        ("lock", "resolve the lock files anew"),
+    ):
+        command = commands.add_parser(name, help=text)
+        if name != "bases":
+            command.add_argument("names", nargs="*", metavar="NAME", help=f"of {' '.join(names)} (default: all)")
+    arguments = parser.parse_args()
+    try:
+        return _dispatch(arguments.command, getattr(arguments, "names", []))
+    except ImagesError as error:
+        print(f"images: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(command: str, names: list[str]) -> int:
+    if command == "lock":
+        locks.write(names)
+        return 0
+    builder.require()
+    with (cache_home() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if command == "bases":
+            references = {name: bases.ensure(name) for name in bases.NEEDED_GB}
+        else:
+            references = build(names)
+            if command == "load":
+                loader.load(list(references.values()))
+    print(json.dumps(references, indent=1))
+    return 0
+
+
+def build(names: list[str]) -> dict[str, str]:
+    """Build the named images, or all; remember every reference for whoever deploys them."""
+    unknown = set(names) - {image.name for image in IMAGES}
+    if unknown:
+        raise ImagesError(f"no such image: {' '.join(sorted(unknown))}")
+    started = time.monotonic()
+    references = {image.name: _build(image) for image in IMAGES if not names or image.name in names}
+    say(f"{len(references)} images are built after {time.monotonic() - started:.0f} s")
+    _remember(references)
+    return references
+
+
+def _build(image: Image) -> str:
+    # With Docker there is a registry, so the Containerfile's public default is the base.
+    base = None if builder.has_docker() else bases.ensure(image.base)
+    with tempfile.TemporaryDirectory(dir=cache_home(), prefix="context-") as scratch:
+        context = Path(scratch)
+        gather(image, context)
+        reference = f"{PREFIX}/{image.name}:{content_hash(context, base or 'public')}"
+        if not builder.exists(reference):
+            require_free(cache_home(), NEEDED_GB, f"building {image.name}")
+            builder.build(image.name, reference, context / image.containerfile, context, base=base)
+    return reference
+
+
+def _remember(references: dict[str, str]) -> None:
+    """images.json and images.env in the cache folder hold the newest reference of each image."""
+    table = cache_home() / "images.json"
+    known: dict[str, str] = json.loads(table.read_text()) if table.exists() else {}
+    known.update(references)
+    table.write_text(json.dumps(known, indent=1) + "\n")
+    lines = [f"{name.upper().replace('-', '_')}_IMAGE={shlex.quote(value)}\n" for name, value in sorted(known.items())]
+    (cache_home() / "images.env").write_text("".join(lines))

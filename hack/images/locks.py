@@ -1,0 +1,48 @@
+"""Resolve the images' Python packages into lock files with hashes, from the extras of pyproject.toml."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from catalogue import ROOT
+from tools import ImagesError, run, say
+
+OLDEST_PYTHON = "3.11"
+TORCH = "stage_images/torch.lock"
+# Only BEIR's loader and its evaluator are used; what its other parts want is left out.
+UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
+
+
+def locks() -> dict[str, str]:
+    """Lock file -> extra of pyproject.toml."""
+    stages = ("sdg", "prep", "finetune", "evaluate", "export", "serve")
+    found = {f"stage_images/{name}/requirements.lock": name for name in stages}
+    return {**found, "operator/requirements.lock": "operator"}
+
+
+def write(names: list[str]) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        raise ImagesError("locking needs uv: python3 -m pip install uv")
+    with tempfile.TemporaryDirectory() as scratch:
+        excluded = Path(scratch, "excluded.txt")
+        excluded.write_text("".join(f"{name}\n" for name in ("torch", *UNUSED_OF_BEIR)))
+        for target, extra in locks().items():
+            if not names or extra in names:
+                arguments = ["pyproject.toml", "--extra", extra, "--excludes", str(excluded)]
+                _resolve(uv, arguments, target)
+        if not names or "torch" in names:
+            wanted = Path(scratch, "torch.in")
+            wanted.write_text("torch>=2.6\n")
+            _resolve(uv, [str(wanted)], TORCH)
+        if not names or "demo-model" in names:
+            folder = "hack/images/demo-model"
+            _resolve(uv, [f"{folder}/requirements.in", "--no-deps"], f"{folder}/requirements.lock")
+
+
+def _resolve(uv: str, arguments: list[str], target: str) -> None:
+    say(f"resolving {target}")
+    options = ["--universal", "--python-version", OLDEST_PYTHON, "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+    run([uv, "pip", "compile", *arguments, *options, "--output-file", target], cwd=ROOT)

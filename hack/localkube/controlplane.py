@@ -1,0 +1,110 @@
+"""etcd and an API server alone, on loopback, without root: for tests of the API."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from types import FrameType
+
+import pki
+from api import Api
+from binaries import require
+from components import LOOPBACK, answers, api_server_command, etcd_command
+from pki import Pki
+from processes import Process
+from shell import LocalkubeError, say
+
+ATTEMPTS = 3
+
+
+class _Asked(Exception):  # noqa: N818 - not an error
+    """Somebody asked us to end."""
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise _Asked
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def serve(folder: Path, port: int) -> None:
+    """Run until SIGTERM or Ctrl-C, then end both processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _stop)
+    running: list[Process] = []
+    try:
+        api = _start(folder.resolve(), port, running)
+        print(f"ready {api.server}", flush=True)
+        while all(process.pid() for process in running):
+            time.sleep(0.5)
+        dead = [process.name for process in running if not process.pid()]
+        raise LocalkubeError(f"{' and '.join(dead)} ended; see {folder}/log")
+    except _Asked:
+        pass
+    finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)
+        for process in reversed(running):
+            process.stop()
+
+
+def _start(folder: Path, port: int, running: list[Process]) -> Api:
+    """A free port can be taken by somebody else before we listen on it, so a failure is tried again."""
+    keys = Pki(folder / "pki")
+    keys.ensure(pki.CONTROL_PLANE)
+    for attempt in range(1, ATTEMPTS + 1):
+        api = Api(LOOPBACK, port or free_port(), keys)
+        try:
+            _launch(folder, api, running)
+        except LocalkubeError as error:
+            if attempt == ATTEMPTS:
+                raise
+            say(f"start {attempt} failed, trying again: {error}")
+            for process in reversed(running):
+                process.stop()
+            running.clear()
+        else:
+            keys.write_kubeconfig(folder / "kubeconfig", pki.ADMIN, api.server)
+            return api
+    raise AssertionError("unreachable")
+
+
+def _launch(folder: Path, api: Api, running: list[Process]) -> None:
+    kubenode = require().kubenode
+    etcd_port, peer_port = free_port(), free_port()
+    run_dir, logs = folder / "run", folder / "log"
+    # Data of an earlier run would name the earlier run's ports.
+    data = folder / f"etcd-{os.getpid()}-{etcd_port}"
+    etcd = Process(
+        "etcd",
+        etcd_command(kubenode, data, etcd_port, peer_port),
+        run_dir,
+        logs,
+        lambda: answers(etcd_port, "/readyz"),
+        tied_to_parent=True,
+    )
+    command = [
+        *api_server_command(kubenode, api.pki, etcd_port, api.port),
+        f"--bind-address={LOOPBACK}",
+        f"--advertise-address={LOOPBACK}",
+        "--endpoint-reconciler-type=none",
+        "--authorization-mode=RBAC",
+        # Without a controller manager no namespace gets its default service account.
+        "--disable-admission-plugins=ServiceAccount",
+        "--max-requests-inflight=2000",
+        "--max-mutating-requests-inflight=1000",
+    ]
+    server = Process("kube-apiserver", command, run_dir, logs, api.is_ready, tied_to_parent=True)
+    for process in (etcd, server):
+        running.append(process)
+        process.ensure()
+        process.wait_healthy(60)

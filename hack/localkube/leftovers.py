@@ -1,0 +1,108 @@
+"""What a cluster leaves on a machine, found without trusting what the cluster says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import network
+import settings
+import storage
+from processes import all_pids, command_line, descendants
+from settings import State
+from shell import run
+
+CGROUPS = Path("/sys/fs/cgroup")
+POD_CGROUP = "kubepods"
+
+
+def processes(state: State) -> set[int]:
+    """Processes that name the state folder in their command line, and all below a shim of ours."""
+    mine = os.getpid()
+    found: set[int] = set()
+    for pid in all_pids():
+        words = command_line(pid)
+        if pid == mine or not words:
+            continue
+        program = Path(words[0]).name
+        if program.startswith("containerd-shim") and str(state.containerd_socket) in words:
+            found |= {pid} | descendants({pid})
+        elif program in ("containerd", "kubenode") and any(_names(word, state.root) for word in words):
+            found.add(pid)
+    return found
+
+
+def _names(word: str, folder: Path) -> bool:
+    return f"{folder}/" in f"{word}/"
+
+
+def pod_cgroups() -> list[Path]:
+    """The kubelet's groups in every hierarchy, version 1 or 2."""
+    candidates = [CGROUPS / POD_CGROUP]
+    with contextlib.suppress(OSError):
+        candidates += [entry / POD_CGROUP for entry in CGROUPS.iterdir()]
+    return [path for path in candidates if path.is_dir() and not path.parent.is_symlink()]
+
+
+def iptables_chains() -> list[str]:
+    chains: list[str] = []
+    for command in ("iptables-save", "ip6tables-save"):
+        if shutil.which(command):
+            lines = run([command], check=False).stdout.splitlines()
+            chains += [f"{command}: {line}" for line in lines if line.startswith((":KUBE-", ":CNI-"))]
+    return chains
+
+
+def log_links(state: State) -> list[Path]:
+    folder = settings.KUBELET_CONTAINER_LOGS
+    if not folder.is_dir():
+        return []
+    ours = str(state.root) + "/"
+    return [path for path in folder.iterdir() if path.is_symlink() and os.readlink(path).startswith(ours)]
+
+
+def cni_results() -> list[Path]:
+    folder = settings.CNI_CACHE
+    return sorted(folder.glob(f"{settings.CNI_NETWORK}-*")) if folder.is_dir() else []
+
+
+def remove_files(state: State) -> None:
+    """What lies outside the state folder because its place is fixed in somebody's source code."""
+    for group in pod_cgroups():
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+    for path in (*log_links(state), *cni_results()):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(settings.KUBELET_DEVICE_PLUGINS / "device-plugins", ignore_errors=True)
+    for folder in (settings.KUBELET_DEVICE_PLUGINS, settings.KUBELET_CONTAINER_LOGS, settings.CNI_CACHE):
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # Fails, as it should, when something else lies in it.
+
+
+def find(state: State) -> list[str]:
+    """One line for each thing that is still there."""
+    found = [f"process {pid}: {' '.join(command_line(pid))[:120]}" for pid in sorted(processes(state))]
+    found += [f"mount {point}" for point in storage.mounts_below(state.root)]
+    found += [f"loop device {device}" for device in storage.loop_devices(state)]
+    if Path("/sys/class/net", settings.NODE_BRIDGE).exists():
+        found.append(f"bridge {settings.NODE_BRIDGE}")
+    found += [f"pod link {link}" for link in network.pod_links()]
+    found += [f"network namespace {name}" for name in _namespaces(state)]
+    found += [f"route {line}" for line in network.routes()]
+    found += [f"nftables table {family} {table}" for family, table in network.nftables_tables()]
+    found += [f"chain {line}" for line in iptables_chains()]
+    found += [f"cgroup {path}" for path in pod_cgroups()]
+    found += [f"file {path}" for path in (*log_links(state), *cni_results())]
+    return found
+
+
+def _namespaces(state: State) -> list[str]:
+    listing = run(["lsns", "--json", "--type", "net", "--output", "NSFS"], check=False).stdout
+    with contextlib.suppress(ValueError):
+        entries = json.loads(listing or "{}").get("namespaces", [])
+        return [str(one["nsfs"]) for one in entries if str(one.get("nsfs") or "").startswith(str(state.root))]
+    return []

@@ -1,0 +1,100 @@
+"""Addresses and routes of the node. Nothing of the cluster can leave the machine:
+
+pods get routes to the two test ranges only, the Service range ends at a bridge
+of ours, and what is left of both ranges is unreachable for the whole machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import settings
+from settings import State
+from shell import run, wait_until
+
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+LAST_RESORT_METRIC = "4278198272"
+PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
+
+
+def set_up(state: State) -> None:
+    for subnet in settings.TEST_RANGES:
+        # Of such a high metric that any other route wins; it stays when the others are gone,
+        # so that a late client never sends a packet out through the default route.
+        run(["ip", "route", "replace", "unreachable", subnet, "metric", LAST_RESORT_METRIC])
+    if not Path("/sys/class/net", settings.NODE_BRIDGE).exists():
+        run(["ip", "link", "add", settings.NODE_BRIDGE, "type", "bridge"])
+    run(["ip", "address", "replace", f"{settings.NODE_ADDRESS}/32", "dev", settings.NODE_BRIDGE])
+    run(["ip", "link", "set", settings.NODE_BRIDGE, "up"])
+    route = ["ip", "route", "replace", settings.SERVICE_RANGE, "dev", settings.NODE_BRIDGE]
+    run([*route, "src", settings.NODE_ADDRESS])
+    if not state.restore.exists():
+        state.restore.write_text(json.dumps({"ip_forward": IP_FORWARD.read_text().strip()}))
+    IP_FORWARD.write_text("1\n")
+
+
+def cni_config(state: State) -> dict[str, Any]:
+    """Point-to-point links: every packet is routed by the node, so Service addresses are
+    translated back on the way home whatever the machine's bridge filtering is set to."""
+    return {
+        "cniVersion": "1.0.0",
+        "name": settings.CNI_NETWORK,
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(state.run / "cni"),
+                    "ranges": [[{"subnet": settings.POD_SUBNET, "gateway": settings.POD_GATEWAY}]],
+                    "routes": [{"dst": subnet} for subnet in settings.TEST_RANGES],
+                },
+            }
+        ],
+    }
+
+
+def pod_links() -> list[str]:
+    """Host ends of pod links, known by the gateway's address."""
+    listing = run(["ip", "-json", "address", "show", "type", "veth"], check=False).stdout
+    links: list[str] = []
+    with contextlib.suppress(ValueError):
+        for link in json.loads(listing or "[]"):
+            addresses = {address.get("local") for address in link.get("addr_info", [])}
+            if settings.POD_GATEWAY in addresses:
+                links.append(str(link["ifname"]))
+    return links
+
+
+def routes() -> list[str]:
+    """Every route to our ranges, in the words of `ip route`."""
+    lines: list[str] = []
+    for subnet in settings.TEST_RANGES:
+        lines += run(["ip", "route", "show", "root", subnet], check=False).stdout.splitlines()
+    return [line.strip() for line in lines]
+
+
+def nftables_tables() -> list[tuple[str, str]]:
+    listing = run(["nft", "list", "tables"], check=False).stdout.splitlines()
+    present = {tuple(line.split()[1:3]) for line in listing if line.startswith("table")}
+    return [table for table in PROXY_TABLES if table in present]
+
+
+def tear_down(state: State) -> None:
+    """Call it when no process of the cluster lives any more: the last-resort routes go last."""
+    for link in pod_links():
+        run(["ip", "link", "delete", link], check=False)
+    for family, table in nftables_tables():
+        run(["nft", "delete", "table", family, table], check=False)
+    if Path("/sys/class/net", settings.NODE_BRIDGE).exists():
+        run(["ip", "link", "delete", settings.NODE_BRIDGE])
+    for line in routes():
+        run(["ip", "route", "delete", *line.split()], check=False)
+    wait_until("every route of ours is gone", lambda: not routes(), seconds=10, detail=lambda: "\n".join(routes()))
+    if state.restore.exists():
+        with contextlib.suppress(ValueError, KeyError):
+            IP_FORWARD.write_text(json.loads(state.restore.read_text())["ip_forward"] + "\n")
+        state.restore.unlink()

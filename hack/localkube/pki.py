@@ -1,0 +1,135 @@
+"""Certificates and kubeconfigs, made with the openssl command."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import settings
+from shell import run, write_if_changed
+
+DAYS = "3650"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One certificate: who it names and which addresses it may answer on."""
+
+    name: str
+    subject: str
+    names: tuple[str, ...] = ("DNS:localhost", "IP:127.0.0.1")
+
+
+ADMIN = Identity("admin", "/O=system:masters/CN=admin")
+API_SERVER_NAMES = (
+    "DNS:localhost",
+    "DNS:kubernetes",
+    "DNS:kubernetes.default",
+    "DNS:kubernetes.default.svc",
+    f"DNS:kubernetes.default.svc.{settings.CLUSTER_DOMAIN}",
+    "IP:127.0.0.1",
+    f"IP:{settings.API_SERVICE_ADDRESS}",
+    f"IP:{settings.NODE_ADDRESS}",
+)
+API_SERVER = Identity("apiserver", "/CN=kube-apiserver", API_SERVER_NAMES)
+CONTROLLER_MANAGER = Identity("controller-manager", "/CN=system:kube-controller-manager")
+SCHEDULER = Identity("scheduler", "/CN=system:kube-scheduler")
+PROXY = Identity("proxy", "/CN=system:kube-proxy")
+PROVISIONER = Identity("provisioner", "/CN=localkube:provisioner")
+# The kubelet's certificate must name the node's address, or logs and exec fail.
+KUBELET = Identity(
+    "kubelet",
+    f"/O=system:nodes/CN=system:node:{settings.NODE_NAME}",
+    (f"DNS:{settings.NODE_NAME}", "DNS:localhost", "IP:127.0.0.1", f"IP:{settings.NODE_ADDRESS}"),
+)
+CLUSTER = (ADMIN, API_SERVER, CONTROLLER_MANAGER, SCHEDULER, PROXY, PROVISIONER, KUBELET)
+CONTROL_PLANE = (ADMIN, API_SERVER)
+
+
+@dataclass(frozen=True)
+class Pki:
+    """A certificate authority, a key for service account tokens and a set of certificates."""
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.crt"
+
+    @property
+    def authority_key(self) -> Path:
+        return self.folder / "ca.key"
+
+    @property
+    def token_key(self) -> Path:
+        return self.folder / "sa.key"
+
+    def certificate(self, identity: Identity) -> Path:
+        return self.folder / f"{identity.name}.crt"
+
+    def key(self, identity: Identity) -> Path:
+        return self.folder / f"{identity.name}.key"
+
+    def ensure(self, identities: tuple[Identity, ...]) -> None:
+        """Make whatever is missing; a change of the wanted identities makes everything anew."""
+        wanted = hashlib.sha256(repr(identities).encode()).hexdigest()
+        stamp = self.folder / "stamp"
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        stamp.unlink(missing_ok=True)
+        _new_key(self.authority_key)
+        _new_key(self.token_key)
+        authority = ["openssl", "req", "-x509", "-new", "-days", DAYS, "-subj", "/CN=localkube-ca"]
+        run([*authority, "-key", self.authority_key, "-out", self.authority])
+        for identity in identities:
+            self._issue(identity)
+        # Written last: an interrupted run starts over.
+        stamp.write_text(wanted)
+
+    def _issue(self, identity: Identity) -> None:
+        key = self.key(identity)
+        _new_key(key)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            request, extensions = Path(scratch, "request"), Path(scratch, "extensions")
+            run(["openssl", "req", "-new", "-key", key, "-subj", identity.subject, "-out", request])
+            lines = ["basicConstraints=critical,CA:FALSE", "extendedKeyUsage=clientAuth,serverAuth"]
+            extensions.write_text("\n".join([*lines, f"subjectAltName={','.join(identity.names)}", ""]))
+            sign = ["openssl", "x509", "-req", "-in", request, "-days", DAYS, "-CAcreateserial", "-extfile", extensions]
+            run([*sign, "-CA", self.authority, "-CAkey", self.authority_key, "-out", self.certificate(identity)])
+
+    def write_kubeconfig(self, path: Path, identity: Identity, server: str) -> None:
+        """A kubeconfig that stands alone, as tools inside containers need it; JSON is YAML too."""
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "localkube", "cluster": {"server": server, "certificate-authority-data": _base64(self.authority)}}
+            ],
+            "users": [
+                {
+                    "name": identity.name,
+                    "user": {
+                        "client-certificate-data": _base64(self.certificate(identity)),
+                        "client-key-data": _base64(self.key(identity)),
+                    },
+                }
+            ],
+            "contexts": [{"name": "localkube", "context": {"cluster": "localkube", "user": identity.name}}],
+            "current-context": "localkube",
+        }
+        write_if_changed(path, json.dumps(config, indent=1) + "\n", mode=0o600)
+
+
+def _new_key(path: Path) -> None:
+    run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path])
+    path.chmod(0o600)
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

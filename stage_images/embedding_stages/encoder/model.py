@@ -1,0 +1,140 @@
+"""The encoder as a torch module: texts to vectors of length 1, the same in every stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedding_stages.contract import ENCODER_FILE
+from embedding_stages.encoder.backbone import Backbone, load_backbone, save_backbone
+from embedding_stages.encoder.description import EncoderDescription, Role, describe_model
+from embedding_stages.encoder.hardware import usable_cpus
+from embedding_stages.encoder.tokens import TextTokenizer
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+)
+Vectors = NDArray[np.float32]
+
+
+class Encoder:
+    """A description, a tokenizer and a backbone; `vectors` is what the trainer differentiates."""
+
+    def __init__(
+        self, description: EncoderDescription, tokenizer: TextTokenizer, backbone: Backbone, source: Path
+    ) -> None:
+        self.description = description
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self._source = source
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Encoder:
+        """From a model folder: an artefact with encoder.json, or a plain Hugging Face folder.
+
+        By default on the GPU in bfloat16 when there is one, else on the CPU in float32 with as many threads
+        as the container may use. Raises BadInput (see `describe_model`).
+        """
+        folder = Path(folder)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype is None:
+            dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        if device == "cpu":
+            torch.set_num_threads(usable_cpus())
+        if (folder / ENCODER_FILE).is_file():
+            description = EncoderDescription.load(folder)
+        else:
+            description = describe_model(folder, prefixes=None, max_tokens=None)
+        backbone = load_backbone(folder, description.architecture, device=device, dtype=dtype)
+        return cls(description, TextTokenizer.load(folder, description), backbone, folder)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.backbone.module
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def vectors(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Token ids of n texts -> float32 (n, hidden) of length 1, in one forward pass, differentiable."""
+        ids, mask = (torch.from_numpy(array).to(self.device) for array in self.tokenizer.pad(rows))
+        return pool(self.backbone.hidden_states(ids, mask), mask)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Vectors:
+        """float32 (len(texts), hidden), row i for text i. `progress` gets (texts done, all texts)."""
+        rows = self.tokenizer.encode(texts, role)
+        # Longest first: when memory is short it shows at once.
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        result = np.zeros((len(rows), self.description.hidden_size), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                result[chosen] = self.vectors([rows[index] for index in chosen]).cpu().numpy()
+                if progress is not None:
+                    progress(start + len(chosen), len(order))
+        return result
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that this class, transformers and (for BERT) sentence-transformers can load."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_backbone(self.backbone, folder)
+        copy_tokenizer(self._source, folder)
+        self.description.save(folder)
+        if self.description.architecture == "bert":
+            _save_sentence_transformers(self.description, folder)
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of the hidden states (n, tokens, hidden) over unmasked tokens, scaled to length 1, in float32.
+
+    NVIDIA embed recipe, profile llama: pooling avg, l2_normalize.
+    """
+    weights = mask.unsqueeze(-1).float()
+    with torch.autocast(states.device.type, enabled=False):
+        mean = (states.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+        return torch.nn.functional.normalize(mean, p=2.0, dim=-1)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files that exist, unchanged."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file() and source != target:
+            shutil.copyfile(source / name, target / name)
+
+
+def _save_sentence_transformers(description: EncoderDescription, folder: Path) -> None:
+    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds)
+    ]
+    pooling = {"word_embedding_dimension": description.hidden_size, "pooling_mode_mean_tokens": True}
+    pooling |= {f"pooling_mode_{mode}": False for mode in ("cls_token", "max_tokens", "mean_sqrt_len_tokens")}
+    prompts = {"query": description.prefixes["query"], "document": description.prefixes["passage"]}
+    files: dict[str, object] = {
+        "modules.json": modules,
+        "1_Pooling/config.json": pooling,
+        "sentence_bert_config.json": {"max_seq_length": description.max_tokens, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": prompts, "similarity_fn_name": "cosine"},
+    }
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,107 @@
+"""report.json of the evaluation, which verify reads again. Pure but for `load`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedding_stages.contract import SCHEMA
+from embedding_stages.errors import StageError
+from embedding_stages.evaluate.bootstrap import confidence_interval, relative_uplift
+from embedding_stages.evaluate.evaluation_set import EvaluationSet
+from embedding_stages.evaluate.metrics import Scores, headline
+
+REPORT_FILE = "report.json"
+BASE, FINE_TUNED = "base", "fineTuned"
+_SAME = 1e-9
+_DECIMALS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Uplift:
+    """Of the headline metric, as fractions: 0.1 is ten per cent. None where no ratio exists."""
+
+    relative: float | None
+    interval: tuple[float, float] | None  # 95 %, paired bootstrap
+
+
+def uplift_of(base: Scores, tuned: Scores, k_values: Sequence[int]) -> Uplift:
+    """How much better the fine-tuned model ranks, and how sure that is."""
+    metric = headline(k_values)
+    before = [values[metric] for values in base.per_query.values()]
+    after = [tuned.per_query[query][metric] for query in base.per_query]
+    relative = relative_uplift(before, after)
+    interval = confidence_interval(before, after)
+    return Uplift(
+        None if relative is None else round(relative, _DECIMALS),
+        None if interval is None else (round(interval[0], _DECIMALS), round(interval[1], _DECIMALS)),
+    )
+
+
+def build_report(
+    evaluation_set: EvaluationSet,
+    scores: Mapping[str, Scores],
+    uplift: Uplift,
+    k_values: Sequence[int],
+    digests: Mapping[str, str],
+) -> dict[str, Any]:
+    """`scores` by model (`base`, `fineTuned`); `digests` by artefact: what exactly was compared."""
+    return {
+        "schema": SCHEMA,
+        "kValues": list(k_values),
+        "headline": headline(k_values),
+        "queries": len(evaluation_set.query_ids),
+        "passages": len(evaluation_set.passage_ids),
+        "unknownPassages": evaluation_set.unknown_passages,
+        "digests": dict(digests),
+        "metrics": {model: dict(found.means) for model, found in scores.items()},
+        "relativeUplift": uplift.relative,
+        "confidenceInterval": None if uplift.interval is None else list(uplift.interval),
+        "perQuery": {model: per_query(found, k_values) for model, found in scores.items()},
+    }
+
+
+def per_query(scores: Scores, k_values: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """{query id: {headline metric, recall@k, hits: {k: relevant passages among the first k}}}."""
+    names = [headline(k_values), *(f"recall@{k}" for k in k_values)]
+    return {
+        query: {
+            **{name: round(values[name], _DECIMALS) for name in names},
+            "hits": {str(k): round(values[f"precision@{k}"] * k) for k in k_values},
+        }
+        for query, values in scores.per_query.items()
+    }
+
+
+def changed_queries(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Ids of queries whose headline metric or recall at any common cut-off differs, or that one side lacks."""
+
+    def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        names = [name for name in old.keys() & new.keys() if name != "hits"]
+        return not names or any(abs(float(old[name]) - float(new[name])) > _SAME for name in names)
+
+    return sorted(
+        query
+        for query in before.keys() | after.keys()
+        if query not in before or query not in after or differs(before[query], after[query])
+    )
+
+
+def load_report(folder: Path) -> dict[str, Any]:
+    """Read a report. Raises StageError `EvaluationReportInvalid`."""
+    try:
+        report = json.loads((folder / REPORT_FILE).read_bytes())
+        if report["schema"] != SCHEMA or not isinstance(report["perQuery"][FINE_TUNED], dict):
+            raise ValueError(f"not of schema {SCHEMA}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError("EvaluationReportInvalid", f"{REPORT_FILE}: {error}; run the eval stage again") from error
+    return dict(report)
+
+
+def save_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Write report.json into `folder`."""
+    text = json.dumps(report, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")

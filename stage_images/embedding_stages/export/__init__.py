@@ -1,0 +1,11 @@
+"""Export: the checkpoint as one ONNX graph, written node by node, then compared with the checkpoint.
+
+The graph is built here and not traced by torch: torch's exporters changed between the versions the images use,
+newer ones cannot write opset 17, and a hand-written graph says which operations stay in float32.
+
+    graph             nodes and weights to a file, with external data when it is large
+    bert, llama       the layers of the two families
+    head              masked mean, Matryoshka dimensions, length 1
+    parity            the file under ONNX Runtime against the checkpoint
+    stage             the stage's work, from settings to result
+"""

@@ -1,0 +1,138 @@
+"""Builds an ONNX file: nodes by name, weights streamed to the file so that a second copy is never in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8  # the file format version that belongs to opset 17
+EXTERNAL_ABOVE_BYTES = 1_800_000_000  # a protobuf file ends at 2 GiB
+_INLINE_BYTES = 1024  # smaller tensors stay in the graph: shape inference reads them
+_ALIGNMENT = 4096  # lets a reader map a tensor's pages
+Precision = Literal["fp32", "fp16"]
+Array = NDArray[Any]
+
+
+class Graph:
+    """A graph under construction. Values are named by strings; every operation returns its output's name.
+
+    With precision fp16 the weights of matrix products and the embedding tables are float16 and products are
+    computed in float16; sums, norms, softmax and pooling stay float32, so nothing overflows between layers.
+    """
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self._nodes: list[Any] = []
+        self._weights: dict[str, Array] = {}
+        self._halves: dict[str, str] = {}  # float32 value -> its float16 copy
+        self._count = 0
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append one node with one output."""
+        self._count += 1
+        output = f"{kind.lower()}_{self._count}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def rename(self, value: str, name: str) -> None:
+        """Give a value the name of a graph output."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+
+    def weight(self, name: str, array: Array) -> str:
+        """A named constant; `array` may be a view and is copied when the file is written."""
+        self._weights[name] = array
+        return name
+
+    def ints(self, *values: int) -> str:
+        """An int64 vector."""
+        return self.weight("ints_" + "_".join(str(value) for value in values), np.array(values, dtype=np.int64))
+
+    def scalar(self, value: float) -> str:
+        """A float32 scalar."""
+        return self.weight(f"scalar_{value!r}", np.array(value, dtype=np.float32))
+
+    def table(self, name: str, array: Array, ids: str) -> str:
+        """Rows of an embedding table (n, hidden) at integer ids, as float32."""
+        if self.precision == "fp32":
+            return self.op("Gather", self.weight(name, array), ids)
+        rows = self.op("Gather", self.weight(name, _to_half(array)), ids)
+        return self.op("Cast", rows, to=TensorProto.FLOAT)
+
+    def linear(self, value: str, name: str, weight: Array, bias: Array | None) -> str:
+        """value (..., in) times weight (out, in) transposed, plus bias (out); float32 in and out."""
+        matrix = self.weight(name, weight.T if self.precision == "fp32" else _to_half(weight).T)
+        product = self.matmul(value, matrix)
+        return product if bias is None else self.op("Add", product, self.weight(f"{name}.bias", bias))
+
+    def matmul(self, left: str, right: str) -> str:
+        """A matrix product in the graph's precision; float32 out. Values are float32, a weight has its own type."""
+        if self.precision == "fp32":
+            return self.op("MatMul", left, right)
+        product = self.op("MatMul", self._half(left), self._half(right))
+        return self.op("Cast", product, to=TensorProto.FLOAT)
+
+    def _half(self, value: str) -> str:
+        if value in self._weights and self._weights[value].dtype == np.float16:
+            return value
+        if value not in self._halves:
+            self._halves[value] = self.op("Cast", value, to=TensorProto.FLOAT16)
+        return self._halves[value]
+
+    def save(
+        self,
+        path: Path,
+        *,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        external_above: int = EXTERNAL_ABOVE_BYTES,
+    ) -> None:
+        """Write `path`, and `<path>.data` beside it when the weights take more than `external_above` bytes."""
+        large = sum(array.nbytes for array in self._weights.values()) > external_above
+        if large:
+            weights = self._write_external(path.with_name(path.name + ".data"))
+        else:
+            weights = [numpy_helper.from_array(_packed(array), name) for name, array in self._weights.items()]
+        graph = helper.make_graph(self._nodes, "embedding", inputs, outputs, initializer=weights)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="embedding-operator"
+        )
+        path.write_bytes(model.SerializeToString())
+        onnx.checker.check_model(str(path), full_check=True)
+
+    def _write_external(self, path: Path) -> list[Any]:
+        tensors = []
+        with path.open("wb") as stream:
+            for name, array in self._weights.items():
+                if array.nbytes <= _INLINE_BYTES:
+                    tensors.append(numpy_helper.from_array(_packed(array), name))
+                    continue
+                stream.seek(-(-stream.tell() // _ALIGNMENT) * _ALIGNMENT)
+                tensor = TensorProto(name=name, data_location=TensorProto.EXTERNAL)
+                tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+                tensor.dims.extend(array.shape)
+                place = {"location": path.name, "offset": stream.tell(), "length": array.nbytes}
+                for key, value in place.items():
+                    tensor.external_data.add(key=key, value=str(value))
+                stream.write(_packed(array).data)
+                tensors.append(tensor)
+        return tensors
+
+
+def _packed(array: Array) -> Array:
+    """Row-major and little-endian, as the format wants it; a scalar stays a scalar."""
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return little if little.ndim == 0 else np.ascontiguousarray(little)
+
+
+def _to_half(array: Array) -> Array:
+    """float16; values beyond its range become the largest finite one (the parity check judges the outcome)."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(array, -limit, limit).astype(np.float16)

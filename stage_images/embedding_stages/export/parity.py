@@ -1,0 +1,119 @@
+"""Whether the exported file answers what the checkpoint answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.encoder.hardware import usable_cpus
+from embedding_stages.encoder.model import Encoder, Vectors
+from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.errors import BadInput
+
+SAMPLE_TEXTS = 64  # passages, and as many queries
+_TEXTS_A_SIZE = 8  # texts that are asked for in each smaller dimension
+_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The worst over all texts, roles and dimensions."""
+
+    min_cosine: float
+    max_abs_diff: float
+    texts: int
+
+
+class OnnxEncoder:
+    """A model folder under ONNX Runtime on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = usable_cpus()
+        options.log_severity_level = 3  # errors
+        model = str(folder / "model.onnx")
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.description = EncoderDescription.load(folder)
+        self._tokenizer = TextTokenizer.load(folder, self.description)
+
+    def embed(self, texts: Sequence[str], *, role: Role, dimensions: int | None = None) -> Vectors:
+        """float32 (len(texts), dimensions or hidden)."""
+        size = dimensions or self.description.hidden_size
+        rows = self._tokenizer.encode(texts, role)
+        parts = []
+        for start in range(0, len(rows), _BATCH):
+            ids, mask = self._tokenizer.pad(rows[start : start + _BATCH])
+            sizes = np.full(len(ids), size, dtype=np.int64)
+            feed = {"input_ids": ids, "attention_mask": mask, "dimensions": sizes}
+            parts.append(self._session.run(["embeddings"], feed)[0])
+        return np.concatenate(parts)
+
+
+def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -> dict[Role, list[str]]:
+    """Up to 64 passages and 64 queries of an evaluation set (BEIR), and short texts that often go wrong."""
+    edge_cases = [
+        "",
+        "a",
+        "Hello, world!",
+        "多语言文本嵌入模型。",
+        "نص عربي قصير",
+        "छोटा हिंदी पाठ",
+        "naïve café, straße, 12.5 %, e = mc²",
+        "🚀🔥 ok",
+        "length limit " * description.max_tokens,
+    ]
+    texts: dict[Role, list[str]] = {"query": list(edge_cases), "passage": list(edge_cases)}
+    if evaluation_set is not None:
+        for role, name in (("passage", "corpus.jsonl"), ("query", "queries.jsonl")):
+            texts[role].extend(_first_texts(evaluation_set / name))  # type: ignore[index]
+    return texts
+
+
+def measure_parity(checkpoint: Encoder, exported: OnnxEncoder, texts: dict[Role, list[str]]) -> Parity:
+    """Compare vectors of length 1: cosine and largest difference of a component."""
+    worst_cosine, worst_difference = 1.0, 0.0
+    full, *smaller = checkpoint.description.dimensions
+    for role, some in texts.items():
+        expected = checkpoint.embed(some, role=role, batch_size=_BATCH)
+        for size, count in ((full, len(some)), *((size, _TEXTS_A_SIZE) for size in smaller)):
+            wanted = _cut(expected[:count], size)
+            got = exported.embed(some[:count], role=role, dimensions=size)
+            if got.shape != wanted.shape or not np.isfinite(got).all():
+                return Parity(min_cosine=-1.0, max_abs_diff=float("inf"), texts=sum(map(len, texts.values())))
+            worst_cosine = min(worst_cosine, float(_cosines(wanted, got).min()))
+            worst_difference = max(worst_difference, float(np.abs(wanted - got).max()))
+    return Parity(worst_cosine, worst_difference, sum(len(some) for some in texts.values()))
+
+
+def _cut(vectors: Vectors, size: int) -> Vectors:
+    """The first `size` columns, scaled to length 1 again (Matryoshka)."""
+    cut = vectors[:, :size]
+    length = np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+    return np.asarray(cut / length, dtype=np.float32)
+
+
+def _cosines(left: Vectors, right: Vectors) -> Vectors:
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def _first_texts(path: Path) -> list[str]:
+    """Title and text of the first lines of a BEIR file. Raises BadInput `EvaluationSetInvalid`."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            records = [json.loads(line) for line in islice(stream, SAMPLE_TEXTS) if line.strip()]
+        return [f"{record.get('title') or ''} {record['text']}".strip() for record in records]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise BadInput(
+            "EvaluationSetInvalid",
+            f"evaluationSet: {path.name}: {error}; write one JSON object with text a line",
+            field="spec.evaluation.beir",
+        ) from error

@@ -1,0 +1,108 @@
+"""The export stage: checkpoint (and evaluationSet, when given, for parity texts) in, servingModel out.
+
+Metrics: parity.minCosine, parity.maxAbsDiff. Details: contract, what a client of the served model must know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.encoder.description import ROLES, EncoderDescription
+from embedding_stages.encoder.model import Encoder, copy_tokenizer
+from embedding_stages.errors import BadInput, Stopped
+from embedding_stages.export.build import build_onnx
+from embedding_stages.export.graph import OPSET, Precision
+from embedding_stages.export.parity import OnnxEncoder, Parity, measure_parity, sample_texts
+from embedding_stages.runner import StageContext
+
+_FIELD = "spec.stages.export"
+_MIN_COSINE: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999}
+_STEPS = 3
+
+
+def work(context: StageContext) -> StageResult:
+    """Export, then gate on parity with the checkpoint."""
+    precision, opset, min_cosine = _settings(context.settings)
+    checkpoint = context.input(Artefact.CHECKPOINT)
+    encoder = Encoder.load(checkpoint, device="cpu", dtype=torch.float32)
+    folder = context.folder(Artefact.SERVING_MODEL)
+    build_onnx(encoder, folder / "model.onnx", precision)
+    copy_tokenizer(checkpoint, folder)
+    encoder.description.save(folder)
+    _save_config(checkpoint, folder, precision)
+    context.progress(1, _STEPS)
+    context.stop_if_asked()
+
+    texts = sample_texts(
+        context.input(Artefact.EVALUATION_SET) if context.has_input(Artefact.EVALUATION_SET) else None,
+        encoder.description,
+    )
+    exported = OnnxEncoder(folder)
+    context.progress(2, _STEPS)
+    parity = measure_parity(encoder, exported, texts)
+    context.log("parity", minCosine=parity.min_cosine, maxAbsDiff=parity.max_abs_diff, texts=parity.texts)
+    _gate(parity, min_cosine, precision)
+    context.progress(3, _STEPS)
+    return context.result(
+        metrics={"parity": {"minCosine": parity.min_cosine, "maxAbsDiff": parity.max_abs_diff}},
+        counts={"parityTexts": parity.texts},
+        details={"contract": serving_contract(encoder.description, precision, opset)},
+    )
+
+
+def serving_contract(description: EncoderDescription, precision: Precision, opset: int) -> dict[str, Any]:
+    """What clients of the served model must know; copied to status.served.contract."""
+    return {
+        "path": "/v1/embeddings",
+        "inputTypes": list(ROLES),
+        "prefixes": dict(description.prefixes),
+        "dimensions": list(description.dimensions),
+        "normalized": description.normalized,
+        "maxTokens": description.max_tokens,
+        "precision": precision,
+        "opset": opset,
+    }
+
+
+def _settings(raw: Mapping[str, Any]) -> tuple[Precision, int, float]:
+    precision: Any = raw.get("precision", "fp32")
+    if precision not in get_args(Precision):
+        raise BadInput(
+            "SettingInvalid", f"precision is {precision!r}, expected fp32 or fp16", field=f"{_FIELD}.precision"
+        )
+    opset = raw.get("opset", OPSET)
+    if opset != OPSET:
+        raise BadInput("SettingInvalid", f"opset is {opset!r}; only {OPSET} is written", field=f"{_FIELD}.opset")
+    least = raw.get("parityMinCosine")
+    if least is None:
+        least = _MIN_COSINE[precision]
+    if isinstance(least, bool) or not isinstance(least, int | float) or not -1.0 <= least <= 1.0:
+        raise BadInput(
+            "SettingInvalid", f"parityMinCosine is {least!r}, expected -1..1", field=f"{_FIELD}.parityMinCosine"
+        )
+    return precision, OPSET, float(least)
+
+
+def _gate(parity: Parity, min_cosine: float, precision: Precision) -> None:
+    if parity.min_cosine >= min_cosine:
+        return
+    cure = "export in fp32" if precision == "fp16" else "report the base model to this project"
+    raise Stopped(
+        "ParityFailed",
+        f"the exported model differs from the checkpoint: smallest cosine {parity.min_cosine:.6f} over "
+        f"{parity.texts} texts, {min_cosine:.6f} wanted; {cure} or lower parityMinCosine",
+        field=f"{_FIELD}.precision",
+    )
+
+
+def _save_config(checkpoint: Path, folder: Path, precision: Precision) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    config.pop("auto_map", None)
+    config["torch_dtype"] = {"fp32": "float32", "fp16": "float16"}[precision]
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")

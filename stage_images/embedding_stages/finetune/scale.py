@@ -1,0 +1,50 @@
+"""How large and how many the steps are. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# NVIDIA embed recipe, profile llama: the sizes below which its auto-scaling acts.
+DEFAULT_GLOBAL_BATCH = 128
+SMALL_SET = 2000  # examples
+FEW_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The sizes a run uses."""
+
+    global_batch: int  # examples an optimizer step
+    steps_per_epoch: int
+    total_steps: int
+    checkpoint_every: int  # steps
+    warnings: tuple[str, ...]
+
+
+def auto_scale(*, examples: int, epochs: int, global_batch: int, checkpoint_every: int) -> Scale:
+    """The recipe's rules for small training sets (NVIDIA embed recipe, profile llama).
+
+    - The default global batch of 128 and fewer than 2,000 examples: max(16, min(64, examples // 8)). Another
+      global batch was chosen on purpose and stays.
+    - Fewer steps than three checkpoint intervals: interval = max(1, steps // 3).
+    - Fewer than 50 steps: a warning.
+    The last step of an epoch takes the examples that are left; its loss is the mean over those, so that every
+    example is seen once an epoch (the alternative, dropping them, would lose up to half of a small set).
+    """
+    warnings = []
+    if global_batch == DEFAULT_GLOBAL_BATCH and examples < SMALL_SET:
+        global_batch = max(16, min(64, examples // 8))
+        warnings.append(f"globalBatchSize scaled from {DEFAULT_GLOBAL_BATCH} to {global_batch}: {examples} examples")
+    steps_per_epoch = -(-examples // global_batch)
+    total = steps_per_epoch * epochs
+    if total < 3 * checkpoint_every:
+        checkpoint_every = max(1, total // 3)
+    if total < FEW_STEPS:
+        warnings.append(f"only {total} steps, fewer than {FEW_STEPS}: add documents or pairs, or raise epochs")
+    return Scale(
+        global_batch=global_batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        checkpoint_every=checkpoint_every,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,195 @@
+"""From a folder of untrusted files to documents.jsonl: {"id", "path", "text"}, one line a document, by path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from embedding_stages.errors import BadInput
+from embedding_stages.inputs import safe_files
+from embedding_stages.inputs.globs import matcher
+from embedding_stages.inputs.safe_files import Depth, FoundFile, Listing, NotRegularError
+from embedding_stages.inputs.text import NotTextError, decode
+
+FILE = "documents.jsonl"
+INCLUDE_FIELD = "spec.corpus.include"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may read at most. Names are those of the stage's settings."""
+
+    maxFiles: int = 100_000  # noqa: N815 - entries of the folder, counted whether read or not
+    maxFileBytes: int = 10 << 20  # noqa: N815
+    maxTotalBytes: int = 2 << 30  # noqa: N815
+    maxDepth: int = 32  # noqa: N815 - folders below the root
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Limits:
+        return cls(**{field.name: int(raw.get(field.name, field.default)) for field in fields(cls)})
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the files. `skippedFiles`: links, special files and files that `include` leaves out."""
+
+    documents: int = 0
+    documentBytes: int = 0  # noqa: N815
+    skippedFiles: int = 0  # noqa: N815
+    skippedBinary: int = 0  # noqa: N815 - not UTF-8, or control characters
+    skippedShort: int = 0  # noqa: N815 - fewer characters than minTextLength
+    skippedDuplicates: int = 0  # noqa: N815 - the text of an earlier path
+
+    def to_json(self) -> dict[str, int]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """Where documents lie and which to take."""
+
+    mount: Path
+    kind: str  # pvc, configMap or image
+    path: str
+    include: tuple[str, ...]
+    min_text_length: int  # characters
+    limits: Limits
+
+    @property
+    def field(self) -> str:
+        """The manifest's field that says where the documents are."""
+        last = "name" if self.kind == "configMap" else "path"
+        return f"spec.corpus.source.{self.kind}.{last}"
+
+
+def document_id(path: str) -> str:
+    """16 hex digits that depend on the path alone: an edited document keeps its id."""
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
+
+
+def write_documents(corpus: Corpus, target: Path) -> Counts:
+    """Read the corpus and write `target`. Memory holds one document and the digests of the others.
+
+    Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusTooLarge` or `CorpusTooDeep`.
+    """
+    root = _root(corpus)
+    listing = _list(corpus, root)
+    included = matcher(corpus.include)
+    counts = Counts(skippedFiles=listing.skipped)
+    chosen: list[tuple[str, FoundFile]] = []
+    for file in listing.files:
+        name = safe_files.key_of(file.path) if corpus.kind == "configMap" else file.path
+        if included(name):
+            chosen.append((name, file))
+        else:
+            counts.skippedFiles += 1
+    _check_sizes(corpus, [file for _, file in chosen])
+    _write(corpus, root, chosen, counts, target)
+    if not counts.documents:
+        raise _nothing_usable(corpus, listing, len(chosen), counts)
+    return counts
+
+
+def _root(corpus: Corpus) -> Path:
+    if not corpus.mount.is_dir():
+        raise BadInput("CorpusPathMissing", "the source of the documents is not mounted", field=corpus.field)
+    # An image's folder and a ConfigMap are mounted themselves; of a volume a folder may be named.
+    path = corpus.path if corpus.kind == "pvc" else ""
+    return safe_files.sub_folder(corpus.mount, path, reason="CorpusPathMissing", field=corpus.field)
+
+
+def _list(corpus: Corpus, root: Path) -> Listing:
+    if corpus.kind == "configMap":
+        return safe_files.list_config_map(root)
+
+    def count(entries: int) -> None:
+        if entries > corpus.limits.maxFiles:
+            raise _too_large(corpus, f"more than maxFiles={corpus.limits.maxFiles} files")
+
+    return safe_files.list_folder(root, depth=Depth(corpus.limits.maxDepth, corpus.field), visit=count)
+
+
+def _check_sizes(corpus: Corpus, files: list[FoundFile]) -> None:
+    limits = corpus.limits
+    for file in files:
+        if file.size > limits.maxFileBytes:
+            raise _too_large(
+                corpus,
+                f"{safe_files.printable(file.path)} has {file.size} bytes; maxFileBytes is {limits.maxFileBytes}",
+            )
+    total = sum(file.size for file in files)
+    if total > limits.maxTotalBytes:
+        raise _too_large(corpus, f"{total} bytes in all, more than maxTotalBytes={limits.maxTotalBytes}")
+
+
+def _write(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], counts: Counts, target: Path) -> None:
+    seen: set[bytes] = set()
+    real_root = root.resolve()
+    with target.open("w", encoding="utf-8") as stream:
+        for name, file in chosen:
+            try:
+                with safe_files.open_file(real_root, file.path) as source:
+                    content = source.read(corpus.limits.maxFileBytes + 1)
+            except (NotRegularError, FileNotFoundError):
+                counts.skippedFiles += 1
+                continue
+            if len(content) > corpus.limits.maxFileBytes:
+                raise _too_large(corpus, f"{safe_files.printable(name)} grew beyond maxFileBytes while it was read")
+            text = _usable_text(content, corpus.min_text_length, seen, counts)
+            if text is None:
+                continue
+            counts.documents += 1
+            counts.documentBytes += len(content)
+            line = {"id": document_id(name), "path": name, "text": text}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _usable_text(content: bytes, min_length: int, seen: set[bytes], counts: Counts) -> str | None:
+    """The text, or None when it is skipped; counts why."""
+    try:
+        text = decode(content).strip()
+    except NotTextError:
+        counts.skippedBinary += 1
+        return None
+    if len(text) < max(1, min_length):
+        counts.skippedShort += 1
+        return None
+    digest = hashlib.sha256(" ".join(text.split()).encode()).digest()[:16]
+    if digest in seen:
+        counts.skippedDuplicates += 1
+        return None
+    seen.add(digest)
+    return text
+
+
+def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Counts) -> BadInput:
+    if not listing.files:
+        skipped = f" ({listing.skipped} links or special files were skipped)" if listing.skipped else ""
+        return BadInput("CorpusEmpty", f"there are no files{skipped}; add documents", field=corpus.field)
+    if not chosen:
+        return BadInput(
+            "CorpusEmpty",
+            f"none of {len(listing.files)} files matches {', '.join(map(safe_files.printable, corpus.include[:8]))}; "
+            "add a pattern",
+            field=INCLUDE_FIELD,
+        )
+    if counts.skippedBinary == chosen:
+        return BadInput(
+            "CorpusUnreadable",
+            f"none of {chosen} files is UTF-8 text; convert them to plain text or Markdown",
+            field=corpus.field,
+        )
+    return BadInput(
+        "CorpusEmpty",
+        f"none of {chosen} files is usable: {counts.skippedShort} shorter than {corpus.min_text_length} characters, "
+        f"{counts.skippedBinary} not UTF-8 text; add longer documents or lower spec.corpus.minTextLength",
+        field=corpus.field,
+    )
+
+
+def _too_large(corpus: Corpus, what: str) -> BadInput:
+    return BadInput("CorpusTooLarge", f"the documents exceed a limit: {what}; leave some out", field=corpus.field)

@@ -1,0 +1,127 @@
+"""The base model from the Hugging Face Hub, or a mirror that HF_ENDPOINT names, at a pinned commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from embedding_stages.contract import fingerprint_of
+from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE
+from embedding_stages.errors import BadInput, Transient
+from embedding_stages.inputs.model import BaseModel, is_wanted
+from embedding_stages.inputs.safe_files import printable
+
+SOURCE_FIELD: Final = "spec.baseModel.source.huggingFace"
+TOKEN_FIELD: Final = f"{SOURCE_FIELD}.tokenSecretRef"
+REVISION_FIELD: Final = f"{SOURCE_FIELD}.revision"
+NAME_FIELD: Final = "spec.baseModel.name"
+
+
+def download(
+    model: BaseModel,
+    target: Path,
+    *,
+    token: str | None,
+    endpoint: str | None,
+    between: Callable[[int, int], None],
+) -> None:
+    """Put the model's files into `target`; files that an earlier attempt completed there are not fetched again.
+
+    `between` is called before every file with the number done and the number of all. The list of files comes
+    from the hub each time: the library's own snapshot function takes a half-filled folder for complete when the
+    hub does not answer. Raises BadInput `BaseModelNotFound`, `BaseModelForbidden`; Transient `HubUnreachable`.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    hub = HfApi(endpoint=endpoint, token=token or False)
+    try:
+        info = hub.model_info(model.name, revision=model.revision, timeout=30)
+        files = _files_to_fetch([str(item.rfilename) for item in info.siblings or []])
+        for number, name in enumerate(files):
+            between(number, len(files))
+            hub.hf_hub_download(model.name, name, revision=info.sha, local_dir=target)
+    except HFValidationError as error:
+        raise BadInput(
+            "BaseModelNotFound", f"{printable(model.name)} is no repository name", field=NAME_FIELD
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise Transient("HubUnreachable", "the model hub does not answer", field=SOURCE_FIELD) from error
+    except HfHubHTTPError as error:
+        raise _http_failure(model, error, has_token=bool(token)) from error
+    except Exception as error:
+        if _is_network(error):
+            raise Transient(
+                "HubUnreachable", f"the model hub cannot be reached: {type(error).__name__}", field=SOURCE_FIELD
+            ) from error
+        raise
+
+
+class Downloads:
+    """Remembers which frozen folder came of which download: a commit never changes, so it is not fetched twice."""
+
+    def __init__(self, root: Path, model: BaseModel) -> None:
+        identity = [model.name, model.revision, dict(model.prefixes or {}), model.prefixes is None, model.max_tokens]
+        self._path = root / f"download-{fingerprint_of(identity)[:16]}.json"
+
+    def recall(self) -> tuple[str, str] | None:
+        """(folder name, digest) or None."""
+        try:
+            raw = json.loads(self._path.read_bytes())
+            return str(raw["folder"]), str(raw["digest"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def remember(self, folder: str, digest: str) -> None:
+        draft = self._path.with_suffix(".draft")
+        draft.write_text(json.dumps({"folder": folder, "digest": digest}))
+        draft.replace(self._path)
+
+
+def _files_to_fetch(names: list[str]) -> list[str]:
+    """Configuration and tokenizer first: when the model is unsuitable little was fetched."""
+    single = SINGLE_FILE in names
+    weights = [SINGLE_FILE] if single else [name for name in names if "/" not in name and name.endswith(".safetensors")]
+    index = [] if single or INDEX_FILE not in names else [INDEX_FILE]
+    return [*sorted(name for name in names if is_wanted(name)), *index, *sorted(weights)]
+
+
+def _http_failure(model: BaseModel, error: Exception, *, has_token: bool) -> BadInput | Transient:
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
+    name = printable(model.name)
+    if isinstance(error, RevisionNotFoundError):
+        return BadInput(
+            "BaseModelNotFound",
+            f"{name} has no commit {printable(str(model.revision))}; correct it",
+            field=REVISION_FIELD,
+        )
+    if status in (401, 403):
+        cure = "the token may not read it: accept its licence or use another token"
+        if not has_token:
+            cure = "it is private, gated or misspelt: name a Secret with a token, or correct spec.baseModel.name"
+        return BadInput("BaseModelForbidden", f"the hub refuses {name} (HTTP {status}): {cure}", field=TOKEN_FIELD)
+    if status == 404:
+        return BadInput("BaseModelNotFound", f"the hub has no model {name}; correct the name", field=NAME_FIELD)
+    return Transient("HubUnreachable", f"the model hub answers HTTP {status}", field=SOURCE_FIELD)
+
+
+def _is_network(error: Exception) -> bool:
+    """Connection and time-out errors of whichever HTTP library the installed huggingface_hub uses."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    return bool(
+        names
+        & {
+            "requests.ConnectionError",
+            "requests.Timeout",
+            "requests.ChunkedEncodingError",
+            "httpx.TransportError",
+            "httpx2.TransportError",
+            "huggingface_hub.OfflineModeIsEnabled",
+        }
+    )

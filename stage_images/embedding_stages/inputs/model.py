@@ -1,0 +1,159 @@
+"""The base model: what a stage needs of its folder, described, hashed and copied. No code and no pickle is taken."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from embedding_stages.artefacts import describe, digest_of_files, sha256_file
+from embedding_stages.contract import ENCODER_FILE, Artefact
+from embedding_stages.encoder.description import EncoderDescription, describe_model
+from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, weight_files
+from embedding_stages.errors import BadInput
+from embedding_stages.inputs import safe_files
+from embedding_stages.inputs.safe_files import NotRegularError
+from embedding_stages.inputs.store import Store
+
+FIELD: Final = "spec.baseModel"
+# Beside the weights: configuration, tokenizer, sentence-transformers' module folders, licence.
+_WANTED = re.compile(
+    r"[^/]+\.(?:json|txt)|tokenizer\.model|[^/]*sentencepiece[^/]*\.model|spiece\.model"
+    r"|[0-9]+_[A-Za-z]+/config\.json|(?:LICEN[CS]E|NOTICE)(?:\.md)?",
+    re.IGNORECASE,
+)
+_MAX_SMALL_FILE_BYTES = 256 << 20  # of a tokenizer.json; the largest known ones have 35 MB
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """The manifest's spec.baseModel, resolved."""
+
+    name: str
+    kind: str  # pvc, image or huggingFace
+    path: str = ""
+    revision: str | None = None
+    prefixes: Mapping[str, str] | None = None
+    max_tokens: int | None = None
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> BaseModel:
+        return cls(
+            name=str(raw["name"]),
+            kind=str(raw["kind"]),
+            path=str(raw.get("path") or ""),
+            revision=raw.get("revision"),
+            prefixes=raw.get("prefixes"),
+            max_tokens=raw.get("maxTokens"),
+        )
+
+    @property
+    def source_field(self) -> str:
+        """The manifest's field that says where the model is."""
+        return f"{FIELD}.name" if self.kind == "huggingFace" else f"{FIELD}.source.{self.kind}.path"
+
+
+def folder_of(model: BaseModel, mount: Path) -> Path:
+    """The mounted model folder. Raises BadInput `BaseModelNotFound`."""
+    if not mount.is_dir():
+        raise BadInput("BaseModelNotFound", "the base model's source is not mounted", field=model.source_field)
+    # An image's folder is mounted itself; of a volume a folder may be named.
+    path = model.path if model.kind == "pvc" else ""
+    return safe_files.sub_folder(mount, path, reason="BaseModelNotFound", field=model.source_field)
+
+
+def is_wanted(path: str) -> bool:
+    """Whether a file of a model is taken, weights aside."""
+    return _WANTED.fullmatch(path) is not None and path not in (ENCODER_FILE, INDEX_FILE)
+
+
+def freeze(model: BaseModel, folder: Path, store: Store) -> tuple[Path, EncoderDescription]:
+    """Copy the model into the store, unless it is there, with its description as encoder.json.
+
+    Raises BadInput `BaseModel...` (see `describe_model`), `MaxTokensTooLarge`; Transient `SourceChanged`.
+    """
+    small, weights, description = check(model, folder)
+    with store.draft(Artefact.BASE_MODEL) as draft:
+        for name in small:
+            _copy(folder, name, draft / name)
+        description.save(draft)
+        files = describe(draft)
+        for name in weights:
+            path = folder / name
+            files[name] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        found = store.find(Artefact.BASE_MODEL, files)
+        if found is None:
+            for name in weights:
+                _copy(folder, name, draft / name)
+            found = store.keep(Artefact.BASE_MODEL, draft, expected=digest_of_files(files))
+    return found, description
+
+
+def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], EncoderDescription]:
+    """Names of the small files and of the weights to take, and what the model is. Reads no weights: quick.
+
+    Raises BadInput like `freeze`.
+    """
+    small, weights = _small_files(model, folder), _weights(model, folder)
+    with _as_base_model(model):
+        description = describe_model(folder, prefixes=model.prefixes, max_tokens=model.max_tokens)
+    return small, weights, description
+
+
+def _small_files(model: BaseModel, folder: Path) -> list[str]:
+    """Names relative to `folder` of all files to take, weights aside."""
+    names: list[str] = []
+    for path in sorted([*folder.iterdir(), *folder.glob("[0-9]*_*/config.json")]):
+        name = path.relative_to(folder).as_posix()
+        if not is_wanted(name):
+            continue
+        _check_plain(model, folder, name)
+        if path.stat().st_size > _MAX_SMALL_FILE_BYTES:
+            raise BadInput("BaseModelDamaged", f"{name} is larger than any known one", field=model.source_field)
+        names.append(name)
+    return names
+
+
+def _weights(model: BaseModel, folder: Path) -> list[str]:
+    """Names of the weight files, and of their index when there are several."""
+    with _as_base_model(model):
+        names = [path.name for path in weight_files(folder, field=model.source_field)]
+    if names != [SINGLE_FILE]:
+        names.append(INDEX_FILE)
+    for name in names:
+        _check_plain(model, folder, name)
+    return names
+
+
+def _check_plain(model: BaseModel, folder: Path, name: str) -> None:
+    try:
+        with safe_files.open_file(folder, name):
+            pass
+    except NotRegularError as error:
+        raise BadInput(
+            "BaseModelUnsafe",
+            f"{safe_files.printable(name)} is a link or no regular file; put a copy without links there (cp -rL)",
+            field=model.source_field,
+        ) from error
+
+
+def _copy(root: Path, name: str, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    with safe_files.open_file(root, name) as source, target.open("wb") as stream:
+        shutil.copyfileobj(source, stream, _COPY_BYTES)
+
+
+@contextmanager
+def _as_base_model(model: BaseModel) -> Iterator[None]:
+    """`ModelIncomplete` and its like are `BaseModelIncomplete` here, with the field that says where the model is."""
+    try:
+        yield
+    except BadInput as error:
+        reason = f"Base{error.reason}" if error.reason.startswith("Model") else error.reason
+        field = model.source_field if error.field == FIELD else error.field
+        raise BadInput(reason, error.message, field=field) from error

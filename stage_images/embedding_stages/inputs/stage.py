@@ -1,0 +1,109 @@
+"""The inputs stage: documents, base model and labelled set become content-addressed artefacts.
+
+Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates; with a labelled
+set also labelledPassages, labelledQueries. Details: corpusDigest, baseModelDigest, labelledSetDigest, encoder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from embedding_stages import contract
+from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.inputs import hugging_face, safe_files
+from embedding_stages.inputs.corpus import FILE, Corpus, Counts, Limits, write_documents
+from embedding_stages.inputs.labelled import LabelledCounts, LabelledSet
+from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze
+from embedding_stages.inputs.store import Store
+from embedding_stages.runner import StageContext
+
+HF_ENDPOINT = "HF_ENDPOINT"  # huggingface_hub's own variable: a mirror of the hub
+
+
+def work(context: StageContext) -> StageResult:
+    """Cheapest checks first: is the model one that can be used, then the documents, then what takes longer."""
+    store = Store(context.workspace.root)
+    model = BaseModel.of(context.settings["baseModel"])
+    if model.kind != "huggingFace":
+        check(model, folder_of(model, context.sources / contract.SOURCE_MODEL))
+    details: dict[str, object] = {}
+    counts: dict[str, int] = {}
+    labelled = _labelled_set(context, store)
+    if labelled is not None:
+        counts |= {"labelledPassages": labelled.passages, "labelledQueries": labelled.queries}
+        counts |= {"skippedLabelledQueries": labelled.skipped_queries} if labelled.skipped_queries else {}
+    counts |= _corpus(context, store).to_json()
+    description = _base_model(context, model, store)
+    for artefact, folder in context.extra:
+        details[f"{artefact.value}Digest"] = digest_of_folder(folder)
+    details["encoder"] = asdict(description)
+    return context.result(
+        counts=counts, details=details, message=f"{counts['documents']} documents, {description.architecture} model"
+    )
+
+
+def _labelled_set(context: StageContext, store: Store) -> LabelledCounts | None:
+    raw = context.settings.get("labelledSet")
+    if not raw:
+        return None
+    field = f"spec.evaluation.beir.{raw['kind']}.path"
+    path = str(raw.get("path") or "") if raw["kind"] == "pvc" else ""
+    mount = context.sources / contract.SOURCE_BEIR
+    folder = safe_files.sub_folder(mount, path, reason="LabelledSetNotFound", field=field)
+    with store.draft(Artefact.LABELLED_SET) as draft:
+        counts = LabelledSet(folder, field).write(draft)
+        context.extra.append((Artefact.LABELLED_SET, store.keep(Artefact.LABELLED_SET, draft)))
+    context.log("labelled set frozen", passages=counts.passages, queries=counts.queries)
+    return counts
+
+
+def _corpus(context: StageContext, store: Store) -> Counts:
+    raw = context.settings["corpus"]
+    corpus = Corpus(
+        mount=context.sources / contract.SOURCE_CORPUS,
+        kind=str(raw["kind"]),
+        path=str(raw.get("path") or ""),
+        include=tuple(raw.get("include") or ("**/*.txt", "**/*.md", "**/*.text")),
+        min_text_length=int(raw.get("minTextLength", 50)),  # NVIDIA embed recipe: min_text_length
+        limits=Limits.of(raw.get("limits") or {}),
+    )
+    with store.draft(Artefact.CORPUS) as draft:
+        counts = write_documents(corpus, draft / FILE)
+        context.extra.append((Artefact.CORPUS, store.keep(Artefact.CORPUS, draft)))
+    context.log("documents frozen", **counts.to_json())
+    return counts
+
+
+def _base_model(context: StageContext, model: BaseModel, store: Store) -> EncoderDescription:
+    if model.kind != "huggingFace":
+        folder, description = freeze(model, folder_of(model, context.sources / contract.SOURCE_MODEL), store)
+    else:
+        folder, description = _downloaded(context, model, store)
+    context.extra.append((Artefact.BASE_MODEL, folder))
+    context.log("base model frozen", folder=folder.name)
+    return description
+
+
+def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[Path, EncoderDescription]:
+    downloads = hugging_face.Downloads(store.root, model)
+    known = downloads.recall()
+    if known is not None:
+        folder = store.root / Path(known[0]).name
+        if folder.is_dir() and digest_of_folder(folder) == known[1]:
+            context.log("this commit was downloaded before; its files are intact")
+            return folder, EncoderDescription.load(folder)
+
+    def between(done: int, files: int) -> None:
+        context.stop_if_asked()
+        context.progress(done, files)
+
+    target = context.scratch("download")
+    token = context.secret(contract.SECRET_HUGGING_FACE)
+    hugging_face.download(model, target, token=token, endpoint=os.environ.get(HF_ENDPOINT), between=between)
+    folder, description = freeze(model, target, store)
+    downloads.remember(folder.name, digest_of_folder(folder))
+    return folder, description

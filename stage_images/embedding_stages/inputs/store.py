@@ -1,0 +1,74 @@
+"""Content-addressed folders of the workspace: <workspace>/inputs/<artefact>-<first 16 digits of its digest>/.
+
+They outlive runs, so that a spec edit does not copy a model again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embedding_stages.artefacts import digest_of_files, digest_of_folder
+from embedding_stages.contract import Artefact, Stage
+from embedding_stages.errors import Transient
+
+_FOLDER = Stage.INPUTS.value
+
+
+class Store:
+    """The content-addressed inputs of a workspace."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.root = workspace / _FOLDER
+
+    @contextmanager
+    def draft(self, artefact: Artefact) -> Iterator[Path]:
+        """A new folder to fill; removed when `keep` has not renamed it."""
+        folder = self.root / f"{artefact.value}-{uuid.uuid4().hex}.draft"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def find(self, artefact: Artefact, files: Mapping[str, Any]) -> Path | None:
+        """The folder with exactly these files ({relative path: {size, sha256}}), when it is there and intact."""
+        digest = digest_of_files(files)
+        folder = self._folder(artefact, digest)
+        return folder if folder.is_dir() and digest_of_folder(folder) == digest else None
+
+    def keep(self, artefact: Artefact, draft: Path, *, expected: str | None = None) -> Path:
+        """Rename a filled draft to its name by content; an equal folder that is there already stays.
+
+        Raises Transient `SourceChanged` when `expected` is given and the content has another digest.
+        """
+        digest = digest_of_folder(draft)
+        if expected is not None and digest != expected:
+            raise Transient("SourceChanged", f"the {artefact.value} changed while it was copied")
+        _seal(draft)
+        folder = self._folder(artefact, digest)
+        if folder.is_dir():
+            if digest_of_folder(folder) == digest:
+                return folder
+            shutil.rmtree(folder)  # damaged: replace it
+        draft.rename(folder)
+        return folder
+
+    def _folder(self, artefact: Artefact, digest: str) -> Path:
+        return self.root / f"{artefact.value}-{digest.removeprefix('sha256:')[:16]}"
+
+
+def _seal(folder: Path) -> None:
+    """Folders 0755 and files 0644, on disk: stages may run as different users."""
+    for root, _, names in os.walk(folder):
+        Path(root).chmod(0o755)
+        for name in names:
+            path = Path(root, name)
+            path.chmod(0o644)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())

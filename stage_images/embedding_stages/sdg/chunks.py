@@ -1,0 +1,75 @@
+"""Chunks: the passages that are searched. A few sentences with the headings and signatures above them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_stages.sdg.units import Kind, Unit
+
+MAX_CHUNK_CHARACTERS: Final = 2000
+_INTRODUCE = (Kind.HEADING, Kind.SIGNATURE)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage; `units` are what it was made of."""
+
+    id: str
+    document_id: str
+    text: str
+    units: tuple[Unit, ...]
+
+    def to_json(self) -> dict[str, str]:
+        return {"id": self.id, "document_id": self.document_id, "text": self.text}
+
+
+def make_chunks(document_id: str, units: Sequence[Unit], *, sentences: int) -> list[Chunk]:
+    """Chunks of at most `sentences` sentences (NVIDIA embed recipe: 5) and about `MAX_CHUNK_CHARACTERS` characters.
+
+    A new chunk begins before a heading, and before a signature when the chunk is nearly full, so that a
+    heading or signature stays with what it introduces.
+    """
+    groups: list[list[Unit]] = []
+    group: list[Unit] = []
+    for unit in units:
+        if group and _is_full(group, unit, sentences):
+            head = _split_tail(group)
+            groups.append(group)
+            group = head
+        group.append(unit)
+    if group:
+        groups.append(group)
+    return [
+        Chunk(f"{document_id}-{number:04d}", document_id, _text(members), tuple(members))
+        for number, members in enumerate(groups)
+    ]
+
+
+def _is_full(group: Sequence[Unit], unit: Unit, sentences: int) -> bool:
+    held = sum(member.kind not in _INTRODUCE for member in group)
+    if held == 0:
+        return len(_text(group)) + len(unit.text) > MAX_CHUNK_CHARACTERS and len(group) > 1
+    if held >= sentences or len(_text(group)) + len(unit.text) + 1 > MAX_CHUNK_CHARACTERS:
+        return True
+    if unit.kind is Kind.HEADING:
+        return 2 * held >= sentences
+    return unit.kind is Kind.SIGNATURE and held >= sentences - 1
+
+
+def _split_tail(group: list[Unit]) -> list[Unit]:
+    """Remove headings and signatures that end the group, and return them: they introduce the next chunk."""
+    tail: list[Unit] = []
+    while len(group) > 1 and group[-1].kind in _INTRODUCE:
+        tail.insert(0, group.pop())
+    return tail if len("".join(unit.text for unit in tail)) < MAX_CHUNK_CHARACTERS // 2 else []
+
+
+def _text(units: Sequence[Unit]) -> str:
+    parts: list[str] = []
+    for unit in units:
+        if parts:
+            parts.append("\n" if unit.starts_line else " ")
+        parts.append(unit.text)
+    return "".join(parts)

@@ -1,0 +1,169 @@
+"""Reads a document as units: headings, signatures, sentences and pieces of code. Pure.
+
+Understands Markdown (headings, fences, lists), underlined headings, headings in capitals, and manual pages such
+as pydoc's: signatures with an indented description, and lines behind a gutter of `|`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from embedding_stages.sdg.sentences import cut, split_sentences
+
+MAX_UNIT_CHARACTERS: Final = 1000
+
+
+class Kind(StrEnum):
+    """What a unit is. Headings and signatures introduce what follows and do not count as sentences."""
+
+    HEADING = "heading"
+    SIGNATURE = "signature"
+    SENTENCE = "sentence"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """A piece of a document."""
+
+    kind: Kind
+    text: str
+    starts_line: bool = True  # else it continues the paragraph of the unit before it
+    heading: str = ""  # the nearest heading above
+    signature: str = ""  # the signature that it describes
+    opens: bool = False  # first sentence below its heading or signature
+
+
+_GUTTER = re.compile(r"^ {0,8}\|(?:  ?|$)")
+_FENCE = re.compile(r"^\s*(?:```|~~~)")
+_ATX = re.compile(r"^ {0,3}#{1,6}\s+(.+?)\s*#*$")
+_CAPITALS = re.compile(r"^[A-Z][A-Z0-9 /&,'-]{2,60}$")
+_RULER = re.compile(r"^\s*([-=~^*_])\1{3,}\s*$")
+_BULLET = re.compile(r"^\s*(?:[-*+•·]|\(?\d{1,3}[.)]|[a-z]\))\s+(?=\S)")
+_NAME = r"[A-Za-z_][\w.]*"
+_SIGNATURE = re.compile(
+    rf"^(?P<indent>\s*)(?:(?:async|class|def|function|func|static)\s+)*(?:{_NAME}\s*=\s*)?(?:class\s+)?{_NAME}"
+    r"(?:\((?!\s*a\.k\.a).*\)?(?:\s*->.*)?(?:\s+(?:from|method of|unbound|class method).*)?|(?<=\w)\s*=\s*<.*>)\s*:?$"
+)
+_CLASS = re.compile(rf"^(?P<indent>\s*)class {_NAME}(?:\(.*\))?:?$")
+_PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|\$|%|In \[\d)\s")
+_CODE_LINE = re.compile(r"[=({\[;,\\]$|^\s*[\w.]+(?:\(.*\)|\[.*\])\s*(?:#.*)?$|^\s*[\w.\[\], ]+ [-+*/|&]?= \S|^\s*[}\])]")
+_COLUMNS = re.compile(r"\S {3,}\S")
+
+
+def read_units(text: str) -> list[Unit]:
+    """The units of a document, in order; their texts are all of it, white space aside."""
+    reader = _Reader()
+    for line in text.split("\n"):
+        reader.feed(_GUTTER.sub("", line.expandtabs(8), count=1))
+    return reader.finish()
+
+
+class _Reader:
+    """Collects lines into paragraphs and paragraphs into units."""
+
+    def __init__(self) -> None:
+        self.units: list[Unit] = []
+        self._lines: list[str] = []
+        self._fence = False
+        self._heading = ""
+        self._signature = ""
+        self._signature_indent = -1
+        self._opens = False
+        self._after_blank = True
+
+    def feed(self, line: str) -> None:
+        if _FENCE.match(line):
+            self._flush(code=self._fence)
+            self._fence = not self._fence
+        elif self._fence:
+            self._lines.append(line)
+        elif not line.strip():
+            self._flush()
+            self._after_blank = True
+        else:
+            self._feed_text(line)
+            self._after_blank = False
+
+    def finish(self) -> list[Unit]:
+        self._flush(code=self._fence)
+        return self.units
+
+    def _feed_text(self, line: str) -> None:
+        atx = _ATX.match(line)
+        if atx or (self._after_blank and _CAPITALS.match(line)):
+            self._flush()
+            self._add_heading(atx[1] if atx else line.strip())
+        elif _RULER.match(line):
+            if len(self._lines) == 1 and len(self._lines[0]) < 120 and line.strip()[0] in "-=~^*":
+                self._add_heading(self._lines.pop().strip())
+            self._flush()
+        elif self._is_signature(line):
+            self._flush()
+            self._signature = line.strip()
+            self._signature_indent = len(line) - len(line.lstrip())
+            self._opens = True
+            self._add(Kind.SIGNATURE, line.strip())
+        elif _BULLET.match(line):
+            self._flush()
+            self._lines.append(line)
+        else:
+            self._lines.append(line)
+
+    def _is_signature(self, line: str) -> bool:
+        if self._lines or not (_SIGNATURE.match(line) or _CLASS.match(line)):
+            return False
+        if _CODE_LINE.search(line) and line.rstrip().endswith((",", "(", "[", "{", ";")):
+            return False
+        indent = len(line) - len(line.lstrip())
+        # A call inside the description of another signature is an example, unless it is a method.
+        inside = bool(self._signature) and indent > self._signature_indent and not self._signature.startswith("class ")
+        return not inside
+
+    def _flush(self, *, code: bool = False) -> None:
+        lines, self._lines = self._lines, []
+        lines = [line for line in lines if line.strip()] if not code else lines
+        if not lines:
+            return
+        indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip()) if any(lines) else 0
+        if self._signature and indent <= self._signature_indent and not _BULLET.match(lines[0]):
+            if not self._signature.startswith("class ") or indent < self._signature_indent:
+                self._signature, self._signature_indent = "", -1
+        if code or _is_code(lines):
+            for part in cut("\n".join(line[indent:].rstrip() for line in lines).strip("\n"), MAX_UNIT_CHARACTERS):
+                self._add(Kind.CODE, part)
+            return
+        for number, sentence in enumerate(split_sentences(" ".join(lines), max_characters=MAX_UNIT_CHARACTERS)):
+            self._add(Kind.SENTENCE, sentence, starts_line=number == 0)
+
+    def _add_heading(self, text: str) -> None:
+        self._heading, self._signature, self._signature_indent = text, "", -1
+        self._opens = True
+        self._add(Kind.HEADING, text)
+
+    def _add(self, kind: Kind, text: str, *, starts_line: bool = True) -> None:
+        opens = self._opens and kind is Kind.SENTENCE
+        self.units.append(
+            Unit(
+                kind=kind,
+                text=text[:MAX_UNIT_CHARACTERS],
+                starts_line=starts_line,
+                heading=self._heading,
+                signature=self._signature,
+                opens=opens,
+            )
+        )
+        if opens or kind is Kind.CODE:
+            self._opens = False
+
+
+def _is_code(lines: list[str]) -> bool:
+    """Prompts, mostly lines that look like statements, or aligned columns."""
+    if _PROMPT.match(lines[0]):
+        return True
+    marked = sum(bool(_CODE_LINE.search(line)) for line in lines)
+    columns = sum(bool(_COLUMNS.search(line.strip())) for line in lines)
+    return marked > 0.6 * len(lines) or (len(lines) > 1 and columns > 0.6 * len(lines))

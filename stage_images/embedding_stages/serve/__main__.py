@@ -1,0 +1,15 @@
+"""Entry point of the serve image."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from embedding_stages.encoder.hardware import usable_cpus
+from embedding_stages.serve.server import serve
+from embedding_stages.serve.settings import ServerSettings
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAYON_NUM_THREADS", str(usable_cpus()))  # the tokenizer's threads
+    sys.exit(asyncio.run(serve(ServerSettings.of(os.environ))))

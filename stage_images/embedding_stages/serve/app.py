@@ -1,0 +1,177 @@
+"""HTTP: routes, answers and errors of the embedding endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from embedding_stages.serve.batching import Batcher
+from embedding_stages.serve.instruments import Instruments
+from embedding_stages.serve.model import OnnxModel, Vectors, valid
+from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, parse_request
+from embedding_stages.serve.settings import MAX_BODY_BYTES
+from embedding_stages.serve.texts import Rows
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+EMBEDDINGS_PATH = "/v1/embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that passed its self-test."""
+
+    model: OnnxModel
+    digest: str  # of the folder's files, read before the model was
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """The server's state; the process fills `loaded` and sets `draining`."""
+
+    name: str
+    instruments: Instruments = field(default_factory=Instruments)
+    loaded: Loaded | None = None
+    batcher: Batcher | None = None
+    draining: bool = False
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def start(self, loaded: Loaded) -> None:
+        """Begin to answer; call it in the event loop."""
+        self.batcher = Batcher(loaded.model.vectors, self.instruments.batch_rows.observe)
+        self.instruments.waiting_rows.set_function(lambda: self.batcher.waiting_rows if self.batcher else 0)
+        self.instruments.model_info.labels(self.name, loaded.digest).set(1)
+        self.loaded = loaded
+
+    async def stop(self) -> None:
+        if self.batcher is not None:
+            await self.batcher.close()
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._answer_errors])
+        app.add_routes(
+            [
+                web.post(EMBEDDINGS_PATH, self._embeddings),
+                web.get("/v1/models", self._models),
+                web.get("/v1/metadata", self._metadata),
+                web.get("/v1/metrics", self._metrics),
+                web.get("/v1/health/live", self._live),
+                web.get("/v1/health/ready", self._ready),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.perf_counter()
+        try:
+            response = await handler(request)
+        except RequestError as error:
+            response = _error(error)
+        except web.HTTPException as error:
+            response = _error(RequestError(error.status, f"{request.method} {request.path}: {error.reason}"))
+        except Exception:  # the one place that may catch all: every client gets an answer in the API's shape
+            traceback.print_exc(file=sys.stderr)
+            response = _error(RequestError(500, "the server failed; its log has the cause", code="internal"))
+        if request.path == EMBEDDINGS_PATH:
+            self.instruments.requests.labels(str(response.status)).inc()
+            self.instruments.seconds.observe(time.perf_counter() - began)
+        if self.draining:
+            response.force_close()
+        return response
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        loaded, batcher = self.loaded, self.batcher
+        if loaded is None or batcher is None:
+            raise RequestError(503, "the model is still loading", code="not_ready")
+        asked = parse_request(await _json_body(request), model=self.name, description=loaded.model.description)
+        rows: Rows = await asyncio.to_thread(loaded.model.reader.read, asked.texts, asked.role, asked.truncate)
+        vectors = await batcher.embed(rows, asked.dimensions)
+        invalid = int(np.count_nonzero(~valid(vectors)))
+        if invalid:
+            self.instruments.invalid_vectors.inc(invalid)
+            raise RequestError(
+                500, f"{invalid} of {len(rows)} vectors are not finite or not of length 1", code="invalid_vectors"
+            )
+        tokens = sum(map(len, rows))
+        self.instruments.tokens.labels(asked.role).inc(tokens)
+        text = await asyncio.to_thread(_answer, self.name, vectors, asked, tokens)
+        return web.Response(text=text, content_type="application/json")
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        model: dict[str, Any] = {
+            "id": self.name,
+            "object": "model",
+            "created": self.started,
+            "owned_by": "organization",
+        }
+        if self.loaded is not None:
+            model["max_model_len"] = self.loaded.model.description.max_tokens
+        return web.json_response({"object": "list", "data": [model] if self.loaded else []})
+
+    async def _metadata(self, _request: web.Request) -> web.Response:
+        if self.loaded is None:
+            raise RequestError(503, "the model is still loading", code="not_ready")
+        return web.json_response(
+            {
+                "model": self.name,
+                "artefactDigest": self.loaded.digest,
+                "encoder": asdict(self.loaded.model.description),
+                "runtime": {
+                    "name": "onnxruntime",
+                    "version": onnxruntime.__version__,
+                    "providers": self.loaded.model.providers,
+                },
+            }
+        )
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self.instruments.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.json_response({"object": "health.response", "message": "live"})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        message = "draining" if self.draining else "ready" if self.loaded else "loading"
+        status = 200 if message == "ready" else 503
+        return web.json_response({"object": "health.response", "message": message}, status=status)
+
+
+async def _json_body(request: web.Request) -> Any:
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+
+
+def _answer(model: str, vectors: Vectors, asked: EmbeddingRequest, tokens: int) -> str:
+    data = [
+        {"object": "embedding", "index": index, "embedding": embedding}
+        for index, embedding in enumerate(encode_vectors(vectors, asked.encoding))
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return json.dumps({"object": "list", "data": data, "model": model, "usage": usage}, allow_nan=False)
+
+
+def encode_vectors(vectors: Vectors, encoding: Encoding) -> Sequence[str | list[float]]:
+    """Each row as numbers, or as base64 of little-endian float32."""
+    if encoding == "base64":
+        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    rows: list[list[float]] = vectors.tolist()
+    return rows
+
+
+def _error(error: RequestError) -> web.Response:
+    headers = {"Retry-After": "1"} if error.status in (429, 503) else None
+    return web.json_response(error.body(), status=error.status, headers=headers)

@@ -1,0 +1,43 @@
+"""The server's settings, from NIM's own variables, so that one Deployment fits either image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_stages.contract import ENV_TERMINATION_LOG, SERVED_MODEL_PATH, TERMINATION_LOG_PATH
+
+MAX_BODY_BYTES = 32 << 20
+MAX_TEXTS = 1024  # a request
+MAX_BATCH_ROWS = 32  # through the model at once
+MAX_WAITING_ROWS = 8 * MAX_TEXTS  # of all requests; beyond it they are told to come back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """`host` None binds every interface."""
+
+    folder: Path
+    model: str  # the name that requests give
+    host: str | None
+    port: int
+    termination_log: Path
+    drain_seconds: float  # after SIGTERM: how long clients may still find the way here
+    finish_seconds: float  # after that: how long answers under way may take
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> ServerSettings:
+        """NIM_CUSTOM_MODEL (generation 1) or NIM_MODEL_PATH (generation 2), NIM_SERVED_MODEL_NAME,
+        NIM_HTTP_API_PORT; EFT_HOST and EFT_DRAIN_SECONDS are this server's own. Raises ValueError.
+        """
+        folder = Path(env.get("NIM_CUSTOM_MODEL") or env.get("NIM_MODEL_PATH") or SERVED_MODEL_PATH)
+        return cls(
+            folder=folder,
+            model=env.get("NIM_SERVED_MODEL_NAME") or folder.name,
+            host=env.get("EFT_HOST") or None,
+            port=int(env.get("NIM_HTTP_API_PORT") or 8000),
+            termination_log=Path(env.get(ENV_TERMINATION_LOG) or TERMINATION_LOG_PATH),
+            drain_seconds=float(env.get("EFT_DRAIN_SECONDS") or 5),
+            finish_seconds=20.0,
+        )

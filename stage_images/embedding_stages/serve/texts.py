@@ -1,0 +1,65 @@
+"""Texts to token ids, under the three truncation rules of NIM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.serve.requests import RequestError, Truncate
+
+Rows = list[list[int]]
+
+
+class TextReader:
+    """Two copies of one tokenizer: the stages' own, which cuts at the end, and one that never cuts."""
+
+    def __init__(self, folder: Path, description: EncoderDescription) -> None:
+        self._cutting = TextTokenizer.load(folder, description)
+        self._whole: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        self._description = description
+
+    @property
+    def pad_id(self) -> int:
+        return self._cutting.pad_id
+
+    def read(self, texts: Sequence[str], role: Role, truncate: Truncate) -> Rows:
+        """Token ids a text, special tokens included, each row 1..max_tokens long.
+
+        Raises RequestError 400 for a text that is too long and may not be cut.
+        """
+        if truncate == "END":
+            return self._cutting.encode(texts, role)
+        prefix, limit = self._description.prefixes[role], self._description.max_tokens
+        encodings = self._whole.encode_batch([prefix + text for text in texts])
+        rows: Rows = []
+        for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
+            if len(encoding.ids) <= limit:
+                rows.append(encoding.ids or [self.pad_id])
+            elif truncate == "START":
+                tail = text[_first_kept(encoding.offsets, len(prefix), len(encoding.ids) - limit) :]
+                rows.extend(self._cutting.encode([tail], role))
+            else:
+                raise RequestError(
+                    400,
+                    f"input {index} has {len(encoding.ids)} tokens with its prefix, this model takes {limit}; "
+                    "send truncate END or START, or shorter texts",
+                    param="input",
+                    code="context_length_exceeded",
+                )
+        return rows
+
+
+def _first_kept(offsets: Sequence[tuple[int, int]], prefix: int, excess: int) -> int:
+    """Where in the text (in characters, the prefix not counted) to begin so that `excess` tokens go.
+
+    `offsets` are [begin, end) in prefix and text together; special tokens have empty ones. The prefix stays.
+    """
+    begins = [begin for begin, end in offsets if end > begin and begin >= prefix]
+    return begins[min(excess, len(begins) - 1)] - prefix if begins else 0

@@ -1,0 +1,6 @@
+"""Proves that the deployed endpoint serves the evaluated artefact with the evaluated quality.
+
+client     HTTP to the endpoint: readiness, metadata, embeddings, retries
+answers    pure: a response to vectors, and which of them are fit to use
+stage      the stage's work; metrics come from evaluate's own modules
+"""

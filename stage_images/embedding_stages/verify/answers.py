@@ -1,0 +1,37 @@
+"""A response of POST /v1/embeddings to vectors. Pure: whatever the server sends, no exception leaves here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+LENGTH_ERROR = 1e-2  # a float16 vector of length 1, rounded component by component, is off by about 1e-3
+
+
+def read_vectors(body: Any, *, texts: int, dimension: int) -> list[Vector | None]:
+    """One entry a text, in their order; None where the vector is missing or not fit to use."""
+    found: list[Vector | None] = [None] * texts
+    items = body.get("data") if isinstance(body, dict) else None
+    for item in items if isinstance(items, list) else []:
+        index = item.get("index") if isinstance(item, dict) else None
+        if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < texts:
+            found[index] = read_vector(item.get("embedding"), dimension)
+    return found
+
+
+def read_vector(value: Any, dimension: int) -> Vector | None:
+    """float32 (dimension,), or None unless it is that many finite numbers of length 1."""
+    if not isinstance(value, list) or len(value) != dimension:
+        return None
+    if not all(isinstance(number, float | int) and not isinstance(number, bool) for number in value):
+        return None
+    try:
+        with np.errstate(over="ignore"):
+            vector: Vector = np.array(value, dtype=np.float32)
+            length = float(np.linalg.norm(vector))
+    except (OverflowError, ValueError):
+        return None
+    return vector if abs(length - 1.0) <= LENGTH_ERROR else None  # False for NaN and infinity too

@@ -1,0 +1,199 @@
+"""The verify stage: the endpoint, evaluationSet, evalReport and servingModel in, verifyReport out.
+
+Metrics: served (as evaluate's). Counts: queries, passages, invalidVectors (vectors that came back unfit, the
+ones that a retry mended included), retries (requests sent again), changedQueries (whose headline metric or
+recall differs from the evaluated model's). Details: artefactDigest (of the mounted folder, computed here),
+serverDigest (the server's own word, null where it has none), dimension.
+Whether the metrics are within tolerance is the operator's decision, not this stage's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import SCHEMA, Artefact, StageResult
+from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.errors import BadInput, StageError, Stopped
+from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
+from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, k_values_of, measure
+from embedding_stages.evaluate.report import FINE_TUNED, changed_queries, load_report, per_query, save_report
+from embedding_stages.evaluate.search import Vectors
+from embedding_stages.runner import StageContext
+from embedding_stages.verify.client import Embedded, EndpointClient
+
+_FIELD = "spec.stages.deploy"
+_CLIENTS = 4  # requests under way at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """NVIDIA embed recipe: batches of 32, 60 s a request."""
+
+    url: str
+    model: str
+    expected_digest: str
+    k_values: tuple[int, ...]
+    batch_size: int
+    timeout_s: float
+    ready_s: float  # how long to wait for readiness
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Settings:
+        """Raises BadInput `SettingInvalid`."""
+        return cls(
+            url=_text(raw, "url"),
+            model=_text(raw, "model"),
+            expected_digest=_text(raw, "expectedDigest"),
+            k_values=k_values_of(raw.get("kValues", DEFAULT_K_VALUES), field="spec.evaluation.kValues"),
+            batch_size=int(_positive(raw, "batchSize", 32)),
+            timeout_s=_positive(raw, "timeoutSeconds", 60),
+            ready_s=_positive(raw, "readySeconds", 120),
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    invalid: int = 0
+    retries: int = 0
+    done: int = 0
+
+
+def work(context: StageContext) -> StageResult:
+    """Identity first, because it is cheap and decides most; then quality; then identity again."""
+    settings = Settings.of(context.settings)
+    evaluation_set = load_evaluation_set(context.input(Artefact.EVALUATION_SET))
+    evaluated = _comparable_report(context)
+    artefact_digest, dimension = check_artefact(context, settings.expected_digest)
+    client = EndpointClient(settings.url, timeout_s=settings.timeout_s)
+    client.wait_ready(settings.ready_s, context.stop_if_asked)
+    server_digest = check_server(client, settings)
+    tally = _Tally()
+    scores = _measure_endpoint(context, settings, client, evaluation_set, dimension, tally)
+    check_server(client, settings)
+    before, after = evaluated["perQuery"][FINE_TUNED], per_query(scores, settings.k_values)
+    changed = changed_queries(before, after)
+    counts = {
+        "queries": len(evaluation_set.queries),
+        "passages": len(evaluation_set.passages),
+        "invalidVectors": tally.invalid,
+        "retries": tally.retries,
+        "changedQueries": len(changed),
+    }
+    details = {"artefactDigest": artefact_digest, "serverDigest": server_digest, "dimension": dimension}
+    metrics = {"served": dict(scores.means)}
+    report = {
+        "schema": SCHEMA,
+        "kValues": list(settings.k_values),
+        "url": settings.url,
+        "model": settings.model,
+        **counts,
+        **details,
+        "metrics": metrics,
+        "changed": {query: {FINE_TUNED: before.get(query), "served": after.get(query)} for query in changed},
+        "perQuery": {"served": after},
+    }
+    save_report(context.folder(Artefact.VERIFY_REPORT), report)
+    return context.result(metrics=metrics, counts=counts, details=details)
+
+
+def check_artefact(context: StageContext, expected: str) -> tuple[str, int]:
+    """(digest of the mounted serving model, its vectors' dimension). Raises Stopped `ArtefactMismatch`.
+
+    Read from disk here and not through `context.input`, which would call a swapped model a damaged input.
+    """
+    ref = context.request.inputs.get(Artefact.SERVING_MODEL)
+    if ref is None:
+        raise StageError("ArtefactMissing", f"stage verify was started without its input {Artefact.SERVING_MODEL}")
+    folder: Path = context.workspace.root / ref.path
+    if not folder.is_dir():
+        raise Stopped("ArtefactMissing", f"the serving model is gone from the workspace: {ref.path}")
+    try:
+        actual = digest_of_folder(folder)
+    except StageError as error:
+        raise Stopped(error.reason, error.message) from error
+    if actual != expected:
+        raise Stopped(
+            "ArtefactMismatch",
+            f"the mounted serving model has digest {actual}, this revision was evaluated with {expected}: "
+            "the endpoint must not be trusted; run the export stage again",
+        )
+    return actual, EncoderDescription.load(folder).hidden_size
+
+
+def check_server(client: EndpointClient, settings: Settings) -> str | None:
+    """The digest that the server reports, None when it reports none. Raises Stopped `ArtefactMismatch`."""
+    digest = client.artefact_digest()
+    if digest is not None and digest != settings.expected_digest:
+        raise Stopped(
+            "ArtefactMismatch",
+            f"the server at {settings.url} says it serves {digest}, this revision was evaluated with "
+            f"{settings.expected_digest}: restart the Deployment so that it loads the artefact",
+        )
+    return digest
+
+
+def _measure_endpoint(
+    context: StageContext,
+    settings: Settings,
+    client: EndpointClient,
+    evaluation_set: EvaluationSet,
+    dimension: int,
+    tally: _Tally,
+) -> Scores:
+    texts = len(evaluation_set.queries) + len(evaluation_set.passages)
+
+    def embed(some: tuple[str, ...], role: Role) -> Vectors:
+        def batch(start: int) -> Embedded:
+            context.stop_if_asked()
+            part = list(some[start : start + settings.batch_size])
+            return client.embed(part, model=settings.model, role=role, dimension=dimension)
+
+        vectors = []
+        pool = ThreadPoolExecutor(max_workers=_CLIENTS)
+        try:
+            for answered in pool.map(batch, range(0, len(some), settings.batch_size)):
+                vectors.extend(answered.vectors)
+                tally.invalid += answered.invalid
+                tally.retries += answered.retries
+                tally.done += len(answered.vectors)
+                context.progress(tally.done, texts)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return np.stack(vectors)
+
+    passages = embed(evaluation_set.passages, "passage")
+    queries = embed(evaluation_set.queries, "query")
+    return measure(evaluation_set, queries, passages, settings.k_values)
+
+
+def _comparable_report(context: StageContext) -> dict[str, Any]:
+    """The evaluation's report, of this very evaluation set. Raises StageError `EvaluationReportInvalid`."""
+    report = load_report(context.input(Artefact.EVAL_REPORT))
+    theirs = report.get("digests", {}).get(Artefact.EVALUATION_SET)
+    ours = context.request.inputs[Artefact.EVALUATION_SET].digest
+    if theirs != ours:
+        raise StageError(
+            "EvaluationReportInvalid", f"the report is about evaluation set {theirs}, not {ours}; run eval again"
+        )
+    return report
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadInput("SettingInvalid", f"{key} is {value!r}, expected a text", field=f"{_FIELD}.{key}")
+    return value
+
+
+def _positive(raw: Mapping[str, Any], key: str, default: float) -> float:
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+        raise BadInput("SettingInvalid", f"{key} is {value!r}, expected a number >= 1", field=f"{_FIELD}.{key}")
+    return value
