@@ -1,6 +1,8 @@
 # Two commands do everything: `make quickstart` and `make test`. `make help` lists the others.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# onnxruntime sends telemetry unless told not to; nothing here phones home.
+export ORT_DISABLE_TELEMETRY := 1
 .PHONY: help quickstart test check unit images cluster-up cluster-down venv lock charts
 
 help: ## this list

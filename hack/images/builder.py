@@ -30,7 +30,9 @@ def require() -> None:
         return
     missing = [name for name in ("buildah", "mmdebstrap") if not shutil.which(name)]
     if missing:
-        raise ImagesError(f"no Docker engine answers and {' and '.join(missing)} are missing: apt-get install buildah mmdebstrap")
+        raise ImagesError(
+            f"no Docker engine answers and {' and '.join(missing)} are missing: apt-get install buildah mmdebstrap"
+        )
     if os.geteuid() != 0:
         raise ImagesError("building with buildah and mmdebstrap needs root")
 
@@ -53,7 +55,18 @@ def build(name: str, reference: str, containerfile: Path, context: Path, *, base
 
 def _buildah() -> list[str]:
     # Isolation by chroot shares the machine's network and needs no runtime of its own.
-    return ["buildah", "build", "--isolation", "chroot", "--network", "host", "--layers", "--pull-never", "--format", "oci"]
+    return [
+        "buildah",
+        "build",
+        "--isolation",
+        "chroot",
+        "--network",
+        "host",
+        "--layers",
+        "--pull-never",
+        "--format",
+        "oci",
+    ]
 
 
 def _secrets(folder: Path) -> list[str]:

@@ -43,8 +43,18 @@ IMAGES = (
     _stage("finetune", "base-torch"),
     _stage("evaluate", "base-torch"),
     _stage("export", "base-torch"),
-    Image("demo-model", "base-python", "hack/images/demo-model/Containerfile", ("hack/images/demo-model/requirements.lock",)),
-    Image("demo-corpus", "base-python", "hack/images/demo-corpus/Containerfile", ("hack/images/demo-corpus/make_corpus.py",)),
+    Image(
+        "demo-model",
+        "base-python",
+        "hack/images/demo-model/Containerfile",
+        ("hack/images/demo-model/requirements.lock",),
+    ),
+    Image(
+        "demo-corpus",
+        "base-python",
+        "hack/images/demo-corpus/Containerfile",
+        ("hack/images/demo-corpus/make_corpus.py",),
+    ),
 )
 
 

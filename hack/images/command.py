@@ -15,6 +15,7 @@ import bases
 import builder
 import loader
 import locks
+import prune
 from catalogue import IMAGES, PREFIX, Image, content_hash, gather
 from tools import ImagesError, cache_home, require_free, say
 
@@ -29,10 +30,12 @@ def main() -> int:
         ("bases", "build the base images alone"),
         ("build", "build what is not built yet; prints a JSON object from name to reference"),
         ("load", "build and load into the running cluster"),
+        ("references", "print the newest reference of each image as a JSON object, without building"),
+        ("prune", "remove every image but the newest ones, here and in the cluster"),
         ("lock", "resolve the lock files anew"),
     ):
         command = commands.add_parser(name, help=text)
-        if name != "bases":
+        if name in ("build", "load", "lock"):
             command.add_argument("names", nargs="*", metavar="NAME", help=f"of {' '.join(names)} (default: all)")
     arguments = parser.parse_args()
     try:
@@ -48,11 +51,17 @@ def _dispatch(command: str, names: list[str]) -> int:
     if command == "lock":
         locks.write(names)
         return 0
+    if command == "references":
+        print(json.dumps(_remembered(), indent=1))
+        return 0
     builder.require()
     with (cache_home() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if command == "bases":
             references = {name: bases.ensure(name) for name in bases.NEEDED_GB}
+        elif command == "prune":
+            references = _remembered()
+            prune.prune({*references.values(), *map(bases.reference, bases.NEEDED_GB)})
         else:
             references = build(names)
             if command == "load":
@@ -86,11 +95,20 @@ def _build(image: Image) -> str:
     return reference
 
 
+def _table() -> Path:
+    return cache_home() / "images.json"
+
+
+def _remembered() -> dict[str, str]:
+    if not _table().exists():
+        raise ImagesError("nothing is built yet: run `python3 hack/images build`")
+    table: dict[str, str] = json.loads(_table().read_text())
+    return table
+
+
 def _remember(references: dict[str, str]) -> None:
     """images.json and images.env in the cache folder hold the newest reference of each image."""
-    table = cache_home() / "images.json"
-    known: dict[str, str] = json.loads(table.read_text()) if table.exists() else {}
-    known.update(references)
-    table.write_text(json.dumps(known, indent=1) + "\n")
+    known = {**(_remembered() if _table().exists() else {}), **references}
+    _table().write_text(json.dumps(known, indent=1) + "\n")
     lines = [f"{name.upper().replace('-', '_')}_IMAGE={shlex.quote(value)}\n" for name, value in sorted(known.items())]
     (cache_home() / "images.env").write_text("".join(lines))

@@ -55,7 +55,9 @@ class Storage:
         store: dict[str, Any] = json.loads(run(["buildah", "info"]))["store"]
         self.root, self.driver = Path(store["GraphRoot"]), str(store["GraphDriverName"])
         if self.driver != "overlay":
-            raise ImagesError(f"buildah's storage driver is {self.driver}; set it to overlay in /etc/containers/storage.conf")
+            raise ImagesError(
+                f"buildah's storage driver is {self.driver}; set it to overlay in /etc/containers/storage.conf"
+            )
         table = json.loads((self.root / "overlay-layers" / "layers.json").read_text())
         self.layers = {layer["diff-digest"]: layer for layer in table if "diff-digest" in layer}
 

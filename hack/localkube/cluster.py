@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import addons
@@ -73,7 +74,8 @@ def up(state: State) -> None:
     wait_until("the add-ons are accepted", lambda: _applied(node, dns_image), seconds=30)
     _ensure(node.workers())
     wait_until("the node is Ready", lambda: addons.node_ready(node.api), seconds=90)
-    wait_until("CoreDNS is ready", lambda: addons.dns_ready(node.api), seconds=90, detail=lambda: _pods(state, binaries))
+    pods = partial(_pods, state, binaries)
+    wait_until("CoreDNS is ready", lambda: addons.dns_ready(node.api), seconds=90, detail=pods)
     for resource, count in advertised(state).items():
         addons.advertise(node.api, resource, count)
     say(f"the cluster is up after {time.monotonic() - started:.1f} s")
@@ -113,7 +115,7 @@ def _applied(node: Node, dns_image: str) -> bool:
 
 
 def _pods(state: State, binaries: Binaries) -> str:
-    kubectl = [binaries.kubenode, "kubectl", "--kubeconfig", state.kubeconfig]
+    kubectl = [str(binaries.kubenode), "kubectl", "--kubeconfig", str(state.kubeconfig)]
     return run([*kubectl, "--namespace=kube-system", "describe", "pods"], check=False).stdout[-3000:]
 
 
@@ -136,7 +138,8 @@ def down(state: State, *, purge: bool) -> None:
     containerd = by_name.pop("containerd", None)
     # The kubelet ends first, so that nothing starts containers again; etcd ends last.
     for process in reversed(list(by_name.values())):
-        process.stop()
+        # What they hold is thrown away, so nobody waits for open watches to end.
+        process.stop(seconds=2)
     if containerd is not None:
         _remove_containers(state, containerd)
         containerd.stop()

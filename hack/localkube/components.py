@@ -120,7 +120,8 @@ class Node:
         return [*self.foundation(), self.api_server(), *self.workers()]
 
     def write_configuration(self) -> None:
-        for folder in (self.state.config / "cni", self.state.volumes, self.state.pod_logs, self.state.run, self.state.logs):
+        state = self.state
+        for folder in (state.config / "cni", state.volumes, state.pod_logs, state.run, state.logs):
             folder.mkdir(parents=True, exist_ok=True)
         identities = (pki.CONTROLLER_MANAGER, pki.SCHEDULER, pki.KUBELET, pki.PROXY, pki.PROVISIONER)
         for identity in identities:
@@ -194,7 +195,8 @@ class Node:
 
     def _provisioner(self) -> Process:
         kubeconfig = self._kubeconfig(pki.PROVISIONER)
-        command = [str(self.kubenode), "provisioner", "--kubeconfig", str(kubeconfig), "--root", str(self.state.volumes)]
+        options = ["--kubeconfig", str(kubeconfig), "--root", str(self.state.volumes)]
+        command = [str(self.kubenode), "provisioner", *options]
         return self._process("provisioner", command, lambda: True)
 
 

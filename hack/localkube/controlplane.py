@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import socket
 import time
@@ -20,7 +20,7 @@ from shell import LocalkubeError, say
 ATTEMPTS = 3
 
 
-class _Asked(Exception):  # noqa: N818 - not an error
+class _Asked(Exception):
     """Somebody asked us to end."""
 
 
@@ -54,7 +54,7 @@ def serve(folder: Path, port: int) -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, signal.SIG_IGN)
         for process in reversed(running):
-            process.stop()
+            process.stop(seconds=5)
 
 
 def _start(folder: Path, port: int, running: list[Process]) -> Api:
@@ -82,8 +82,9 @@ def _launch(folder: Path, api: Api, running: list[Process]) -> None:
     kubenode = require().kubenode
     etcd_port, peer_port = free_port(), free_port()
     run_dir, logs = folder / "run", folder / "log"
-    # Data of an earlier run would name the earlier run's ports.
-    data = folder / f"etcd-{os.getpid()}-{etcd_port}"
+    # Each start is a fresh cluster; data of an earlier one would also name that one's ports.
+    data = folder / "etcd"
+    shutil.rmtree(data, ignore_errors=True)
     etcd = Process(
         "etcd",
         etcd_command(kubenode, data, etcd_port, peer_port),

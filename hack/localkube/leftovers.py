@@ -61,7 +61,7 @@ def log_links(state: State) -> list[Path]:
     if not folder.is_dir():
         return []
     ours = str(state.root) + "/"
-    return [path for path in folder.iterdir() if path.is_symlink() and os.readlink(path).startswith(ours)]
+    return [path for path in folder.iterdir() if path.is_symlink() and str(path.readlink()).startswith(ours)]
 
 
 def cni_results() -> list[Path]:
@@ -72,9 +72,9 @@ def cni_results() -> list[Path]:
 def remove_files(state: State) -> None:
     """What lies outside the state folder because its place is fixed in somebody's source code."""
     for group in pod_cgroups():
-        for folder, _, _ in os.walk(group, topdown=False):
+        for inner, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
-                os.rmdir(folder)
+                Path(inner).rmdir()
     for path in (*log_links(state), *cni_results()):
         path.unlink(missing_ok=True)
     shutil.rmtree(settings.KUBELET_DEVICE_PLUGINS / "device-plugins", ignore_errors=True)

@@ -100,17 +100,17 @@ class Pki:
             run(["openssl", "req", "-new", "-key", key, "-subj", identity.subject, "-out", request])
             lines = ["basicConstraints=critical,CA:FALSE", "extendedKeyUsage=clientAuth,serverAuth"]
             extensions.write_text("\n".join([*lines, f"subjectAltName={','.join(identity.names)}", ""]))
-            sign = ["openssl", "x509", "-req", "-in", request, "-days", DAYS, "-CAcreateserial", "-extfile", extensions]
-            run([*sign, "-CA", self.authority, "-CAkey", self.authority_key, "-out", self.certificate(identity)])
+            authority = ["-CA", str(self.authority), "-CAkey", str(self.authority_key), "-CAcreateserial"]
+            sign = ["openssl", "x509", "-req", "-in", str(request), "-days", DAYS, "-extfile", str(extensions)]
+            run([*sign, *authority, "-out", self.certificate(identity)])
 
     def write_kubeconfig(self, path: Path, identity: Identity, server: str) -> None:
         """A kubeconfig that stands alone, as tools inside containers need it; JSON is YAML too."""
+        cluster = {"server": server, "certificate-authority-data": _base64(self.authority)}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": "localkube", "cluster": {"server": server, "certificate-authority-data": _base64(self.authority)}}
-            ],
+            "clusters": [{"name": "localkube", "cluster": cluster}],
             "users": [
                 {
                     "name": identity.name,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shell import LocalkubeError, run, say, tail, wait_until
+from shell import LocalkubeError, run, tail, wait_until
 
 PR_SET_PDEATHSIG = 1
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -149,20 +149,19 @@ class Process:
     def wait_healthy(self, seconds: float = 60) -> None:
         def ready_or_dead() -> bool:
             if self.pid() is None:
-                raise LocalkubeError(f"{self.name} ended right after its start; the end of {self.log}:\n{tail(self.log)}")
+                raise LocalkubeError(f"{self.name} has ended; the end of {self.log}:\n{tail(self.log)}")
             return self.healthy()
 
         wait_until(f"{self.name} is healthy", ready_or_dead, seconds=seconds, detail=lambda: tail(self.log))
 
     def stop(self, seconds: float = 10) -> None:
-        """Ask it to end, and after `seconds` no longer ask."""
+        """Ask it to end, and kill it when it lives on after `seconds`."""
         pid = self.pid()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             try:
                 wait_until(f"{self.name} ends", lambda: self._gone(pid), seconds=seconds)
             except LocalkubeError:
-                say(f"{self.name} does not end when asked: killing it")
                 os.kill(pid, signal.SIGKILL)
                 wait_until(f"{self.name} is killed", lambda: self._gone(pid), seconds=10)
         self.pid_file.unlink(missing_ok=True)

@@ -18,7 +18,11 @@ def say(message: str) -> None:
 
 
 def run(
-    command: Sequence[str | Path], *, check: bool = True, text_input: str | None = None, env: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    *,
+    check: bool = True,
+    text_input: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and keep its output; a failure says what it printed."""
     words = [str(word) for word in command]
@@ -29,7 +33,9 @@ def run(
     return result
 
 
-def wait_until(what: str, condition: Callable[[], bool], *, seconds: float, detail: Callable[[], str] | None = None) -> None:
+def wait_until(
+    what: str, condition: Callable[[], bool], *, seconds: float, detail: Callable[[], str] | None = None
+) -> None:
     """Poll a condition; after the deadline say what never came true and why."""
     deadline = time.monotonic() + seconds
     pause = 0.05

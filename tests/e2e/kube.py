@@ -45,7 +45,8 @@ class Kube:
 
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         body = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
-        self.run("apply", "-f", "-", stdin=json.dumps(body))
+        # Server-side: a ConfigMap of documents is too large for the annotation that client-side apply keeps.
+        self.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(body))
 
     def patch(self, name: str, spec: Mapping[str, Any]) -> None:
         """Merge-patch the spec of a resource."""

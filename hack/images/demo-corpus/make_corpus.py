@@ -21,11 +21,29 @@ MIN_BYTES = 800
 LEAST_FILES = 150
 LEAST_BYTES = 1_000_000
 # Importing these opens a window, a browser or a joke, or needs a library that may be absent.
-SKIPPED = {"antigravity", "this", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "ensurepip", "pydoc_data", "test", "sys"}
-PACKAGES = ("asyncio", "collections", "concurrent", "email", "html", "http", "importlib", "json", "logging")
+SKIPPED = {"antigravity", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "sys", "test", "this"}
+SKIPPED |= {"tkinter", "turtle", "turtledemo"}
+PACKAGES: tuple[str, ...] = (
+    "asyncio",
+    "collections",
+    "concurrent",
+    "email",
+    "html",
+    "http",
+    "importlib",
+    "json",
+    "logging",
+)
 PACKAGES += ("multiprocessing", "os", "sqlite3", "unittest", "urllib", "wsgiref", "xml", "xmlrpc", "zoneinfo")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 MACHINE_SECTIONS = {"DATA", "FILE", "MODULE REFERENCE"}
+
+
+class PlainText(pydoc.TextDoc):
+    """Without the overstrikes that make a terminal's bold letters."""
+
+    def bold(self, text: str) -> str:
+        return text
 
 
 def module_names() -> list[str]:
@@ -45,7 +63,7 @@ def page(name: str) -> str | None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
             warnings.simplefilter("ignore")
             module = importlib.import_module(name)
-            text = pydoc.plaintext.document(module)
+            text = PlainText().document(module)
     except (Exception, SystemExit):
         return None
     return ADDRESS.sub("", without_machine(text))

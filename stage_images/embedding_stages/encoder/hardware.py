@@ -11,7 +11,10 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def usable_cpus() -> int:
-    """Whole CPUs, at least 1: the scheduler's affinity, cut by the cgroup's quota (rounded up)."""
+    """Whole CPUs, at least 1: OMP_NUM_THREADS when set, else the affinity cut by the cgroup's quota (rounded up)."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(_CGROUP_V2, _CGROUP_V1)
     return max(1, count if quota is None else min(count, quota))

@@ -7,7 +7,9 @@ at a judged query without text; each of these is refused here with a message tha
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from embedding_stages.errors import BadInput
 
 FIELD = "spec.evaluation.beir"
 CORPUS, QUERIES, JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
+_WHOLE = re.compile(r"[+-]?\d+")
 _EMPTY_PASSAGE = "-"  # some public sets have passages without text, and endpoints refuse an empty one
 
 
@@ -52,7 +55,7 @@ def load_evaluation_set(folder: Path) -> EvaluationSet:
     query_ids = sorted(queries)
     passage_ids = sorted(corpus)
     for query_id in query_ids:
-        if not isinstance(queries[query_id], str) or not queries[query_id].strip():
+        if not _is_text(queries[query_id]) or not queries[query_id].strip():
             raise _invalid(QUERIES, f"query {query_id!r} has no text; add it or remove its judgements")
     if not any(grade > 0 for grades in relevance.values() for grade in grades.values()):
         raise _invalid(JUDGEMENTS, "no passage is judged relevant; a score above 0 marks one")
@@ -80,7 +83,7 @@ def _load(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[
         raise _invalid(
             "the set",
             f"{type(error).__name__}: {error}; write one JSON object a line in {CORPUS} and {QUERIES}, "
-            f"and query-id, corpus-id, whole score, separated by tabs, in {JUDGEMENTS}",
+            f"and at least one judgement in {JUDGEMENTS}",
         ) from error
     return corpus, queries, relevance
 
@@ -91,11 +94,26 @@ def _check_files(folder: Path) -> None:
             raise _invalid(name, "it is missing; a BEIR set has corpus.jsonl, queries.jsonl and qrels/test.tsv")
         if not any(line.strip() for line in _lines(folder / name)):
             raise _invalid(name, "it is empty")
-    header = next(_lines(folder / JUDGEMENTS)).decode("utf-8", "replace").rstrip("\r\n").split("\t")
-    if len(header) < 3 or header[2].strip().lstrip("+-").isdigit():
-        raise _invalid(
-            JUDGEMENTS, f"its first line is {header}, not a header; start the file with query-id, corpus-id, score"
-        )
+    try:
+        _check_judgements(folder / JUDGEMENTS)
+    except csv.Error as error:
+        raise _invalid(JUDGEMENTS, f"{error}; write one judgement a line, without quotes") from error
+
+
+def _check_judgements(path: Path) -> None:
+    with path.open(encoding="utf-8", errors="replace", newline="") as stream:
+        rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_MINIMAL)  # as the loader reads it
+        header = next(rows, [])
+        if len(header) < 3 or _WHOLE.fullmatch(header[2].strip()):
+            raise _invalid(
+                JUDGEMENTS, f"its first line is {header}, not a header; start the file with query-id, corpus-id, score"
+            )
+        for row in rows:
+            if len(row) < 3 or not _WHOLE.fullmatch(row[2].strip()):
+                raise _invalid(
+                    JUDGEMENTS,
+                    f"line {rows.line_num} is {row}; write query-id, corpus-id and a whole score, separated by tabs",
+                )
 
 
 def _check_unique(path: Path, loaded: int) -> None:
@@ -111,9 +129,20 @@ def _lines(path: Path) -> Any:
 
 def _passage_text(record: Mapping[str, Any], passage_id: str) -> str:
     title, text = record.get("title") or "", record.get("text") or ""
-    if not isinstance(title, str) or not isinstance(text, str):
+    if not _is_text(title) or not _is_text(text):
         raise _invalid(CORPUS, f"title or text of passage {passage_id!r} is not a text")
     return f"{title} {text}".strip() or _EMPTY_PASSAGE
+
+
+def _is_text(value: Any) -> bool:
+    """A str that can be encoded: JSON can spell half a surrogate pair, which no tokenizer reads."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _invalid(name: str, what: str) -> BadInput:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_END: Final = re.compile(r"""[.!?]+["'”’)\]]*\s+(?=["'“‘(\[`*<]*[A-Z0-9À-ÞΑ-ΩА-Я_])|[。！？]+["」』）]*\s*""")
+_END: Final = re.compile(r"""(?<![.!?])[.!?]+["'”’)\]]*\s+(?=["'“‘(\[`*<]*[A-Z0-9À-ÞΑ-ΩА-Я_])|[。！？]+["」』）]*\s*""")
 _ABBREVIATION: Final = re.compile(
     r"(?:^|[\s(\[])(?:e\.g|i\.e|cf|vs|etc|resp|approx|a\.k\.a|no|nos|fig|figs|eq|sec|ch|vol|pp?|ed|eds|al|st|dr|mr|mrs"
     r"|ms|prof|inc|ltd|co|jr|sr|[a-z]|\d{1,2})\.$",

@@ -16,6 +16,10 @@ from embedding_stages.sdg.sentences import cut, split_sentences
 MAX_UNIT_CHARACTERS: Final = 1000
 
 
+_MAX_LINE_CHARACTERS: Final = 2000  # patterns below see no more at once, whatever a document holds
+_MAX_PARAGRAPH_LINES: Final = 100
+
+
 class Kind(StrEnum):
     """What a unit is. Headings and signatures introduce what follows and do not count as sentences."""
 
@@ -49,8 +53,11 @@ _SIGNATURE = re.compile(
     r"(?:\((?!\s*a\.k\.a).*\)?(?:\s*->.*)?(?:\s+(?:from|method of|unbound|class method).*)?|(?<=\w)\s*=\s*<.*>)\s*:?$"
 )
 _CLASS = re.compile(rf"^(?P<indent>\s*)class {_NAME}(?:\(.*\))?:?$")
+_CLASS_LIKE = re.compile(r"^(?:class\s|(?:\w+\.)*[A-Z])")
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|\$|%|In \[\d)\s")
-_CODE_LINE = re.compile(r"[=({\[;,\\]$|^\s*[\w.]+(?:\(.*\)|\[.*\])\s*(?:#.*)?$|^\s*[\w.\[\], ]+ [-+*/|&]?= \S|^\s*[}\])]")
+_CODE_LINE = re.compile(
+    r"[=({\[;,\\]$|^\s*[\w.]+(?:\(.*\)|\[.*\])\s*(?:#.*)?$|^\s*[\w.\[\], ]+ [-+*/|&]?= \S|^\s*[}\])]"
+)
 _COLUMNS = re.compile(r"\S {3,}\S")
 
 
@@ -58,7 +65,8 @@ def read_units(text: str) -> list[Unit]:
     """The units of a document, in order; their texts are all of it, white space aside."""
     reader = _Reader()
     for line in text.split("\n"):
-        reader.feed(_GUTTER.sub("", line.expandtabs(8), count=1))
+        for part in cut(line.expandtabs(8), _MAX_LINE_CHARACTERS) or [""]:
+            reader.feed(_GUTTER.sub("", part, count=1))
     return reader.finish()
 
 
@@ -79,6 +87,9 @@ class _Reader:
         if _FENCE.match(line):
             self._flush(code=self._fence)
             self._fence = not self._fence
+        elif len(self._lines) >= _MAX_PARAGRAPH_LINES:
+            self._flush(code=self._fence)
+            self._lines.append(line)
         elif self._fence:
             self._lines.append(line)
         elif not line.strip():
@@ -129,9 +140,10 @@ class _Reader:
         if not lines:
             return
         indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip()) if any(lines) else 0
-        if self._signature and indent <= self._signature_indent and not _BULLET.match(lines[0]):
-            if not self._signature.startswith("class ") or indent < self._signature_indent:
-                self._signature, self._signature_indent = "", -1
+        # pydoc indents what a function does, but writes what a class is below its signature.
+        least = self._signature_indent + (not _CLASS_LIKE.match(self._signature))
+        if self._signature and indent < least and not _BULLET.match(lines[0]):
+            self._signature, self._signature_indent = "", -1
         if code or _is_code(lines):
             for part in cut("\n".join(line[indent:].rstrip() for line in lines).strip("\n"), MAX_UNIT_CHARACTERS):
                 self._add(Kind.CODE, part)

@@ -58,8 +58,14 @@ class Endpoint:
         if self.batcher is not None:
             await self.batcher.close()
 
-    def app(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._answer_errors])
+    def runner(self, *, finish_seconds: float, front: Sequence[Any] = ()) -> web.AppRunner:
+        """Work for a client that went away is dropped. `front` are middlewares around everything."""
+        return web.AppRunner(
+            self._app(front), access_log=None, handler_cancellation=True, shutdown_timeout=finish_seconds
+        )
+
+    def _app(self, front: Sequence[Any]) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[*front, self._answer_errors])
         app.add_routes(
             [
                 web.post(EMBEDDINGS_PATH, self._embeddings),
@@ -95,8 +101,7 @@ class Endpoint:
         loaded, batcher = self.loaded, self.batcher
         if loaded is None or batcher is None:
             raise RequestError(503, "the model is still loading", code="not_ready")
-        asked = parse_request(await _json_body(request), model=self.name, description=loaded.model.description)
-        rows: Rows = await asyncio.to_thread(loaded.model.reader.read, asked.texts, asked.role, asked.truncate)
+        asked, rows = await asyncio.to_thread(self._read, await request.read(), loaded.model)
         vectors = await batcher.embed(rows, asked.dimensions)
         invalid = int(np.count_nonzero(~valid(vectors)))
         if invalid:
@@ -108,6 +113,15 @@ class Endpoint:
         self.instruments.tokens.labels(asked.role).inc(tokens)
         text = await asyncio.to_thread(_answer, self.name, vectors, asked, tokens)
         return web.Response(text=text, content_type="application/json")
+
+    def _read(self, body: bytes, model: OnnxModel) -> tuple[EmbeddingRequest, Rows]:
+        """Runs in a thread: a large body takes a while. Raises RequestError."""
+        try:
+            raw = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+        asked = parse_request(raw, model=self.name, description=model.description)
+        return asked, model.reader.read(asked.texts, asked.role, asked.truncate)
 
     async def _models(self, _request: web.Request) -> web.Response:
         model: dict[str, Any] = {
@@ -146,13 +160,6 @@ class Endpoint:
         message = "draining" if self.draining else "ready" if self.loaded else "loading"
         status = 200 if message == "ready" else 503
         return web.json_response({"object": "health.response", "message": message}, status=status)
-
-
-async def _json_body(request: web.Request) -> Any:
-    try:
-        return json.loads(await request.read())
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"the body is not JSON: {error}", code="invalid_json") from error
 
 
 def _answer(model: str, vectors: Vectors, asked: EmbeddingRequest, tokens: int) -> str:

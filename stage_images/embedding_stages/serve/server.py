@@ -32,7 +32,7 @@ async def serve(settings: ServerSettings, *, load: Callable[[Path], Loaded] | No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     endpoint = Endpoint(settings.model)
-    runner = web.AppRunner(endpoint.app(), access_log=None, shutdown_timeout=settings.finish_seconds)
+    runner = endpoint.runner(finish_seconds=settings.finish_seconds)
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     log("listening", port=settings.port, model=settings.model, folder=str(settings.folder))

@@ -1,0 +1,127 @@
+"""Hard negatives: passages that the base model finds near a question and that do not answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from embedding_stages.prep.pairs import Pair
+from embedding_stages.prep.search import Index, Vectors
+
+Embed = Callable[[Sequence[str], Literal["query", "passage"]], Vectors]  # float32 (n, dimension), rows of length 1
+_QUERIES_AT_ONCE = 1024
+_DEEPER = 4  # factor of the search's depth when a question has too few negatives
+
+
+@dataclass(slots=True)
+class Mined:
+    """Negatives by pair id, best first; fewer than wanted, or none, where there are no more."""
+
+    negatives: dict[str, list[str]] = field(default_factory=dict)
+    positive_scores: list[float] = field(default_factory=list)  # of each pair, its lowest positive
+    negative_scores: list[float] = field(default_factory=list)  # of each negative
+
+
+def highest_negative_score(lowest_positive: float, margin: float) -> float:
+    """Negatives score below this: `margin` (NVIDIA embed recipe: 0.95) of the lowest positive.
+
+    Never above the positive itself, which a share of a negative number would be.
+    """
+    return min(margin * lowest_positive, lowest_positive)
+
+
+def choose(
+    ranked: Iterable[tuple[str, float]], *, excluded: frozenset[str], below: float, wanted: int
+) -> list[tuple[str, float]]:
+    """The first `wanted` of (passage id, score), best first, that are not excluded and score below the limit."""
+    chosen: list[tuple[str, float]] = []
+    for name, score in ranked:
+        if len(chosen) == wanted:
+            break
+        if score < below and name not in excluded:
+            chosen.append((name, score))
+    return chosen
+
+
+def mine(
+    pairs: Sequence[Pair],
+    passages: Mapping[str, str],
+    embed: Embed,
+    *,
+    wanted: int,
+    margin: float,
+    between: Callable[[int, int], None],
+) -> Mined:
+    """`wanted` negatives a pair out of `passages` (id -> text), by exact search.
+
+    Left out: all positives of the pair, passages with the same text as one of them, and what scores too near to
+    the lowest positive, which is probably an answer nobody marked. Where the nearest passages do not give enough,
+    the search goes on to lower scores, to the end if need be. `between` is called with (pairs done, all pairs).
+    """
+    names = list(passages)
+    number_of = {name: number for number, name in enumerate(names)}
+    twins = _by_text(passages)
+    index = Index(embed([passages[name] for name in names], "passage"))
+    mined = Mined()
+    for start in range(0, len(pairs), _QUERIES_AT_ONCE):
+        batch = pairs[start : start + _QUERIES_AT_ONCE]
+        queries = embed([pair.question for pair in batch], "query")
+        limits = []
+        for row, pair in enumerate(batch):
+            lowest = float((index.vectors([number_of[name] for name in pair.chunk_ids]) @ queries[row]).min())
+            mined.positive_scores.append(lowest)
+            limits.append(highest_negative_score(lowest, margin))
+        excluded = [
+            frozenset(twin for name in pair.chunk_ids for twin in twins[_text(passages[name])]) for pair in batch
+        ]
+        found = _search(index, names, queries, limits, excluded, wanted)
+        for pair, chosen in zip(batch, found, strict=True):
+            mined.negatives[pair.id] = [name for name, _ in chosen]
+            mined.negative_scores.extend(score for _, score in chosen)
+        between(start + len(batch), len(pairs))
+    return mined
+
+
+def _search(
+    index: Index,
+    names: Sequence[str],
+    queries: Vectors,
+    limits: Sequence[float],
+    excluded: Sequence[frozenset[str]],
+    wanted: int,
+) -> list[list[tuple[str, float]]]:
+    """For each query its negatives; those that found too few are searched again, deeper."""
+    found: list[list[tuple[str, float]]] = [[] for _ in limits]
+    rows = list(range(len(limits)))
+    depth = 8 * wanted + max((len(names_) for names_ in excluded), default=0)
+    while rows:
+        scores, numbers = index.search(queries[rows], depth)
+        for place, row in enumerate(rows):
+            ranked = (
+                (names[number], float(score)) for number, score in zip(numbers[place], scores[place], strict=True)
+            )
+            found[row] = choose(ranked, excluded=excluded[row], below=limits[row], wanted=wanted)
+        if depth >= index.size:
+            break
+        rows = [row for row in rows if len(found[row]) < wanted]
+        depth *= _DEEPER
+    return found
+
+
+def _by_text(passages: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, text in passages.items():
+        found.setdefault(_text(text), []).append(name)
+    return found
+
+
+def _text(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def mean(values: Sequence[float]) -> float:
+    """0.0 for no values."""
+    return float(np.mean(values)) if values else 0.0

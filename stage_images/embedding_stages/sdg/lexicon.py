@@ -1,0 +1,140 @@
+"""Words that the rules know: English, because the rules are. Other languages get keyword queries only."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# Verbs that begin a description ("Return the ...", "Removes an ..."), in their base form.
+VERBS: Final = frozenset(
+    """
+    abort accept access acquire activate add adjust align allocate allow analyze append apply archive arrange ask assemble
+    assert assign attach authenticate backup begin bind block boot build bump cache calculate call cancel cast change
+    check choose clean clear clone close collect combine commit compare compile compress compute concatenate configure
+    connect construct consume convert copy count create cut deactivate decode decompress decrement define delete
+    deliver deploy describe deserialize destroy detach detect determine disable discard disconnect dispatch display
+    divide download drain draw drop dump duplicate edit emit empty enable encode encrypt ensure enter enumerate erase
+    escape estimate evaluate examine execute exit expand expire export expose express extend extract fetch fill filter
+    find finish fix flatten flush fold follow force fork format forward free freeze generate get give grant group guess
+    halt handle hash hide hold identify ignore import include increase increment indicate inform inherit initialize
+    insert inspect install instantiate interpret interrupt invert invoke issue iterate join jump keep kill launch lay
+    limit link list listen load locate lock log look loop lower make manage map mark match measure merge migrate mix
+    modify monitor move multiply name negate normalize notify obtain open order override overwrite pack pad parse pass
+    patch pause perform permit pick place play poll pop populate post prepare prepend prevent print process produce
+    prompt propagate protect provide publish pull push put query queue quit quote raise randomize reach read rearrange
+    rebuild receive record recover redirect reduce refresh register reject release reload remove rename render reopen
+    reorder repeat replace reply report request require reserve reset resize resolve restart restore restrict resume
+    retrieve retry return reverse revert rewind roll rollback rotate round run save scale scan schedule search seek
+    select send separate serialize serve set setup shift show shuffle shut shutdown simplify simulate skip sleep slice
+    sort specify split start stop store stream strip submit subscribe substitute subtract sum summarize support suspend
+    swap switch synchronize tell terminate test throttle time toggle tokenize trace track train transfer transform
+    translate transmit traverse truncate try tune turn undo uninstall unload unlock unpack unquote unregister unset
+    unsubscribe unwrap unzip update upgrade upload use validate verify visit wait walk warn watch wrap write yield zip
+    """.split()
+)
+
+# Other words for the same thing, so that a question does not only repeat the passage.
+SYNONYMS: Final = {
+    "return": ("get", "obtain"), "retrieve": ("get", "fetch"), "obtain": ("get",), "fetch": ("get", "retrieve"),
+    "create": ("make", "build"), "construct": ("create", "build"), "build": ("create", "put together"),
+    "generate": ("produce", "create"), "produce": ("generate", "create"), "remove": ("delete", "drop"),
+    "delete": ("remove",), "discard": ("throw away", "drop"), "compute": ("calculate", "work out"),
+    "calculate": ("compute", "work out"), "determine": ("find out", "figure out"), "find": ("locate", "look up"),
+    "display": ("show",), "show": ("display",), "check": ("test", "find out"), "test": ("check",),
+    "modify": ("change", "edit"), "change": ("modify",), "update": ("change", "refresh"), "copy": ("duplicate",),
+    "split": ("divide", "break up"), "join": ("combine", "put together"), "combine": ("merge", "join"),
+    "merge": ("combine",), "concatenate": ("join",), "send": ("transmit",), "start": ("begin", "launch"),
+    "begin": ("start",), "stop": ("end", "halt"), "terminate": ("stop", "kill"), "raise": ("throw",),
+    "invoke": ("call",), "call": ("invoke",), "execute": ("run",), "run": ("execute",), "append": ("add",),
+    "insert": ("add",), "store": ("save", "keep"), "save": ("store",), "replace": ("swap", "substitute"),
+    "convert": ("change", "transform"), "transform": ("convert", "change"), "verify": ("check", "validate"),
+    "validate": ("check", "verify"), "specify": ("give", "name"), "select": ("choose", "pick"),
+    "initialize": ("set up",), "configure": ("set up",), "install": ("set up",), "ignore": ("skip",),
+    "extract": ("pull out", "get"), "locate": ("find",), "iterate": ("loop",), "shut": ("close",),
+    "register": ("sign up", "add"), "ensure": ("make sure",), "perform": ("carry out", "do"),
+    "argument": ("parameter",), "parameter": ("argument",), "exception": ("error",), "string": ("text",),
+    "directory": ("folder",), "element": ("item", "entry"), "item": ("element", "entry"), "integer": ("whole number",),
+    "filename": ("file name",), "boolean": ("true or false value",), "dictionary": ("dict", "mapping"),
+    "given": ("specified", "passed"), "specified": ("given", "chosen"), "current": ("present",),
+    "existing": ("present",), "multiple": ("several",), "additional": ("extra",), "entire": ("whole",),
+    "corresponding": ("matching",), "approximately": ("about",), "identical": ("equal", "same"), "largest": ("biggest",),
+    "smallest": ("lowest", "least"), "quickly": ("fast",), "initial": ("first", "starting"), "maximum": ("largest",),
+    "minimum": ("smallest",), "required": ("needed", "necessary"), "optional": ("not required",), "via": ("through",),
+    "whether": ("if",), "however": ("but",), "sequence": ("series",), "subclass": ("derived class",),
+}  # fmt: skip
+
+STOP_WORDS: Final = frozenset(
+    """
+    a about above after again against all also although always am an and any are as at be because been before being below
+    between both but by can cannot could did do does doing done down during each either else etc ever every few for from
+    further given had has have having he her here hers him his how i if in into is it its itself just least less like
+    made make many may me might more most much must my neither no nor not now of off often on once one only or other
+    otherwise our ours out over own per rather same see self shall she should since so some such than that the their
+    theirs them then there these they this those through thus to too two under until unless up upon us use used uses
+    using very via was we were what when where whether which while who whom why will with within without would yet you
+    your yours none true false note default returns return
+    """.split()
+)
+
+# What a description never means literally: a question that begins with these has no referent.
+VAGUE: Final = frozenset(
+    "it this that these those they there here he she we i you such same above below following previous other another "
+    "one both all each any none some most many few".split()
+)
+
+_WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words; names such as `get_nowait` and `OrderedDict` fall into their parts."""
+    return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text))]
+
+
+def stem(word: str) -> str:
+    """A crude common form of a word's inflections, for counting and comparing, never for showing."""
+    for suffix, rest in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
+        if word.endswith(suffix) and not word.endswith("ss") and len(word) - len(suffix) >= 3:
+            return (word[: len(word) - len(suffix)] + rest).removesuffix("e")
+    return word.removesuffix("e") if len(word) > 3 else word
+
+
+def content_words(text: str) -> list[str]:
+    """Words that carry meaning, in order, each once."""
+    found = dict.fromkeys(word for word in words(text) if word not in STOP_WORDS and not word.isdigit())
+    return [word for word in found if len(word) > 1]
+
+
+def normalised(question: str) -> str:
+    """Equal for questions that differ in case, punctuation and white space alone."""
+    return " ".join(words(question))
+
+
+def base_verb(word: str) -> str | None:
+    """The base form of a known verb in the imperative or the third person, or None."""
+    lower = word.lower()
+    if lower in VERBS:
+        return lower
+    for suffix, rest in (("ies", "y"), ("es", ""), ("s", "")):
+        if lower.endswith(suffix) and lower[: len(lower) - len(suffix)] + rest in VERBS:
+            return lower[: len(lower) - len(suffix)] + rest
+    return None
+
+
+def third_person(verb: str) -> str:
+    """`return` -> `returns`."""
+    if re.search(r"[^aeiou]y$", verb):
+        return verb[:-1] + "ies"
+    return verb + ("es" if re.search(r"(?:s|sh|ch|x|z|o)$", verb) else "s")
+
+
+def verb_of_gerund(word: str) -> str | None:
+    """`installing` -> `install`, when it is a known verb."""
+    lower = word.lower()
+    if not lower.endswith("ing"):
+        return None
+    root = lower[:-3]
+    for candidate in (root, root + "e", root[:-1] if root[-1:] == root[-2:-1] else root):
+        if candidate in VERBS:
+            return candidate
+    return None
