@@ -13,6 +13,19 @@ import settings
 from shell import run, write_if_changed
 
 DAYS = "3650"
+# RFC 5280 asks for these, and clients that verify strictly (Python 3.13's default) refuse certificates without.
+AUTHORITY_EXTENSIONS = (
+    "basicConstraints=critical,CA:TRUE",
+    "keyUsage=critical,digitalSignature,keyCertSign,cRLSign",
+    "subjectKeyIdentifier=hash",
+)
+LEAF_EXTENSIONS = (
+    "basicConstraints=critical,CA:FALSE",
+    "keyUsage=critical,digitalSignature",
+    "extendedKeyUsage=clientAuth,serverAuth",
+    "subjectKeyIdentifier=hash",
+    "authorityKeyIdentifier=keyid",
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Pki:
 
     def ensure(self, identities: tuple[Identity, ...]) -> None:
         """Make whatever is missing; a change of the wanted identities makes everything anew."""
-        wanted = hashlib.sha256(repr(identities).encode()).hexdigest()
+        wanted = hashlib.sha256(repr((identities, AUTHORITY_EXTENSIONS, LEAF_EXTENSIONS)).encode()).hexdigest()
         stamp = self.folder / "stamp"
         if stamp.exists() and stamp.read_text() == wanted:
             return
@@ -86,7 +99,13 @@ class Pki:
         _new_key(self.authority_key)
         _new_key(self.token_key)
         authority = ["openssl", "req", "-x509", "-new", "-days", DAYS, "-subj", "/CN=localkube-ca"]
-        run([*authority, "-key", self.authority_key, "-out", self.authority])
+        # An empty configuration, or Debian's own adds the same extensions a second time.
+        extensions = [part for line in AUTHORITY_EXTENSIONS for part in ("-addext", line)]
+        with tempfile.NamedTemporaryFile("w", dir=self.folder) as empty:
+            empty.write("[req]\ndistinguished_name=name\n[name]\n")
+            empty.flush()
+            command = [*authority, "-config", empty.name, *extensions]
+            run([*command, "-key", self.authority_key, "-out", self.authority])
         for identity in identities:
             self._issue(identity)
         # Written last: an interrupted run starts over.
@@ -98,8 +117,7 @@ class Pki:
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             request, extensions = Path(scratch, "request"), Path(scratch, "extensions")
             run(["openssl", "req", "-new", "-key", key, "-subj", identity.subject, "-out", request])
-            lines = ["basicConstraints=critical,CA:FALSE", "extendedKeyUsage=clientAuth,serverAuth"]
-            extensions.write_text("\n".join([*lines, f"subjectAltName={','.join(identity.names)}", ""]))
+            extensions.write_text("\n".join([*LEAF_EXTENSIONS, f"subjectAltName={','.join(identity.names)}", ""]))
             authority = ["-CA", str(self.authority), "-CAkey", str(self.authority_key), "-CAcreateserial"]
             sign = ["openssl", "x509", "-req", "-in", str(request), "-days", DAYS, "-extfile", str(extensions)]
             run([*sign, *authority, "-out", self.certificate(identity)])

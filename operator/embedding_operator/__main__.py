@@ -22,6 +22,7 @@ def main() -> int:
     except ValueError as error:
         print(f"configuration: {error}", file=sys.stderr)
         return 2
+    os.environ.setdefault("LOGNAME", "embedding-operator")  # Kopf asks for the user's name; the image's has none
     registry = kopf.OperatorRegistry()
     cluster = KubeCluster.connect(connections=settings.concurrency + 4)
     register(registry, Doorbell(settings, cluster))

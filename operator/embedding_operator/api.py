@@ -162,6 +162,14 @@ def decimal(raw: Mapping[str, Any], key: str, default: str, field: str, low: flo
     return value
 
 
+def integer(raw: Mapping[str, Any], key: str, default: int, field: str, low: int = 1) -> int:
+    """A whole number that is at least `low`."""
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise SpecError(f"{field}.{key}", f"{value!r} must be a whole number of at least {low}")
+    return value
+
+
 def one_of(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> str:
     """The single key of `kinds` that is present."""
     present = [kind for kind in kinds if raw.get(kind) is not None]

@@ -20,11 +20,13 @@ _SUFFIX: Final[Mapping[str, Decimal]] = {
     "G": Decimal(10**9),
     "T": Decimal(10**12),
     "P": Decimal(10**15),
+    "E": Decimal(10**18),
     "Ki": Decimal(2**10),
     "Mi": Decimal(2**20),
     "Gi": Decimal(2**30),
     "Ti": Decimal(2**40),
     "Pi": Decimal(2**50),
+    "Ei": Decimal(2**60),
 }
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
 # Values the server may keep as it likes: identity, and owners' bookkeeping.
@@ -43,7 +45,7 @@ def _contains(live: Any, desired: Any, *, quantities: bool) -> bool:
         return all(
             key in _IGNORED or _contains(live.get(key), value, quantities=key in _QUANTITY_MAPS)
             if not quantities
-            else quantity(str(live.get(key, "0"))) == quantity(str(value))
+            else _same_quantity(str(live.get(key, "0")), str(value))
             for key, value in desired.items()
         )
     if isinstance(desired, list):
@@ -63,7 +65,7 @@ def _same_quantity(live: str, desired: str) -> bool:
     try:
         return quantity(live) == quantity(desired)
     except ArithmeticError:
-        return False
+        return live == desired
 
 
 def quantity(text: str) -> Decimal:

@@ -22,6 +22,7 @@ from embedding_operator.views import OWNER_LABEL
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
+_START_AGAIN_S = 3.0  # while the API server does not answer yet
 
 
 class Doorbell:
@@ -78,7 +79,7 @@ class Doorbell:
 def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     """Put every handler on Kopf's registry."""
 
-    @kopf.on.startup(registry=registry)
+    @kopf.on.startup(registry=registry, backoff=_START_AGAIN_S)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
         settings.watching.chunk_size = 500

@@ -6,7 +6,7 @@ its deadline) is sorted here too. Every failure has a CamelCase reason and a mes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -19,6 +19,12 @@ from embedding_stages import contract
 from embedding_stages.contract import ExitCode, StageResult
 
 FailureClass = Literal["BadInput", "Transient", "OutOfMemory", "Stopped", "Bug"]
+_KINDS: Final[Mapping[int, FailureClass]] = {
+    ExitCode.BAD_INPUT: "BadInput",
+    ExitCode.TRANSIENT: "Transient",
+    ExitCode.OUT_OF_MEMORY: "OutOfMemory",
+    ExitCode.STOPPED: "Stopped",
+}
 _OUT_OF_MEMORY_RETRIES: Final = 3
 _BUG_RETRIES: Final = 1
 _BACKOFF_S: Final = 10
@@ -75,15 +81,9 @@ def _failure(job: JobView, result: StageResult | None, spec: Spec) -> Failure:
     if pod.failed_init.startswith(COPY_PREFIX):
         return _copy_failure(pod, spec)
     if result is not None:
-        kinds: dict[int, FailureClass] = {
-            ExitCode.BAD_INPUT: "BadInput",
-            ExitCode.TRANSIENT: "Transient",
-            ExitCode.OUT_OF_MEMORY: "OutOfMemory",
-            ExitCode.STOPPED: "Stopped",
-        }
         return Failure(
-            kind=kinds.get(pod.exit_code, "Bug"),
-            reason=result.reason,
+            kind=_KINDS.get(pod.exit_code, "Bug"),
+            reason=result.reason[:64] or "StageFailed",
             message=result.message,
             field=result.field,
             exit_code=pod.exit_code,
@@ -98,7 +98,7 @@ def _failure(job: JobView, result: StageResult | None, spec: Spec) -> Failure:
             exit_code=pod.exit_code,
         )
     return Failure(
-        kind="Bug",
+        kind=_KINDS.get(pod.exit_code, "Bug"),
         reason="StageCrashed",
         message=f"exit code {pod.exit_code}: {pod.termination_message.strip()[-600:]}",
         exit_code=pod.exit_code,
@@ -117,7 +117,8 @@ def _copy_failure(pod: PodView, spec: Spec) -> Failure:
         kind="BadInput",
         reason="SourceImagePathMissing",
         field=f"{source.field}.path",
-        message=f"image {source.name} has nothing readable at {source.path!r}: {pod.termination_message.strip()[-300:]}",
+        message=f"image {source.name} has nothing readable at {source.path!r}; correct the path or the image: "
+        f"{pod.termination_message.strip()[-300:]}",
         exit_code=pod.exit_code,
     )
 

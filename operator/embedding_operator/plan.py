@@ -37,28 +37,49 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     if observed.deleting:  # children carry ownerReferences: garbage collection does the rest
         return Plan(status=status)
     draft = Draft(status=status)
+    images = _images(status, observed, defaults)
     try:
         check_name(owner.name)
-        spec = parse_spec(raw_spec, defaults.images)
+        spec = parse_spec(raw_spec, images)
     except SpecError as error:
         return invalid(draft, observed, error)
-    _begin_revision(draft, spec, observed)
+    _begin_revision(draft, spec, images, observed)
     verdict: Verdict | None = None
     activated = False
     if spec.suspend:
         _suspend(draft, observed)
     elif _workspace(draft, spec, owner, observed) and _run_pipeline(draft, spec, owner, observed):
-        verdict, activated = _serve(draft, spec, owner, observed, defaults)
+        verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
+    _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)
 
 
-def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
+def _images(status: Status, observed: Observed, defaults: Defaults) -> Mapping[Stage, str]:
+    """The default images of this revision: an upgrade of the operator must not train every model anew."""
+    if status.revision != observed.generation:
+        return defaults.images
+    settled: Mapping[str, str] = status.resolved.get("defaultImages") or {}
+    return {stage: settled.get(stage.value, defaults.images[stage]) for stage in Stage}
+
+
+def _set_back(draft: Draft) -> None:
+    """What comes after the first stage that is not done has not been shown to be valid: it is pending again."""
+    reached = True
+    for stage in Stage:
+        entry = draft.status.stage(stage)
+        if not reached and entry.state != "Pending":
+            draft.status = draft.status.with_stage(_remember(entry))
+        reached = reached and entry.done
+
+
+def _begin_revision(draft: Draft, spec: Spec, images: Mapping[Stage, str], observed: Observed) -> None:
     """An edit makes a new revision: nothing is forgotten, but everything has to be shown to be valid again."""
     status = draft.status
     if status.revision != observed.generation:
         stages = tuple(_pending(item, status) for item in status.stages)
         status = replace(status, revision=observed.generation, stages=stages, last_failure={}, verification={})
-    draft.status = replace(status, observed_generation=observed.generation, resolved=spec.resolved())
+    resolved = {**spec.resolved(), "defaultImages": {stage.value: image for stage, image in images.items()}}
+    draft.status = replace(status, observed_generation=observed.generation, resolved=resolved)
 
 
 def _pending(item: StageStatus, status: Status) -> StageStatus:
@@ -68,15 +89,14 @@ def _pending(item: StageStatus, status: Status) -> StageStatus:
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
         return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
+    return _remember(item)
+
+
+def _remember(item: StageStatus) -> StageStatus:
+    """Pending, with what is needed to recognise its work again."""
     details = item.details if item.artefacts else {}
     return replace(
-        item,
-        state="Pending",
-        reason="NotStarted",
-        message="",
-        percent=None,
-        reused_from=None,
-        details=details,
+        item, state="Pending", reason="NotStarted", message="", percent=None, reused_from=None, details=details
     )
 
 
@@ -97,7 +117,7 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) ->
         # Documents, models and labelled sets may change in place without an edit here: each revision looks again.
         identity = {"generation": observed.generation} if stage is Stage.INPUTS else None
         if stage is Stage.EXPORT and spec.deploy.serves_checkpoint:
-            _skip_export(draft)
+            _skip_export(draft, observed)
             continue
         if not advance(draft, stage, spec, owner, observed, identity=identity):
             _stop_obsolete(draft, observed, after=stage)
@@ -105,8 +125,11 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) ->
     return True
 
 
-def _skip_export(draft: Draft) -> None:
+def _skip_export(draft: Draft, observed: Observed) -> None:
     """A NIM of generation 2 reads the checkpoint itself: the serving model is the checkpoint."""
+    for job in observed.jobs:
+        if job.stage is Stage.EXPORT and not job.finished and not job.deleting:
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="nothing is to be exported any more"))
     checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
     entry = StageStatus(
         name=Stage.EXPORT,
@@ -131,10 +154,10 @@ def _stop_obsolete(draft: Draft, observed: Observed, after: Stage) -> None:
 
 
 def _serve(
-    draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults
+    draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_image: str
 ) -> tuple[Verdict | None, bool]:
     """(verdict, whether clients reach the verified revision)."""
-    if not deploy(draft, spec, owner, observed, check_image=defaults.images[Stage.DEPLOY]):
+    if not deploy(draft, spec, owner, observed, check_image=check_image):
         return None, False
     identity, settings = verification(draft, owner, spec)
     if not advance(draft, Stage.VERIFY, spec, owner, observed, identity=identity, settings=settings):

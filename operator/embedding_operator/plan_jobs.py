@@ -64,6 +64,10 @@ def advance(
 
 
 def _reuse(draft: Draft, entry: StageStatus) -> None:
+    if entry.revision == draft.status.revision:  # done in this very revision, and found unchanged after a detour
+        again = replace(entry, state="Succeeded", reason="Completed", message="completed, unchanged since")
+        draft.status = draft.status.with_stage(again)
+        return
     message = f"unchanged since revision {entry.revision}"
     draft.status = draft.status.with_stage(
         replace(entry, state="Reused", reason="Reused", message=message, reused_from=entry.revision)
@@ -143,10 +147,7 @@ class _Step:
         return False
 
     def _follow(self, job: JobView) -> None:
-        if job.suspended:
-            self.draft.actions.append(SuspendJob(name=job.name, suspend=False, why="the resource is not suspended"))
-        pod = job.pod
-        if pod is not None and pod.started and not job.suspended:
+        if (pod := job.pod) is not None and pod.started and not job.suspended:
             self._run(job)
             return
         request = self._request(job.attempt)
@@ -154,7 +155,14 @@ class _Step:
             self._delete(job, "it has not started, and the manifest now asks for another pod")
             self._wait("Superseding", "the Job that could not start is replaced by one of the new manifest")
             return
-        deadline = job.created + timedelta(seconds=self.spec.start_deadline_s)
+        if job.suspended:
+            self.draft.actions.append(SuspendJob(name=job.name, suspend=False, why="the resource is not suspended"))
+            self._wait("Resuming", f"Job {job.name} was suspended and goes on", job)
+            return
+        # A suspended Job is started anew, and a pod that replaces a drained one has all the time of the first.
+        times = (job.created, job.started, pod.created if pod is not None else None)
+        since = max(time for time in times if time is not None)
+        deadline = since + timedelta(seconds=self.spec.start_deadline_s)
         warnings = self.observed.pod_warnings.get(pod.uid, ()) if pod is not None else ()
         wait = explain_wait(pod, warnings, self.spec, self.stage)
         if self.observed.now >= deadline:
@@ -201,7 +209,7 @@ class _Step:
             artefacts=result.artefacts,
             counts=result.counts,
             details=result.details,
-            metrics=result.metrics,
+            metrics={kind: {k: round(v, 5) for k, v in values.items()} for kind, values in result.metrics.items()},
         )
         self.draft.event("Normal", "Completed", f"{self.stage}: {self.entry.message}")
 
@@ -219,7 +227,7 @@ class _Step:
                 "exitCode": failure.exit_code if failure.exit_code is not None else -1,
                 "node": job.pod.node if job.pod is not None else "",
                 "time": f"{job.ended or self.observed.now:%Y-%m-%dT%H:%M:%SZ}",
-                "logTail": self.observed.log_tails.get(job.name, "")[-_LOG_TAIL_BYTES:] or known.get("logTail", ""),
+                "logTail": self._log_tail(job, known),
             },
         )
         if final:
@@ -231,6 +239,12 @@ class _Step:
                 revision=self.draft.status.revision,
                 percent=None,
             )
+
+    def _log_tail(self, job: JobView, known: Mapping[str, Any]) -> str:
+        text = self.observed.log_tails.get(job.name, "")
+        if not text and known.get("job") == job.name:  # a log is read once
+            return str(known.get("logTail", ""))
+        return text.encode()[-_LOG_TAIL_BYTES:].decode(errors="ignore")
 
     def _create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
         attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1

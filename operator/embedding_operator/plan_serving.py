@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ from embedding_operator.manifests.serving import (
     serving_name,
 )
 from embedding_operator.stages import serving_fingerprint
-from embedding_operator.status import StageStatus
-from embedding_operator.views import SERVING_LABEL, DeploymentView
+from embedding_operator.status import StageStatus, State
+from embedding_operator.views import SERVING_LABEL, TEMPLATE_ANNOTATION, DeploymentView, PodView, parse_time
 from embedding_operator.waiting import explain_wait
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
@@ -48,7 +48,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     )
     live = next((d for d in observed.deployments if d.serving == serving[:16] and not d.deleting), None)
     others = [d for d in observed.deployments if d.serving != serving[:16]]
-    entry = _entry(draft, spec, serving)
+    entry = _entry(draft, spec, serving, f"{observed.now:%Y-%m-%dT%H:%M:%SZ}")
     if spec.deploy.strategy == "Recreate" and others and (live is None):
         for other in others:
             if not other.deleting:
@@ -65,40 +65,56 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
             ),
         )
         return False
+    _drop_refused(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_deployment(owner, spec, serving, model, check_image=check_image)
     if live is None or differs(desired, live.raw):
-        if live is not None:
+        if live is not None and _asked_for(live.raw) == _asked_for(desired):
             draft.event("Warning", "DriftCorrected", f"Deployment {name} was changed by somebody; restored")
         draft.actions.append(Apply(manifest=desired, why="serve the exported model"))
     service = build_service(owner, name, serving)
     if differs(service, observed.services.get(name)):
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
-    if live is None:
-        _put(
-            draft,
-            replace(
-                entry,
-                state="Running",
-                reason="Starting",
-                message=f"Deployment {name} is being created",
-                started_at=f"{observed.now:%Y-%m-%dT%H:%M:%SZ}",
-            ),
-        )
-        return False
-    return _follow(draft, spec, entry, live, observed)
+    if live is not None:
+        return _follow(draft, spec, entry, live, observed)
+    if _served_once(entry):
+        _fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
+    else:
+        _put(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
+    return False
 
 
-def _entry(draft: Draft, spec: Spec, serving: str) -> StageStatus:
+def _asked_for(raw: Mapping[str, Any]) -> str:
+    """The hash of the manifest that a Deployment was last applied from."""
+    return str((raw["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
+
+
+def _drop_refused(draft: Draft, others: Sequence[DeploymentView]) -> None:
+    """A candidate that was replaced before it got any traffic would only hold its place and its GPU."""
+    active = draft.status.served.active_fingerprint[:16]
+    for other in others:
+        if other.serving != active and not other.deleting:
+            why = "its revision was replaced before it served"
+            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why=why))
+
+
+def _entry(draft: Draft, spec: Spec, serving: str, now: str) -> StageStatus:
     entry = draft.status.stage(Stage.DEPLOY)
-    if entry.fingerprint == serving:
-        return entry
-    return StageStatus(
-        name=Stage.DEPLOY,
-        fingerprint=serving,
-        image=spec.stages[Stage.DEPLOY].pod.image,
-        revision=draft.status.revision,
-    )
+    if entry.fingerprint != serving:
+        entry = StageStatus(
+            name=Stage.DEPLOY,
+            fingerprint=serving,
+            image=spec.stages[Stage.DEPLOY].pod.image,
+            revision=draft.status.revision,
+        )
+    if entry.state == "Pending":  # every revision has the whole time to start, also with an older one's server
+        return replace(entry, started_at=now, finished_at="")
+    return entry
+
+
+def _served_once(entry: StageStatus) -> bool:
+    """Unavailable is a failure for clients then, not progress."""
+    return entry.state in ("Succeeded", "Failed") and bool(entry.finished_at)
 
 
 def _follow(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed) -> bool:
@@ -119,54 +135,38 @@ def _follow(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, 
             ),
         )
         return True
-    draft.look_again_in(_POLL_S)
     pod = max((p for p in live.pods if not p.deleting), key=lambda p: p.created, default=None)
-    if pod is not None and pod.failed_init == CHECK_CONTAINER:
-        _fail(
-            draft,
-            entry,
-            "ArtefactMismatch",
-            f"the mounted model is not the exported one and was not started: {pod.termination_message.strip()[:600]}",
-        )
-        return False
-    if pod is not None and pod.exit_code not in (None, 0) and pod.waiting_reason == "CrashLoopBackOff":
-        _fail(
-            draft,
-            entry,
-            "ServerCrashed",
-            f"the server ends with exit code {pod.exit_code}: {pod.termination_message.strip()[-600:]}",
-        )
+    if pod is not None and (failure := _failure_of(pod, entry)) is not None:
+        _fail(draft, entry, *failure)
         return False
     wait = explain_wait(pod, observed.pod_warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
-    started = entry.started_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     reason, message = wait.reason, wait.message
     if pod is not None and pod.started:
         reason, message = "Starting", f"pod {pod.name} is loading the model"
-    late = (observed.now - live.created).total_seconds() > spec.deploy.start_timeout_s
-    if late and entry.state not in ("Succeeded", "Failed"):
-        _fail(
-            draft,
-            entry,
-            "StartTimeout",
-            f"not available after {spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds): {message}",
-        )
-        return False
-    if entry.state in ("Succeeded", "Failed") and entry.finished_at:
-        # It served once: unavailable now is a failure for clients, not progress.
+    since = parse_time(entry.started_at) or live.created
+    if _served_once(entry):
         _fail(draft, entry, "Unavailable", f"{live.available} of {wanted} replicas are available: {message}")
-        return False
-    _put(
-        draft,
-        replace(
-            entry,
-            state="Waiting" if wait.broken else "Running",
-            reason=reason,
-            message=message,
-            started_at=started,
-            details={"broken": True} if wait.broken else {},
-        ),
-    )
+    elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
+        limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
+        _fail(draft, entry, "StartTimeout", f"not available after {limit}: {message}")
+    else:
+        state: State = "Waiting" if wait.broken else "Running"
+        details = {"broken": True} if wait.broken else {}
+        _put(draft, replace(entry, state=state, reason=reason, message=message, details=details))
     return False
+
+
+def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
+    """(reason, message) when the pod will not come up as it is."""
+    if pod.failed_init == CHECK_CONTAINER:
+        said = pod.termination_message.strip()[:600]
+        return "ArtefactMismatch", f"the mounted model is not the exported one and was not started: {said}"
+    # Between two crashes the server runs for a while: that is not a recovery before it answers.
+    crashing = pod.waiting_reason == "CrashLoopBackOff" or entry.reason == "ServerCrashed"
+    if pod.exit_code not in (None, 0) and crashing:
+        said = pod.termination_message.strip()[-600:]
+        return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}"
+    return None
 
 
 def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -174,7 +174,7 @@ def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, A
     serving = draft.status.served.candidate_fingerprint
     settings = {
         "url": service_url(owner, serving_name(owner.name, serving)),
-        "modelName": spec.deploy.model_name,
+        "model": spec.deploy.model_name,
         "expectedDigest": serving_model(draft).digest,
     }
     return {"serving": serving}, settings

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
@@ -120,8 +120,13 @@ class Reconciler:
             for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Job", raw)
             raws = self._own("Job", key, owner)
-        views = (view_job(raw, _pods_of(raw, pods, "job")) for raw in raws)
-        return tuple(view for view in views if view is not None)
+        views = _views(raws, pods)
+        if any(_lacks_its_answer(view, status) for view in views):
+            # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
+            for raw in self.cluster.list("Pod", owner.namespace, labels=child_selector(owner.name)):
+                self.cache.put("Pod", raw)
+            views = _views(raws, self._own("Pod", key, owner))
+        return views
 
     def _workspace_exists(self, owner: Owner, resource: Mapping[str, Any]) -> bool:
         if ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
@@ -144,8 +149,8 @@ class Reconciler:
                 log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
                 self._do(owner, action)
         except (Rejected, Forbidden, ForeignObject) as error:
-            reason = type(error).__name__
-            return refused(Draft(status=status), observed, reason, str(error), retry_s=_REFUSED_RETRY_S)
+            draft = Draft(status=replace(status, observed_generation=observed.generation))
+            return refused(draft, observed, type(error).__name__, str(error), retry_s=_REFUSED_RETRY_S)
         return decided
 
     def _do(self, owner: Owner, action: Action) -> None:
@@ -194,6 +199,19 @@ def _pods_of(raw: Mapping[str, Any], pods: list[Mapping[str, Any]], kind: str) -
     ]
 
 
+def _views(jobs: list[Mapping[str, Any]], pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
+    views = (view_job(raw, _pods_of(raw, pods, "job")) for raw in jobs)
+    return tuple(view for view in views if view is not None)
+
+
+def _lacks_its_answer(job: JobView, status: Status) -> bool:
+    """A Job that ended, of a stage that is not judged yet, whose pod does not seem to have ended."""
+    entry = status.stage(job.stage)
+    if entry.done or entry.state == "Failed" or job.attempt < entry.attempt:
+        return False
+    return job.finished and (job.pod is None or job.pod.exit_code is None)
+
+
 def _is_slow(pod: PodView, now: datetime) -> bool:
     return (now - pod.created).total_seconds() >= _EVENTS_AFTER_S
 
@@ -202,7 +220,11 @@ def _wants_log(job: JobView, status: Status) -> bool:
     """Running ones for progress; one that failed once, for the record."""
     if job.pod is None or not job.pod.started:
         return False
-    return not job.finished or (job.failed and status.last_failure.get("job") != job.name)
+    if not job.finished:
+        return True
+    entry = status.stage(job.stage)
+    newest = job.fingerprint == entry.fingerprint and job.attempt >= entry.attempt
+    return job.failed and newest and status.last_failure.get("job") != job.name
 
 
 def _stamp(now: datetime) -> str:

@@ -16,6 +16,7 @@ from embedding_operator.api import (
     Storage,
     Tolerance,
     decimal,
+    integer,
     one_of,
     parse_secret,
     parse_source,
@@ -36,6 +37,9 @@ _TIMEOUT_S: Final[Mapping[Stage, int]] = {
     Stage.DEPLOY: 3600,
     Stage.VERIFY: 21600,
 }
+# What the operator tells every server; see manifests/serving.py.
+_NIM: Final = ("CUSTOM_MODEL", "MODEL_PATH", "HTTP_API_PORT", "SERVED_MODEL_NAME", "CACHE_PATH")
+SERVER_VARIABLES: Final = frozenset({"NGC_API_KEY", *(f"NIM_{name}" for name in _NIM)})
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "*.text")
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
@@ -64,7 +68,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[Stage, str]) -> Spec:
         Stage.SDG: sdg,
         Stage.PREP: _prep(stages.get("prep") or {}),
         Stage.FINETUNE: _finetune(stages.get("finetune") or {}),
-        Stage.EVAL: {"kValues": k_values, "batchSize": int((stages.get("eval") or {}).get("batchSize", 128))},
+        Stage.EVAL: {"kValues": k_values, "batchSize": _batch_size(stages.get("eval") or {}, "spec.stages.eval")},
         Stage.EXPORT: {"precision": str((stages.get("export") or {}).get("precision", "fp32")), "opset": 17},
         Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
         Stage.VERIFY: {"kValues": k_values, "batchSize": 32, "timeoutSeconds": 60},
@@ -87,7 +91,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[Stage, str]) -> Spec:
             at_five_and_above=decimal(tolerance, "atFiveAndAbove", "0.01", "spec.tolerance", 0, 1),
         ),
         storage=_storage(raw.get("storage") or {}),
-        start_deadline_s=int((raw.get("runPolicy") or {}).get("startDeadlineSeconds", 1800)),
+        start_deadline_s=integer(raw.get("runPolicy") or {}, "startDeadlineSeconds", 1800, "spec.runPolicy"),
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
     )
 
@@ -121,7 +125,7 @@ def _inputs(
             "source": corpus_source.name,
             "path": corpus_source.path,
             "include": list(corpus.get("include") or DEFAULT_INCLUDE),
-            "minTextLength": int(corpus.get("minTextLength", 50)),
+            "minTextLength": integer(corpus, "minTextLength", 50, "spec.corpus"),
             "limits": dict(LIMITS),
         },
         "labelledSet": None
@@ -146,10 +150,10 @@ def _sdg(raw: Mapping[str, Any]) -> tuple[dict[str, Any], SecretRef | None]:
     settings = {
         "provider": kind,
         "openAI": endpoint,
-        "pairsPerDocument": int(raw.get("pairsPerDocument", 7)),
-        "sentencesPerChunk": int(raw.get("sentencesPerChunk", 5)),
+        "pairsPerDocument": integer(raw, "pairsPerDocument", 7, "spec.stages.sdg"),
+        "sentencesPerChunk": integer(raw, "sentencesPerChunk", 5, "spec.stages.sdg"),
         "minTextLength": 50,
-        "seed": int(raw.get("seed", 42)),
+        "seed": integer(raw, "seed", 42, "spec.stages.sdg", low=0),
     }
     return settings, key
 
@@ -160,34 +164,38 @@ def _prep(raw: Mapping[str, Any]) -> dict[str, Any]:
         "qualityThreshold": decimal(raw, "qualityThreshold", "7.0", field, 0, 10),
         "evalFraction": decimal(raw, "evalFraction", "0.2", field, 0.01, 0.9),
         "margin": decimal(raw, "margin", "0.95", field, 0.01, 1),
-        "hardNegatives": int(raw.get("hardNegatives", 5)),
+        "hardNegatives": integer(raw, "hardNegatives", 5, field),
         "negativesPerQuery": 4,
         "maxPositives": 5,
-        "batchSize": int(raw.get("batchSize", 128)),
-        "seed": int(raw.get("seed", 42)),
+        "batchSize": _batch_size(raw, field),
+        "seed": integer(raw, "seed", 42, field, low=0),
     }
+
+
+def _batch_size(raw: Mapping[str, Any], field: str) -> int:
+    return integer(raw, "batchSize", 128, field)
 
 
 def _finetune(raw: Mapping[str, Any]) -> dict[str, Any]:
     field = "spec.stages.finetune"
     return {
-        "epochs": int(raw.get("epochs", 3)),
-        "globalBatchSize": int(raw.get("globalBatchSize", 128)),
-        "microBatchSize": int(raw.get("microBatchSize", 4)),
+        "epochs": integer(raw, "epochs", 3, field),
+        "globalBatchSize": integer(raw, "globalBatchSize", 128, field),
+        "microBatchSize": integer(raw, "microBatchSize", 4, field),
         "learningRate": decimal(raw, "learningRate", "1e-5", field, 1e-9, 1),
         "weightDecay": decimal(raw, "weightDecay", "0.01", field, 0, 1),
-        "warmupSteps": int(raw.get("warmupSteps", 5)),
+        "warmupSteps": integer(raw, "warmupSteps", 5, field, low=0),
         "temperature": decimal(raw, "temperature", "0.02", field, 1e-4, 10),
-        "negativesPerQuery": int(raw.get("negativesPerQuery", 4)),
-        "checkpointEverySteps": int(raw.get("checkpointEverySteps", 100)),
-        "seed": int(raw.get("seed", 42)),
+        "negativesPerQuery": integer(raw, "negativesPerQuery", 4, field),
+        "checkpointEverySteps": integer(raw, "checkpointEverySteps", 100, field),
+        "seed": integer(raw, "seed", 42, field, low=0),
     }
 
 
 def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
-    values = [int(k) for k in evaluation.get("kValues") or (1, 5, 10, 100)]
+    values = list(evaluation.get("kValues") or (1, 5, 10, 100))
     field = "spec.evaluation.kValues"
-    if values != sorted(set(values)) or values[0] < 1:
+    if not all(isinstance(k, int) and k > 0 for k in values) or values != sorted(set(values)):
         raise SpecError(field, "must be positive, unique and in rising order, for example [1, 5, 10, 100]")
     if 10 not in values:
         raise SpecError(field, "must contain 10: NDCG@10 is the headline figure")
@@ -206,19 +214,24 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
         if nim.get("ngcKeySecretRef")
         else None
     )
-    replicas = int(raw.get("replicas", 1))
-    wants_gpu = _gpus(_resources(Stage.DEPLOY, raw, backend)) > 0
+    replicas = integer(raw, "replicas", 1, field)
+    generation = integer(nim, "generation", 1, f"{field}.backend.nim")
+    if generation > 2:
+        raise SpecError(f"{field}.backend.nim.generation", f"{generation} is not known; give 1 or 2")
+    wants_gpu = _gpus(_resources(Stage.DEPLOY, raw, backend), f"{field}.resources.limits") > 0
     # One GPU and one replica cannot hold two revisions side by side: waiting for a second GPU may be for ever.
     strategy = str(raw.get("strategy") or ("Recreate" if wants_gpu else "BlueGreen"))
+    if strategy not in ("Recreate", "BlueGreen"):
+        raise SpecError(f"{field}.strategy", f"{strategy!r} is neither Recreate nor BlueGreen")
     return Deploy(
         backend=backend,
         model_name=str(raw.get("modelName") or base_model),
         replicas=replicas,
         strategy=strategy,
-        nim_generation=int(nim.get("generation", 1)),
+        nim_generation=generation,
         ngc_key=ngc_key,
         shared_memory=str(nim.get("sharedMemory", "2Gi")),
-        start_timeout_s=int(raw.get("timeoutSeconds", 3600)),
+        start_timeout_s=integer(raw, "timeoutSeconds", _TIMEOUT_S[Stage.DEPLOY], field),
     )
 
 
@@ -236,6 +249,7 @@ def _storage(raw: Mapping[str, Any]) -> Storage:
 
 def _pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[Stage, str]) -> PodSettings:
     backend = "nim" if (raw.get("backend") or {}).get("nim") is not None else "onnx"
+    field = f"spec.stages.{stage}"
     return PodSettings(
         image=str(raw.get("image") or images[stage]),
         resources=_resources(stage, raw, backend),
@@ -243,10 +257,19 @@ def _pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[Stage, str]) -> P
         tolerations=tuple(raw.get("tolerations") or ()),
         priority_class=str(raw.get("priorityClassName", "")),
         runtime_class=str(raw.get("runtimeClassName", "")),
-        env=tuple({"name": str(e["name"]), "value": str(e.get("value", ""))} for e in raw.get("env") or ()),
-        timeout_s=int(raw.get("timeoutSeconds", _TIMEOUT_S[stage])),
-        retries=int(raw.get("retries", 3)),
+        env=_environment(stage, raw, field),
+        timeout_s=integer(raw, "timeoutSeconds", _TIMEOUT_S[stage], field),
+        retries=integer(raw, "retries", 3, field, low=0),
     )
+
+
+def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapping[str, str], ...]:
+    """Literal variables; the operator's own cannot be given twice, the API server would refuse the pod."""
+    found = tuple({"name": str(item["name"]), "value": str(item.get("value", ""))} for item in raw.get("env") or ())
+    for name in (item["name"] for item in found):
+        if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in SERVER_VARIABLES):
+            raise SpecError(f"{field}.env", f"{name} is set by the operator; remove it")
+    return found
 
 
 def _resources(stage: Stage, raw: Mapping[str, Any], backend: str) -> dict[str, dict[str, str]]:
@@ -268,5 +291,9 @@ def _strings(raw: Mapping[str, Any] | None) -> dict[str, str]:
     return {str(key): str(value) for key, value in (raw or {}).items()}
 
 
-def _gpus(resources: Mapping[str, Mapping[str, str]]) -> int:
-    return sum(int(value) for key, value in resources["limits"].items() if key.startswith("nvidia.com/"))
+def _gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
+    limits = {key: value for key, value in resources["limits"].items() if key.startswith("nvidia.com/")}
+    for key, value in limits.items():
+        if not value.isdigit():
+            raise SpecError(f"{field}.{key}", f"{value!r} must be a whole number")
+    return sum(int(value) for value in limits.values())

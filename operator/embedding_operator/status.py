@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 State = Literal["Pending", "Waiting", "Running", "Succeeded", "Reused", "Skipped", "Failed"]
 ConditionStatus = Literal["True", "False", "Unknown"]
+# What a stage says of itself is cut, or one talkative image would make every status write be refused.
+_MESSAGE_CHARACTERS: Final = 1024
+_REASON_CHARACTERS: Final = 64
+_FIXED_BELOW: Final = 1e6
 DONE_STATES: tuple[State, ...] = ("Succeeded", "Reused", "Skipped")
 
 
@@ -47,8 +51,8 @@ class StageStatus:
         body: dict[str, Any] = {
             "name": self.name.value,
             "state": self.state,
-            "reason": self.reason,
-            "message": self.message,
+            "reason": self.reason[:_REASON_CHARACTERS],
+            "message": self.message[:_MESSAGE_CHARACTERS],
             "fingerprint": self.fingerprint,
             "image": self.image,
             "jobName": self.job_name,
@@ -61,7 +65,7 @@ class StageStatus:
             "artefacts": {name.value: ref.to_json() for name, ref in self.artefacts.items()},
             "counts": dict(self.counts),
             "details": dict(self.details),
-            "metrics": {kind: {k: _decimal(v) for k, v in values.items()} for kind, values in self.metrics.items()},
+            "metrics": {kind: {k: decimal_text(v) for k, v in values.items()} for kind, values in self.metrics.items()},
         }
         if self.percent is not None:
             body["progress"] = _present(
@@ -266,5 +270,6 @@ def _present(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if value is not None and value not in ("", {}, [])}
 
 
-def _decimal(value: float) -> str:
-    return f"{value:.5f}"
+def decimal_text(value: float) -> str:
+    """Five places, as BEIR rounds; a figure that is no metric at all stays short."""
+    return f"{value:.5f}" if abs(value) < _FIXED_BELOW else f"{value:.5g}"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from embedding_operator import conditions as c
 from embedding_operator.api import Spec, SpecError
 from embedding_operator.decision import Draft, Observed, Plan
-from embedding_operator.status import ConditionStatus, StageStatus, Status
+from embedding_operator.status import ConditionStatus, StageStatus, Status, decimal_text
 from embedding_operator.verdict import Verdict, relative_uplift
 from embedding_stages.contract import Stage
 
@@ -91,7 +91,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         draft.status,
         phase=_phase(draft.status, spec, ready[0], current, stuck=stuck),
         current_stage=current.value if current is not None else "",
-        progress=_progress(draft.status, current),
+        progress=_progress(draft.status, current)[:128],
         metrics=_metrics(draft.status),
         uplift=_uplift(draft.status),
         verification=verdict.report if verdict is not None else {},
@@ -171,7 +171,7 @@ def _progress(status: Status, current: Stage | None) -> str:
 
 
 def _figures(entry: StageStatus, kind: str) -> dict[str, str]:
-    return {k: f"{v:.5f}" for k, v in sorted(entry.metrics.get(kind, {}).items()) if k.startswith(_HEADLINE)}
+    return {k: decimal_text(v) for k, v in sorted(entry.metrics.get(kind, {}).items()) if k.startswith(_HEADLINE)}
 
 
 def _metrics(status: Status) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _metrics(status: Status) -> dict[str, Any]:
     }
     uplift = relative_uplift(evaluated)
     if uplift is not None:
-        metrics["relativeUplift"] = f"{uplift:.5f}"
+        metrics["relativeUplift"] = decimal_text(uplift)
     interval = evaluated.details.get("confidenceInterval")
     if interval:
         metrics["confidenceInterval"] = [f"{float(x):.5f}" for x in interval]

@@ -56,21 +56,26 @@ def explain_wait(pod: PodView | None, warnings: Sequence[str], spec: Spec, stage
 
 def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
     if match := _CLAIM.search(text):
-        return _missing("VolumeMissing", "PersistentVolumeClaim", match[1], _claim_fields(spec))
+        fields = _claim_fields(spec)
+        if match[1] not in fields:
+            message = f"the workspace claim {match[1]!r} is gone and is created again"
+            return Wait(reason="VolumeMissing", message=message, broken=False)
+        return _missing("VolumeMissing", "PersistentVolumeClaim", match[1], fields)
     if match := _CONFIG_MAP.search(text):
         return _missing("ConfigMapMissing", "ConfigMap", match[1], _config_map_fields(spec))
     if match := _SECRET.search(text):
-        return _missing("SecretMissing", "Secret", match[1], {ref.name: f"{ref.field}.name" for ref in _refs(spec)})
+        fields = {ref.name: f"{ref.field}.name" for ref in _refs(spec, stage)}
+        return _missing("SecretMissing", "Secret", match[1], fields)
     if match := _SECRET_KEY.search(text):
         key = match[1] or match[2]
-        fields = {ref.key: f"{ref.field}.key" for ref in _refs(spec)}
+        fields = {ref.key: f"{ref.field}.key" for ref in _refs(spec, stage)}
         return Wait(
             reason="SecretKeyMissing",
             message=f"{fields.get(key, f'spec.stages.{stage}')}: the Secret has no key {key!r}; "
             "add the key to the Secret or correct the field",
             broken=True,
         )
-    if "unbound immediate PersistentVolumeClaims" in text or "did not find available persistent volumes" in text:
+    if "unbound immediate PersistentVolumeClaims" in text or "find available persistent volumes" in text:
         return Wait(
             reason="VolumeUnbound",
             message=f"spec.storage: the workspace claim is not bound: {text}; "
@@ -102,8 +107,11 @@ def _config_map_fields(spec: Spec) -> dict[str, str]:
     return {source.name: f"{source.field}.name"} if source.kind == "configMap" else {}
 
 
-def _refs(spec: Spec) -> list[SecretRef]:
-    return [ref for ref in (spec.llm_key, spec.model_source.token, spec.deploy.ngc_key) if ref is not None]
+def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:
+    """The Secrets that the stage's pod mounts: two stages may use the same key of different Secrets."""
+    refs = {Stage.SDG: spec.llm_key, Stage.INPUTS: spec.model_source.token, Stage.DEPLOY: spec.deploy.ngc_key}
+    ref = refs.get(stage)
+    return [ref] if ref is not None else []
 
 
 def _unschedulable(text: str, stage: Stage) -> Wait:

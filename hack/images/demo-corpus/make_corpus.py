@@ -16,7 +16,7 @@ import sys
 import warnings
 from pathlib import Path
 
-MAX_BYTES = 24_000
+MAX_BYTES = 7_500
 MIN_BYTES = 800
 LEAST_FILES = 150
 LEAST_BYTES = 1_000_000

@@ -18,8 +18,8 @@ from embedding_operator.manifests.common import (
     workspace_claim,
     workspace_folder,
 )
-from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL
-from embedding_stages.contract import SERVED_MODEL_PATH, ArtefactRef, Stage
+from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
+from embedding_stages.contract import SERVED_MODEL_PATH, ArtefactRef, Stage, fingerprint_of
 
 PORT: Final = 8000
 CONTAINER: Final = "server"
@@ -42,23 +42,21 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
     start, with any server image.
     """
     labels = {**owner_labels(owner), SERVING_LABEL: serving[:16]}
+    body = {
+        "replicas": spec.deploy.replicas,
+        "revisionHistoryLimit": 1,
+        "progressDeadlineSeconds": spec.deploy.start_timeout_s,
+        "selector": {"matchLabels": {SERVING_LABEL: serving[:16], **_selector_owner(owner)}},
+        "strategy": {"type": "Recreate"},
+        "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image)},
+    }
+    # The hash tells what somebody changed from what the manifest asks for now, and shows what it no longer asks for.
+    notes = {FINGERPRINT_ANNOTATION: serving, TEMPLATE_ANNOTATION: fingerprint_of(body)[:16]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(
-            owner,
-            serving_name(owner.name, serving),
-            {SERVING_LABEL: serving[:16]},
-            {FINGERPRINT_ANNOTATION: serving},
-        ),
-        "spec": {
-            "replicas": spec.deploy.replicas,
-            "revisionHistoryLimit": 1,
-            "progressDeadlineSeconds": spec.deploy.start_timeout_s,
-            "selector": {"matchLabels": {SERVING_LABEL: serving[:16], **_selector_owner(owner)}},
-            "strategy": {"type": "Recreate"},
-            "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image)},
-        },
+        "metadata": metadata(owner, serving_name(owner.name, serving), {SERVING_LABEL: serving[:16]}, notes),
+        "spec": body,
     }
 
 

@@ -20,6 +20,16 @@ def usable_cpus() -> int:
     return max(1, count if quota is None else min(count, quota))
 
 
+def limit_library_threads() -> None:
+    """Tell the numeric libraries how many CPUs there are, through the environment they read when they are loaded.
+
+    To be called before torch is imported: some builds of it multiply with OpenBLAS, which would otherwise start a
+    thread for every CPU of the node.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(usable_cpus()))
+
+
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices itself (AVX512-BF16 or AMX): then about twice as fast."""
     try:

@@ -2,7 +2,7 @@
 
 scale, schedule, batches    pure: sizes, learning rates, which texts go through the encoder together
 dataset                     the training set as token ids
-loss, trainer               torch: one optimizer step
+loss, precision, trainer    torch: one optimizer step
 resume                      the state between attempts
 stage                       the stage's work, from settings to result
 """

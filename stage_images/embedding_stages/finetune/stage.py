@@ -26,6 +26,7 @@ from embedding_stages.finetune.trainer import StepReport, Trainer
 from embedding_stages.runner import StageContext
 
 _LOG_EVERY = 10  # steps
+_SAVE_SECONDS = 60.0  # a resume point that costs more to write than the steps since the last one saves nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ def work(context: StageContext) -> StageResult:
 def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: Settings, scale: Scale) -> list[float]:
     """Run the steps that are left and return the loss of every step.
 
-    Saves a resume point every `checkpoint_every` steps, after the last step and when the pod is asked to stop
-    (then Transient is raised).
+    Saves a resume point every `checkpoint_every` steps, but not before a minute has passed since the last one, and
+    when the pod is asked to stop (then Transient is raised).
     """
     identity = {
         "seed": settings.seed,
@@ -137,14 +138,16 @@ def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: 
     def save() -> None:
         resume.save(scratch, trainer, resume.Progressed(len(losses), identity, trainer.micro_batch, list(losses)))
 
+    saved = context.clock()
     try:
         for step in range(len(losses), scale.total_steps):
             started = time.monotonic()
             report, rate = _step(step, trainer, data, settings, scale)
             losses.append(report.loss)
             _report(context, step, scale, report, rate, time.monotonic() - started)
-            if (step + 1) % scale.checkpoint_every == 0 or step + 1 == scale.total_steps:
+            if (step + 1) % scale.checkpoint_every == 0 and context.clock() - saved >= _SAVE_SECONDS:
                 save()
+                saved = context.clock()
             context.stop_if_asked()
     except Transient:  # asked to stop: the step that was under way has changed nothing yet
         save()
@@ -155,7 +158,8 @@ def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: 
 def _bfloat16(settings: Settings, device: str) -> bool:
     """The recipe trains in bf16; a CPU without instructions for it would be slower than in fp32."""
     if settings.precision == "auto":
-        return device == "cuda" or has_fast_bfloat16()
+        products = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return device == "cuda" or (products and has_fast_bfloat16())
     return settings.precision == "bf16"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from embedding_stages.encoder.model import Encoder
 from embedding_stages.errors import OutOfMemory, StageError
 from embedding_stages.finetune.batches import Example, Part, plan_step
 from embedding_stages.finetune.loss import candidate_loss
+from embedding_stages.finetune.precision import bfloat16_products
 
 Encode = Callable[[Sequence[Sequence[int]]], torch.Tensor]
 MAX_GRAD_NORM = 1.0  # NVIDIA embed recipe, profile llama
@@ -140,7 +142,7 @@ class Trainer:
 
     def _forward(self, group: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 (len(group), hidden); with bfloat16 the master weights and gradients stay float32."""
-        with torch.autocast(self.encoder.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+        with bfloat16_products(self.encoder.device.type) if self._bfloat16 else nullcontext():
             return self._encode([rows[row] for row in group]).float()
 
     def _give_way(self, cause: str) -> None:

@@ -74,9 +74,20 @@ def document_id(path: str) -> str:
 def write_documents(corpus: Corpus, target: Path) -> Counts:
     """Read the corpus and write `target`. Memory holds one document and the digests of the others.
 
-    Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusTooLarge` or `CorpusTooDeep`.
+    Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusForbidden`, `CorpusTooLarge`
+    or `CorpusTooDeep`.
     """
-    root = _root(corpus)
+    try:
+        return _write_documents(corpus, _root(corpus), target)
+    except PermissionError as error:
+        raise BadInput(
+            "CorpusForbidden",
+            f"no permission to read {safe_files.printable(str(error.filename))}; let group 65532 read the documents",
+            field=corpus.field,
+        ) from error
+
+
+def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
     listing = _list(corpus, root)
     included = matcher(corpus.include)
     counts = Counts(skippedFiles=listing.skipped)

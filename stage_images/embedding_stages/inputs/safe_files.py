@@ -19,6 +19,7 @@ from embedding_stages.errors import BadInput
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang us
+_LOST_AND_FOUND = "lost+found"  # in the root of a volume, readable for root alone
 _NOT_PLAIN = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.EMLINK})
 
 
@@ -116,7 +117,7 @@ def list_folder(root: Path, *, depth: Depth, visit: Callable[[int], None]) -> Li
             seen += 1
             visit(seen)
             path = f"{folder}/{entry}" if folder else entry
-            if status is None or not _is_utf8(entry):
+            if status is None or not _is_utf8(entry) or path == _LOST_AND_FOUND:
                 listing.skipped += 1
             elif stat.S_ISDIR(status.st_mode):
                 folders.append((path, level + 1))

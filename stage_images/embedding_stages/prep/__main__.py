@@ -6,8 +6,16 @@ import os
 import sys
 
 from embedding_stages.contract import Stage
-from embedding_stages.prep.stage import work
+from embedding_stages.encoder.hardware import limit_library_threads
 from embedding_stages.runner import run
 
+
+def main() -> int:
+    limit_library_threads()
+    from embedding_stages.prep.stage import work  # imports torch, which reads the limit
+
+    return run(Stage.PREP, work, os.environ)
+
+
 if __name__ == "__main__":
-    sys.exit(run(Stage.PREP, work, os.environ))
+    sys.exit(main())

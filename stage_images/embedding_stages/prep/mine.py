@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from embedding_stages.prep.search import Index, Vectors
 
 Embed = Callable[[Sequence[str], Literal["query", "passage"]], Vectors]  # float32 (n, dimension), rows of length 1
 _QUERIES_AT_ONCE = 1024
+_PASSAGES_AT_ONCE = 4096
 _DEEPER = 4  # factor of the search's depth when a question has too few negatives
 
 
@@ -53,18 +55,19 @@ def mine(
     *,
     wanted: int,
     margin: float,
-    between: Callable[[int, int], None],
+    cache: Path | None = None,
 ) -> Mined:
     """`wanted` negatives a pair out of `passages` (id -> text), by exact search.
 
     Left out: all positives of the pair, passages with the same text as one of them, and what scores too near to
     the lowest positive, which is probably an answer nobody marked. Where the nearest passages do not give enough,
-    the search goes on to lower scores, to the end if need be. `between` is called with (pairs done, all pairs).
+    the search goes on to lower scores, to the end if need be. Vectors of passages are kept in the folder `cache`,
+    where an interrupted attempt finds them.
     """
     names = list(passages)
     number_of = {name: number for number, name in enumerate(names)}
     twins = _by_text(passages)
-    index = Index(embed([passages[name] for name in names], "passage"))
+    index = Index(_passage_vectors([passages[name] for name in names], embed, cache))
     mined = Mined()
     for start in range(0, len(pairs), _QUERIES_AT_ONCE):
         batch = pairs[start : start + _QUERIES_AT_ONCE]
@@ -81,8 +84,31 @@ def mine(
         for pair, chosen in zip(batch, found, strict=True):
             mined.negatives[pair.id] = [name for name, _ in chosen]
             mined.negative_scores.extend(score for _, score in chosen)
-        between(start + len(batch), len(pairs))
     return mined
+
+
+def _passage_vectors(texts: Sequence[str], embed: Embed, cache: Path | None) -> Vectors:
+    """float32 (len(texts), dimension); blocks that `cache` holds are not computed again."""
+    blocks: list[Vectors] = []
+    for start in range(0, len(texts), _PASSAGES_AT_ONCE):
+        path = cache / f"passages-{start}.npy" if cache else None
+        block = _load(path, len(texts[start : start + _PASSAGES_AT_ONCE])) if path else None
+        if block is None:
+            block = embed(texts[start : start + _PASSAGES_AT_ONCE], "passage")
+            if path:
+                draft = path.with_suffix(".draft.npy")
+                np.save(draft, block, allow_pickle=False)
+                draft.replace(path)
+        blocks.append(block)
+    return np.concatenate(blocks)
+
+
+def _load(path: Path, rows: int) -> Vectors | None:
+    try:
+        block = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return block if block.dtype == np.float32 and block.ndim == 2 and len(block) == rows else None
 
 
 def _search(

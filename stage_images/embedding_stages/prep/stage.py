@@ -57,11 +57,12 @@ class Settings:
 def work(context: StageContext) -> StageResult:
     """Prepare with the base model of the request."""
     settings = Settings.of(context.settings)
-    return prepare(context, settings, lambda: _embedder(context, settings))
+    return prepare(context, settings, lambda texts: _embedder(context, settings, texts))
 
 
-def prepare(context: StageContext, settings: Settings, embedder: Callable[[], Embed]) -> StageResult:
-    """`embedder` loads the model; it is called after everything that can be checked without it.
+def prepare(context: StageContext, settings: Settings, embedder: Callable[[int], Embed]) -> StageResult:
+    """`embedder` loads the model; it is called after everything that can be checked without it, with the number
+    of texts that it will get.
 
     Raises BadInput `NoPairs`, `TooFewDocuments`, `NoTrainingRows`.
     """
@@ -78,7 +79,7 @@ def prepare(context: StageContext, settings: Settings, embedder: Callable[[], Em
         )
     sides = _sides(context, settings, source, pairs)
     training = without_repeats(sides.training)
-    mined = _mine(context, settings, embedder(), training, sides.searched)
+    mined = _mine(context, settings, embedder, training, sides.searched)
     rows = unroll(training, mined.negatives, max_positives=settings.maxPositives)
     bare = sum(not names for names in mined.negatives.values())
     if not rows:
@@ -143,31 +144,41 @@ def _sides(context: StageContext, settings: Settings, source: files.Pairs, pairs
 
 
 def _mine(
-    context: StageContext, settings: Settings, embed: Embed, training: Sequence[Pair], searched: Mapping[str, str]
+    context: StageContext,
+    settings: Settings,
+    embedder: Callable[[int], Embed],
+    training: Sequence[Pair],
+    searched: Mapping[str, str],
 ) -> Mined:
     if not training:
         return Mined()
     context.log("mining hard negatives", questions=len(training), passages=len(searched))
+    return mine(
+        training,
+        searched,
+        embedder(len(training) + len(searched)),
+        wanted=settings.hardNegatives,
+        margin=settings.margin,
+        cache=context.scratch("vectors"),
+    )
 
-    def between(done: int, total: int) -> None:
-        context.progress(done, total)
-        context.stop_if_asked()
 
-    return mine(training, searched, embed, wanted=settings.hardNegatives, margin=settings.margin, between=between)
-
-
-def _embedder(context: StageContext, settings: Settings) -> Embed:
+def _embedder(context: StageContext, settings: Settings, total: int) -> Embed:
+    """`total` texts in all, for the progress."""
     from embedding_stages.encoder.model import Encoder  # torch takes seconds to import
 
     encoder = Encoder.load(context.input(Artefact.BASE_MODEL))
+    before = 0
 
-    def progress(done: int, total: int) -> None:
+    def progress(done: int, _all: int) -> None:
         context.stop_if_asked()
-        if total > settings.batchSize:
-            context.progress(done, 2 * total)  # embedding passages is about half of the work
+        context.progress(min(before + done, total), total)
 
     def embed(texts: Sequence[str], role: Literal["query", "passage"]) -> Vectors:
-        return encoder.embed(texts, role=role, batch_size=settings.batchSize, progress=progress)
+        nonlocal before
+        vectors = encoder.embed(texts, role=role, batch_size=settings.batchSize, progress=progress)
+        before += len(texts)
+        return vectors
 
     return embed
 

@@ -1,1 +1,1 @@
-"""Questions about the documents, from an LLM behind an OpenAI-compatible endpoint or by rules. Standard library only."""
+"""Questions about documents, from an LLM behind an OpenAI-compatible endpoint or by rules. Standard library only."""

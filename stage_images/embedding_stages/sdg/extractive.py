@@ -23,6 +23,7 @@ _MAX_WORDS = 24
 _SPARE = 3  # candidates kept a wanted question, because some turn out to be duplicates
 _MOST_EXCHANGED = 2
 _RARE_ENOUGH = 3
+_COMMON = 0.3  # share of chunks
 _KEYWORD_SHARE = 3 / 7  # of a document's questions at most
 
 
@@ -46,6 +47,10 @@ class Statistics:
         Below `_RARE_ENOUGH` chunks a word gains no more: a name or a typing error is no better than a rare word.
         """
         return math.log((1 + self.chunks) / (1 + max(_RARE_ENOUGH, self.chunks_with[stem(word)])))
+
+    def is_common(self, word: str) -> bool:
+        """Whether so many chunks hold the word that it says nothing."""
+        return self.chunks_with[stem(word)] > max(_RARE_ENOUGH, _COMMON * self.chunks)
 
     def is_repeated(self, sentence: str) -> bool:
         """Whether the sentence stands in more than one place: then no place is the answer."""
@@ -105,7 +110,7 @@ def _gives_away(question: Question, text: str, unit: Unit) -> bool:
 
 def _keywords(text: str, statistics: Statistics) -> str:
     """The neighbouring words that say most: what people type into a search box."""
-    ordered = text.split(" ")
+    ordered = [word for word in text.split(" ") if not statistics.is_common(word)]
     starts = range(max(1, len(ordered) - _LONGEST_KEYWORDS + 1))
     best = max(starts, key=lambda at: sum(map(statistics.rarity, ordered[at : at + _LONGEST_KEYWORDS])))
     return " ".join(ordered[best : best + _LONGEST_KEYWORDS])

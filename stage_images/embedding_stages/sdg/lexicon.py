@@ -1,21 +1,30 @@
-"""Words that the rules know: English, because the rules are. Other languages get keyword queries only."""
+"""Words that the rules know: English, because the rules are. Other languages with spaces get
+keyword queries, those without get nothing."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Verbs that begin a description ("Return the ...", "Removes an ..."), in their base form.
-VERBS: Final = frozenset(
+VERBS: Final = _listed(
     """
-    abort accept access acquire activate add adjust align allocate allow analyze append apply archive arrange ask assemble
-    assert assign attach authenticate backup begin bind block boot build bump cache calculate call cancel cast change
-    check choose clean clear clone close collect combine commit compare compile compress compute concatenate configure
+    abort accept access acquire activate add adjust align allocate allow analyze append apply archive arrange ask
+    assemble assert assign attach authenticate backup begin bind block boot build bump cache calculate call cancel
+    cast
+    change check choose clean clear clone close collect combine commit compare compile compress compute concatenate
+    configure
     connect construct consume convert copy count create cut deactivate decode decompress decrement define delete
     deliver deploy describe deserialize destroy detach detect determine disable discard disconnect dispatch display
     divide download drain draw drop dump duplicate edit emit empty enable encode encrypt ensure enter enumerate erase
     escape estimate evaluate examine execute exit expand expire export expose express extend extract fetch fill filter
-    find finish fix flatten flush fold follow force fork format forward free freeze generate get give grant group guess
+    find finish fix flatten flush fold follow force fork format forward free freeze generate get give grant group
+    guess
     halt handle hash hide hold identify ignore import include increase increment indicate inform inherit initialize
     insert inspect install instantiate interpret interrupt invert invoke issue iterate join jump keep kill launch lay
     limit link list listen load locate lock log look loop lower make manage map mark match measure merge migrate mix
@@ -26,11 +35,23 @@ VERBS: Final = frozenset(
     reorder repeat replace reply report request require reserve reset resize resolve restart restore restrict resume
     retrieve retry return reverse revert rewind roll rollback rotate round run save scale scan schedule search seek
     select send separate serialize serve set setup shift show shuffle shut shutdown simplify simulate skip sleep slice
-    sort specify split start stop store stream strip submit subscribe substitute subtract sum summarize support suspend
+    sort specify split start stop store stream strip submit subscribe substitute subtract sum summarize support
+    suspend
     swap switch synchronize tell terminate test throttle time toggle tokenize trace track train transfer transform
     translate transmit traverse truncate try tune turn undo uninstall unload unlock unpack unquote unregister unset
     unsubscribe unwrap unzip update upgrade upload use validate verify visit wait walk warn watch wrap write yield zip
-    """.split()
+    """
+)
+
+# Of these, the ones that begin a noun phrase just as often: "Test result object", "List of ...".
+NOUNS_TOO: Final = _listed(
+    """
+    backup block cache change count cut display drop dump exit export file filter force fork format grant group handle
+    hash import interrupt issue link list lock log look map mark match measure mix model move name order override pack
+    pad patch pause place play post process prompt pull push query queue quote record request reset rotate round scale
+    schedule search shift skip sleep slice sort split store stream support swap switch test time trace track train
+    transfer walk watch yield
+    """
 )
 
 # Other words for the same thing, so that a question does not only repeat the passage.
@@ -57,29 +78,33 @@ SYNONYMS: Final = {
     "filename": ("file name",), "boolean": ("true or false value",), "dictionary": ("dict", "mapping"),
     "given": ("specified", "passed"), "specified": ("given", "chosen"), "current": ("present",),
     "existing": ("present",), "multiple": ("several",), "additional": ("extra",), "entire": ("whole",),
-    "corresponding": ("matching",), "approximately": ("about",), "identical": ("equal", "same"), "largest": ("biggest",),
+    "corresponding": ("matching",), "approximately": ("about",), "identical": ("equal", "same"),
+    "largest": ("biggest",),
     "smallest": ("lowest", "least"), "quickly": ("fast",), "initial": ("first", "starting"), "maximum": ("largest",),
     "minimum": ("smallest",), "required": ("needed", "necessary"), "optional": ("not required",), "via": ("through",),
     "whether": ("if",), "however": ("but",), "sequence": ("series",), "subclass": ("derived class",),
 }  # fmt: skip
 
-STOP_WORDS: Final = frozenset(
+STOP_WORDS: Final = _listed(
     """
-    a about above after again against all also although always am an and any are as at be because been before being below
-    between both but by can cannot could did do does doing done down during each either else etc ever every few for from
+    a about above after again against all also although always am an and any are as at be because been before being
+    below between both but by can cannot could did do does doing done down during each either else etc ever every
+    few for from
     further given had has have having he her here hers him his how i if in into is it its itself just least less like
     made make many may me might more most much must my neither no nor not now of off often on once one only or other
     otherwise our ours out over own per rather same see self shall she should since so some such than that the their
     theirs them then there these they this those through thus to too two under until unless up upon us use used uses
     using very via was we were what when where whether which while who whom why will with within without would yet you
     your yours none true false note default returns return
-    """.split()
+    """
 )
 
 # What a description never means literally: a question that begins with these has no referent.
-VAGUE: Final = frozenset(
-    "it this that these those they there here he she we i you such same above below following previous other another "
-    "one both all each any none some most many few".split()
+VAGUE: Final = _listed(
+    """
+    it this that these those they there here he she we i you such same above below following previous other another
+    one both all each any none some most many few
+    """
 )
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")

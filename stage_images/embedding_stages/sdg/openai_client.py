@@ -28,7 +28,11 @@ _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 5
 
 
 class AnswerInvalidError(Exception):
-    """The model's text is not the JSON that was asked for; another try may be."""
+    """The model's text is not the JSON that was asked for; another try may be. It cost `usage` all the same."""
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or Usage()
 
 
 @dataclass(slots=True)
@@ -67,11 +71,11 @@ class ChatClient:
     timeout_s: float = _TIMEOUT_S
     now: Callable[[], float] = time.time
     _json_mode: bool = True
-    _opener: urllib.request.OpenerDirector = field(
-        default_factory=lambda: urllib.request.build_opener(_NoRedirects())
-    )
+    _opener: urllib.request.OpenerDirector = field(default_factory=lambda: urllib.request.build_opener(_NoRedirects()))
 
-    def ask(self, messages: Sequence[Mapping[str, str]], *, seed: int, temperature: float) -> tuple[dict[str, Any], Usage]:
+    def ask(
+        self, messages: Sequence[Mapping[str, str]], *, seed: int, temperature: float
+    ) -> tuple[dict[str, Any], Usage]:
         """The JSON object that the model answered, and what it cost.
 
         Raises AnswerInvalidError; BadInput `LLMUnauthorized`, `LLMModelNotFound`, `LLMEndpointInvalid`,
@@ -85,10 +89,15 @@ class ChatClient:
         used = answer.get("usage")
         used = used if isinstance(used, dict) else {}
         usage = Usage(1, _count(used, "prompt_tokens"), _count(used, "completion_tokens"))
-        return parse_object(text if isinstance(text, str) else ""), usage
+        try:
+            return parse_object(text if isinstance(text, str) else ""), usage
+        except AnswerInvalidError as error:
+            raise AnswerInvalidError(str(error), usage) from error
 
     def _call(self, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(_ATTEMPTS):
+            if self.stopping.is_set():
+                raise Transient("Interrupted", "the pod was asked to stop; the next attempt resumes here")
             last = attempt == _ATTEMPTS - 1
             json_mode = self._json_mode
             try:
@@ -144,13 +153,19 @@ class ChatClient:
             )
         if status == 404 and "model" in text.lower():
             return BadInput(
-                "LLMModelNotFound", f"the endpoint has no model {self.model!r}{said}; correct it", field=f"{FIELD}.model"
+                "LLMModelNotFound",
+                f"the endpoint has no model {self.model!r}{said}; correct it",
+                field=f"{FIELD}.model",
             )
         if status in _RETRIED:
-            return Transient("LLMUnavailable", f"the LLM endpoint answers HTTP {status}{said}", field=f"{FIELD}.baseURL")
+            return Transient(
+                "LLMUnavailable", f"the LLM endpoint answers HTTP {status}{said}", field=f"{FIELD}.baseURL"
+            )
         if status == 404 or 300 <= status < 400 or status == 405:
             return self._not_an_endpoint(f"it answers HTTP {status} to /chat/completions")
-        return BadInput("LLMRequestRejected", f"the LLM endpoint rejects the request (HTTP {status}){said}", field=FIELD)
+        return BadInput(
+            "LLMRequestRejected", f"the LLM endpoint rejects the request (HTTP {status}){said}", field=FIELD
+        )
 
     def _unreachable(self, error: Exception) -> Transient:
         cause = getattr(error, "reason", error)
@@ -178,7 +193,7 @@ class ChatClient:
         """What the server said, for a message: the key masked, escaped, shortened."""
         if self.key:
             text = text.replace(self.key, "***")
-        return f" ({ascii(text[:200])})" if text.strip() else ""
+        return f" ({text[:200]!a})" if text.strip() else ""
 
 
 def parse_object(text: str) -> dict[str, Any]:

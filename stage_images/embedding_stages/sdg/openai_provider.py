@@ -6,10 +6,10 @@ Each finished document is a file in the stage's scratch folder, so that a resume
 from __future__ import annotations
 
 import json
+import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ _MOST_SECTIONS: Final = 4  # of one document, spread over it
 _TRIES: Final = 3  # of an answer that is not JSON
 _WRITING: Final = 0.7  # temperatures
 _JUDGING: Final = 0.0
+_POLL_S: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -73,19 +74,20 @@ class _Document:
 
 
 def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Outcome:
-    """Ask the endpoint about every document. Raises what `ChatClient.ask` raises, after saving what is finished."""
+    """Ask the endpoint about every document. Raises what `ChatClient.ask` raises; finished documents are kept."""
     settings = context.settings
+    stopping = threading.Event()
     client = ChatClient(
         base_url=str(settings["openAI"]["baseURL"]),
         model=str(settings["openAI"]["model"]),
         key=context.secret(contract.SECRET_OPENAI),
-        stopping=_Either(context.stopping),
+        stopping=stopping,
     )
     wanted, seed = int(settings.get("pairsPerDocument", 7)), int(settings.get("seed", 42))
     scratch = context.scratch("llm")
-    found: list[_Document] = []
 
-    def one(name: str, chunks: Sequence[Chunk]) -> _Document:
+    def one(item: tuple[str, list[Chunk]]) -> _Document:
+        name, chunks = item
         path = scratch / f"{name}.json"
         document = _Document.load(path)
         if document is None:
@@ -93,11 +95,138 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
             document.save(path)
         return document
 
+    items = (item for item in corpus.documents() if corpus.is_long_enough(item[1]))
+    found: dict[int, _Document] = {}
     try:
-        for document in _in_parallel(one, _long_enough(corpus)):
-            found.append(document)
+        for number, document in _in_parallel(one, items, context.stop_if_asked):
+            found[number] = document
             context.progress(len(found), documents)
-    except BaseException:
-        client.stopping.set()
-        raise
-    return _outcome(found)
+    finally:
+        stopping.set()
+    return _outcome([found[number] for number in sorted(found)])
+
+
+def _in_parallel(
+    work: Callable[[tuple[str, list[Chunk]]], _Document],
+    items: Iterator[tuple[str, list[Chunk]]],
+    between: Callable[[], None],
+) -> Iterator[tuple[int, _Document]]:
+    """(number of the item, its result) as they finish, `_AT_ONCE` at once. Raises the first error of any.
+
+    Its own daemon threads, not an executor: at the end of the process an executor waits for calls under way,
+    which can take longer than a pod that was asked to stop has left.
+    """
+    tasks: queue.SimpleQueue[tuple[int, tuple[str, list[Chunk]]] | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[int, _Document | Exception]] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while (task := tasks.get()) is not None:
+            try:
+                answers.put((task[0], work(task[1])))
+            except Exception as error:  # handed to the caller, who raises it
+                answers.put((task[0], error))
+
+    for _ in range(_AT_ONCE):
+        threading.Thread(target=serve, daemon=True).start()
+    numbered = enumerate(items)
+    under_way = 0
+    try:
+        while True:
+            while under_way < _AT_ONCE and (task := next(numbered, None)) is not None:
+                tasks.put(task)
+                under_way += 1
+            if not under_way:
+                return
+            between()
+            try:
+                number, answer = answers.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            under_way -= 1
+            if isinstance(answer, Exception):
+                raise answer
+            yield number, answer
+    finally:
+        for _ in range(_AT_ONCE):
+            tasks.put(None)
+
+
+def _ask_about(client: ChatClient, chunks: Sequence[Chunk], wanted: int, seed: int) -> _Document:
+    """Write, ground and judge the questions about one document."""
+    document = _Document([], 0, 0, 0, Usage())
+    sections = sections_of(chunks, wanted)
+    for number, section in enumerate(sections):
+        share = wanted // len(sections) + (number < wanted % len(sections))
+        answer = _ask(client, prompts.writer_messages(section, prompts.mix(share)), seed, _WRITING, document)
+        if answer is None:
+            continue
+        drafts, dropped = prompts.read_drafts(answer, section, share)
+        document.ungrounded += dropped
+        if not drafts:
+            continue
+        verdict = _ask(client, prompts.judge_messages(section, drafts), seed, _JUDGING, document)
+        scores = prompts.read_scores(verdict or {}, len(drafts))
+        for draft, score in zip(drafts, scores, strict=True):
+            if score is None:  # without a score it would pass the threshold of prep
+                document.unjudged += 1
+                continue
+            document.pairs.append(
+                Pair(
+                    question=draft.question,
+                    document_id=section[0].document_id,
+                    chunk_ids=draft.chunk_ids,
+                    type=draft.type,
+                    score=score,
+                )
+            )
+    return document
+
+
+def _ask(
+    client: ChatClient, messages: list[dict[str, str]], seed: int, temperature: float, document: _Document
+) -> dict[str, Any] | None:
+    """The model's JSON, or None when it does not manage to write any; counts what it cost."""
+    for number in range(_TRIES):
+        try:
+            answer, usage = client.ask(messages, seed=seed + number, temperature=temperature)
+        except AnswerInvalidError as error:
+            document.usage.add(error.usage)
+            continue
+        document.usage.add(usage)
+        return answer
+    document.unreadable += 1
+    return None
+
+
+def sections_of(chunks: Sequence[Chunk], wanted: int) -> list[list[Chunk]]:
+    """Runs of consecutive chunks, each small enough for one call, spread over the document; the cost is bounded."""
+    sections: list[list[Chunk]] = []
+    size = 0
+    for chunk in chunks:
+        if not sections or size + len(chunk.text) > _SECTION_CHARACTERS:
+            sections.append([])
+            size = 0
+        sections[-1].append(chunk)
+        size += len(chunk.text)
+    most = min(_MOST_SECTIONS, wanted, len(sections))
+    return [sections[place * len(sections) // most] for place in range(most)]
+
+
+def _outcome(documents: Sequence[_Document]) -> Outcome:
+    """All pairs in the documents' order; a question that was asked before is dropped."""
+    pairs: list[Pair] = []
+    usage = Usage()
+    seen: Counter[str] = Counter()
+    for document in documents:
+        usage.add(document.usage)
+        for pair in document.pairs:
+            seen[normalised(pair.question)] += 1
+            if seen[normalised(pair.question)] == 1:
+                pairs.append(pair)
+    counts = {
+        "droppedUngrounded": sum(document.ungrounded for document in documents),
+        "droppedDuplicates": sum(count - 1 for count in seen.values()),
+        "droppedUnjudged": sum(document.unjudged for document in documents),
+        "unreadableAnswers": sum(document.unreadable for document in documents),
+    }
+    return Outcome(pairs=pairs, counts=counts, details={"llmTokens": usage.to_json()})

@@ -41,7 +41,7 @@ class Unit:
     opens: bool = False  # first sentence below its heading or signature
 
 
-_GUTTER = re.compile(r"^ {0,8}\|(?:  ?|$)")
+_GUTTER = re.compile(r"^ {1,8}\|(?:  ?|$)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)")
 _ATX = re.compile(r"^ {0,3}#{1,6}\s+(.+?)\s*#*$")
 _CAPITALS = re.compile(r"^[A-Z][A-Z0-9 /&,'-]{2,60}$")

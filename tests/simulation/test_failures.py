@@ -1,0 +1,255 @@
+"""Stages that fail: what is tried again, what is not, and what cures it."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.endings import (
+    BAD_INPUT,
+    BUG,
+    COPY_FAILED,
+    DEADLINE,
+    DRAINED,
+    FOREIGN,
+    LOST,
+    OOM_KILLED,
+    OUT_OF_MEMORY,
+    PENDING,
+    SILENT,
+    STOPPED,
+    TRANSIENT,
+    Ending,
+)
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import a_scene, a_spec, is_ready, is_stalled, stage_is
+
+from embedding_stages.contract import Stage
+
+CURED = a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "minTextLength": 10})
+LLM = {"baseURL": "http://llm/v1", "model": "m", "apiKeySecretRef": {"name": "llm", "key": "token"}}
+
+
+def with_key(name: str, key: str) -> dict[str, object]:
+    endpoint = LLM | {"apiKeySecretRef": {"name": name, "key": key}}
+    return {"sdg": {"provider": {"openAI": endpoint}}}
+
+
+@pytest.mark.parametrize(
+    ("ending", "times", "reason"),
+    [
+        (BAD_INPUT, 1, "CorpusEmpty"),
+        (STOPPED, 1, "BudgetSpent"),
+        (TRANSIENT, 4, "EndpointUnavailable"),
+        (LOST, 4, "PodLost"),
+        (OUT_OF_MEMORY, 4, "OutOfMemory"),
+        (BUG, 2, "StageCrashed"),
+        (OOM_KILLED, 2, "OOMKilled"),
+        (SILENT, 2, "NoResult"),
+        (FOREIGN, 2, "NoResult"),
+        (DEADLINE, 1, "Timeout"),
+    ],
+    ids=lambda value: getattr(value, "reason", "") or getattr(value, "how", None),
+)
+def test_a_failure_is_tried_as_often_as_its_class_allows_and_then_stays(
+    ending: Ending, times: int, reason: str
+) -> None:
+    scene = a_scene()
+    scene.will(Stage.FINETUNE, *[ending] * 9)
+    scene.run(is_stalled, turns=300)
+    assert len(scene.attempts(Stage.FINETUNE)) == times
+    assert scene.condition("Trained") == f"False {reason}"
+    assert scene.condition("Ready") == f"False {reason}"
+    assert scene.condition("Stalled") == f"True {reason}"
+    assert scene.status.phase == "Failed"
+    assert scene.status.last_failure["reason"] == reason
+    assert scene.status.last_failure["job"] == scene.attempts(Stage.FINETUNE)[-1]
+    assert scene.events().count(reason) == times
+    writes = scene.writes()
+    scene.settle(100)
+    assert scene.writes() == writes
+
+
+@pytest.mark.parametrize("ending", [TRANSIENT, LOST, OUT_OF_MEMORY, BUG, OOM_KILLED, SILENT, FOREIGN, DRAINED])
+def test_a_failure_that_passes_costs_no_more_than_an_attempt(ending: Ending) -> None:
+    scene = a_scene()
+    scene.will(Stage.PREP, ending)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.PREP)) == (1 if ending is DRAINED else 2)
+
+
+@pytest.mark.parametrize("ending", [BAD_INPUT, STOPPED, BUG, TRANSIENT, DEADLINE])
+def test_an_edit_gives_a_failed_stage_another_chance(ending: Ending) -> None:
+    scene = a_scene()
+    scene.will(Stage.INPUTS, *[ending] * 4)
+    scene.run(is_stalled, turns=300)
+    scene.world.endings.clear()
+    scene.edit(CURED)
+    scene.run(is_ready)
+    assert scene.resource["status"].get("lastFailure") is None
+
+
+def test_bad_input_names_the_field_at_fault() -> None:
+    scene = a_scene()
+    scene.will(Stage.INPUTS, BAD_INPUT)
+    scene.run(is_stalled)
+    assert "spec.corpus.source.configMap: there is no document" in scene.message("Ready")
+
+
+def test_an_image_that_lacks_the_corpus_path_is_bad_input() -> None:
+    scene = a_scene(corpus={"source": {"image": {"reference": "docs:1", "path": "/docs"}}})
+    scene.will(Stage.INPUTS, COPY_FAILED)
+    scene.run(is_stalled)
+    assert scene.condition("DataReady") == "False SourceImagePathMissing"
+    assert "spec.corpus.source.image.path" in scene.message("Ready")
+    assert "can't stat" in scene.message("Ready")
+
+
+def test_the_number_of_retries_is_the_manifests() -> None:
+    scene = a_scene(stages={"finetune": {"retries": 0}})
+    scene.will(Stage.FINETUNE, TRANSIENT)
+    scene.run(is_stalled)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_transient_failures_are_spaced_further_and_further() -> None:
+    scene = a_scene()
+    scene.will(Stage.SDG, TRANSIENT, TRANSIENT, TRANSIENT)
+    scene.run(is_ready)
+    jobs = sorted(raw["metadata"]["creationTimestamp"] for raw in scene.cluster.find("Job") if "-sdg-" in str(raw))
+    ended = sorted(
+        raw["status"]["conditions"][0]["lastTransitionTime"]
+        for raw in scene.cluster.find("Job")
+        if "-sdg-" in raw["metadata"]["name"]
+    )
+    assert len(jobs) >= 4
+    assert len(ended) == 4
+
+
+def test_out_of_memory_halves_the_micro_batch_and_leaves_the_global_one() -> None:
+    scene = a_scene(stages={"finetune": {"microBatchSize": 8}})
+    scene.will(Stage.FINETUNE, OUT_OF_MEMORY, OUT_OF_MEMORY, TRANSIENT)
+    scene.run(is_ready)
+    tried = scene.ran(Stage.FINETUNE)
+    assert [request.settings["microBatchSize"] for request in tried] == [8, 4, 2, 2]
+    assert {request.settings["globalBatchSize"] for request in tried} == {128}
+    assert len({request.fingerprint for request in tried}) == 1
+
+
+def test_drained_nodes_cost_nothing_however_often() -> None:
+    scene = a_scene(stages={"finetune": {"retries": 0}})
+    scene.will(Stage.FINETUNE, *[DRAINED] * 20)
+    scene.run(is_ready, turns=300)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+    assert "lastFailure" not in scene.resource["status"]
+
+
+def test_a_pod_that_replaces_a_drained_one_has_its_own_start_deadline() -> None:
+    scene = a_scene(runPolicy={"startDeadlineSeconds": 60})
+    scene.running(Stage.FINETUNE).settle(20)  # far longer than the deadline
+    scene.release(DRAINED)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_a_job_that_a_user_deletes_is_made_again_under_another_name() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.cluster.mark_deleted("Job", NAMESPACE, scene.attempts(Stage.FINETUNE)[0])
+    scene.run(is_ready)
+    first, second = scene.attempts(Stage.FINETUNE)
+    assert (first[-2:], second[-2:]) == ("-1", "-2")
+
+
+def test_finished_jobs_that_are_deleted_are_not_missed() -> None:
+    scene = a_scene().running(Stage.EVAL)
+    for job in scene.cluster.find("Job"):
+        if job.get("status", {}).get("conditions"):
+            scene.cluster.mark_deleted("Job", NAMESPACE, job["metadata"]["name"])
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+
+
+def test_waiting_for_a_gpu_is_said_and_ends_at_the_start_deadline() -> None:
+    scene = a_scene(runPolicy={"startDeadlineSeconds": 60})
+    scene.will(Stage.FINETUNE, PENDING, PENDING)
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown GPUUnschedulable")
+    assert scene.status.progress == "finetune GPUUnschedulable"
+    scene.run(is_stalled)
+    assert scene.condition("Trained") == "False StartDeadlineExceeded"
+    assert "Insufficient nvidia.com/gpu" in scene.message("Trained")
+    assert "spec.runPolicy.startDeadlineSeconds" in scene.message("Trained")
+    scene.settle(20)
+    assert [raw for raw in scene.cluster.find("Job") if "finetune" in raw["metadata"]["name"]] == []
+    scene.world.endings.clear()
+    scene.edit(a_spec(runPolicy={"startDeadlineSeconds": 600}))
+    scene.run(is_ready)
+
+
+def test_a_long_suspension_does_not_count_against_the_start_deadline() -> None:
+    scene = a_scene(runPolicy={"startDeadlineSeconds": 60}).running(Stage.FINETUNE)
+    scene.edit(a_spec(runPolicy={"startDeadlineSeconds": 60}, suspend=True))
+    scene.settle(40)  # five seconds each
+    scene.edit(a_spec(runPolicy={"startDeadlineSeconds": 60}))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "reason", "field"),
+    [
+        ("lmm", "token", "SecretMissing", "spec.stages.sdg.provider.openAI.apiKeySecretRef.name"),
+        ("llm", "tokn", "SecretKeyMissing", "spec.stages.sdg.provider.openAI.apiKeySecretRef.key"),
+    ],
+)
+def test_a_wrong_secret_reference_is_named_and_its_correction_replaces_the_job(
+    name: str, key: str, reason: str, field: str
+) -> None:
+    scene = a_scene(stages=with_key(name, key))
+    scene.run(lambda scene: scene.condition("DataReady") == f"False {reason}")
+    assert field in scene.message("Ready")
+    assert scene.condition("Stalled") == "absent"  # a Secret that appears cures it without an edit
+    scene.edit(a_spec(stages=with_key("llm", "token")))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.SDG)) == 2
+    assert len(scene.ran(Stage.SDG)) == 1
+
+
+def test_a_secret_that_appears_later_lets_the_pod_start() -> None:
+    scene = a_scene(stages=with_key("later", "token"))
+    scene.run(lambda scene: scene.condition("DataReady") == "False SecretMissing")
+    scene.world.secrets["later"] = {"token"}
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.SDG)) == 1
+
+
+def test_the_log_of_a_failed_stage_is_kept() -> None:
+    scene = a_scene()
+    scene.will(Stage.SDG, BUG, BUG)
+    scene.run(stage_is(Stage.SDG, "Running"))
+    pod = scene.cluster.find("Pod")[-1]["metadata"]["name"]
+    scene.cluster.logs[pod] = "Traceback: the first"
+    scene.run(lambda scene: scene.status.stage(Stage.SDG).attempt == 2 and stage_is(Stage.SDG, "Running")(scene))
+    assert scene.status.last_failure["logTail"] == "Traceback: the first"
+    scene.cluster.logs.clear()
+    scene.run(is_stalled)
+    assert "logTail" not in scene.status.last_failure or scene.status.last_failure["logTail"] == ""
+
+
+def test_logs_of_failures_are_read_once() -> None:
+    scene = a_scene()
+    scene.will(Stage.SDG, *[TRANSIENT] * 3)
+    scene.run(stage_is(Stage.FINETUNE, "Running"))
+    reads = [call.name for call in scene.cluster.calls if call.verb == "log" and "-sdg-" in call.name]
+    assert len(reads) <= 12, reads
+
+
+def test_a_failure_in_the_new_revision_leaves_the_old_one_serving() -> None:
+    scene = a_scene().run(is_ready)
+    scene.will(Stage.FINETUNE, BAD_INPUT)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
+    scene.run(is_stalled)
+    assert scene.status.phase == "Failed"
+    assert scene.status.served.active_revision == 1
+    assert len(scene.cluster.find("Deployment")) == 1
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.EXPORT)) == 1

@@ -1,0 +1,108 @@
+"""A run in which nothing goes wrong, and the ways to configure one."""
+
+from __future__ import annotations
+
+import json
+
+from simulation.scene import NAME, a_scene, a_spec, is_ready, stage_is
+
+from embedding_operator.conditions import DEPENDENTS
+from embedding_operator.views import OWNER_LABEL
+from embedding_stages.contract import Stage
+
+PIPELINE = [stage for stage in Stage if stage is not Stage.DEPLOY]
+
+
+def test_every_stage_runs_once_and_in_order() -> None:
+    scene = a_scene().run(is_ready)
+    assert [name.split("-")[1] for name in scene.cluster.created_jobs] == [stage.value for stage in PIPELINE]
+    assert set(scene.states().values()) == {"Succeeded"}
+    assert scene.crashes == 0
+    assert scene.refusals == []
+
+
+def test_columns_tell_the_story() -> None:
+    scene = a_scene().run(is_ready)
+    phases = [status["phase"] for status in scene.history]
+    assert list(dict.fromkeys(phases)) == ["Running", "Verifying", "Ready"]
+    stages = [status.get("currentStage", "") for status in scene.history]
+    assert list(dict.fromkeys(stages)) == [*(stage.value for stage in Stage), ""]
+    assert {"finetune JobCreated", "finetune 50%", "done"} <= {status["progress"] for status in scene.history}
+    assert scene.status.uplift == "+20.0%"
+    assert scene.resource["status"]["metrics"]["fineTuned"]["ndcg@10"] == "0.60000"
+    assert scene.resource["status"]["metrics"]["served"] == scene.resource["status"]["metrics"]["fineTuned"]
+
+
+def test_conditions_become_true_one_after_the_other_and_never_false() -> None:
+    scene = a_scene().run(is_ready)
+    for kind in DEPENDENTS:
+        seen = [item["status"] for status in scene.history for item in status["conditions"] if item["type"] == kind]
+        assert seen == sorted(seen, reverse=True), kind  # Unknown, then True
+        assert seen[-1] == "True"
+    assert scene.condition("Reconciling") == "absent"
+    assert scene.condition("Ready") == "True Verified"
+
+
+def test_clients_find_the_model_behind_the_service_of_the_resource() -> None:
+    scene = a_scene().run(is_ready)
+    served = scene.resource["status"]["served"]
+    assert served["url"] == f"http://{NAME}.team-a:8000/v1/embeddings"
+    assert served["contract"] == {"dimensions": 384}
+    assert "candidateFingerprint" not in served
+
+
+def test_nothing_is_written_once_it_is_ready() -> None:
+    scene = a_scene().run(is_ready)
+    before = scene.writes()
+    scene.settle(30)
+    assert scene.writes() == before
+
+
+def test_a_run_needs_few_writes() -> None:
+    scene = a_scene().run(is_ready)
+    verbs = [call.verb for call in scene.cluster.calls if call.writes]
+    assert verbs.count("create") == len(PIPELINE)
+    assert verbs.count("apply") == 4  # claim, Deployment, its Service, the clients' Service
+    assert verbs.count("status") <= 30
+    assert verbs.count("event") <= 20
+
+
+def test_progress_of_a_running_stage_is_shown() -> None:
+    scene = a_scene().run(stage_is(Stage.FINETUNE, "Running"))
+    entry = scene.status.stage(Stage.FINETUNE)
+    assert (entry.percent, entry.step, entry.total_steps) == (50, 1, 2)
+
+
+def test_deleting_the_resource_leaves_nothing_behind() -> None:
+    scene = a_scene().run(stage_is(Stage.FINETUNE, "Running"))
+    scene.cluster.remove("EmbeddingFineTune", "team-a", NAME)
+    scene.settle_without_resource()
+    assert [raw for raw in scene.cluster.objects.values() if OWNER_LABEL in raw["metadata"].get("labels", {})] == []
+
+
+def test_an_existing_claim_is_used_as_it_is() -> None:
+    scene = a_scene(storage={"existingClaim": "shared"}).run(is_ready)
+    assert scene.cluster.find("PersistentVolumeClaim") == []
+    volumes = json.dumps([raw["spec"]["template"]["spec"]["volumes"] for raw in scene.cluster.find("Job")])
+    assert '"shared"' in volumes
+
+
+def test_a_nim_of_generation_2_needs_no_export() -> None:
+    deploy = {"image": "nim:2", "backend": {"nim": {"generation": 2}}}
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready)
+    assert scene.states()["export"] == "Skipped"
+    assert scene.attempts(Stage.EXPORT) == []
+    assert scene.condition("Exported") == "True ProfileServesCheckpoint"
+    checkpoint = scene.status.stage(Stage.FINETUNE).artefacts
+    assert list(scene.status.stage(Stage.EXPORT).artefacts.values()) == list(checkpoint.values())
+
+
+def test_two_operators_of_different_ages_agree() -> None:
+    """A pass with a cache that knows nothing but the list ends like one that heard every event."""
+    scene = a_scene()
+    for _ in range(100):
+        scene.turn()
+        scene.restart()
+    assert is_ready(scene)
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
+    assert scene.resource["spec"] == a_spec()

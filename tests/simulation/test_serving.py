@@ -1,0 +1,194 @@
+"""The server: verified before it gets traffic, watched afterwards, restored when somebody changes it."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.endings import failed
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
+
+from embedding_operator.views import SERVING_LABEL
+from embedding_stages.contract import Artefact, Stage
+
+
+def ready() -> Scene:
+    return a_scene().run(is_ready)
+
+
+def services(scene: Scene) -> list[str]:
+    return [raw["metadata"]["name"] for raw in scene.cluster.find("Service")]
+
+
+def server(scene: Scene) -> str:
+    name: str = scene.cluster.find("Deployment")[0]["metadata"]["name"]
+    return name
+
+
+def test_metrics_outside_the_tolerance_get_no_traffic() -> None:
+    scene = a_scene()
+    scene.world.served_offset = -0.1
+    scene.run(is_stalled)
+    assert scene.condition("Verified") == "False OutsideTolerance"
+    assert scene.condition("Ready") == "False OutsideTolerance"
+    assert scene.status.phase == "Failed"
+    assert scene.resource["status"]["verification"]["withinTolerance"] is False
+    assert NAME not in services(scene)
+    assert "served" not in scene.resource["status"] or not scene.status.served.active_fingerprint
+    writes = scene.writes()
+    scene.settle(30)
+    assert scene.writes() == writes
+
+
+def test_a_wider_tolerance_accepts_the_same_measurement() -> None:
+    scene = a_scene()
+    scene.world.served_offset = -0.1
+    scene.run(is_stalled)
+    scene.edit(a_spec(tolerance={"atOne": "0.2", "atFiveAndAbove": "0.2"}))
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.VERIFY)) == 1
+    assert scene.states()["verify"] == "Reused"
+
+
+def test_a_verify_that_finds_another_artefact_stops_the_revision() -> None:
+    scene = a_scene()
+    scene.will(Stage.VERIFY, failed(40, "ArtefactMismatch", "the server says it serves sha256:bad"))
+    scene.run(is_stalled)
+    assert scene.condition("Verified") == "False ArtefactMismatch"
+    assert len(scene.attempts(Stage.VERIFY)) == 1
+    scene.edit(a_spec(tolerance={"atOne": "0.2"}))
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.EXPORT)) == 2  # no earlier answer is believed
+
+
+def test_a_model_that_was_swapped_on_the_volume_is_not_started_and_an_edit_exports_it_anew() -> None:
+    scene = a_scene().run(stage_is(Stage.EXPORT, "Running"))
+    scene.run(stage_is(Stage.EXPORT, "Succeeded"))
+    path = scene.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL].path
+    scene.world.volume[path] = "sha256:bad"
+    scene.run(lambda scene: scene.condition("Deployed") == "False ArtefactMismatch")
+    assert "sha256:bad" in scene.message("Deployed")
+    writes = scene.writes()
+    scene.settle(20)
+    assert scene.writes() == writes
+    scene.edit(a_spec(tolerance={"atOne": "0.2"}))
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.EXPORT)) == 2
+
+
+def test_a_damaged_input_is_made_again_after_an_edit() -> None:
+    scene = a_scene().run(stage_is(Stage.PREP, "Succeeded"))
+    path = scene.status.stage(Stage.PREP).artefacts[Artefact.TRAINING_SET].path
+    scene.world.volume[path] = "sha256:bad"
+    scene.run(is_stalled)
+    assert scene.condition("Trained") == "False ArtefactMismatch"
+    scene.edit(a_spec(tolerance={"atOne": "0.2"}))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.PREP)) == 2
+
+
+@pytest.mark.parametrize("change", ["replicas", "image"])
+def test_a_server_that_somebody_changes_is_restored(change: str) -> None:
+    scene = ready()
+
+    def edit(raw: dict[str, object]) -> None:
+        spec: dict[str, object] = raw["spec"]  # type: ignore[assignment]
+        if change == "replicas":
+            spec["replicas"] = 0
+        else:
+            spec["template"]["spec"]["containers"][0]["image"] = "evil:1"  # type: ignore[index]
+
+    scene.cluster.change("Deployment", NAMESPACE, server(scene), edit)
+    scene.turn()
+    scene.run(is_ready)
+    spec = scene.cluster.find("Deployment")[0]["spec"]
+    assert spec["replicas"] == 1
+    assert spec["template"]["spec"]["containers"][0]["image"] == "registry.test/deploy:1"
+    assert scene.events().count("DriftCorrected") == 1
+    assert len(scene.cluster.created_jobs) == 7
+
+
+def test_a_server_that_is_gone_is_degraded_until_it_is_back_and_nothing_is_trained_again() -> None:
+    scene = ready()
+    scene.cluster.mark_deleted("Deployment", NAMESPACE, server(scene))
+    scene.world.step()
+    seen = len(scene.history)
+    scene.run(lambda scene: is_ready(scene) and len(scene.history) > seen)
+    assert "Degraded" in [status["phase"] for status in scene.history[seen:]]
+    assert len(scene.cluster.created_jobs) == 7
+
+
+def test_an_unavailable_server_is_degraded_until_it_answers_again() -> None:
+    scene = ready()
+    scene.world.server = "down"
+    scene.run(lambda scene: scene.status.phase == "Degraded")
+    assert scene.condition("Deployed") == "False Unavailable"
+    assert scene.condition("Ready") == "False Unavailable"
+    assert scene.condition("Stalled") == "absent"
+    writes = scene.writes()
+    scene.settle(100)
+    assert scene.writes() == writes
+    scene.world.server = "ready"
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+
+
+@pytest.mark.parametrize("name", [NAME, "measured"])
+def test_a_service_that_is_gone_or_bent_comes_back(name: str) -> None:
+    scene = ready()
+    service = NAME if name == NAME else server(scene)
+    wanted = scene.cluster.object("Service", service)["spec"]["selector"]
+    scene.cluster.change(
+        "Service", NAMESPACE, service, lambda raw: raw["spec"]["selector"].update({SERVING_LABEL: "x"})
+    )
+    scene.turn()
+    scene.run(is_ready)
+    assert scene.cluster.object("Service", service)["spec"]["selector"] == wanted
+    scene.cluster.remove("Service", NAMESPACE, service)
+    scene.turn()
+    scene.run(is_ready).settle(2)
+    assert scene.cluster.object("Service", service)["spec"]["selector"] == wanted
+
+
+def test_a_server_that_never_answers_fails_at_its_timeout_and_says_so_once() -> None:
+    scene = a_scene(stages={"deploy": {"timeoutSeconds": 60}})
+    scene.world.server = "down"
+    scene.run(lambda scene: scene.condition("Deployed") == "False StartTimeout")
+    assert "spec.stages.deploy.timeoutSeconds" in scene.message("Deployed")
+    writes = scene.writes()
+    scene.settle(60)
+    assert scene.writes() == writes
+    assert scene.events().count("StartTimeout") == 1
+    scene.world.server = "ready"
+    scene.run(is_ready)
+
+
+def test_a_server_that_crashes_is_failed_and_does_not_flap() -> None:
+    scene = a_scene()
+    scene.world.server = "crash"
+    scene.run(lambda scene: scene.condition("Deployed") == "False ServerCrashed")
+    assert "no such profile" in scene.message("Deployed")
+    scene.settle(30)
+    assert scene.events().count("ServerCrashed") == 1
+    seen = [item["status"] for status in scene.history for item in status["conditions"] if item["type"] == "Deployed"]
+    assert seen[seen.index("False") :].count("Unknown") == 0
+    scene.world.server = "ready"
+    scene.run(is_ready)
+
+
+def test_more_replicas_are_not_a_server_that_is_late() -> None:
+    scene = a_scene(stages={"deploy": {"timeoutSeconds": 60}}).run(is_ready).settle(30)
+    scene.edit(a_spec(stages={"deploy": {"timeoutSeconds": 60, "replicas": 2}}))
+    scene.run(is_ready)
+    assert "StartTimeout" not in scene.events()
+    assert "Degraded" not in [status["phase"] for status in scene.history]
+
+
+def test_a_new_revision_whose_server_fails_leaves_the_old_one_serving() -> None:
+    scene = ready()
+    old = server(scene)
+    scene.edit(a_spec(stages={"deploy": {"image": "server:2"}}))
+    scene.world.server = "crash"
+    scene.settle(40)
+    assert scene.cluster.object("Service", NAME)["metadata"]["labels"][SERVING_LABEL].startswith(old[-8:])
+    assert scene.status.phase == "Degraded"
+    assert scene.condition("Ready").startswith("False")

@@ -1,0 +1,118 @@
+"""Objects that are not ours, manifests that cannot be, resources that come again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
+
+from embedding_operator.api import KIND
+from embedding_operator.views import OWNER_LABEL, OWNER_UID_LABEL
+from embedding_stages.contract import Stage
+
+NOT_VALID = {"evaluation": {"kValues": [10, 5]}}
+
+
+def names_of_a_run() -> dict[str, str]:
+    """The names that a run gives to its objects; they are the same in every run."""
+    scene = a_scene().run(is_ready)
+    return {
+        "Job": scene.attempts(Stage.SDG)[0],
+        "Deployment": scene.cluster.find("Deployment")[0]["metadata"]["name"],
+        "Service": NAME,
+    }
+
+
+@pytest.mark.parametrize("kind", ["Job", "Deployment", "Service"])
+def test_an_object_of_somebody_else_is_named_and_never_touched(kind: str) -> None:
+    scene = a_scene()
+    name = names_of_a_run()[kind]
+    pod = {"spec": {"containers": [], "volumes": []}}
+    body: dict[str, Any] = {"replicas": 0, "selector": {}, "template": pod | {"metadata": {"labels": {}}}}
+    stranger = scene.cluster.add(
+        {"kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": body | {"suspend": True}}
+    )
+    if kind == "Service":
+        scene.cluster.change(kind, NAMESPACE, name, lambda raw: raw.update(spec={"selector": {"app": "theirs"}}))
+        stranger = scene.cluster.object(kind, name)
+    scene.run(lambda scene: scene.condition("Validated") == "False ForeignObject")
+    assert f"{kind} {NAMESPACE}/{name}" in scene.message("Ready")
+    assert scene.status.phase == "Failed"
+    scene.settle(10)
+    assert scene.cluster.object(kind, name)["spec"] == stranger["spec"]
+    assert scene.events().count("ForeignObject") == 1
+    scene.cluster.remove(kind, NAMESPACE, name)
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+
+
+def test_a_manifest_that_is_not_valid_waits_for_an_edit() -> None:
+    scene = Scene(a_spec() | NOT_VALID)
+    scene.run(is_stalled)
+    assert scene.condition("Validated") == "False InvalidSpec"
+    assert scene.message("Validated").startswith("spec.evaluation.kValues:")
+    assert scene.cluster.created_jobs == []
+    writes = scene.writes()
+    scene.settle(20)
+    assert scene.writes() == writes
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert scene.condition("Validated") == "True Valid"
+
+
+def test_an_edit_that_is_not_valid_leaves_what_serves_and_is_undone_by_the_next() -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec() | NOT_VALID)
+    scene.run(is_stalled)
+    assert scene.condition("Ready") == "False InvalidSpec"
+    assert scene.status.served.active_fingerprint
+    assert len(scene.cluster.find("Deployment")) == 1
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert scene.status.revision == 3
+    assert len(scene.cluster.created_jobs) == 8  # seven, and the inputs of revision 3
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+@pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.FINETUNE, Stage.VERIFY])
+def test_a_resource_made_again_under_its_name_ignores_its_predecessors_children(stage: Stage, foreground: bool) -> None:
+    scene = a_scene(foreground=foreground).running(stage)
+    old = scene.resource["metadata"]["uid"]
+    scene.cluster.remove(KIND, NAMESPACE, NAME)
+    scene.create(a_spec())  # before the garbage collector came by
+    scene.operator.hear()
+    scene.operator.reconcile()
+    assert scene.states() in ({"inputs": "Pending"}, {})
+    scene.run(is_ready)
+    assert scene.resource["metadata"]["uid"] != old
+    mine = [raw for raw in scene.cluster.objects.values() if OWNER_LABEL in raw["metadata"].get("labels", {})]
+    assert {raw["metadata"]["labels"][OWNER_UID_LABEL] for raw in mine} == {scene.resource["metadata"]["uid"]}
+
+
+def test_a_status_that_somebody_emptied_is_found_again_from_the_jobs() -> None:
+    scene = a_scene().run(is_ready)
+    scene.cluster.change(KIND, NAMESPACE, NAME, lambda raw: raw.update(status={"observedGeneration": -1}))
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+
+
+def test_a_status_with_nonsense_in_it_is_replaced() -> None:
+    scene = a_scene().run(stage_is(Stage.FINETUNE, "Running"))
+
+    def spoil(raw: dict[str, Any]) -> None:
+        raw["status"]["stages"][1] = {"name": "sdg", "attempt": "many", "artefacts": {"unknown": {}}}
+        raw["status"]["stages"].append({"name": "distil", "state": "Running"})
+
+    scene.cluster.change(KIND, NAMESPACE, NAME, spoil)
+    scene.run(is_ready)
+    assert "distil" not in scene.states()
+    assert len(scene.attempts(Stage.SDG)) == 1
+
+
+def test_labels_that_somebody_removed_from_a_job_do_not_stop_the_operator() -> None:
+    scene = a_scene().run(stage_is(Stage.SDG, "Running"))
+    name = scene.attempts(Stage.SDG)[0]
+    scene.cluster.change("Job", NAMESPACE, name, lambda raw: raw["metadata"]["labels"].clear())
+    scene.run(is_ready)

@@ -1,0 +1,325 @@
+"""Everything around the operator: Job and Deployment controllers, a kubelet, and the work that stages do.
+
+`step` moves each of them a little. Artefacts are functions of what a stage was asked for, so that whether the right
+work was reused can be read off their digests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from simulation.endings import DONE, Ending
+from simulation.fake_cluster import NAMESPACE, FakeCluster
+
+from embedding_operator.stages import BY_STAGE
+from embedding_operator.views import STAGE_LABEL
+from embedding_stages import contract
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult, fingerprint_of
+
+Raw = dict[str, Any]
+BASE = {"ndcg@1": 0.4, "ndcg@10": 0.5, "recall@10": 0.6, "map@10": 0.4567891}
+TUNED = {"ndcg@1": 0.5123456, "ndcg@10": 0.6, "recall@10": 0.7000049, "map@10": 0.55}
+
+
+@dataclass
+class World:
+    """What may be set up differently in a test is a field."""
+
+    cluster: FakeCluster
+    corpus: str = "first edition"
+    endings: dict[Stage, list[Ending]] = field(default_factory=lambda: defaultdict(list))
+    secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
+    served_offset: float = 0.0  # added to every metric that verify measures
+    changed_queries: int = 0
+    server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
+    volume: dict[str, str] = field(default_factory=dict)  # path -> digest of what lies there now
+    requests: list[StageRequest] = field(default_factory=list)  # of every container that ran
+    ending_of: dict[str, Ending] = field(default_factory=dict)
+
+    def fork(self, cluster: FakeCluster) -> World:
+        """A copy that goes its own way."""
+        return replace(
+            self,
+            cluster=cluster,
+            endings=defaultdict(list, {stage: list(endings) for stage, endings in self.endings.items()}),
+            secrets=dict(self.secrets),
+            volume=dict(self.volume),
+            requests=list(self.requests),
+            ending_of=dict(self.ending_of),
+        )
+
+    def step(self) -> None:
+        self.cluster.collect_garbage()
+        for job in self.cluster.find("Job"):
+            ours = STAGE_LABEL in job["metadata"].get("labels", {}) and "deletionTimestamp" not in job["metadata"]
+            if ours and not job.get("status", {}).get("conditions"):
+                self._job(job)
+        for deployment in self.cluster.find("Deployment"):
+            if "ownerReferences" in deployment["metadata"] and "deletionTimestamp" not in deployment["metadata"]:
+                self._deployment(deployment)
+        self.cluster.collect_garbage()
+
+    def pods_of(self, owner: Raw) -> list[Raw]:
+        return [pod for pod in self.cluster.find("Pod") if pod["metadata"]["ownerReferences"][0]["uid"] == _uid(owner)]
+
+    # Jobs.
+
+    def _job(self, job: Raw) -> None:
+        pods = [pod for pod in self.pods_of(job) if pod["status"]["phase"] in ("Pending", "Running")]
+        if job["spec"].get("suspend"):
+            for pod in pods:
+                self._remove(pod)
+            self._edit(job, lambda raw: raw.get("status", {}).pop("startTime", None))
+            return
+        if not pods:
+            self._edit(job, lambda raw: raw.setdefault("status", {}).setdefault("startTime", self._now()))
+            stage = Stage(job["metadata"]["labels"][STAGE_LABEL])
+            pod = self._make_pod(job, len(self.pods_of(job)))
+            self.ending_of[_uid(pod)] = self.endings[stage].pop(0) if self.endings[stage] else DONE
+        elif pods[0]["status"]["phase"] == "Pending":
+            self._start(pods[0])
+        else:
+            self._end(job, pods[0])
+
+    def _start(self, pod: Raw) -> None:
+        ending = self.ending_of[_uid(pod)]
+        if ending.how == "pending":
+            self._edit(pod, lambda raw: raw["status"].update(conditions=[_unscheduled()]))
+        elif missing := self._missing_secret(pod):
+            self._warn(pod, missing)
+        elif ending.container != "stage":
+            self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[_waiting(ending.container)]))
+            self._edit(pod, lambda raw: raw["status"].update(phase="Running"))
+        else:
+            running = {"name": "stage", "imageID": "sha256:abc", "state": {"running": {"startedAt": self._now()}}}
+            self._edit(pod, lambda raw: raw["status"].update(phase="Running", containerStatuses=[running]))
+            self.cluster.logs[pod["metadata"]["name"]] = '{"progress":{"percent":50,"step":1,"totalSteps":2}}'
+
+    def _end(self, job: Raw, pod: Raw) -> None:
+        ending = self.ending_of[_uid(pod)]
+        match ending.how:
+            case "hang":
+                return
+            case "drained":
+                target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+                self._edit(pod, lambda raw: raw["status"].update(phase="Failed", conditions=[target]))
+                self._terminate(pod, "stage", 143, "Error", "")
+                return
+            case "lost":
+                self._remove(pod)
+                self._finish(job, "Failed", "BackoffLimitExceeded")
+            case "deadline":
+                self._remove(pod)
+                self._finish(job, "Failed", "DeadlineExceeded")
+            case "exit" if ending.exit_code:
+                self._terminate(pod, ending.container, ending.exit_code, *self._last_words(pod, ending))
+                self._finish(job, "Failed", "BackoffLimitExceeded")
+            case "exit":
+                result = StageResult(stage=Stage.SDG, fingerprint="0" * 64).to_json() if ending.reason else ""
+                self._terminate(pod, "stage", 0, "Completed", result)
+                self._finish(job, "Complete", "CompletionsReached")
+            case _:
+                code, result = self._work(_request_of(pod))
+                self._terminate(pod, "stage", code, "Completed" if code == 0 else "Error", result.to_json())
+                kind, reason = ("Complete", "CompletionsReached") if code == 0 else ("Failed", "BackoffLimitExceeded")
+                self._finish(job, kind, reason)
+
+    def _last_words(self, pod: Raw, ending: Ending) -> tuple[str, str]:
+        """(reason, termination message) of a container that failed."""
+        if ending.reason == "OOMKilled":
+            return "OOMKilled", ""
+        if ending.container != "stage":
+            return "Error", ending.message
+        request = _request_of(pod)
+        self.requests.append(request)
+        said = StageResult(
+            stage=request.stage,
+            fingerprint=request.fingerprint,
+            reason=ending.reason,
+            message=ending.message,
+            field=ending.field,
+        )
+        return "Error", said.to_json()
+
+    def _work(self, request: StageRequest) -> tuple[int, StageResult]:
+        """What the real stages do, in digests."""
+        self.requests.append(request)
+        for ref in request.inputs.values():
+            if self.volume[ref.path] != ref.digest:
+                return 40, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
+        refs = {name: self._artefact(request, name) for name in BY_STAGE[request.stage].outputs}
+        self.volume |= {ref.path: ref.digest for ref in refs.values()}
+        metrics: dict[str, dict[str, float]] = {}
+        counts, details = {"items": 1}, {}
+        if request.stage is Stage.EVAL:
+            metrics, counts = {"base": BASE, "fineTuned": TUNED}, {"queries": 100}
+        if request.stage is Stage.EXPORT:
+            details = {"contract": {"dimensions": 384}}
+        if request.stage is Stage.VERIFY:
+            metrics = {"served": {name: value + self.served_offset for name, value in TUNED.items()}}
+            counts = {"queries": 100, "changedQueries": self.changed_queries, "invalidVectors": 0}
+            details = {"artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest}
+        return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
+
+    def _artefact(self, request: StageRequest, name: Artefact) -> ArtefactRef:
+        made_of: dict[str, Any] = {
+            "settings": dict(request.settings),
+            "image": request.image,
+            "inputs": {key.value: ref.digest for key, ref in request.inputs.items()},
+            "name": name,
+        }
+        if request.stage is Stage.INPUTS:
+            source = "corpus" if name is Artefact.CORPUS else "baseModel"
+            made_of = {"source": request.settings[source], "content": self.corpus if source == "corpus" else "weights"}
+            return _ref(f"inputs/content/{fingerprint_of(made_of)}", made_of)
+        return _ref(f"{request.stage}/{request.fingerprint}/{name}", made_of)
+
+    def _finish(self, job: Raw, kind: str, reason: str) -> None:
+        end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}
+        self._edit(job, lambda raw: raw.setdefault("status", {}).update(conditions=[end]))
+
+    # Deployments.
+
+    def _deployment(self, deployment: Raw) -> None:
+        generation = deployment["metadata"]["generation"]
+        wanted = deployment["spec"]["replicas"]
+        pods = self.pods_of(deployment)
+        if deployment.get("status", {}).get("observedGeneration") != generation:
+            for pod in pods:
+                self._remove(pod)
+            state: Raw = {"observedGeneration": generation, "updatedReplicas": wanted}
+            self._edit(deployment, lambda raw: raw.update(status=state))
+            return
+        if len(pods) < wanted:
+            self._make_pod(deployment, len(self.cluster.watch))
+            return
+        for pod in pods:
+            self._serve(pod)
+        ready = [pod for pod in self.pods_of(deployment) if pod["status"]["phase"] == "Running"]
+        available = len(ready) if self.server == "ready" else 0
+        self._edit(deployment, lambda raw: raw["status"].update(availableReplicas=available))
+
+    def _serve(self, pod: Raw) -> None:
+        check = pod["spec"]["initContainers"][0]
+        mount = next(item for item in check["volumeMounts"] if item["name"] == "workspace")
+        lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
+        if missing := self._missing_secret(pod):
+            self._warn(pod, missing)
+        elif pod["status"]["phase"] == "Pending" and lies_there != check["command"][-1]:
+            ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": f"digest is {lies_there}"}}
+            again = {"name": check["name"], "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+            self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[again]))
+        elif self.server == "crash":
+            ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no such profile"}}
+            now = pod["status"].get("containerStatuses", [{}])[0].get("state", {})
+            state = {"running": {}} if "waiting" in now else {"waiting": {"reason": "CrashLoopBackOff"}}
+            crashed = {"name": "server", "state": state, "lastState": ended}
+            self._edit(pod, lambda raw: raw["status"].update(containerStatuses=[crashed]))
+        else:
+            running = {"name": "server", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+            intact = {"name": check["name"], "state": {"terminated": {"exitCode": 0}}}
+            self._edit(
+                pod,
+                lambda raw: raw["status"].update(
+                    phase="Running", containerStatuses=[running], initContainerStatuses=[intact]
+                ),
+            )
+
+    # Pods.
+
+    def _make_pod(self, owner: Raw, number: int) -> Raw:
+        meta, template = owner["metadata"], owner["spec"]["template"]
+        labels = dict(template["metadata"]["labels"])
+        if owner["kind"] == "Job":
+            labels["batch.kubernetes.io/job-name"] = meta["name"]
+        reference = {"kind": owner["kind"], "name": meta["name"], "uid": _uid(owner), "controller": True}
+        return self.cluster.add(
+            {
+                "kind": "Pod",
+                "metadata": {
+                    "name": f"{meta['name']}-{number}",
+                    "namespace": NAMESPACE,
+                    "labels": labels,
+                    "ownerReferences": [reference],
+                },
+                "spec": {**template["spec"], "nodeName": "node-1"},
+                "status": {"phase": "Pending"},
+            }
+        )
+
+    def _terminate(self, pod: Raw, container: str, code: int, reason: str, message: str) -> None:
+        ended = {
+            "name": container,
+            "imageID": "sha256:abc",
+            "state": {"terminated": {"exitCode": code, "reason": reason, "message": message}},
+        }
+        kind = "containerStatuses" if container == "stage" else "initContainerStatuses"
+        phase = "Succeeded" if code == 0 else "Failed"
+        self._edit(pod, lambda raw: raw["status"].update({"phase": phase, kind: [ended]}))
+
+    def _missing_secret(self, pod: Raw) -> str:
+        for volume in pod["spec"].get("volumes", ()):
+            if "secret" not in volume:
+                continue
+            secret = volume["secret"]
+            failed = f'MountVolume.SetUp failed for volume "{volume["name"]}" : '
+            if secret["secretName"] not in self.secrets:
+                return f'{failed}secret "{secret["secretName"]}" not found'
+            for item in secret["items"]:
+                if item["key"] not in self.secrets[secret["secretName"]]:
+                    return f"{failed}references non-existent secret key: {item['key']}"
+        return ""
+
+    def _warn(self, pod: Raw, message: str) -> None:
+        name = f"{pod['metadata']['name']}.warning"
+        if ("Event", NAMESPACE, name) not in self.cluster.objects:
+            self.cluster.add(
+                {
+                    "kind": "Event",
+                    "metadata": {"name": name, "namespace": NAMESPACE},
+                    "involvedObject": {"kind": "Pod", "uid": _uid(pod)},
+                    "type": "Warning",
+                    "reason": "FailedMount",
+                    "message": message,
+                    "lastTimestamp": self._now(),
+                }
+            )
+
+    def _edit(self, raw: Raw, edit: Any) -> None:
+        self.cluster.change(raw["kind"], NAMESPACE, raw["metadata"]["name"], edit)
+
+    def _remove(self, raw: Raw) -> None:
+        self.cluster.remove(raw["kind"], NAMESPACE, raw["metadata"]["name"])
+
+    def _now(self) -> str:
+        return f"{self.cluster.clock():%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _uid(raw: Raw) -> str:
+    return str(raw["metadata"]["uid"])
+
+
+def _request_of(pod: Raw) -> StageRequest:
+    env = pod["spec"]["containers"][0]["env"]
+    text = next(item["value"] for item in env if item["name"] == contract.ENV_REQUEST)
+    return StageRequest.from_json(text.replace("$$(", "$("))
+
+
+def _said(request: StageRequest, **fields: Any) -> StageResult:
+    return StageResult(stage=request.stage, fingerprint=request.fingerprint, **fields)
+
+
+def _ref(path: str, made_of: Raw) -> ArtefactRef:
+    return ArtefactRef(path=path, digest=f"sha256:{fingerprint_of(json.loads(json.dumps(made_of)))}")
+
+
+def _waiting(container: str) -> Raw:
+    return {"name": container, "state": {"waiting": {"reason": "PodInitializing"}}}
+
+
+def _unscheduled() -> Raw:
+    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1"
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}

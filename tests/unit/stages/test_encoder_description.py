@@ -1,0 +1,237 @@
+"""Which model folders are accepted, and what is read from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.stages.tiny_models import make_bert, make_llama
+
+from embedding_stages.encoder.description import EncoderDescription, describe_model
+from embedding_stages.encoder.hardware import _quota, usable_cpus
+from embedding_stages.encoder.safetensors_check import read_header
+from embedding_stages.errors import BadInput
+
+Change = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {"bert": make_bert(root / "bert"), "llama": make_llama(root / "llama")}
+
+
+def edit(name: str, **changes: Any) -> Change:
+    """Change keys of a JSON file; a key set to None stays as null."""
+
+    def apply(folder: Path) -> None:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        raw = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(raw | changes))
+
+    return apply
+
+
+def write(name: str, content: object) -> Change:
+    def apply(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+    return apply
+
+
+def test_a_bert_without_further_files_gets_no_prefixes_and_its_positions_as_limit(models: dict[str, Path]) -> None:
+    described = describe_model(models["bert"], prefixes=None, max_tokens=None)
+    assert described == EncoderDescription(
+        architecture="bert",
+        prefixes={"query": "", "passage": ""},
+        max_tokens=48,
+        hidden_size=32,
+        dimensions=(32,),
+    )
+
+
+def test_a_bidirectional_llama_gets_the_recipes_prefixes(models: dict[str, Path]) -> None:
+    described = describe_model(models["llama"], prefixes=None, max_tokens=None)
+    assert described.architecture == "llama_bidirectional"
+    assert described.prefixes == {"query": "query: ", "passage": "passage: "}
+    assert described.dimensions == (32,)
+
+
+def test_the_nemotron_width_offers_the_published_dimensions(tmp_path: Path) -> None:
+    folder = make_llama(tmp_path, hidden_size=2048, intermediate_size=8, num_hidden_layers=1)
+    described = describe_model(folder, prefixes=None, max_tokens=None)
+    assert described.dimensions == (2048, 1024, 768, 512, 384)
+
+
+def test_a_description_survives_its_file(models: dict[str, Path], tmp_path: Path) -> None:
+    described = describe_model(models["llama"], prefixes={"query": "q: "}, max_tokens=20)
+    described.save(tmp_path)
+    assert EncoderDescription.load(tmp_path) == described
+    assert described.prefixes == {"query": "q: ", "passage": ""}
+    assert described.max_tokens == 20
+
+
+@pytest.mark.parametrize(
+    ("sentence", "content"),
+    [
+        ("a missing file", None),
+        ("no JSON", "{"),
+        ("an unknown architecture", json.dumps({"architecture": "gpt"})),
+    ],
+)
+def test_an_encoder_file_is_refused_for(sentence: str, content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "encoder.json").write_text(content)
+    with pytest.raises(BadInput) as caught:
+        EncoderDescription.load(tmp_path)
+    assert caught.value.reason == "EncoderDescriptionInvalid"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "change", "expected"),
+    [
+        ("sentence-transformers' length limit", edit("sentence_bert_config.json", max_seq_length=24), 24),
+        ("the tokenizer's length limit", edit("tokenizer_config.json", model_max_length=30), 30),
+        ("an unlimited tokenizer", edit("tokenizer_config.json", model_max_length=10**30), 48),
+    ],
+)
+def test_the_token_limit_follows(
+    sentence: str, change: Change, expected: int, models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models["bert"], tmp_path / "model"))
+    change(folder)
+    assert describe_model(folder, prefixes=None, max_tokens=None).max_tokens == expected
+
+
+def test_prompts_of_sentence_transformers_become_prefixes(models: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models["bert"], tmp_path / "model"))
+    edit("config_sentence_transformers.json", prompts={"query": "Q ", "document": "D "})(folder)
+    described = describe_model(folder, prefixes=None, max_tokens=None)
+    assert described.prefixes == {"query": "Q ", "passage": "D "}
+
+
+REFUSED: list[tuple[str, str, Change, str]] = [
+    ("another architecture", "bert", edit("config.json", model_type="t5"), "BaseModelUnsupported"),
+    ("a causal Llama", "llama", edit("config.json", model_type="llama", architectures=[]), "BaseModelUnsupported"),
+    ("a BERT decoder", "bert", edit("config.json", is_decoder=True), "BaseModelUnsupported"),
+    ("relative positions", "bert", edit("config.json", position_embedding_type="relative_key"), "BaseModelUnsupported"),
+    ("an unknown activation", "bert", edit("config.json", hidden_act="mish"), "BaseModelUnsupported"),
+    ("quantized weights", "bert", edit("config.json", quantization_config={"bits": 4}), "BaseModelUnsupported"),
+    ("pooling by the last token", "llama", edit("config.json", pooling="last"), "BaseModelUnsupported"),
+    ("dynamic positions", "llama", edit("config.json", rope_scaling={"rope_type": "dynamic"}), "BaseModelUnsupported"),
+    (
+        "pooling by the first token",
+        "bert",
+        edit("1_Pooling/config.json", pooling_mode_cls_token=True),
+        "BaseModelUnsupported",
+    ),
+    (
+        "a dense module",
+        "bert",
+        write("modules.json", [{"type": "sentence_transformers.models.Dense"}]),
+        "BaseModelUnsupported",
+    ),
+    ("no config", "bert", lambda folder: (folder / "config.json").unlink(), "ModelIncomplete"),
+    ("no fast tokenizer", "bert", lambda folder: (folder / "tokenizer.json").unlink(), "ModelIncomplete"),
+    ("no weights", "bert", lambda folder: (folder / "model.safetensors").unlink(), "ModelIncomplete"),
+    (
+        "pickled weights only",
+        "bert",
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "ModelPickled",
+    ),
+    ("a config that is no JSON", "bert", write("config.json", "{"), "ModelDamaged"),
+    ("a config that is a list", "bert", write("config.json", []), "ModelDamaged"),
+    ("a hidden size of text", "bert", edit("config.json", hidden_size="32"), "ModelDamaged"),
+    ("a table of another shape", "bert", edit("config.json", vocab_size=7), "ModelDamaged"),
+    ("a cut weight file", "bert", lambda folder: cut(folder / "model.safetensors"), "ModelDamaged"),
+    ("a shard outside the folder", "bert", lambda folder: shard(folder, "../x.safetensors"), "ModelDamaged"),
+    ("a missing shard", "bert", lambda folder: shard(folder, "x.safetensors"), "ModelIncomplete"),
+]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def shard(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+
+
+@pytest.mark.parametrize(("sentence", "kind", "change", "reason"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_a_base_model_is_refused_for(
+    sentence: str, kind: str, change: Change, reason: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models[kind], tmp_path / "model"))
+    change(folder)
+    with pytest.raises(BadInput) as caught:
+        describe_model(folder, prefixes=None, max_tokens=None)
+    assert caught.value.reason == reason
+    assert caught.value.field.startswith("spec.baseModel")
+
+
+def test_more_tokens_than_positions_are_refused(models: dict[str, Path]) -> None:
+    with pytest.raises(BadInput) as caught:
+        describe_model(models["bert"], prefixes=None, max_tokens=49)
+    assert caught.value.reason == "MaxTokensTooLarge"
+
+
+def file_of(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(begin: int, end: int, shape: list[Any], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+HEADERS: list[tuple[str, bytes]] = [
+    ("an empty file", b""),
+    ("a header longer than the file", file_of({}, length=10**12)),
+    ("a header that is no JSON", file_of(b"{")),
+    ("a header that is a list", file_of([])),
+    ("no tensors", file_of({"__metadata__": {}})),
+    ("a tensor without offsets", file_of({"a": {"dtype": "F32", "shape": [1]}}, bytes(4))),
+    ("a negative shape", file_of({"a": entry(0, 4, [-1])}, bytes(4))),
+    ("an unknown type", file_of({"a": entry(0, 4, [1], "PICKLE")}, bytes(4))),
+    ("a shape that does not fill its bytes", file_of({"a": entry(0, 4, [2])}, bytes(4))),
+    ("tensors that overlap", file_of({"a": entry(0, 8, [2]), "b": entry(4, 8, [1])}, bytes(8))),
+    ("a hole between tensors", file_of({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12))),
+    ("a tensor outside the file", file_of({"a": entry(0, 8, [2])}, bytes(4))),
+    ("bytes after the last tensor", file_of({"a": entry(0, 4, [1])}, bytes(8))),
+]
+
+
+@pytest.mark.parametrize(("sentence", "content"), HEADERS, ids=[row[0] for row in HEADERS])
+def test_a_weight_file_is_refused_for(sentence: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        read_header(path)
+
+
+def test_a_sound_weight_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(file_of({"a": entry(0, 4, [1]), "e": entry(4, 4, [0]), "b": entry(4, 8, [2], "F16")}, bytes(8)))
+    assert {name: tensor.shape for name, tensor in read_header(path).items()} == {"a": (1,), "e": (0,), "b": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text", "expected"),
+    [("no quota", "max 100000", None), ("one CPU and a half", "150000 100000", 2), ("nonsense", "x", None)],
+)
+def test_the_cpu_quota_is_read_from(sentence: str, text: str, expected: int | None, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert _quota(tmp_path / "cpu.max", tmp_path) == expected
+
+
+def test_at_least_one_cpu_is_usable() -> None:
+    assert usable_cpus() >= 1

@@ -1,0 +1,78 @@
+"""BEIR folders: what is read, and what is refused with which word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embedding_stages.errors import BadInput
+from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+
+CORPUS = [
+    {"_id": "b", "title": "", "text": "two"},
+    {"_id": "a", "title": "One", "text": "first"},
+    {"_id": "c", "text": ""},
+]
+QUERIES = [{"_id": "q2", "text": "second?"}, {"_id": "q1", "text": "first?"}, {"_id": "q3", "text": "not judged"}]
+JUDGEMENTS = "query-id\tcorpus-id\tscore\nq2\tb\t1\nq1\ta\t2\n"
+
+
+def write(folder: Path, corpus: object = CORPUS, queries: object = QUERIES, judgements: str = JUDGEMENTS) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    for name, content in (("corpus", corpus), ("queries", queries)):
+        text = content if isinstance(content, str) else "".join(json.dumps(line) + "\n" for line in content)  # type: ignore[attr-defined]
+        (folder / f"{name}.jsonl").write_text(text)
+    (folder / "qrels/test.tsv").write_text(judgements)
+    return folder
+
+
+def test_rows_are_sorted_by_id_and_texts_joined_as_beir_does(tmp_path: Path) -> None:
+    found = load_evaluation_set(write(tmp_path / "set"))
+    assert found.query_ids == ("q1", "q2")  # q3 has no judgement
+    assert found.queries == ("first?", "second?")
+    assert found.passage_ids == ("a", "b", "c")
+    assert found.passages == ("One first", "two", "-")  # endpoints refuse an empty text
+    assert found.relevance == {"q1": {"a": 2}, "q2": {"b": 1}}
+    assert found.unknown_passages == 0
+
+
+def test_judged_passages_that_the_corpus_lacks_are_counted(tmp_path: Path) -> None:
+    found = load_evaluation_set(write(tmp_path / "set", judgements=JUDGEMENTS + "q1\tgone\t1\nq1\tgone-too\t0\n"))
+    assert found.unknown_passages == 1
+
+
+REFUSED = {
+    "no header: BEIR would drop the first judgement": ({"judgements": "q1\ta\t1\n"}, "not a header"),
+    "a judged query without text": ({"judgements": JUDGEMENTS + "q9\ta\t1\n"}, "'q9'"),
+    "a repeated passage id: BEIR would keep the last": ({"corpus": [*CORPUS, CORPUS[0]]}, "3 different _id"),
+    "a passage without id": ({"corpus": [*CORPUS, {"text": "x"}]}, "no _id"),
+    "a passage id that is a number": ({"corpus": [*CORPUS, {"_id": 7, "text": "x"}]}, "no _id"),
+    "a query without text": ({"queries": [{"_id": "q1", "text": " "}, {"_id": "q2", "text": "x"}]}, "'q1' has no text"),
+    "a text that is a list": ({"corpus": [*CORPUS, {"_id": "z", "text": ["x"]}]}, "'z'"),
+    "a text that is half a character": ({"corpus": [*CORPUS, {"_id": "z", "text": "\ud800"}]}, "'z'"),
+    "a line that is no JSON": ({"corpus": "{\n"}, "JSON object a line"),
+    "a line that is no object": ({"corpus": "[]\n"}, "JSON object a line"),
+    "no passages": ({"corpus": "\n"}, "it is empty"),
+    "no judgements": ({"judgements": "query-id\tcorpus-id\tscore\n"}, "evaluation set"),
+    "nothing relevant": ({"judgements": "query-id\tcorpus-id\tscore\nq1\ta\t0\n"}, "no passage is judged relevant"),
+    "a grade that is no number": ({"judgements": JUDGEMENTS + "q1\tb\thigh\n"}, "whole score"),
+    "a row that is too short": ({"judgements": JUDGEMENTS + "q1\tb\n"}, "whole score"),
+}
+
+
+@pytest.mark.parametrize(("change", "word"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(tmp_path: Path, change: dict[str, object], word: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load_evaluation_set(write(tmp_path / "set", **change))  # type: ignore[arg-type]
+    assert caught.value.reason == "EvaluationSetInvalid"
+    assert caught.value.field == "spec.evaluation.beir"
+    assert word in caught.value.message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set")
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(BadInput, match=r"queries\.jsonl: it is missing"):
+        load_evaluation_set(folder)

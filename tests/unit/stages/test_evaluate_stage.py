@@ -1,0 +1,154 @@
+"""The eval stage under the real frame, with tiny models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from unit.stages.test_evaluate_set import write
+from unit.stages.tiny_models import TOPICS, make_bert, run_stage
+
+from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, Stage, StageResult
+from embedding_stages.encoder.description import describe_model
+from embedding_stages.encoder.model import Encoder
+from embedding_stages.errors import BadInput, Stopped
+from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+from embedding_stages.evaluate.stage import Settings, evaluate_model, work
+
+METRICS = {f"{name}@{k}" for name in ("ndcg", "map", "recall", "precision") for k in (1, 5, 10, 100)}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    for name, seed in (("base", 0), ("tuned", 1)):
+        folder = make_bert(tmp_path / name, seed=seed)
+        describe_model(folder, prefixes=None, max_tokens=None).save(folder)
+    corpus = [{"_id": f"p{at}", "title": "", "text": f"the key{at} of a"} for at in range(TOPICS)]
+    queries = [{"_id": f"q{at}", "text": f"ask{at} key{at}"} for at in range(TOPICS)]
+    judgements = "query-id\tcorpus-id\tscore\n" + "".join(f"q{at}\tp{at}\t1\n" for at in range(TOPICS))
+    write(tmp_path / "set", corpus, queries, judgements)
+    return tmp_path
+
+
+def evaluate(workspace: Path, settings: dict[str, Any] | None = None) -> tuple[int, StageResult]:
+    inputs = {
+        Artefact.BASE_MODEL: workspace / "base",
+        Artefact.CHECKPOINT: workspace / "tuned",
+        Artefact.EVALUATION_SET: workspace / "set",
+    }
+    return run_stage(Stage.EVAL, work, workspace, settings=settings or {}, inputs=inputs)
+
+
+def report_of(workspace: Path, result: StageResult) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(
+        (workspace / result.artefacts[Artefact.EVAL_REPORT].path / "report.json").read_text()
+    )
+    return report
+
+
+def test_result_and_report_hold_the_same_numbers(workspace: Path) -> None:
+    code, result = evaluate(workspace)
+    report = report_of(workspace, result)
+    assert code == ExitCode.DONE
+    assert result.metrics["base"].keys() == result.metrics["fineTuned"].keys() == METRICS
+    assert report["metrics"] == result.metrics
+    assert result.metrics["base"] != result.metrics["fineTuned"]
+    assert result.counts == {"queries": TOPICS, "passages": TOPICS, "unknownPassages": 0}
+    assert result.details == {
+        "headline": "ndcg@10",
+        "relativeUplift": report["relativeUplift"],
+        "confidenceInterval": report["confidenceInterval"],
+    }
+    ratio = result.metrics["fineTuned"]["ndcg@10"] / result.metrics["base"]["ndcg@10"] - 1
+    assert report["relativeUplift"] == pytest.approx(ratio)
+    low, high = report["confidenceInterval"]
+    assert low <= ratio <= high
+    assert report["perQuery"]["base"].keys() == {f"q{at}" for at in range(TOPICS)}
+    assert report["digests"].keys() == {"baseModel", "checkpoint", "evaluationSet"}
+
+
+def test_the_message_fits_with_room_to_spare(workspace: Path) -> None:
+    _, result = evaluate(workspace, {"kValues": [1, 3, 5, 10, 20, 50, 100, 1000]})
+    assert len(result.to_json().encode()) < TERMINATION_MESSAGE_BYTES * 0.8
+
+
+def test_the_same_model_twice_has_no_uplift(workspace: Path) -> None:
+    shutil.rmtree(workspace / "tuned")
+    shutil.copytree(workspace / "base", workspace / "tuned")
+    _, result = evaluate(workspace)
+    assert result.details["relativeUplift"] == 0.0
+    assert result.details["confidenceInterval"] == [0.0, 0.0]
+
+
+def test_an_interrupted_attempt_does_not_embed_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    embed = Encoder.embed
+
+    def counted(self: Encoder, texts: Sequence[str], **options: Any) -> Any:
+        seen.append(len(texts))
+        if len(seen) == 3:
+            raise ConnectionError("the node went away")
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "embed", counted)
+    assert evaluate(workspace)[0] == ExitCode.TRANSIENT
+    (first,) = workspace.glob("eval/*.partial/scratch-vectors/base-passage-*.npy")
+    first.write_bytes(first.read_bytes()[:100])  # cut off by the crash: embedded again
+    code, result = evaluate(workspace)
+    assert code == ExitCode.DONE
+    assert len(seen) == 3 + 3
+    assert not list(workspace.glob("eval/*/scratch-*"))
+    assert result.metrics["base"]["recall@100"] == 1.0
+
+
+def test_batches_shrink_until_they_fit(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed = Encoder.embed
+
+    def small_memory(self: Encoder, texts: Sequence[str], *, batch_size: int, **options: Any) -> Any:
+        if batch_size > 3:
+            raise torch.OutOfMemoryError("no room")
+        return embed(self, texts, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(Encoder, "embed", small_memory)
+    code, _ = evaluate(workspace)
+    assert code == ExitCode.DONE
+
+
+def test_one_text_that_does_not_fit_is_out_of_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Encoder, "embed", no_memory)
+    code, result = evaluate(workspace)
+    assert (code, result.reason) == (ExitCode.OUT_OF_MEMORY, "GPUOutOfMemory")
+
+
+def answering(value: float) -> Callable[[list[str], Any], np.ndarray]:
+    return lambda texts, _role: np.full((len(texts), 4), value, dtype=np.float32)
+
+
+def test_a_model_that_diverged_is_stopped_and_a_damaged_base_is_bad_input(workspace: Path) -> None:
+    evaluation_set = load_evaluation_set(workspace / "set")
+    with pytest.raises(Stopped, match="lower the learning rate") as stopped:
+        evaluate_model("fineTuned", evaluation_set, answering(np.nan), (1,))
+    with pytest.raises(BadInput, match="choose another revision") as bad:
+        evaluate_model("base", evaluation_set, answering(np.inf), (1,))
+    assert stopped.value.field == "spec.stages.finetune.learningRate"
+    assert bad.value.field == "spec.baseModel"
+
+
+@pytest.mark.parametrize("raw", [{"batchSize": 0}, {"batchSize": "8"}, {"kValues": [0]}, {"kValues": []}])
+def test_settings_that_are_none(raw: dict[str, Any]) -> None:
+    with pytest.raises(BadInput) as caught:
+        Settings.of(raw)
+    assert caught.value.reason == "SettingInvalid"
+
+
+def test_defaults_are_the_recipes() -> None:
+    assert Settings.of({}) == Settings(k_values=(1, 5, 10, 100), batch_size=128)

@@ -1,0 +1,310 @@
+"""Training steps and the whole finetune stage on tiny models."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topics
+
+from embedding_stages.artefacts import Workspace
+from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.encoder.model import Encoder
+from embedding_stages.errors import OutOfMemory, StageError, Transient
+from embedding_stages.finetune import resume
+from embedding_stages.finetune.dataset import TrainingSet, load_training_set
+from embedding_stages.finetune.scale import auto_scale
+from embedding_stages.finetune.stage import Settings, train, work
+from embedding_stages.finetune.trainer import Trainer
+from embedding_stages.runner import StageContext
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 4,
+    "globalBatchSize": 8,
+    "microBatchSize": 2,
+    "learningRate": 3e-3,
+    "negativesPerQuery": 3,
+    "checkpointEverySteps": 2,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("workspace")
+    make_bert(root / "bert")
+    make_llama(root / "llama")
+    write_topics(root / "set")
+    return root
+
+
+@pytest.fixture(params=["bert", "llama"])
+def base(request: pytest.FixtureRequest, workspace: Path) -> Path:
+    return workspace / str(request.param)
+
+
+def trainer_of(base: Path, **changes: Any) -> Trainer:
+    options: dict[str, Any] = {"temperature": 0.1, "weight_decay": 0.01, "micro_batch": 4, "texts_per_example": 1}
+    return Trainer(Encoder.load(base, device="cpu", dtype=torch.float32), **options | changes)
+
+
+def data_of(workspace: Path, trainer: Trainer) -> TrainingSet:
+    return load_training_set(workspace / "set", trainer.encoder.tokenizer, negatives_per_query=3)
+
+
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.parameters.items()}
+
+
+def assert_same_weights(one: Trainer, other: Trainer) -> None:
+    """Equal but for rounding. A key's bias has no gradient (softmax cancels it); AdamW turns its rounding error
+    into full updates, which change no vector.
+    """
+    expected = weights_of(one)
+    for name, value in weights_of(other).items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-5, msg=name)
+
+
+def gradients(trainer: Trainer, data: TrainingSet) -> tuple[float, dict[str, torch.Tensor]]:
+    loss, _ = trainer._gradients(data.examples, data.rows, data.lengths)
+    return loss, {name: value.grad.clone() for name, value in trainer.parameters.items() if value.grad is not None}
+
+
+def test_gradients_are_those_of_the_plain_loss_for_any_micro_batch(base: Path, workspace: Path) -> None:
+    plain = trainer_of(base)
+    data = data_of(workspace, plain)
+    table = plain.encoder.vectors(data.rows)
+    queries = table[[example.query for example in data.examples]]
+    candidates = table[torch.tensor([example.candidates for example in data.examples])]
+    logits = torch.einsum("nh,nch->nc", queries, candidates) / 0.1
+    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+    expected.backward()  # type: ignore[no-untyped-call]
+    wanted = {name: value.grad for name, value in plain.parameters.items()}
+    for micro_batch in (1, 4, 1000):
+        loss, got = gradients(trainer_of(base, micro_batch=micro_batch), data)
+        assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+        assert got.keys() == wanted.keys()
+        for name, gradient in got.items():
+            torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_bfloat16_products_keep_float32_gradients_close(base: Path, workspace: Path) -> None:
+    exact, fast = trainer_of(base), trainer_of(base, bfloat16=True)
+    data = data_of(workspace, exact)
+    (loss, wanted), (fast_loss, got) = gradients(exact, data), gradients(fast, data)
+    assert fast_loss == pytest.approx(loss, rel=0.05)
+    assert fast_loss != loss
+    flat = [torch.cat([value.flatten() for value in side.values()]) for side in (wanted, got)]
+    assert all(value.dtype == torch.float32 for value in got.values())
+    assert torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0) > 0.98
+
+
+def test_micro_batches_of_one_and_four_give_the_same_weights(workspace: Path) -> None:
+    trainers = [trainer_of(workspace / "bert", micro_batch=size) for size in (1, 4)]
+    for trainer in trainers:
+        data = data_of(workspace, trainer)
+        for _ in range(2):
+            trainer.step(data.examples[:7], data.rows, 1e-3)
+    assert_same_weights(*trainers)
+
+
+def test_biases_and_norms_do_not_decay(base: Path) -> None:
+    trainer = trainer_of(base)
+    decayed, plain = trainer.optimizer.param_groups
+    names = {id(value): name for name, value in trainer.parameters.items()}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
+    spared = {names[id(value)] for value in plain["params"]}
+    assert spared == {name for name in names.values() if "norm" in name.lower() or name.endswith("bias")}
+    assert len(decayed["params"]) + len(spared) == len(names)
+
+
+class SmallMemory:
+    """Encodes like the encoder, but fails like a GPU above `limit` padded tokens a pass."""
+
+    def __init__(self, encoder: Encoder, limit: int) -> None:
+        self.encoder, self.limit = encoder, limit
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        if len(rows) * max(map(len, rows)) > self.limit:
+            raise torch.OutOfMemoryError("no memory left\nmore")
+        return self.encoder.vectors(rows)
+
+
+def test_too_small_a_memory_halves_the_micro_batch_and_keeps_the_step(workspace: Path) -> None:
+    roomy, tight = trainer_of(workspace / "bert"), trainer_of(workspace / "bert")
+    tight._encode = SmallMemory(tight.encoder, limit=tight.encoder.description.max_tokens)
+    data = data_of(workspace, roomy)
+    reports = [trainer.step(data.examples, data.rows, 1e-3) for trainer in (roomy, tight)]
+    assert (roomy.micro_batch, tight.micro_batch) == (4, 1)
+    assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-5)
+    assert_same_weights(roomy, tight)
+
+
+def test_a_memory_too_small_for_one_example_is_said(workspace: Path) -> None:
+    trainer = trainer_of(workspace / "bert")
+    trainer._encode = SmallMemory(trainer.encoder, limit=1)
+    data = data_of(workspace, trainer)
+    with pytest.raises(OutOfMemory) as caught:
+        trainer.step(data.examples, data.rows, 1e-3)
+    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
+def test_a_loss_that_is_not_finite_stops_without_an_update(workspace: Path) -> None:
+    trainer = trainer_of(workspace / "bert", temperature=float("nan"))
+    data = data_of(workspace, trainer)
+    before = weights_of(trainer)
+    with pytest.raises(StageError) as caught:
+        trainer.step(data.examples, data.rows, 1e-3)
+    assert caught.value.reason == "LossNotFinite"
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(trainer).items())
+
+
+def separation(folder: Path, workspace: Path) -> float:
+    """Mean of cosine(query, positive) - cosine(query, hardest negative)."""
+    encoder = Encoder.load(folder, device="cpu")
+    lines = [json.loads(line) for line in (workspace / "set" / "passages.jsonl").read_text().splitlines()]
+    place = {line["id"]: number for number, line in enumerate(lines)}
+    passages = encoder.embed([line["text"] for line in lines], role="passage")
+    gaps = []
+    for text in (workspace / "set" / "train.jsonl").read_text().splitlines():
+        record = json.loads(text)
+        scores = passages @ encoder.embed([record["query"]], role="query")[0]
+        gaps.append(scores[place[record["positive"]]] - max(scores[place[name]] for name in record["negatives"]))
+    return float(np.mean(gaps))
+
+
+def stage(workspace: Path, base: Path, fingerprint: str, **changes: Any) -> tuple[int, StageResult]:
+    inputs = {Artefact.BASE_MODEL: base, Artefact.TRAINING_SET: workspace / "set"}
+    return run_stage(
+        Stage.FINETUNE, work, workspace, settings=SETTINGS | changes, inputs=inputs, fingerprint=fingerprint
+    )
+
+
+def test_the_stage_separates_positives_from_negatives(base: Path, workspace: Path) -> None:
+    code, result = stage(workspace, base, f"sep-{base.name}", epochs=12, temperature=0.05)
+    assert code == ExitCode.DONE
+    assert result.counts == {"examples": 24, "steps": 36, "globalBatchSize": 8, "microBatchSize": 2}
+    assert result.details["lastLoss"] < 0.7 * result.details["firstLoss"]
+    assert result.details["precision"] == "fp32"
+    assert len(result.details["warnings"]) == 1
+    checkpoint = workspace / result.artefacts[Artefact.CHECKPOINT].path
+    assert separation(checkpoint, workspace) > separation(base, workspace) + 0.2
+    assert not list(checkpoint.parent.glob("scratch-*"))
+
+
+def test_a_set_without_negatives_ends_as_bad_input(workspace: Path) -> None:
+    folder = write_topics(workspace / "broken")
+    (folder / "train.jsonl").write_text(json.dumps({"query": "a", "positive": "p0-0", "negatives": []}) + "\n")
+    inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: folder}
+    code, result = run_stage(Stage.FINETUNE, work, workspace, settings=SETTINGS, inputs=inputs, fingerprint="broken")
+    assert (code, result.reason) == (ExitCode.BAD_INPUT, "NegativesMissing")
+
+
+def test_the_gpus_precision_trains_on_a_cpu_too(workspace: Path) -> None:
+    code, result = stage(workspace, workspace / "bert", "bf16", epochs=1, precision="bf16")
+    assert (code, result.details["precision"]) == (ExitCode.DONE, "bf16")
+
+
+def context_of(workspace: Path, fingerprint: str) -> StageContext:
+    request = StageRequest(
+        stage=Stage.FINETUNE,
+        fingerprint=fingerprint,
+        attempt=1,
+        revision=1,
+        image="test",
+        settings=SETTINGS,
+        inputs={Artefact.BASE_MODEL: ArtefactRef(path="bert", digest="")},
+    )
+    return StageContext(request=request, workspace=Workspace(workspace), sources=workspace, secrets=workspace)
+
+
+class StopAfter(threading.Event):
+    """SIGTERM seen at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def run_training(
+    workspace: Path, fingerprint: str, stopping: threading.Event, damage: Callable[[Path], None] = lambda _: None
+) -> tuple[list[float], Trainer]:
+    context = context_of(workspace, fingerprint)
+    damage(context.scratch("resume"))
+    context.stopping = stopping
+    settings = Settings.of(SETTINGS)
+    trainer = trainer_of(workspace / "bert", micro_batch=2, between=context.stop_if_asked)
+    data = data_of(workspace, trainer)
+    scale = auto_scale(examples=len(data.examples), epochs=4, global_batch=8, checkpoint_every=2)
+    return train(context, trainer, data, settings, scale), trainer
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(workspace: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    losses, trainer = run_training(workspace, "whole", threading.Event())
+    return losses, weights_of(trainer)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 4, 17, 40])
+def test_a_stopped_run_saves_and_its_successor_ends_at_the_same_place(
+    looks: int, workspace: Path, uninterrupted: tuple[list[float], dict[str, torch.Tensor]]
+) -> None:
+    with pytest.raises(Transient):
+        run_training(workspace, f"stopped-{looks}", StopAfter(looks))
+    losses, trainer = run_training(workspace, f"stopped-{looks}", threading.Event())
+    assert losses == uninterrupted[0]
+    assert all(torch.equal(value, uninterrupted[1][name]) for name, value in weights_of(trainer).items())
+
+
+def _cut_tensors(folder: Path) -> None:
+    for path in folder.glob("*/state.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+
+
+def _cut_json(folder: Path) -> None:
+    for path in folder.glob("*/state.json"):
+        path.write_text("{")
+
+
+def _half_written(folder: Path) -> None:
+    for path in folder.glob("step-*"):
+        path.rename(path.with_name(path.name + ".partial"))
+
+
+@pytest.mark.parametrize("damage", [_cut_tensors, _cut_json, _half_written])
+def test_a_damaged_resume_point_is_not_used(
+    damage: Callable[[Path], None],
+    workspace: Path,
+    uninterrupted: tuple[list[float], dict[str, torch.Tensor]],
+) -> None:
+    name = f"damaged-{damage.__name__}"
+    with pytest.raises(Transient):
+        run_training(workspace, name, StopAfter(40))
+    losses, _ = run_training(workspace, name, threading.Event(), damage)
+    assert losses == uninterrupted[0]
+
+
+def test_a_resume_point_of_another_run_is_not_used(workspace: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(workspace / "bert")
+    resume.save(tmp_path, trainer, resume.Progressed(3, {"seed": 1}, 4, [0.5, 0.4, 0.3]))
+    assert resume.load(tmp_path, trainer, {"seed": 2}) is None
+    assert resume.load(tmp_path, trainer, {"seed": 1}) is not None
+
+
+def test_only_the_newest_resume_point_is_kept(workspace: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(workspace / "bert")
+    for step in (1, 2):
+        resume.save(tmp_path, trainer, resume.Progressed(step, {}, 4, [0.5] * step))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+    assert not list(tmp_path.rglob("*.pt"))

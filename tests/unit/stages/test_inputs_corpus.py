@@ -1,0 +1,226 @@
+"""Documents: what is read, what is skipped and counted, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from embedding_stages.errors import BadInput
+from embedding_stages.inputs.corpus import Corpus, Limits, document_id, write_documents
+from embedding_stages.inputs.globs import matcher
+
+TEXT = "A document that is long enough to be used, because it has more than fifty characters."
+
+
+def corpus(mount: Path, *, kind: str = "pvc", path: str = "", **limits: int) -> Corpus:
+    return Corpus(
+        mount=mount,
+        kind=kind,
+        path=path,
+        include=("**/*.txt", "**/*.md"),
+        min_text_length=50,
+        limits=Limits.of(limits),
+    )
+
+
+def documents(target: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("**/*.md", "a.md", True),
+        ("**/*.md", "x/y/a.md", True),
+        ("*.md", "x/a.md", False),
+        ("docs/**", "docs/x/a.txt", True),
+        ("docs/?.txt", "docs/ab.txt", False),
+        ("[ab].txt", "a.txt", True),
+        ("[!ab].txt", "a.txt", False),
+        ("a+(b).txt", "a+(b).txt", True),
+        ("**/*.md", "x/a.MD", False),
+    ],
+)
+def test_a_glob_matches_whole_paths(pattern: str, path: str, expected: bool) -> None:
+    assert matcher([pattern])(path) is expected
+
+
+def test_documents_are_sorted_and_named_by_their_path(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "z.txt").write_text(TEXT + " z")
+    (source / "sub" / "a.md").write_text(TEXT + " a")
+    counts = write_documents(corpus(source), tmp_path / "out")
+    assert [(item["path"], item["id"]) for item in documents(tmp_path / "out")] == [
+        ("sub/a.md", document_id("sub/a.md")),
+        ("z.txt", document_id("z.txt")),
+    ]
+    assert (counts.documents, counts.documentBytes) == (2, 2 * len(TEXT) + 4)
+
+
+def _link_out(folder: Path) -> None:
+    (folder / "passwords.txt").symlink_to("/etc/passwd")
+
+
+def _linked_folder(folder: Path) -> None:
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text(TEXT + " secret")
+    (folder / "inside").symlink_to(outside)
+
+
+def _fifo(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.txt")
+
+
+def _socket(folder: Path) -> None:
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("s.txt")
+    finally:
+        os.chdir(here)
+
+
+SKIPPED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link to a file elsewhere": (_link_out, "skippedFiles"),
+    "a link to a folder elsewhere": (_linked_folder, "skippedFiles"),
+    "a pipe, which would hang a reader": (_fifo, "skippedFiles"),
+    "a socket": (_socket, "skippedFiles"),
+    "a name that is not UTF-8": (lambda f: Path(os.fsdecode(bytes(f) + b"/\xff.txt")).write_text(TEXT), "skippedFiles"),
+    "a file that include leaves out": (lambda f: (f / "a.csv").write_text(TEXT), "skippedFiles"),
+    "random bytes": (lambda f: (f / "b.txt").write_bytes(bytes(range(256)) * 4), "skippedBinary"),
+    "a NUL in text": (lambda f: (f / "b.txt").write_text(TEXT + "\0"), "skippedBinary"),
+    "Latin-1": (lambda f: (f / "b.txt").write_bytes((TEXT + "ä").encode("latin-1")), "skippedBinary"),
+    "mostly control characters": (lambda f: (f / "b.txt").write_text("\x01\x02" * 100 + TEXT), "skippedBinary"),
+    "an empty file": (lambda f: (f / "e.txt").write_text(""), "skippedShort"),
+    "a short file": (lambda f: (f / "e.txt").write_text("too short"), "skippedShort"),
+    "the text of another file": (lambda f: (f / "twin.txt").write_text(TEXT + "\n\n"), "skippedDuplicates"),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_what_cannot_be_used_is_skipped_and_counted(tmp_path: Path, name: str) -> None:
+    prepare, count = SKIPPED[name]
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good.txt").write_text(TEXT)
+    prepare(source)
+    found = write_documents(corpus(source), tmp_path / "out").to_json()
+    assert found[count] == 1
+    assert found["documents"] == 1
+    assert [item["path"] for item in documents(tmp_path / "out")] == ["good.txt"]
+
+
+def test_the_lost_and_found_folder_of_a_volume_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "source" / "lost+found").mkdir(parents=True)
+    (tmp_path / "source" / "lost+found" / "a.txt").write_text(TEXT)
+    (tmp_path / "source" / "good.txt").write_text(TEXT + " good")
+    counts = write_documents(corpus(tmp_path / "source"), tmp_path / "out")
+    assert (counts.documents, counts.skippedFiles) == (1, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_documents_that_may_not_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text(TEXT)
+    (tmp_path / "source" / "a.txt").chmod(0)
+    with pytest.raises(BadInput) as caught:
+        write_documents(corpus(tmp_path / "source"), tmp_path / "out")
+    assert caught.value.reason == "CorpusForbidden"
+
+
+def test_hidden_characters_are_stripped(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.txt").write_text("\ufeff" + TEXT + "\u202e\u200b\x1b e\u0301\r\nend\U000e0041", newline="")
+    write_documents(corpus(source), tmp_path / "out")
+    assert documents(tmp_path / "out")[0]["text"] == TEXT + " é\nend"
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, object], str, str, str]] = {
+    "no files at all": (lambda _: None, {}, "CorpusEmpty", "spec.corpus.source.pvc.path", "no files"),
+    "no file matches": (lambda f: (f / "a.pdf").write_text(TEXT), {}, "CorpusEmpty", "spec.corpus.include", "1 files"),
+    "all files are too short": (
+        lambda f: (f / "a.txt").write_text(" "), {}, "CorpusEmpty", "spec.corpus.source.pvc.path", "1 shorter than 50",
+    ),
+    "all files are binary": (
+        lambda f: (f / "a.txt").write_bytes(b"\xff\xfe"), {}, "CorpusUnreadable", "spec.corpus.source.pvc.path",
+        "UTF-8",
+    ),
+    "the folder does not exist": (
+        lambda _: None, {"path": "nowhere"}, "CorpusPathMissing", "spec.corpus.source.pvc.path", "'nowhere'",
+    ),
+    "the path leaves the volume": (
+        lambda _: None, {"path": "../x"}, "CorpusPathMissing", "spec.corpus.source.pvc.path", "stay inside",
+    ),
+    "the path is a link": (
+        lambda f: (f / "etc").symlink_to("/etc"), {"path": "etc"}, "CorpusPathMissing",
+        "spec.corpus.source.pvc.path", "link",
+    ),
+    "a file is too large": (
+        lambda f: (f / "a.txt").write_text(TEXT), {"maxFileBytes": 10}, "CorpusTooLarge",
+        "spec.corpus.source.pvc.path", "maxFileBytes",
+    ),
+    "files are too large in all": (
+        lambda f: [(f / f"{n}.txt").write_text(TEXT) for n in range(3)], {"maxTotalBytes": 200}, "CorpusTooLarge",
+        "spec.corpus.source.pvc.path", "maxTotalBytes",
+    ),
+    "there are too many files": (
+        lambda f: [(f / f"{n}.bin").write_text("") for n in range(5)], {"maxFiles": 4}, "CorpusTooLarge",
+        "spec.corpus.source.pvc.path", "maxFiles",
+    ),
+    "folders are nested too deep": (
+        lambda f: (f / "a" / "b" / "c").mkdir(parents=True), {"maxDepth": 2}, "CorpusTooDeep",
+        "spec.corpus.source.pvc.path", "maxDepth",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_useless_corpus_is_refused_with_its_field(tmp_path: Path, name: str) -> None:
+    prepare, changes, reason, field, said = REFUSED[name]
+    source = tmp_path / "source"
+    source.mkdir()
+    prepare(source)
+    with pytest.raises(BadInput) as caught:
+        write_documents(corpus(source, **changes), tmp_path / "out")  # type: ignore[arg-type]
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+    assert said in caught.value.message
+
+
+def config_map(folder: Path, data: dict[str, bytes]) -> None:
+    """As the kubelet mounts one: keys are links through ..data to a folder that it swaps."""
+    real = folder / "..2025_01_01"
+    real.mkdir(parents=True)
+    (folder / "..data").symlink_to(real.name)
+    for key, value in data.items():
+        (real / key).write_bytes(value)
+        (folder / key).symlink_to(f"..data/{key}")
+
+
+def test_the_keys_of_a_config_map_are_documents(tmp_path: Path) -> None:
+    config_map(tmp_path / "map", {"b.txt": TEXT.encode(), "a.md": (TEXT + " more").encode(), "c.bin": b"\0"})
+    counts = write_documents(corpus(tmp_path / "map", kind="configMap"), tmp_path / "out")
+    assert [item["path"] for item in documents(tmp_path / "out")] == ["a.md", "b.txt"]
+    assert counts.skippedFiles == 1
+
+
+def test_a_config_map_link_that_leaves_the_mount_is_skipped(tmp_path: Path) -> None:
+    config_map(tmp_path / "map", {"a.txt": TEXT.encode()})
+    (tmp_path / "map" / "evil.txt").symlink_to("/etc/passwd")
+    counts = write_documents(corpus(tmp_path / "map", kind="configMap"), tmp_path / "out")
+    assert (counts.documents, counts.skippedFiles) == (1, 1)
+
+
+def test_an_unreadable_config_map_names_it(tmp_path: Path) -> None:
+    config_map(tmp_path / "map", {"a.txt": os.urandom(4096), "b.txt": os.urandom(4096)})
+    with pytest.raises(BadInput) as caught:
+        write_documents(corpus(tmp_path / "map", kind="configMap"), tmp_path / "out")
+    assert (caught.value.reason, caught.value.field) == ("CorpusUnreadable", "spec.corpus.source.configMap.name")

@@ -1,0 +1,93 @@
+"""The user's own BEIR set: what is accepted and what is refused, with file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from embedding_stages.errors import BadInput
+from embedding_stages.inputs.labelled import LabelledSet
+
+FIELD = "spec.evaluation.beir.pvc.path"
+CORPUS = [{"_id": "d1", "title": "T", "text": "one"}, {"_id": "d2", "text": "two"}]
+QUERIES = [{"_id": "q1", "text": "first?"}, {"_id": "q2", "text": "second?"}]
+QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\n"
+
+
+def make_set(folder: Path) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in CORPUS))
+    (folder / "queries.jsonl").write_text("\n".join(json.dumps(record) for record in QUERIES) + "\n\n")
+    (folder / "qrels" / "test.tsv").write_text(QRELS)
+    return folder
+
+
+def test_a_sound_set_is_written_in_one_form_without_queries_that_have_no_score(tmp_path: Path) -> None:
+    counts = LabelledSet(make_set(tmp_path / "set"), FIELD).write(tmp_path / "out")
+    assert (counts.passages, counts.queries, counts.judgements, counts.skipped_queries) == (2, 1, 2, 1)
+    lines = (tmp_path / "out" / "corpus.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {"_id": "d2", "title": "", "text": "two"}
+    assert (tmp_path / "out" / "qrels" / "test.tsv").read_text() == QRELS
+    assert [json.loads(line)["_id"] for line in (tmp_path / "out" / "queries.jsonl").read_text().splitlines()] == ["q1"]
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set")
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        content = (folder / name).read_bytes().replace(b"\n", b"\r\n")
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert LabelledSet(folder, FIELD).write(tmp_path / "out").judgements == 2
+
+
+def append(name: str, line: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        with (folder / name).open("a") as stream:
+            stream.write(line + "\n")
+
+    return change
+
+
+QRELS_FILE = "qrels/test.tsv"
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no corpus": (lambda f: (f / "corpus.jsonl").unlink(), "corpus.jsonl is missing"),
+    "no qrels": (lambda f: (f / QRELS_FILE).unlink(), "qrels/test.tsv is missing"),
+    "a link": (lambda f: [(f / "corpus.jsonl").unlink(), (f / "corpus.jsonl").symlink_to("/etc/passwd")], "is a link"),
+    "an empty corpus": (lambda f: (f / "corpus.jsonl").write_text(""), "corpus.jsonl: it holds no passages"),
+    "no JSON": (append("corpus.jsonl", "{oops"), "corpus.jsonl:3: not JSON"),
+    "no object": (append("corpus.jsonl", "[1]"), "corpus.jsonl:3: not a JSON object"),
+    "an id twice": (append("corpus.jsonl", '{"_id": "d1", "text": "x"}'), "corpus.jsonl:3: _id 'd1' occurs twice"),
+    "a number as id": (append("queries.jsonl", '{"_id": 7, "text": "x"}'), "queries.jsonl:4: _id must be a string"),
+    "an empty text": (append("queries.jsonl", '{"_id": "q3", "text": " "}'), "queries.jsonl:4: text is empty"),
+    "a text that is none": (append("queries.jsonl", '{"_id": "q3", "text": 3}'), "queries.jsonl:4: text must be"),
+    "half a surrogate": (
+        append("queries.jsonl", '{"_id": "q3", "text": "\\ud800"}'),
+        "queries.jsonl:4: text is not text",
+    ),
+    "another header": (lambda f: (f / QRELS_FILE).write_text("q\td\ts\n"), "qrels/test.tsv:1: the header must be"),
+    "two columns": (append(QRELS_FILE, "q1\td1"), "qrels/test.tsv:4: 2 columns"),
+    "an unknown query": (append(QRELS_FILE, "q9\td1\t1"), "qrels/test.tsv:4: query 'q9' is not in"),
+    "an unknown passage": (append(QRELS_FILE, "q1\td9\t1"), "qrels/test.tsv:4: passage 'd9' is not in"),
+    "a pair twice": (append(QRELS_FILE, "q1\td1\t1"), "qrels/test.tsv:4: this pair is judged twice"),
+    "a score that is none": (append(QRELS_FILE, "q2\td1\tNaN"), "qrels/test.tsv:4: score 'NaN'"),
+    "a negative score": (append(QRELS_FILE, "q2\td1\t-1"), "qrels/test.tsv:4: score '-1'"),
+    "nothing relevant": (
+        lambda f: (f / QRELS_FILE).write_text(QRELS.replace("d1\t1", "d1\t0")),
+        "no query has a relevant",
+    ),
+    "Latin-1": (lambda f: (f / "queries.jsonl").write_bytes(b"\xe4"), "queries.jsonl:1: not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_unsound_set_is_refused_with_file_and_line(tmp_path: Path, name: str) -> None:
+    change, said = REFUSED[name]
+    folder = make_set(tmp_path / "set")
+    change(folder)
+    with pytest.raises(BadInput) as caught:
+        LabelledSet(folder, FIELD).write(tmp_path / "out")
+    assert said in caught.value.message
+    assert caught.value.field == FIELD
+    assert caught.value.reason in ("LabelledSetInvalid", "LabelledSetIncomplete")

@@ -1,0 +1,265 @@
+"""The base model: what is copied, what is refused, and the download from a hub."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
+from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.errors import BadInput
+from embedding_stages.inputs.model import BaseModel, folder_of, freeze
+from embedding_stages.inputs.stage import work
+from embedding_stages.inputs.store import Store
+from embedding_stages.runner import run
+
+MODEL = BaseModel(name="tiny", kind="pvc")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+DOCUMENT = "A document that is long enough to be used, because it has more than fifty characters."
+
+
+def make_model(folder: Path, *, vocabulary: int = 8, hidden: int = 4) -> Path:
+    """The smallest folder that passes for a BERT: one tensor, no code that could load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_type": "bert", "hidden_size": hidden, "vocab_size": vocabulary, "max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    size = vocabulary * hidden * 4
+    name = "embeddings.word_embeddings.weight"
+    header = json.dumps({name: {"dtype": "F32", "shape": [vocabulary, hidden], "data_offsets": [0, size]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    return folder
+
+
+def test_what_a_model_needs_is_copied_and_nothing_else(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    for name in ("modeling.py", "pytorch_model.bin", "README.md", "encoder.json", "LICENSE"):
+        (source / name).write_text("{}")
+    folder, description = freeze(MODEL, source, Store(tmp_path / "workspace"))
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "1_Pooling/config.json",
+        "LICENSE",
+        "config.json",
+        "encoder.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    assert EncoderDescription.load(folder) == description
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_equal_model_is_not_copied_again_and_a_damaged_copy_is_replaced(tmp_path: Path) -> None:
+    source, store = make_model(tmp_path / "model"), Store(tmp_path / "workspace")
+    folder, _ = freeze(MODEL, source, store)
+    inode = (folder / "model.safetensors").stat().st_ino
+    assert freeze(MODEL, source, store)[0] == folder
+    assert (folder / "model.safetensors").stat().st_ino == inode
+    (folder / "config.json").write_text("damaged")
+    assert freeze(MODEL, source, store)[0] == folder
+    assert "bert" in (folder / "config.json").read_text()
+    assert [path.name for path in store.root.iterdir()] == [folder.name], "no drafts are left behind"
+
+
+def test_settings_that_change_the_encoder_change_the_folder(tmp_path: Path) -> None:
+    source, store = make_model(tmp_path / "model"), Store(tmp_path / "workspace")
+    plain, _ = freeze(MODEL, source, store)
+    other, description = freeze(BaseModel(name="tiny", kind="pvc", max_tokens=16), source, store)
+    assert plain != other
+    assert description.max_tokens == 16
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a folder of documents": (lambda f: [path.unlink() for path in f.iterdir()], "BaseModelIncomplete"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "BaseModelIncomplete"),
+    "pickled weights": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "BaseModelPickled"),
+    "cut weights": (lambda f: os.truncate(f / "model.safetensors", 100), "BaseModelDamaged"),
+    "an unknown architecture": (
+        lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), "BaseModelUnsupported",
+    ),
+    "a link to a configuration": (
+        lambda f: [(f / "config.json").unlink(), (f / "config.json").symlink_to("/etc/hostname")], "BaseModelUnsafe",
+    ),
+    "a link to weights": (
+        lambda f: [shutil.move(f / "model.safetensors", f / "w"), (f / "model.safetensors").symlink_to("w")],
+        "BaseModelUnsafe",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_unusable_model_is_refused_with_its_field(tmp_path: Path, name: str) -> None:
+    change, reason = REFUSED[name]
+    source = make_model(tmp_path / "model")
+    change(source)
+    with pytest.raises(BadInput) as caught:
+        freeze(MODEL, source, Store(tmp_path / "workspace"))
+    assert (caught.value.reason, caught.value.field) == (reason, "spec.baseModel.source.pvc.path")
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the model hub as one public, one gated and no other model need."""
+
+    folder: Path
+    requests: list[str]
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        self.requests.append(f"{self.command} {self.path}")
+        if "gated" in self.path and self.headers.get("Authorization") != "Bearer good":
+            return self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+        if "broken" in self.path:
+            return self._send(500, b"{}", {})
+        if "team/tiny" not in self.path and "gated" not in self.path:
+            return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if "/revision/" in self.path:
+            if COMMIT not in self.path:
+                return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            names = [{"rfilename": path.name} for path in sorted(self.folder.iterdir())]
+            body = {"id": "team/tiny", "modelId": "team/tiny", "sha": COMMIT, "siblings": names, "tags": []}
+            return self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        content = (self.folder / self.path.split("?")[0].rsplit("/", 1)[-1]).read_bytes()
+        return self._send(200, content if with_body else b"", {"X-Repo-Commit": COMMIT, "ETag": '"e"'}, len(content))
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    pytest.importorskip("huggingface_hub")
+
+    class Serving(Hub):
+        folder = make_model(tmp_path / "hub")
+        requests: list[str] = []  # noqa: RUF012 - one class a test
+
+    (Serving.folder / "modeling.py").write_text("raise SystemExit")
+    (Serving.folder / "pytorch_model.bin").write_text("pickle")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield Serving
+        server.shutdown()
+
+
+def inputs(tmp_path: Path, name: str = "team/tiny", revision: str = COMMIT, fingerprint: str = "f") -> dict[str, Any]:
+    """Run the stage with a hub model and one document; its result and exit code."""
+    corpus = tmp_path / "sources" / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    (corpus / "a.txt").write_text(DOCUMENT)
+    settings = {
+        "corpus": {"kind": "pvc", "path": "", "include": ["*.txt"], "minTextLength": 50, "limits": {}},
+        "baseModel": {"name": name, "kind": "huggingFace", "path": "", "revision": revision, "prefixes": None,
+                      "maxTokens": None},
+        "labelledSet": None,
+    }  # fmt: skip
+    request = StageRequest(
+        stage=Stage.INPUTS, fingerprint=fingerprint, attempt=1, revision=1, image="i", settings=settings, inputs={}
+    )
+    env = {
+        "EFT_REQUEST": request.to_json(),
+        "EFT_WORKSPACE": str(tmp_path / "workspace"),
+        "EFT_SOURCES": str(tmp_path / "sources"),
+        "EFT_SECRETS": str(tmp_path / "secrets"),
+        "EFT_TERMINATION_LOG": str(tmp_path / "log"),
+    }
+    code = run(Stage.INPUTS, work, env)
+    return {**json.loads((tmp_path / "log").read_text()), "exitCode": code}
+
+
+def test_a_model_is_downloaded_without_code_and_pickles(tmp_path: Path, hub: type[Hub]) -> None:
+    result = inputs(tmp_path)
+    assert result["exitCode"] == 0, result
+    ref = ArtefactRef(**result["artefacts"][Artefact.BASE_MODEL])
+    assert {path.name for path in (tmp_path / "workspace" / ref.path).iterdir()} == {
+        "config.json", "encoder.json", "model.safetensors", "tokenizer.json",
+    }  # fmt: skip
+    assert not any("modeling.py" in line or "pytorch_model" in line for line in hub.requests)
+
+
+def test_a_commit_is_downloaded_once(tmp_path: Path, hub: type[Hub]) -> None:
+    first = inputs(tmp_path)
+    asked = len(hub.requests)
+    assert inputs(tmp_path, fingerprint="other")["artefacts"] == first["artefacts"]
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "code", "reason", "field"),
+    [
+        ("team/nothing", COMMIT, 10, "BaseModelNotFound", "spec.baseModel.name"),
+        ("no such/na me", COMMIT, 10, "BaseModelNotFound", "spec.baseModel.name"),
+        ("team/tiny", "f" * 40, 10, "BaseModelNotFound", "spec.baseModel.source.huggingFace.revision"),
+        ("team/gated", COMMIT, 10, "BaseModelForbidden", "spec.baseModel.source.huggingFace.tokenSecretRef"),
+        ("team/broken", COMMIT, 20, "HubUnreachable", "spec.baseModel.source.huggingFace"),
+    ],
+)
+def test_what_the_hub_refuses_names_the_field(
+    tmp_path: Path, hub: type[Hub], name: str, revision: str, code: int, reason: str, field: str
+) -> None:
+    result = inputs(tmp_path, name, revision)
+    assert (result["exitCode"], result["reason"], result["field"]) == (code, reason, field)
+
+
+def test_a_token_opens_a_gated_model_and_is_not_printed(
+    tmp_path: Path, hub: type[Hub], capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "secrets" / "huggingface"
+    secret.mkdir(parents=True)
+    (secret / "token").write_text("good\n")
+    assert inputs(tmp_path, "team/gated")["exitCode"] == 0
+    output = capfd.readouterr()
+    assert "good" not in output.out + output.err
+
+
+def test_a_hub_that_is_not_there_is_tried_again(
+    tmp_path: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    result = inputs(tmp_path)
+    assert (result["exitCode"], result["reason"]) == (20, "HubUnreachable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "field"),
+    [
+        ("pvc", "no/such", "spec.baseModel.source.pvc.path"),
+        ("pvc", "../model", "spec.baseModel.source.pvc.path"),
+        ("pvc", "model/config.json", "spec.baseModel.source.pvc.path"),
+    ],
+)
+def test_a_path_without_a_model_is_named(tmp_path: Path, kind: str, path: str, field: str) -> None:
+    make_model(tmp_path / "mount" / "model")
+    with pytest.raises(BadInput) as caught:
+        folder_of(BaseModel(name="tiny", kind=kind, path=path), tmp_path / "mount")
+    assert (caught.value.reason, caught.value.field) == ("BaseModelNotFound", field)
+
+
+def test_of_an_image_the_folder_itself_is_mounted(tmp_path: Path) -> None:
+    model = BaseModel(name="tiny", kind="image", path="/models/tiny")
+    assert folder_of(model, make_model(tmp_path / "mount")) == tmp_path / "mount"

@@ -1,0 +1,120 @@
+"""The whole inputs stage on mounted folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.stages.test_inputs_corpus import TEXT, config_map
+from unit.stages.test_inputs_labelled import make_set
+from unit.stages.test_inputs_model import make_model
+
+from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult
+from embedding_stages.inputs.stage import work
+from embedding_stages.runner import run
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """Documents from a ConfigMap, the model and the labelled set from volumes."""
+    return {
+        "corpus": {"kind": "configMap", "path": "", "include": ["*.txt"], "minTextLength": 50, "limits": {}},
+        "baseModel": {"name": "tiny", "kind": "pvc", "path": "models/tiny", "revision": None, "prefixes": None,
+                      "maxTokens": 32},
+        "labelledSet": {"kind": "pvc", "path": "/beir/"},
+        **changes,
+    }  # fmt: skip
+
+
+def inputs(tmp_path: Path, fingerprint: str = "f", **changes: Any) -> tuple[int, StageResult]:
+    request = StageRequest(
+        stage=Stage.INPUTS,
+        fingerprint=fingerprint,
+        attempt=1,
+        revision=1,
+        image="i",
+        settings=settings(**changes),
+        inputs={},
+    )
+    env = {
+        "EFT_REQUEST": request.to_json(),
+        "EFT_WORKSPACE": str(tmp_path / "workspace"),
+        "EFT_SOURCES": str(tmp_path / "sources"),
+        "EFT_TERMINATION_LOG": str(tmp_path / "log"),
+    }
+    code = run(Stage.INPUTS, work, env)
+    return code, StageResult.from_json((tmp_path / "log").read_text())
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    root = tmp_path / "sources"
+    config_map(root / "corpus", {"a.txt": TEXT.encode(), "b.txt": (TEXT + " b").encode(), "c.txt": b"\0"})
+    make_model(root / "model" / "models" / "tiny")
+    make_set(root / "beir" / "beir")
+    return root
+
+
+def test_everything_is_frozen_under_the_name_of_its_content(tmp_path: Path, sources: Path) -> None:
+    code, result = inputs(tmp_path)
+    assert code == 0, result
+    assert set(result.artefacts) == {Artefact.CORPUS, Artefact.BASE_MODEL, Artefact.LABELLED_SET}
+    for artefact, ref in result.artefacts.items():
+        assert ref.path == f"inputs/{artefact}-{ref.digest[7:23]}"
+        assert digest_of_folder(tmp_path / "workspace" / ref.path) == ref.digest == result.details[f"{artefact}Digest"]
+    assert result.counts["documents"] == 2
+    assert result.counts["skippedBinary"] == 1
+    assert result.counts["labelledQueries"] == 1
+    assert result.details["encoder"]["max_tokens"] == 32
+
+
+def test_the_same_inputs_are_the_same_artefacts_and_an_edited_document_is_another(
+    tmp_path: Path, sources: Path
+) -> None:
+    _, first = inputs(tmp_path)
+    _, again = inputs(tmp_path, "second")
+    assert again.artefacts == first.artefacts
+    (sources / "corpus" / "..2025_01_01" / "a.txt").write_text(TEXT + " edited")
+    _, edited = inputs(tmp_path, "third")
+    assert edited.artefacts[Artefact.CORPUS] != first.artefacts[Artefact.CORPUS]
+    assert edited.artefacts[Artefact.BASE_MODEL] == first.artefacts[Artefact.BASE_MODEL]
+    names = sorted(
+        path.name.split("-")[0] for path in (tmp_path / "workspace" / "inputs").iterdir() if "-" in path.name
+    )
+    assert names == ["baseModel", "corpus", "corpus", "labelledSet"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "field"),
+    [
+        ({"labelledSet": {"kind": "pvc", "path": "gone"}}, "LabelledSetNotFound", "spec.evaluation.beir.pvc.path"),
+        ({"labelledSet": {"kind": "image", "path": "x"}}, "LabelledSetIncomplete", "spec.evaluation.beir.image.path"),
+        (
+            {"baseModel": {**settings()["baseModel"], "path": "gone"}},
+            "BaseModelNotFound",
+            "spec.baseModel.source.pvc.path",
+        ),
+        (
+            {"baseModel": {**settings()["baseModel"], "maxTokens": 9999}},
+            "MaxTokensTooLarge",
+            "spec.baseModel.maxTokens",
+        ),
+        ({"corpus": {**settings()["corpus"], "include": ["*.pdf"]}}, "CorpusEmpty", "spec.corpus.include"),
+    ],
+)
+def test_a_bad_input_ends_the_stage_with_its_field(
+    tmp_path: Path, sources: Path, changes: dict[str, Any], reason: str, field: str
+) -> None:
+    code, result = inputs(tmp_path, **changes)
+    assert (code, result.reason, result.field) == (10, reason, field)
+    left = [path.name for path in (tmp_path / "workspace" / "inputs").iterdir() if path.name.endswith(".draft")]
+    assert left == []
+
+
+def test_the_documents_are_what_the_next_stage_reads(tmp_path: Path, sources: Path) -> None:
+    _, result = inputs(tmp_path)
+    folder = tmp_path / "workspace" / result.artefacts[Artefact.CORPUS].path
+    records = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
+    assert [(item["path"], item["text"]) for item in records] == [("a.txt", TEXT), ("b.txt", TEXT + " b")]

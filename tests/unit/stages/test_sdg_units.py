@@ -1,0 +1,154 @@
+"""Sentences, units and chunks of documents."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from embedding_stages.sdg.chunks import MAX_CHUNK_CHARACTERS, make_chunks
+from embedding_stages.sdg.sentences import split_sentences
+from embedding_stages.sdg.units import Kind, read_units
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("Use a list, e.g. Python's. It works.", ["Use a list, e.g. Python's.", "It works."]),
+        ("See Fig. 3 and Dr. Who. Done.", ["See Fig. 3 and Dr. Who.", "Done."]),
+        ("Version 3.11 is out. x.y is a name.", ["Version 3.11 is out. x.y is a name."]),
+        ('He said "Go." Then he left.', ['He said "Go."', "Then he left."]),
+        ("Wrapped\n  over lines.  Next.", ["Wrapped over lines.", "Next."]),
+        ("第一句。第二句！", ["第一句。", "第二句！"]),
+        ("", []),
+    ],
+)
+def test_sentences_end_where_people_see_the_end(text: str, expected: list[str]) -> None:
+    assert split_sentences(text, max_characters=1000) == expected
+
+
+def kinds(text: str) -> list[tuple[str, str]]:
+    return [(unit.kind.value, unit.text) for unit in read_units(text)]
+
+
+MANUAL = """\
+NAME
+    heapq - Heap queue algorithm.
+
+FUNCTIONS
+    heappop(heap, /)
+        Pop the smallest item off the heap. It shrinks.
+
+    class Queue(object)
+     |  Queue(maxsize=0)
+     |
+     |  A queue.
+     |
+     |  full(self)
+     |      Return True if it is full.
+"""
+
+
+def test_a_manual_page_has_headings_signatures_and_sentences() -> None:
+    assert kinds(MANUAL) == [
+        ("heading", "NAME"),
+        ("sentence", "heapq - Heap queue algorithm."),
+        ("heading", "FUNCTIONS"),
+        ("signature", "heappop(heap, /)"),
+        ("sentence", "Pop the smallest item off the heap."),
+        ("sentence", "It shrinks."),
+        ("signature", "class Queue(object)"),
+        ("signature", "Queue(maxsize=0)"),
+        ("sentence", "A queue."),
+        ("signature", "full(self)"),
+        ("sentence", "Return True if it is full."),
+    ]
+
+
+def test_a_description_knows_its_signature() -> None:
+    described = {unit.text: unit.signature for unit in read_units(MANUAL) if unit.kind is Kind.SENTENCE}
+    assert described["It shrinks."] == "heappop(heap, /)"
+    assert described["A queue."] == "Queue(maxsize=0)"
+    assert described["Return True if it is full."] == "full(self)"
+    assert described["heapq - Heap queue algorithm."] == ""
+
+
+MARKDOWN = """\
+Install
+-------
+Run this first:
+
+```sh
+make install  # Not. A sentence.
+
+make check
+```
+
+## Use it
+- One thing. And more.
+- Another thing that
+  goes on.
+1. Numbered.
+
+| a | b |
+"""
+
+
+def test_markdown_has_headings_code_and_lists() -> None:
+    assert kinds(MARKDOWN) == [
+        ("heading", "Install"),
+        ("sentence", "Run this first:"),
+        ("code", "make install  # Not. A sentence.\n\nmake check"),
+        ("heading", "Use it"),
+        ("sentence", "- One thing."),
+        ("sentence", "And more."),
+        ("sentence", "- Another thing that goes on."),
+        ("sentence", "1. Numbered."),
+        ("sentence", "| a | b |"),
+    ]
+
+
+def test_a_chunk_has_five_sentences_and_the_signature_above_them() -> None:
+    text = "\n\n".join(f"name{n}(x)\n    Sentence {n} is here." for n in range(7))
+    chunks = make_chunks("doc", read_units(text), sentences=5)
+    assert [chunk.id for chunk in chunks] == ["doc-0000", "doc-0001"]
+    assert chunks[0].text.count("Sentence") == 4, "a signature that would not fit with its description opens the next"
+    assert chunks[1].text.startswith("name4(x)\nSentence 4 is here.")
+
+
+def test_a_heading_opens_a_chunk_and_never_ends_one() -> None:
+    text = "# A\n\nOne. Two. Three. Four. Five.\n\n# B\n\nSix. Seven."
+    assert [chunk.text for chunk in make_chunks("d", read_units(text), sentences=5)] == [
+        "A\nOne. Two. Three. Four. Five.",
+        "B\nSix. Seven.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 20_000,
+        "x" * 50_000,
+        "." * 200_000,
+        "a.b(" * 20_000,
+        "\n".join(["f(x)"] * 3000),
+        "\n".join(f"# Heading {n}" for n in range(2000)),
+        "`" * 5000 + "\n" + "((((" * 5000,
+        "```\n" + "code line\n" * 5000,
+        " |  " * 5000,
+    ],
+)
+def test_no_document_makes_a_long_chunk_or_takes_long(text: str) -> None:
+    started = time.perf_counter()
+    chunks = make_chunks("d", read_units(text), sentences=5)
+    assert time.perf_counter() - started < 5
+    assert max(len(chunk.text) for chunk in chunks) <= MAX_CHUNK_CHARACTERS + 1
+    assert all(chunk.text.strip() for chunk in chunks)
+
+
+def test_no_word_is_lost() -> None:
+    text = MANUAL + MARKDOWN
+    kept = " ".join(chunk.text for chunk in make_chunks("d", read_units(text), sentences=3)).split()
+    marks = {"|", "##", "-------", "```sh", "```"}
+    assert [w for w in kept if w not in marks] == [w for w in text.split() if w not in marks]

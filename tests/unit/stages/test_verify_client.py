@@ -1,0 +1,279 @@
+"""Answers to vectors, and which faults of an endpoint are sent again, counted or final."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedding_stages.errors import BadInput, StageError, Stopped, Transient
+from embedding_stages.verify import client as client_module
+from embedding_stages.verify.answers import read_vector, read_vectors
+from embedding_stages.verify.client import EndpointClient
+
+NAN = float("nan")
+GOOD = [0.6, 0.8]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, "text", [], [1.0], [1.0, 0.0, 0.0], [NAN, 1.0], [float("inf"), 0.0], [None, 1.0], ["1", "0"], [True, 0.0],
+        [[1.0], [0.0]], [0.5, 0.5], [0.0, 0.0], [1e300, 0.0], [10**400, 0], {"0": 1.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_vectors_that_are_not_fit_to_use(value: Any) -> None:
+    assert read_vector(value, 2) is None
+
+
+@pytest.mark.parametrize("value", [GOOD, [1, 0], [-1.0, 0.0], [1.001, 0.0]], ids=str)
+def test_vectors_that_are(value: Any) -> None:
+    found = read_vector(value, 2)
+    assert found is not None
+    assert found.tolist() == pytest.approx(value)
+    assert found.dtype == np.float32
+
+
+def test_vectors_are_put_where_their_index_says() -> None:
+    body = {"data": [{"index": 1, "embedding": [1, 0]}, {"index": 0, "embedding": [0, 1]}]}
+    assert [vector.tolist() for vector in read_vectors(body, texts=2, dimension=2) if vector is not None] == [
+        [0, 1],
+        [1, 0],
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None, [], "text", {}, {"data": None}, {"data": [None, 1, "x"]}, {"data": [{"embedding": GOOD}]},
+        {"data": [{"index": 2, "embedding": GOOD}]}, {"data": [{"index": -1, "embedding": GOOD}]},
+        {"data": [{"index": True, "embedding": GOOD}]}, {"data": [{"index": "0", "embedding": GOOD}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_any_other_body_has_no_vectors(body: Any) -> None:
+    assert read_vectors(body, texts=2, dimension=2) == [None, None]
+
+
+Reply = tuple[int, Any] | bytes | None  # (status, JSON); raw bytes of a whole response; or silence
+
+
+@contextmanager
+def scripted(reply: Callable[[str, Any, int], Reply]) -> Iterator[str]:
+    """A server that answers as told: (path, request, how many came before) -> reply."""
+    count = 0
+    lock = threading.Lock()
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            nonlocal count
+            with lock:
+                number, count = count, count + 1
+            length = int(self.headers.get("Content-Length", 0))
+            found = reply(self.path, json.loads(self.rfile.read(length) or b"null"), number)
+            if found is None:
+                ended.wait(5)
+            elif isinstance(found, bytes):
+                self.wfile.write(found)
+            else:
+                data = json.dumps(found[1]).encode()
+                self.send_response(found[0])
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(data)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def vectors_for(request: Any) -> dict[str, Any]:
+    return {"data": [{"index": at, "embedding": GOOD} for at in range(len(request["input"]))]}
+
+
+def client(url: str, **options: Any) -> EndpointClient:
+    return EndpointClient(url, timeout_s=options.pop("timeout_s", 5.0), sleep=options.pop("sleep", lambda _: None))
+
+
+def embed(url: str, texts: int = 3, **options: Any) -> Any:
+    return client(url, **options).embed(["text"] * texts, model="m", role="query", dimension=2)
+
+
+def test_the_request_says_what_it_wants() -> None:
+    seen: list[Any] = []
+
+    def reply(path: str, request: Any, _: int) -> Reply:
+        seen.append((path, request))
+        return 200, vectors_for(request)
+
+    with scripted(reply) as url:
+        found = client(url).embed(["a", "b"], model="m", role="passage", dimension=2)
+    assert (len(found.vectors), found.invalid, found.retries) == (2, 0, 0)
+    expected = {
+        "input": ["a", "b"],
+        "model": "m",
+        "input_type": "passage",
+        "encoding_format": "float",
+        "truncate": "END",
+    }
+    assert seen == [("/v1/embeddings", expected)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (500, {}),
+        (503, {}),
+        (429, {}),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{",
+        b"garbage\r\n\r\n",
+        b"",
+        None,
+    ],
+    ids=["500", "503", "429", "cut off", "no JSON", "no HTTP", "closed", "silent"],
+)
+def test_a_passing_fault_is_sent_again_and_counted(fault: Reply) -> None:
+    pauses: list[float] = []
+    with scripted(lambda _, request, number: fault if number < 2 else (200, vectors_for(request))) as url:
+        found = embed(url, timeout_s=0.2, sleep=pauses.append)
+    assert (len(found.vectors), found.invalid, found.retries) == (3, 0, 2)
+    assert pauses == [0.5, 1.0]
+
+
+def test_a_lasting_fault_is_transient_and_quoted() -> None:
+    with scripted(lambda *_: (500, {"error": "no GPU"})) as url, pytest.raises(Transient) as caught:
+        embed(url)
+    assert caught.value.reason == "EndpointFailing"
+    assert "failed 4 times" in caught.value.message
+    assert "no GPU" in caught.value.message
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 301, 307])
+def test_a_refusal_is_final_and_redirects_are_not_followed(status: int) -> None:
+    paths: list[str] = []
+
+    def reply(path: str, *_: Any) -> Reply:
+        paths.append(path)
+        return status, {"error": "no"}
+
+    with scripted(reply) as url, pytest.raises(Stopped) as caught:
+        embed(url)
+    assert caught.value.reason == "EndpointRefused"
+    assert str(status) in caught.value.message
+    assert paths == ["/v1/embeddings"]
+
+
+@pytest.mark.parametrize("bad", [None, [NAN, NAN], [0.5, 0.5], [1.0]], ids=["null", "NaN", "short", "dimension"])
+def test_unfit_vectors_are_asked_for_again_alone_and_counted(bad: Any) -> None:
+    sizes: list[int] = []
+
+    def reply(_: str, request: Any, number: int) -> Reply:
+        sizes.append(len(request["input"]))
+        body = vectors_for(request)
+        for item in body["data"][:2] if number == 0 else body["data"][:1] if number == 1 else []:
+            item["embedding"] = bad
+        return 200, body
+
+    with scripted(reply) as url:
+        found = embed(url)
+    assert sizes == [3, 2, 1]
+    assert (len(found.vectors), found.invalid, found.retries) == (3, 2 + 1, 2)
+
+
+def test_vectors_that_stay_unfit_stop_the_stage() -> None:
+    with scripted(lambda _, request, __: (200, {"data": vectors_for(request)["data"][:1]})) as url:
+        with pytest.raises(Stopped) as caught:
+            embed(url, texts=1 + client_module.TRIES + 1)
+        assert caught.value.reason == "InvalidVectors"
+        assert "2 of 6 query texts 4 times" in caught.value.message
+
+
+def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 100)
+    with scripted(lambda *_: (200, "x" * 200)) as url, pytest.raises(Transient, match="longer than 100 bytes"):
+        embed(url)
+
+
+class TestReadiness:
+    def wait(self, url: str, limit: float = 60.0, check: Callable[[], None] = lambda: None) -> int:
+        now = 0
+        pauses = 0
+
+        def sleep(seconds: float) -> None:
+            nonlocal now, pauses
+            now, pauses = now + int(seconds), pauses + 1
+
+        EndpointClient(url, timeout_s=1.0, sleep=sleep, clock=lambda: now).wait_ready(limit, check)
+        return pauses
+
+    def test_a_slow_start_is_waited_for(self) -> None:
+        with scripted(lambda _, __, number: (503 if number < 5 else 200, {})) as url:
+            assert self.wait(url) == 5
+
+    def test_the_wait_is_bounded(self) -> None:
+        with scripted(lambda *_: (503, {"message": "loading"})) as url, pytest.raises(Transient) as caught:
+            self.wait(url, 10.0)
+        assert caught.value.reason == "EndpointNotReady"
+        assert "within 10 s" in caught.value.message
+        assert "loading" in caught.value.message
+
+    def test_nobody_there(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with pytest.raises(Transient, match="ConnectionRefusedError"):
+            self.wait(f"http://127.0.0.1:{port}", 3.0)
+
+    def test_it_can_be_interrupted(self) -> None:
+        def stop() -> None:
+            raise Transient("Interrupted", "asked to stop")
+
+        with scripted(lambda *_: (503, {})) as url, pytest.raises(StageError) as caught:
+            self.wait(url, 10.0, stop)
+        assert caught.value.reason == "Interrupted"
+
+
+@pytest.mark.parametrize(
+    ("reply", "digest"),
+    [
+        ((200, {"artefactDigest": "sha256:1"}), "sha256:1"),
+        ((200, {"artefactDigest": 5}), None),
+        ((200, {"modelInfo": []}), None),
+        ((200, []), None),
+        ((404, {}), None),
+        ((405, "no"), None),
+    ],
+)
+def test_the_servers_own_word(reply: Reply, digest: str | None) -> None:
+    with scripted(lambda *_: reply) as url:
+        assert client(url).artefact_digest() == digest
+
+
+@pytest.mark.parametrize("url", ["", "svc:8000", "ftp://svc", "http://", "http://svc/path", "file:///etc/passwd"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(BadInput):
+        client(url)

@@ -1,0 +1,286 @@
+"""The verify stage under the real frame against the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from unit.stages.test_evaluate_set import write
+from unit.stages.tiny_models import run_stage
+from unit.stages.tiny_serving import HIDDEN, TOPICS, make_serving_folder, serving
+
+from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
+from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+from embedding_stages.evaluate.metrics import Scores, measure
+from embedding_stages.evaluate.report import Uplift, build_report, save_report
+from embedding_stages.serve.app import Endpoint
+from embedding_stages.serve.model import OnnxModel
+from embedding_stages.serve.server import load_model
+from embedding_stages.verify import client as client_module
+from embedding_stages.verify.stage import work
+
+K_VALUES = (1, 5, 10)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A serving model, an evaluation set, and the report of evaluating exactly that model."""
+    folder = make_serving_folder(tmp_path / "model")
+    random = np.random.default_rng(3)
+    texts = [" ".join(random.choice(TOPICS, size=4)) for _ in range(60)]
+    corpus = [{"_id": f"p{at}", "text": text} for at, text in enumerate(texts)]
+    queries = [{"_id": f"q{at}", "text": " ".join(text.split()[:2])} for at, text in enumerate(texts[:20])]
+    judgements = "query-id\tcorpus-id\tscore\n" + "".join(f"q{at}\tp{at}\t1\n" for at in range(20))
+    write(tmp_path / "set", corpus, queries, judgements)
+    (tmp_path / "report").mkdir()
+    save_report(tmp_path / "report", report_of(folder, tmp_path / "set"))
+    return tmp_path
+
+
+def evaluated(folder: Path, evaluation_set_folder: Path) -> Scores:
+    evaluation_set = load_evaluation_set(evaluation_set_folder)
+    model = OnnxModel(folder)
+    queries = model.vectors(model.reader.read(evaluation_set.queries, "query", "END"), HIDDEN)
+    passages = model.vectors(model.reader.read(evaluation_set.passages, "passage", "END"), HIDDEN)
+    return measure(evaluation_set, queries, passages, K_VALUES)
+
+
+def report_of(folder: Path, evaluation_set_folder: Path) -> dict[str, Any]:
+    scores = evaluated(folder, evaluation_set_folder)
+    return build_report(
+        load_evaluation_set(evaluation_set_folder),
+        {"base": scores, "fineTuned": scores},
+        Uplift(0.0, None),
+        K_VALUES,
+        {"evaluationSet": digest_of_folder(evaluation_set_folder)},
+    )
+
+
+def verify(workspace: Path, url: str, **changes: Any) -> tuple[int, StageResult]:
+    settings = {
+        "url": url,
+        "model": "tiny",
+        "kValues": list(K_VALUES),
+        "batchSize": 16,
+        "timeoutSeconds": 5,
+        "expectedDigest": digest_of_folder(workspace / "model"),
+    }
+    inputs = {
+        Artefact.EVALUATION_SET: workspace / "set",
+        Artefact.EVAL_REPORT: workspace / "report",
+        Artefact.SERVING_MODEL: workspace / "model",
+    }
+    return run_stage(Stage.VERIFY, work, workspace, settings=settings | changes, inputs=inputs)
+
+
+def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> None:
+    with serving(workspace / "model") as url:
+        code, result = verify(workspace, url)
+    digest = digest_of_folder(workspace / "model")
+    assert code == ExitCode.DONE, result.message
+    assert result.metrics["served"] == pytest.approx(dict(evaluated(workspace / "model", workspace / "set").means))
+    assert result.counts == {
+        "queries": 20, "passages": 60, "invalidVectors": 0, "retries": 0, "changedQueries": 0,
+    }  # fmt: skip
+    assert result.details == {"artefactDigest": digest, "serverDigest": digest, "dimension": HIDDEN}
+    written = json.loads((workspace / result.artefacts[Artefact.VERIFY_REPORT].path / "report.json").read_text())
+    assert written["metrics"] == result.metrics
+    assert written["changed"] == {}
+    assert len(written["perQuery"]["served"]) == 20
+
+
+def test_a_server_that_hides_another_model_is_seen_in_the_metrics(workspace: Path) -> None:
+    other = make_serving_folder(workspace / "other", seed=9)
+
+    async def silent(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        if request.path == "/v1/metadata":
+            return web.json_response({"modelInfo": []})  # as NIM answers
+        return await handler(request)
+
+    with serving(other, front=silent) as url:
+        code, result = verify(workspace, url)
+    assert code == ExitCode.DONE  # whether it is within tolerance is the operator's decision
+    assert result.details["serverDigest"] is None
+    assert result.counts["changedQueries"] > 0
+    assert result.metrics["served"] != pytest.approx(dict(evaluated(workspace / "model", workspace / "set").means))
+    written = json.loads((workspace / result.artefacts[Artefact.VERIFY_REPORT].path / "report.json").read_text())
+    assert len(written["changed"]) == result.counts["changedQueries"]
+
+
+def test_a_server_that_says_it_serves_another_model_is_stopped(workspace: Path) -> None:
+    other = make_serving_folder(workspace / "other", seed=9)
+    with serving(other) as url:
+        code, result = verify(workspace, url)
+    assert (code, result.reason) == (ExitCode.STOPPED, "ArtefactMismatch")
+    assert digest_of_folder(other) in result.message
+    assert digest_of_folder(workspace / "model") in result.message
+
+
+def test_a_server_that_is_replaced_meanwhile_is_noticed(workspace: Path) -> None:
+    endpoint = Endpoint("tiny")
+    other = load_model(make_serving_folder(workspace / "other", seed=9))
+
+    async def replaced(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        if request.path == "/v1/embeddings":
+            endpoint.loaded = other
+        return await handler(request)
+
+    with serving(workspace / "model", endpoint=endpoint, front=replaced) as url:
+        code, result = verify(workspace, url)
+    assert (code, result.reason) == (ExitCode.STOPPED, "ArtefactMismatch")
+
+
+def test_swapped_weights_on_the_volume_are_a_mismatch_and_not_a_damaged_input(workspace: Path) -> None:
+    expected = digest_of_folder(workspace / "model")
+    shutil.rmtree(workspace / "model")
+    make_serving_folder(workspace / "model", seed=9)
+    code, result = verify(workspace, "http://127.0.0.1:9", expectedDigest=expected)
+    assert (code, result.reason) == (ExitCode.STOPPED, "ArtefactMismatch")
+    assert expected in result.message
+    assert digest_of_folder(workspace / "model") in result.message
+
+
+def test_a_report_about_another_evaluation_set_is_refused(workspace: Path) -> None:
+    report = report_of(workspace / "model", workspace / "set")
+    save_report(workspace / "report", report | {"digests": {"evaluationSet": "sha256:other"}})
+    code, result = verify(workspace, "http://127.0.0.1:9")
+    assert (code, result.reason) == (1, "EvaluationReportInvalid")
+
+
+def faulty(change: Callable[[list[dict[str, Any]]], int]) -> Callable[[web.Request, Any], Any]:
+    """Let `change` edit the data of an answer; it returns the status to send."""
+
+    async def front(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        response = await handler(request)
+        if request.path != "/v1/embeddings":
+            return response
+        body = json.loads(response.body)
+        status = change(body["data"])
+        return web.Response(text=json.dumps(body), status=status, content_type="application/json")
+
+    return front
+
+
+def once(fault: Callable[[list[dict[str, Any]]], int]) -> Callable[[list[dict[str, Any]]], int]:
+    done = threading.Event()
+
+    def change(data: list[dict[str, Any]]) -> int:
+        if done.is_set():
+            return 200
+        done.set()
+        return fault(data)
+
+    return change
+
+
+def null_vector(data: list[dict[str, Any]]) -> int:
+    data[0]["embedding"] = None
+    return 200
+
+
+def nan_vector(data: list[dict[str, Any]]) -> int:
+    data[0]["embedding"] = [float("nan")] * HIDDEN
+    return 200
+
+
+def failure(_: list[dict[str, Any]]) -> int:
+    return 500
+
+
+@pytest.mark.parametrize(
+    ("fault", "invalid"), [(null_vector, 1), (nan_vector, 1), (failure, 0)], ids=["null", "NaN", "500"]
+)
+def test_a_passing_defect_is_mended_and_counted(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[dict[str, Any]]], int], invalid: int
+) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 0.01)
+    with serving(workspace / "model", front=faulty(once(fault))) as url:
+        code, result = verify(workspace, url)
+    assert code == ExitCode.DONE, result.message
+    assert (result.counts["invalidVectors"], result.counts["retries"]) == (invalid, 1)
+    assert result.counts["changedQueries"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "reason"),
+    [
+        (null_vector, ExitCode.STOPPED, "InvalidVectors"),
+        (nan_vector, ExitCode.STOPPED, "InvalidVectors"),
+        (failure, ExitCode.TRANSIENT, "EndpointFailing"),
+    ],
+    ids=["null", "NaN", "500"],
+)
+def test_a_lasting_defect_ends_the_stage(
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[list[dict[str, Any]]], int],
+    code: int,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 0.01)
+    with serving(workspace / "model", front=faulty(fault)) as url:
+        found, result = verify(workspace, url)
+    assert (found, result.reason) == (code, reason)
+
+
+def test_another_model_name_is_refused_with_the_servers_words(workspace: Path) -> None:
+    with serving(workspace / "model", name="renamed") as url:
+        code, result = verify(workspace, url)
+    assert (code, result.reason) == (ExitCode.STOPPED, "EndpointRefused")
+    assert "renamed" in result.message
+
+
+def test_a_slow_start_is_waited_for(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_POLL_S", 0.05)
+    began = time.monotonic()
+
+    async def late(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        if request.path == "/v1/health/ready" and time.monotonic() - began < 0.5:
+            raise web.HTTPServiceUnavailable
+        return await handler(request)
+
+    with serving(workspace / "model", front=late) as url:
+        assert verify(workspace, url)[0] == ExitCode.DONE
+
+
+def test_a_server_that_never_becomes_ready_is_transient(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_POLL_S", 0.05)
+    with serving(None) as url:
+        code, result = verify(workspace, url, readySeconds=1)
+    assert (code, result.reason) == (ExitCode.TRANSIENT, "EndpointNotReady")
+
+
+def test_sigterm_ends_it_between_batches(workspace: Path) -> None:
+    seen: list[str] = []
+
+    async def stopped(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        if request.path == "/v1/embeddings":
+            seen.append(request.path)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return await handler(request)
+
+    with serving(workspace / "model", front=stopped) as url:
+        code, result = verify(workspace, url, batchSize=1)
+    assert (code, result.reason) == (ExitCode.TRANSIENT, "Interrupted")
+    assert len(seen) < 80
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"url": ""}, {"url": "svc"}, {"model": None}, {"expectedDigest": 5}, {"batchSize": 0}, {"timeoutSeconds": "60"}],
+    ids=str,
+)
+def test_settings_that_are_none(workspace: Path, changes: dict[str, Any]) -> None:
+    code, result = verify(workspace, **({"url": "http://127.0.0.1:9"} | changes))
+    assert (code, result.reason) == (ExitCode.BAD_INPUT, "SettingInvalid")

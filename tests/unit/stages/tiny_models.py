@@ -1,0 +1,145 @@
+"""Random models small enough to train in a test, and a way to run a stage on a temporary workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+
+from embedding_stages import contract
+from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult
+from embedding_stages.runner import Work, run
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny products are slower on more threads
+
+TOPICS = 12
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+WORDS = ["the", "of", "a", "query", "passage", ":", *(f"ask{i}" for i in range(TOPICS))]
+WORDS += [*(f"key{i}" for i in range(TOPICS)), *(f"noise{i}" for i in range(40))]
+
+
+def make_bert(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """A BERT of two layers with a WordPiece tokenizer, as a Hugging Face folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 48,
+        "initializer_range": 0.2,
+        "hidden_act": "gelu",
+    }
+    torch.manual_seed(seed)
+    model = BertModel(BertConfig(**config | changes))
+    model.save_pretrained(folder, safe_serialization=True)
+    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    _write_tokenizer_files(folder, special, "BertTokenizerFast")
+    return folder
+
+
+def make_llama(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """A bidirectional Llama of two layers with a byte-level BPE tokenizer, as a Hugging Face folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: number for number, piece in enumerate(["<pad>", "<bos>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+    }
+    torch.manual_seed(seed)
+    model = LlamaModel(LlamaConfig(**config | changes))
+    model.save_pretrained(folder, safe_serialization=True)
+    raw = json.loads((folder / "config.json").read_text())
+    raw |= {"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "pooling": "avg"}
+    raw["auto_map"] = {"AutoModel": "remote_code.LlamaBidirectionalModel"}  # must be ignored, never run
+    (folder / "config.json").write_text(json.dumps(raw))
+    _write_tokenizer_files(folder, {"bos_token": "<bos>", "pad_token": "<pad>"}, "PreTrainedTokenizerFast")
+    return folder
+
+
+def write_topics(folder: Path) -> Path:
+    """Queries name a topic by one word, passages by another: only training can bring them together."""
+    folder.mkdir()
+    passages = [
+        {"id": f"p{topic}-{copy}", "text": f"the key{topic} of" + f" noise{7 * topic % 40}" * (4 * copy)}
+        for topic in range(TOPICS)
+        for copy in range(2)
+    ]
+    records = [
+        {
+            "query": f"a ask{topic} noise{copy}",
+            "positive": f"p{topic}-{copy}",
+            "negatives": [f"p{(topic + step) % TOPICS}-{(copy + step) % 2}" for step in (1, 2, 5)],
+        }
+        for topic in range(TOPICS)
+        for copy in range(2)
+    ]
+    for name, lines in (("passages.jsonl", passages), ("train.jsonl", records)):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def run_stage(
+    stage: Stage,
+    work: Work,
+    workspace: Path,
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[Artefact, Path],
+    fingerprint: str = "f" * 64,
+) -> tuple[int, StageResult]:
+    """Run a stage's work under the real frame; `inputs` are folders below `workspace`."""
+    request = StageRequest(
+        stage=stage,
+        fingerprint=fingerprint,
+        attempt=1,
+        revision=1,
+        image="test",
+        settings=settings,
+        inputs={
+            name: ArtefactRef(path=path.relative_to(workspace).as_posix(), digest=digest_of_folder(path))
+            for name, path in inputs.items()
+        },
+    )
+    log = workspace / "termination-log"
+    env = {
+        contract.ENV_REQUEST: request.to_json(),
+        contract.ENV_WORKSPACE: str(workspace),
+        contract.ENV_TERMINATION_LOG: str(log),
+    }
+    return run(stage, work, env), StageResult.from_json(log.read_text())
+
+
+def _write_tokenizer_files(folder: Path, special: Mapping[str, str], kind: str) -> None:
+    config = {"tokenizer_class": kind, "model_max_length": 1_000_000_000_000, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps(dict(special)))
