@@ -85,18 +85,21 @@ def curl(kubectl: Kubectl, namespace: str, name: str, status: Mapping[str, Any])
     else:
         vector = _ask(address, body)
         norm = math.sqrt(sum(x * x for x in vector))
-        if not all(math.isfinite(x) for x in vector) or abs(norm - 1) > 1e-3:  # noqa: PLR2004
+        if not all(math.isfinite(x) for x in vector) or abs(norm - 1) > 1e-3:
             raise Failed(f"the endpoint's answer is no finite unit vector (norm {norm})")
         print(f"\nthe endpoint answers: {len(vector)} dimensions, norm {norm:.6f}")
     print(f"curl -s {address}/v1/embeddings -H 'Content-Type: application/json' \\\n     -d {shlex.quote(body)}")
-    exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in kubectl.shown.items())
+    shown = dict(kubectl.shown)
+    if "PATH" in shown:  # localkube's own kubectl and helm come first in it
+        shown["PATH"] = f"{shown['PATH'].partition(':')[0]}:$PATH"
+    exports = " ".join(f"{key}={value}" for key, value in shown.items())
     print(f"\nto look around: export {exports}\n                kubectl get eft -n {namespace}")
 
 
 def _reachable(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/v1/health/ready", timeout=5) as answer:
-            return bool(answer.status == 200)  # noqa: PLR2004
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 

@@ -212,11 +212,8 @@ class KubeCluster:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": MANAGER}
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        payload = None if body is None else json.dumps(body)
-        if payload is not None and content_type == "application/json":
-            response = self._api.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_S)
-        else:
-            response = self._api.call_api(method, url, headers, payload, _request_timeout=_TIMEOUT_S)
+        # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
+        response = self._api.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_S)
         return response.status, response.headers, response.read()
 
 

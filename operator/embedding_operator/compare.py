@@ -6,6 +6,7 @@ Lists must agree in length and order; resource quantities are compared by value,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -28,6 +29,7 @@ _SUFFIX: Final[Mapping[str, Decimal]] = {
     "Pi": Decimal(2**50),
     "Ei": Decimal(2**60),
 }
+_QUANTITY: Final = re.compile(r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)([numkMGTPE]?|[KMGTPE]i)")
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
 # Values the server may keep as it likes: identity, and owners' bookkeeping.
 _IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
@@ -70,8 +72,7 @@ def _same_quantity(live: str, desired: str) -> bool:
 
 def quantity(text: str) -> Decimal:
     """A Kubernetes quantity as a number. Raises ArithmeticError when it is none."""
-    number = text.rstrip("numkMGTPEi")
-    suffix = text[len(number) :]
-    if suffix not in _SUFFIX:
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
         raise ArithmeticError(f"{text!r} is not a quantity")
-    return Decimal(number) * _SUFFIX[suffix]
+    return Decimal(match[1]) * _SUFFIX[match[2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -14,6 +15,10 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 _MESSAGE_CHARACTERS: Final = 1024
 _REASON_CHARACTERS: Final = 64
 _FIXED_BELOW: Final = 1e6
+# Every pass reads and every watch carries the whole status.
+_STATUS_BYTES: Final = 31 << 10
+_SHORT_CHARACTERS: Final = 128
+_SHORT_LOG_CHARACTERS: Final = 512
 DONE_STATES: tuple[State, ...] = ("Succeeded", "Reused", "Skipped")
 
 
@@ -212,7 +217,7 @@ class Status:
         return next((item for item in self.conditions if item.type == kind), None)
 
     def to_json(self) -> dict[str, Any]:
-        return _present(
+        body = _present(
             {
                 "observedGeneration": self.observed_generation,
                 "revision": self.revision,
@@ -229,6 +234,7 @@ class Status:
                 "resolved": dict(self.resolved),
             }
         )
+        return body if _size(body) <= _STATUS_BYTES else _shortened(body)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any] | None) -> Status:
@@ -263,6 +269,23 @@ def _readable_stages(raw: Sequence[Mapping[str, Any]]) -> list[StageStatus]:
         ):  # a stage of another version: its work is found again by its Job
             continue
     return found
+
+
+def _size(body: Mapping[str, Any]) -> int:
+    return len(json.dumps(body).encode())
+
+
+def _shortened(body: dict[str, Any]) -> dict[str, Any]:
+    """Without what is least missed: what finished stages had to say, and most of a failed one's log."""
+    done = [item for item in body.get("stages", ()) if item["state"] in DONE_STATES]
+    good = [item for item in body.get("conditions", ()) if item["status"] == "True" and item["type"] != "Stalled"]
+    for item in (*done, *good):
+        if "message" in item:
+            item["message"] = item["message"][:_SHORT_CHARACTERS]
+    failure = body.get("lastFailure", {})
+    if "logTail" in failure:
+        failure["logTail"] = failure["logTail"][-_SHORT_LOG_CHARACTERS:]
+    return body
 
 
 def _present(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,23 @@
 """Everything around the operator: Job and Deployment controllers, a kubelet, and the work that stages do.
 
-`step` moves each of them a little. Artefacts are functions of what a stage was asked for, so that whether the right
-work was reused can be read off their digests.
+`step` moves each of them a little.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simulation.endings import DONE, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
+from simulation.work import do_work
 
-from embedding_operator.stages import BY_STAGE
 from embedding_operator.views import STAGE_LABEL
 from embedding_stages import contract
-from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult, fingerprint_of
+from embedding_stages.contract import Stage, StageRequest, StageResult
 
 Raw = dict[str, Any]
-BASE = {"ndcg@1": 0.4, "ndcg@10": 0.5, "recall@10": 0.6, "map@10": 0.4567891}
-TUNED = {"ndcg@1": 0.5123456, "ndcg@10": 0.6, "recall@10": 0.7000049, "map@10": 0.55}
 
 
 @dataclass
@@ -145,37 +141,8 @@ class World:
         return "Error", said.to_json()
 
     def _work(self, request: StageRequest) -> tuple[int, StageResult]:
-        """What the real stages do, in digests."""
         self.requests.append(request)
-        for ref in request.inputs.values():
-            if self.volume[ref.path] != ref.digest:
-                return 40, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
-        refs = {name: self._artefact(request, name) for name in BY_STAGE[request.stage].outputs}
-        self.volume |= {ref.path: ref.digest for ref in refs.values()}
-        metrics: dict[str, dict[str, float]] = {}
-        counts, details = {"items": 1}, {}
-        if request.stage is Stage.EVAL:
-            metrics, counts = {"base": BASE, "fineTuned": TUNED}, {"queries": 100}
-        if request.stage is Stage.EXPORT:
-            details = {"contract": {"dimensions": 384}}
-        if request.stage is Stage.VERIFY:
-            metrics = {"served": {name: value + self.served_offset for name, value in TUNED.items()}}
-            counts = {"queries": 100, "changedQueries": self.changed_queries, "invalidVectors": 0}
-            details = {"artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest}
-        return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
-
-    def _artefact(self, request: StageRequest, name: Artefact) -> ArtefactRef:
-        made_of: dict[str, Any] = {
-            "settings": dict(request.settings),
-            "image": request.image,
-            "inputs": {key.value: ref.digest for key, ref in request.inputs.items()},
-            "name": name,
-        }
-        if request.stage is Stage.INPUTS:
-            source = "corpus" if name is Artefact.CORPUS else "baseModel"
-            made_of = {"source": request.settings[source], "content": self.corpus if source == "corpus" else "weights"}
-            return _ref(f"inputs/content/{fingerprint_of(made_of)}", made_of)
-        return _ref(f"{request.stage}/{request.fingerprint}/{name}", made_of)
+        return do_work(request, self.volume, self.corpus, self.served_offset, self.changed_queries)
 
     def _finish(self, job: Raw, kind: str, reason: str) -> None:
         end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}
@@ -306,14 +273,6 @@ def _request_of(pod: Raw) -> StageRequest:
     env = pod["spec"]["containers"][0]["env"]
     text = next(item["value"] for item in env if item["name"] == contract.ENV_REQUEST)
     return StageRequest.from_json(text.replace("$$(", "$("))
-
-
-def _said(request: StageRequest, **fields: Any) -> StageResult:
-    return StageResult(stage=request.stage, fingerprint=request.fingerprint, **fields)
-
-
-def _ref(path: str, made_of: Raw) -> ArtefactRef:
-    return ArtefactRef(path=path, digest=f"sha256:{fingerprint_of(json.loads(json.dumps(made_of)))}")
 
 
 def _waiting(container: str) -> Raw:

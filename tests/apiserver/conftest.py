@@ -1,0 +1,84 @@
+"""A real etcd and kube-apiserver, without root and without a node; the CRD in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apiserver.api import ROOT, Api
+
+from embedding_operator.cluster import KubeCluster
+from kubernetes import client, config
+
+CRD = ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml"
+
+
+def _tools() -> Path:
+    """The folder with kubectl and helm; built when it is not there yet."""
+    for command in ("bin", "build", "bin"):
+        done = subprocess.run(
+            [sys.executable, "hack/localkube", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if command == "bin" and done.returncode == 0:
+            return Path(done.stdout.strip())
+    raise AssertionError("hack/localkube build failed")
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[Api]:
+    """A control plane of its own for these tests."""
+    tools = _tools()
+    folder = Path(tempfile.mkdtemp(prefix="eft-api-"))
+    plane = subprocess.Popen(
+        [sys.executable, "hack/localkube", "control-plane", "--dir", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert plane.stdout is not None
+        line = plane.stdout.readline()
+        assert line.startswith("ready"), f"the control plane did not start: {line!r}, see {folder}"
+        env = {**os.environ, "KUBECONFIG": str(folder / "kubeconfig"), "PATH": f"{tools}:{os.environ['PATH']}"}
+        api = Api(env, folder)
+        api.kubectl("apply", "-f", str(CRD))
+        api.kubectl("wait", "--for=condition=Established", "crd/embeddingfinetunes.embedding-operator.dev")
+        yield api
+    finally:
+        plane.terminate()
+        plane.wait(timeout=30)
+        if plane.stdout is not None:
+            plane.stdout.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def namespace(api: Api, request: pytest.FixtureRequest) -> str:
+    """A namespace that enforces the restricted standard, one a test."""
+    name = f"t-{abs(hash(request.node.nodeid)) % 10**10}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    # The controller that makes it is not running here, and Pods are refused without it.
+    api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
+    return name
+
+
+@pytest.fixture(scope="session")
+def cluster(api: Api) -> Iterator[KubeCluster]:
+    """The operator's own client, as administrator."""
+    settings = client.Configuration()
+    config.load_kube_config(api.env["KUBECONFIG"], client_configuration=settings)
+    with client.ApiClient(settings) as connection:
+        yield KubeCluster(connection)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Sentences name the rows; what they hold is for the test."""
+    return None if isinstance(val, str) else json.dumps(val, default=str)[:30]

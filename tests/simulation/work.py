@@ -1,0 +1,71 @@
+"""What stages do, in digests: an artefact is a function of what its stage was asked for, so that whether the right
+work was done and reused can be read off it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from embedding_operator.stages import BY_STAGE
+from embedding_stages.contract import (
+    Artefact,
+    ArtefactRef,
+    ExitCode,
+    Stage,
+    StageRequest,
+    StageResult,
+    fingerprint_of,
+)
+
+BASE = {"ndcg@1": 0.4, "ndcg@10": 0.5, "recall@10": 0.6, "map@10": 0.4567891}
+TUNED = {"ndcg@1": 0.5123456, "ndcg@10": 0.6, "recall@10": 0.7000049, "map@10": 0.55}
+QUERIES = 100
+
+
+def do_work(
+    request: StageRequest, volume: dict[str, str], corpus: str, offset: float, changed: int
+) -> tuple[int, StageResult]:
+    """Exit code and result; writes to `volume`, path by path, the digest of what lies there."""
+    for ref in request.inputs.values():
+        if volume[ref.path] != ref.digest:
+            return ExitCode.STOPPED, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
+    refs = {name: _artefact(request, name, corpus) for name in BY_STAGE[request.stage].outputs}
+    volume |= {ref.path: ref.digest for ref in refs.values()}
+    metrics: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {"items": 1}
+    details: dict[str, Any] = {}
+    if request.stage is Stage.EVAL:
+        metrics, counts = {"base": BASE, "fineTuned": TUNED}, {"queries": QUERIES}
+    if request.stage is Stage.EXPORT:
+        details = {"contract": {"dimensions": 384}}
+    if request.stage is Stage.VERIFY:
+        metrics = {"served": {name: value + offset for name, value in TUNED.items()}}
+        counts = {"queries": QUERIES, "changedQueries": changed, "invalidVectors": 0}
+        details = {"artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest}
+    return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
+
+
+def _artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:
+    if request.stage is Stage.INPUTS:  # content-addressed: the same documents lie at the same path
+        source = "corpus" if name is Artefact.CORPUS else "baseModel"
+        content = corpus if source == "corpus" else "weights"
+        digest = _digest({"source": request.settings[source], "content": content})
+        return ArtefactRef(path=f"inputs/content/{digest[7:]}", digest=digest)
+    digest = _digest(
+        {
+            "settings": dict(request.settings),
+            "image": request.image,
+            "inputs": {key.value: ref.digest for key, ref in request.inputs.items()},
+            "name": name,
+        }
+    )
+    return ArtefactRef(path=f"{request.stage}/{request.fingerprint}/{name}", digest=digest)
+
+
+def _digest(made_of: dict[str, Any]) -> str:
+    return f"sha256:{fingerprint_of(json.loads(json.dumps(made_of)))}"
+
+
+def _said(request: StageRequest, **fields: Any) -> StageResult:
+    return StageResult(stage=request.stage, fingerprint=request.fingerprint, **fields)

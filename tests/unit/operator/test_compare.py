@@ -1,0 +1,67 @@
+"""Whether a live object still says what was asked for, whatever the server added to it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from embedding_operator.compare import differs, quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", "1"),
+        ("500m", "0.5"),
+        ("2k", "2000"),
+        ("1Ki", "1024"),
+        ("1024Mi", str(2**30)),
+        ("1Gi", str(2**30)),
+        ("1.5Gi", str(3 * 2**29)),
+        ("1e3", "1000"),
+        ("1E", str(10**18)),
+        ("1Ei", str(2**60)),
+        ("100n", "1e-7"),
+    ],
+)
+def test_quantities(text: str, value: str) -> None:
+    assert quantity(text) == Decimal(value)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "1Gx", "Gi", "1 Gi"])
+def test_what_is_no_quantity(text: str) -> None:
+    with pytest.raises(ArithmeticError):
+        quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("desired", "live", "answer"),
+    [
+        ({"a": 1}, None, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({"a": 1}, {"a": 2}, True),
+        ({"a": {"b": 1}}, {"a": {"c": 1}}, True),
+        ({"a": {}}, {}, False),
+        ({"a": ""}, {}, False),
+        ({"a": 0}, {}, False),
+        ({"a": "x"}, {}, True),
+        ({"a": [1, 2]}, {"a": [1, 2]}, False),
+        ({"a": [1, 2]}, {"a": [2, 1]}, True),
+        ({"a": [1]}, {"a": [1, 2]}, True),
+        ({"a": [{"n": 1}]}, {"a": [{"n": 1, "default": True}]}, False),
+        ({"a": [1]}, {}, True),
+        ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}, False),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "2Gi"}}, True),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {}}, True),
+        ({"limits": {"memory": "lots"}}, {"limits": {"memory": "1Gi"}}, True),
+        ({"requests": {"cpu": "1000m"}}, {"requests": {"cpu": "1", "memory": "1Gi"}}, False),
+        ({"sizeLimit": "2048Mi"}, {"sizeLimit": "2Gi"}, False),
+        ({"kind": "A", "ownerReferences": [1]}, {"kind": "B", "ownerReferences": [2]}, False),
+        ({"readOnly": True}, {"readOnly": False}, True),
+    ],
+    ids=str,
+)
+def test_only_what_is_asked_for_counts(desired: dict[str, Any], live: Any, answer: bool) -> None:
+    assert differs(desired, live) is answer

@@ -1,0 +1,138 @@
+"""What makes work another work, and what must not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.operator.builders import IMAGES, OPEN_AI, a_manifest, a_ref, a_spec, a_stage, refs
+
+from embedding_operator.spec import parse_spec
+from embedding_operator.stages import fingerprint, inputs_of, serving_fingerprint
+from embedding_operator.status import Status
+from embedding_stages.contract import Artefact, ArtefactRef, Stage
+
+PLAIN = {stage: fingerprint(stage, a_spec(), refs(stage)) for stage in Stage if stage is not Stage.DEPLOY}
+
+
+@pytest.mark.parametrize(
+    ("stage", "sections"),
+    [
+        (Stage.INPUTS, {"corpus": {"source": {"configMap": {"name": "other"}}}}),
+        (Stage.INPUTS, {"corpus": {"source": {"configMap": {"name": "docs"}}, "include": ["*.md"]}}),
+        (Stage.INPUTS, {"evaluation": {"beir": {"pvc": {"claimName": "labelled"}}}}),
+        (Stage.SDG, {"stages": {"sdg": {"provider": {"extractive": {}}, "seed": 1}}}),
+        (Stage.SDG, {"stages": {"sdg": {"provider": OPEN_AI}}}),
+        (Stage.PREP, {"stages": {"prep": {"hardNegatives": 6}}}),
+        (Stage.FINETUNE, {"stages": {"finetune": {"epochs": 4}}}),
+        (Stage.FINETUNE, {"stages": {"finetune": {"image": "other:1"}}}),
+        (Stage.FINETUNE, {"stages": {"finetune": {"env": [{"name": "A", "value": "1"}]}}}),
+        (Stage.EVAL, {"evaluation": {"kValues": [1, 10]}}),
+        (Stage.EXPORT, {"stages": {"export": {"precision": "fp16"}}}),
+        (Stage.VERIFY, {"evaluation": {"kValues": [1, 10]}}),
+    ],
+    ids=str,
+)
+def test_what_a_stage_is_told_changes_its_fingerprint(stage: Stage, sections: dict[str, Any]) -> None:
+    assert fingerprint(stage, a_spec(**sections), refs(stage)) != PLAIN[stage]
+
+
+HOW: list[dict[str, Any]] = [
+    {"resources": {"limits": {"memory": "9Gi"}}},
+    {"nodeSelector": {"a": "b"}},
+    {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+    {"priorityClassName": "high"},
+    {"runtimeClassName": "nvidia"},
+    {"timeoutSeconds": 7},
+    {"retries": 9},
+]
+
+
+@pytest.mark.parametrize("how", HOW, ids=lambda how: next(iter(how)))
+def test_how_a_pod_is_run_does_not(how: dict[str, Any]) -> None:
+    stages: dict[str, Any] = {stage.value: how for stage in Stage}
+    stages["sdg"] = {"provider": {"extractive": {}}, **how}
+    spec = a_spec(stages=stages)
+    assert {stage: fingerprint(stage, spec, refs(stage)) for stage in PLAIN} == PLAIN
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"tolerance": {"atOne": "0.5"}},
+        {"suspend": True},
+        {"runPolicy": {"startDeadlineSeconds": 99}},
+        {"imagePullSecrets": [{"name": "registry"}]},
+        {"storage": {"size": "1Gi"}},
+    ],
+    ids=str,
+)
+def test_what_is_no_stages_business_changes_none(sections: dict[str, Any]) -> None:
+    spec = a_spec(**sections)
+    assert {stage: fingerprint(stage, spec, refs(stage)) for stage in PLAIN} == PLAIN
+
+
+def test_another_secret_does_not_change_it() -> None:
+    def with_key(name: str) -> str:
+        endpoint = OPEN_AI["openAI"] | {"apiKeySecretRef": {"name": name, "key": "token"}}
+        spec = a_spec(stages={"sdg": {"provider": {"openAI": endpoint}}})
+        return fingerprint(Stage.SDG, spec, refs(Stage.SDG))
+
+    assert with_key("one") == with_key("two")
+
+
+def test_other_inputs_change_it_and_where_they_lie_does_not() -> None:
+    inputs = refs(Stage.SDG)
+    edited = {Artefact.CORPUS: a_ref("another")}
+    moved = {Artefact.CORPUS: ArtefactRef(path="elsewhere", digest=inputs[Artefact.CORPUS].digest)}
+    assert fingerprint(Stage.SDG, a_spec(), edited) != PLAIN[Stage.SDG]
+    assert fingerprint(Stage.SDG, a_spec(), moved) == PLAIN[Stage.SDG]
+
+
+def test_a_labelled_set_is_part_of_what_prep_does() -> None:
+    inputs = refs(Stage.PREP) | {Artefact.LABELLED_SET: a_ref("labelled")}
+    assert fingerprint(Stage.PREP, a_spec(), inputs) != PLAIN[Stage.PREP]
+
+
+def test_what_else_the_work_depends_on_changes_it() -> None:
+    found = {fingerprint(Stage.INPUTS, a_spec(), {}, extra={"generation": n}) for n in (1, 2)}
+    assert len(found) == 2
+
+
+def test_an_order_of_keys_does_not() -> None:
+    manifest = a_manifest(stages={"finetune": {"epochs": 2, "seed": 1}})
+    turned = a_manifest(stages={"finetune": {"seed": 1, "epochs": 2}})
+    one, two = (parse_spec(raw, IMAGES) for raw in (manifest, turned))
+    inputs = refs(Stage.FINETUNE)
+    assert fingerprint(Stage.FINETUNE, one, inputs) == fingerprint(Stage.FINETUNE, two, inputs)
+
+
+@pytest.mark.parametrize(
+    ("deploy", "same"),
+    [
+        ({"replicas": 3}, True),
+        ({"nodeSelector": {"a": "b"}}, True),
+        ({"timeoutSeconds": 9}, True),
+        ({"image": "other:1"}, False),
+        ({"modelName": "other"}, False),
+        ({"env": [{"name": "A", "value": "1"}]}, False),
+    ],
+    ids=str,
+)
+def test_a_server_is_another_one_when_it_answers_otherwise(deploy: dict[str, Any], same: bool) -> None:
+    model = a_ref("model")
+    edited = serving_fingerprint(a_spec(stages={"deploy": deploy}), model)
+    assert (edited == serving_fingerprint(a_spec(), model)) is same
+
+
+def test_another_artefact_makes_another_server() -> None:
+    assert serving_fingerprint(a_spec(), a_ref("one")) != serving_fingerprint(a_spec(), a_ref("two"))
+
+
+def test_inputs_come_from_finished_stages_only() -> None:
+    pairs = {Artefact.PAIRS: a_ref("pairs")}
+    model = {Artefact.BASE_MODEL: a_ref("model"), Artefact.CORPUS: a_ref("corpus")}
+    done = a_stage(Stage.INPUTS, artefacts=model)
+    for state, found in (("Succeeded", True), ("Reused", True), ("Running", False), ("Pending", False)):
+        status = Status(stages=(done, a_stage(Stage.SDG, state=state, artefacts=pairs)))
+        assert (inputs_of(Stage.PREP, status) is not None) is found

@@ -1,0 +1,148 @@
+"""How an attempt ended, and whether there is another."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from unit.operator.builders import NOON, a_done_job, a_failed_job, a_pod, a_ref, a_result, a_spec, an_ended_pod
+
+from embedding_operator.outcome import Failure, micro_batch, outcome_of, retry_at
+from embedding_operator.views import JobView
+from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
+
+SPEC = a_spec(corpus={"source": {"image": {"reference": "docs:1", "path": "/docs"}}})
+SAID = a_result(artefacts={}, reason="Because", message="it is so", field="spec.corpus")
+
+
+def failure_of(job: JobView) -> Failure:
+    outcome = outcome_of(job, SPEC)
+    assert isinstance(outcome, Failure)
+    return outcome
+
+
+def test_a_complete_result_is_a_success() -> None:
+    assert outcome_of(a_done_job(an_ended_pod(0, a_result())), SPEC) == a_result()
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        None,
+        an_ended_pod(0, ""),
+        an_ended_pod(0, "not json"),
+        an_ended_pod(0, '{"schema":1}'),
+        an_ended_pod(0, '{"schema":2,"stage":"sdg"}'),
+        an_ended_pod(0, a_result(artefacts={})),
+        an_ended_pod(0, a_result(fingerprint="00" * 32)),
+        an_ended_pod(0, a_result(artefacts={Artefact.CORPUS: a_ref()})),
+    ],
+    ids=["no pod", "silence", "text", "half", "schema", "no artefact", "other fingerprint", "other artefact"],
+)
+def test_exit_0_without_a_result_of_this_work_is_a_bug(pod: Any) -> None:
+    failure = failure_of(a_done_job(pod))
+    assert (failure.kind, failure.reason) == ("Bug", "NoResult")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "kind"),
+    [
+        (ExitCode.BAD_INPUT, "BadInput"),
+        (ExitCode.TRANSIENT, "Transient"),
+        (ExitCode.OUT_OF_MEMORY, "OutOfMemory"),
+        (ExitCode.STOPPED, "Stopped"),
+        (1, "Bug"),
+        (2, "Bug"),
+        (139, "Bug"),
+    ],
+)
+def test_the_exit_code_says_what_to_do(exit_code: int, kind: str) -> None:
+    told = failure_of(a_failed_job(an_ended_pod(exit_code, SAID)))
+    assert (told.kind, told.reason, told.exit_code) == (kind, "Because", exit_code)
+    assert str(told) == "spec.corpus: it is so"
+    silent = failure_of(a_failed_job(an_ended_pod(exit_code, "Traceback")))
+    assert (silent.kind, silent.reason) == (kind, "StageCrashed")
+    assert "Traceback" in str(silent)
+
+
+@pytest.mark.parametrize(
+    ("job", "kind", "reason", "field"),
+    [
+        (a_failed_job(None), "Transient", "PodLost", ""),
+        (a_failed_job(a_pod(phase="Failed")), "Transient", "PodLost", ""),
+        (a_failed_job(an_ended_pod(137, reason="OOMKilled")), "Bug", "OOMKilled", "resources.limits.memory"),
+        (a_failed_job(an_ended_pod(137, reason="Error")), "Bug", "StageCrashed", ""),
+        (a_failed_job(None, "DeadlineExceeded"), "Stopped", "Timeout", "timeoutSeconds"),
+        (a_failed_job(an_ended_pod(20, SAID), "DeadlineExceeded"), "Stopped", "Timeout", "timeoutSeconds"),
+        (
+            a_failed_job(an_ended_pod(1, "cp: no such file", failed_init="copy-corpus")),
+            "BadInput",
+            "SourceImagePathMissing",
+            "spec.corpus.source.image.path",
+        ),
+        (a_failed_job(an_ended_pod(1, "no busybox", failed_init="tools")), "Bug", "StageCrashed", ""),
+    ],
+    ids=["no pod", "evicted", "memory", "killed", "deadline", "deadline and result", "copy", "tools"],
+)
+def test_what_never_reached_an_exit_code_is_sorted_too(job: JobView, kind: str, reason: str, field: str) -> None:
+    failure = failure_of(job)
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert failure.field.endswith(field)
+
+
+def test_a_reason_is_short_and_never_empty() -> None:
+    assert failure_of(a_failed_job(an_ended_pod(1, a_result(reason="")))).reason == "StageFailed"
+    assert len(failure_of(a_failed_job(an_ended_pod(1, a_result(reason="R" * 999)))).reason) == 64
+
+
+def test_a_result_longer_than_a_termination_message_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="4096"):
+        StageResult(stage=Stage.SDG, fingerprint="f", details={"x": "y" * 5000}).to_json()
+
+
+def failed(*kinds: Any) -> list[tuple[JobView, Failure]]:
+    return [
+        (a_failed_job(None, attempt=number), Failure(kind=kind, reason="R", message=""))
+        for number, kind in enumerate(kinds, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "retries", "seconds"),
+    [
+        (["Transient"], 3, 10),
+        (["Transient"] * 2, 3, 20),
+        (["Transient"] * 3, 3, 40),
+        (["Transient"] * 4, 3, None),
+        (["Transient"] * 9, 20, 300),
+        (["Transient"], 0, None),
+        (["Bug"], 3, 10),
+        (["Bug"] * 2, 3, None),
+        (["Bug"], 0, None),
+        (["OutOfMemory"], 0, 0),
+        (["OutOfMemory"] * 3, 0, 0),
+        (["OutOfMemory"] * 4, 9, None),
+        (["BadInput"], 9, None),
+        (["Stopped"], 9, None),
+        (["Transient", "Transient", "Bug"], 3, 10),
+        (["Bug", "Transient", "Transient"], 3, 20),
+    ],
+)
+def test_each_class_has_its_own_retries_and_backoff(kinds: list[str], retries: int, seconds: int | None) -> None:
+    wanted = None if seconds is None else NOON + timedelta(seconds=seconds)
+    assert retry_at(failed(*kinds), retries) == wanted
+
+
+@pytest.mark.parametrize(
+    ("configured", "kinds", "size"),
+    [
+        (8, [], 8),
+        (8, ["OutOfMemory"], 4),
+        (8, ["OutOfMemory", "Transient", "OutOfMemory"], 2),
+        (2, ["OutOfMemory"] * 3, 1),
+        (8, ["Bug"], 8),
+    ],
+)
+def test_the_micro_batch_is_halved_for_every_time_memory_ran_out(configured: int, kinds: list[str], size: int) -> None:
+    assert micro_batch(configured, failed(*kinds)) == size

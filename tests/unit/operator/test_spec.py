@@ -1,0 +1,188 @@
+"""From the manifest to settings: the published recipe's defaults, and an error that names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.operator.builders import IMAGES, OPEN_AI, SECRET, a_manifest, a_spec
+
+from embedding_operator.api import SpecError, check_name
+from embedding_operator.spec import parse_spec
+from embedding_stages.contract import Stage
+
+
+def test_defaults_are_the_recipes() -> None:
+    spec = a_spec()
+    settings = {stage: spec.stages[stage].settings for stage in Stage}
+    assert settings[Stage.SDG]["pairsPerDocument"] == 7
+    assert settings[Stage.PREP] == {
+        "qualityThreshold": 7.0,
+        "evalFraction": 0.2,
+        "margin": 0.95,
+        "hardNegatives": 5,
+        "negativesPerQuery": 4,
+        "maxPositives": 5,
+        "batchSize": 128,
+        "seed": 42,
+    }
+    assert (
+        settings[Stage.FINETUNE] | {"epochs": 3, "globalBatchSize": 128, "learningRate": 1e-5}
+        == (settings[Stage.FINETUNE])
+    )
+    assert settings[Stage.EVAL]["kValues"] == [1, 5, 10, 100]
+    assert (spec.tolerance.at_one, spec.tolerance.at_five_and_above) == (0.03, 0.01)
+    assert spec.start_deadline_s == 1800
+    assert spec.stages[Stage.SDG].pod.retries == 3
+    assert spec.deploy.model_name == "tiny"
+    assert {stage: spec.stages[stage].pod.image for stage in Stage} == dict(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("stages", "strategy"),
+    [
+        ({}, "BlueGreen"),
+        ({"deploy": {"backend": {"nim": {}}, "image": "nim:1"}}, "Recreate"),
+        ({"deploy": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}, "Recreate"),
+        ({"deploy": {"resources": {"limits": {"nvidia.com/gpu": 0}}}}, "BlueGreen"),
+        ({"deploy": {"backend": {"nim": {}}, "image": "nim:1", "strategy": "BlueGreen"}}, "BlueGreen"),
+    ],
+)
+def test_a_server_with_a_gpu_is_recreated_unless_the_manifest_says_otherwise(stages: Any, strategy: str) -> None:
+    assert a_spec(stages=stages).deploy.strategy == strategy
+
+
+@pytest.mark.parametrize(
+    ("given", "requests", "limits"),
+    [
+        ({}, {"cpu": "500m", "memory": "2Gi"}, {"nvidia.com/gpu": "1"}),
+        ({"limits": {"nvidia.com/gpu": 0}}, {"cpu": "500m", "memory": "2Gi"}, {}),
+        (
+            {"limits": {"nvidia.com/mig-1g.10gb": 1}},
+            {"cpu": "500m", "memory": "2Gi"},
+            {"nvidia.com/mig-1g.10gb": "1"},
+        ),
+        (
+            {"limits": {"memory": "1Gi", "nvidia.com/gpu": 0}},
+            {"cpu": "500m", "memory": "1Gi"},
+            {"memory": "1Gi"},
+        ),
+        (
+            {"requests": {"memory": "3Gi"}, "limits": {"memory": "4Gi", "nvidia.com/gpu": 2}},
+            {"cpu": "500m", "memory": "3Gi"},
+            {"memory": "4Gi", "nvidia.com/gpu": "2"},
+        ),
+    ],
+)
+def test_resources_are_the_users_over_the_defaults_and_one_gpu(given: Any, requests: Any, limits: Any) -> None:
+    pod = a_spec(stages={"finetune": {"resources": given}}).stages[Stage.FINETUNE].pod
+    assert pod.resources == {"requests": requests, "limits": limits}
+
+
+@pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.SDG, Stage.DEPLOY, Stage.VERIFY])
+def test_stages_without_a_model_on_the_gpu_ask_for_none(stage: Stage) -> None:
+    assert a_spec().stages[stage].pod.resources["limits"] == {}
+
+
+def stages(**items: Any) -> dict[str, Any]:
+    return {"stages": items}
+
+
+def backend(**nim: Any) -> dict[str, Any]:
+    return stages(deploy={"image": "nim:1", "backend": {"nim": nim}})
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"baseModel": None}, "spec.baseModel"),
+    ({"baseModel": {"name": "m"}}, "spec.baseModel.source"),
+    ({"baseModel": {"name": "m", "source": {}}}, "spec.baseModel.source"),
+    ({"baseModel": {"name": "m", "source": {"pvc": {}}}}, "spec.baseModel.source.pvc.claimName"),
+    ({"corpus": {}}, "spec.corpus.source"),
+    (
+        {"corpus": {"source": {"pvc": {"claimName": "a"}, "configMap": {"name": "b"}}}},
+        "spec.corpus.source",
+    ),
+    ({"corpus": {"source": {"configMap": {"name": ""}}}}, "spec.corpus.source.configMap.name"),
+    (
+        {"corpus": {"source": {"pvc": {"claimName": "a", "path": "../b"}}}},
+        "spec.corpus.source.pvc.path",
+    ),
+    ({"corpus": {"source": {"image": {"path": "/docs"}}}}, "spec.corpus.source.image.reference"),
+    ({"corpus": {"source": {"configMap": {"name": "d"}}, "minTextLength": "x"}}, "spec.corpus.minTextLength"),
+    ({"evaluation": {"beir": {"configMap": {"name": "d"}}}}, "spec.evaluation.beir"),
+    ({"evaluation": {"kValues": [10, 5]}}, "spec.evaluation.kValues"),
+    ({"evaluation": {"kValues": [0, 10]}}, "spec.evaluation.kValues"),
+    ({"evaluation": {"kValues": ["10"]}}, "spec.evaluation.kValues"),
+    ({"evaluation": {"kValues": [1, 5]}}, "spec.evaluation.kValues"),
+    (stages(sdg={}), "spec.stages.sdg.provider"),
+    (stages(sdg={"provider": {"extractive": {}, **OPEN_AI}}), "spec.stages.sdg.provider"),
+    (
+        stages(sdg={"provider": {"openAI": {"baseURL": "file:///etc", "model": "m"}}}),
+        "spec.stages.sdg.provider.openAI.baseURL",
+    ),
+    (
+        stages(sdg={"provider": {"openAI": {"baseURL": "http://a", "apiKeySecretRef": {"name": "a"}}}}),
+        "spec.stages.sdg.provider.openAI.apiKeySecretRef",
+    ),
+    (stages(sdg={"provider": {"extractive": {}}, "pairsPerDocument": 0}), "spec.stages.sdg.pairsPerDocument"),
+    (stages(prep={"margin": "1.5"}), "spec.stages.prep.margin"),
+    (stages(prep={"margin": "nan"}), "spec.stages.prep.margin"),
+    (stages(prep={"qualityThreshold": "high"}), "spec.stages.prep.qualityThreshold"),
+    (stages(prep={"batchSize": True}), "spec.stages.prep.batchSize"),
+    (stages(finetune={"epochs": "three"}), "spec.stages.finetune.epochs"),
+    (stages(finetune={"learningRate": "0"}), "spec.stages.finetune.learningRate"),
+    (stages(finetune={"warmupSteps": -1}), "spec.stages.finetune.warmupSteps"),
+    (stages(finetune={"retries": -1}), "spec.stages.finetune.retries"),
+    (stages(finetune={"timeoutSeconds": 0}), "spec.stages.finetune.timeoutSeconds"),
+    (stages(finetune={"env": [{"name": "EFT_REQUEST"}]}), "spec.stages.finetune.env"),
+    (stages(eval={"batchSize": 1.5}), "spec.stages.eval.batchSize"),
+    (stages(deploy={"backend": {"nim": {}, "onnx": {}}}), "spec.stages.deploy.backend"),
+    (stages(deploy={"backend": {"nim": {}}}), "spec.stages.deploy.image"),
+    (stages(deploy={"replicas": 0}), "spec.stages.deploy.replicas"),
+    (stages(deploy={"strategy": "Canary"}), "spec.stages.deploy.strategy"),
+    (stages(deploy={"env": [{"name": "NIM_CUSTOM_MODEL", "value": "/"}]}), "spec.stages.deploy.env"),
+    (
+        stages(deploy={"resources": {"limits": {"nvidia.com/gpu": "half"}}}),
+        "spec.stages.deploy.resources.limits.nvidia.com/gpu",
+    ),
+    (backend(generation=3), "spec.stages.deploy.backend.nim.generation"),
+    (backend(ngcKeySecretRef={"key": "k"}), "spec.stages.deploy.backend.nim.ngcKeySecretRef"),
+    ({"tolerance": {"atOne": "2"}}, "spec.tolerance.atOne"),
+    ({"tolerance": {"atFiveAndAbove": "-0.1"}}, "spec.tolerance.atFiveAndAbove"),
+    ({"storage": {"existingClaim": "a", "size": "1Gi"}}, "spec.storage"),
+    ({"runPolicy": {"startDeadlineSeconds": "soon"}}, "spec.runPolicy.startDeadlineSeconds"),
+]
+
+
+@pytest.mark.parametrize(("sections", "field"), BAD, ids=[field for _, field in BAD])
+def test_a_field_that_cannot_be_acted_on_is_named(sections: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(a_manifest(**sections), IMAGES)
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"{field}: ")
+
+
+def test_a_secret_is_known_by_where_the_manifest_names_it() -> None:
+    spec = a_spec(stages={"sdg": {"provider": OPEN_AI}})
+    assert spec.llm_key is not None
+    assert (spec.llm_key.name, spec.llm_key.key) == (SECRET["name"], SECRET["key"])
+    assert spec.llm_key.field == "spec.stages.sdg.provider.openAI.apiKeySecretRef"
+    assert "apiKeySecretRef" not in str(spec.stages[Stage.SDG].settings)
+
+
+@pytest.mark.parametrize("name", ["a", "handbook", "h-1", "a" * 40])
+def test_names_that_jobs_can_be_named_after(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "1a", "A", "a.b", "a-", "a" * 41, "a_b"])
+def test_names_that_they_cannot(name: str) -> None:
+    with pytest.raises(SpecError, match=r"metadata\.name"):
+        check_name(name)
+
+
+def test_resolved_settings_show_every_default() -> None:
+    resolved = a_spec().resolved()["stages"]
+    assert set(resolved) == {stage.value for stage in Stage}
+    assert resolved["finetune"]["epochs"] == 3
+    assert resolved["deploy"]["strategy"] == "BlueGreen"

@@ -1,0 +1,134 @@
+"""The status survives being written and read, and stays small whatever a stage says."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from simulation.invariants import status_errors
+from unit.operator.builders import FINGERPRINT, a_condition, a_ref, a_spec, a_stage
+
+from embedding_operator.conditions import ORDER
+from embedding_operator.stages import BY_STAGE
+from embedding_operator.status import Served, StageStatus, Status
+from embedding_stages.contract import Artefact, ArtefactRef, Stage
+
+FULL = Status(
+    observed_generation=4,
+    revision=4,
+    phase="Verifying",
+    current_stage="verify",
+    progress="verify 10%",
+    uplift="+10.0%",
+    stages=(
+        a_stage(Stage.INPUTS, state="Reused", reused_from=2, artefacts={Artefact.CORPUS: a_ref()}),
+        a_stage(Stage.EVAL, metrics={"base": {"ndcg@10": 0.12345}}, counts={"queries": 0}, details={"x": [1.5]}),
+        a_stage(Stage.VERIFY, state="Running", percent=0, step=1, total_steps=9, eta_seconds=7, distrusted=2),
+    ),
+    conditions=(a_condition("Ready", "Unknown", 4), a_condition("Validated", "True", 4)),
+    served=Served(active_fingerprint="aa", active_revision=3, candidate_fingerprint="bb", candidate_revision=4),
+    metrics={"queries": 3},
+    verification={"withinTolerance": False},
+    last_failure={"stage": "sdg"},
+    resolved=a_spec().resolved(),
+)
+
+
+@pytest.mark.parametrize("status", [Status(), FULL], ids=["empty", "full"])
+def test_writing_and_reading_gives_the_same(status: Status) -> None:
+    written = json.loads(json.dumps(status.to_json()))
+    assert Status.from_json(written) == status
+    assert Status.from_json(written).to_json() == written
+    assert status_errors(written) == []
+
+
+def test_zero_and_false_are_written_and_nothing_is_not() -> None:
+    written = FULL.to_json()
+    assert written["verification"] == {"withinTolerance": False}
+    assert written["stages"][1]["counts"] == {"queries": 0}
+    assert written["stages"][2]["progress"]["percent"] == 0
+    assert "message" not in written["stages"][0]
+    assert "lastFailure" not in Status().to_json()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"name": "distil"},
+        {"state": "Running"},
+        {"name": "sdg", "attempt": "many"},
+        {"name": "sdg", "artefacts": {"unknown": {"path": "p", "digest": "d"}}},
+        {"name": "sdg", "artefacts": {"pairs": {}}},
+        {"name": "sdg", "metrics": {"base": {"ndcg@10": "high"}}},
+    ],
+    ids=str,
+)
+def test_a_stage_that_cannot_be_read_is_forgotten_alone(raw: dict[str, Any]) -> None:
+    written = FULL.to_json()
+    written["stages"].insert(1, raw)
+    assert Status.from_json(written) == FULL
+
+
+@pytest.mark.parametrize("raw", [None, {}, {"observedGeneration": -1}])
+def test_a_status_that_nobody_wrote_is_empty(raw: Any) -> None:
+    assert Status.from_json(raw) == Status()
+
+
+def test_stages_are_kept_in_the_pipelines_order() -> None:
+    status = Status()
+    for stage in reversed(Stage):
+        status = status.with_stage(StageStatus(name=stage))
+    assert [item.name for item in status.stages] == list(Stage)
+    assert status.with_stage(a_stage(Stage.SDG)).stage(Stage.SDG).state == "Succeeded"
+    assert len(status.with_stage(a_stage(Stage.SDG)).stages) == len(Stage)
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0, math.nan, math.inf, 1e300, -1e300, 1e-300])
+def test_a_figure_is_never_longer_than_the_schema_allows(value: float) -> None:
+    written = Status(stages=(a_stage(metrics={"base": {"ndcg@10": value}}),)).to_json()
+    assert status_errors(json.loads(json.dumps(written))) == []
+
+
+def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
+    figures = {f"{name}@{k}": 0.12345 for name in ("ndcg", "map", "recall", "precision") for k in range(985, 1001)}
+    shown = dict.fromkeys(figures, "0.12345")
+    stages = [
+        a_stage(
+            stage,
+            reason="R" * 300,
+            message="m" * 5000,
+            image="i" * 256,
+            job_name="j" * 63,
+            started_at="2026-01-01T00:00:00Z",
+            finished_at="2026-01-01T00:00:00Z",
+            percent=100,
+            eta_seconds=10**6,
+            artefacts={
+                name: ArtefactRef(path=f"{stage}/{FINGERPRINT}/{name}", digest=f"sha256:{FINGERPRINT}")
+                for name in (BY_STAGE[stage].outputs if stage in BY_STAGE else ())
+            },
+            counts={f"count{number}": 10**9 for number in range(8)},
+            metrics={
+                Stage.EVAL: {"base": figures, "fineTuned": figures},
+                Stage.VERIFY: {"served": figures},
+            }.get(stage, {}),
+        )
+        for stage in Stage
+    ]
+    status = Status(
+        observed_generation=10**6,
+        revision=10**6,
+        progress="p" * 128,
+        stages=stages,
+        conditions=[replace(a_condition(kind), message="m" * 1024) for kind in ORDER],
+        metrics={"base": shown, "fineTuned": shown, "served": shown},
+        last_failure={"message": "m" * 1024, "logTail": "ü" * 4096},
+        resolved=a_spec(corpus={"source": {"configMap": {"name": "d"}}, "include": ["g" * 64] * 16}).resolved(),
+    )
+    text = json.dumps(status.to_json())
+    assert status_errors(json.loads(text)) == []
+    assert len(text.encode()) < 32 << 10
+    assert Status.from_json(json.loads(text)).to_json() == json.loads(text)

@@ -1,0 +1,109 @@
+"""Whether the served model measures the same, with few queries as with many, whatever is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from unit.operator.builders import a_stage
+
+from embedding_operator.api import Tolerance
+from embedding_operator.verdict import Verdict, judge, relative_uplift
+from embedding_stages.contract import Stage
+
+LIMITS = Tolerance(at_one=0.03, at_five_and_above=0.01)
+DIGEST = "sha256:model"
+
+
+def verdict(tuned: Mapping[str, float], served: Mapping[str, float], queries: int = 1000, **changes: Any) -> Verdict:
+    counts = {"queries": queries, "changedQueries": 1, "invalidVectors": 0}
+    evaluated = a_stage(Stage.EVAL, metrics={"fineTuned": tuned}, counts={"queries": queries})
+    verified = a_stage(Stage.VERIFY, metrics={"served": served}, counts=counts, details={"artefactDigest": DIGEST})
+    return judge(evaluated, replace(verified, **changes), LIMITS, DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("name", "difference", "within"),
+    [
+        ("ndcg@1", 0.03, True),
+        ("ndcg@1", 0.0301, False),
+        ("recall@1", 0.03, True),
+        ("ndcg@3", 0.03, True),
+        ("ndcg@5", 0.01, True),
+        ("ndcg@5", 0.0101, False),
+        ("recall@100", 0.01, True),
+        ("recall@100", 0.0101, False),
+        ("map@10", 0.5, True),
+        ("precision@10", 0.5, True),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ndcg_and_recall_are_held_to_the_recipes_limits(name: str, difference: float, within: bool, sign: int) -> None:
+    tuned = {"ndcg@10": 0.5, name: 0.5}
+    assert verdict(tuned, tuned | {name: 0.5 + sign * difference}).within is within
+
+
+@pytest.mark.parametrize("queries", [36, 50, 99, 100, 101, 199, 201])
+@pytest.mark.parametrize("hits", [0, 17, 34])
+def test_one_query_may_change_sides_and_two_only_when_that_moves_less_than_the_limit(queries: int, hits: int) -> None:
+    """BEIR rounds to five places: at 36 queries 1/36 = 0.02778 either way, sometimes 0.02777."""
+    before, one, two = (round((hits + changed) / queries, 5) for changed in range(3))
+    assert verdict({"recall@10": before}, {"recall@10": one}, queries).within
+    assert verdict({"recall@10": one}, {"recall@10": before}, queries).within
+    assert verdict({"recall@10": before}, {"recall@10": two}, queries).within is (queries > 200)
+
+
+def test_the_effective_tolerance_is_told() -> None:
+    report = verdict({"ndcg@1": 0.5, "ndcg@10": 0.5}, {"ndcg@1": 0.5, "ndcg@10": 0.5}, 36).report
+    assert report["effectiveTolerance"] == {"@1": "0.03001", "@10": "0.02779"}
+    assert report["withinTolerance"] is True
+    assert report["queries"] == 36
+
+
+@pytest.mark.parametrize(
+    ("served", "changes", "reason"),
+    [
+        ({"ndcg@10": math.nan}, {}, "MetricsNotFinite"),
+        ({"ndcg@10": math.inf}, {}, "MetricsNotFinite"),
+        ({}, {}, "MetricsMissing"),
+        ({"ndcg@5": 0.5}, {}, "MetricsMissing"),
+        ({"ndcg@10": 0.5}, {"details": {"artefactDigest": "sha256:other"}}, "ArtefactMismatch"),
+        ({"ndcg@10": 0.5}, {"details": {}}, "ArtefactMismatch"),
+        ({"ndcg@10": 0.5}, {"counts": {"queries": 999}}, "QueriesDiffer"),
+        ({"ndcg@10": 0.5}, {"counts": {}}, "QueriesDiffer"),
+        ({"ndcg@10": 0.6}, {}, "OutsideTolerance"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compared_is_never_within(served: Any, changes: dict[str, Any], reason: str) -> None:
+    found = verdict({"ndcg@10": 0.5}, served, **changes)
+    assert (found.within, found.reason) == (False, reason)
+    assert found.report["withinTolerance"] is False
+
+
+def test_an_evaluation_without_metrics_or_queries_verifies_nothing() -> None:
+    assert verdict({}, {}).reason == "MetricsMissing"
+    assert verdict({"map@10": 0.5}, {"map@10": 0.5}).reason == "MetricsMissing"
+    assert verdict({"ndcg@10": math.nan}, {"ndcg@10": 0.5}).reason == "MetricsNotFinite"
+    assert verdict({"ndcg@10": 0.5}, {"ndcg@10": 0.5}, 0).reason == "QueriesDiffer"
+
+
+def test_the_worst_metric_is_the_one_that_exceeds_its_own_limit_most() -> None:
+    tuned = {"ndcg@1": 0.5, "ndcg@10": 0.5}
+    found = verdict(tuned, {"ndcg@1": 0.53, "ndcg@10": 0.515})
+    assert found.reason == "OutsideTolerance"
+    assert found.message.startswith("ndcg@10: served 0.51500, evaluated 0.50000")
+    assert found.report["largestDifference"] == {"metric": "ndcg@10", "difference": "0.01500"}
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "uplift"), [(0.5, 0.6, 0.2), (0.5, 0.4, -0.2), (0.0, 0.4, None), (None, 0.4, None)]
+)
+def test_uplift_is_relative_and_needs_something_to_divide_by(
+    base: float | None, tuned: float, uplift: float | None
+) -> None:
+    metrics = {"base": {} if base is None else {"ndcg@10": base}, "fineTuned": {"ndcg@10": tuned}}
+    assert relative_uplift(a_stage(metrics=metrics)) == (None if uplift is None else pytest.approx(uplift))

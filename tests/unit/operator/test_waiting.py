@@ -1,0 +1,193 @@
+"""Kubernetes' words for what is missing (as 1.34 says them), and the manifest's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.operator.builders import OPEN_AI, a_pod, a_spec
+
+from embedding_operator.waiting import explain_wait
+from embedding_stages.contract import Stage
+
+PREEMPTION = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+HUGGING_FACE = {"revision": "a" * 40, "tokenSecretRef": {"name": "hub", "key": "token"}}
+SPEC = a_spec(
+    baseModel={"name": "m", "source": {"huggingFace": HUGGING_FACE}},
+    evaluation={"beir": {"pvc": {"claimName": "labelled"}}},
+    storage={"existingClaim": "shared"},
+    stages={
+        "sdg": {"provider": OPEN_AI},
+        "deploy": {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}}},
+    },
+)
+FROM_PVC = a_spec(
+    corpus={"source": {"pvc": {"claimName": "docs"}}}, baseModel={"name": "m", "source": {"pvc": {"claimName": "w"}}}
+)
+
+
+def mount(text: str) -> list[str]:
+    return [f'MountVolume.SetUp failed for volume "v" : {text}']
+
+
+CASES: list[tuple[str, Stage, dict[str, Any], list[str], str, str, bool]] = [
+    (
+        "a claim that the scheduler misses",
+        Stage.INPUTS,
+        {"unschedulable": f'0/1 nodes are available: persistentvolumeclaim "labelled" not found. {PREEMPTION}'},
+        [],
+        "VolumeMissing",
+        "spec.evaluation.beir.pvc.claimName: PersistentVolumeClaim 'labelled'",
+        True,
+    ),
+    (
+        "a claim for the workspace",
+        Stage.SDG,
+        {"unschedulable": '0/1 nodes are available: persistentvolumeclaim "shared" not found. not found'},
+        [],
+        "VolumeMissing",
+        "spec.storage.existingClaim",
+        True,
+    ),
+    (
+        "a ConfigMap that the kubelet misses",
+        Stage.INPUTS,
+        {"waiting_reason": "ContainerCreating"},
+        mount('configmap "docs" not found'),
+        "ConfigMapMissing",
+        "spec.corpus.source.configMap.name: ConfigMap 'docs'",
+        True,
+    ),
+    (
+        "a Secret that the kubelet misses",
+        Stage.SDG,
+        {"waiting_reason": "ContainerCreating"},
+        mount('secret "llm" not found'),
+        "SecretMissing",
+        "spec.stages.sdg.provider.openAI.apiKeySecretRef.name: Secret 'llm'",
+        True,
+    ),
+    (
+        "a key that the LLM's Secret lacks",
+        Stage.SDG,
+        {},
+        mount("references non-existent secret key: token"),
+        "SecretKeyMissing",
+        "spec.stages.sdg.provider.openAI.apiKeySecretRef.key",
+        True,
+    ),
+    (
+        "a key of the same name that the hub's Secret lacks",
+        Stage.INPUTS,
+        {},
+        mount("references non-existent secret key: token"),
+        "SecretKeyMissing",
+        "spec.baseModel.source.huggingFace.tokenSecretRef.key",
+        True,
+    ),
+    (
+        "a Secret for a variable",
+        Stage.DEPLOY,
+        {"waiting_reason": "CreateContainerConfigError", "waiting_message": 'secret "ngc" not found'},
+        [],
+        "SecretMissing",
+        "spec.stages.deploy.backend.nim.ngcKeySecretRef.name",
+        True,
+    ),
+    (
+        "a key for a variable",
+        Stage.DEPLOY,
+        {
+            "waiting_reason": "CreateContainerConfigError",
+            "waiting_message": "couldn't find key apikey in Secret team-a/ngc",
+        },
+        [],
+        "SecretKeyMissing",
+        "spec.stages.deploy.backend.nim.ngcKeySecretRef.key",
+        True,
+    ),
+    (
+        "another configuration error",
+        Stage.SDG,
+        {"waiting_reason": "CreateContainerConfigError", "waiting_message": "container has runAsNonRoot"},
+        [],
+        "CreateContainerConfigError",
+        "runAsNonRoot",
+        True,
+    ),
+    *(
+        (
+            f"an image: {reason}",
+            Stage.PREP,
+            {"waiting_reason": reason, "waiting_message": 'Back-off pulling image "x:1": not found'},
+            [],
+            "ImagePullFailed",
+            "spec.stages.prep.image",
+            True,
+        )
+        for reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+    ),
+    (
+        "a GPU",
+        Stage.FINETUNE,
+        {"unschedulable": f"0/3 nodes are available: 3 Insufficient nvidia.com/gpu. {PREEMPTION}"},
+        [],
+        "GPUUnschedulable",
+        "spec.stages.finetune.resources.limits",
+        False,
+    ),
+    (
+        "memory",
+        Stage.FINETUNE,
+        {"unschedulable": f"0/3 nodes are available: 3 Insufficient memory. {PREEMPTION}"},
+        [],
+        "Unschedulable",
+        "Insufficient memory",
+        False,
+    ),
+    *(
+        ("a volume", Stage.INPUTS, {"unschedulable": text}, [], "VolumeUnbound", "spec.storage", False)
+        for text in (
+            f"0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. {PREEMPTION}",
+            "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind.",
+        )
+    ),
+    ("nothing in particular", Stage.SDG, {"waiting_reason": "ContainerCreating"}, [], "PodStarting", "pod-1", False),
+    ("an Event of no interest", Stage.SDG, {}, ["Readiness probe failed"], "PodStarting", "pod-1", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "pod", "warnings", "reason", "text", "broken"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_it_is_said_which_field_a_pod_waits_for(
+    stage: Stage, pod: dict[str, Any], warnings: list[str], reason: str, text: str, broken: bool
+) -> None:
+    wait = explain_wait(a_pod(**pod), warnings, SPEC, stage)
+    assert (wait.reason, wait.broken) == (reason, broken)
+    assert text in wait.message
+
+
+def test_a_job_without_a_pod_is_only_waiting() -> None:
+    wait = explain_wait(None, (), SPEC, Stage.SDG)
+    assert (wait.reason, wait.broken) == ("PodPending", False)
+
+
+@pytest.mark.parametrize(
+    ("claim", "field"),
+    [("docs", "spec.corpus.source.pvc.claimName"), ("w", "spec.baseModel.source.pvc.claimName")],
+)
+def test_a_claim_is_named_by_the_source_that_asks_for_it(claim: str, field: str) -> None:
+    wait = explain_wait(a_pod(unschedulable=f'persistentvolumeclaim "{claim}" not found'), (), FROM_PVC, Stage.INPUTS)
+    assert wait.message.startswith(f"{field}: ")
+
+
+def test_the_workspace_of_our_own_is_nobodys_mistake() -> None:
+    pod = a_pod(unschedulable='persistentvolumeclaim "handbook-workspace" not found')
+    wait = explain_wait(pod, (), FROM_PVC, Stage.SDG)
+    assert (wait.reason, wait.broken) == ("VolumeMissing", False)
+
+
+def test_what_is_missing_is_said_rather_than_that_there_is_no_room() -> None:
+    pod = a_pod(unschedulable='0/2 nodes: 1 Insufficient nvidia.com/gpu, persistentvolumeclaim "labelled" not found')
+    assert explain_wait(pod, (), SPEC, Stage.INPUTS).reason == "VolumeMissing"
