@@ -24,6 +24,8 @@ check: venv ## lint, types, import layers, chart and CRD drift
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@for tool in localkube images cluster quickstart; do (cd hack/$$tool && ../../.venv/bin/mypy --strict --no-error-summary \
+	    --config-file= *.py) || exit 1; done
 	@PYTHONPATH=operator:stage_images .venv/bin/lint-imports --no-logo
 	@.venv/bin/yamllint --strict .
 	@charts/sync.sh --check

@@ -120,6 +120,8 @@ def times(clock: Clock, status: Mapping[str, Any]) -> None:
         if name == "pipeline":
             for item in status["stages"]:
                 spent = seconds_of(item)
-                print(f"    {item['name']:<10}{'reused' if item['state'] == 'Reused' else '':<8}"
-                      f"{0 if spent is None else spent:>8.1f}")
+                print(
+                    f"    {item['name']:<10}{'reused' if item['state'] == 'Reused' else '':<8}"
+                    f"{0 if spent is None else spent:>8.1f}"
+                )
     print(f"  {'total':<12}{sum(clock.steps.values()):>8.1f}")

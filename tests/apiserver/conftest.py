@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from apiserver.api import ROOT, Api
+from kubernetes import client, config
 
 from embedding_operator.cluster import KubeCluster
-from kubernetes import client, config
 
 CRD = ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml"
 

@@ -227,7 +227,7 @@ def test_the_operator_works_as_its_service_account_and_survives_a_kill(
 
     api.apply(resource(namespace))
     process, port = start()
-    job = _until("the inputs Job", lambda: jobs())[0]
+    job = _until("the inputs Job", jobs)[0]
     assert re.fullmatch(r"docs-inputs-[0-9a-f]{8}-1", job["metadata"]["name"])
     api.get("pvc", "docs-workspace", namespace)
     assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=15).status == 200

@@ -153,9 +153,7 @@ def test_a_status_write_after_somebody_elses_is_a_conflict(api: Api, namespace: 
         cluster.write_status(read, {"observedGeneration": 1, "phase": "Failed"})
 
 
-def test_an_impossible_job_is_rejected_with_the_servers_reason(
-    api: Api, namespace: str, cluster: KubeCluster
-) -> None:
+def test_an_impossible_job_is_rejected_with_the_servers_reason(api: Api, namespace: str, cluster: KubeCluster) -> None:
     impossible = {"requests": {"memory": "4Gi"}, "limits": {"memory": "1Gi"}}
     owner, spec = _owner(api, namespace, {"stages": {"prep": {"resources": impossible}}})
     with pytest.raises(Rejected, match="must be less than or equal to memory limit"):

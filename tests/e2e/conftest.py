@@ -58,8 +58,15 @@ def kill_operator(kube: Kube) -> object:
 
     def kill() -> None:
         kube.run(
-            "delete", "pod", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=embedding-operator",
-            "--grace-period=0", "--force", "--wait=false",
+            "delete",
+            "pod",
+            "-n",
+            OPERATOR_NAMESPACE,
+            "-l",
+            "app.kubernetes.io/name=embedding-operator",
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
         )
 
     return kill

@@ -31,10 +31,8 @@ _NO_GPU = {"resources": {"limits": {"nvidia.com/gpu": 0}}}
 
 def documents() -> dict[str, Any]:
     """A ConfigMap with the documentation of some standard library modules, as pydoc prints it."""
-    texts = {
-        f"{name}.txt": pydoc.plain(pydoc.render_doc(name, renderer=pydoc.plaintext))[:24_000] for name in MODULES
-    }
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "docs", "namespace": NAMESPACE}, "data": texts}
+    texts = {f"{name}.txt": pydoc.plain(pydoc.render_doc(name, renderer=pydoc.plaintext))[:24_000] for name in MODULES}
+    return config_map("docs", texts)
 
 
 def config_map(name: str, data: dict[str, str], binary: dict[str, str] | None = None) -> dict[str, Any]:

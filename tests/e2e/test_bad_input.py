@@ -12,7 +12,8 @@ from e2e.kube import NAMESPACE, Kube
 from e2e.manifests import config_map, fine_tune
 
 JUNK = base64.b64encode(os.urandom(4096)).decode()
-OPEN_AI = {"baseURL": "http://llm.nowhere.svc:8000/v1", "model": "m", "apiKeySecretRef": {"name": "no-such", "key": "k"}}
+NO_SECRET = {"name": "no-such", "key": "k"}
+OPEN_AI = {"baseURL": "http://llm.nowhere.svc:8000/v1", "model": "m", "apiKeySecretRef": NO_SECRET}
 
 # name -> (spec patch, condition, reason, what the message must name, patch that cures it)
 CASES: dict[str, tuple[dict[str, Any], str, str, tuple[str, ...], dict[str, Any]]] = {

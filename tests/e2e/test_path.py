@@ -56,8 +56,10 @@ def test_reaches_ready_although_the_operator_is_killed_in_every_stage(
     for stage in (*JOB_STAGES[:-1], "deploy", "verify"):
         kube.until(
             f"{stage} begins; now {kube.status(NAME).get('progress')}",
-            lambda stage=stage: _finished(kube, stage) or kube.stage(NAME, stage).get("attempt") or (
-                stage == "deploy" and kube.stage(NAME, stage)
+            lambda stage=stage: (
+                _finished(kube, stage)
+                or kube.stage(NAME, stage).get("attempt")
+                or (stage == "deploy" and kube.stage(NAME, stage))
             ),
             300,
             every_s=0.2,
