@@ -23,6 +23,7 @@ class ChildCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._objects: dict[str, dict[Key, dict[str, Raw]]] = {kind: {} for kind in KINDS}
+        self._gone: dict[str, set[str]] = {kind: set() for kind in KINDS}  # uids, until the next full list
 
     def put(self, kind: str, raw: Raw) -> Key | None:
         """Remember an object; its owner's key, or None when it has no owner of ours."""
@@ -30,6 +31,8 @@ class ChildCache:
         if key is None:
             return None
         with self._lock:
+            if raw["metadata"].get("uid") in self._gone[kind]:  # a reply or an event that was overtaken
+                return key
             known = self._objects[kind].setdefault(key, {})
             old = known.get(raw["metadata"]["name"])
             if old is None or _version(raw) >= _version(old):
@@ -42,6 +45,7 @@ class ChildCache:
         if key is None:
             return None
         with self._lock:
+            self._gone[kind].add(raw["metadata"].get("uid", ""))
             known = self._objects[kind].get(key, {})
             old = known.get(raw["metadata"]["name"])
             if old is not None and old["metadata"].get("uid") == raw["metadata"].get("uid"):
@@ -64,6 +68,7 @@ class ChildCache:
         found = list(listed)
         gone = known_before - {raw["metadata"].get("uid", "") for raw in found}
         with self._lock:
+            overtaken, self._gone[kind] = self._gone[kind], set()
             for key in list(self._objects[kind]):
                 known = self._objects[kind][key]
                 for name in [n for n, raw in known.items() if raw["metadata"].get("uid", "") in gone]:
@@ -71,7 +76,8 @@ class ChildCache:
                 if not known:
                     del self._objects[kind][key]
         for raw in found:
-            self.put(kind, raw)
+            if raw["metadata"].get("uid") not in overtaken:
+                self.put(kind, raw)
 
 
 def owner_key(raw: Raw) -> Key | None:

@@ -165,7 +165,6 @@ def _prep(raw: Mapping[str, Any]) -> dict[str, Any]:
         "evalFraction": decimal(raw, "evalFraction", "0.2", field, 0.01, 0.9),
         "margin": decimal(raw, "margin", "0.95", field, 0.01, 1),
         "hardNegatives": integer(raw, "hardNegatives", 5, field),
-        "negativesPerQuery": 4,
         "maxPositives": 5,
         "batchSize": _batch_size(raw, field),
         "seed": integer(raw, "seed", 42, field, low=0),

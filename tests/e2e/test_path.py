@@ -185,6 +185,7 @@ def test_a_swapped_artefact_is_not_served_and_the_status_says_why(kube: Kube) ->
         lambda: (kube.get("pod", "swap") or {}).get("status", {}).get("phase") == "Succeeded",
         60,
     )
+    kube.run("delete", "pod", "swap", "-n", NAMESPACE, "--wait")  # even a finished pod holds its volume
     kube.run("delete", "pods", "-n", NAMESPACE, "-l", "embedding-operator.dev/serving", "--wait")
     condition = kube.until_condition(NAME, "Deployed", "False", "ArtefactMismatch", timeout_s=60)
     assert "not the exported one" in condition["message"]

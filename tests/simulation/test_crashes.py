@@ -122,7 +122,7 @@ def test_an_error_at_a_write_changes_nothing_in_the_end(golden: Golden, when: st
         check_end(golden, with_error(golden, number, when, error))
 
 
-def test_it_recovers_when_every_other_call_fails() -> None:
+def test_it_gets_there_when_every_seventh_call_fails() -> None:
     scene = a_scene()
     calls = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from simulation.endings import (
     BAD_INPUT,
@@ -114,14 +116,13 @@ def test_transient_failures_are_spaced_further_and_further() -> None:
     scene = a_scene()
     scene.will(Stage.SDG, TRANSIENT, TRANSIENT, TRANSIENT)
     scene.run(is_ready)
-    jobs = sorted(raw["metadata"]["creationTimestamp"] for raw in scene.cluster.find("Job") if "-sdg-" in str(raw))
-    ended = sorted(
-        raw["status"]["conditions"][0]["lastTransitionTime"]
-        for raw in scene.cluster.find("Job")
-        if "-sdg-" in raw["metadata"]["name"]
-    )
-    assert len(jobs) >= 4
-    assert len(ended) == 4
+    jobs = [scene.cluster.object("Job", name) for name in scene.attempts(Stage.SDG)]
+    made = [datetime.fromisoformat(raw["metadata"]["creationTimestamp"]) for raw in jobs]
+    ended = [datetime.fromisoformat(raw["status"]["conditions"][0]["lastTransitionTime"]) for raw in jobs]
+    pauses = [(start - end).total_seconds() for start, end in zip(made[1:], ended[:-1], strict=True)]
+    assert len(pauses) == 3
+    for pause, least in zip(pauses, (10, 20, 40), strict=True):
+        assert least <= pause < least + 5
 
 
 def test_out_of_memory_halves_the_micro_batch_and_leaves_the_global_one() -> None:

@@ -272,7 +272,7 @@ def _uid(raw: Raw) -> str:
 def _request_of(pod: Raw) -> StageRequest:
     env = pod["spec"]["containers"][0]["env"]
     text = next(item["value"] for item in env if item["name"] == contract.ENV_REQUEST)
-    return StageRequest.from_json(text.replace("$$(", "$("))
+    return StageRequest.from_json(text.replace("$$", "$"))
 
 
 def _waiting(container: str) -> Raw:

@@ -127,8 +127,8 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
 
 
 def _request_env(request: StageRequest) -> dict[str, str]:
-    # `$(` would be expanded by the kubelet; `$$(` is its escape.
-    return {"name": contract.ENV_REQUEST, "value": request.to_json().replace("$(", "$$(")}
+    # The kubelet expands `$(NAME)` and makes one `$` of `$$`, so each of them is doubled.
+    return {"name": contract.ENV_REQUEST, "value": request.to_json().replace("$", "$$")}
 
 
 def _sources(spec: Spec) -> dict[str, Source]:

@@ -59,6 +59,16 @@ def test_a_deletion_that_comes_late_does_not_take_the_successor_with_it() -> Non
     assert versions(cache) == []
 
 
+def test_news_of_the_dead_do_not_bring_them_back() -> None:
+    cache = ChildCache()
+    cache.put("Job", raw(version=1))
+    before = cache.uids("Job")
+    cache.drop("Job", raw(version=3))
+    cache.put("Job", raw(version=2))  # the reply to a write that the deletion overtook
+    cache.prune("Job", before, [raw(version=2)])  # so did it a list
+    assert versions(cache) == []
+
+
 def test_a_list_takes_away_what_the_watch_missed_and_leaves_what_came_since() -> None:
     cache = ChildCache()
     cache.put("Job", raw("gone", 1, "u1"))

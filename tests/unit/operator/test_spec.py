@@ -21,7 +21,6 @@ def test_defaults_are_the_recipes() -> None:
         "evalFraction": 0.2,
         "margin": 0.95,
         "hardNegatives": 5,
-        "negativesPerQuery": 4,
         "maxPositives": 5,
         "batchSize": 128,
         "seed": 42,

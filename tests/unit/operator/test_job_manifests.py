@@ -1,0 +1,196 @@
+"""A stage's Job: restricted, deterministic, and with no more than the stage needs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from unit.operator.builders import FINGERPRINT, OPEN_AI, OWNER, Raw, a_request, a_spec
+
+from embedding_operator.api import Spec
+from embedding_operator.manifests.common import Owner
+from embedding_operator.manifests.job import build_job, job_name, template_of
+from embedding_operator.manifests.storage import build_workspace
+from embedding_stages import contract
+from embedding_stages.contract import Stage, StageRequest
+
+JOBS = [stage for stage in Stage if stage is not Stage.DEPLOY]
+HUB = {"name": "m", "source": {"huggingFace": {"revision": "a" * 40, "tokenSecretRef": {"name": "hub", "key": "t"}}}}
+IMAGE = {"reference": "files:1", "path": "/data/docs/", "pullPolicy": "Never"}
+RICH = a_spec(
+    baseModel={"name": "m", "source": {"image": {"reference": "model:1", "path": "/model"}}},
+    corpus={"source": {"image": IMAGE}},
+    evaluation={"beir": {"pvc": {"claimName": "labelled"}}},
+    imagePullSecrets=[{"name": "registry"}],
+    stages={
+        "sdg": {"provider": OPEN_AI},
+        "finetune": {
+            "nodeSelector": {"gpu": "h100"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "priorityClassName": "high",
+            "runtimeClassName": "nvidia",
+            "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+            "timeoutSeconds": 7,
+        },
+    },
+)
+
+
+def job(spec: Spec, stage: Stage = Stage.SDG, **changes: Any) -> Raw:
+    return build_job(OWNER, spec, a_request(stage, image=spec.stages[stage].pod.image, **changes))
+
+
+def pod(spec: Spec, stage: Stage = Stage.SDG) -> Raw:
+    found: Raw = job(spec, stage)["spec"]["template"]["spec"]
+    return found
+
+
+@pytest.mark.parametrize("stage", JOBS)
+@pytest.mark.parametrize("spec", [a_spec(), RICH, a_spec(baseModel=HUB)], ids=["plain", "rich", "hub"])
+def test_every_pod_satisfies_the_restricted_standard(spec: Spec, stage: Stage) -> None:
+    body = pod(spec, stage)
+    assert body["securityContext"]["runAsNonRoot"] is True
+    assert body["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert body["automountServiceAccountToken"] is False
+    assert body["restartPolicy"] == "Never"
+    for container in [*body.get("initContainers", ()), *body["containers"]]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    kinds = {kind for volume in body["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"persistentVolumeClaim", "emptyDir", "configMap", "secret"}
+    mounted = {mount["name"] for item in body["containers"] for mount in item["volumeMounts"]}
+    assert mounted <= {volume["name"] for volume in body["volumes"]}
+
+
+def test_the_same_arguments_give_the_same_job() -> None:
+    assert json.dumps(job(RICH)) == json.dumps(job(RICH))
+
+
+def test_attempts_are_the_operators_to_count_and_drains_cost_nothing() -> None:
+    body = job(RICH, Stage.FINETUNE)["spec"]
+    assert (body["backoffLimit"], body["activeDeadlineSeconds"]) == (0, 7)
+    assert body["podReplacementPolicy"] == "Failed"
+    condition = {"type": "DisruptionTarget", "status": "True"}
+    assert body["podFailurePolicy"]["rules"] == [{"action": "Ignore", "onPodConditions": [condition]}]
+
+
+def test_the_longest_name_has_63_characters() -> None:
+    name = job_name("a" * 40, Stage.FINETUNE, FINGERPRINT, 9999)
+    assert len(name) == 63
+    assert name.endswith("-finetune-abababab-9999")
+
+
+def test_it_belongs_to_its_resource() -> None:
+    meta = job(RICH)["metadata"]
+    assert meta["ownerReferences"][0] | {"uid": OWNER.uid, "controller": True} == meta["ownerReferences"][0]
+    labels = job(RICH)["spec"]["template"]["metadata"]["labels"]
+    assert labels == meta["labels"]
+    assert all(len(value) <= 63 for value in labels.values())
+
+
+@pytest.mark.parametrize("text", ["$(HOME)", "$$(HOME)", "a$b", "$$", "$", "$(", "é\"'\n"])
+def test_a_request_arrives_as_it_was_sent(text: str) -> None:
+    request = a_request(settings={"provider": text})
+    env = build_job(OWNER, a_spec(), request)["spec"]["template"]["spec"]["containers"][0]["env"]
+    value = next(item["value"] for item in env if item["name"] == contract.ENV_REQUEST)
+    assert StageRequest.from_json(kubelet_expands(value)) == request
+
+
+def kubelet_expands(text: str) -> str:
+    """As the kubelet reads a value: `$$` is a `$`, and `$(NAME)` is a variable's value."""
+    return re.sub(r"\$(?:(\$)|\(([^)]*)\))", lambda match: match[1] or f"<value of {match[2]}>", text)
+
+
+@pytest.mark.parametrize("stage", JOBS)
+def test_a_secret_goes_into_the_stage_that_needs_it_and_no_other(stage: Stage) -> None:
+    spec = a_spec(baseModel=HUB, stages={"sdg": {"provider": OPEN_AI}})
+    secrets = {v["secret"]["secretName"] for v in pod(spec, stage)["volumes"] if "secret" in v}
+    assert secrets == {Stage.SDG: {"llm"}, Stage.INPUTS: {"hub"}}.get(stage, set())
+    assert "valueFrom" not in str(pod(spec, stage))
+
+
+def test_a_secret_is_a_file_that_only_the_group_reads() -> None:
+    body = pod(a_spec(stages={"sdg": {"provider": OPEN_AI}}))
+    volume = next(item for item in body["volumes"] if "secret" in item)
+    assert volume["secret"]["items"] == [{"key": "token", "path": contract.SECRET_FILE}]
+    assert volume["secret"]["defaultMode"] == 0o440
+    mount = next(item for item in body["containers"][0]["volumeMounts"] if item["name"] == volume["name"])
+    assert mount == {"name": volume["name"], "mountPath": f"{contract.SECRETS_PATH}/openai", "readOnly": True}
+
+
+@pytest.mark.parametrize("stage", JOBS)
+def test_sources_are_read_by_inputs_alone(stage: Stage) -> None:
+    names = {volume["name"] for volume in pod(RICH, stage)["volumes"]}
+    sources = {"source-corpus", "source-model", "source-beir", "tools"}
+    assert names & sources == (sources if stage is Stage.INPUTS else set())
+
+
+def test_each_kind_of_source_is_mounted_read_only_where_the_stage_looks() -> None:
+    body = pod(a_spec(evaluation={"beir": {"pvc": {"claimName": "labelled"}}}), Stage.INPUTS)
+    volumes = {item["name"]: item for item in body["volumes"]}
+    assert volumes["source-corpus"]["configMap"] == {"name": "docs"}
+    assert volumes["source-model"]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+    assert volumes["source-beir"]["persistentVolumeClaim"]["claimName"] == "labelled"
+    mounts = {item["name"]: item for item in body["containers"][0]["volumeMounts"]}
+    for name in ("corpus", "model", "beir"):
+        assert mounts[f"source-{name}"]["mountPath"] == f"/sources/{name}"
+        assert mounts[f"source-{name}"]["readOnly"] is True
+    assert "initContainers" not in body
+
+
+def test_an_image_is_copied_by_a_program_that_the_image_need_not_have() -> None:
+    body = pod(RICH, Stage.INPUTS)
+    names = [item["name"] for item in body["initContainers"]]
+    assert names == ["tools", "copy-corpus", "copy-model"]
+    copy = body["initContainers"][1]
+    assert copy["image"] == "files:1"
+    assert copy["imagePullPolicy"] == "Never"
+    assert copy["command"] == ["/tools/busybox", "cp", "-r", "/data/docs/.", "/sources/corpus"]
+    volumes = {item["name"]: item for item in body["volumes"]}
+    assert volumes["source-corpus"]["emptyDir"] == {}
+
+
+def test_a_model_from_the_hub_needs_no_volume() -> None:
+    assert "source-model" not in str(pod(a_spec(baseModel=HUB), Stage.INPUTS))
+
+
+def test_scheduling_fields_reach_the_pod_and_only_its_own() -> None:
+    body, other = pod(RICH, Stage.FINETUNE), pod(RICH, Stage.EVAL)
+    assert body["nodeSelector"] == {"gpu": "h100"}
+    assert body["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert (body["priorityClassName"], body["runtimeClassName"]) == ("high", "nvidia")
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in body["containers"][0]["env"]
+    assert body["imagePullSecrets"] == other["imagePullSecrets"] == [{"name": "registry"}]
+    assert not {"nodeSelector", "tolerations", "priorityClassName", "runtimeClassName"} & other.keys()
+
+
+def test_resources_of_one_namespace_can_share_a_claim() -> None:
+    spec = a_spec(storage={"existingClaim": "shared"})
+    other = Owner(namespace=OWNER.namespace, name=OWNER.name, uid="99999999-bbbb")
+    paths = set()
+    for owner in (OWNER, other):
+        body = build_job(owner, spec, a_request())["spec"]["template"]["spec"]
+        assert body["volumes"][0]["persistentVolumeClaim"] == {"claimName": "shared"}
+        paths.add(body["containers"][0]["volumeMounts"][0]["subPath"])
+    assert len(paths) == 2
+
+
+def test_the_template_hash_knows_a_pod_and_not_its_request() -> None:
+    plain = template_of(job(a_spec()))
+    assert template_of(job(a_spec(), attempt=2, revision=3, settings={"seed": 1})) == plain
+    assert template_of(job(a_spec(stages={"sdg": {"provider": OPEN_AI}}))) != plain
+    assert template_of(job(a_spec(storage={"existingClaim": "other"}))) != plain
+
+
+def test_the_workspace_is_what_the_manifest_asks_for() -> None:
+    plain = build_workspace(OWNER, a_spec())
+    assert plain["metadata"]["name"] == "handbook-workspace"
+    assert plain["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "50Gi"}}}
+    asked = build_workspace(
+        OWNER, a_spec(storage={"size": "1Ti", "storageClassName": "fast", "accessModes": ["ReadWriteMany"]})
+    )
+    assert asked["spec"]["storageClassName"] == "fast"
+    assert asked["spec"]["accessModes"] == ["ReadWriteMany"]

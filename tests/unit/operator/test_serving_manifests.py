@@ -1,0 +1,136 @@
+"""The server: our own and NIM's two generations, checked before it starts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_ref, a_spec
+
+from embedding_operator.compare import differs
+from embedding_operator.manifests.serving import build_deployment, build_service, serving_name
+from embedding_operator.spec import SERVER_VARIABLES
+from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
+
+MODEL = a_ref("model")
+NGC = {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}
+BACKENDS: dict[str, Raw] = {
+    "onnx": {},
+    "nim 1": {"image": "nim:1", "backend": {"nim": {"sharedMemory": "4Gi", **NGC}}},
+    "nim 2": {"image": "nim:2", "backend": {"nim": {"generation": 2}}},
+}
+
+
+def deployment(deploy: Raw, **sections: Any) -> Raw:
+    spec = a_spec(stages={"deploy": deploy}, **sections)
+    return build_deployment(OWNER, spec, FINGERPRINT, MODEL, check_image="check:1")
+
+
+def pod(deploy: Raw) -> Raw:
+    found: Raw = deployment(deploy)["spec"]["template"]["spec"]
+    return found
+
+
+def env(deploy: Raw) -> dict[str, Any]:
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in pod(deploy)["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_server_satisfies_the_restricted_standard(backend: str) -> None:
+    body = pod(BACKENDS[backend])
+    assert body["securityContext"]["runAsNonRoot"] is True
+    assert body["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert body["automountServiceAccountToken"] is False
+    for container in [*body["initContainers"], *body["containers"]]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {kind for volume in body["volumes"] for kind in volume} <= {"name", "persistentVolumeClaim", "emptyDir"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable", "path", "read_only_root"),
+    [
+        ("onnx", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", True),
+        ("nim 1", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", False),
+        ("nim 2", "NIM_MODEL_PATH", "/opt/nim/model", False),
+    ],
+)
+def test_the_model_lies_where_the_server_is_told(backend: str, variable: str, path: str, read_only_root: bool) -> None:
+    body = pod(BACKENDS[backend])
+    server = body["containers"][0]
+    assert env(BACKENDS[backend])[variable] == path
+    assert {"NIM_CUSTOM_MODEL", "NIM_MODEL_PATH"} & env(BACKENDS[backend]).keys() == {variable}
+    mount = next(item for item in server["volumeMounts"] if item["name"] == "workspace")
+    assert (mount["mountPath"], mount["readOnly"]) == (path, True)
+    assert mount["subPath"].endswith(f"/{MODEL.path}")
+    assert server["securityContext"]["readOnlyRootFilesystem"] is read_only_root
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_artefact_is_checked_with_our_image_before_any_server_starts(backend: str) -> None:
+    body = pod(BACKENDS[backend])
+    (check,) = body["initContainers"]
+    assert check["image"] == "check:1"
+    mount = next(item for item in body["containers"][0]["volumeMounts"] if item["name"] == "workspace")
+    assert check["volumeMounts"] == [mount]
+    assert check["command"][-2:] == [mount["mountPath"], MODEL.digest]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_variable_is_given_twice_and_all_of_ours_are_reserved(backend: str) -> None:
+    names = [item["name"] for item in pod(BACKENDS[backend])["containers"][0]["env"]]
+    assert len(names) == len(set(names))
+    assert set(names) <= SERVER_VARIABLES
+
+
+def test_the_ngc_key_is_a_reference_and_only_for_a_nim() -> None:
+    assert env(BACKENDS["nim 1"])["NGC_API_KEY"] == {"secretKeyRef": {"name": "ngc", "key": "apikey"}}
+    assert "NGC_API_KEY" not in env(BACKENDS["onnx"])
+
+
+def test_shared_memory_is_the_manifests() -> None:
+    def shared(deploy: Raw) -> Any:
+        return next(item for item in pod(deploy)["volumes"] if item["name"] == "shm")["emptyDir"]
+
+    assert shared(BACKENDS["nim 1"]) == {"medium": "Memory", "sizeLimit": "4Gi"}
+    assert shared({}) == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert {"name": "shm", "mountPath": "/dev/shm"} in pod({})["containers"][0]["volumeMounts"]
+
+
+def test_a_slow_start_is_no_crash() -> None:
+    server = pod({"timeoutSeconds": 600})["containers"][0]
+    startup = server["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 600
+    assert startup["httpGet"]["path"] == server["readinessProbe"]["httpGet"]["path"] == "/v1/health/ready"
+    assert server["livenessProbe"]["httpGet"]["path"] == "/v1/health/live"
+    assert deployment({"timeoutSeconds": 600})["spec"]["progressDeadlineSeconds"] == 600
+
+
+def test_the_service_finds_the_pods_of_one_resource_and_one_fingerprint() -> None:
+    body = deployment({})
+    service = build_service(OWNER, serving_name(OWNER.name, FINGERPRINT), FINGERPRINT)
+    selector = service["spec"]["selector"]
+    assert body["spec"]["selector"]["matchLabels"] == selector
+    assert selector.items() <= body["spec"]["template"]["metadata"]["labels"].items()
+    assert selector[SERVING_LABEL] == FINGERPRINT[:16]
+    assert OWNER.uid in selector.values()
+    assert (
+        service["spec"]["ports"][0]["targetPort"]
+        == body["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"]
+    )
+
+
+def test_the_same_arguments_give_the_same_deployment() -> None:
+    assert json.dumps(deployment(BACKENDS["nim 1"])) == json.dumps(deployment(BACKENDS["nim 1"]))
+
+
+@pytest.mark.parametrize(
+    "more", [{"nodeSelector": {"a": "b"}}, {"resources": {"limits": {"memory": "9Gi"}}}, {"runtimeClassName": "x"}]
+)
+def test_what_the_manifest_no_longer_asks_for_is_a_difference(more: Raw) -> None:
+    """All that is asked for is still there; the hash tells that there is more."""
+    assert differs(deployment({}), deployment(more))
+    assert deployment({})["metadata"]["annotations"][FINGERPRINT_ANNOTATION] == FINGERPRINT
+    hashes = {deployment(item)["metadata"]["annotations"][TEMPLATE_ANNOTATION] for item in ({}, more)}
+    assert len(hashes) == 2

@@ -1,0 +1,144 @@
+"""Kubernetes' objects as they come, and what is read from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_pod, a_request, a_spec
+
+from embedding_operator.manifests.job import build_job
+from embedding_operator.views import ATTEMPT_LABEL, STAGE_LABEL, PodView, view_deployment, view_job, view_pod
+from embedding_stages.contract import Stage
+
+CREATED = "2026-01-01T12:00:00Z"
+
+
+def pod(**status: Any) -> PodView:
+    return view_pod({"metadata": {"name": "p", "uid": "u", "creationTimestamp": CREATED}, "status": status})
+
+
+def container(name: str = "stage", last: Raw | None = None, **state: Any) -> Raw:
+    return {"name": name, "state": state, "lastState": {"terminated": last} if last else {}}
+
+
+def ended(exit_code: int, **more: Any) -> Raw:
+    return {"exitCode": exit_code, "reason": "Error", **more}
+
+
+BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
+
+
+@pytest.mark.parametrize(
+    ("status", "started", "exit_code", "failed_init", "waiting"),
+    [
+        ({}, False, None, "", ""),
+        ({"containerStatuses": [container(waiting={"reason": "ErrImagePull"})]}, False, None, "", "ErrImagePull"),
+        ({"containerStatuses": [container(running={})]}, True, None, "", ""),
+        ({"containerStatuses": [container(terminated=ended(0))]}, True, 0, "", ""),
+        ({"containerStatuses": [container(terminated=ended(10))]}, True, 10, "", ""),
+        ({"containerStatuses": [container(waiting=BACK_OFF, last=ended(1))]}, True, 1, "", "CrashLoopBackOff"),
+        (
+            {
+                "initContainerStatuses": [container("tools", terminated=ended(0)), container("c", terminated=ended(1))],
+                "containerStatuses": [container(waiting={"reason": "PodInitializing"})],
+            },
+            False,
+            1,
+            "c",
+            "PodInitializing",
+        ),
+        (
+            {
+                "initContainerStatuses": [container("c", waiting=BACK_OFF, last=ended(10))],
+                "containerStatuses": [container(waiting={"reason": "PodInitializing"})],
+            },
+            False,
+            10,
+            "c",
+            "CrashLoopBackOff",
+        ),
+        (
+            {
+                "initContainerStatuses": [container("c", terminated=ended(0), last=ended(10))],
+                "containerStatuses": [container(running={})],
+            },
+            True,
+            None,
+            "",
+            "",
+        ),
+    ],
+    ids=["new", "pull", "runs", "done", "failed", "crashes", "init failed", "init crashes", "init recovered"],
+)
+def test_what_a_pod_has_done(status: Raw, started: bool, exit_code: Any, failed_init: str, waiting: str) -> None:
+    view = pod(**status)
+    assert (view.started, view.exit_code, view.failed_init, view.waiting_reason) == (
+        started,
+        exit_code,
+        failed_init,
+        waiting,
+    )
+
+
+def test_why_the_scheduler_has_no_place() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "no room"}
+    assert pod(conditions=[condition]).unschedulable == "no room"
+    assert pod(conditions=[condition | {"status": "True"}]).unschedulable == ""
+
+
+def job(**status: Any) -> Raw:
+    raw = build_job(OWNER, a_spec(), a_request(attempt=3, revision=2))
+    raw["metadata"]["creationTimestamp"] = CREATED
+    return raw | {"status": status}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "succeeded", "failed", "reason"),
+    [
+        ([], False, False, ""),
+        ([{"type": "SuccessCriteriaMet", "status": "True"}], False, False, ""),
+        ([{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}], False, False, ""),
+        ([{"type": "Complete", "status": "True", "lastTransitionTime": CREATED}], True, False, ""),
+        (
+            [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": CREATED}],
+            False,
+            True,
+            "DeadlineExceeded",
+        ),
+        ([{"type": "Failed", "status": "False"}], False, False, ""),
+    ],
+)
+def test_how_a_job_ended(conditions: list[Raw], succeeded: bool, failed: bool, reason: str) -> None:
+    view = view_job(job(conditions=conditions), [])
+    assert view is not None
+    assert (view.succeeded, view.failed, view.failure_reason) == (succeeded, failed, reason)
+    assert (view.ended is not None) is (succeeded or failed)
+    assert (view.stage, view.fingerprint, view.attempt, view.revision) == (Stage.SDG, FINGERPRINT, 3, 2)
+
+
+@pytest.mark.parametrize("change", [{STAGE_LABEL: "distil"}, {STAGE_LABEL: None}, {ATTEMPT_LABEL: "x"}], ids=str)
+def test_a_job_whose_labels_were_changed_is_not_ours_to_read(change: Raw) -> None:
+    raw = job()
+    labels = raw["metadata"]["labels"] | change
+    raw["metadata"]["labels"] = {key: value for key, value in labels.items() if value is not None}
+    assert view_job(raw, []) is None
+
+
+def test_the_newest_pod_speaks_for_its_job() -> None:
+    old = a_pod(name="old")
+    new = a_pod(name="new", created=old.created.replace(hour=13))
+    view = view_job(job(), [new, old])
+    assert view is not None
+    assert view.pod == new
+
+
+def test_a_deployment_is_seen_once_its_controller_has_seen_the_latest_spec() -> None:
+    meta: Raw = {"name": "d", "creationTimestamp": CREATED, "generation": 2, "labels": {}}
+    assert view_deployment({"metadata": meta}, []) is None
+    meta["labels"] = {"embedding-operator.dev/serving": "abc"}
+    for seen, observed in ((1, False), (2, True), (None, False)):
+        view = view_deployment({"metadata": meta, "status": {"observedGeneration": seen}}, [])
+        assert view is not None
+        assert view.observed is observed
+        assert (view.available, view.updated) == (0, 0)
