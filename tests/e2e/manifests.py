@@ -10,28 +10,22 @@ from e2e.kube import NAMESPACE
 
 MODULES = (
     "argparse",
-    "bisect",
     "calendar",
     "collections",
     "contextlib",
     "csv",
-    "fractions",
     "functools",
     "heapq",
-    "json",
     "pathlib",
-    "random",
     "shutil",
     "statistics",
-    "tempfile",
-    "textwrap",
 )
 _NO_GPU = {"resources": {"limits": {"nvidia.com/gpu": 0}}}
 
 
 def documents() -> dict[str, Any]:
     """A ConfigMap with the documentation of some standard library modules, as pydoc prints it."""
-    texts = {f"{name}.txt": pydoc.plain(pydoc.render_doc(name, renderer=pydoc.plaintext))[:24_000] for name in MODULES}
+    texts = {f"{name}.txt": pydoc.plain(pydoc.render_doc(name, renderer=pydoc.plaintext))[:9_000] for name in MODULES}
     return config_map("docs", texts)
 
 
