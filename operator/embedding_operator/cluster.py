@@ -133,8 +133,9 @@ class KubeCluster:
         )
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
-        # Without this a Job's pods would be orphaned.
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        # Foreground: the object stays until its pods are gone, so "it is gone" means that the GPU and the volume are
+        # free. A plain delete would orphan a Job's pods.
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
         self._call("delete", kind, namespace, name, body=options, missing_ok=True)
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> Raw | None:

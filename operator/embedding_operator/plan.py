@@ -76,18 +76,28 @@ def _begin_revision(draft: Draft, spec: Spec, images: Mapping[Stage, str], obser
     """An edit makes a new revision: nothing is forgotten, but everything has to be shown to be valid again."""
     status = draft.status
     if status.revision != observed.generation:
-        stages = tuple(_pending(item, status) for item in status.stages)
+        stages = tuple(_pending(item, status, spec) for item in status.stages)
         status = replace(status, revision=observed.generation, stages=stages, last_failure={}, verification={})
     resolved = {**spec.resolved(), "defaultImages": {stage.value: image for stage, image in images.items()}}
     draft.status = replace(status, observed_generation=observed.generation, resolved=resolved)
 
 
-def _pending(item: StageStatus, status: Status) -> StageStatus:
+def _refused(status: Status, spec: Spec) -> bool:
+    """Whether the last measurement fails by the tolerance that is asked for now."""
+    export = status.stage(Stage.EXPORT).artefacts.get(Artefact.SERVING_MODEL)
+    digest = export.digest if export is not None else ""
+    return not judge(status.stage(Stage.EVAL), status.stage(Stage.VERIFY), spec.tolerance, digest).within
+
+
+def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
     """What a stage remembers into the next revision: its fingerprint and artefacts, for reuse."""
     damaged = {"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing"}
     if any(other.reason in damaged for other in status.stages):
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
+        return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
+    if item.name is Stage.VERIFY and item.done and _refused(status, spec):
+        # A refusal may have been the server's passing fault: an edit asks for another measurement.
         return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
     return _remember(item)
 

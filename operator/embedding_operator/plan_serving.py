@@ -170,14 +170,19 @@ def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
 
 
 def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """(identity, settings) of the verify stage: it is bound to what is served, not to when."""
+    """(identity, settings) of the verify stage: it is bound to what is served, not to when.
+
+    Unless its last answer is distrusted: then the endpoint is measured anew, not the old report found again.
+    """
     serving = draft.status.served.candidate_fingerprint
     settings = {
         "url": service_url(owner, serving_name(owner.name, serving)),
         "model": spec.deploy.model_name,
         "expectedDigest": serving_model(draft).digest,
     }
-    return {"serving": serving}, settings
+    distrusted = draft.status.stage(Stage.VERIFY).distrusted
+    identity: dict[str, Any] = {"serving": serving}
+    return (identity | {"distrusted": distrusted} if distrusted else identity), settings
 
 
 def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool:

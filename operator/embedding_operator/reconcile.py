@@ -131,7 +131,10 @@ class Reconciler:
     def _workspace_exists(self, owner: Owner, resource: Mapping[str, Any]) -> bool:
         if ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
             return True
-        return self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace") is not None
+        claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace")
+        # A stranger's claim of that name does not count; applying ours then says so in a condition.
+        owners = (claim or {}).get("metadata", {}).get("ownerReferences") or ()
+        return any(reference["uid"] == owner.uid for reference in owners)
 
     def _warnings(self, owner: Owner, pod: PodView) -> tuple[str, ...]:
         """A pod that waits for a missing Secret or ConfigMap says so only in Events."""

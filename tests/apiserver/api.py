@@ -1,26 +1,31 @@
-"""kubectl against the tests' own API server."""
+"""The tests' own API server: kubectl, and plain HTTP where a table would call kubectl a hundred times."""
 
 from __future__ import annotations
 
 import copy
 import json
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import yaml
+from kubernetes import client
 
 ROOT = Path(__file__).resolve().parents[2]
+EFT = "/apis/embedding-operator.dev/v1alpha1/namespaces/{}/embeddingfinetunes"
 
 
 @dataclass(frozen=True)
 class Api:
-    """An API server and the environment that reaches it."""
+    """An API server, the environment that reaches it, and a folder that goes away with it."""
 
     env: Mapping[str, str]
     folder: Path
+    http: client.ApiClient
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         done = self.attempt(*arguments, stdin=stdin)
@@ -28,15 +33,41 @@ class Api:
         return done.stdout
 
     def attempt(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["kubectl", *arguments], env=dict(self.env), input=stdin, capture_output=True, text=True, check=False
-        )
+        return self.program("kubectl", *arguments, stdin=stdin)
+
+    def program(self, *command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=dict(self.env), input=stdin, capture_output=True, text=True, check=False)
 
     def apply(self, manifest: Mapping[str, Any]) -> str:
         return self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
     def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
         return dict(json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json")))
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        **query: str,
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and body of one request, as administrator."""
+        url = f"{self.http.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        response = self.http.call_api(method, url, headers, body, _request_timeout=15)
+        return response.status, dict(json.loads(response.read()))
+
+    def make(self, path: str, manifest: Mapping[str, Any], **query: str) -> dict[str, Any]:
+        """Create it, strictly: an unknown field is an error."""
+        status, answer = self.send("POST", path, manifest, fieldValidation="Strict", **query)
+        assert status == 201, answer["message"]
+        return answer
+
+    def objection(self, path: str, manifest: Mapping[str, Any]) -> str:
+        """What the API server has against an object; empty when it would take it."""
+        status, answer = self.send("POST", path, manifest, fieldValidation="Strict", dryRun="All")
+        return "" if status == 201 else str(answer["message"])
 
 
 MINIMAL: dict[str, Any] = {
@@ -69,6 +100,19 @@ def merge(into: dict[str, Any], patch: Mapping[str, Any]) -> None:
             into[key] = copy.deepcopy(value)
 
 
+def at(path: str, value: Any) -> dict[str, Any]:
+    """A patch that sets one field: at("a.b", 1) is {"a": {"b": 1}}."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def pod_of(template: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:
+    """The pod that a Job or a Deployment makes from its template."""
+    meta = {**template["metadata"], "name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
+
+
 def examples() -> dict[str, dict[str, Any]]:
     """Every resource in examples/, by file name, with the quickstart's variables filled in."""
     found: dict[str, dict[str, Any]] = {}
@@ -78,3 +122,16 @@ def examples() -> dict[str, dict[str, Any]]:
             if item and item["kind"] == "EmbeddingFineTune":
                 found[path.name] = item
     return found
+
+
+def until(what: str, look: Callable[[], Any], meanwhile: Iterable[Callable[[], object]] = ()) -> Any:
+    """What `look` finds, once it finds something."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        for step in meanwhile:
+            step()
+        time.sleep(0.1)
+    raise AssertionError(f"not seen: {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from kubernetes import client, config
 from embedding_operator.cluster import KubeCluster
 
 CRD = ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml"
+_numbers = itertools.count(1)
 
 
 def _tools() -> Path:
@@ -47,10 +49,13 @@ def api() -> Iterator[Api]:
         line = plane.stdout.readline()
         assert line.startswith("ready"), f"the control plane did not start: {line!r}, see {folder}"
         env = {**os.environ, "KUBECONFIG": str(folder / "kubeconfig"), "PATH": f"{tools}:{os.environ['PATH']}"}
-        api = Api(env, folder)
-        api.kubectl("apply", "-f", str(CRD))
-        api.kubectl("wait", "--for=condition=Established", "crd/embeddingfinetunes.embedding-operator.dev")
-        yield api
+        settings = client.Configuration()
+        config.load_kube_config(env["KUBECONFIG"], client_configuration=settings)
+        with client.ApiClient(settings) as http:
+            api = Api(env, folder, http)
+            api.kubectl("apply", "-f", str(CRD))
+            api.kubectl("wait", "--for=condition=Established", "crd/embeddingfinetunes.embedding-operator.dev")
+            yield api
     finally:
         plane.terminate()
         plane.wait(timeout=30)
@@ -60,23 +65,33 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
-def namespace(api: Api, request: pytest.FixtureRequest) -> str:
+def namespace(api: Api) -> str:
     """A namespace that enforces the restricted standard, one a test."""
-    name = f"t-{abs(hash(request.node.nodeid)) % 10**10}"
+    return make_namespace(api)
+
+
+@pytest.fixture(scope="session")
+def scratch(api: Api) -> str:
+    """A namespace for what is only tried, never kept."""
+    return make_namespace(api)
+
+
+def make_namespace(api: Api) -> str:
+    name = f"t-{next(_numbers)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    api.make(
+        "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    )
     # The controller that makes it is not running here, and Pods are refused without it.
-    api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    api.make(f"/api/v1/namespaces/{name}/serviceaccounts", account)
     return name
 
 
 @pytest.fixture(scope="session")
-def cluster(api: Api) -> Iterator[KubeCluster]:
+def cluster(api: Api) -> KubeCluster:
     """The operator's own client, as administrator."""
-    settings = client.Configuration()
-    config.load_kube_config(api.env["KUBECONFIG"], client_configuration=settings)
-    with client.ApiClient(settings) as connection:
-        yield KubeCluster(connection)
+    return KubeCluster(api.http)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

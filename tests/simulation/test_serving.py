@@ -49,6 +49,16 @@ def test_a_wider_tolerance_accepts_the_same_measurement() -> None:
     assert scene.states()["verify"] == "Reused"
 
 
+def test_a_refused_measurement_is_made_again_after_an_edit_that_does_not_accept_it() -> None:
+    scene = a_scene()
+    scene.world.served_offset = -0.1
+    scene.run(is_stalled)
+    scene.world.served_offset = 0.0  # the server's fault has passed
+    scene.edit(a_spec(tolerance={"atOne": "0.02"}))
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.VERIFY)) == 2
+
+
 def test_a_verify_that_finds_another_artefact_stops_the_revision() -> None:
     scene = a_scene()
     scene.will(Stage.VERIFY, failed(40, "ArtefactMismatch", "the server says it serves sha256:bad"))

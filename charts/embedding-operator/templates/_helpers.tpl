@@ -1,22 +1,37 @@
-{{- define "operator.labels" -}}
-app.kubernetes.io/name: embedding-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- define "operator.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 55 characters: "-metrics" is put behind it. */}}
+{{- define "operator.fullname" -}}
+{{- $name := include "operator.name" . }}
+{{- $joined := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- .Values.fullnameOverride | default $joined | trunc 55 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "operator.selector" -}}
-app.kubernetes.io/name: embedding-operator
+app.kubernetes.io/name: {{ include "operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "operator.labels" -}}
+{{ include "operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
 {{- define "operator.serviceAccount" -}}
-{{ .Values.serviceAccount.name | default .Release.Name }}
+{{ .Values.serviceAccount.name | default (include "operator.fullname" .) }}
 {{- end }}
 
 {{- define "operator.prefix" -}}
 {{- with .Values.registry }}{{ trimSuffix "/" . }}/{{ end }}
+{{- end }}
+
+{{- define "operator.image" -}}
+{{- $name := printf "%s%s" (include "operator.prefix" .) .Values.image.repository }}
+{{- with .Values.image.digest }}{{ $name }}@{{ . }}{{ else }}{{ $name }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/* The image of a stage: (list context name). */}}
@@ -25,7 +40,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- index $context.Values.stageImages $name | default (printf "%sembedding-operator/%s:%s" (include "operator.prefix" $context) $name $context.Chart.AppVersion) }}
 {{- end }}
 
-{{/* Exactly what the operator does; no verb on Secrets, nodes, or pods' contents. */}}
+{{/* Exactly what the operator does: no verb on Secrets, ConfigMaps or nodes, none that changes or enters pods. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [embedding-operator.dev]
   resources: [embeddingfinetunes]
@@ -33,7 +48,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [embedding-operator.dev]
   resources: [embeddingfinetunes/status]
   verbs: [update]
-# Owner references that block deletion need this where OwnerReferencesPermissionEnforcement is on.
+# Owner references that block deletion need this where OwnerReferencesPermissionEnforcement is on (OpenShift).
 - apiGroups: [embedding-operator.dev]
   resources: [embeddingfinetunes/finalizers]
   verbs: [update]
@@ -46,6 +61,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, create, patch, delete]
+# Never deleted: claims go with their resource, by owner reference.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, create, patch]
@@ -55,6 +71,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+# List: a pod that waits for a missing Secret says so only in Events.
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]
