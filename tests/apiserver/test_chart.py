@@ -1,245 +1,191 @@
-"""The chart: what it renders, what its ServiceAccount may do, and the operator running as it."""
+"""What the chart renders, and what it refuses to."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
-from apiserver.api import ROOT, Api, resource
+from apiserver.api import EFT, ROOT, Api, pod_of
+from apiserver.chart import CHART, KUBERNETES, operator_container, render, template, the, variables
 
-CHART = ROOT / "charts" / "embedding-operator"
-HOME = "embedding-operator"
+from embedding_operator.settings import Settings
+
+CRD = "embeddingfinetunes.embedding-operator.dev"
+DIGEST = f"sha256:{'0' * 64}"
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "as it is": (),
+    "chosen namespaces": ("--set", "watchNamespaces={a,b}"),
+    "everything said": (
+        *(
+            "--set",
+            "registry=r.example/team/",
+            "--set",
+            f"image.digest={DIGEST}",
+            "--set",
+            "imagePullSecrets[0].name=pull",
+        ),
+        *("--set", "serviceAccount.name=me", "--set", "serviceAccount.annotations.a=b", "--set", "podLabels.a=b"),
+        *("--set", "podAnnotations.a=b", "--set", "nodeSelector.a=b", "--set", "tolerations[0].operator=Exists"),
+        *("--set-json", 'affinity={"nodeAffinity": {}}', "--set", "priorityClassName=high"),
+        *("--set", "metrics.serviceMonitor=true", "--set", "metrics.serviceMonitorLabels.release=prometheus"),
+    ),
+    "the cluster's part left to somebody else": ("--set", "crds.install=false", "--set", "aggregatedRoles=false"),
+}
+MISTAKES: dict[str, tuple[str, str]] = {
+    "a misspelt value": ("stageImage.sdg=x", "stageImage"),
+    "a stage that there is not": ("stageImages.train=x", "train"),
+    "a digest that is none": ("image.digest=latest", "digest"),
+    "a tag within the repository's place": ("image.tag=a:b", "tag"),
+    "a namespace that cannot be": ("watchNamespaces={A}", "watchNamespaces"),
+    "no work at a time": ("concurrency=0", "concurrency"),
+    "replicas, of which there is always one": ("replicas=2", "replicas"),
+    "a text for a switch": ("crds.keep=please", "keep"),
+}
 
 
-def _render(api: Api, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = ["helm", "template", HOME, str(CHART), "--namespace", HOME, "--kube-version", "1.34.4", *arguments]
-    done = subprocess.run(command, env=dict(api.env), capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done
+@pytest.mark.parametrize("row", VALUES)
+def test_helm_finds_nothing_wrong(api: Api, row: str) -> None:
+    done = api.program("helm", "lint", "--strict", str(CHART), *KUBERNETES, *VALUES[row])
+    assert done.returncode == 0, done.stdout
 
 
-def _objects(api: Api, *arguments: str) -> list[dict[str, Any]]:
-    return [item for item in yaml.safe_load_all(_render(api, *arguments).stdout) if item]
+@pytest.mark.parametrize("row", VALUES)
+def test_the_api_server_takes_all_of_it(api: Api, row: str) -> None:
+    for namespace in ("a", "b"):
+        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    # A dry run creates nothing, so the objects have to go where a namespace is already.
+    for item in render(api, *VALUES[row], namespace="default"):
+        if item["kind"] != "ServiceMonitor":
+            api.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=yaml.safe_dump(item))
 
 
-@pytest.fixture(scope="module")
-def installed(api: Api) -> str:
-    """The chart's objects in the API server; the namespace they are in."""
-    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}})
-    for item in _objects(api):
-        if item["kind"] != "CustomResourceDefinition":
-            item["metadata"].setdefault("namespace", HOME)
-            if item["kind"].startswith("Cluster"):
-                del item["metadata"]["namespace"]
-            api.apply(item)
-    return f"system:serviceaccount:{HOME}:{HOME}"
+@pytest.mark.parametrize("row", MISTAKES)
+def test_a_wrong_value_is_refused(api: Api, row: str) -> None:
+    setting, named = MISTAKES[row]
+    done = template(api, "--set", setting)
+    assert done.returncode != 0
+    assert named in done.stderr
 
 
 def test_the_charts_crd_is_the_projects(api: Api) -> None:
-    rendered = next(item for item in _objects(api) if item["kind"] == "CustomResourceDefinition")
+    rendered = the("CustomResourceDefinition", render(api))
     assert rendered["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
-    assert rendered == yaml.safe_load((ROOT / "crds" / f"{rendered['metadata']['name']}.yaml").read_text())
+    assert rendered == yaml.safe_load((ROOT / "crds" / f"{CRD}.yaml").read_text())
 
 
-def test_a_misspelt_value_is_refused(api: Api) -> None:
-    done = _render(api, "--set", "stageImage.sdg=x", check=False)
-    assert done.returncode != 0
-    assert "stageImage" in done.stderr
+def test_the_check_for_a_forgotten_copy_of_the_crd_passes() -> None:
+    done = subprocess.run([str(ROOT / "charts" / "sync.sh"), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
-def test_images_take_the_registry_or_a_full_reference(api: Api) -> None:
-    arguments = ("--set", "registry=r.example/team", "--set", "stageImages.prep=other/prep@sha256:0")
-    deployment = next(item for item in _objects(api, *arguments) if item["kind"] == "Deployment")
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
-    env = {item["name"]: item["value"] for item in container["env"]}
-    assert container["image"] == "r.example/team/embedding-operator/operator:0.1.0"
-    assert env["IMAGE_SDG"] == "r.example/team/embedding-operator/sdg:0.1.0"
-    assert env["IMAGE_PREP"] == "other/prep@sha256:0"
+def test_a_crd_that_is_not_kept_goes_with_the_release(api: Api) -> None:
+    rendered = the("CustomResourceDefinition", render(api, "--set", "crds.keep=false"))
+    assert "annotations" not in rendered["metadata"]
 
 
-def test_chosen_namespaces_get_roles_and_the_cluster_gets_nothing(api: Api) -> None:
-    objects = _objects(api, "--set", "watchNamespaces={a,b}")
-    assert not [item for item in objects if item["kind"].startswith("ClusterRole")]
-    assert sorted(item["metadata"]["namespace"] for item in objects if item["kind"] == "Role") == ["a", "b"]
+def test_the_versions_agree() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{chart["appVersion"]}"' in project
 
 
-def test_the_operators_pod_is_admitted_by_the_restricted_standard(api: Api, namespace: str) -> None:
-    deployment = next(item for item in _objects(api) if item["kind"] == "Deployment")
-    template = deployment["spec"]["template"]
-    template["spec"]["serviceAccountName"] = "default"
-    meta = {**template["metadata"], "name": "operator", "namespace": namespace}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
-    api.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+def test_the_example_shown_in_catalogues_is_accepted(api: Api, scratch: str) -> None:
+    notes = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    (example,) = yaml.safe_load(notes["artifacthub.io/crdsExamples"])
+    assert api.objection(EFT.format(scratch), example) == ""
+    (crd,) = yaml.safe_load(notes["artifacthub.io/crds"])
+    assert crd["name"] == CRD
 
 
-ALLOWED = [
-    ("get list watch", "embeddingfinetunes.embedding-operator.dev"),
-    ("update", "embeddingfinetunes.embedding-operator.dev/status"),
-    ("get list watch create patch delete", "jobs.batch"),
-    ("get list watch create patch delete", "deployments.apps"),
-    ("get list create patch delete", "services"),
-    ("get create patch", "persistentvolumeclaims"),
-    ("list watch", "pods"),
-    ("get", "pods/log"),
-    ("list create", "events"),
-]
-DENIED = [
-    ("get list watch create", "secrets"),
-    ("get list", "configmaps"),
-    ("get list watch", "nodes"),
-    ("create delete patch", "pods"),
-    ("create get", "pods/exec"),
-    ("create update patch delete", "embeddingfinetunes.embedding-operator.dev"),
-    ("list delete", "persistentvolumeclaims"),
-    ("get list", "customresourcedefinitions.apiextensions.k8s.io"),
-    ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
-    ("impersonate", "users"),
-]
+IMAGES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "nothing said: names without a host": (
+        (),
+        {"operator": "embedding-operator/operator:0.1.0", "IMAGE_PREP": "embedding-operator/prep:0.1.0"},
+    ),
+    "a registry is put before every name": (
+        ("--set", "registry=r.example/team"),
+        {
+            "operator": "r.example/team/embedding-operator/operator:0.1.0",
+            "IMAGE_EVALUATE": "r.example/team/embedding-operator/evaluate:0.1.0",
+        },
+    ),
+    "a full reference is taken as it is": (
+        ("--set", "registry=r.example", "--set", "stageImages.prep=other/prep@sha256:0"),
+        {"IMAGE_PREP": "other/prep@sha256:0", "IMAGE_SDG": "r.example/embedding-operator/sdg:0.1.0"},
+    ),
+    "a digest wins over a tag": (
+        ("--set", "image.tag=2", "--set", f"image.digest={DIGEST}"),
+        {"operator": f"embedding-operator/operator@{DIGEST}"},
+    ),
+    "a tag of the operator is not the stages'": (
+        ("--set", "image.tag=2"),
+        {"operator": "embedding-operator/operator:2", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
+    ),
+}
 
 
-RIGHTS = [(*row, "yes") for row in ALLOWED] + [(*row, "no") for row in DENIED]
+@pytest.mark.parametrize("row", IMAGES)
+def test_images(api: Api, row: str) -> None:
+    arguments, expected = IMAGES[row]
+    container = operator_container(render(api, *arguments))
+    found = {"operator": container["image"], **variables(container)}
+    assert {key: found[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize(("verbs", "kind", "answer"), RIGHTS)
-def test_the_service_account_may_do_its_work_and_nothing_else(
-    api: Api, installed: str, verbs: str, kind: str, answer: str
-) -> None:
-    name, _, subresource = kind.partition("/")
-    for verb in verbs.split():
-        question = ["auth", "can-i", verb, name, "--as", installed, "-n", "default"]
-        question += [f"--subresource={subresource}"] if subresource else []
-        found = api.attempt(*question).stdout.strip()
-        assert found == answer, f"{verb} {kind}"
+def test_the_operator_understands_its_environment(api: Api) -> None:
+    arguments = ("--set", "watchNamespaces={a,b}", "--set", "concurrency=3", "--set", "resyncSeconds=60")
+    container = operator_container(render(api, *arguments))
+    settings = Settings.from_env(variables(container))
+    assert (settings.watch_namespaces, settings.concurrency, settings.resync_s) == (("a", "b"), 3, 60)
+    ports = {item["name"]: item["containerPort"] for item in container["ports"]}
+    assert ports == {"metrics": settings.metrics_port, "health": settings.liveness_port}
 
 
-def test_no_rule_has_a_wildcard(api: Api) -> None:
-    roles = [item for item in _objects(api) if item["kind"] in ("Role", "ClusterRole")]
-    assert roles
-    assert "*" not in json.dumps([role["rules"] for role in roles])
+def test_there_is_one_operator_at_a_time(api: Api) -> None:
+    spec = the("Deployment", render(api))["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-def _until(what: str, look: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not seen: {what}")
+@pytest.mark.parametrize("row", VALUES)
+def test_the_operators_pod_is_admitted_by_the_restricted_standard(api: Api, namespace: str, row: str) -> None:
+    spec: dict[str, Any] = the("Deployment", render(api, *VALUES[row]))["spec"]["template"]
+    # Neither is here to be looked up.
+    spec["spec"] = {**spec["spec"], "serviceAccountName": "default", "priorityClassName": ""}
+    assert api.objection(f"/api/v1/namespaces/{namespace}/pods", pod_of(spec, "operator", namespace)) == ""
+    security = spec["spec"]["containers"][0]["securityContext"]
+    assert security["readOnlyRootFilesystem"], "more than the standard asks for"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+SELECTED = ("Service", "ServiceMonitor")
 
 
-@pytest.fixture
-def start(api: Api, installed: str) -> Iterator[Callable[[], tuple[subprocess.Popen[str], int]]]:
-    """Starts the operator as the chart's ServiceAccount, as often as it is called."""
-    token = api.kubectl("create", "token", HOME, "-n", HOME).strip()
-    raw = json.loads(api.kubectl("config", "view", "--raw", "-o", "json"))
-    raw["users"] = [{"name": "operator", "user": {"token": token}}]
-    raw["contexts"][0]["context"]["user"] = "operator"
-    path = api.folder / "operator.kubeconfig"
-    path.write_text(json.dumps(raw))
-    running: list[subprocess.Popen[str]] = []
-
-    def run() -> tuple[subprocess.Popen[str], int]:
-        port = _free_port()
-        env = {
-            **os.environ,
-            "KUBECONFIG": str(path),
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'stage_images'}",
-            "METRICS_PORT": str(_free_port()),
-            "LIVENESS_PORT": str(port),
-            **{f"IMAGE_{name}": "image:1" for name in ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE")},
-        }
-        log = (api.folder / f"operator-{len(running)}.log").open("w")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "embedding_operator"], env=env, stdout=log, stderr=subprocess.STDOUT, text=True
-        )
-        log.close()
-        running.append(process)
-        return process, port
-
-    yield run
-    for process in running:
-        process.kill()
-        process.wait()
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [((), set()), (("metrics.service=true",), {"Service"}), (("metrics.serviceMonitor=true",), set(SELECTED))],
+    ids=["none at first", "a Service", "a ServiceMonitor and what it scrapes"],
+)
+def test_metrics_are_offered_when_asked_for(api: Api, values: tuple[str, ...], kinds: set[str]) -> None:
+    objects = render(api, *(part for value in values for part in ("--set", value)))
+    assert {item["kind"] for item in objects if item["kind"] in SELECTED} == kinds
+    pod_labels = the("Deployment", objects)["spec"]["template"]["metadata"]["labels"]
+    for item in objects:
+        if item["kind"] == "Service":
+            assert item["spec"]["selector"].items() <= pod_labels.items()
 
 
-def _finish(api: Api, namespace: str, job: dict[str, Any]) -> None:
-    """Play the kubelet and the Job controller: the Job's pod ended well, with the artefacts of `inputs`."""
-    name = job["metadata"]["name"]
-    digest = "sha256:" + "0" * 64
-    artefacts = {key: {"path": f"inputs/{key}", "digest": digest} for key in ("corpus", "baseModel")}
-    result = {
-        "schema": 1,
-        "stage": "inputs",
-        "fingerprint": job["metadata"]["annotations"]["embedding-operator.dev/fingerprint"],
-        "reason": "Completed",
-        "message": "5 documents",
-        "field": "",
-        "artefacts": artefacts,
-        "metrics": {},
-        "counts": {"documents": 5},
-        "details": {},
-    }
-    template = job["spec"]["template"]
-    labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": name}
-    meta = {"name": f"{name}-x", "namespace": namespace, "labels": labels}
-    api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]})
-    ended = {"exitCode": 0, "reason": "Completed", "message": json.dumps(result)}
-    main = {"name": "stage", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
-    status = {"phase": "Succeeded", "containerStatuses": [{**main, "state": {"terminated": ended}}]}
-    _patch(api, "pod", f"{name}-x", namespace, status)
-    now = "2026-01-01T00:00:00Z"
-    conditions = [
-        {"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now}
-        for kind in ("SuccessCriteriaMet", "Complete")
-    ]
-    complete = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
-    _patch(api, "job", name, namespace, {**complete, "uncountedTerminatedPods": {}})
+NAMES = {
+    "embedding-operator": "embedding-operator",
+    "team-a": "team-a-embedding-operator",
+    "a" * 50: "a" * 50 + "-embe",
+}
 
 
-def _patch(api: Api, kind: str, name: str, namespace: str, status: dict[str, Any]) -> None:
-    patch = json.dumps({"status": status})
-    api.kubectl("patch", kind, name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
-
-
-def test_the_operator_works_as_its_service_account_and_survives_a_kill(
-    api: Api, namespace: str, start: Callable[[], tuple[subprocess.Popen[str], int]]
-) -> None:
-    def jobs() -> list[dict[str, Any]]:
-        return list(json.loads(api.kubectl("get", "jobs", "-n", namespace, "-o", "json"))["items"])
-
-    api.apply(resource(namespace))
-    process, port = start()
-    job = _until("the inputs Job", jobs)[0]
-    assert re.fullmatch(r"docs-inputs-[0-9a-f]{8}-1", job["metadata"]["name"])
-    api.get("pvc", "docs-workspace", namespace)
-    assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=15).status == 200
-    _until("a status", lambda: api.get("eft", "docs", namespace)["status"].get("phase") == "Running")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-    _finish(api, namespace, job)
-    start()
-    _until("the sdg Job", lambda: len(jobs()) == 2)
-    stages = [item["metadata"]["labels"]["embedding-operator.dev/stage"] for item in jobs()]
-    assert sorted(stages) == ["inputs", "sdg"]
-    log = "".join(path.read_text() for path in api.folder.glob("operator-*.log"))
-    assert "Forbidden" not in log
-    assert "Traceback" not in log
+@pytest.mark.parametrize("release", NAMES)
+def test_two_releases_do_not_share_names(api: Api, release: str) -> None:
+    objects = render(api, "--set", "metrics.service=true", release=release)
+    assert the("Deployment", objects)["metadata"]["name"] == NAMES[release]
+    names = [item["metadata"]["name"] for item in objects if item["kind"] != "CustomResourceDefinition"]
+    assert all(name.startswith(NAMES[release]) and len(name) <= 63 for name in names)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -126,13 +127,30 @@ def test_the_lost_and_found_folder_of_a_volume_is_skipped(tmp_path: Path) -> Non
     assert (counts.documents, counts.skippedFiles) == (1, 1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_documents_that_may_not_be_read_are_named(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "a.txt").write_text(TEXT)
-    (tmp_path / "source" / "a.txt").chmod(0)
-    with pytest.raises(BadInput) as caught:
-        write_documents(corpus(tmp_path / "source"), tmp_path / "out")
+NOBODY = 65534
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user than root reaches too; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_documents_that_may_not_be_read_are_named(open_folder: Path) -> None:
+    (open_folder / "source").mkdir()
+    (open_folder / "source" / "a.txt").write_text(TEXT)
+    (open_folder / "source" / "a.txt").chmod(0)
+    root = os.geteuid() == 0
+    if root:  # who may read everything
+        os.seteuid(NOBODY)
+    try:
+        with pytest.raises(BadInput) as caught:
+            write_documents(corpus(open_folder / "source"), open_folder / "out")
+    finally:
+        if root:
+            os.seteuid(0)
     assert caught.value.reason == "CorpusForbidden"
 
 
