@@ -7,7 +7,7 @@ API server with raw JSON: models of the official client are slow to build and dr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -15,10 +15,12 @@ import urllib3.exceptions
 from kubernetes import client, config
 
 from embedding_operator.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
+from embedding_operator.compare import differs
 from embedding_operator.errors import ClusterError, Conflict, Forbidden, ForeignObject, Rejected, Unavailable
 from embedding_operator.views import OWNER_LABEL
 
 Raw = dict[str, Any]
+Body = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 _TIMEOUT_S: Final = 15
 _CHUNK: Final = 500
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
@@ -45,7 +47,7 @@ class Cluster(Protocol):
         """Create the Job, or adopt the one of that name if it has the same owner; ForeignObject if not."""
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
-        """Server-side apply as field manager `embedding-operator`; ForeignObject when it is not ours."""
+        """Make the object say what the manifest says; ForeignObject when it is not ours."""
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete with its dependents; an object that is gone already is fine."""
@@ -117,20 +119,28 @@ class KubeCluster:
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
         meta, kind = manifest["metadata"], manifest["kind"]
         existing = self.get(kind, meta["namespace"], meta["name"])
-        if existing is not None:
-            _must_be_ours(kind, manifest, existing)
-        return (
-            self._call(
-                "patch",
-                kind,
-                meta["namespace"],
-                meta["name"],
-                body=manifest,
-                query={"fieldManager": MANAGER, "force": "true"},
-                content_type="application/apply-patch+yaml",
-            )
-            or {}
-        )
+        if existing is None:
+            return self._merge(manifest)
+        _must_be_ours(kind, manifest, existing)
+        try:
+            merged = self._merge(manifest)
+        except Rejected:  # what somebody changed and what we ask for cannot both be
+            merged = None
+        if merged is not None and not differs(manifest, merged):
+            return merged
+        # Server-side apply leaves alone what others put into a list (a port, a variable, a container): take it back.
+        change = [{"op": "replace", "path": "/spec", "value": manifest["spec"]}]
+        where = (kind, meta["namespace"], meta["name"])
+        self._call("patch", *where, body=change, content_type="application/json-patch+json")
+        return self._merge(manifest)
+
+    def _merge(self, manifest: Mapping[str, Any]) -> Raw:
+        """Server-side apply as field manager `embedding-operator`."""
+        meta = manifest["metadata"]
+        where = (manifest["kind"], meta["namespace"], meta["name"])
+        query = {"fieldManager": MANAGER, "force": "true"}
+        content_type = "application/apply-patch+yaml"
+        return self._call("patch", *where, body=manifest, query=query, content_type=content_type) or {}
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         # Foreground: the object stays until its pods are gone, so "it is gone" means that the GPU and the volume are
@@ -180,7 +190,7 @@ class KubeCluster:
         namespace: str | None,
         name: str,
         *,
-        body: Mapping[str, Any] | None = None,
+        body: Body = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
         subresource: str = "",
@@ -190,7 +200,9 @@ class KubeCluster:
         parts = [base, *(("namespaces", namespace) if namespace else ()), plural]
         path = "/".join([*parts, *(part for part in (name, subresource) if part)])
         method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "update": "PUT"}.get(verb, "DELETE")
-        where = (kind, namespace or "", name or ((body or {}).get("metadata") or {}).get("name", ""))
+        if not name and isinstance(body, Mapping):
+            name = (body.get("metadata") or {}).get("name", "")
+        where = (kind, namespace or "", name)
         try:
             status, headers, data = self._send(method, path, query or {}, body, content_type)
         except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
@@ -207,7 +219,7 @@ class KubeCluster:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Mapping[str, Any] | None,
+        body: Body,
         content_type: str,
     ) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": MANAGER}

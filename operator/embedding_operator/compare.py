@@ -31,6 +31,8 @@ _SUFFIX: Final[Mapping[str, Decimal]] = {
 }
 _QUANTITY: Final = re.compile(r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)([numkMGTPE]?|[KMGTPE]i)")
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
+# One key more, and a Service reaches no pod.
+_EXACT: Final = frozenset({"selector"})
 # Values the server may keep as it likes: identity, and owners' bookkeeping.
 _IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
 
@@ -44,10 +46,12 @@ def _contains(live: Any, desired: Any, *, quantities: bool) -> bool:
     if isinstance(desired, Mapping):
         if not isinstance(live, Mapping):
             return not desired and live is None  # an empty mapping may be dropped
+        if quantities:
+            return all(_same_quantity(str(live.get(key, "0")), str(value)) for key, value in desired.items())
         return all(
-            key in _IGNORED or _contains(live.get(key), value, quantities=key in _QUANTITY_MAPS)
-            if not quantities
-            else _same_quantity(str(live.get(key, "0")), str(value))
+            live.get(key) == value
+            if key in _EXACT
+            else key in _IGNORED or _contains(live.get(key), value, quantities=key in _QUANTITY_MAPS)
             for key, value in desired.items()
         )
     if isinstance(desired, list):

@@ -48,8 +48,10 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     activated = False
     if spec.suspend:
         _suspend(draft, observed)
-    elif _workspace(draft, spec, owner, observed) and _run_pipeline(draft, spec, owner, observed):
-        verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
+    else:
+        _workspace(draft, spec, owner, observed)
+        if _run_pipeline(draft, spec, owner, observed):
+            verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
     _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)
 
@@ -116,10 +118,9 @@ def _suspend(draft: Draft, observed: Observed) -> None:
             draft.actions.append(SuspendJob(name=job.name, suspend=True, why="spec.suspend is true"))
 
 
-def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> bool:
+def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
     if not spec.storage.existing_claim and not observed.workspace_exists:
         draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the stages' shared volume"))
-    return True
 
 
 def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> bool:

@@ -100,6 +100,18 @@ def merge(into: dict[str, Any], patch: Mapping[str, Any]) -> None:
             into[key] = copy.deepcopy(value)
 
 
+def make_namespace(api: Api) -> str:
+    """Its name. It enforces the restricted standard."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    meta = {"generateName": "t-", "labels": labels}
+    made = api.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    name = str(made["metadata"]["name"])
+    # The controller that makes it is not running here, and Pods are refused without it.
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    api.make(f"/api/v1/namespaces/{name}/serviceaccounts", account)
+    return name
+
+
 def at(path: str, value: Any) -> dict[str, Any]:
     """A patch that sets one field: at("a.b", 1) is {"a": {"b": 1}}."""
     for key in reversed(path.split(".")):

@@ -39,7 +39,7 @@ def operator_container(objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def variables(container: Mapping[str, Any]) -> dict[str, str]:
-    return {item["name"]: item["value"] for item in container["env"]}
+    return {item["name"]: item.get("value", "") for item in container["env"]}
 
 
 def install(api: Api, *arguments: str, namespace: str) -> str:

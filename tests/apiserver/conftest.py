@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -13,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apiserver.api import ROOT, Api
+from apiserver.api import EFT, ROOT, Api, make_namespace, until
 from kubernetes import client, config
 
 from embedding_operator.cluster import KubeCluster
 
 CRD = ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml"
-_numbers = itertools.count(1)
 
 
 def _tools() -> Path:
@@ -54,7 +52,8 @@ def api() -> Iterator[Api]:
         with client.ApiClient(settings) as http:
             api = Api(env, folder, http)
             api.kubectl("apply", "-f", str(CRD))
-            api.kubectl("wait", "--for=condition=Established", "crd/embeddingfinetunes.embedding-operator.dev")
+            # `kubectl wait` fails while there is no condition at all.
+            until("the CRD to be served", lambda: api.attempt("get", "eft", "-A").returncode == 0)
             yield api
     finally:
         plane.terminate()
@@ -65,27 +64,18 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
-def namespace(api: Api) -> str:
+def namespace(api: Api) -> Iterator[str]:
     """A namespace that enforces the restricted standard, one a test."""
-    return make_namespace(api)
+    name = make_namespace(api)
+    yield name
+    # An operator that watches the whole cluster would go on working on it.
+    api.send("DELETE", EFT.format(name))
 
 
 @pytest.fixture(scope="session")
 def scratch(api: Api) -> str:
     """A namespace for what is only tried, never kept."""
     return make_namespace(api)
-
-
-def make_namespace(api: Api) -> str:
-    name = f"t-{next(_numbers)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api.make(
-        "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    )
-    # The controller that makes it is not running here, and Pods are refused without it.
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
-    api.make(f"/api/v1/namespaces/{name}/serviceaccounts", account)
-    return name
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver.api import EFT, ROOT, Api, pod_of
+from apiserver.api import EFT, ROOT, Api, pod_of, resource
 from apiserver.chart import CHART, KUBERNETES, operator_container, render, template, the, variables
 
 from embedding_operator.settings import Settings
@@ -117,12 +117,12 @@ IMAGES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {"IMAGE_PREP": "other/prep@sha256:0", "IMAGE_SDG": "r.example/embedding-operator/sdg:0.1.0"},
     ),
     "a digest wins over a tag": (
-        ("--set", "image.tag=2", "--set", f"image.digest={DIGEST}"),
+        ("--set", "image.tag=v2", "--set", f"image.digest={DIGEST}"),
         {"operator": f"embedding-operator/operator@{DIGEST}"},
     ),
     "a tag of the operator is not the stages'": (
-        ("--set", "image.tag=2"),
-        {"operator": "embedding-operator/operator:2", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
+        ("--set", "image.tag=v2"),
+        {"operator": "embedding-operator/operator:v2", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
     ),
 }
 
@@ -189,3 +189,24 @@ def test_two_releases_do_not_share_names(api: Api, release: str) -> None:
     assert the("Deployment", objects)["metadata"]["name"] == NAMES[release]
     names = [item["metadata"]["name"] for item in objects if item["kind"] != "CustomResourceDefinition"]
     assert all(name.startswith(NAMES[release]) and len(name) <= 63 for name in names)
+
+
+def test_a_release_is_installed_upgraded_and_removed_and_the_resources_stay(api: Api, namespace: str) -> None:
+    def helm(*arguments: str) -> None:
+        done = api.program("helm", *arguments, "--namespace", namespace)
+        assert done.returncode == 0, done.stderr
+
+    def operator() -> dict[str, Any]:
+        (found,) = api.get("deployment", "r-embedding-operator", namespace)["spec"]["template"]["spec"]["containers"]
+        return dict(found)
+
+    api.make(EFT.format(namespace), resource(namespace))
+    # The CRD of these tests was applied by kubectl.
+    helm("install", "r", str(CHART), "--take-ownership")
+    assert variables(operator())["CONCURRENCY"] == "8"
+    helm("upgrade", "r", str(CHART), "--set", "concurrency=2", "--set", "metrics.service=true")
+    assert variables(operator())["CONCURRENCY"] == "2"
+    api.get("service", "r-embedding-operator-metrics", namespace)
+    helm("uninstall", "r")
+    assert api.attempt("get", "deployment", "r-embedding-operator", "-n", namespace).returncode != 0
+    assert api.get("eft", "docs", namespace)["metadata"]["name"] == "docs"

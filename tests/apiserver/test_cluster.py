@@ -1,128 +1,51 @@
-"""The operator's client and the builders' objects against a real API server."""
+"""The operator's client against a real API server."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
-from apiserver.api import Api, resource
+from apiserver.api import EFT, Api, at, resource
+from apiserver.chart import install
+from apiserver.manifests import FINGERPRINT, job, kept_objects, made, service
+from kubernetes import client
 
+from embedding_operator import cluster as cluster_module
 from embedding_operator.cluster import KubeCluster, child_selector
-from embedding_operator.compare import differs
-from embedding_operator.errors import Conflict, ForeignObject, Rejected
+from embedding_operator.errors import Conflict, Forbidden, ForeignObject, Rejected, Unavailable
 from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.job import build_job
-from embedding_operator.manifests.serving import build_deployment, build_service
-from embedding_operator.manifests.storage import build_workspace
-from embedding_operator.spec import parse_spec
+from embedding_operator.manifests.serving import build_service
 from embedding_operator.views import OWNER_UID_LABEL, view_job
-from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
+from embedding_stages.contract import Stage
 
-IMAGES = dict.fromkeys(Stage, "image:1")
-MODEL = ArtefactRef(path="export/f/servingModel", digest="sha256:" + "0" * 64)
-FINGERPRINT = "0123456789abcdef" * 4
-IMAGE_SOURCE = {"reference": "files:1", "path": "/files"}
-SECRET = {"name": "s", "key": "k"}
-OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET}
-
-SPECS: dict[str, dict[str, Any]] = {
-    "the smallest": {},
-    "sources from images, a Secret for the LLM": {
-        "baseModel": {"source": {"pvc": None, "image": IMAGE_SOURCE}},
-        "corpus": {"source": {"configMap": None, "image": IMAGE_SOURCE}},
-        "evaluation": {"beir": {"image": IMAGE_SOURCE}},
-        "stages": {"sdg": {"provider": {"extractive": None, "openAI": OPEN_AI}}},
-    },
-    "a model from a hub, everything about pods said": {
-        "baseModel": {"source": {"pvc": None, "huggingFace": {"revision": "a" * 40, "tokenSecretRef": SECRET}}},
-        "imagePullSecrets": [{"name": "pull"}],
-        "stages": {
-            "finetune": {
-                "resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}, "limits": {"memory": "2Gi"}},
-                "nodeSelector": {"gpu": "big"},
-                "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
-                "env": [{"name": "A", "value": "$(B)"}],
-            }
-        },
-    },
-    "a NIM": {
-        "stages": {
-            "deploy": {
-                "image": "nim:1",
-                "backend": {"nim": {"ngcKeySecretRef": SECRET, "sharedMemory": "2048Mi"}},
-                "resources": {"limits": {"memory": "8192Mi", "nvidia.com/gpu": 1}},
-            }
-        }
-    },
-}
+NOBODY = "00000000-0000-0000-0000-000000000000"
+KINDS = ("EmbeddingFineTune", "Job", "Pod", "Deployment", "Service", "PersistentVolumeClaim", "Event")
 
 
-def _owner(api: Api, namespace: str, patch: dict[str, Any] | None = None) -> tuple[Owner, Any]:
-    api.apply(resource(namespace, patch))
-    live = api.get("eft", "docs", namespace)
-    return Owner(namespace=namespace, name="docs", uid=live["metadata"]["uid"]), parse_spec(live["spec"], IMAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_there_is_none_and_an_empty_list(namespace: str, cluster: KubeCluster, kind: str) -> None:
+    assert cluster.get(kind, namespace, "nothing") is None
+    # A namespace comes with nothing but, perhaps, Events.
+    assert kind == "Event" or cluster.list(kind, namespace) == []
 
 
-def _request(stage: Stage, attempt: int = 1) -> StageRequest:
-    return StageRequest(
-        stage=stage,
-        fingerprint=FINGERPRINT,
-        attempt=attempt,
-        revision=1,
-        image="image:1",
-        settings={"text": "$(HOME) and $$"},
-        inputs={Artefact.CORPUS: MODEL},
-    )
-
-
-JOB_STAGES = [stage for stage in Stage if stage is not Stage.DEPLOY]
-
-
-@pytest.mark.parametrize("row", SPECS)
-def test_every_pod_of_ours_is_admitted_by_the_restricted_standard(api: Api, namespace: str, row: str) -> None:
-    owner, spec = _owner(api, namespace, SPECS[row])
-    templates = [build_job(owner, spec, _request(stage))["spec"]["template"] for stage in JOB_STAGES]
-    deployment = build_deployment(owner, spec, FINGERPRINT, MODEL, check_image="image:1")
-    templates.append(deployment["spec"]["template"])
-    for number, template in enumerate(templates):
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {**template["metadata"], "name": f"pod-{number}", "namespace": namespace},
-            "spec": template["spec"],
-        }
-        api.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
-
-
-@pytest.mark.parametrize("row", SPECS)
-def test_what_was_just_applied_does_not_differ(api: Api, namespace: str, cluster: KubeCluster, row: str) -> None:
-    """Or the operator would apply it in every pass, for ever."""
-    owner, spec = _owner(api, namespace, SPECS[row])
-    objects = [
-        build_deployment(owner, spec, FINGERPRINT, MODEL, check_image="image:1"),
-        build_service(owner, "docs", FINGERPRINT),
-        build_workspace(owner, spec),
-    ]
-    for desired in objects:
-        assert not differs(desired, cluster.apply(desired)), desired["kind"]
-        live = cluster.get(desired["kind"], namespace, desired["metadata"]["name"])
-        assert not differs(desired, live)
-
-
-def test_drift_is_seen_and_restored(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    owner, spec = _owner(api, namespace)
-    desired = build_deployment(owner, spec, FINGERPRINT, MODEL, check_image="image:1")
-    name = desired["metadata"]["name"]
-    cluster.apply(desired)
-    api.kubectl("set", "image", f"deployment/{name}", "-n", namespace, "server=other:2")
-    assert differs(desired, cluster.get("Deployment", namespace, name))
-    assert not differs(desired, cluster.apply(desired))
+@pytest.mark.parametrize("chunk", [1, 2, 3, 500])
+def test_lists_are_complete_however_they_are_paged(
+    api: Api, namespace: str, cluster: KubeCluster, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "_CHUNK", chunk)
+    owner, spec = made(api, namespace)
+    names = {cluster.create_job(job(owner, spec, attempt=n))["metadata"]["name"] for n in range(1, 4)}
+    made(api, namespace, name="other")
+    listed = cluster.list("Job", namespace, labels=child_selector("docs"))
+    assert ({raw["metadata"]["name"] for raw in listed}, {raw["kind"] for raw in listed}) == (names, {"Job"})
+    assert cluster.list("Job", namespace, labels=child_selector("other")) == []
+    assert len(cluster.list("Job", namespace, labels=child_selector())) == 3
+    assert len(cluster.list("Job", None, labels=f"{OWNER_UID_LABEL}={owner.uid}")) == 3
+    assert {raw["metadata"]["name"] for raw in cluster.list("EmbeddingFineTune", namespace)} == {"docs", "other"}
 
 
 def test_a_job_is_made_once_and_adopted_after_a_lost_reply(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    owner, spec = _owner(api, namespace)
-    manifest = build_job(owner, spec, _request(Stage.SDG))
+    owner, spec = made(api, namespace)
+    manifest = job(owner, spec)
     first, second = cluster.create_job(manifest), cluster.create_job(manifest)
     assert first["metadata"]["uid"] == second["metadata"]["uid"]
     view = view_job(first, [])
@@ -133,18 +56,39 @@ def test_a_job_is_made_once_and_adopted_after_a_lost_reply(api: Api, namespace: 
 
 
 def test_foreign_objects_are_never_touched(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    owner, spec = _owner(api, namespace)
-    stranger = Owner(namespace=namespace, name="docs", uid="00000000-0000-0000-0000-000000000000")
-    cluster.create_job(build_job(stranger, spec, _request(Stage.PREP)))
+    owner, spec = made(api, namespace)
+    stranger = Owner(namespace=namespace, name="docs", uid=NOBODY)
+    cluster.create_job(job(stranger, spec))
     with pytest.raises(ForeignObject, match="belongs to somebody else"):
-        cluster.create_job(build_job(owner, spec, _request(Stage.PREP)))
-    cluster.apply(build_service(stranger, "docs", FINGERPRINT))
+        cluster.create_job(job(owner, spec))
+    for desired in kept_objects(stranger, spec):
+        cluster.apply(desired)
+    for desired in kept_objects(owner, spec):
+        with pytest.raises(ForeignObject):
+            cluster.apply(desired)
+
+
+def test_an_object_without_owners_is_foreign(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    owner, _ = made(api, namespace)
+    desired = service(owner)
+    plain = {**desired, "metadata": {"name": "docs", "namespace": namespace}}
+    api.make(f"/api/v1/namespaces/{namespace}/services", plain)
     with pytest.raises(ForeignObject):
-        cluster.apply(build_service(owner, "docs", FINGERPRINT))
+        cluster.apply(desired)
+
+
+def test_the_traffic_moves_in_one_write(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    owner, _ = made(api, namespace)
+    before = cluster.apply(service(owner))
+    after = cluster.apply(build_service(owner, "docs", "f" * 64))
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["clusterIP"] == before["spec"]["clusterIP"]
+    assert "f" * 16 in after["spec"]["selector"].values()
+    assert FINGERPRINT[:16] not in after["spec"]["selector"].values()
 
 
 def test_a_status_write_after_somebody_elses_is_a_conflict(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    _owner(api, namespace)
+    made(api, namespace)
     read = cluster.get("EmbeddingFineTune", namespace, "docs")
     assert read is not None
     written = cluster.write_status(read, {"observedGeneration": 1, "phase": "Running"})
@@ -153,35 +97,98 @@ def test_a_status_write_after_somebody_elses_is_a_conflict(api: Api, namespace: 
         cluster.write_status(read, {"observedGeneration": 1, "phase": "Failed"})
 
 
+def test_a_status_write_after_an_edit_is_a_conflict(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    made(api, namespace)
+    read = cluster.get("EmbeddingFineTune", namespace, "docs")
+    assert read is not None
+    api.apply(resource(namespace, {"suspend": True}))
+    with pytest.raises(Conflict):
+        cluster.write_status(read, {"observedGeneration": 1})
+
+
+def test_a_status_write_for_a_predecessor_of_the_same_name_is_a_conflict(
+    api: Api, namespace: str, cluster: KubeCluster
+) -> None:
+    made(api, namespace)
+    read = cluster.get("EmbeddingFineTune", namespace, "docs")
+    assert read is not None
+    api.send("DELETE", f"{EFT.format(namespace)}/docs")
+    made(api, namespace)
+    with pytest.raises(Conflict):
+        cluster.write_status(read, {"observedGeneration": 1})
+
+
 def test_an_impossible_job_is_rejected_with_the_servers_reason(api: Api, namespace: str, cluster: KubeCluster) -> None:
     impossible = {"requests": {"memory": "4Gi"}, "limits": {"memory": "1Gi"}}
-    owner, spec = _owner(api, namespace, {"stages": {"prep": {"resources": impossible}}})
+    owner, spec = made(api, namespace, at("stages.prep.resources", impossible))
     with pytest.raises(Rejected, match="must be less than or equal to memory limit"):
-        cluster.create_job(build_job(owner, spec, _request(Stage.PREP)))
+        cluster.create_job(job(owner, spec, Stage.PREP))
 
 
-def test_lists_are_paged_and_selected(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    owner, spec = _owner(api, namespace)
-    for attempt in range(3):
-        cluster.create_job(build_job(owner, spec, _request(Stage.SDG, attempt + 1)))
-    assert len(cluster.list("Job", namespace, labels=child_selector("docs"))) == 3
-    assert cluster.list("Job", namespace, labels=child_selector("other")) == []
-    assert len(cluster.list("Job", None, labels=f"{OWNER_UID_LABEL}={owner.uid}")) == 3
+def test_a_full_quota_is_waited_for(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    limits = {"count/jobs.batch": "0"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": limits}}
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    counted = api.make(path, quota)
+    # The controller that counts is not running here.
+    status, _ = api.send("PUT", f"{path}/q/status", {**counted, "status": {"hard": limits, "used": limits}})
+    assert status == 200
+    owner, spec = made(api, namespace)
+    with pytest.raises(Unavailable, match="exceeded quota") as raised:
+        cluster.create_job(job(owner, spec))
+    assert raised.value.retry_after_s > 0
 
 
-def test_suspend_delete_events_and_logs(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    owner, spec = _owner(api, namespace)
-    job = cluster.create_job(build_job(owner, spec, _request(Stage.SDG)))
-    name = job["metadata"]["name"]
-    suspended = cluster.suspend_job(namespace, name, suspend=True)
-    assert suspended is not None
-    assert suspended["spec"]["suspend"] is True
+def test_a_missing_right_is_named(api: Api, namespace: str) -> None:
+    account = install(api, namespace="client").rsplit(":", 1)[1]
+    token = api.kubectl("create", "token", account, "-n", "client").strip()
+    settings = client.Configuration()
+    settings.host, settings.ssl_ca_cert = api.http.configuration.host, api.http.configuration.ssl_ca_cert
+    settings.api_key = {"authorization": f"Bearer {token}"}
+    with client.ApiClient(settings) as connection:
+        limited = KubeCluster(connection)
+        assert limited.list("EmbeddingFineTune") is not None
+        with pytest.raises(Forbidden, match="cannot delete resource"):
+            limited.delete("PersistentVolumeClaim", namespace, "docs-workspace")
+
+
+def test_nobody_answers(cluster: KubeCluster) -> None:
+    settings = client.Configuration(host="http://127.0.0.1:1")
+    settings.retries = 0
+    with client.ApiClient(settings) as connection, pytest.raises(Unavailable):
+        KubeCluster(connection).get("Job", "n", "x")
+
+
+def test_a_job_is_suspended_and_resumed(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    name = cluster.create_job(job(*made(api, namespace)))["metadata"]["name"]
+    for suspend in (True, False):
+        answer = cluster.suspend_job(namespace, name, suspend=suspend)
+        assert answer is not None
+        assert answer["spec"]["suspend"] is suspend
+    assert cluster.suspend_job(namespace, "gone", suspend=True) is None
+
+
+def test_a_job_is_gone_when_its_pods_are(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    name = cluster.create_job(job(*made(api, namespace)))["metadata"]["name"]
+    for _ in range(2):
+        cluster.delete("Job", namespace, name)
+    left = cluster.get("Job", namespace, name)
+    assert left is not None, "garbage collection, which is not running here, removes it after its pods"
+    assert left["metadata"]["finalizers"] == ["foregroundDeletion"]
+    cluster.delete("Job", namespace, "gone")
+
+
+def test_events_are_posted_and_found_by_what_they_are_about(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    owner, _ = made(api, namespace)
     read = cluster.get("EmbeddingFineTune", namespace, "docs")
     assert read is not None
     cluster.post_event(read, "Normal", "Completed", "sdg: done", "2026-01-01T00:00:00Z")
-    events = cluster.list("Event", namespace, fields=f"involvedObject.uid={owner.uid},type=Normal")
-    assert [event["reason"] for event in events] == ["Completed"]
-    cluster.delete("Job", namespace, name)
-    cluster.delete("Job", namespace, name)
-    assert cluster.suspend_job(namespace, "gone", suspend=True) is None
+    cluster.post_event(read, "Warning", "StageFailed", "m" * 1000, "2026-01-01T00:00:00Z")
+    warnings = cluster.list("Event", namespace, fields=f"involvedObject.uid={owner.uid},type=Warning")
+    assert [event["reason"] for event in warnings] == ["StageFailed"]
+    shown = api.kubectl("describe", "eft", "docs", "-n", namespace)
+    assert "sdg: done" in shown
+
+
+def test_there_is_no_log_before_a_pod_runs(api: Api, namespace: str, cluster: KubeCluster) -> None:
     assert cluster.log_tail(namespace, "no-such-pod", lines=5) == ""

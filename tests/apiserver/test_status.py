@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver.api import EFT, Api, resource
+import yaml
+from apiserver.api import EFT, ROOT, Api, resource
 
 from embedding_operator.conditions import ORDER
 from embedding_operator.status import Condition, Served, StageStatus, Status
@@ -140,6 +142,22 @@ def test_a_full_status_is_kept_to_the_last_field(api: Api, namespace: str, stage
 def test_the_largest_status_of_all_stages_is_taken(api: Api, namespace: str) -> None:
     written = _status(tuple(Stage)).to_json()
     assert _put(api, namespace, written)["status"] == written
+
+
+FIXTURES = sorted((ROOT / "charts" / "argocd").rglob("testdata/*.yaml"))
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_the_states_that_argo_cds_check_is_made_for_can_exist(api: Api, namespace: str, path: Path) -> None:
+    raw = yaml.safe_load(path.read_text())
+    assert _put(api, namespace, raw["status"])["status"] == raw["status"]
+    assert api.objection(EFT.format(namespace), resource(namespace, raw["spec"], name="spec")) == ""
+
+
+def test_argo_cds_check_has_a_row_for_each_of_its_states() -> None:
+    (table,) = (ROOT / "charts" / "argocd").rglob("health_test.yaml")
+    rows = [row["inputPath"] for row in yaml.safe_load(table.read_text())["tests"]]
+    assert sorted(rows) == [f"testdata/{path.name}" for path in FIXTURES]
 
 
 def test_a_status_write_makes_no_new_revision(api: Api, namespace: str) -> None:

@@ -52,6 +52,9 @@ def test_what_is_no_quantity(text: str) -> None:
         ({"a": [1]}, {"a": [1, 2]}, True),
         ({"a": [{"n": 1}]}, {"a": [{"n": 1, "default": True}]}, False),
         ({"a": [1]}, {}, True),
+        # A Service whose selector has one key more reaches no pod.
+        ({"selector": {"a": "1"}}, {"selector": {"a": "1"}}, False),
+        ({"selector": {"a": "1"}}, {"selector": {"a": "1", "b": "2"}}, True),
         ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}, False),
         ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "2Gi"}}, True),
         ({"limits": {"memory": "1Gi"}}, {"limits": {}}, True),

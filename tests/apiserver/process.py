@@ -1,0 +1,100 @@
+"""The real operator, as a process of its own, with the rights of the chart's ServiceAccount and nothing more."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from apiserver.api import ROOT, Api
+
+IMAGES = ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE")
+
+
+@dataclass
+class Operator:
+    """Starts the operator as often as it is asked to; one runs at a time."""
+
+    api: Api
+    account: str  # system:serviceaccount:<namespace>:<name>
+    namespaces: str = ""
+    resync_s: int = 300
+    process: subprocess.Popen[bytes] | None = None
+    logs: list[Path] = field(default_factory=list)
+    liveness_port: int = 0
+    metrics_port: int = 0
+
+    def start(self) -> None:
+        self.liveness_port, self.metrics_port = _free_port(), _free_port()
+        log = self.api.folder / f"operator-{self.account.rsplit(':', 1)[1]}-{id(self)}-{len(self.logs)}.log"
+        self.logs.append(log)
+        kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        env = {
+            **kept,
+            "KUBECONFIG": str(self._kubeconfig()),
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'stage_images'}",
+            "WATCH_NAMESPACES": self.namespaces,
+            "RESYNC_S": str(self.resync_s),
+            "METRICS_PORT": str(self.metrics_port),
+            "LIVENESS_PORT": str(self.liveness_port),
+            **{f"IMAGE_{name}": "image:1" for name in IMAGES},
+        }
+        with log.open("wb") as out:
+            command = [sys.executable, "-W", "error::ResourceWarning", "-m", "embedding_operator"]
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is finished, nothing is cleaned up."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def end(self) -> int:
+        """SIGTERM, as the kubelet sends it; the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def said(self) -> str:
+        return "".join(path.read_text() for path in self.logs)
+
+    def alive(self) -> bool:
+        return self._read(self.liveness_port, "/healthz") != ""
+
+    def count(self, metric: str) -> float:
+        """The sum of a counter over its labels."""
+        text = self._read(self.metrics_port, "/metrics")
+        return sum(float(x) for x in re.findall(rf"^{metric}_total{{[^}}]*}} ([0-9.e+]+)$", text, re.MULTILINE))
+
+    def _read(self, port: int, path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=15) as response:
+                return str(response.read().decode())
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        return ""
+
+    def _kubeconfig(self) -> Path:
+        _, _, namespace, name = self.account.split(":")
+        path = self.api.folder / f"{namespace}-{name}.kubeconfig"
+        token = self.api.kubectl("create", "token", name, "-n", namespace).strip()
+        raw = json.loads(self.api.kubectl("config", "view", "--raw", "-o", "json"))
+        raw["users"] = [{"name": "operator", "user": {"token": token}}]
+        raw["contexts"][0]["context"]["user"] = "operator"
+        path.write_text(json.dumps(raw))
+        return path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

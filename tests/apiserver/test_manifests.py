@@ -1,0 +1,126 @@
+"""The objects that the operator builds, shown to a real API server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from apiserver.api import Api, pod_of
+from apiserver.manifests import JOB_STAGES, SPECS, deployment, job, kept_objects, made
+
+from embedding_operator.cluster import KubeCluster
+from embedding_operator.compare import differs
+
+
+@pytest.mark.parametrize("row", SPECS)
+def test_every_pod_of_ours_is_admitted_by_the_restricted_standard(api: Api, namespace: str, row: str) -> None:
+    owner, spec = made(api, namespace, SPECS[row])
+    templates = [job(owner, spec, stage)["spec"]["template"] for stage in JOB_STAGES]
+    templates.append(deployment(owner, spec)["spec"]["template"])
+    for template in templates:
+        assert api.objection(f"/api/v1/namespaces/{namespace}/pods", pod_of(template, "pod", namespace)) == ""
+
+
+def test_the_standard_is_in_force_in_these_tests(api: Api, namespace: str) -> None:
+    owner, spec = made(api, namespace)
+    template = deployment(owner, spec)["spec"]["template"]
+    del template["spec"]["securityContext"]["seccompProfile"]
+    objection = api.objection(f"/api/v1/namespaces/{namespace}/pods", pod_of(template, "pod", namespace))
+    assert "violates PodSecurity" in objection
+
+
+@pytest.mark.parametrize("row", SPECS)
+def test_every_object_is_taken_as_it_is_without_an_unknown_field(api: Api, namespace: str, row: str) -> None:
+    owner, spec = made(api, namespace, SPECS[row])
+    for stage in JOB_STAGES:
+        assert api.objection(f"/apis/batch/v1/namespaces/{namespace}/jobs", job(owner, spec, stage)) == ""
+    paths = {
+        "Deployment": f"/apis/apps/v1/namespaces/{namespace}/deployments",
+        "Service": f"/api/v1/namespaces/{namespace}/services",
+        "PersistentVolumeClaim": f"/api/v1/namespaces/{namespace}/persistentvolumeclaims",
+    }
+    for item in kept_objects(owner, spec):
+        assert api.objection(paths[item["kind"]], item) == ""
+
+
+@pytest.mark.parametrize("row", SPECS)
+def test_what_was_just_applied_does_not_differ(api: Api, namespace: str, cluster: KubeCluster, row: str) -> None:
+    """Or the operator would apply it in every pass, for ever."""
+    owner, spec = made(api, namespace, SPECS[row])
+    for desired in kept_objects(owner, spec):
+        name, kind = desired["metadata"]["name"], desired["kind"]
+        assert not differs(desired, cluster.apply(desired)), kind
+        live = cluster.get(kind, namespace, name)
+        assert live is not None
+        assert not differs(desired, live)
+        if kind == "PersistentVolumeClaim":  # applied while there is none, and never again
+            continue
+        again = cluster.apply(desired)
+        assert again["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"], f"{kind} is written again"
+
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def _pod(raw: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = raw["spec"]["template"]["spec"]
+    return found
+
+
+def _server(raw: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = _pod(raw)["containers"][0]
+    return found
+
+
+def _port(raw: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = raw["spec"]["ports"][0]
+    return found
+
+
+DRIFTS: dict[str, tuple[str, Edit]] = {
+    "another image": ("Deployment", lambda raw: _server(raw).update(image="other:2")),
+    "no replicas": ("Deployment", lambda raw: raw["spec"].update(replicas=0)),
+    "another model in the environment": ("Deployment", lambda raw: _server(raw)["env"][0].update(value="/elsewhere")),
+    "a variable more": ("Deployment", lambda raw: _server(raw)["env"].append({"name": "MODEL", "value": "other"})),
+    "a container more": ("Deployment", lambda raw: _pod(raw)["containers"].append({**_server(raw), "name": "more"})),
+    "less memory": ("Deployment", lambda raw: _server(raw)["resources"]["requests"].update(memory="1Mi")),
+    "a writable root": (
+        "Deployment",
+        lambda raw: _server(raw)["securityContext"].update(readOnlyRootFilesystem=False),
+    ),
+    "no check of the artefact": ("Deployment", lambda raw: _pod(raw).pop("initContainers")),
+    "two models at a time": ("Deployment", lambda raw: raw["spec"].update(strategy={"type": "RollingUpdate"})),
+    "another port": ("Service", lambda raw: _port(raw).update(port=9999)),
+    "a port more": ("Service", lambda raw: raw["spec"]["ports"].append({"name": "more", "port": 1})),
+    "traffic to other pods": ("Service", lambda raw: raw["spec"].update(selector={"app": "other"})),
+    "traffic to no pod": ("Service", lambda raw: raw["spec"]["selector"].update(app="other")),
+    "open to the world": ("Service", lambda raw: raw["spec"].update(type="LoadBalancer")),
+}
+
+
+@pytest.mark.parametrize("row", DRIFTS)
+def test_drift_is_seen_and_restored(api: Api, namespace: str, cluster: KubeCluster, row: str) -> None:
+    kind, edit = DRIFTS[row]
+    owner, spec = made(api, namespace)
+    desired = next(item for item in kept_objects(owner, spec) if item["kind"] == kind)
+    live = cluster.apply(desired)
+    edit(live)
+    plural = {"Deployment": "/apis/apps/v1/namespaces/{}/deployments", "Service": "/api/v1/namespaces/{}/services"}[
+        kind
+    ]
+    status, answer = api.send("PUT", f"{plural.format(namespace)}/{desired['metadata']['name']}", live)
+    assert status == 200, answer
+    assert differs(desired, cluster.get(kind, namespace, desired["metadata"]["name"]))
+    assert not differs(desired, cluster.apply(desired))
+
+
+def test_what_others_add_is_left_alone(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    """Meshes and people annotate; an autoscaler's labels are none of ours."""
+    owner, spec = made(api, namespace)
+    desired = deployment(owner, spec)
+    cluster.apply(desired)
+    name = desired["metadata"]["name"]
+    api.kubectl("annotate", "deployment", name, "-n", namespace, "mesh.example/inject=false")
+    assert not differs(desired, cluster.get("Deployment", namespace, name))
+    assert cluster.apply(desired)["metadata"]["annotations"]["mesh.example/inject"] == "false"

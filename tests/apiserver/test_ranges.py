@@ -1,0 +1,113 @@
+"""Ranges of numbers and decimals, and what may change later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from apiserver.api import EFT, Api, at, resource
+
+from embedding_operator.api import SpecError
+from embedding_operator.spec import parse_spec
+from embedding_stages.contract import Stage
+
+IMAGES = dict.fromkeys(Stage, "image:1")
+# field -> the lowest and the highest that is taken
+NUMBERS = {
+    "baseModel.maxTokens": (8, 8192),
+    "corpus.minTextLength": (1, 1_000_000),
+    "stages.sdg.pairsPerDocument": (1, 100),
+    "stages.sdg.sentencesPerChunk": (1, 100),
+    "stages.sdg.seed": (0, 4294967295),
+    "stages.prep.hardNegatives": (1, 100),
+    "stages.prep.batchSize": (1, 8192),
+    "stages.finetune.epochs": (1, 100),
+    "stages.finetune.globalBatchSize": (1, 65536),
+    "stages.finetune.microBatchSize": (1, 65536),
+    "stages.finetune.warmupSteps": (0, 1_000_000),
+    "stages.finetune.negativesPerQuery": (1, 100),
+    "stages.finetune.checkpointEverySteps": (1, 1_000_000),
+    "stages.finetune.timeoutSeconds": (1, 2_592_000),
+    "stages.finetune.retries": (0, 20),
+    "stages.eval.batchSize": (1, 8192),
+    "stages.deploy.replicas": (1, 100),
+    "runPolicy.startDeadlineSeconds": (10, 604_800),
+}
+# field -> the lowest and the highest that is taken, and one beyond each; None: the pattern has no way to say it
+DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
+    "stages.prep.qualityThreshold": ("0", "10", None, "10.1"),
+    "stages.prep.evalFraction": ("0.01", "0.9", "0.009", "0.91"),
+    "stages.prep.margin": ("0.01", "1", "0", "1.01"),
+    "stages.finetune.learningRate": ("1e-9", "1", "0", "2"),
+    "stages.finetune.weightDecay": ("0", "1.0", None, "1e1"),
+    "stages.finetune.temperature": ("0.0001", "10", "0.00001", "11"),
+    "tolerance.atOne": ("0", "1", None, "1.5"),
+    "tolerance.atFiveAndAbove": ("0.0", "1", None, "1.5"),
+}
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_outside_its_range_is_refused(api: Api, scratch: str, field: str) -> None:
+    low, high = NUMBERS[field]
+    for value, taken in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+        objection = api.objection(EFT.format(scratch), resource(scratch, at(field, value)))
+        assert (objection == "") is taken, f"{value}: {objection}"
+        assert taken or f"spec.{field}" in objection
+
+
+@pytest.mark.parametrize("field", DECIMALS)
+def test_schema_and_operator_agree_on_the_range_of_a_decimal(api: Api, scratch: str, field: str) -> None:
+    low, high, below, above = DECIMALS[field]
+    for value, taken in ((low, True), (high, True), (below, False), (above, False)):
+        if value is None:
+            continue
+        manifest = resource(scratch, at(field, value))
+        objection = api.objection(EFT.format(scratch), manifest)
+        assert (objection == "") is taken, f"{value}: {objection}"
+        if taken:
+            parse_spec(manifest["spec"], IMAGES)
+        else:
+            assert f"spec.{field}" in objection
+            with pytest.raises(SpecError, match=f"spec.{field}"):
+                parse_spec(manifest["spec"], IMAGES)
+
+
+ANOTHER: dict[str, Any] = {
+    "baseModel": {"name": "other", "source": {"pvc": None, "image": {"reference": "x:1", "path": "/m"}}},
+    "corpus": {"source": {"configMap": {"name": "other"}}},
+    "evaluation": {"kValues": [10]},
+    "stages": {"deploy": {"image": "nim:1", "backend": {"nim": {}}}},
+    "suspend": True,
+}
+
+
+STORAGE_EDITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "another size": (at("storage.size", "1Gi"), at("storage.size", "2Gi"), "storage cannot change"),
+    "a claim for a size": (at("storage.size", "1Gi"), at("storage.existingClaim", "x"), "storage cannot change"),
+    "a class": (
+        at("storage.size", "1Gi"),
+        at("storage", {"size": "1Gi", "storageClassName": "x"}),
+        "storage cannot change",
+    ),
+    "storage where there was none": ({}, at("storage.existingClaim", "x"), "storage cannot be added or removed"),
+    "no storage any more": (at("storage.existingClaim", "x"), {}, "storage cannot be added or removed"),
+}
+
+
+@pytest.mark.parametrize("row", STORAGE_EDITS)
+def test_storage_cannot_change(api: Api, namespace: str, row: str) -> None:
+    before, after, message = STORAGE_EDITS[row]
+    made = api.make(EFT.format(namespace), resource(namespace, before))
+    edited = resource(namespace, after)
+    edited["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+    status, answer = api.send("PUT", f"{EFT.format(namespace)}/docs", edited)
+    assert (status, message in answer["message"]) == (422, True), answer
+
+
+def test_everything_else_can_change_at_any_time(api: Api, namespace: str) -> None:
+    storage = {"size": "10Gi"}
+    made = api.make(EFT.format(namespace), resource(namespace, {"storage": storage}))
+    edited = resource(namespace, {"storage": storage, **ANOTHER})
+    edited["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+    status, answer = api.send("PUT", f"{EFT.format(namespace)}/docs", edited)
+    assert (status, answer["metadata"]["generation"]) == (200, 2), answer
