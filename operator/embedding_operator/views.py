@@ -93,12 +93,6 @@ def time_of(meta: Mapping[str, Any]) -> datetime:
     return created
 
 
-def owner_of(raw: Mapping[str, Any]) -> str | None:
-    """The resource's name a child belongs to, by label."""
-    labels: Mapping[str, str] = raw.get("metadata", {}).get("labels") or {}
-    return labels.get(OWNER_LABEL)
-
-
 def view_pod(raw: Mapping[str, Any]) -> PodView:
     meta, status = raw["metadata"], raw.get("status") or {}
     main: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
