@@ -63,6 +63,15 @@ ENV_SOURCES: Final = "EFT_SOURCES"
 ENV_SECRETS: Final = "EFT_SECRETS"
 ENV_TERMINATION_LOG: Final = "EFT_TERMINATION_LOG"
 
+# Environment of a stage that runs on several accelerators; without them it is one process on one node.
+ENV_NODES: Final = "EFT_NODES"  # pods of the Job
+ENV_NODE_RANK: Final = "JOB_COMPLETION_INDEX"  # Kubernetes sets it in the pods of an Indexed Job; 0 when absent
+ENV_PROCESSES: Final = "EFT_PROCESSES"  # worker processes on each node, one an accelerator
+ENV_COORDINATOR: Final = "EFT_COORDINATOR"  # host:port where the pods of several nodes meet: the pod of index 0
+ENV_PARALLELISM: Final = "EFT_PARALLELISM"  # a word of PARALLELISMS
+PARALLELISMS: Final = ("DDP", "FSDP")  # replicas of the model, or its parameters and optimizer state in shards
+COORDINATOR_PORT: Final = 29500
+
 WORKSPACE_PATH: Final = "/workspace"
 SOURCES_PATH: Final = "/sources"  # one sub-folder a source: corpus, model, beir
 SECRETS_PATH: Final = "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, huggingface

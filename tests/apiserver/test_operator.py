@@ -150,7 +150,7 @@ def test_suspending_stops_the_job_and_resuming_goes_on(api: Api, namespace: str,
     until("a Job", lambda: played.find("Job"))
     _edit(api, namespace, {"suspend": True})
     until("a suspended Job", lambda: played.find("Job")[0]["spec"].get("suspend"))
-    until("the phase", lambda: _status(api, namespace)["phase"] == "Suspended")
+    until("the phase", lambda: _status(api, namespace).get("phase") == "Suspended")
     _edit(api, namespace, {"suspend": False})
     played.held = set()
     until("the next stage", lambda: Stage.SDG in played.stages(), [played.step])
