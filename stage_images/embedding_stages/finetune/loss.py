@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from embedding_stages.errors import StageError
+
 
 def candidate_loss(
     queries: torch.Tensor, candidates: torch.Tensor, present: torch.Tensor, temperature: float
@@ -18,3 +20,12 @@ def candidate_loss(
     logits = torch.einsum("nh,nch->nc", queries.float(), candidates.float()) / temperature
     logits = logits.masked_fill(~present, float("-inf"))
     return torch.logsumexp(logits, dim=1) - logits[:, 0]
+
+
+def not_finite(loss: float, norm: float) -> StageError:
+    """What to raise for a step whose mean loss or gradient norm is NaN or infinite."""
+    return StageError(
+        "LossNotFinite",
+        f"loss {loss}, gradient norm {norm}: lower spec.stages.finetune.learningRate or look for "
+        "damaged training texts",
+    )

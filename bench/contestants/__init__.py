@@ -1,0 +1,1 @@
+"""One program a contestant; `interface` says what each of them has to be."""

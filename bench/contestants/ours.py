@@ -1,0 +1,86 @@
+"""This project's own trainer and encoder, as the stages drive them.
+
+Without a GPU the kernels run in Triton's interpreter: enough for a dry run of the smallest shape.
+Options: `budget=TOKENS` sets the size of a pack, which the stage finds by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+
+from bench import measure
+from bench.contestants.interface import Embedded, EmbedJob, Trained, TrainJob, main
+from bench.contestants.master_adamw import LEARNING_RATE, WEIGHT_DECAY
+from bench.workload import PASSAGES, read_corpus
+from embedding_stages.encoder.description import describe_model
+from embedding_stages.encoder.packed.encoder import PackedEncoder
+from embedding_stages.encoder.packed.packs import Ragged
+from embedding_stages.finetune.batches import Example
+from embedding_stages.finetune.packed_trainer import MOST_TOKENS, PackedTrainer
+
+FLAVOUR: Final = "ours"
+_NO_PREFIXES: Final = {"query": "", "passage": ""}  # the workload's texts hold theirs
+
+
+def train_steps(job: TrainJob) -> Trained:
+    """The stage's trainer on token ids: it tokenizes once, before the first step. Packing and copies are timed."""
+    encoder = _load(job.checkpoint / FLAVOUR, job.device)
+    budget = int(dict(option.split("=") for option in job.options).get("budget", MOST_TOKENS))
+    trainer = PackedTrainer(encoder, temperature=0.02, weight_decay=WEIGHT_DECAY, token_budget=budget)
+    batches = job.batches()
+    texts = Ragged.of([row.tolist() for batch in batches for example in batch for row in example])
+    width = 1 + PASSAGES
+    steps = [
+        [_example((step * job.examples + number) * width) for number in range(job.examples)]
+        for step in range(len(batches))
+    ]
+    clock = measure.StepClock(job.device)
+    clock.start()
+    losses = []
+    for number, examples in enumerate(steps):
+        following = steps[number + 1] if number + 1 < len(steps) else ()
+        losses.append(trainer.step(examples, texts, LEARNING_RATE, following=following).loss)
+        clock.mark()
+    return Trained(
+        step_ms=clock.durations_ms(),
+        losses=losses,
+        computed_tokens=trainer.computed_tokens,
+        notes=f"packs of {trainer.token_budget} tokens at most",
+    )
+
+
+def embed(job: EmbedJob) -> Embedded:
+    """The encoder of prep and eval, its vectors written to the file's map while it works."""
+    encoder = _load(job.checkpoint / FLAVOUR, job.device)
+    started = time.perf_counter()
+    encoder.embed(read_corpus(job.corpus)[: job.warmup_passages], role="passage")
+    warm = time.perf_counter()
+    texts = read_corpus(job.corpus)
+    shape = (len(texts), encoder.description.hidden_size)
+    out = np.lib.format.open_memmap(job.output, mode="w+", dtype=np.float32, shape=shape)
+    encoder.embed(texts, role="passage", out=out)
+    out.flush()
+    return Embedded(seconds=time.perf_counter() - warm, warmup_seconds=warm - started)
+
+
+def _load(folder: Path, device: str) -> PackedEncoder:
+    describe_model(folder, prefixes=_NO_PREFIXES, max_tokens=512).save(folder)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    return PackedEncoder.load(folder, device=device, dtype=dtype)
+
+
+def _example(first: int) -> Example:
+    return Example(query=first, candidates=tuple(range(first + 1, first + 1 + PASSAGES)))
+
+
+if __name__ == "__main__":
+    main(train_steps, embed)

@@ -1,0 +1,220 @@
+"""The encoder over packs: what `embedding_stages.encoder.model.Encoder` is, for a Llama on a CUDA device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from embedding_stages.contract import ENCODER_FILE
+from embedding_stages.encoder.description import FIELD, EncoderDescription, Role, describe_model
+from embedding_stages.encoder.model import copy_tokenizer
+from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed.device import DevicePack, send
+from embedding_stages.encoder.packed.llama import PackedLlama, Shape
+from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, build_pack, consecutive
+from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
+from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.errors import BadInput
+
+Vectors = NDArray[np.float32]
+EMBEDDING_BUDGET: Final = 16384  # tokens of a pack when nothing is kept for a backward pass
+_TEXTS_A_CALL: Final = 4096  # tokenized ahead, while the accelerator works on those before
+_TABLE: Final = "embed_tokens.weight"
+
+
+class PackedEncoder:
+    """A description, a tokenizer and a packed model. See `Encoder` for what the methods promise."""
+
+    def __init__(
+        self,
+        description: EncoderDescription,
+        tokenizer: TextTokenizer,
+        model: PackedLlama,
+        source: Path,
+        prefix: str,
+        disk_dtype: torch.dtype,
+    ) -> None:
+        self.description = description
+        self.tokenizer = tokenizer
+        self.model = model
+        self.disk_dtype = disk_dtype  # in which the weights came, and in which they are saved
+        self._source = source
+        self._prefix = prefix  # of the tensor names on disk
+        self._budget = EMBEDDING_BUDGET
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> PackedEncoder:
+        """From a model folder. Raises BadInput as `Encoder.load` does, ValueError when packs cannot run the model."""
+        if device.startswith("cuda"):
+            # Its choice of kernels for our shapes is a little faster than plain cuBLAS's (docs/benchmarks.md).
+            torch.backends.cuda.preferred_blas_library("cublaslt")
+        config = json.loads((folder / "config.json").read_bytes())
+        shape = Shape.of(config)
+        if (folder / ENCODER_FILE).is_file():
+            description = EncoderDescription.load(folder)
+        else:
+            description = describe_model(folder, prefixes=None, max_tokens=None)
+        tensors = check_weights(folder, field=FIELD)
+        table = next((name for name in tensors if name.endswith(_TABLE)), None)
+        if table is None:
+            raise BadInput("ModelIncomplete", f"the weights hold no {_TABLE}", field=FIELD)
+        prefix = table.removesuffix(_TABLE)
+        model = PackedLlama(shape, *_rotary_tables(config, description.max_tokens), device=device, dtype=dtype)
+        disk_dtype = _fill(model, folder, prefix)
+        return cls(description, TextTokenizer.load(folder, description), model, folder, prefix, disk_dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.flat.device
+
+    def pack(self, texts: Ragged, rows: Sequence[int] | NDArray[np.int64]) -> Pack:
+        """The texts `rows` of `texts` in one pack."""
+        heads = self.model.shape.heads
+        return build_pack(texts, rows, query_tile=heads.query_tile, key_tile=ops.KEY_TILE)
+
+    def send(self, pack: Pack, extra: Sequence[Ints] = ()) -> DevicePack:
+        """The pack, and further arrays, on the accelerator."""
+        return send(pack, self.device, extra)
+
+    def vectors(self, pack: DevicePack) -> torch.Tensor:
+        """float32 (n, hidden) of length 1, differentiable."""
+        return torch.nn.functional.normalize(self.model(pack), p=2.0, dim=-1)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role,
+        batch_size: int = 0,  # noqa: ARG002 - packs are cut by tokens
+        progress: Callable[[int, int], None] | None = None,
+        out: Vectors | None = None,
+    ) -> Vectors:
+        """float32 (len(texts), hidden), row i for text i; written to `out` when given (it may be a file's map).
+
+        Texts are tokenized, and finished vectors copied away, while the accelerator works.
+        """
+        result = np.zeros((len(texts), self.description.hidden_size), dtype=np.float32) if out is None else out
+        if not len(texts):
+            return result
+        done = 0
+        with ThreadPoolExecutor(1) as copier, torch.inference_mode():
+            pending: list[Any] = []
+            for vectors in self._batches(texts, role):
+                pending.append(copier.submit(_copy_out, vectors, result[done : done + len(vectors[0])]))
+                done += len(vectors[0])
+                while len(pending) > 2:  # as many pinned buffers are under way at most
+                    pending.pop(0).result()
+                if progress is not None:
+                    progress(done, len(texts))
+            for copy in pending:
+                copy.result()
+        return result
+
+    def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[torch.Tensor, torch.cuda.Event | None]]:
+        """(vectors in pinned memory, event of their arrival), in the texts' order."""
+        parts = [texts[start : start + _TEXTS_A_CALL] for start in range(0, len(texts), _TEXTS_A_CALL)]
+        with ThreadPoolExecutor(1) as tokenizing:
+            ahead = tokenizing.submit(self._ragged, parts[0], role)
+            for number in range(len(parts)):
+                rows = ahead.result()
+                if number + 1 < len(parts):
+                    ahead = tokenizing.submit(self._ragged, parts[number + 1], role)
+                yield from self._part(rows)
+
+    def _part(self, rows: Ragged) -> Iterator[tuple[torch.Tensor, torch.cuda.Event | None]]:
+        groups = consecutive(rows.lengths, self._budget)
+        while groups:
+            group = groups.pop(0)
+            try:
+                vectors = self.vectors(self.send(self.pack(rows, group)))
+            except torch.OutOfMemoryError:
+                if len(group) == 1:
+                    raise
+                self._budget //= 2
+                torch.cuda.empty_cache()
+                groups = [group[: len(group) // 2], group[len(group) // 2 :], *groups]
+                continue
+            yield _start_copy(vectors)
+
+    def _ragged(self, texts: Sequence[str], role: Role) -> Ragged:
+        return Ragged.of(self.tokenizer.encode(texts, role))
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that this class, `Encoder` and transformers can load, in the dtype the weights came in."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = json.loads((self._source / "config.json").read_bytes())
+        config = {key: value for key, value in config.items() if key not in ("auto_map", "dtype", "_name_or_path")}
+        config["torch_dtype"] = str(self.disk_dtype).removeprefix("torch.")
+        (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        ours = {self._prefix + name: value for name, value in self.model.on_disk()}
+        tensors = {name: value.to("cpu", self.disk_dtype).contiguous() for name, value in ours.items()}
+        save_file(tensors | _others(self._source, set(ours)), folder / SINGLE_FILE, metadata={"format": "pt"})
+        copy_tokenizer(self._source, folder)
+        self.description.save(folder)
+
+
+def _start_copy(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    if vectors.device.type != "cuda":
+        return vectors, None
+    pinned = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+    pinned.copy_(vectors, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+    return pinned, arrived
+
+
+def _copy_out(batch: tuple[torch.Tensor, torch.cuda.Event | None], target: Vectors) -> None:
+    vectors, arrived = batch
+    if arrived is not None:
+        arrived.synchronize()
+    target[:] = vectors.numpy()
+
+
+def _rotary_tables(config: dict[str, Any], positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine, float32 (positions, head size / 2), with whatever scaling the configuration asks for."""
+    plain = {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}
+    rotary = LlamaRotaryEmbedding(LlamaConfig(**plain))
+    angles = torch.outer(torch.arange(positions).float(), rotary.inv_freq.float())
+    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+
+
+def _fill(model: PackedLlama, folder: Path, prefix: str) -> torch.dtype:
+    """Read the weights from safetensors into the flat tensor; the dtype they have on disk. Raises BadInput."""
+    wanted = {prefix + name: view for name, view in model.on_disk()}
+    dtype = torch.float32
+    for path in weight_files(folder, field=FIELD):
+        with safe_open(path, framework="pt") as file:
+            for name in wanted.keys() & set(file.keys()):
+                tensor = file.get_tensor(name)
+                view = wanted.pop(name)
+                if tensor.shape != view.shape:
+                    raise BadInput(
+                        "ModelIncomplete",
+                        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(view.shape)}",
+                        field=FIELD,
+                    )
+                dtype = tensor.dtype
+                view.copy_(tensor)
+    if wanted:
+        raise BadInput("ModelIncomplete", f"the weights lack {', '.join(sorted(wanted)[:3])}", field=FIELD)
+    return dtype
+
+
+def _others(folder: Path, known: set[str]) -> dict[str, torch.Tensor]:
+    """Tensors of the file that the encoder has no use for: saved unchanged."""
+    found: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder, field=FIELD):
+        with safe_open(path, framework="pt") as file:
+            found.update({name: file.get_tensor(name) for name in set(file.keys()) - known})
+    return found

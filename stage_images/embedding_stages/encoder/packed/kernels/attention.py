@@ -1,0 +1,138 @@
+"""Attention of short sequences that lie end to end, every token seeing its whole sequence.
+
+The query heads that share a key head are stacked as rows of one tile: 64 rows are only 16 tokens of a group of four
+heads, so a text of 135 tokens is computed as 144 by 160, and a key is read once for the four. The gradient of the keys
+sums over the group by itself. Nothing is accumulated atomically: results do not depend on the order of programs.
+
+Layout: `qkv` (T, (HEADS + 2 * KEY_HEADS) * SIZE), rotary positions applied; `out` (T, HEADS * SIZE);
+`lse` (T, HEADS) float32, base-2 logarithm of the softmax's denominator; `delta` (T, HEADS) float32.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _query_rows(first, kv, end, GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr, TOKENS: tl.constexpr):
+    """Token, head and validity of each row of a tile of TOKENS tokens by GROUP_ROWS heads."""
+    row = tl.arange(0, TOKENS * GROUP_ROWS)
+    token = first + row // GROUP_ROWS
+    member = row % GROUP_ROWS
+    return token.to(tl.int64), kv * GROUP + member, (token < end) & (member < GROUP)
+
+
+@triton.jit(do_not_specialize=["tile_count"])
+def forward(
+    qkv, out, lse, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr,
+    SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """One tile of queries of one key head against all keys of its sequence. scale includes log2(e)."""
+    tile = tl.program_id(0)
+    kv = tl.program_id(1)
+    begin = tl.load(tiles + tile_count + tile)
+    end = tl.load(tiles + 2 * tile_count + tile)
+    stride: tl.constexpr = (HEADS + 2 * KEY_HEADS) * SIZE
+    token, head, inside = _query_rows(tl.load(tiles + tile), kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
+    column = tl.arange(0, SIZE)
+    q = tl.load(qkv + (token * stride + head * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+    keys = qkv + (HEADS + kv) * SIZE
+    values = keys + KEY_HEADS * SIZE
+    total = tl.zeros((TOKENS * GROUP_ROWS, SIZE), tl.float32)
+    top = tl.full((TOKENS * GROUP_ROWS,), float("-inf"), tl.float32)
+    mass = tl.zeros((TOKENS * GROUP_ROWS,), tl.float32)
+    for start in range(begin, end, KEYS):
+        key = start + tl.arange(0, KEYS)
+        seen = key < end
+        place = key.to(tl.int64) * stride
+        k = tl.load(keys + place[None, :] + column[:, None], mask=seen[None, :], other=0.0)
+        scores = tl.dot(q, k, input_precision="ieee") * scale
+        scores = tl.where(seen[None, :], scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        weight = tl.exp2(scores - new_top[:, None])
+        shrink = tl.exp2(top - new_top)
+        mass = mass * shrink + tl.sum(weight, axis=1)
+        v = tl.load(values + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
+        total = total * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
+        top = new_top
+    total = total / mass[:, None]
+    place = token * HEADS + head
+    tl.store(out + (place * SIZE)[:, None] + column[None, :], total.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(lse + place, top + tl.log2(mass), mask=inside)
+
+
+@triton.jit(do_not_specialize=["tile_count"])
+def backward_queries(
+    qkv, out, dout, lse, delta, dqkv, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Gradient of a tile of queries; leaves delta = sum(out * dout) for `backward_keys`."""
+    tile = tl.program_id(0)
+    kv = tl.program_id(1)
+    begin = tl.load(tiles + tile_count + tile)
+    end = tl.load(tiles + 2 * tile_count + tile)
+    stride: tl.constexpr = (HEADS + 2 * KEY_HEADS) * SIZE
+    token, head, inside = _query_rows(tl.load(tiles + tile), kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
+    column = tl.arange(0, SIZE)
+    q_place = (token * stride + head * SIZE)[:, None] + column[None, :]
+    o_place = token * HEADS + head
+    q = tl.load(qkv + q_place, mask=inside[:, None], other=0.0)
+    do = tl.load(dout + (o_place * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+    o = tl.load(out + (o_place * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+    shift = tl.sum(o.to(tl.float32) * do.to(tl.float32), axis=1)
+    tl.store(delta + o_place, shift, mask=inside)
+    top = tl.load(lse + o_place, mask=inside, other=float("inf"))
+    keys = qkv + (HEADS + kv) * SIZE
+    values = keys + KEY_HEADS * SIZE
+    dq = tl.zeros((TOKENS * GROUP_ROWS, SIZE), tl.float32)
+    for start in range(begin, end, KEYS):
+        key = start + tl.arange(0, KEYS)
+        seen = key < end
+        place = key.to(tl.int64) * stride
+        k = tl.load(keys + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
+        v = tl.load(values + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
+        weight = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * scale - top[:, None])
+        weight = tl.where(seen[None, :], weight, 0.0)
+        change = weight * (tl.dot(do, tl.trans(v), input_precision="ieee") - shift[:, None])
+        dq += tl.dot(change.to(k.dtype), k, input_precision="ieee")
+    dq *= scale * 0.6931471805599453  # the scale without log2(e)
+    tl.store(dqkv + q_place, dq.to(dqkv.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit(do_not_specialize=["tile_count"])
+def backward_keys(
+    qkv, dout, lse, delta, dqkv, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a tile of keys and values of one key head, over all queries of its sequence and group."""
+    tile = tl.program_id(0)
+    kv = tl.program_id(1)
+    first = tl.load(tiles + tile)
+    begin = tl.load(tiles + tile_count + tile)
+    end = tl.load(tiles + 2 * tile_count + tile)
+    stride: tl.constexpr = (HEADS + 2 * KEY_HEADS) * SIZE
+    column = tl.arange(0, SIZE)
+    key = first + tl.arange(0, KEYS)
+    seen = key < end
+    k_place = (key.to(tl.int64) * stride + (HEADS + kv) * SIZE)[:, None] + column[None, :]
+    v_place = k_place + KEY_HEADS * SIZE
+    k = tl.load(qkv + k_place, mask=seen[:, None], other=0.0)
+    v = tl.load(qkv + v_place, mask=seen[:, None], other=0.0)
+    dk = tl.zeros((KEYS, SIZE), tl.float32)
+    dv = tl.zeros((KEYS, SIZE), tl.float32)
+    for start in range(begin, end, TOKENS):
+        token, head, inside = _query_rows(start, kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
+        o_place = token * HEADS + head
+        q = tl.load(qkv + (token * stride + head * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+        do = tl.load(dout + (o_place * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+        top = tl.load(lse + o_place, mask=inside, other=float("inf"))
+        shift = tl.load(delta + o_place, mask=inside, other=0.0)
+        # Rows outside have lse = inf, so their weight is 0.
+        weight = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale - top[None, :])
+        dv += tl.dot(weight.to(do.dtype), do, input_precision="ieee")
+        change = weight * (tl.dot(v, tl.trans(do), input_precision="ieee") - shift[None, :])
+        dk += tl.dot(change.to(q.dtype), q, input_precision="ieee")
+    dk *= scale * 0.6931471805599453
+    tl.store(dqkv + k_place, dk.to(dqkv.dtype.element_ty), mask=seen[:, None])
+    tl.store(dqkv + v_place, dv.to(dqkv.dtype.element_ty), mask=seen[:, None])

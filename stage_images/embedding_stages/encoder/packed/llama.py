@@ -1,0 +1,292 @@
+"""The bidirectional Llama on packs: same weights, same names on disk, no padding.
+
+All weights are views of one flat tensor (and their gradients of another), so the optimizer and the exchange of
+gradients between accelerators work on long arrays. Products that read the same rows are one product: q, k and v;
+gate and up. The backward pass of a layer is written out: it adds weight gradients to their place while the product
+runs, and keeps nothing that it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed.device import DevicePack
+from embedding_stages.encoder.packed.ops import Heads
+
+ALIGNMENT: Final = 128  # elements: each weight starts where wide loads may begin
+_MOST_ROWS: Final = 131_072  # tokens whose embedding gradients are kept; half a gigabyte for 2,048 numbers each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The sizes of a Llama."""
+
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: Heads
+    eps: float
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """From config.json. Raises ValueError with the reason when packs cannot run this model."""
+        queries = int(config["num_attention_heads"])
+        keys = int(config.get("num_key_value_heads") or queries)
+        size = int(config.get("head_dim") or config["hidden_size"] // queries)
+        if config.get("attention_bias") or config.get("mlp_bias"):
+            raise ValueError("projections with biases")
+        if config.get("hidden_act", "silu") != "silu":
+            raise ValueError(f"activation {config['hidden_act']}")
+        if size not in (16, 32, 64, 128) or queries % keys:
+            raise ValueError(f"{queries} heads of {size} for {keys} key heads")
+        return cls(
+            vocabulary=int(config["vocab_size"]),
+            hidden=int(config["hidden_size"]),
+            intermediate=int(config["intermediate_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=Heads(queries=queries, keys=keys, size=size),
+            eps=float(config.get("rms_norm_eps", 1e-6)),
+        )
+
+    def weights(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """(name, shape) in the order of the flat tensor: what decays first, layer after layer, then the norms."""
+        rows = self.heads.queries * self.heads.size
+        keys = self.heads.keys * self.heads.size
+        yield "embed_tokens", (self.vocabulary, self.hidden)
+        for number in range(self.layers):
+            yield f"{number}.qkv", (rows + 2 * keys, self.hidden)
+            yield f"{number}.o", (self.hidden, rows)
+            yield f"{number}.gate_up", (2 * self.intermediate, self.hidden)
+            yield f"{number}.down", (self.hidden, self.intermediate)
+        for number in range(self.layers):
+            yield f"{number}.input_norm", (self.hidden,)
+            yield f"{number}.mlp_norm", (self.hidden,)
+        yield "norm", (self.hidden,)
+
+    def disk_names(self) -> Iterator[tuple[str, str, int, int]]:
+        """(name on disk, our name, first row, rows) of every tensor of a checkpoint, without its prefix."""
+        rows = self.heads.queries * self.heads.size
+        keys = self.heads.keys * self.heads.size
+        yield "embed_tokens.weight", "embed_tokens", 0, self.vocabulary
+        yield "norm.weight", "norm", 0, self.hidden
+        for number in range(self.layers):
+            layer = f"layers.{number}"
+            yield f"{layer}.self_attn.q_proj.weight", f"{number}.qkv", 0, rows
+            yield f"{layer}.self_attn.k_proj.weight", f"{number}.qkv", rows, keys
+            yield f"{layer}.self_attn.v_proj.weight", f"{number}.qkv", rows + keys, keys
+            yield f"{layer}.self_attn.o_proj.weight", f"{number}.o", 0, self.hidden
+            yield f"{layer}.mlp.gate_proj.weight", f"{number}.gate_up", 0, self.intermediate
+            yield f"{layer}.mlp.up_proj.weight", f"{number}.gate_up", self.intermediate, self.intermediate
+            yield f"{layer}.mlp.down_proj.weight", f"{number}.down", 0, self.hidden
+            yield f"{layer}.input_layernorm.weight", f"{number}.input_norm", 0, self.hidden
+            yield f"{layer}.post_attention_layernorm.weight", f"{number}.mlp_norm", 0, self.hidden
+
+
+class PackedLlama(nn.Module):
+    """Maps a pack to the mean of each sequence's last states.
+
+    `cosine` and `sine` are float32 (most positions, head size / 2). The weights are uninitialised until they are
+    filled through `on_disk`.
+    """
+
+    def __init__(
+        self, shape: Shape, cosine: torch.Tensor, sine: torch.Tensor, *, device: str, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.cosine, self.sine = cosine.to(device).contiguous(), sine.to(device).contiguous()
+        self.places: dict[str, tuple[int, int]] = {}  # begin and end in the flat tensor
+        place = 0
+        for name, size in shape.weights():
+            if name == "0.input_norm":
+                self.decayed = place  # elements before it are matrices
+            count = torch.Size(size).numel()
+            self.places[name] = (place, place + count)
+            place += -(-count // ALIGNMENT) * ALIGNMENT
+        place = -(-place // ops.OPTIMIZER_BLOCK) * ops.OPTIMIZER_BLOCK
+        self.flat = torch.zeros(place, device=device, dtype=dtype)
+        self.named = {
+            name: nn.Parameter(self.flat[self.places[name][0] : self.places[name][1]].view(size))
+            for name, size in shape.weights()
+        }
+        for name, value in self.named.items():
+            self.register_parameter(name.replace(".", "_"), value)
+        self.gradient: torch.Tensor | None = None
+        self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []  # gradients of the embedding table, not yet added
+
+    def on_disk(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name on disk without prefix, view of the weights) of every tensor of a checkpoint."""
+        for name, ours, row, rows in self.shape.disk_names():
+            yield name, self.named[ours].detach()[row : row + rows]
+
+    def hold_gradients(self) -> torch.Tensor:
+        """The flat gradient, float zeros like the flat weights; backward passes add to it from now on."""
+        self.gradient = torch.zeros_like(self.flat)
+        for name, value in self.named.items():
+            begin, end = self.places[name]
+            value.grad = self.gradient[begin:end].view_as(value)
+        return self.gradient
+
+    def forward(self, pack: DevicePack) -> torch.Tensor:
+        """float32 (n, hidden): the mean over each sequence of the normed last states. Not of length 1 yet."""
+        if not torch.is_grad_enabled():
+            return self._infer(pack)
+        named = self.named
+        x = _Embed.apply(pack.ids, named["embed_tokens"], self)
+        delta = None
+        for number in range(self.shape.layers):
+            weights = (named[f"{number}.{part}"] for part in ("input_norm", "qkv", "o", "mlp_norm", "gate_up", "down"))
+            x, delta = _Layer.apply(x, delta, pack, self, *weights)
+        means = _Mean.apply(x, delta, named["norm"], pack, self)
+        assert isinstance(means, torch.Tensor)  # noqa: S101 - `apply` is untyped
+        return means
+
+    def _infer(self, pack: DevicePack) -> torch.Tensor:
+        """`forward` without anything kept for a backward pass."""
+        named = {name: value.detach() for name, value in self.named.items()}
+        heads, eps = self.shape.heads, self.shape.eps
+        x, delta = named["embed_tokens"][pack.ids.long()], None
+        for number in range(self.shape.layers):
+            x, h, _ = ops.add_norm(x, delta, named[f"{number}.input_norm"], eps)
+            qkv = h @ named[f"{number}.qkv"].t()
+            ops.rotate_(qkv, pack.positions, self.cosine, self.sine, heads, back=False)
+            seen, _ = ops.attend(qkv, pack.query_tiles, heads)
+            x, h, _ = ops.add_norm(x, seen @ named[f"{number}.o"].t(), named[f"{number}.mlp_norm"], eps)
+            delta = ops.swiglu(h @ named[f"{number}.gate_up"].t()) @ named[f"{number}.down"].t()
+        _, normed, _ = ops.add_norm(x, delta, named["norm"], eps)
+        return ops.sequence_mean(normed, pack.starts)
+
+    def finish_gradients(self) -> None:
+        """Add what is kept of the embedding table's gradient: once a step, for the table is large."""
+        if not self._rows:
+            return
+        ids = torch.cat([ids for ids, _ in self._rows])
+        rows = torch.cat([rows for _, rows in self._rows])
+        self._rows.clear()
+        table = self.named["embed_tokens"]
+        assert table.grad is not None  # noqa: S101 - rows are kept only beside a flat gradient
+        table.grad += torch.ops.aten.embedding_dense_backward(rows, ids.long(), self.shape.vocabulary, -1, False)
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of a step that is given up."""
+        self._rows.clear()
+        if self.gradient is not None:
+            self.gradient.zero_()
+
+    def keep_rows(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
+        """Remember a pack's gradient of the embedded tokens, (T,) and (T, hidden)."""
+        self._rows.append((ids, rows))
+        if sum(len(ids) for ids, _ in self._rows) > _MOST_ROWS:
+            self.finish_gradients()
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: torch.Tensor, table: torch.Tensor, model: PackedLlama) -> torch.Tensor:
+        ctx.ids, ctx.table, ctx.model = ids, table, model
+        return table.detach()[ids.long()]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.table.grad is not None:
+            ctx.model.keep_rows(ctx.ids, grad)
+            return None, None, None
+        size = ctx.model.shape.vocabulary
+        return None, torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), size, -1, False), None
+
+
+class _Layer(torch.autograd.Function):
+    """One decoder layer. Its input is x + delta, its output the same two summands of the next layer's input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        pack: DevicePack,
+        model: PackedLlama,
+        *weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        input_norm, qkv_weight, o_weight, mlp_norm, gate_up_weight, down_weight = weights
+        heads, eps = model.shape.heads, model.shape.eps
+        x1, h1, rstd1 = ops.add_norm(x, delta, input_norm, eps)
+        qkv = h1 @ qkv_weight.t()
+        ops.rotate_(qkv, pack.positions, model.cosine, model.sine, heads, back=False)
+        seen, lse = ops.attend(qkv, pack.query_tiles, heads)
+        x2, h2, rstd2 = ops.add_norm(x1, seen @ o_weight.t(), mlp_norm, eps)
+        gate_up = h2 @ gate_up_weight.t()
+        gated = ops.swiglu(gate_up)
+        down = gated @ down_weight.t()
+        ctx.save_for_backward(x1, h1, rstd1, qkv, seen, lse, x2, h2, rstd2, gate_up, gated)
+        ctx.weights, ctx.pack, ctx.model, ctx.first = weights, pack, model, delta is None
+        return x2, down
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor, grad_down: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x1, h1, rstd1, qkv, seen, lse, x2, h2, rstd2, gate_up, gated = ctx.saved_tensors
+        input_norm, qkv_weight, o_weight, mlp_norm, gate_up_weight, down_weight = ctx.weights
+        pack, model = ctx.pack, ctx.model
+        heads = model.shape.heads
+        for_down = _product_gradient(down_weight, grad_down, gated)
+        grad_gate_up = ops.swiglu_backward_(gate_up, grad_down @ down_weight)
+        for_gate_up = _product_gradient(gate_up_weight, grad_gate_up, h2)
+        grad, change = ops.norm_backward(grad_gate_up @ gate_up_weight, x2, mlp_norm, rstd2, grad)
+        for_mlp_norm = _gradient(mlp_norm, change)
+        for_o = _product_gradient(o_weight, grad, seen)
+        grad_qkv = ops.attend_backward(grad @ o_weight, qkv, seen, lse, pack.query_tiles, pack.key_tiles, heads)
+        ops.rotate_(grad_qkv, pack.positions, model.cosine, model.sine, heads, back=True)
+        for_qkv = _product_gradient(qkv_weight, grad_qkv, h1)
+        grad, change = ops.norm_backward(grad_qkv @ qkv_weight, x1, input_norm, rstd1, grad)
+        for_input_norm = _gradient(input_norm, change)
+        for_weights = (for_input_norm, for_qkv, for_o, for_mlp_norm, for_gate_up, for_down)
+        return grad, None if ctx.first else grad, None, None, *for_weights
+
+
+class _Mean(torch.autograd.Function):
+    """The last norm and the mean over each sequence."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, pack: DevicePack, model: PackedLlama
+    ) -> torch.Tensor:
+        total, normed, rstd = ops.add_norm(x, delta, weight, model.shape.eps)
+        ctx.save_for_backward(total, rstd)
+        ctx.weight, ctx.pack = weight, pack
+        return ops.sequence_mean(normed, pack.starts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        total, rstd = ctx.saved_tensors
+        pack = ctx.pack
+        lengths = pack.starts.diff().long()
+        rows = torch.zeros_like(total)  # filler belongs to no sequence
+        share = (grad / lengths[:, None]).to(rows.dtype)
+        rows[: pack.tokens] = share.repeat_interleave(lengths, dim=0, output_size=pack.tokens)
+        dx, change = ops.norm_backward(rows, total, ctx.weight, rstd, None)
+        return dx, dx, _gradient(ctx.weight, change), None, None
+
+
+def _product_gradient(weight: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
+    """The gradient of `weight` in rows @ weight.t(): added to weight.grad where there is one, else returned."""
+    if weight.grad is None:
+        return grad.t() @ rows
+    weight.grad.addmm_(grad.t(), rows)
+    return None
+
+
+def _gradient(weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor | None:
+    if weight.grad is None:
+        return change.to(weight.dtype)
+    weight.grad += change
+    return None

@@ -1,0 +1,202 @@
+"""The kernels as functions of tensors. Shapes: T tokens of a pack (filler included), n sequences.
+
+All tensors of a call are contiguous and on one device: CUDA, or the CPU under Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import triton
+
+from embedding_stages.encoder.packed.kernels import attention, optimizer, rowwise
+
+_LOG2E: Final = 1.4426950408889634
+# Tiles of the attention programs, the best of those that bench/kernels.py tries.
+_TILE_ROWS: Final = 64  # of queries: tokens x heads that share a key head
+_KEY_STEP: Final = 32  # tokens of keys that a tile of queries takes at a time
+KEY_TILE: Final = 64  # tokens of keys whose gradients a program computes
+OPTIMIZER_BLOCK: Final = 1024  # elements; flat arrays have a multiple of it
+_NORM_PROGRAMS: Final = 528  # four for each of a Hopper GPU's processors; more only means more partial sums
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How a row of q, k and v together is divided."""
+
+    queries: int
+    keys: int  # a divisor of `queries`
+    size: int  # a power of 2
+
+    @property
+    def group_rows(self) -> int:
+        """Query heads of a key head, rounded up to a power of 2."""
+        return int(triton.next_power_of_2(self.queries // self.keys))
+
+    @property
+    def query_tile(self) -> int:
+        """Tokens of a tile of queries."""
+        return max(16, _TILE_ROWS // self.group_rows)
+
+
+def add_norm(
+    x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(x + delta, its RMS norm times weight, 1 / RMS): (T, d), (T, d), float32 (T,). x itself when delta is None."""
+    rows, width = x.shape
+    total = x if delta is None else torch.empty_like(x)
+    normed = torch.empty_like(x)
+    rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
+    rowwise.add_norm[(rows,)](
+        x, delta, weight, total, normed, rstd, eps,
+        D=width, BLOCK=triton.next_power_of_2(width), ADD=delta is not None, num_warps=_warps(width),
+    )  # fmt: skip
+    return total, normed, rstd
+
+
+def norm_backward(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, rstd: torch.Tensor, residual: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(gradient of x with the residual's added, gradient of weight): (T, d) and float32 (d,)."""
+    rows, width = x.shape
+    programs = min(rows, _NORM_PROGRAMS)
+    dx = torch.empty_like(x)
+    parts = torch.empty(programs, width, dtype=torch.float32, device=x.device)
+    rowwise.norm_backward[(programs,)](
+        grad, x, weight, rstd, residual, dx, parts, rows,
+        D=width, BLOCK=triton.next_power_of_2(width), ADD=residual is not None, num_warps=_warps(width),
+    )  # fmt: skip
+    return dx, parts.sum(0)
+
+
+def rotate_(
+    qkv: torch.Tensor, positions: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, heads: Heads, *, back: bool
+) -> None:
+    """Rotary positions on the queries and keys of qkv (T, (queries + 2 keys) * size), in place.
+
+    positions int32 (T,); cosine and sine float32 (most positions, size / 2).
+    """
+    turned = heads.queries + heads.keys
+    rowwise.rotate[(len(qkv),)](
+        qkv, positions, cosine, sine, STRIDE=qkv.shape[1], HEADS=turned, BLOCK=triton.next_power_of_2(turned),
+        HALF=heads.size // 2, BACK=back, num_warps=4,
+    )  # fmt: skip
+
+
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of (T, 2 w): (T, w)."""
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    out = gate_up.new_empty(rows, width)
+    block = min(1024, triton.next_power_of_2(width))
+    rowwise.swiglu[(rows, triton.cdiv(width, block))](gate_up, out, WIDTH=width, BLOCK=block, num_warps=4)
+    return out
+
+
+def swiglu_backward_(gate_up: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient of gate_up, written over it."""
+    rows, width = grad.shape
+    block = min(1024, triton.next_power_of_2(width))
+    grid = (rows, triton.cdiv(width, block))
+    rowwise.swiglu_backward[grid](gate_up, grad, gate_up, WIDTH=width, BLOCK=block, num_warps=4)
+    return gate_up
+
+
+def sequence_mean(states: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """Mean of each sequence's rows of (T, d): float32 (n, d). starts int32 (n + 1,)."""
+    width = states.shape[1]
+    out = torch.empty(len(starts) - 1, width, dtype=torch.float32, device=states.device)
+    block = min(256, triton.next_power_of_2(width))
+    grid = (len(starts) - 1, triton.cdiv(width, block))
+    rowwise.sequence_mean[grid](states, starts, out, D=width, BLOCK=block, ROWS=16, num_warps=4)
+    return out
+
+
+def attend(qkv: torch.Tensor, query_tiles: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention within each sequence: (T, queries * size) and the logarithms that `attend_backward` needs."""
+    out = qkv.new_empty(len(qkv), heads.queries * heads.size)
+    lse = torch.empty(len(qkv), heads.queries, dtype=torch.float32, device=qkv.device)
+    count = query_tiles.shape[1]
+    attention.forward[(count, heads.keys)](
+        qkv, out, lse, query_tiles, count, _scale(heads), **_sizes(heads), TOKENS=heads.query_tile, KEYS=_KEY_STEP,
+        num_warps=4, num_stages=3,
+    )  # fmt: skip
+    return out, lse
+
+
+def attend_backward(
+    grad: torch.Tensor,
+    qkv: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    query_tiles: torch.Tensor,
+    key_tiles: torch.Tensor,
+    heads: Heads,
+) -> torch.Tensor:
+    """The gradient of qkv."""
+    dqkv = torch.empty_like(qkv)
+    delta = torch.empty_like(lse)
+    sizes, scale = _sizes(heads), _scale(heads)
+    count = query_tiles.shape[1]
+    attention.backward_queries[(count, heads.keys)](
+        qkv, out, grad, lse, delta, dqkv, query_tiles, count, scale, **sizes,
+        TOKENS=heads.query_tile, KEYS=_KEY_STEP, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    count = key_tiles.shape[1]
+    attention.backward_keys[(count, heads.keys)](
+        qkv, grad, lse, delta, dqkv, key_tiles, count, scale, **sizes,
+        TOKENS=heads.query_tile, KEYS=KEY_TILE, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    return dqkv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamW:
+    """The numbers of torch.optim.AdamW, and the norm above which gradients are scaled down."""
+
+    beta1: float
+    beta2: float
+    eps: float
+    decay: float
+    most: float
+
+
+def adamw_(
+    settings: AdamW,
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    master: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    norm: torch.Tensor,
+    *,
+    decayed: int,
+    rate: float,
+    step: int,
+) -> None:
+    """Update number `step` (from 1) of flat arrays, all (count,), and clear the gradient.
+
+    count is a multiple of OPTIMIZER_BLOCK. master, mean and variance are float32; weights is master's working copy,
+    or master itself. The first `decayed` elements decay. When `norm`, the gradient's length (a float32 tensor), is
+    not finite, only the gradient changes.
+    """
+    optimizer.adamw[(len(weights) // OPTIMIZER_BLOCK,)](
+        weights, gradient, master, mean, variance, norm, decayed,
+        1.0 - rate * settings.decay, rate / (1.0 - settings.beta1**step), settings.beta2,
+        1.0 - settings.beta1, 1.0 - settings.beta2, math.sqrt(1.0 - settings.beta2**step), settings.eps, settings.most,
+        COPY=weights.data_ptr() != master.data_ptr(), BLOCK=OPTIMIZER_BLOCK, num_warps=8,
+    )  # fmt: skip
+
+
+def _scale(heads: Heads) -> float:
+    return _LOG2E / math.sqrt(heads.size)
+
+
+def _sizes(heads: Heads) -> dict[str, int]:
+    return {"HEADS": heads.queries, "KEY_HEADS": heads.keys, "GROUP_ROWS": heads.group_rows, "SIZE": heads.size}
+
+
+def _warps(width: int) -> int:
+    return 4 if width <= 2048 else 8

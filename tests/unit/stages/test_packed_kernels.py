@@ -1,0 +1,129 @@
+"""Each kernel against the same formula in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed.check import attention_error, works
+from embedding_stages.encoder.packed.ops import Heads
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SHORT = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
+SETTINGS = ops.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, decay=0.01, most=1.0)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def _random(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*size, device=DEVICE).to(dtype)
+
+
+def _norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
+
+
+@pytest.mark.parametrize("width", [32, 48])
+@pytest.mark.parametrize("add", [True, False])
+def test_norm_and_residual(width: int, add: bool) -> None:
+    x, delta, weight = _random(6, width), _random(6, width) if add else None, _random(width)
+    total, normed, rstd = ops.add_norm(x, delta, weight, 1e-5)
+    exact = (x if delta is None else x + delta).requires_grad_()
+    torch.testing.assert_close(total, exact.detach())
+    expected = _norm(exact, weight.requires_grad_())
+    torch.testing.assert_close(normed, expected.detach())
+
+    grad, residual = _random(6, width), _random(6, width) if add else None
+    expected.backward(grad)
+    dx, dweight = ops.norm_backward(grad, total, weight.detach(), rstd, residual)
+    torch.testing.assert_close(dx, exact.grad if residual is None else exact.grad + residual)
+    torch.testing.assert_close(dweight, weight.grad)
+
+
+def test_rotation_is_undone_by_its_back() -> None:
+    heads = Heads(queries=3, keys=1, size=16)
+    qkv, positions = _random(4, 5 * 16), torch.tensor([0, 3, 1, 2], dtype=torch.int32, device=DEVICE)
+    angles = torch.outer(torch.arange(5.0), torch.rand(8)).to(DEVICE)
+    turned = qkv.clone()
+    ops.rotate_(turned, positions, angles.cos(), angles.sin(), heads, back=False)
+    cosine, sine = (table[positions.long()][:, None].repeat(1, 1, 2) for table in (angles.cos(), angles.sin()))
+    parts = qkv.view(4, 5, 16)[:, :4]
+    swapped = torch.cat([-parts[..., 8:], parts[..., :8]], dim=-1)
+    torch.testing.assert_close(turned.view(4, 5, 16)[:, :4], parts * cosine + swapped * sine)
+    torch.testing.assert_close(turned.view(4, 5, 16)[:, 4], qkv.view(4, 5, 16)[:, 4])
+    ops.rotate_(turned, positions, angles.cos(), angles.sin(), heads, back=True)
+    torch.testing.assert_close(turned, qkv)
+
+
+@pytest.mark.parametrize("width", [32, 40])
+def test_swiglu(width: int) -> None:
+    gate_up = _random(3, 2 * width).requires_grad_()
+    expected = torch.nn.functional.silu(gate_up[:, :width]) * gate_up[:, width:]
+    torch.testing.assert_close(ops.swiglu(gate_up.detach()), expected.detach())
+    grad = _random(3, width)
+    expected.backward(grad)
+    torch.testing.assert_close(ops.swiglu_backward_(gate_up.detach().clone(), grad), gate_up.grad)
+
+
+def test_mean_of_each_sequence() -> None:
+    states, starts = _random(24, 20), torch.tensor([0, 1, 20], dtype=torch.int32, device=DEVICE)
+    expected = torch.stack([states[0], states[1:20].mean(0)])
+    torch.testing.assert_close(ops.sequence_mean(states, starts), expected)
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        Heads(queries=4, keys=1, size=16),
+        Heads(queries=4, keys=4, size=16),
+        Heads(queries=6, keys=2, size=16),  # three heads share a key: not a power of 2
+    ],
+)
+def test_grouped_attention_forward_and_backward(heads: Heads) -> None:
+    assert attention_error(heads, torch.device(DEVICE), torch.float32) < 1e-5
+
+
+def test_the_check_accepts_rounding_and_refuses_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = Heads(queries=2, keys=1, size=16)
+    assert works(heads, torch.device(DEVICE), SHORT)
+    monkeypatch.setattr(ops, "_scale", lambda _: 0.1)
+    assert not works(heads, torch.device(DEVICE), SHORT)
+
+
+def _poisoned(gradient: torch.Tensor) -> None:
+    gradient[5] = float("nan")
+
+
+@pytest.mark.parametrize("spoil", [None, _poisoned])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adamw_is_torchs_and_a_poisoned_gradient_changes_nothing(
+    dtype: torch.dtype, spoil: Callable[[torch.Tensor], None] | None
+) -> None:
+    count, decayed = 2 * ops.OPTIMIZER_BLOCK, 300
+    master = _random(count)
+    weights = master if dtype == torch.float32 else master.to(dtype)
+    mean, variance = torch.zeros_like(master), torch.zeros_like(master)
+    plain = [torch.nn.Parameter(master[:decayed].clone()), torch.nn.Parameter(master[decayed:].clone())]
+    groups = [{"params": plain[:1], "weight_decay": 0.01}, {"params": plain[1:], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    for step in (1, 2, 3):
+        gradient = 3 * _random(count, dtype=dtype)
+        if spoil is not None and step == 3:
+            before = master.clone()
+            spoil(gradient)
+        else:
+            plain[0].grad, plain[1].grad = gradient[:decayed].float(), gradient[decayed:].float()
+            torch.nn.utils.clip_grad_norm_(plain, 1.0)
+            optimizer.step()
+            before = torch.cat([value.detach() for value in plain])
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float32)
+        ops.adamw_(SETTINGS, weights, gradient, master, mean, variance, norm, decayed=decayed, rate=1e-2, step=step)
+        torch.testing.assert_close(master, before)
+        torch.testing.assert_close(weights, master.to(dtype))
+        assert not gradient.any()

@@ -1,0 +1,178 @@
+"""The packed encoder against the padded one: the same vectors, gradients, files and training steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from unit.stages.tiny_models import make_llama
+
+from embedding_stages.encoder.load import load_encoder
+from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.packed.encoder import PackedEncoder
+from embedding_stages.encoder.packed.llama import Shape
+from embedding_stages.encoder.packed.packs import Ragged
+from embedding_stages.errors import OutOfMemory, StageError
+from embedding_stages.finetune.batches import Example
+from embedding_stages.finetune.packed_trainer import PackedTrainer
+from embedding_stages.finetune.trainer import Trainer
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SHORT = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
+TEXTS = ["the key1 of", "", "noise1 noise2 key7 a"]
+ROWS = [[5, 6, 7], [9] * 20, [8], [5, 6, 9, 11], [12] * 7]
+EXAMPLES = [Example(0, (1, 2)), Example(3, (4, 2, 1))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grouped-query attention, Llama 3's scaled positions."""
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
+    changes = {"hidden_size": 64, "num_key_value_heads": 2, "rope_scaling": scaling, "num_hidden_layers": 2}
+    return make_llama(tmp_path_factory.mktemp("models") / "llama", **changes)
+
+
+def _packed(folder: Path, dtype: torch.dtype = torch.float32) -> PackedEncoder:
+    return PackedEncoder.load(folder, device=DEVICE, dtype=dtype)
+
+
+def _padded(folder: Path) -> Encoder:
+    return Encoder.load(folder, device=DEVICE, dtype=torch.float32)
+
+
+def _gradients(encoder: PackedEncoder) -> dict[str, torch.Tensor]:
+    """By the names on disk."""
+    model = encoder.model
+    model.finish_gradients()
+    return {name: model.named[ours].grad[row : row + rows] for name, ours, row, rows in model.shape.disk_names()}
+
+
+def _share(part: torch.Tensor, whole: torch.Tensor) -> float:
+    return float((part - whole).norm() / whole.norm())
+
+
+def test_the_same_vectors_in_the_texts_order(folder: Path) -> None:
+    expected = _padded(folder).embed(TEXTS, role="query")
+    encoder = _packed(folder)
+    encoder._budget = 16  # several packs
+    seen: list[tuple[int, int]] = []
+    found = encoder.embed(TEXTS, role="query", progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert seen[-1] == (3, 3)
+    assert encoder.embed([], role="query").shape == (0, 64)
+
+
+def test_the_same_gradients(folder: Path) -> None:
+    padded, packed = _padded(folder), _packed(folder)
+    packed.model.hold_gradients()
+    weights = torch.randn(len(ROWS), 64, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0))
+    (padded.vectors(ROWS) * weights).sum().backward()
+    expected = {name: value.grad for name, value in padded.module.named_parameters()}
+    for rows in ([0, 1, 2], [3, 4]):  # two packs add up
+        pack = packed.send(packed.pack(Ragged.of(ROWS), rows))
+        (packed.vectors(pack) * weights[rows]).sum().backward()
+    found = _gradients(packed)
+    assert found.keys() == expected.keys()
+    assert max(_share(found[name], expected[name]) for name in expected) < 1e-5
+
+
+def test_gradients_are_returned_where_none_are_held(folder: Path) -> None:
+    """As wrappers expect that shard parameters."""
+    held, plain = _packed(folder), _packed(folder)
+    held.model.hold_gradients()
+    for encoder in (held, plain):
+        encoder.vectors(encoder.send(encoder.pack(Ragged.of(ROWS), [0, 3])))[:, 0].sum().backward()
+    held.model.finish_gradients()
+    for name, value in plain.model.named.items():
+        torch.testing.assert_close(value.grad, held.model.named[name].grad)
+
+
+def test_saved_under_the_names_and_in_the_type_it_came_in(folder: Path, tmp_path: Path) -> None:
+    encoder = _packed(folder)
+    encoder.save(tmp_path)
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+    found = _padded(tmp_path).embed(TEXTS, role="passage")
+    np.testing.assert_allclose(found, encoder.embed(TEXTS, role="passage"), atol=2e-6)
+
+
+def test_half_the_bits_stay_close(folder: Path) -> None:
+    exact = _padded(folder).embed(TEXTS, role="passage")
+    rounded = _packed(folder, SHORT).embed(TEXTS, role="passage")
+    assert (exact * rounded).sum(axis=1).min() > 0.999
+
+
+def test_training_takes_the_same_steps(folder: Path) -> None:
+    padded = Trainer(_padded(folder), temperature=0.1, weight_decay=0.01, micro_batch=4, texts_per_example=4)
+    packed = PackedTrainer(_packed(folder), temperature=0.1, weight_decay=0.01, token_budget=32)
+    texts = Ragged.of(ROWS)
+    for rate in (1e-3, 1e-2):
+        expected = padded.step(EXAMPLES, ROWS, rate)
+        found = packed.step(EXAMPLES, texts, rate, following=EXAMPLES)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    weights = dict(padded.encoder.module.named_parameters())
+    for name, value in packed.encoder.model.on_disk():
+        torch.testing.assert_close(value, weights[name].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_with_infinite_loss_leaves_everything(folder: Path) -> None:
+    trainer = PackedTrainer(_packed(folder), temperature=1e-42, weight_decay=0.01, token_budget=64)
+    before = trainer.master.clone()
+    with pytest.raises(StageError, match="learningRate"):
+        trainer.step(EXAMPLES, Ragged.of(ROWS), 1e-2)
+    torch.testing.assert_close(trainer.master, before, rtol=0, atol=0)
+    assert not trainer.gradient.any()
+    assert trainer.updates == 0
+
+
+def test_out_of_memory_halves_the_packs_and_repeats_the_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = PackedTrainer(_packed(folder), temperature=0.1, weight_decay=0.0, token_budget=2048)
+    trainer = PackedTrainer(_packed(folder), temperature=0.1, weight_decay=0.0, token_budget=8192)
+    send, failures = trainer.encoder.send, [2]
+
+    def short_of_memory(*arguments: object) -> object:
+        if failures[0]:
+            failures[0] -= 1
+            raise torch.OutOfMemoryError("no room")
+        return send(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer.encoder, "send", short_of_memory)
+    texts = Ragged.of(ROWS)
+    assert trainer.step(EXAMPLES, texts, 1e-3) == expected.step(EXAMPLES, texts, 1e-3)
+    assert trainer.token_budget == 2048
+    failures[0] = 10**6
+    with pytest.raises(OutOfMemory, match="maxTokens"):
+        trainer.step(EXAMPLES, texts, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}, {"num_key_value_heads": 3}]
+)
+def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object]) -> None:
+    config: dict[str, object] = {
+        "vocab_size": 10,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    }
+    with pytest.raises(ValueError, match=r"biases|activation|heads"):
+        Shape.of(config | change)
+
+
+def test_a_cpu_gets_the_padded_encoder(folder: Path) -> None:
+    kind = PackedEncoder if DEVICE == "cuda" else Encoder
+    assert isinstance(load_encoder(folder), kind)

@@ -1,0 +1,82 @@
+"""Which texts lie together, and the tables that say where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedding_stages.encoder.packed.packs import ROUND, Ragged, balanced, build_pack, consecutive
+from embedding_stages.finetune.memory import fitting
+
+ROWS = [[7] * 5, [8] * 70, [9], [3] * 100]
+
+
+def test_ragged_keeps_every_text() -> None:
+    texts = Ragged.of(ROWS)
+    assert [texts.tokens[a:b].tolist() for a, b in zip(texts.starts, texts.starts[1:], strict=False)] == ROWS
+    assert texts.lengths.tolist() == [5, 70, 1, 100]
+
+
+def test_a_pack_holds_its_texts_end_to_end_and_filler_up_to_a_round_number() -> None:
+    pack = build_pack(Ragged.of(ROWS), [2, 0, 1], query_tile=16, key_tile=32)
+    assert pack.tokens == 76
+    assert pack.size == 2 * ROUND
+    assert pack.ids.tolist() == [9] + [7] * 5 + [8] * 70 + [0] * 52
+    assert pack.starts.tolist() == [0, 1, 6, 76]
+    assert pack.positions[:8].tolist() == [0, 0, 1, 2, 3, 4, 0, 1]
+
+
+@pytest.mark.parametrize("tile", [16, 32, 64])
+def test_tiles_cover_every_row_once_within_its_sequence(tile: int) -> None:
+    pack = build_pack(Ragged.of(ROWS), [0, 1, 2, 3], query_tile=tile, key_tile=tile)
+    covered: list[int] = []
+    lengths = []
+    for first, begin, end in pack.query_tiles.T.tolist():
+        assert begin <= first < end
+        assert (first - begin) % tile == 0
+        covered += range(first, min(first + tile, end))
+        lengths.append(end - begin)
+    assert sorted(covered) == list(range(pack.size))
+    assert lengths == sorted(lengths, reverse=True), "long sequences first"
+    np.testing.assert_array_equal(pack.query_tiles, pack.key_tiles)
+
+
+def test_a_pack_without_filler_has_no_tile_for_it() -> None:
+    pack = build_pack(Ragged.of([[1] * ROUND]), [0], query_tile=ROUND, key_tile=ROUND)
+    assert pack.query_tiles.T.tolist() == [[0, 0, ROUND]]
+
+
+@pytest.mark.parametrize(("budget", "groups"), [(10_000, 10), (20_000, 5), (200_000, 1)])
+def test_groups_are_few_and_of_nearly_equal_weight(budget: int, groups: int) -> None:
+    weights = np.random.default_rng(0).integers(300, 1200, 128)
+    found = balanced(weights, budget)
+    assert sorted(number for group in found for number in group) == list(range(128))
+    loads = [int(weights[group].sum()) for group in found]
+    assert len(found) == -(-int(weights.sum()) // budget) == groups
+    assert max(loads) <= 1.02 * sum(loads) / len(loads)
+
+
+def test_waste_is_below_one_per_cent() -> None:
+    lengths = np.random.default_rng(1).integers(20, 300, 700)
+    texts = Ragged.of([[1] * int(length) for length in lengths])
+    packs = [build_pack(texts, group, query_tile=16, key_tile=64) for group in balanced(lengths, 16384)]
+    assert 1 - sum(pack.tokens for pack in packs) / sum(pack.size for pack in packs) < 0.01
+
+
+def test_consecutive_groups_keep_the_order_and_the_budget() -> None:
+    lengths = np.array([5, 5, 5, 50, 1, 1, 8])
+    assert [group.tolist() for group in consecutive(lengths, 10)] == [[0, 1], [2], [3], [4, 5, 6]]
+    assert consecutive(np.array([], dtype=np.int64), 10) == []
+
+
+@pytest.mark.parametrize(
+    ("peaks", "limit", "tokens"),
+    [
+        ((30_000, 50_000), 100_000, 9 * 1024),  # 10,000 fixed, 10,000 a thousand tokens
+        ((30_000, 50_000), 10**9, 32768),  # more room than packs can use
+        ((30_000, 50_000), 1, 1024),  # none: the least, and the step will say that it does not fit
+        ((30_000, 30_000), 10**9, 32768),  # nothing measured
+    ],
+)
+def test_the_largest_pack_follows_from_two_measurements(peaks: tuple[int, int], limit: int, tokens: int) -> None:
+    assert fitting(list(peaks), (2048, 4096), limit=limit, most=32768) == tokens
