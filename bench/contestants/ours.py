@@ -68,7 +68,6 @@ def embed(job: EmbedJob) -> Embedded:
     shape = (len(texts), encoder.description.hidden_size)
     out = np.lib.format.open_memmap(job.output, mode="w+", dtype=np.float32, shape=shape)
     encoder.embed(texts, role="passage", out=out)
-    out.flush()
     return Embedded(seconds=time.perf_counter() - warm, warmup_seconds=warm - started)
 
 

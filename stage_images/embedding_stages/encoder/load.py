@@ -6,7 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -17,6 +17,7 @@ from embedding_stages.encoder.model import Encoder
 if TYPE_CHECKING:
     from embedding_stages.encoder.packed.encoder import PackedEncoder
 
+AnyEncoder: TypeAlias = "Encoder | PackedEncoder"
 Log = Callable[..., None]
 
 
@@ -26,7 +27,7 @@ def _silent(message: str, **fields: Any) -> None:
 
 def load_encoder(
     folder: Path, *, dtype: torch.dtype | None = None, padded_dtype: torch.dtype | None = None, log: Log = _silent
-) -> Encoder | PackedEncoder:
+) -> AnyEncoder:
     """The encoder in `folder`: packed for a Llama on a CUDA device, padded otherwise.
 
     `dtype` is the packed model's (bfloat16 when absent), `padded_dtype` goes to `Encoder.load`. Raises BadInput (see

@@ -19,7 +19,7 @@ import torch
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.description import Role
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.errors import BadInput, OutOfMemory, StageError, Stopped
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, headline, k_values_of, measure
@@ -103,7 +103,7 @@ class _ModelVectors:
         self._model = model
         self._folder = folder
         self._batch_size = batch_size
-        self._encoder: Encoder | None = None
+        self._encoder: AnyEncoder | None = None
 
     def embed(self, texts: list[str], role: Role) -> Vectors:
         """float32 (len(texts), hidden). Raises OutOfMemory when a single text does not fit, Transient on SIGTERM."""
@@ -131,7 +131,7 @@ class _ModelVectors:
 
     def _fitting(self, texts: list[str], role: Role) -> Vectors:
         if self._encoder is None:
-            self._encoder = Encoder.load(self._folder)
+            self._encoder = load_encoder(self._folder, log=self._context.log)
         while True:
             try:
                 return self._encoder.embed(texts, role=role, batch_size=self._batch_size)

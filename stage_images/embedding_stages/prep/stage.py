@@ -165,9 +165,9 @@ def _mine(
 
 def _embedder(context: StageContext, settings: Settings, total: int) -> Embed:
     """`total` texts in all, for the progress."""
-    from embedding_stages.encoder.model import Encoder  # torch takes seconds to import
+    from embedding_stages.encoder.load import load_encoder  # torch takes seconds to import
 
-    encoder = Encoder.load(context.input(Artefact.BASE_MODEL))
+    encoder = load_encoder(context.input(Artefact.BASE_MODEL), log=context.log)
     before = 0
 
     def progress(done: int, _all: int) -> None:

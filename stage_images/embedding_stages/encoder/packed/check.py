@@ -42,8 +42,9 @@ def _reference(qkv: torch.Tensor, heads: Heads) -> torch.Tensor:
     """Each sequence alone through torch's attention, keys and values repeated for the heads that share them."""
     group = heads.queries // heads.keys
     outs = []
-    for part in torch.split(qkv, list(_LENGTHS)):  # type: ignore[no-untyped-call]
-        q, k, v = part.view(len(part), -1, heads.size).transpose(0, 1).split([heads.queries, heads.keys, heads.keys])
+    for part in torch.split(qkv, list(_LENGTHS)):
+        rows = part.view(len(part), -1, heads.size).transpose(0, 1)
+        q, k, v = torch.split(rows, [heads.queries, heads.keys, heads.keys])
         k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
         seen = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         outs.append(seen.transpose(0, 1).reshape(len(part), -1))

@@ -153,15 +153,16 @@ class PackedLlama(nn.Module):
         """`forward` without anything kept for a backward pass."""
         named = {name: value.detach() for name, value in self.named.items()}
         heads, eps = self.shape.heads, self.shape.eps
-        x, delta = named["embed_tokens"][pack.ids.long()], None
+        x = named["embed_tokens"][pack.ids.long()]
         for number in range(self.shape.layers):
-            x, h, _ = ops.add_norm(x, delta, named[f"{number}.input_norm"], eps)
+            _, h, _ = ops.add_norm(x, None, named[f"{number}.input_norm"], eps)
             qkv = h @ named[f"{number}.qkv"].t()
             ops.rotate_(qkv, pack.positions, self.cosine, self.sine, heads, back=False)
             seen, _ = ops.attend(qkv, pack.query_tiles, heads)
-            x, h, _ = ops.add_norm(x, seen @ named[f"{number}.o"].t(), named[f"{number}.mlp_norm"], eps)
-            delta = ops.swiglu(h @ named[f"{number}.gate_up"].t()) @ named[f"{number}.down"].t()
-        _, normed, _ = ops.add_norm(x, delta, named["norm"], eps)
+            x.addmm_(seen, named[f"{number}.o"].t())  # the product adds the residual: one pass less over x
+            _, h, _ = ops.add_norm(x, None, named[f"{number}.mlp_norm"], eps)
+            x.addmm_(ops.swiglu(h @ named[f"{number}.gate_up"].t()), named[f"{number}.down"].t())
+        _, normed, _ = ops.add_norm(x, None, named["norm"], eps)
         return ops.sequence_mean(normed, pack.starts)
 
     def finish_gradients(self) -> None:

@@ -1,0 +1,171 @@
+"""A whole finetune Job through the stage's own entry point: from files on disk to a published checkpoint.
+
+python3 bench/job.py --examples 15000 --lengths A [--memory-gb 40] [--set checkpointEverySteps=50]
+
+Prints where the time went, by the stage's log lines. `--memory-gb` leaves the stage that much of the card: a process
+beside it holds the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
+
+import numpy as np  # noqa: E402
+
+from bench import runner  # noqa: E402
+from bench.workload import PASSAGE_LENGTHS, PASSAGES, QUERY_LENGTHS, SHAPES, Shape, as_text  # noqa: E402
+from embedding_stages import contract  # noqa: E402
+from embedding_stages.artefacts import digest_of_folder  # noqa: E402
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest  # noqa: E402
+from embedding_stages.encoder.description import describe_model  # noqa: E402
+
+_BALLAST = """
+import sys, torch
+total = torch.cuda.mem_get_info()[1]
+kept = torch.empty(int(total - float(sys.argv[1]) * 1e9), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def main() -> None:
+    options = _options()
+    shape = SHAPES[options.shape]
+    workshop = runner.open_workshop(options.work, shape=options.shape, wheels=None)
+    workspace = options.work / "workspace"
+    shutil.rmtree(workspace, ignore_errors=True)
+    model = _model(workshop.checkpoint / "ours", workspace)
+    training = _training_set(workspace, options, shape)
+    request = _request(options, {Artefact.BASE_MODEL: model, Artefact.TRAINING_SET: training}, workspace)
+    ballast = _hold_the_rest(options.memory_gb) if options.memory_gb else None
+    try:
+        marks, code = _run(request, workspace)
+    finally:
+        if ballast is not None:
+            ballast.communicate()
+    _report(marks, code, workspace / "log")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--examples", type=int, default=15_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lengths", choices=PASSAGE_LENGTHS, default="A")
+    parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
+    parser.add_argument("--memory-gb", type=float, default=0.0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting of the stage")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))  # noqa: S108 - of the benchmark alone
+    return parser.parse_args()
+
+
+def _model(source: Path, workspace: Path) -> Path:
+    """The base model as the inputs stage leaves it."""
+    folder = workspace / "inputs"
+    shutil.copytree(source, folder, copy_function=os.link)
+    describe_model(folder, prefixes={"query": "w77 ", "passage": "w78 "}, max_tokens=512).save(folder)
+    return folder
+
+
+def _training_set(workspace: Path, options: argparse.Namespace, shape: Shape) -> Path:
+    """No passage is used twice: the most work that so many examples can be. The prefix is a token of each text."""
+    folder = workspace / "prep"
+    folder.mkdir()
+    generator = np.random.default_rng(7)
+    queries = QUERY_LENGTHS.draw(generator, options.examples)
+    lengths = PASSAGE_LENGTHS[options.lengths].draw(generator, options.examples * PASSAGES)
+
+    def text(size: int) -> str:
+        return as_text(generator.integers(100, shape.vocabulary, max(1, size - 1)))
+
+    with (folder / "passages.jsonl").open("w") as stream:
+        for number, size in enumerate(lengths):
+            stream.write(json.dumps({"id": f"p{number}", "text": text(int(size))}) + "\n")
+    with (folder / "train.jsonl").open("w") as stream:
+        for number, size in enumerate(queries):
+            positive, *negatives = (f"p{number * PASSAGES + place}" for place in range(PASSAGES))
+            stream.write(json.dumps({"query": text(int(size)), "positive": positive, "negatives": negatives}) + "\n")
+    print(f"{int(queries.sum() + lengths.sum()):,} tokens an epoch", flush=True)
+    return folder
+
+
+def _request(options: argparse.Namespace, inputs: dict[Artefact, Path], workspace: Path) -> StageRequest:
+    settings: dict[str, Any] = {"epochs": options.epochs}
+    settings |= {name: float(value) for name, _, value in (item.partition("=") for item in options.set)}
+    return StageRequest(
+        stage=Stage.FINETUNE,
+        fingerprint="f" * 64,
+        attempt=1,
+        revision=1,
+        image="bench",
+        settings=settings,
+        inputs={
+            name: ArtefactRef(path=path.relative_to(workspace).as_posix(), digest=digest_of_folder(path))
+            for name, path in inputs.items()
+        },
+    )
+
+
+def _hold_the_rest(gigabytes: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _BALLAST, str(gigabytes)]
+    ballast = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert ballast.stdout is not None
+    if ballast.stdout.readline().strip() != "held":
+        raise RuntimeError("the rest of the card's memory could not be held")
+    return ballast
+
+
+def _run(request: StageRequest, workspace: Path) -> tuple[list[tuple[float, dict[str, Any]]], int]:
+    """(seconds since the start, log line) of every line that is JSON, and the exit code."""
+    env = os.environ | {
+        contract.ENV_REQUEST: request.to_json(),
+        contract.ENV_WORKSPACE: str(workspace),
+        contract.ENV_TERMINATION_LOG: str(workspace / "log"),
+        "PYTHONPATH": str(ROOT / "stage_images"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    marks = []
+    started = time.monotonic()
+    command = [sys.executable, "-P", "-m", "embedding_stages.finetune"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            elapsed = time.monotonic() - started
+            try:
+                found = json.loads(line)
+            except ValueError:
+                print(line, end="", flush=True)
+                continue
+            marks.append((elapsed, found))
+            if "progress" not in found:
+                print(f"{elapsed:8.1f} s  {line.strip()[:200]}", flush=True)
+    marks.append((time.monotonic() - started, {"message": "ended"}))
+    return marks, process.returncode
+
+
+def _report(marks: list[tuple[float, dict[str, Any]]], code: int, log: Path) -> None:
+    print(
+        f"\nexit code {code}; {log.read_text()[:800] if log.exists() else 'no result'}\n\n| until | s | since |\n|---|---:|---:|"
+    )
+    before = 0.0
+    last_step = [elapsed for elapsed, line in marks if line.get("message") == "step"][-1:]
+    for elapsed, line in marks:
+        message = str(line.get("message", ""))
+        if message in ("", "step", "warning") and elapsed not in last_step:
+            continue
+        print(f"| {message} | {elapsed:.1f} | {elapsed - before:.1f} |")
+        before = elapsed
+
+
+if __name__ == "__main__":
+    main()
