@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_stages.contract import Stage
+from embedding_stages.contract import PARALLELISMS, Stage
 
 GROUP: Final = "embedding-operator.dev"
 VERSION: Final = "v1alpha1"
@@ -22,6 +22,8 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 MANAGER: Final = "embedding-operator"
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+# The pods of a Job of several nodes are hosts named <Job>-<index>, in 63 characters like every label of DNS.
+_NAME_CHARACTERS_SEVERAL_NODES: Final = 37
 
 
 class SpecError(ValueError):
@@ -55,6 +57,24 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The processes that share a stage's work. How many there are is scheduling: the work stays the same."""
+
+    nodes: int = 1  # pods, one a node
+    per_node: int = 1  # processes in each, one a GPU
+    parallelism: str = PARALLELISMS[0]  # DDP | FSDP
+
+    @property
+    def several(self) -> bool:
+        return self.nodes * self.per_node > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """For `status.resolved`; what one process does not need is not in force."""
+        body: dict[str, Any] = {"nodes": self.nodes, "processesPerNode": self.per_node}
+        return {**body, "parallelism": self.parallelism} if self.several else body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
     """What a user may say about a stage's pod: an allow-list, never a pod template."""
 
@@ -67,6 +87,7 @@ class PodSettings:
     env: Sequence[Mapping[str, str]]
     timeout_s: int
     retries: int
+    workers: Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,17 +157,25 @@ class Spec:
         stages: dict[str, Any] = {
             stage.value: {"image": item.pod.image, **item.settings} for stage, item in self.stages.items()
         }
+        stages["finetune"] |= self.stages[Stage.FINETUNE].pod.workers.to_json()
         stages["deploy"] |= {"backend": self.deploy.backend, "strategy": self.deploy.strategy}
         return {"stages": stages}
 
 
-def check_name(name: str) -> None:
-    """Raises SpecError when Jobs and Services could not be named after the resource."""
+def check_name(name: str, nodes: int = 1) -> None:
+    """Raises SpecError when Jobs, Services and hosts could not be named after the resource."""
     if not _NAME.fullmatch(name):
         raise SpecError(
             "metadata.name",
             f"{name!r} must start with a letter, hold only a-z, 0-9 and '-', and have at most 40 characters; "
             "Jobs and Services are named after it",
+        )
+    if nodes > 1 and len(name) > _NAME_CHARACTERS_SEVERAL_NODES:
+        raise SpecError(
+            "metadata.name",
+            f"{name!r} must have at most {_NAME_CHARACTERS_SEVERAL_NODES} characters where "
+            "spec.stages.finetune.nodes is more than 1: the pods' host names begin with it; "
+            "make a resource of a shorter name, or set nodes to 1",
         )
 
 
@@ -162,11 +191,13 @@ def decimal(raw: Mapping[str, Any], key: str, default: str, field: str, low: flo
     return value
 
 
-def integer(raw: Mapping[str, Any], key: str, default: int, field: str, low: int = 1) -> int:
-    """A whole number that is at least `low`."""
+def integer(raw: Mapping[str, Any], key: str, default: int, field: str, low: int = 1, high: int | None = None) -> int:
+    """A whole number that is at least `low`, and at most `high` where that is given."""
     value = raw.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise SpecError(f"{field}.{key}", f"{value!r} must be a whole number of at least {low}")
+    if high is not None and value > high:
+        raise SpecError(f"{field}.{key}", f"{value} must be at most {high}")
     return value
 
 

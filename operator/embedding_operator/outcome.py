@@ -18,13 +18,16 @@ from embedding_operator.views import JobView, PodView
 from embedding_stages import contract
 from embedding_stages.contract import ExitCode, StageResult
 
-FailureClass = Literal["BadInput", "Transient", "OutOfMemory", "Stopped", "Bug"]
+FailureClass = Literal["BadInput", "Transient", "OutOfMemory", "Stopped", "Bug", "Disrupted"]
 _KINDS: Final[Mapping[int, FailureClass]] = {
     ExitCode.BAD_INPUT: "BadInput",
     ExitCode.TRANSIENT: "Transient",
     ExitCode.OUT_OF_MEMORY: "OutOfMemory",
     ExitCode.STOPPED: "Stopped",
 }
+# Reasons that a stage gives when it was asked to stop, or when a peer of it is gone.
+_INTERRUPTED: Final = "Interrupted"
+_FOLLOWED: Final = frozenset({_INTERRUPTED, "PeerLost"})
 _OUT_OF_MEMORY_RETRIES: Final = 3
 _BUG_RETRIES: Final = 1
 _BACKOFF_S: Final = 10
@@ -47,8 +50,8 @@ class Failure:
 
 def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
     """What a finished Job means. A Job that succeeded without a complete result has failed."""
-    result = _result(job.pod)
     if job.succeeded:
+        result = _result(job.pod)
         wanted = BY_STAGE[job.stage].outputs
         if result is None or result.fingerprint != job.fingerprint or any(a not in result.artefacts for a in wanted):
             return Failure(
@@ -58,7 +61,30 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
                 exit_code=0,
             )
         return result
-    return _failure(job, result, spec)
+    return _failure(job, spec)
+
+
+def culprit(job: JobView) -> PodView | None:
+    """Of a Job that failed, the pod that says why.
+
+    The first that failed takes its peers with it: they are killed, or miss it and fail too, often within the same
+    second, which is all that times tell. So those come last that say that they followed, then a fault that can only be
+    a pod's own comes first, then who says something at all, then who was earlier.
+    """
+
+    def order(pod: PodView) -> tuple[bool, bool, bool, bool, float]:
+        said = _result(pod)
+        followed = said is not None and said.reason in _FOLLOWED
+        ended = pod.ended.timestamp() if pod.ended is not None else float("inf")
+        return pod.deleting or pod.disrupted, followed, not _own_fault(pod), said is None, ended
+
+    failed = [pod for pod in job.pods if pod.exit_code not in (None, 0)]
+    return min(failed, key=order, default=job.pod)
+
+
+def _own_fault(pod: PodView) -> bool:
+    """Whether a pod failed of what no peer can do to it. One that lost a peer may crash as well."""
+    return pod.exit_code in (ExitCode.BAD_INPUT, ExitCode.OUT_OF_MEMORY) or pod.termination_reason == "OOMKilled"
 
 
 def _result(pod: PodView | None) -> StageResult | None:
@@ -70,13 +96,20 @@ def _result(pod: PodView | None) -> StageResult | None:
         return None
 
 
-def _failure(job: JobView, result: StageResult | None, spec: Spec) -> Failure:
+def _failure(job: JobView, spec: Spec) -> Failure:
     if job.failure_reason == "DeadlineExceeded":
         field = f"spec.stages.{job.stage}.timeoutSeconds"
         timeout_s = spec.stages[job.stage].pod.timeout_s
         return Failure(kind="Stopped", reason="Timeout", field=field, message=f"not done after {timeout_s} s: raise it")
-    pod = job.pod
-    if pod is None or pod.exit_code is None:
+    pod = culprit(job)
+    result = _result(pod)
+    disrupted = job.disrupted or (result is not None and result.reason == _INTERRUPTED)
+    if job.nodes > 1 and disrupted and (pod is None or not _own_fault(pod)):
+        # A single pod that is drained is replaced by its Job. Here the others stop with it or fail when they lose it,
+        # and it may be gone by then, with what Kubernetes noted in it.
+        message = f"a pod of Job {job.name} was drained or preempted, and the others cannot go on without it"
+        return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
+    if pod is None or pod.exit_code in (None, 0):
         return Failure(kind="Transient", reason="PodLost", message=f"the pod of Job {job.name} is gone")
     if pod.failed_init.startswith(COPY_PREFIX):
         return _copy_failure(pod, spec)
@@ -124,11 +157,14 @@ def _copy_failure(pod: PodView, spec: Spec) -> Failure:
 
 
 def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetime | None:
-    """When the next attempt may start, or None when there is none. `failed` is this revision's, oldest first."""
+    """When the next attempt may start, or None when there is none. `failed` is this revision's, oldest first.
+
+    Drains and preemptions cost nothing, however often.
+    """
     job, last = failed[-1]
     same = sum(1 for _, failure in failed if failure.kind == last.kind)
     allowed = {"Transient": retries, "OutOfMemory": _OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
-    if same > allowed.get(last.kind, 0):
+    if same > allowed.get(last.kind, 0) and last.kind != "Disrupted":
         return None
     delay = 0 if last.kind == "OutOfMemory" else min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))
     return (job.ended or job.created) + timedelta(seconds=delay)
@@ -140,4 +176,4 @@ def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> i
     return max(1, configured >> halvings)
 
 
-__all__ = ["Failure", "micro_batch", "outcome_of", "retry_at"]
+__all__ = ["Failure", "culprit", "micro_batch", "outcome_of", "retry_at"]

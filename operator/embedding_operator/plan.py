@@ -15,6 +15,7 @@ from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Pl
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.storage import build_workspace
 from embedding_operator.plan_jobs import advance
+from embedding_operator.plan_meeting import keep_meeting_points
 from embedding_operator.plan_serving import activate, deploy, serving_model, verification
 from embedding_operator.spec import parse_spec
 from embedding_operator.status import StageStatus, Status
@@ -39,8 +40,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     draft = Draft(status=status)
     images = _images(status, observed, defaults)
     try:
-        check_name(owner.name)
         spec = parse_spec(raw_spec, images)
+        check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
     except SpecError as error:
         return invalid(draft, observed, error)
     _begin_revision(draft, spec, images, observed)
@@ -52,6 +53,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         _workspace(draft, spec, owner, observed)
         if _run_pipeline(draft, spec, owner, observed):
             verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
+    keep_meeting_points(draft, owner, observed)
     _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)
 

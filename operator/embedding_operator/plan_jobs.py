@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from embedding_operator.api import Spec
 from embedding_operator.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.job import build_job, job_name, template_of
-from embedding_operator.outcome import Failure, micro_batch, outcome_of, retry_at
+from embedding_operator.outcome import Failure, culprit, micro_batch, outcome_of, retry_at
 from embedding_operator.stages import fingerprint, inputs_of
 from embedding_operator.status import StageStatus
-from embedding_operator.views import JobView
-from embedding_operator.waiting import explain_wait
+from embedding_operator.views import JobView, parse_time
+from embedding_operator.waiting import explain_waits
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult, parse_progress
 
 _POLL_RUNNING_S: Final = 10.0  # progress is read this often
@@ -147,7 +147,7 @@ class _Step:
         return False
 
     def _follow(self, job: JobView) -> None:
-        if (pod := job.pod) is not None and pod.started and not job.suspended:
+        if job.all_started and not job.suspended:
             self._run(job)
             return
         request = self._request(job.attempt)
@@ -160,11 +160,11 @@ class _Step:
             self._wait("Resuming", f"Job {job.name} was suspended and goes on", job)
             return
         # A suspended Job is started anew, and a pod that replaces a drained one has all the time of the first.
-        times = (job.created, job.started, pod.created if pod is not None else None)
+        ran = self._ran_until(job)
+        times = (job.created, job.started, ran, *(pod.created for pod in job.pods))
         since = max(time for time in times if time is not None)
         deadline = since + timedelta(seconds=self.spec.start_deadline_s)
-        warnings = self.observed.pod_warnings.get(pod.uid, ()) if pod is not None else ()
-        wait = explain_wait(pod, warnings, self.spec, self.stage)
+        wait = explain_waits(job, self.observed.pod_warnings, self.spec)
         if self.observed.now >= deadline:
             self._delete(job, "it did not start before spec.runPolicy.startDeadlineSeconds")
             message = f"not started within {self.spec.start_deadline_s} s (spec.runPolicy.startDeadlineSeconds)"
@@ -173,7 +173,13 @@ class _Step:
             return
         if wait.broken and self.entry.reason != wait.reason:
             self.draft.event("Warning", wait.reason, f"{self.stage}: {wait.message}")
-        self._wait(wait.reason, wait.message, job, broken=wait.broken)
+        self._wait(wait.reason, wait.message, job, wait.details(ran))
+
+    def _ran_until(self, job: JobView) -> datetime | None:
+        """When the Job was last seen running: one that loses a pod after hours has not failed to start."""
+        if self.entry.job_name != job.name:
+            return None
+        return self.observed.now if self.entry.state == "Running" else parse_time(self.entry.details.get("ranUntil"))
 
     def _run(self, job: JobView) -> None:
         progress = parse_progress(self.observed.log_tails.get(job.name, ""))
@@ -184,7 +190,7 @@ class _Step:
             self._of_job(job),
             state="Running",
             reason="Running",
-            message=f"attempt {job.attempt} is running",
+            message=f"attempt {job.attempt} is running" + (f" on {job.nodes} nodes" if job.nodes > 1 else ""),
             details={"imageID": pod_image} if pod_image else {},
             percent=progress.percent if progress else self.entry.percent,
             step=progress.step if progress else self.entry.step,
@@ -225,7 +231,7 @@ class _Step:
                 "reason": failure.reason,
                 "message": str(failure)[:1024],
                 "exitCode": failure.exit_code if failure.exit_code is not None else -1,
-                "node": job.pod.node if job.pod is not None else "",
+                "node": pod.node if (pod := culprit(job)) is not None else "",
                 "time": f"{job.ended or self.observed.now:%Y-%m-%dT%H:%M:%SZ}",
                 "logTail": self._log_tail(job, known),
             },
@@ -288,11 +294,11 @@ class _Step:
             started_at=f"{job.started or job.created:%Y-%m-%dT%H:%M:%SZ}",
         )
 
-    def _wait(self, reason: str, message: str, job: JobView | None = None, *, broken: bool = False) -> None:
+    def _wait(
+        self, reason: str, message: str, job: JobView | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
         entry = self._of_job(job) if job is not None else self.entry
-        self.entry = replace(
-            entry, state="Waiting", reason=reason, message=message, details={"broken": True} if broken else {}
-        )
+        self.entry = replace(entry, state="Waiting", reason=reason, message=message, details=details or {})
         self.draft.look_again_in(_POLL_WAITING_S)
 
     def _delete(self, job: JobView, why: str) -> None:

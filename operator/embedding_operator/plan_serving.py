@@ -19,7 +19,14 @@ from embedding_operator.manifests.serving import (
 )
 from embedding_operator.stages import serving_fingerprint
 from embedding_operator.status import StageStatus, State
-from embedding_operator.views import SERVING_LABEL, TEMPLATE_ANNOTATION, DeploymentView, PodView, parse_time
+from embedding_operator.views import (
+    SERVING_LABEL,
+    STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
+    DeploymentView,
+    PodView,
+    parse_time,
+)
 from embedding_operator.waiting import explain_wait
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
@@ -222,8 +229,9 @@ def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> Non
         if other.serving != serving[:16] and not other.deleting:
             draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
     for name, raw in observed.services.items():
-        label = raw["metadata"].get("labels", {}).get(SERVING_LABEL)
-        if name != owner.name and label != serving[:16]:
+        labels = raw["metadata"].get("labels") or {}
+        # Those of stages are no addresses of servers; see plan_meeting.py.
+        if name != owner.name and labels.get(SERVING_LABEL) != serving[:16] and STAGE_LABEL not in labels:
             draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))
 
 

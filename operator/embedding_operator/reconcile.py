@@ -31,10 +31,12 @@ from embedding_operator.decision import (
 from embedding_operator.errors import Conflict, Forbidden, ForeignObject, Rejected
 from embedding_operator.manifests.common import Owner
 from embedding_operator.metrics import METRICS
+from embedding_operator.outcome import culprit
 from embedding_operator.plan import Defaults, plan
 from embedding_operator.status import Status
 from embedding_operator.summary import refused
 from embedding_operator.views import (
+    JOB_NAME_LABEL,
     OWNER_UID_LABEL,
     JobView,
     PodView,
@@ -90,7 +92,7 @@ class Reconciler:
             if (view := view_deployment(raw, _pods_of(raw, pods, "app"))) is not None
         )
         services = self.cluster.list("Service", owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
-        waiting = [job.pod for job in jobs if job.pod is not None and not job.finished and not job.pod.started]
+        waiting = [pod for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [pod for item in deployments for pod in item.pods if not pod.started]
         return Observed(
             now=now,
@@ -143,7 +145,8 @@ class Reconciler:
         return tuple(str(raw.get("message", "")) for raw in events[:5])
 
     def _log_tail(self, owner: Owner, job: JobView) -> str:
-        return self.cluster.log_tail(owner.namespace, job.pod.name, lines=_LOG_LINES) if job.pod else ""
+        pod = _speaker(job)
+        return self.cluster.log_tail(owner.namespace, pod.name, lines=_LOG_LINES) if pod else ""
 
     def _act(self, owner: Owner, decided: Plan, status: Status, observed: Observed) -> Plan:
         """Carry out the actions; what the API server refuses becomes a condition instead of a crash."""
@@ -191,10 +194,7 @@ class Reconciler:
 
 def _pods_of(raw: Mapping[str, Any], pods: list[Mapping[str, Any]], kind: str) -> list[PodView]:
     """Pods of a Job by its name label, of a Deployment by its selector."""
-    if kind == "job":
-        wanted = {"batch.kubernetes.io/job-name": raw["metadata"]["name"]}
-    else:
-        wanted = raw["spec"]["selector"]["matchLabels"]
+    wanted = {JOB_NAME_LABEL: raw["metadata"]["name"]} if kind == "job" else raw["spec"]["selector"]["matchLabels"]
     return [
         view_pod(pod)
         for pod in pods
@@ -207,12 +207,17 @@ def _views(jobs: list[Mapping[str, Any]], pods: list[Mapping[str, Any]]) -> tupl
     return tuple(view for view in views if view is not None)
 
 
+def _speaker(job: JobView) -> PodView | None:
+    """The pod whose log is worth reading."""
+    return culprit(job) if job.failed else job.pod
+
+
 def _lacks_its_answer(job: JobView, status: Status) -> bool:
-    """A Job that ended, of a stage that is not judged yet, whose pod does not seem to have ended."""
+    """A Job that ended, of a stage that is not judged yet, whose pods do not all seem to have ended."""
     entry = status.stage(job.stage)
     if entry.done or entry.state == "Failed" or job.attempt < entry.attempt:
         return False
-    return job.finished and (job.pod is None or job.pod.exit_code is None)
+    return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))
 
 
 def _is_slow(pod: PodView, now: datetime) -> bool:
@@ -221,10 +226,11 @@ def _is_slow(pod: PodView, now: datetime) -> bool:
 
 def _wants_log(job: JobView, status: Status) -> bool:
     """Running ones for progress; one that failed once, for the record."""
-    if job.pod is None or not job.pod.started:
+    pod = _speaker(job)
+    if pod is None or not pod.started:
         return False
     if not job.finished:
-        return True
+        return job.all_started
     entry = status.stage(job.stage)
     newest = job.fingerprint == entry.fingerprint and job.attempt >= entry.attempt
     return job.failed and newest and status.last_failure.get("job") != job.name

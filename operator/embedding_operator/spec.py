@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from embedding_operator.api import (
     Deploy,
-    PodSettings,
     SecretRef,
     Source,
     Spec,
@@ -21,25 +20,9 @@ from embedding_operator.api import (
     parse_secret,
     parse_source,
 )
+from embedding_operator.spec_pods import TIMEOUT_S, check_shared, count_gpus, parse_pod, stage_resources
 from embedding_stages.contract import Stage
 
-GPU_RESOURCE: Final = "nvidia.com/gpu"
-_GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT})
-_TORCH_REQUESTS: Final = {"cpu": "500m", "memory": "2Gi"}
-_LIGHT_REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
-_TIMEOUT_S: Final[Mapping[Stage, int]] = {
-    Stage.INPUTS: 3600,
-    Stage.SDG: 43200,
-    Stage.PREP: 21600,
-    Stage.FINETUNE: 86400,
-    Stage.EVAL: 21600,
-    Stage.EXPORT: 7200,
-    Stage.DEPLOY: 3600,
-    Stage.VERIFY: 21600,
-}
-# What the operator tells every server; see manifests/serving.py.
-_NIM: Final = ("CUSTOM_MODEL", "MODEL_PATH", "HTTP_API_PORT", "SERVED_MODEL_NAME", "CACHE_PATH")
-SERVER_VARIABLES: Final = frozenset({"NGC_API_KEY", *(f"NIM_{name}" for name in _NIM)})
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "*.text")
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
@@ -73,6 +56,9 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[Stage, str]) -> Spec:
         Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
         Stage.VERIFY: {"kValues": k_values, "batchSize": 32, "timeoutSeconds": 60},
     }
+    pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images) for stage in Stage}
+    storage = _storage(raw.get("storage") or {})
+    check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
     tolerance: Mapping[str, Any] = raw.get("tolerance") or {}
     return Spec(
         suspend=bool(raw.get("suspend", False)),
@@ -81,16 +67,13 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[Stage, str]) -> Spec:
         corpus_source=corpus_source,
         labelled_source=labelled,
         llm_key=llm_key,
-        stages={
-            stage: StageSpec(pod=_pod(stage, stages.get(stage.value) or {}, images), settings=settings[stage])
-            for stage in Stage
-        },
+        stages={stage: StageSpec(pod=pods[stage], settings=settings[stage]) for stage in Stage},
         deploy=deploy,
         tolerance=Tolerance(
             at_one=decimal(tolerance, "atOne", "0.03", "spec.tolerance", 0, 1),
             at_five_and_above=decimal(tolerance, "atFiveAndAbove", "0.01", "spec.tolerance", 0, 1),
         ),
-        storage=_storage(raw.get("storage") or {}),
+        storage=storage,
         start_deadline_s=integer(raw.get("runPolicy") or {}, "startDeadlineSeconds", 1800, "spec.runPolicy"),
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
     )
@@ -217,7 +200,7 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
     generation = integer(nim, "generation", 1, f"{field}.backend.nim")
     if generation > 2:
         raise SpecError(f"{field}.backend.nim.generation", f"{generation} is not known; give 1 or 2")
-    wants_gpu = _gpus(_resources(Stage.DEPLOY, raw, backend), f"{field}.resources.limits") > 0
+    wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw), field) > 0
     # One GPU and one replica cannot hold two revisions side by side: waiting for a second GPU may be for ever.
     strategy = str(raw.get("strategy") or ("Recreate" if wants_gpu else "BlueGreen"))
     if strategy not in ("Recreate", "BlueGreen"):
@@ -230,7 +213,7 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
         nim_generation=generation,
         ngc_key=ngc_key,
         shared_memory=str(nim.get("sharedMemory", "2Gi")),
-        start_timeout_s=integer(raw, "timeoutSeconds", _TIMEOUT_S[Stage.DEPLOY], field),
+        start_timeout_s=integer(raw, "timeoutSeconds", TIMEOUT_S[Stage.DEPLOY], field),
     )
 
 
@@ -244,55 +227,3 @@ def _storage(raw: Mapping[str, Any]) -> Storage:
         access_modes=tuple(raw.get("accessModes") or ("ReadWriteOnce",)),
         existing_claim=existing,
     )
-
-
-def _pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[Stage, str]) -> PodSettings:
-    backend = "nim" if (raw.get("backend") or {}).get("nim") is not None else "onnx"
-    field = f"spec.stages.{stage}"
-    return PodSettings(
-        image=str(raw.get("image") or images[stage]),
-        resources=_resources(stage, raw, backend),
-        node_selector=dict(raw.get("nodeSelector") or {}),
-        tolerations=tuple(raw.get("tolerations") or ()),
-        priority_class=str(raw.get("priorityClassName", "")),
-        runtime_class=str(raw.get("runtimeClassName", "")),
-        env=_environment(stage, raw, field),
-        timeout_s=integer(raw, "timeoutSeconds", _TIMEOUT_S[stage], field),
-        retries=integer(raw, "retries", 3, field, low=0),
-    )
-
-
-def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapping[str, str], ...]:
-    """Literal variables; the operator's own cannot be given twice, the API server would refuse the pod."""
-    found = tuple({"name": str(item["name"]), "value": str(item.get("value", ""))} for item in raw.get("env") or ())
-    for name in (item["name"] for item in found):
-        if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in SERVER_VARIABLES):
-            raise SpecError(f"{field}.env", f"{name} is set by the operator; remove it")
-    return found
-
-
-def _resources(stage: Stage, raw: Mapping[str, Any], backend: str) -> dict[str, dict[str, str]]:
-    """The user's requests and limits over the defaults; one GPU for the stages that need one, unless they say so."""
-    given: Mapping[str, Any] = raw.get("resources") or {}
-    torch = stage in _GPU_STAGES
-    requests = {**(_TORCH_REQUESTS if torch else _LIGHT_REQUESTS), **_strings(given.get("requests"))}
-    limits = _strings(given.get("limits"))
-    # A limit below our default request would be refused: the user's limit wins.
-    requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
-    says_gpu = any(key.startswith("nvidia.com/") for key in limits)
-    if not says_gpu and (torch or (stage is Stage.DEPLOY and backend == "nim")):
-        limits[GPU_RESOURCE] = "1"
-    limits = {key: value for key, value in limits.items() if not (key.startswith("nvidia.com/") and value == "0")}
-    return {"requests": requests, "limits": limits}
-
-
-def _strings(raw: Mapping[str, Any] | None) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (raw or {}).items()}
-
-
-def _gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
-    limits = {key: value for key, value in resources["limits"].items() if key.startswith("nvidia.com/")}
-    for key, value in limits.items():
-        if not value.isdigit():
-            raise SpecError(f"{field}.{key}", f"{value!r} must be a whole number")
-    return sum(int(value) for value in limits.values())

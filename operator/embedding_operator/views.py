@@ -16,6 +16,8 @@ STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 REVISION_LABEL = f"{GROUP}/revision"
 SERVING_LABEL = f"{GROUP}/serving"
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"  # Kubernetes sets both in the pods of a Job
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"  # of an Indexed Job
 FINGERPRINT_ANNOTATION = f"{GROUP}/fingerprint"
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 
@@ -25,12 +27,14 @@ class PodView:
     """A pod: whether it started, how it ended, and why it waits."""
 
     name: str
+    index: int  # in an Indexed Job; 0 elsewhere
     uid: str
     created: datetime
     phase: str
     node: str
     started: bool  # the stage's own container runs or ran
     exit_code: int | None
+    ended: datetime | None
     termination_reason: str  # OOMKilled, Error, Completed, ...
     termination_message: str
     failed_init: str  # name of an init container that failed
@@ -38,6 +42,7 @@ class PodView:
     waiting_message: str
     unschedulable: str  # the scheduler's message
     image_id: str
+    disrupted: bool  # drained, preempted or evicted: what it says is not why its Job failed
     deleting: bool
 
 
@@ -59,11 +64,23 @@ class JobView:
     failure_reason: str  # DeadlineExceeded, BackoffLimitExceeded, ...
     suspended: bool
     deleting: bool
-    pod: PodView | None  # the newest
+    nodes: int  # pods that share its work
+    pods: Sequence[PodView]  # the newest of each index, in the order of indexes
+    disrupted: bool  # whether one of all its pods was
 
     @property
     def finished(self) -> bool:
         return self.succeeded or self.failed
+
+    @property
+    def pod(self) -> PodView | None:
+        """The pod of index 0: it reports progress and, at the end, the result."""
+        return self.pods[0] if self.pods and self.pods[0].index == 0 else None
+
+    @property
+    def all_started(self) -> bool:
+        """Whether every pod runs or ran: until then those that run wait for the others."""
+        return len(self.pods) >= self.nodes and all(pod.started for pod in self.pods)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +121,14 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
     state: Mapping[str, Any] = main.get("state") or {}
     return PodView(
         name=meta["name"],
+        index=int((meta.get("annotations") or {}).get(INDEX_ANNOTATION, 0)),
         uid=meta.get("uid", ""),
         created=time_of(meta),
         phase=status.get("phase", "Pending"),
         node=(raw.get("spec") or {}).get("nodeName", ""),
         started="running" in state or "terminated" in state or bool(main.get("lastState")),
         exit_code=terminated.get("exitCode"),
+        ended=parse_time(terminated.get("finishedAt")),
         termination_reason=terminated.get("reason", ""),
         termination_message=terminated.get("message", ""),
         failed_init=bad_init["name"] if bad_init else "",
@@ -117,8 +136,14 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         waiting_message=waiting.get("message", ""),
         unschedulable=_unschedulable(status),
         image_id=main.get("imageID", ""),
+        disrupted=any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in _conditions(status)),
         deleting="deletionTimestamp" in meta,
     )
+
+
+def _conditions(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+    return found
 
 
 def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -134,7 +159,7 @@ def _exit_code(container: Mapping[str, Any]) -> int | None:
 
 
 def _unschedulable(status: Mapping[str, Any]) -> str:
-    for item in status.get("conditions") or ():
+    for item in _conditions(status):
         if item.get("type") == "PodScheduled" and item.get("status") == "False":
             return str(item.get("message", ""))
     return ""
@@ -150,8 +175,9 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         revision, fingerprint = int(labels[REVISION_LABEL]), notes[FINGERPRINT_ANNOTATION]
     except (KeyError, ValueError):
         return None
-    ends = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
+    ends = {c["type"]: c for c in _conditions(status) if c.get("status") == "True"}
     end = ends.get("Complete") or ends.get("Failed") or {}
+    newest = {pod.index: pod for pod in sorted(pods, key=lambda pod: pod.created)}
     return JobView(
         name=meta["name"],
         stage=stage,
@@ -167,7 +193,9 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         failure_reason=(ends.get("Failed") or {}).get("reason", ""),
         suspended=bool((raw.get("spec") or {}).get("suspend")),
         deleting="deletionTimestamp" in meta,
-        pod=max(pods, key=lambda pod: pod.created, default=None),
+        nodes=int((raw.get("spec") or {}).get("completions") or 1),
+        pods=tuple(newest[index] for index in sorted(newest)),
+        disrupted=any(pod.disrupted for pod in pods),
     )
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
 
 from embedding_operator.api import SecretRef, Spec
-from embedding_operator.views import PodView
+from embedding_operator.views import JobView, PodView
 from embedding_stages.contract import Stage
 
 
@@ -23,7 +24,13 @@ class Wait:
     message: str
     broken: bool
 
+    def details(self, ran_until: datetime | None) -> dict[str, Any]:
+        """What the stage's status remembers of it; `ran_until` is when its Job was last seen running."""
+        body: dict[str, Any] = {"broken": True} if self.broken else {}
+        return {**body, "ranUntil": f"{ran_until:%Y-%m-%dT%H:%M:%SZ}"} if ran_until else body
 
+
+_UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
@@ -52,6 +59,18 @@ def explain_wait(pod: PodView | None, warnings: Sequence[str], spec: Spec, stage
     if pod.unschedulable:
         return _unschedulable(pod.unschedulable, stage)
     return Wait(reason="PodStarting", message=f"pod {pod.name} is starting", broken=False)
+
+
+def explain_waits(job: JobView, warnings: Mapping[str, Sequence[str]], spec: Spec) -> Wait:
+    """The most serious reason of all the pods that a Job waits for; `warnings` are their Events, by UID."""
+    waits = [explain_wait(pod, warnings.get(pod.uid, ()), spec, job.stage) for pod in job.pods if not pod.started]
+    if len(job.pods) < job.nodes:
+        waits.append(explain_wait(None, (), spec, job.stage))
+    worst = min(waits, key=lambda wait: (not wait.broken, wait.reason in _UNREMARKABLE))
+    if job.nodes == 1:
+        return worst
+    missing = job.nodes - sum(pod.started for pod in job.pods)
+    return replace(worst, message=f"{missing} of {job.nodes} pods wait: {worst.message}")
 
 
 def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
@@ -116,10 +135,11 @@ def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:
 
 def _unschedulable(text: str, stage: Stage) -> Wait:
     if "nvidia.com/" in text:
+        fewer = f", or gpusPerNode and nodes of spec.stages.{stage}" if stage is Stage.FINETUNE else ""
         return Wait(
             reason="GPUUnschedulable",
             message=f"no node has a free GPU for stage {stage}: {text}; wait, add a node, or set "
-            f"spec.stages.{stage}.resources.limits",
+            f"spec.stages.{stage}.resources.limits{fewer}",
             broken=False,
         )
     return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}", broken=False)

@@ -10,7 +10,7 @@ from typing import Any
 from apiserver.api import Api, pod_of
 from simulation.work import do_work
 
-from embedding_operator.views import STAGE_LABEL
+from embedding_operator.views import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages.contract import ENV_REQUEST, Stage, StageRequest
 
 Raw = dict[str, Any]
@@ -56,7 +56,7 @@ class Controllers:
     def _collect(self, kind: str, raw: Raw) -> None:
         name = raw["metadata"]["name"]
         for pod in self.find("Pod"):
-            if pod["metadata"]["name"].startswith(f"{name}-"):
+            if kind != "Service" and pod["metadata"]["name"].startswith(f"{name}-"):
                 self._send("DELETE", "Pod", pod["metadata"]["name"], {"gracePeriodSeconds": 0})
         self._send("PUT", kind, name, {**raw, "metadata": {**raw["metadata"], "finalizers": []}})
 
@@ -64,23 +64,34 @@ class Controllers:
         request = _request_of(job)
         if job["spec"].get("suspend") or request.stage in self.held:
             return
-        name = f"{job['metadata']['name']}-pod"
-        template = job["spec"]["template"]
-        labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": job["metadata"]["name"]}
-        pod = pod_of({**template, "metadata": {"labels": labels}}, name, self.namespace)
-        self._send("POST", "Pod", "", pod)
+        nodes = job["spec"]["completions"]
         code, result = do_work(request, self.volume, "first edition", 0.0, 0)
         self.ran.append((request.stage, request.attempt, request.revision))
-        ended = {"exitCode": code, "reason": "Completed", "message": result.to_json()}
-        container = {"name": "stage", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
-        statuses = [{**container, "state": {"terminated": ended}}]
-        self._status("Pod", name, {"phase": "Succeeded", "containerStatuses": statuses})
+        for index in range(nodes):
+            self._pod(job, index, code, result.to_json() if index == 0 else "")
         conditions = [
             {"type": kind, "status": "True", "lastTransitionTime": NOW, "lastProbeTime": NOW}
             for kind in ("SuccessCriteriaMet", "Complete")
         ]
-        done = {"startTime": NOW, "completionTime": NOW, "succeeded": 1, "uncountedTerminatedPods": {}}
+        done = {"startTime": NOW, "completionTime": NOW, "succeeded": nodes, "uncountedTerminatedPods": {}}
+        if _indexed(job):
+            done["completedIndexes"] = f"0-{nodes - 1}"
         self._status("Job", job["metadata"]["name"], {**done, "conditions": conditions})
+
+    def _pod(self, job: Raw, index: int, code: int, message: str) -> None:
+        """A pod as the Job controller makes it, at its end."""
+        name, template = job["metadata"]["name"], job["spec"]["template"]
+        meta: Raw = {"labels": {**template["metadata"]["labels"], JOB_NAME_LABEL: name}}
+        spec = template["spec"]
+        if _indexed(job):
+            meta["annotations"] = {INDEX_ANNOTATION: str(index)}
+            spec = {**spec, "hostname": f"{name}-{index}"}
+        pod = pod_of({"metadata": meta, "spec": spec}, f"{name}-{index}-pod", self.namespace)
+        self._send("POST", "Pod", "", pod)
+        ended = {"exitCode": code, "reason": "Completed", "message": message, "finishedAt": NOW}
+        container = {"name": "stage", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+        statuses = [{**container, "state": {"terminated": ended}}]
+        self._status("Pod", f"{name}-{index}-pod", {"phase": "Succeeded", "containerStatuses": statuses})
 
     def _deployment(self, raw: Raw) -> None:
         count = raw["spec"]["replicas"]
@@ -97,6 +108,10 @@ class Controllers:
         status, answer = self.api.send(method, path, body, content_type)
         # The operator works at the same time: what it deleted or changed meanwhile is looked at in the next step.
         assert status < 300 or status in (404, 409), answer
+
+
+def _indexed(job: Raw) -> bool:
+    return job["spec"].get("completionMode") == "Indexed"
 
 
 def _request_of(job: Raw) -> StageRequest:

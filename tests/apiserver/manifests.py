@@ -11,6 +11,7 @@ from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.job import build_job
 from embedding_operator.manifests.serving import build_deployment, build_service
 from embedding_operator.manifests.storage import build_workspace
+from embedding_operator.manifests.workers import build_meeting_point
 from embedding_operator.spec import parse_spec
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
@@ -55,6 +56,11 @@ SPECS: dict[str, dict[str, Any]] = {
         "storage": {"size": "1024Gi", "storageClassName": "", "accessModes": ["ReadWriteMany", "ReadWriteOnce"]},
     },
     "no GPU anywhere": at("stages", {stage: {"resources": NO_GPU} for stage in ("prep", "finetune", "eval", "export")}),
+    "training on four GPUs": at("stages.finetune", {"gpusPerNode": 4, "parallelism": "FSDP"}),
+    "training on two nodes": {
+        "stages": {"finetune": {"gpusPerNode": 0, "nodes": 2}},
+        "storage": {"accessModes": ["ReadWriteMany"]},
+    },
     "a NIM": {
         "stages": {
             "deploy": {
@@ -99,4 +105,7 @@ def service(owner: Owner) -> dict[str, Any]:
 def kept_objects(owner: Owner, spec: Spec) -> list[dict[str, Any]]:
     """What is applied again whenever it differs."""
     found = [deployment(owner, spec), service(owner)]
+    if spec.stages[Stage.FINETUNE].pod.workers.nodes > 1:
+        training = job(owner, spec, Stage.FINETUNE)["metadata"]["name"]
+        found.append(build_meeting_point(owner, training, Stage.FINETUNE))
     return found if spec.storage.existing_claim else [*found, build_workspace(owner, spec)]

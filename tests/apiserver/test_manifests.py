@@ -11,6 +11,7 @@ from apiserver.manifests import JOB_STAGES, SPECS, deployment, job, kept_objects
 
 from embedding_operator.cluster import KubeCluster
 from embedding_operator.compare import differs
+from embedding_stages.contract import Stage
 
 
 @pytest.mark.parametrize("row", SPECS)
@@ -42,6 +43,15 @@ def test_every_object_is_taken_as_it_is_without_an_unknown_field(api: Api, names
     }
     for item in kept_objects(owner, spec):
         assert api.objection(paths[item["kind"]], item) == ""
+
+
+def test_the_longest_name_of_a_job_of_many_nodes_is_taken(api: Api, namespace: str) -> None:
+    """The API server refuses an Indexed Job whose pods' host names would be too long."""
+    patch = {"stages": {"finetune": {"nodes": 64}}, "storage": {"existingClaim": "shared"}}
+    owner, spec = made(api, namespace, patch, "a" * 37)
+    path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    assert api.objection(path, job(owner, spec, Stage.FINETUNE, attempt=9999)) == ""
+    assert "invalid DNS label" in api.objection(path, job(owner, spec, Stage.FINETUNE, attempt=99999))
 
 
 @pytest.mark.parametrize("row", SPECS)
@@ -104,14 +114,36 @@ def test_drift_is_seen_and_restored(api: Api, namespace: str, cluster: KubeClust
     kind, edit = DRIFTS[row]
     owner, spec = made(api, namespace)
     desired = next(item for item in kept_objects(owner, spec) if item["kind"] == kind)
+    _drift(api, cluster, desired, edit)
+
+
+MEETING_DRIFTS: dict[str, Edit] = {
+    "another port": lambda raw: _port(raw).update(port=9999),
+    "a port more": lambda raw: raw["spec"]["ports"].append({"name": "more", "port": 1}),
+    "other pods": lambda raw: raw["spec"].update(selector={"app": "other"}),
+    "one label more": lambda raw: raw["spec"]["selector"].update(app="other"),
+    "ready pods alone": lambda raw: raw["spec"].update(publishNotReadyAddresses=False),
+}
+
+
+@pytest.mark.parametrize("row", MEETING_DRIFTS)
+def test_where_pods_of_several_nodes_meet_is_restored(api: Api, namespace: str, cluster: KubeCluster, row: str) -> None:
+    owner, spec = made(api, namespace, SPECS["training on two nodes"])
+    desired = next(item for item in kept_objects(owner, spec) if item["spec"].get("clusterIP") == "None")
+    _drift(api, cluster, desired, MEETING_DRIFTS[row])
+
+
+def _drift(api: Api, cluster: KubeCluster, desired: dict[str, Any], edit: Edit) -> None:
+    """Somebody edits an object of ours: that is seen, and undone."""
+    kind, name, namespace = desired["kind"], desired["metadata"]["name"], desired["metadata"]["namespace"]
     live = cluster.apply(desired)
     edit(live)
     plural = {"Deployment": "/apis/apps/v1/namespaces/{}/deployments", "Service": "/api/v1/namespaces/{}/services"}[
         kind
     ]
-    status, answer = api.send("PUT", f"{plural.format(namespace)}/{desired['metadata']['name']}", live)
+    status, answer = api.send("PUT", f"{plural.format(namespace)}/{name}", live)
     assert status == 200, answer
-    assert differs(desired, cluster.get(kind, namespace, desired["metadata"]["name"]))
+    assert differs(desired, cluster.get(kind, namespace, name))
     assert not differs(desired, cluster.apply(desired))
 
 

@@ -84,6 +84,33 @@ def test_it_is_killed_at_every_step_and_still_comes_to_ready_with_one_job_a_stag
     _without_trouble(operator)
 
 
+def test_training_on_two_nodes(api: Api, namespace: str, operator: Operator) -> None:
+    """Killed in between: one Job, one Service that its pods find each other by, and none of it afterwards."""
+    played = Controllers(api, namespace, held={Stage.FINETUNE})
+    storage = {"accessModes": ["ReadWriteMany"]}
+    patch = {"stages": {"finetune": {"nodes": 2, "gpusPerNode": 0}}, "storage": storage}
+    api.make(EFT.format(namespace), resource(namespace, patch))
+    operator.start()
+    until("a Job of finetune", lambda: Stage.FINETUNE in played.stages(), [played.step])
+    operator.kill()
+    (job,) = (raw for raw in played.find("Job") if raw["spec"].get("completionMode") == "Indexed")
+    (service,) = played.find("Service")
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (2, 2)
+    assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"] == job["metadata"]["name"]
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    operator.start()
+    played.held = set()
+    until("Ready", lambda: _ready(api, namespace, 1), [played.step])
+    assert played.ran == [(stage, 1, 1) for stage in JOB_STAGES]
+    names = [
+        raw["metadata"]["name"] for raw in played.find("Pod") if job["metadata"]["name"] in raw["metadata"]["name"]
+    ]
+    assert len(names) == 2
+    until("no Service but the servers'", lambda: len(played.find("Service")) == 2, [played.step])
+    assert service["metadata"]["name"] not in [raw["metadata"]["name"] for raw in played.find("Service")]
+    _without_trouble(operator)
+
+
 def test_it_rests_when_there_is_nothing_to_do(api: Api, namespace: str, operator: Operator) -> None:
     operator.resync_s = 5
     played = Controllers(api, namespace)

@@ -27,6 +27,8 @@ NUMBERS = {
     "stages.finetune.warmupSteps": (0, 1_000_000),
     "stages.finetune.negativesPerQuery": (1, 100),
     "stages.finetune.checkpointEverySteps": (1, 1_000_000),
+    "stages.finetune.gpusPerNode": (0, 16),
+    "stages.finetune.nodes": (1, 64),
     "stages.finetune.timeoutSeconds": (1, 2_592_000),
     "stages.finetune.retries": (0, 20),
     "stages.eval.batchSize": (1, 8192),
@@ -50,7 +52,9 @@ DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
 def test_a_number_outside_its_range_is_refused(api: Api, scratch: str, field: str) -> None:
     low, high = NUMBERS[field]
     for value, taken in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
-        objection = api.objection(EFT.format(scratch), resource(scratch, at(field, value)))
+        # Whatever several nodes need is there.
+        shared = {"storage": {"accessModes": ["ReadWriteMany"]}}
+        objection = api.objection(EFT.format(scratch), resource(scratch, {**shared, **at(field, value)}))
         assert (objection == "") is taken, f"{value}: {objection}"
         assert taken or f"spec.{field}" in objection
 

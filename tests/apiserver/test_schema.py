@@ -10,7 +10,8 @@ import pytest
 import yaml
 from apiserver.api import EFT, ROOT, Api, at, examples, resource
 
-from embedding_operator.spec import SERVER_VARIABLES, parse_spec
+from embedding_operator.spec import parse_spec
+from embedding_operator.spec_pods import SERVER_VARIABLES
 from embedding_stages.contract import Stage
 
 SECRET = {"name": "llm", "key": "token"}
@@ -60,6 +61,18 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "no GPU, said as a number": at("stages.finetune.resources.limits", {"nvidia.com/gpu": 0}),
     "no GPU, said as a text": at("stages.finetune.resources.limits", {"nvidia.com/gpu": "0"}),
+    "several GPUs": at("stages.finetune", {"gpusPerNode": 8, "nodes": 1, "parallelism": "FSDP"}),
+    "as many GPUs, said twice": at(
+        "stages.finetune", {"gpusPerNode": 2, "resources": {"limits": {"nvidia.com/gpu": "2", "memory": "64Gi"}}}
+    ),
+    "several nodes, a claim that exists": {
+        "stages": {"finetune": {"nodes": 4}},
+        "storage": {"existingClaim": "shared"},
+    },
+    "several nodes, a claim that they can share": {
+        "stages": {"finetune": {"nodes": 64, "gpusPerNode": 0}},
+        "storage": {"storageClassName": "nfs", "accessModes": ["ReadWriteMany", "ReadWriteOnce"]},
+    },
     "a labelled set in a volume": at("evaluation.beir.pvc", {"claimName": "labelled", "path": "beir"}),
     "a NIM": at("stages.deploy", {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": SECRET}}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
@@ -166,6 +179,32 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.stages.deploy.strategy",
         "BlueGreen",
     ),
+    "several nodes, and no word about storage": (
+        at("stages.finetune.nodes", 2),
+        "spec.storage.accessModes",
+        "must hold ReadWriteMany",
+    ),
+    "several nodes, and a volume of one": (
+        {"stages": {"finetune": {"nodes": 2}}, "storage": {"accessModes": ["ReadWriteOnce"]}},
+        "spec.storage.accessModes",
+        "set nodes to 1",
+    ),
+    "other numbers of GPUs": (
+        at("stages.finetune", {"gpusPerNode": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}}),
+        "spec.stages.finetune.gpusPerNode",
+        "remove one of the two",
+    ),
+    "GPUs, and parts of them": (
+        at("stages.finetune", {"gpusPerNode": 1, "resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}),
+        "spec.stages.finetune.gpusPerNode",
+        "remove one of the two",
+    ),
+    "a parallelism that there is not": (
+        at("stages.finetune.parallelism", "TP"),
+        "spec.stages.finetune.parallelism",
+        "FSDP",
+    ),
+    "several GPUs in another stage": (at("stages.eval.nodes", 2), "spec.stages.eval.nodes", "unknown field"),
     "a claim and a size": (at("storage", {"existingClaim": "x", "size": "1Gi"}), "spec.storage", "not both"),
     "a size that is no quantity": (at("storage.size", "big"), "spec.storage.size", "should match"),
     "a volume of nothing": (at("storage.size", "0Gi"), "spec.storage.size", "should match"),
@@ -250,6 +289,13 @@ def test_a_name_that_jobs_cannot_have_is_refused(api: Api, scratch: str, name: s
     objection = api.objection(EFT.format(scratch), resource(scratch, name=name))
     # What no object of Kubernetes can be called is refused before the schema is asked.
     assert "Jobs and Services are named after it" in objection or "RFC 1123" in objection
+
+
+def test_a_name_that_hosts_cannot_begin_with_is_refused(api: Api, scratch: str) -> None:
+    patch = {"stages": {"finetune": {"nodes": 2}}, "storage": {"existingClaim": "shared"}}
+    assert api.objection(EFT.format(scratch), resource(scratch, patch, "a" * 37)) == ""
+    objection = api.objection(EFT.format(scratch), resource(scratch, patch, "a" * 38))
+    assert "host names begin with it" in objection
 
 
 @pytest.mark.parametrize("name", examples())

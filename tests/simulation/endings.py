@@ -37,6 +37,7 @@ def failed(exit_code: int, reason: str, message: str = "it did not work", field:
 
 BAD_INPUT = failed(ExitCode.BAD_INPUT, "CorpusEmpty", "there is no document", "spec.corpus.source.configMap")
 TRANSIENT = failed(ExitCode.TRANSIENT, "EndpointUnavailable", "the LLM does not answer")
+PEER_LOST = failed(ExitCode.TRANSIENT, "PeerLost", "another pod of this Job is gone")
 OUT_OF_MEMORY = failed(ExitCode.OUT_OF_MEMORY, "OutOfMemory", "CUDA out of memory")
 STOPPED = failed(ExitCode.STOPPED, "BudgetSpent", "the budget is spent")
 BUG = failed(1, "StageCrashed", "ZeroDivisionError: division by zero")

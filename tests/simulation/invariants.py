@@ -77,6 +77,16 @@ def _check_ready(cluster: FakeCluster, meta: Raw, status: Raw, conditions: dict[
     assert digest == status["served"]["artefactDigest"] == status["verification"]["artefactDigest"]
 
 
+def _check_meeting_points(cluster: FakeCluster, uid: str) -> None:
+    """Pods of several nodes never look for a Service that is not there."""
+    for job in cluster.find("Job"):
+        ours = job["metadata"].get("labels", {}).get(OWNER_UID_LABEL) == uid and job["spec"]["completions"] > 1
+        if ours and "deletionTimestamp" not in job["metadata"] and not job.get("status", {}).get("conditions"):
+            service = cluster.objects["Service", NAMESPACE, job["spec"]["template"]["spec"]["subdomain"]]
+            assert service["spec"]["clusterIP"] == "None"
+            assert SERVING_LABEL not in service["metadata"]["labels"]
+
+
 def _check_jobs(cluster: FakeCluster, uid: str) -> None:
     unfinished = [
         raw["metadata"]["labels"][STAGE_LABEL]
@@ -86,6 +96,7 @@ def _check_jobs(cluster: FakeCluster, uid: str) -> None:
         and not raw.get("status", {}).get("conditions")
         and not raw["spec"].get("suspend")
     ]
+    _check_meeting_points(cluster, uid)
     # A new revision looks at its inputs while a stage of the older one, perhaps still wanted, goes on.
     assert len(unfinished) == len(set(unfinished)), unfinished
     assert len([stage for stage in unfinished if stage != Stage.INPUTS]) <= 1, unfinished

@@ -151,6 +151,23 @@ def test_a_pod_that_replaces_a_drained_one_has_its_own_start_deadline() -> None:
     assert len(scene.attempts(Stage.FINETUNE)) == 1
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_pod_that_is_lost_long_after_it_started_is_no_pod_that_never_did(nodes: int) -> None:
+    """Between the loss of a pod and what its Job makes of it there may be a pass, or a few."""
+    sections = {"runPolicy": {"startDeadlineSeconds": 60}, "storage": {"accessModes": ["ReadWriteMany"]}}
+    scene = a_scene(stages={"finetune": {"nodes": nodes}}, **sections)
+    scene.running(Stage.FINETUNE).settle(20)  # far longer than the deadline
+    scene.release()
+    pod = scene.world.pods_of(scene.cluster.object("Job", scene.attempts(Stage.FINETUNE)[0]))[-1]
+    scene.cluster.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    for _ in range(3):
+        scene.operator.hear()
+        scene.operator.reconcile()
+    assert scene.states()["finetune"] == "Waiting"
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
 def test_a_job_that_a_user_deletes_is_made_again_under_another_name() -> None:
     scene = a_scene().running(Stage.FINETUNE)
     scene.cluster.mark_deleted("Job", NAMESPACE, scene.attempts(Stage.FINETUNE)[0])

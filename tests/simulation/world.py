@@ -9,12 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simulation.endings import DONE, Ending
+from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
+from simulation.pods import index_of, last_words, request_of, uid_of, unscheduled, waiting
 from simulation.work import do_work
 
-from embedding_operator.views import STAGE_LABEL
-from embedding_stages import contract
+from embedding_operator.views import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages.contract import Stage, StageRequest, StageResult
 
 Raw = dict[str, Any]
@@ -59,7 +59,9 @@ class World:
         self.cluster.collect_garbage()
 
     def pods_of(self, owner: Raw) -> list[Raw]:
-        return [pod for pod in self.cluster.find("Pod") if pod["metadata"]["ownerReferences"][0]["uid"] == _uid(owner)]
+        return [
+            pod for pod in self.cluster.find("Pod") if pod["metadata"]["ownerReferences"][0]["uid"] == uid_of(owner)
+        ]
 
     # Jobs.
 
@@ -70,24 +72,51 @@ class World:
                 self._remove(pod)
             self._edit(job, lambda raw: raw.get("status", {}).pop("startTime", None))
             return
-        if not pods:
+        missing = set(range(job["spec"]["completions"])) - {index_of(pod) for pod in pods}
+        for index in sorted(missing):
             self._edit(job, lambda raw: raw.setdefault("status", {}).setdefault("startTime", self._now()))
             stage = Stage(job["metadata"]["labels"][STAGE_LABEL])
-            pod = self._make_pod(job, len(self.pods_of(job)))
-            self.ending_of[_uid(pod)] = self.endings[stage].pop(0) if self.endings[stage] else DONE
-        elif pods[0]["status"]["phase"] == "Pending":
-            self._start(pods[0])
-        else:
-            self._end(job, pods[0])
+            pod = self._make_pod(job, len(self.pods_of(job)), index)
+            self.ending_of[uid_of(pod)] = self.endings[stage].pop(0) if self.endings[stage] else DONE
+        if missing:
+            return
+        pending = [pod for pod in pods if pod["status"]["phase"] == "Pending"]
+        for pod in pending:
+            self._start(pod)
+        if not pending and self._met(job):
+            self._end_together(job, pods)
+
+    def _met(self, job: Raw) -> bool:
+        """Whether the pods of several nodes have found each other."""
+        if job["spec"]["completions"] == 1:
+            return True
+        service = self.cluster.objects.get(("Service", NAMESPACE, job["spec"]["template"]["spec"]["subdomain"]))
+        return service is not None and service["spec"]["selector"] == {JOB_NAME_LABEL: job["metadata"]["name"]}
+
+    def _end_together(self, job: Raw, pods: list[Raw]) -> None:
+        """One that hangs holds up its peers; one that fails takes them with it, and they are heard of first."""
+        endings = {uid: self.ending_of[uid] for uid in map(uid_of, pods)}
+        if HANG in endings.values():
+            return
+        bad = next((pod for pod in pods if endings[uid_of(pod)] is not DONE), None)
+        for pod in pods:
+            if bad is None:
+                self._end(job, pod)
+            elif pod is not bad:
+                self._terminate(pod, "stage", PEER_LOST.exit_code, "Error", last_words(pod, PEER_LOST))
+        if bad is not None:
+            self._end(job, bad)
+            if len(pods) > 1 and endings[uid_of(bad)] is DRAINED:  # alone, it is replaced
+                self._finish(job, "Failed", "BackoffLimitExceeded")
 
     def _start(self, pod: Raw) -> None:
-        ending = self.ending_of[_uid(pod)]
+        ending = self.ending_of[uid_of(pod)]
         if ending.how == "pending":
-            self._edit(pod, lambda raw: raw["status"].update(conditions=[_unscheduled()]))
+            self._edit(pod, lambda raw: raw["status"].update(conditions=[unscheduled()]))
         elif missing := self._missing_secret(pod):
             self._warn(pod, missing)
         elif ending.container != "stage":
-            self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[_waiting(ending.container)]))
+            self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[waiting(ending.container)]))
             self._edit(pod, lambda raw: raw["status"].update(phase="Running"))
         else:
             running = {"name": "stage", "imageID": "sha256:abc", "state": {"running": {"startedAt": self._now()}}}
@@ -95,10 +124,8 @@ class World:
             self.cluster.logs[pod["metadata"]["name"]] = '{"progress":{"percent":50,"step":1,"totalSteps":2}}'
 
     def _end(self, job: Raw, pod: Raw) -> None:
-        ending = self.ending_of[_uid(pod)]
+        ending = self.ending_of[uid_of(pod)]
         match ending.how:
-            case "hang":
-                return
             case "drained":
                 target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
                 self._edit(pod, lambda raw: raw["status"].update(phase="Failed", conditions=[target]))
@@ -110,6 +137,8 @@ class World:
             case "deadline":
                 self._remove(pod)
                 self._finish(job, "Failed", "DeadlineExceeded")
+            case "done" if index_of(pod) > 0:  # index 0 does the work and says so
+                self._terminate(pod, "stage", 0, "Completed", "")
             case "exit" if ending.exit_code:
                 self._terminate(pod, ending.container, ending.exit_code, *self._last_words(pod, ending))
                 self._finish(job, "Failed", "BackoffLimitExceeded")
@@ -118,7 +147,7 @@ class World:
                 self._terminate(pod, "stage", 0, "Completed", result)
                 self._finish(job, "Complete", "CompletionsReached")
             case _:
-                code, result = self._work(_request_of(pod))
+                code, result = self._work(request_of(pod))
                 self._terminate(pod, "stage", code, "Completed" if code == 0 else "Error", result.to_json())
                 kind, reason = ("Complete", "CompletionsReached") if code == 0 else ("Failed", "BackoffLimitExceeded")
                 self._finish(job, kind, reason)
@@ -129,16 +158,8 @@ class World:
             return "OOMKilled", ""
         if ending.container != "stage":
             return "Error", ending.message
-        request = _request_of(pod)
-        self.requests.append(request)
-        said = StageResult(
-            stage=request.stage,
-            fingerprint=request.fingerprint,
-            reason=ending.reason,
-            message=ending.message,
-            field=ending.field,
-        )
-        return "Error", said.to_json()
+        self.requests.append(request_of(pod))
+        return "Error", last_words(pod, ending)
 
     def _work(self, request: StageRequest) -> tuple[int, StageResult]:
         self.requests.append(request)
@@ -197,12 +218,13 @@ class World:
 
     # Pods.
 
-    def _make_pod(self, owner: Raw, number: int) -> Raw:
+    def _make_pod(self, owner: Raw, number: int, index: int = 0) -> Raw:
         meta, template = owner["metadata"], owner["spec"]["template"]
         labels = dict(template["metadata"]["labels"])
         if owner["kind"] == "Job":
-            labels["batch.kubernetes.io/job-name"] = meta["name"]
-        reference = {"kind": owner["kind"], "name": meta["name"], "uid": _uid(owner), "controller": True}
+            labels[JOB_NAME_LABEL] = meta["name"]
+        indexed = owner["spec"].get("completionMode") == "Indexed"
+        reference = {"kind": owner["kind"], "name": meta["name"], "uid": uid_of(owner), "controller": True}
         return self.cluster.add(
             {
                 "kind": "Pod",
@@ -210,6 +232,7 @@ class World:
                     "name": f"{meta['name']}-{number}",
                     "namespace": NAMESPACE,
                     "labels": labels,
+                    "annotations": {INDEX_ANNOTATION: str(index)} if indexed else {},
                     "ownerReferences": [reference],
                 },
                 "spec": {**template["spec"], "nodeName": "node-1"},
@@ -221,7 +244,9 @@ class World:
         ended = {
             "name": container,
             "imageID": "sha256:abc",
-            "state": {"terminated": {"exitCode": code, "reason": reason, "message": message}},
+            "state": {
+                "terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": self._now()}
+            },
         }
         kind = "containerStatuses" if container == "stage" else "initContainerStatuses"
         phase = "Succeeded" if code == 0 else "Failed"
@@ -247,7 +272,7 @@ class World:
                 {
                     "kind": "Event",
                     "metadata": {"name": name, "namespace": NAMESPACE},
-                    "involvedObject": {"kind": "Pod", "uid": _uid(pod)},
+                    "involvedObject": {"kind": "Pod", "uid": uid_of(pod)},
                     "type": "Warning",
                     "reason": "FailedMount",
                     "message": message,
@@ -263,22 +288,3 @@ class World:
 
     def _now(self) -> str:
         return f"{self.cluster.clock():%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _uid(raw: Raw) -> str:
-    return str(raw["metadata"]["uid"])
-
-
-def _request_of(pod: Raw) -> StageRequest:
-    env = pod["spec"]["containers"][0]["env"]
-    text = next(item["value"] for item in env if item["name"] == contract.ENV_REQUEST)
-    return StageRequest.from_json(text.replace("$$", "$"))
-
-
-def _waiting(container: str) -> Raw:
-    return {"name": container, "state": {"waiting": {"reason": "PodInitializing"}}}
-
-
-def _unscheduled() -> Raw:
-    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1"
-    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}

@@ -14,6 +14,7 @@ from embedding_operator.manifests.common import (
     workspace_claim,
     workspace_folder,
 )
+from embedding_operator.manifests.workers import share_work
 from embedding_operator.stages import BY_STAGE
 from embedding_operator.views import (
     ATTEMPT_LABEL,
@@ -38,7 +39,21 @@ def job_name(owner_name: str, stage: Stage, fingerprint: str, attempt: int) -> s
 
 def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
     """One attempt of one stage. Retries are counted by the operator, so the Job itself has none."""
-    pod = _pod(owner, spec, request)
+    name = job_name(owner.name, request.stage, request.fingerprint, request.attempt)
+    settings, pod = spec.stages[request.stage].pod, _pod(owner, spec, request)
+    body: dict[str, Any] = {
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+        "activeDeadlineSeconds": settings.timeout_s,
+        # Never two pods of one stage on one volume, unless they share the work.
+        "podReplacementPolicy": "Failed",
+        # A drained node or a preemption is not the stage's fault and costs no attempt.
+        "podFailurePolicy": {
+            "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+        },
+    }
+    share_work(body, pod, settings.workers, name)
     labels = {
         STAGE_LABEL: request.stage.value,
         ATTEMPT_LABEL: str(request.attempt),
@@ -49,22 +64,8 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(
-            owner, job_name(owner.name, request.stage, request.fingerprint, request.attempt), labels, notes
-        ),
-        "spec": {
-            "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
-            "activeDeadlineSeconds": spec.stages[request.stage].pod.timeout_s,
-            # Never two pods of one stage on one volume.
-            "podReplacementPolicy": "Failed",
-            # A drained node or a preemption is not the stage's fault and costs no attempt.
-            "podFailurePolicy": {
-                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-            },
-            "template": template,
-        },
+        "metadata": metadata(owner, name, labels, notes),
+        "spec": {**body, "template": template},
     }
 
 
@@ -74,7 +75,10 @@ def template_of(job: Mapping[str, Any]) -> str:
 
 
 def _template_hash(pod: Mapping[str, Any]) -> str:
-    """Without the request: attempt and revision are in it, and they do not change how the pod looks."""
+    """Without the request: attempt and revision are in it, and they do not change how the pod looks.
+
+    The pods of several nodes also carry their Job's name; it is the same whenever the same attempt is built again.
+    """
     main = dict(pod["containers"][0])
     main["env"] = [item for item in main["env"] if item["name"] != contract.ENV_REQUEST]
     return fingerprint_of({**pod, "containers": [main]})[:16]

@@ -71,12 +71,14 @@ def a_pod(**changes: Any) -> PodView:
     """A pod that has been created and has said nothing."""
     pod = PodView(
         name="pod-1",
+        index=0,
         uid="uid-1",
         created=NOON,
         phase="Pending",
         node="node-1",
         started=False,
         exit_code=None,
+        ended=None,
         termination_reason="",
         termination_message="",
         failed_init="",
@@ -84,6 +86,7 @@ def a_pod(**changes: Any) -> PodView:
         waiting_message="",
         unschedulable="",
         image_id="",
+        disrupted=False,
         deleting=False,
     )
     return replace(pod, **changes)
@@ -118,17 +121,25 @@ def a_job(stage: Stage = Stage.SDG, **changes: Any) -> JobView:
         failure_reason="",
         suspended=False,
         deleting=False,
-        pod=a_pod(),
+        nodes=1,
+        pods=(a_pod(),),
+        disrupted=False,
     )
     return replace(job, **changes)
 
 
 def a_done_job(pod: PodView | None, stage: Stage = Stage.SDG, **changes: Any) -> JobView:
-    return a_job(stage, succeeded=True, ended=NOON, pod=pod, **changes)
+    return a_job(stage, succeeded=True, ended=NOON, pods=(pod,) if pod else (), **changes)
 
 
 def a_failed_job(pod: PodView | None, reason: str = "BackoffLimitExceeded", **changes: Any) -> JobView:
-    return a_job(failed=True, ended=NOON, failure_reason=reason, pod=pod, **changes)
+    return a_job(failed=True, ended=NOON, failure_reason=reason, pods=(pod,) if pod else (), **changes)
+
+
+def a_job_of_several(*pods: PodView, stage: Stage = Stage.FINETUNE, **changes: Any) -> JobView:
+    """A Job of two nodes and what is left of their pods."""
+    indexed = tuple(sorted(pods, key=lambda pod: pod.index))
+    return a_job(stage, nodes=2, pods=indexed, disrupted=any(pod.disrupted for pod in pods), **changes)
 
 
 def a_condition(kind: str, status: Any = "True", generation: int = 1, reason: str = "Because") -> Condition:

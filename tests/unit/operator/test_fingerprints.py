@@ -56,6 +56,12 @@ def test_how_a_pod_is_run_does_not(how: dict[str, Any]) -> None:
     assert {stage: fingerprint(stage, spec, refs(stage)) for stage in PLAIN} == PLAIN
 
 
+@pytest.mark.parametrize("how", [{"gpusPerNode": 8}, {"nodes": 2}, {"nodes": 2, "parallelism": "FSDP"}], ids=str)
+def test_how_many_share_the_training_does_not_either(how: dict[str, Any]) -> None:
+    spec = a_spec(stages={"finetune": how}, storage={"accessModes": ["ReadWriteMany"]})
+    assert fingerprint(Stage.FINETUNE, spec, refs(Stage.FINETUNE)) == PLAIN[Stage.FINETUNE]
+
+
 @pytest.mark.parametrize(
     "sections",
     [

@@ -10,7 +10,7 @@ from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_ref, a_spec
 
 from embedding_operator.compare import differs
 from embedding_operator.manifests.serving import build_deployment, build_service, serving_name
-from embedding_operator.spec import SERVER_VARIABLES
+from embedding_operator.spec_pods import SERVER_VARIABLES
 from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
 
 MODEL = a_ref("model")

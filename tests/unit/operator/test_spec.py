@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, SECRET, a_manifest, a_spec
 
-from embedding_operator.api import SpecError, check_name
+from embedding_operator.api import SpecError, Workers, check_name
 from embedding_operator.spec import parse_spec
 from embedding_stages.contract import Stage
+
+SHARED = {"accessModes": ["ReadWriteMany"]}
 
 
 def test_defaults_are_the_recipes() -> None:
@@ -78,6 +80,36 @@ def test_resources_are_the_users_over_the_defaults_and_one_gpu(given: Any, reque
     assert pod.resources == {"requests": requests, "limits": limits}
 
 
+@pytest.mark.parametrize(
+    ("finetune", "gpus", "workers"),
+    [
+        ({}, "1", Workers()),
+        ({"gpusPerNode": 1}, "1", Workers()),
+        ({"gpusPerNode": 0}, None, Workers()),
+        ({"gpusPerNode": 4}, "4", Workers(per_node=4)),
+        ({"gpusPerNode": 4, "resources": {"limits": {"nvidia.com/gpu": "4"}}}, "4", Workers(per_node=4)),
+        ({"gpusPerNode": 0, "resources": {"limits": {"nvidia.com/gpu": 0}}}, None, Workers()),
+        ({"resources": {"limits": {"nvidia.com/gpu": 2}}}, "2", Workers(per_node=2)),
+        ({"resources": {"limits": {"nvidia.com/mig-1g.10gb": 2}}}, None, Workers()),
+        ({"nodes": 3, "parallelism": "FSDP"}, "1", Workers(nodes=3, parallelism="FSDP")),
+        ({"nodes": 2, "gpusPerNode": 8}, "8", Workers(nodes=2, per_node=8)),
+        ({"nodes": 2, "gpusPerNode": 0}, None, Workers(nodes=2)),
+    ],
+    ids=str,
+)
+def test_a_process_for_every_gpu_of_every_node(finetune: Any, gpus: str | None, workers: Workers) -> None:
+    pod = a_spec(stages={"finetune": finetune}, storage=SHARED).stages[Stage.FINETUNE].pod
+    assert pod.resources["limits"].get("nvidia.com/gpu") == gpus
+    assert pod.workers == workers
+
+
+@pytest.mark.parametrize(
+    "storage", [SHARED, {"accessModes": ["ReadWriteOnce", "ReadWriteMany"]}, {"existingClaim": "w"}]
+)
+def test_a_workspace_that_several_nodes_can_mount(storage: Any) -> None:
+    assert a_spec(stages={"finetune": {"nodes": 2}}, storage=storage).stages[Stage.FINETUNE].pod.workers.nodes == 2
+
+
 @pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.SDG, Stage.DEPLOY, Stage.VERIFY])
 def test_stages_without_a_model_on_the_gpu_ask_for_none(stage: Stage) -> None:
     assert a_spec().stages[stage].pod.resources["limits"] == {}
@@ -134,6 +166,25 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (stages(finetune={"retries": -1}), "spec.stages.finetune.retries"),
     (stages(finetune={"timeoutSeconds": 0}), "spec.stages.finetune.timeoutSeconds"),
     (stages(finetune={"env": [{"name": "EFT_REQUEST"}]}), "spec.stages.finetune.env"),
+    (stages(finetune={"gpusPerNode": -1}), "spec.stages.finetune.gpusPerNode"),
+    (stages(finetune={"gpusPerNode": 17}), "spec.stages.finetune.gpusPerNode"),
+    (
+        stages(finetune={"gpusPerNode": 2, "resources": {"limits": {"nvidia.com/gpu": 4}}}),
+        "spec.stages.finetune.gpusPerNode",
+    ),
+    (
+        stages(finetune={"gpusPerNode": 1, "resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}),
+        "spec.stages.finetune.gpusPerNode",
+    ),
+    (
+        stages(finetune={"resources": {"limits": {"nvidia.com/gpu": "1.5"}}}),
+        "spec.stages.finetune.resources.limits.nvidia.com/gpu",
+    ),
+    (stages(finetune={"nodes": 0}), "spec.stages.finetune.nodes"),
+    (stages(finetune={"nodes": 65}), "spec.stages.finetune.nodes"),
+    (stages(finetune={"parallelism": "TP"}), "spec.stages.finetune.parallelism"),
+    (stages(finetune={"nodes": 2}), "spec.storage.accessModes"),
+    (stages(finetune={"nodes": 2}) | {"storage": {"accessModes": ["ReadWriteOnce"]}}, "spec.storage.accessModes"),
     (stages(eval={"batchSize": 1.5}), "spec.stages.eval.batchSize"),
     (stages(deploy={"backend": {"nim": {}, "onnx": {}}}), "spec.stages.deploy.backend"),
     (stages(deploy={"backend": {"nim": {}}}), "spec.stages.deploy.image"),
@@ -178,6 +229,23 @@ def test_names_that_jobs_can_be_named_after(name: str) -> None:
 def test_names_that_they_cannot(name: str) -> None:
     with pytest.raises(SpecError, match=r"metadata\.name"):
         check_name(name)
+
+
+@pytest.mark.parametrize(("characters", "nodes"), [(37, 2), (40, 1)])
+def test_host_names_begin_with_the_name_of_the_resource(characters: int, nodes: int) -> None:
+    check_name("a" * characters, nodes)
+    with pytest.raises(SpecError, match=rf"metadata\.name: .* {characters} characters"):
+        check_name("a" * (characters + 1), nodes)
+
+
+def test_resolved_settings_say_how_many_share_the_training() -> None:
+    alone, shared = (
+        a_spec(stages={"finetune": finetune}, storage=SHARED).resolved()["stages"]["finetune"]
+        for finetune in ({"parallelism": "FSDP"}, {"nodes": 2, "gpusPerNode": 4})
+    )
+    assert alone | {"nodes": 1, "processesPerNode": 1} == alone
+    assert "parallelism" not in alone
+    assert shared | {"nodes": 2, "processesPerNode": 4, "parallelism": "DDP"} == shared
 
 
 def test_resolved_settings_show_every_default() -> None:

@@ -8,7 +8,15 @@ import pytest
 from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_pod, a_request, a_spec
 
 from embedding_operator.manifests.job import build_job
-from embedding_operator.views import ATTEMPT_LABEL, STAGE_LABEL, PodView, view_deployment, view_job, view_pod
+from embedding_operator.views import (
+    ATTEMPT_LABEL,
+    INDEX_ANNOTATION,
+    STAGE_LABEL,
+    PodView,
+    view_deployment,
+    view_job,
+    view_pod,
+)
 from embedding_stages.contract import Stage
 
 CREATED = "2026-01-01T12:00:00Z"
@@ -131,6 +139,36 @@ def test_the_newest_pod_speaks_for_its_job() -> None:
     view = view_job(job(), [new, old])
     assert view is not None
     assert view.pod == new
+    assert view.pods == (new,)
+
+
+def test_a_job_of_several_nodes_has_started_when_all_its_pods_have() -> None:
+    first, second = a_pod(name="first", index=0, started=True), a_pod(name="second", index=1, started=True)
+    drained = a_pod(name="drained", index=1, created=first.created.replace(hour=11), disrupted=True)
+    raw = job()
+    raw["spec"] |= {"completions": 2, "completionMode": "Indexed"}
+    for pods, started, leader in (
+        ([second, drained, first], True, first),
+        ([first], False, first),
+        ([second], False, None),
+        ([first, a_pod(name="waits", index=1)], False, first),
+        ([], False, None),
+    ):
+        view = view_job(raw, pods)
+        assert view is not None
+        assert (view.nodes, view.all_started, view.pod) == (2, started, leader)
+        assert view.disrupted is (drained in pods)
+        assert drained not in view.pods
+
+
+def test_what_a_pod_of_several_is_called_and_how_it_went() -> None:
+    meta = {"name": "p", "creationTimestamp": CREATED, "annotations": {INDEX_ANNOTATION: "3"}}
+    status = {
+        "containerStatuses": [container(terminated=ended(143, finishedAt="2026-01-01T12:30:00Z"))],
+        "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    view = view_pod({"metadata": meta, "status": status})
+    assert (view.index, view.disrupted, view.ended) == (3, True, view.created.replace(minute=30))
 
 
 def test_a_deployment_is_seen_once_its_controller_has_seen_the_latest_spec() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from unit.operator.builders import OPEN_AI, a_pod, a_spec
+from unit.operator.builders import OPEN_AI, a_job_of_several, a_pod, a_spec
 
-from embedding_operator.waiting import explain_wait
+from embedding_operator.waiting import explain_wait, explain_waits
 from embedding_stages.contract import Stage
 
 PREEMPTION = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
@@ -166,6 +166,37 @@ def test_it_is_said_which_field_a_pod_waits_for(
     wait = explain_wait(a_pod(**pod), warnings, SPEC, stage)
     assert (wait.reason, wait.broken) == (reason, broken)
     assert text in wait.message
+
+
+NO_GPU = {"unschedulable": f"0/3 nodes are available: 3 Insufficient nvidia.com/gpu. {PREEMPTION}"}
+NO_IMAGE = {"waiting_reason": "ErrImagePull", "waiting_message": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "message"),
+    [
+        ([{"started": True}, NO_GPU], "GPUUnschedulable", "1 of 2 pods wait: no node has a free GPU"),
+        ([NO_GPU, {"started": True}], "GPUUnschedulable", "or gpusPerNode and nodes of spec.stages.finetune"),
+        ([NO_GPU, NO_IMAGE], "ImagePullFailed", "2 of 2 pods wait"),
+        ([{}, NO_GPU], "GPUUnschedulable", "2 of 2 pods wait"),
+        ([NO_GPU], "GPUUnschedulable", "2 of 2 pods wait"),
+        ([{"started": True}], "PodPending", "1 of 2 pods wait"),
+        ([], "PodPending", "2 of 2 pods wait"),
+        ([{"started": True}, {}], "PodStarting", "1 of 2 pods wait: pod pod-1 is starting"),
+    ],
+)
+def test_a_job_of_several_nodes_waits_for_the_worst_of_its_pods(pods: Any, reason: str, message: str) -> None:
+    job = a_job_of_several(*(a_pod(index=index, **pod) for index, pod in enumerate(pods)))
+    wait = explain_waits(job, {}, SPEC)
+    assert (wait.reason, wait.broken) == (reason, reason == "ImagePullFailed")
+    assert message in wait.message
+
+
+def test_events_belong_to_the_pod_that_they_are_about() -> None:
+    job = a_job_of_several(a_pod(index=0, uid="a", started=True), a_pod(index=1, uid="b"))
+    missing = mount('persistentvolumeclaim "shared" not found')
+    assert explain_waits(job, {"a": missing}, SPEC).reason == "PodStarting"
+    assert explain_waits(job, {"b": missing}, SPEC).reason == "VolumeMissing"
 
 
 def test_a_job_without_a_pod_is_only_waiting() -> None:

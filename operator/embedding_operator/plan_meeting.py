@@ -1,0 +1,41 @@
+"""Where the pods of a Job of several nodes find each other: a headless Service while such a Job is wanted. Pure."""
+
+from __future__ import annotations
+
+from embedding_operator.compare import differs
+from embedding_operator.decision import Action, Apply, CreateJob, DeleteObject, Draft, Observed
+from embedding_operator.manifests.common import Owner
+from embedding_operator.manifests.workers import build_meeting_point
+from embedding_operator.views import STAGE_LABEL
+from embedding_stages.contract import Stage
+
+
+def keep_meeting_points(draft: Draft, owner: Owner, observed: Observed) -> None:
+    """One Service for every Job that will need it, made before the Job; what no Job needs any more goes."""
+    needed = _needed(draft, observed)
+    made: list[Action] = []
+    for job, stage in needed.items():
+        desired = build_meeting_point(owner, job, stage)
+        if differs(desired, observed.services.get(job)):
+            made.append(Apply(manifest=desired, why="its pods find each other by it"))
+    draft.actions[:0] = made
+    for name, raw in observed.services.items():
+        meta = raw["metadata"]
+        ours = STAGE_LABEL in (meta.get("labels") or {})
+        if ours and name not in needed and "deletionTimestamp" not in meta:
+            draft.actions.append(DeleteObject(kind="Service", name=name, why="no Job needs it any more"))
+
+
+def _needed(draft: Draft, observed: Observed) -> dict[str, Stage]:
+    """Jobs of several nodes that run, wait, are suspended or are about to be created, and the stages they do."""
+    dropped = {action.name for action in draft.actions if isinstance(action, DeleteObject) and action.kind == "Job"}
+    found = {
+        job.name: job.stage
+        for job in observed.jobs
+        if job.nodes > 1 and not job.finished and not job.deleting and job.name not in dropped
+    }
+    for action in draft.actions:
+        if isinstance(action, CreateJob) and action.manifest["spec"]["completions"] > 1:
+            meta = action.manifest["metadata"]
+            found[meta["name"]] = Stage(meta["labels"][STAGE_LABEL])
+    return found

@@ -1,0 +1,125 @@
+"""From a stage of the manifest to its pods: image, resources, environment, and how many of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from embedding_operator.api import PodSettings, SpecError, Storage, Workers, integer
+from embedding_stages.contract import PARALLELISMS, Stage
+
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+_GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT})
+_TORCH_REQUESTS: Final = {"cpu": "500m", "memory": "2Gi"}
+_LIGHT_REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
+TIMEOUT_S: Final[Mapping[Stage, int]] = {
+    Stage.INPUTS: 3600,
+    Stage.SDG: 43200,
+    Stage.PREP: 21600,
+    Stage.FINETUNE: 86400,
+    Stage.EVAL: 21600,
+    Stage.EXPORT: 7200,
+    Stage.DEPLOY: 3600,
+    Stage.VERIFY: 21600,
+}
+# What the operator tells every server; see manifests/serving.py.
+_NIM: Final = ("CUSTOM_MODEL", "MODEL_PATH", "HTTP_API_PORT", "SERVED_MODEL_NAME", "CACHE_PATH")
+SERVER_VARIABLES: Final = frozenset({"NGC_API_KEY", *(f"NIM_{name}" for name in _NIM)})
+_MOST_NODES: Final = 64
+_MOST_GPUS: Final = 16
+
+
+def parse_pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[Stage, str]) -> PodSettings:
+    """`raw` is the stage's section of the manifest. Raises SpecError."""
+    field = f"spec.stages.{stage}"
+    resources = stage_resources(stage, raw)
+    return PodSettings(
+        image=str(raw.get("image") or images[stage]),
+        resources=resources,
+        node_selector=dict(raw.get("nodeSelector") or {}),
+        tolerations=tuple(raw.get("tolerations") or ()),
+        priority_class=str(raw.get("priorityClassName", "")),
+        runtime_class=str(raw.get("runtimeClassName", "")),
+        env=_environment(stage, raw, field),
+        timeout_s=integer(raw, "timeoutSeconds", TIMEOUT_S[stage], field),
+        retries=integer(raw, "retries", 3, field, low=0),
+        workers=_workers(raw, resources, field) if stage is Stage.FINETUNE else Workers(),
+    )
+
+
+def check_shared(storage: Storage, nodes: int) -> None:
+    """Raises SpecError when pods of several nodes could not mount the workspace that the operator makes."""
+    if nodes > 1 and not storage.existing_claim and "ReadWriteMany" not in storage.access_modes:
+        raise SpecError(
+            "spec.storage.accessModes",
+            f"must hold ReadWriteMany, with a storageClassName that offers it: {nodes} nodes "
+            "(spec.stages.finetune.nodes) mount the workspace at a time; storage cannot change, so make a new "
+            "resource, or set nodes to 1",
+        )
+
+
+def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The user's requests and limits over the defaults; one GPU for the stages that need one, unless they say so."""
+    given: Mapping[str, Any] = raw.get("resources") or {}
+    torch = stage in _GPU_STAGES
+    nim = stage is Stage.DEPLOY and (raw.get("backend") or {}).get("nim") is not None
+    requests = {**(_TORCH_REQUESTS if torch else _LIGHT_REQUESTS), **_strings(given.get("requests"))}
+    limits = _strings(given.get("limits"))
+    # A limit below our default request would be refused: the user's limit wins.
+    requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
+    if stage is Stage.FINETUNE and raw.get("gpusPerNode") is not None:
+        limits[GPU_RESOURCE] = str(_gpus_per_node(raw, limits))
+    elif (torch or nim) and not _gpu_limits(limits):
+        limits[GPU_RESOURCE] = "1"
+    limits = {key: value for key, value in limits.items() if not (key.startswith("nvidia.com/") and value == "0")}
+    return {"requests": requests, "limits": limits}
+
+
+def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
+    """How many GPUs, or parts of one, a container gets. Raises SpecError."""
+    limits = _gpu_limits(resources["limits"])
+    for key, value in limits.items():
+        if not value.isdigit():
+            raise SpecError(f"{field}.resources.limits.{key}", f"{value!r} must be a whole number")
+    return sum(int(value) for value in limits.values())
+
+
+def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str]) -> int:
+    field = "spec.stages.finetune"
+    wanted = integer(raw, "gpusPerNode", 1, field, low=0, high=_MOST_GPUS)
+    for key, value in _gpu_limits(limits).items():
+        if (key, value) != (GPU_RESOURCE, str(wanted)):
+            raise SpecError(
+                f"{field}.gpusPerNode",
+                f"says {wanted}, and {field}.resources.limits says {key}: {value}; remove one of the two",
+            )
+    return wanted
+
+
+def _workers(raw: Mapping[str, Any], resources: Mapping[str, Mapping[str, str]], field: str) -> Workers:
+    count_gpus(resources, field)
+    parallelism = str(raw.get("parallelism") or PARALLELISMS[0])
+    if parallelism not in PARALLELISMS:
+        raise SpecError(f"{field}.parallelism", f"{parallelism!r} is neither {' nor '.join(PARALLELISMS)}")
+    # A process sees one part of a partitioned GPU and no more (MIG), so only whole ones count.
+    gpus = int(resources["limits"].get(GPU_RESOURCE, "0"))
+    return Workers(
+        nodes=integer(raw, "nodes", 1, field, high=_MOST_NODES), per_node=max(1, gpus), parallelism=parallelism
+    )
+
+
+def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapping[str, str], ...]:
+    """Literal variables; the operator's own cannot be given twice, the API server would refuse the pod."""
+    found = tuple({"name": str(item["name"]), "value": str(item.get("value", ""))} for item in raw.get("env") or ())
+    for name in (item["name"] for item in found):
+        if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in SERVER_VARIABLES):
+            raise SpecError(f"{field}.env", f"{name} is set by the operator; remove it")
+    return found
+
+
+def _gpu_limits(limits: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in limits.items() if key.startswith("nvidia.com/")}
+
+
+def _strings(raw: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (raw or {}).items()}

@@ -1,0 +1,49 @@
+"""What a pod of the simulation is asked, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simulation.endings import Ending
+
+from embedding_operator.views import INDEX_ANNOTATION
+from embedding_stages import contract
+from embedding_stages.contract import StageRequest, StageResult
+
+Raw = dict[str, Any]
+
+
+def uid_of(raw: Raw) -> str:
+    return str(raw["metadata"]["uid"])
+
+
+def index_of(pod: Raw) -> int:
+    return int(pod["metadata"]["annotations"].get(INDEX_ANNOTATION, 0))
+
+
+def request_of(pod: Raw) -> StageRequest:
+    env = pod["spec"]["containers"][0]["env"]
+    text = next(item["value"] for item in env if item["name"] == contract.ENV_REQUEST)
+    return StageRequest.from_json(text.replace("$$", "$"))
+
+
+def last_words(pod: Raw, ending: Ending) -> str:
+    """The result of a stage that failed."""
+    request = request_of(pod)
+    said = StageResult(
+        stage=request.stage,
+        fingerprint=request.fingerprint,
+        reason=ending.reason,
+        message=ending.message,
+        field=ending.field,
+    )
+    return said.to_json()
+
+
+def waiting(container: str) -> Raw:
+    return {"name": container, "state": {"waiting": {"reason": "PodInitializing"}}}
+
+
+def unscheduled() -> Raw:
+    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1"
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
