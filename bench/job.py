@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
     parser.add_argument("--memory-gb", type=float, default=0.0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting of the stage")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))  # noqa: S108 - of the benchmark alone
+    parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
     return parser.parse_args()
 
 
@@ -154,9 +154,8 @@ def _run(request: StageRequest, workspace: Path) -> tuple[list[tuple[float, dict
 
 
 def _report(marks: list[tuple[float, dict[str, Any]]], code: int, log: Path) -> None:
-    print(
-        f"\nexit code {code}; {log.read_text()[:800] if log.exists() else 'no result'}\n\n| until | s | since |\n|---|---:|---:|"
-    )
+    result = log.read_text()[:800] if log.exists() else "no result"
+    print(f"\nexit code {code}; {result}\n\n| until | s | since |\n|---|---:|---:|")
     before = 0.0
     last_step = [elapsed for elapsed, line in marks if line.get("message") == "step"][-1:]
     for elapsed, line in marks:

@@ -36,6 +36,7 @@ class StageContext:
     sources: Path
     secrets: Path
     clock: Callable[[], float] = time.monotonic
+    leads: bool = True  # of several processes that do the work together one logs and publishes
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
     extra: list[tuple[Artefact, Path]] = field(default_factory=list)
     _started: float = 0.0
@@ -70,14 +71,16 @@ class StageContext:
         return path.read_text().strip() if path.is_file() else None
 
     def log(self, message: str, **fields: Any) -> None:
-        """One JSON line on standard output."""
+        """One JSON line on standard output; nothing where another process leads."""
+        if not self.leads:
+            return
         line = {"stage": self.request.stage, "attempt": self.request.attempt, "message": message, **fields}
         print(json.dumps(line, ensure_ascii=False, default=str), flush=True)
 
     def progress(self, step: int, total_steps: int) -> None:
         """Report progress; cheap to call every step, written at most every two seconds and at the end."""
         now = self.clock()
-        if step < total_steps and now - self._last_report < _PROGRESS_INTERVAL_S:
+        if not self.leads or (step < total_steps and now - self._last_report < _PROGRESS_INTERVAL_S):
             return
         self._last_report = now
         elapsed = now - self._started
@@ -98,8 +101,12 @@ class StageContext:
             raise Transient("Interrupted", "the pod was asked to stop; the next attempt resumes here")
 
 
-def run(stage: Stage, work: Work, env: Mapping[str, str]) -> int:
-    """Run one stage and return its exit code. Never raises: every end is an exit code and a result."""
+def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True) -> int:
+    """Run one stage and return its exit code. Never raises: every end is an exit code and a result.
+
+    Where several processes do one stage's work, each runs this with a termination log of its own, and the one that
+    `leads` publishes; the others log failures alone.
+    """
     log_path = Path(env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG_PATH))
     try:
         request = StageRequest.from_json(env[contract.ENV_REQUEST])
@@ -113,11 +120,13 @@ def run(stage: Stage, work: Work, env: Mapping[str, str]) -> int:
         workspace=Workspace(Path(env.get(contract.ENV_WORKSPACE, contract.WORKSPACE_PATH))),
         sources=Path(env.get(contract.ENV_SOURCES, contract.SOURCES_PATH)),
         secrets=Path(env.get(contract.ENV_SECRETS, contract.SECRETS_PATH)),
+        leads=leads,
     )
     _stop_on_sigterm(context)
     code, result = _attempt(context, work)
     text = result.to_json()
     log_path.write_text(text)
+    context.leads = leads or code != ExitCode.DONE
     context.log("stage ended", exitCode=code, reason=result.reason, result=result.message)
     return code
 
@@ -131,6 +140,8 @@ def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
             return ExitCode.DONE, done
         context.workspace.partial(context.request).mkdir(parents=True, exist_ok=True)
         result = work(context)
+        if not context.leads:
+            return ExitCode.DONE, result
         return ExitCode.DONE, context.workspace.publish(context.request, result, context.extra)
     except StageError as error:
         failed = context.result(reason=error.reason, message=error.message, field=error.field)

@@ -48,6 +48,24 @@ def examples_of_step(step: int, *, examples: int, global_batch: int, seed: int) 
     return order[place * global_batch : (place + 1) * global_batch]
 
 
+def split(examples: Sequence[Example], lengths: Sequence[int], ranks: int) -> list[list[Example]]:
+    """The step's examples dealt to `ranks` workers so that each has about as many tokens; a share may be empty.
+
+    The longest example left goes to the worker with the least so far: at most an example's length apart. A passage
+    that two examples of a worker share counts twice, which evens out.
+    """
+    if ranks == 1:
+        return [list(examples)]
+    weights = [sum(lengths[row] for row in (example.query, *example.candidates)) for example in examples]
+    loads = [0] * ranks
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    for number in sorted(range(len(examples)), key=lambda number: (-weights[number], number)):
+        rank = min(range(ranks), key=lambda rank: (loads[rank], rank))
+        loads[rank] += weights[number]
+        shares[rank].append(number)
+    return [[examples[number] for number in sorted(share)] for share in shares]
+
+
 def plan_step(examples: Sequence[Example], lengths: Sequence[int], *, token_budget: int) -> list[Part]:
     """The cheaper of the two groupings. `lengths` are tokens a row; a group or the kept groups of a part
     together take at most `token_budget` padded tokens (a single longer text is its own group).

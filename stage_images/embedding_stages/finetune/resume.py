@@ -14,16 +14,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from embedding_stages.encoder.safetensors_check import read_header
-from embedding_stages.finetune.trainer import Trainer
+from embedding_stages.errors import Transient
+from embedding_stages.finetune.world import World
 
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,47 @@ class Progressed:
     losses: list[float]  # one a step
 
 
-def save(folder: Path, trainer: Trainer, progressed: Progressed) -> None:
-    """Write the state of this step, then remove older ones. A crash leaves the older state whole."""
+class Resumable(Protocol):
+    """What a trainer offers so that its state can be kept; see `Trainer` for what the methods promise."""
+
+    world: World
+    micro_batch: int
+
+    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+    def shapes(self) -> Mapping[str, torch.Size]: ...
+    def restore(self, tensors: Mapping[str, torch.Tensor], *, step: int, micro_batch: int) -> None: ...
+
+
+def save(folder: Path, trainer: Resumable, progressed: Progressed) -> None:
+    """Write the state of this step, then remove older ones. A crash leaves the older state whole.
+
+    All ranks call it; rank 0 writes and the others wait for it. Raises OSError on rank 0, Transient `PeerLost`.
+    """
+    tensors = trainer.tensors()
+    try:
+        if trainer.world.leads:
+            _write(folder, tensors, progressed)
+    finally:
+        trainer.world.meet(f"saved-{progressed.step}")
+
+
+def load(folder: Path, trainer: Resumable, identity: Mapping[str, int]) -> Progressed | None:
+    """Put the newest usable state into the trainer. None when there is none: the run starts at step 0.
+
+    All ranks read the same files; how many there are is not part of the state. Raises Transient `PeerLost`, or
+    `ResumePointUnseen` when a rank does not find what rank 0 has found.
+    """
+    tensors, progressed = _newest(folder, trainer.shapes(), identity) or ({}, None)
+    step = progressed.step if progressed else 0
+    leaders = trainer.world.sum_number(step if trainer.world.leads else 0)
+    if trainer.world.any(step != leaders):
+        raise Transient("ResumePointUnseen", f"the workers do not all see the resume point of step {leaders:.0f}")
+    if progressed:
+        trainer.restore(tensors, step=step, micro_batch=progressed.micro_batch)
+    return progressed
+
+
+def _write(folder: Path, tensors: Mapping[str, torch.Tensor], progressed: Progressed) -> None:
     final = folder / f"step-{progressed.step:08d}"
     if final.exists():
         return
@@ -45,12 +85,7 @@ def save(folder: Path, trainer: Trainer, progressed: Progressed) -> None:
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    tensors: dict[str, torch.Tensor] = {}
-    for name, value in trainer.parameters.items():
-        tensors[f"weights.{name}"] = value.detach().to("cpu").contiguous()
-        for moment in _MOMENTS:
-            tensors[f"{moment}.{name}"] = trainer.optimizer.state[value][moment].to("cpu").contiguous()
-    save_file(tensors, partial / _TENSORS)
+    save_file(dict(tensors), partial / _TENSORS)
     (partial / _STATE).write_text(json.dumps(asdict(progressed)))
     for name in (_TENSORS, _STATE):
         with (partial / name).open("rb") as stream:
@@ -61,8 +96,9 @@ def save(folder: Path, trainer: Trainer, progressed: Progressed) -> None:
             shutil.rmtree(other)
 
 
-def load(folder: Path, trainer: Trainer, identity: Mapping[str, int]) -> Progressed | None:
-    """Put the newest usable state into the trainer. None when there is none: the run starts at step 0."""
+def _newest(
+    folder: Path, shapes: Mapping[str, torch.Size], identity: Mapping[str, int]
+) -> tuple[dict[str, torch.Tensor], Progressed] | None:
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         if candidate.suffix == ".partial":
             continue
@@ -70,25 +106,9 @@ def load(folder: Path, trainer: Trainer, identity: Mapping[str, int]) -> Progres
             progressed = Progressed(**json.loads((candidate / _STATE).read_bytes()))
             read_header(candidate / _TENSORS)
             tensors = load_file(candidate / _TENSORS)
-            fits = all(
-                tensors[f"{kind}.{name}"].shape == value.shape
-                for name, value in trainer.parameters.items()
-                for kind in ("weights", *_MOMENTS)
-            )
+            fits = all(tensors[key].shape == shape for key, shape in shapes.items())
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if fits and progressed.identity == dict(identity):
-            _restore(trainer, tensors, progressed)
-            return progressed
+            return tensors, progressed
     return None
-
-
-def _restore(trainer: Trainer, tensors: Mapping[str, torch.Tensor], progressed: Progressed) -> None:
-    with torch.no_grad():
-        for name, value in trainer.parameters.items():
-            value.copy_(tensors[f"weights.{name}"])
-            state = trainer.optimizer.state[value]
-            state["step"].fill_(float(progressed.step))
-            for moment in _MOMENTS:
-                state[moment].copy_(tensors[f"{moment}.{name}"])
-    trainer.micro_batch = min(trainer.micro_batch, progressed.micro_batch)

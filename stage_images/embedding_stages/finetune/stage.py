@@ -1,7 +1,7 @@
 """The finetune stage: trainingSet and baseModel in, checkpoint out.
 
 Counts: examples, steps, globalBatchSize, microBatchSize (as used). Details: firstLoss and lastLoss (means over
-the first and last tenth of the steps), precision (bf16 or fp32), warnings.
+the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import Scale, auto_scale
 from embedding_stages.finetune.schedule import learning_rate
 from embedding_stages.finetune.trainer import StepReport, Trainer
+from embedding_stages.finetune.world import PEER_LOST, World, lost_peers
 from embedding_stages.runner import StageContext
 
 _LOG_EVERY = 10  # steps
@@ -77,12 +78,15 @@ def _precision(value: Any) -> str:
     return str(value)
 
 
-def work(context: StageContext) -> StageResult:
-    """Train and save the checkpoint."""
+def work(context: StageContext, world: World | None = None) -> StageResult:
+    """Train and save the checkpoint, together with the other ranks of `world`; alone when it is absent."""
+    world = world or World.alone()
     settings = Settings.of(context.settings)
+    world.join()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
-    encoder = Encoder.load(context.input(Artefact.BASE_MODEL), dtype=torch.float32)  # master weights
+    base = context.input(Artefact.BASE_MODEL)
+    encoder = Encoder.load(base, device=str(world.device), dtype=torch.float32)  # master weights
     data = load_training_set(
         context.input(Artefact.TRAINING_SET),
         encoder.tokenizer,
@@ -97,9 +101,11 @@ def work(context: StageContext) -> StageResult:
     for warning in scale.warnings:
         context.log("warning", warning=warning)
     bfloat16 = _bfloat16(settings, encoder.device.type)
-    trainer = _trainer(encoder, settings, context, bfloat16=bfloat16)
-    losses = train(context, trainer, data, settings, scale)
-    encoder.save(context.folder(Artefact.CHECKPOINT))
+    checkpoint = context.folder(Artefact.CHECKPOINT)  # made now: later rank 0 may have published
+    trainer = _trainer(encoder, settings, context, world, bfloat16=bfloat16)
+    with lost_peers():
+        losses = train(context, trainer, data, settings, scale)
+        trainer.save(checkpoint, base)
     window = max(1, len(losses) // 10)
     return context.result(
         counts={
@@ -112,13 +118,14 @@ def work(context: StageContext) -> StageResult:
             "firstLoss": sum(losses[:window]) / window,
             "lastLoss": sum(losses[-window:]) / window,
             "precision": "bf16" if bfloat16 else "fp32",
+            "workers": world.size,
             "warnings": list(scale.warnings),
         },
     )
 
 
 def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: Settings, scale: Scale) -> list[float]:
-    """Run the steps that are left and return the loss of every step.
+    """Run the steps that are left and return the loss of every step. All ranks call it and get the same.
 
     Saves a resume point every `checkpoint_every` steps, but not before a minute has passed since the last one, and
     when the pod is asked to stop (then Transient is raised).
@@ -145,14 +152,21 @@ def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: 
             report, rate = _step(step, trainer, data, settings, scale)
             losses.append(report.loss)
             _report(context, step, scale, report, rate, time.monotonic() - started)
-            if (step + 1) % scale.checkpoint_every == 0 and context.clock() - saved >= _SAVE_SECONDS:
+            if (step + 1) % scale.checkpoint_every == 0 and _due(trainer.world, context.clock() - saved):
                 save()
                 saved = context.clock()
-            context.stop_if_asked()
-    except Transient:  # asked to stop: the step that was under way has changed nothing yet
-        save()
+            if trainer.world.size == 1:  # several ranks stop together, where the next step looks first
+                context.stop_if_asked()
+    except Transient as error:  # asked to stop: the step that was under way has changed nothing yet
+        if error.reason != PEER_LOST:
+            save()
         raise
     return losses
+
+
+def _due(world: World, seconds: float) -> bool:
+    """Whether it is time for a resume point: rank 0's clock counts."""
+    return world.any(world.leads and seconds >= _SAVE_SECONDS)
 
 
 def _bfloat16(settings: Settings, device: str) -> bool:
@@ -163,7 +177,7 @@ def _bfloat16(settings: Settings, device: str) -> bool:
     return settings.precision == "bf16"
 
 
-def _trainer(encoder: Encoder, settings: Settings, context: StageContext, *, bfloat16: bool) -> Trainer:
+def _trainer(encoder: Encoder, settings: Settings, context: StageContext, world: World, *, bfloat16: bool) -> Trainer:
     try:
         return Trainer(
             encoder,
@@ -173,6 +187,7 @@ def _trainer(encoder: Encoder, settings: Settings, context: StageContext, *, bfl
             texts_per_example=2 + settings.negativesPerQuery,
             bfloat16=bfloat16,
             between=context.stop_if_asked,
+            world=world,
         )
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(

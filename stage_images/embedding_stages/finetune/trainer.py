@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from embedding_stages.encoder.model import Encoder
-from embedding_stages.errors import OutOfMemory, StageError
-from embedding_stages.finetune.batches import Example, Part, plan_step
-from embedding_stages.finetune.loss import candidate_loss
+from embedding_stages.errors import OutOfMemory, Transient
+from embedding_stages.finetune.batches import Example, Part, plan_step, split
+from embedding_stages.finetune.loss import candidate_loss, not_finite
 from embedding_stages.finetune.precision import bfloat16_products
+from embedding_stages.finetune.sharding import Shards, fill, squared_norm, whole
+from embedding_stages.finetune.world import World
 
 Encode = Callable[[Sequence[Sequence[int]]], torch.Tensor]
+MOMENTS = ("exp_avg", "exp_avg_sq")
 MAX_GRAD_NORM = 1.0  # NVIDIA embed recipe, profile llama
 _BETAS = (0.9, 0.999)  # torch's defaults, the recipe's too
 _EPSILON = 1e-8
@@ -48,60 +52,149 @@ class Trainer:
         bfloat16: bool = False,
         encode: Encode | None = None,
         between: Callable[[], None] = lambda: None,
+        world: World | None = None,
     ) -> None:
         self.encoder = encoder
+        self.world = world or World.alone()
         self.micro_batch = micro_batch
         self._temperature = temperature
         self._bfloat16 = bfloat16
         self._tokens_per_example = texts_per_example * encoder.description.max_tokens
         self._encode = encode or encoder.vectors
-        self._between = between  # called between forward passes; may raise to abandon the step
+        self._between = between  # called between forward passes; may raise Transient to abandon the step
+        self._shards = Shards(encoder, self.world, bfloat16=bfloat16) if self.world.sharded else None
         self.parameters = dict(encoder.module.named_parameters())
         self.optimizer = _optimizer(self.parameters, weight_decay)
 
     def step(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], rate: float) -> StepReport:
         """One update with learning rate `rate`. An exception leaves weights and optimizer as they were.
 
-        Raises OutOfMemory when a micro-batch of one example does not fit, StageError `LossNotFinite`.
+        Every rank gets the whole step's examples, does its share of them and reports the whole step; memory that is
+        short on one rank, or SIGTERM on one, is everybody's. Raises OutOfMemory when a micro-batch of one example
+        does not fit, StageError `LossNotFinite`, what `between` raises, Transient `PeerLost`.
         """
         lengths = [len(row) for row in rows]
-        while True:
-            try:
-                loss, tokens = self._gradients(examples, rows, lengths)
-                break
-            except torch.OutOfMemoryError as error:
-                cause = str(error).splitlines()[0]  # not the error: its frames hold the step's tensors
-            except BaseException:
-                self.optimizer.zero_grad(set_to_none=True)
-                raise
-            self._give_way(cause)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
+        mine = split(examples, lengths, self.world.size)[self.world.rank]
+        loss = self._agreed_gradients(mine, rows, lengths, weight=1.0 / len(examples))
+        norm = self._finish_gradients()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
-            raise StageError(
-                "LossNotFinite",
-                f"loss {loss}, gradient norm {norm}: lower spec.stages.finetune.learningRate or look for "
-                "damaged training texts",
-            )
+            raise not_finite(loss, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepReport(loss=loss, grad_norm=norm, tokens=tokens)
+        used = {row for example in examples for row in (example.query, *example.candidates)}
+        return StepReport(loss=loss, grad_norm=norm, tokens=sum(lengths[row] for row in used))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The state of a resume point, whole and on the CPU: weights.<name>, exp_avg.<name>, exp_avg_sq.<name>.
+
+        All ranks call it; rank 0 gets the tensors, the others an empty dictionary.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for key, value in self._state().items():
+            tensor = whole(value)
+            if self.world.leads:
+                found[key] = tensor.to("cpu").contiguous()
+        return found
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """What `tensors` and `restore` speak of."""
+        return {key: value.shape for key, value in self._state().items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], *, step: int, micro_batch: int) -> None:
+        """Go on from a resume point after `step` steps; all ranks call it with the same whole tensors."""
+        with torch.no_grad():
+            for key, value in self._state().items():
+                fill(value, tensors[key])
+            for value in self.parameters.values():
+                self.optimizer.state[value]["step"].fill_(float(step))
+        self.micro_batch = min(self.micro_batch, micro_batch)
+
+    def save(self, folder: Path, base: Path) -> None:
+        """Write the trained model; `base` is the folder it came from. All ranks call it, rank 0 writes."""
+        if self._shards is None:
+            if self.world.leads:
+                self.encoder.save(folder)
+            return
+        encoder = Encoder.load(base, device="cpu", dtype=torch.float32) if self.world.leads else None
+        trained = dict(encoder.module.named_parameters()) if encoder else {}
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                tensor = whole(value.detach())
+                if name in trained:
+                    trained[name].copy_(tensor)
+        if encoder:
+            encoder.save(folder)
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        moments = {
+            f"{moment}.{name}": self.optimizer.state[value][moment]
+            for moment in MOMENTS
+            for name, value in self.parameters.items()
+        }
+        return {f"weights.{name}": value.detach() for name, value in self.parameters.items()} | moments
+
+    def _agreed_gradients(
+        self, mine: Sequence[Example], rows: Sequence[Sequence[int]], lengths: Sequence[int], *, weight: float
+    ) -> float:
+        """The step's loss over all ranks, with this rank's gradients in the parameters.
+
+        A rank without memory, or asked to stop, does not leave: its peers would wait for it. It says so in the sum.
+        """
+        while True:
+            loss, cause, stop = 0.0, "", None
+            if self._shards:
+                self._shards.gather()
+            try:
+                loss = self._gradients(mine, rows, lengths, weight=weight)
+            except torch.OutOfMemoryError as error:
+                cause = f"{error}\n".splitlines()[0] or "no memory"  # not the error: its frames hold tensors
+            except Transient as error:
+                stop = error
+            except BaseException:
+                self.optimizer.zero_grad(set_to_none=True)
+                raise
+            loss, short, stopped = self.world.sum_numbers((loss, float(bool(cause)), float(stop is not None)))
+            if not short and not stopped:
+                return loss
+            if self._shards:
+                self._shards.add_up()  # the library gives unsummed gradients away in no other way
+            self.optimizer.zero_grad(set_to_none=True)
+            if stopped:
+                raise stop or Transient(
+                    "Interrupted", "another worker was asked to stop; the next attempt resumes here"
+                )
+            self._give_way(cause or "on another worker")
 
     def _gradients(
-        self, examples: Sequence[Example], rows: Sequence[Sequence[int]], lengths: Sequence[int]
-    ) -> tuple[float, int]:
-        """(mean loss, tokens of distinct texts); gradients are left in the parameters."""
+        self, examples: Sequence[Example], rows: Sequence[Sequence[int]], lengths: Sequence[int], *, weight: float
+    ) -> float:
+        """weight * (sum of the examples' losses); its gradients are left in the parameters."""
+        if not examples:
+            return 0.0
         budget = self.micro_batch * self._tokens_per_example
-        total = 0.0
-        for part in plan_step(examples, lengths, token_budget=budget):
-            total += self._part_gradients(part, rows, weight=1.0 / len(examples))
-        used = {row for example in examples for row in (example.query, *example.candidates)}
-        return total, sum(lengths[row] for row in used)
+        parts = plan_step(examples, lengths, token_budget=budget)
+        return sum(self._part_gradients(part, rows, weight=weight) for part in parts)
+
+    def _finish_gradients(self) -> float:
+        """Add up the ranks' gradients and clip them; the norm before that."""
+        if self._shards is None:
+            if self.world.size > 1:
+                for value in self.parameters.values():  # a rank without examples has none
+                    value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+                self.world.sum_([value.grad for value in self.parameters.values() if value.grad is not None])
+            return float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
+        self._shards.add_up()
+        gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
+        norm = math.sqrt(self.world.sum_number(squared_norm(gradients)))
+        for gradient in gradients:
+            gradient.mul_(min(1.0, MAX_GRAD_NORM / (norm + 1e-6)))  # as torch.nn.utils.clip_grad_norm_
+        return norm
 
     def _part_gradients(self, part: Part, rows: Sequence[Sequence[int]], *, weight: float) -> float:
-        """Adds the gradients of weight * (sum of the part's losses); returns that sum.
+        """Adds the gradients of weight * (sum of the part's losses); returns that value.
 
         The loss needs all vectors at once, memory holds only the kept groups' graphs: the others are encoded
         without a graph first and again once the gradient at their vectors is known.
@@ -142,7 +235,8 @@ class Trainer:
 
     def _forward(self, group: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 (len(group), hidden); with bfloat16 the master weights and gradients stay float32."""
-        with bfloat16_products(self.encoder.device.type) if self._bfloat16 else nullcontext():
+        autocast = self._bfloat16 and self._shards is None  # shards come together in bfloat16
+        with bfloat16_products(self.encoder.device.type) if autocast else nullcontext():
             return self._encode([rows[row] for row in group]).float()
 
     def _give_way(self, cause: str) -> None:
@@ -174,7 +268,6 @@ def _optimizer(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -
     for value in parameters.values():
         optimizer.state[value] = {
             "step": torch.zeros((), dtype=torch.float32, device=value.device),
-            "exp_avg": torch.zeros_like(value),
-            "exp_avg_sq": torch.zeros_like(value),
+            **{moment: torch.zeros_like(value) for moment in MOMENTS},
         }
     return optimizer

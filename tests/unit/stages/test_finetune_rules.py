@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from unit.stages.tiny_models import make_bert
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
-from embedding_stages.finetune.batches import Example, cost, examples_of_step, padded_tokens, plan_step
+from embedding_stages.finetune.batches import Example, cost, examples_of_step, padded_tokens, plan_step, split
 from embedding_stages.finetune.dataset import load_training_set
 from embedding_stages.finetune.loss import candidate_loss
 from embedding_stages.finetune.scale import auto_scale
@@ -126,6 +127,33 @@ def test_texts_that_nobody_shares_are_encoded_once_in_several_parts() -> None:
     parts = plan_step(examples, lengths, token_budget=600)
     assert len(parts) > 1
     assert all(part.kept == frozenset(range(len(part.groups))) for part in parts)
+
+
+def _realistic(count: int, seed: int) -> tuple[list[Example], list[int]]:
+    """Short questions, five passages each of 60 to 512 tokens, most of them about 200."""
+    draw = random.Random(seed)
+    examples = [Example(6 * number, tuple(6 * number + place for place in range(1, 6))) for number in range(count)]
+    lengths = [
+        draw.randint(8, 40) if row % 6 == 0 else min(512, max(60, round(draw.lognormvariate(5.3, 0.5))))
+        for row in range(6 * count)
+    ]
+    return examples, lengths
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("seed", range(5))
+def test_ranks_get_shares_of_equal_tokens(ranks: int, seed: int) -> None:
+    examples, lengths = _realistic(128, seed)
+    shares = split(examples, lengths, ranks)
+    assert Counter(example for share in shares for example in share) == Counter(examples)
+    assert shares == split(examples, lengths, ranks)
+    loads = [sum(lengths[row] for example in share for row in (example.query, *example.candidates)) for share in shares]
+    assert max(loads) < 1.02 * sum(loads) / ranks
+
+
+def test_there_may_be_more_ranks_than_examples() -> None:
+    examples, lengths = _realistic(3, seed=0)
+    assert sorted(map(len, split(examples, lengths, 5))) == [0, 0, 1, 1, 1]
 
 
 def test_the_loss_equals_the_one_computed_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topics
 
-from embedding_stages.artefacts import Workspace
+from embedding_stages import contract
+from embedding_stages.artefacts import Workspace, digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
 from embedding_stages.encoder.model import Encoder
 from embedding_stages.errors import OutOfMemory, StageError, Transient
@@ -22,7 +24,7 @@ from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import auto_scale
 from embedding_stages.finetune.stage import Settings, train, work
 from embedding_stages.finetune.trainer import Trainer
-from embedding_stages.runner import StageContext
+from embedding_stages.runner import StageContext, run
 
 SETTINGS: dict[str, Any] = {
     "epochs": 4,
@@ -73,7 +75,7 @@ def assert_same_weights(one: Trainer, other: Trainer) -> None:
 
 
 def gradients(trainer: Trainer, data: TrainingSet) -> tuple[float, dict[str, torch.Tensor]]:
-    loss, _ = trainer._gradients(data.examples, data.rows, data.lengths)
+    loss = trainer._gradients(data.examples, data.rows, data.lengths, weight=1.0 / len(data.examples))
     return loss, {name: value.grad.clone() for name, value in trainer.parameters.items() if value.grad is not None}
 
 
@@ -205,6 +207,37 @@ def test_a_set_without_negatives_ends_as_bad_input(workspace: Path) -> None:
     inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: folder}
     code, result = run_stage(Stage.FINETUNE, work, workspace, settings=SETTINGS, inputs=inputs, fingerprint="broken")
     assert (code, result.reason) == (ExitCode.BAD_INPUT, "NegativesMissing")
+
+
+@pytest.mark.parametrize("data", ["set", "broken"])
+def test_a_process_that_does_not_lead_publishes_nothing_and_logs_failures_alone(
+    data: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if data == "broken":
+        (workspace / data).mkdir(exist_ok=True)
+    request = context_of(workspace, f"follows-{data}").request
+    request = replace(
+        request,
+        settings=SETTINGS | {"epochs": 1},
+        inputs={
+            name: ArtefactRef(path=folder, digest=digest_of_folder(workspace / folder))
+            for name, folder in ((Artefact.BASE_MODEL, "bert"), (Artefact.TRAINING_SET, data))
+        },
+    )
+    env = {
+        contract.ENV_REQUEST: request.to_json(),
+        contract.ENV_WORKSPACE: str(workspace),
+        contract.ENV_TERMINATION_LOG: str(workspace / "follower-log"),
+    }
+    code = run(Stage.FINETUNE, work, env, leads=False)
+    result = StageResult.from_json((workspace / "follower-log").read_text())
+    lines = capsys.readouterr().out.splitlines()
+    assert not (workspace / "finetune" / request.fingerprint).exists()
+    if data == "set":
+        assert (code, lines, dict(result.artefacts)) == (ExitCode.DONE, [], {})
+    else:
+        assert code == ExitCode.BAD_INPUT
+        assert [json.loads(line)["message"] for line in lines] == ["stage ended"]
 
 
 def test_the_gpus_precision_trains_on_a_cpu_too(workspace: Path) -> None:

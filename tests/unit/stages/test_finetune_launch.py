@@ -1,0 +1,282 @@
+"""The launcher with real workers on the CPU: what a pod's exit code and termination message are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.stages.tiny_models import make_bert, run_stage, write_topics
+
+from embedding_stages import contract
+from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult, parse_progress
+from embedding_stages.finetune.launch import Ending, Plan, judge
+from embedding_stages.finetune.stage import work
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 40,  # 120 steps: long enough to be met in the middle
+    "globalBatchSize": 8,
+    "microBatchSize": 2,
+    "learningRate": 1e-3,
+    "negativesPerQuery": 3,
+    "temperature": 0.1,
+    "precision": "fp32",
+}
+TWO_WORKERS = {contract.ENV_PROCESSES: "2", contract.ENV_PARALLELISM: "DDP"}
+LIMIT_S = 240  # of a run, on a slow machine
+
+
+class Launched:
+    """A running `python3 -m embedding_stages.finetune` on a workspace."""
+
+    def __init__(self, workspace: Path, fingerprint: str, env: dict[str, str], data: str = "set", **settings: Any):
+        inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: workspace / data}
+        request = StageRequest(
+            stage=Stage.FINETUNE,
+            fingerprint=fingerprint,
+            attempt=1,
+            revision=1,
+            image="test",
+            settings=SETTINGS | settings,
+            inputs={name: ArtefactRef(path=path.name, digest=digest_of_folder(path)) for name, path in inputs.items()},
+        )
+        node = env.get(contract.ENV_NODE_RANK, "0")
+        self.message = workspace / f"message-{fingerprint}-{node}"
+        self.message.unlink(missing_ok=True)
+        self.errors = (workspace / f"errors-{fingerprint}-{node}").open("w+")
+        own = {
+            contract.ENV_REQUEST: request.to_json(),
+            contract.ENV_WORKSPACE: str(workspace),
+            contract.ENV_TERMINATION_LOG: str(self.message),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "embedding_stages.finetune"],
+            env=dict(os.environ) | own | env,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+
+    def until_step(self, step: int) -> None:
+        """Read what the launcher writes until the log of this step or a later one."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if '"step"' in line and json.loads(line).get("step", 0) >= step:
+                return
+        self.errors.seek(0)
+        pytest.fail(f"ended before step {step}: {self.errors.read()}")
+
+    def ended(self) -> tuple[int, StageResult | None, list[str]]:
+        """(exit code, termination message, lines of standard output not yet read)."""
+        try:
+            lines = self.process.communicate(timeout=LIMIT_S)[0].splitlines()
+        finally:
+            self.process.kill()
+            self.errors.close()
+        text = self.message.read_text() if self.message.exists() else ""
+        return self.process.returncode, StageResult.from_json(text) if text else None, lines
+
+    def worker(self, local_rank: int) -> int:
+        """The process id of a worker."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                variables = (folder / "environ").read_bytes().split(b"\0")
+            except (OSError, ValueError):
+                continue
+            if parent == self.process.pid and f"LOCAL_RANK={local_rank}".encode() in variables:
+                return int(folder.name)
+        raise AssertionError(f"no worker {local_rank}")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("workspace")
+    make_bert(root / "bert")
+    write_topics(root / "set")
+    broken = write_topics(root / "broken")
+    (broken / "train.jsonl").write_text(json.dumps({"query": "a", "positive": "p0-0", "negatives": []}) + "\n")
+    return root
+
+
+def alone(workspace: Path, fingerprint: str, data: str = "set") -> tuple[int, StageResult]:
+    inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: workspace / data}
+    return run_stage(Stage.FINETUNE, work, workspace, settings=SETTINGS, inputs=inputs, fingerprint=fingerprint)
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Path) -> tuple[StageResult, list[str]]:
+    """An uninterrupted run of two workers."""
+    code, result, lines = Launched(workspace, "whole", TWO_WORKERS).ended()
+    assert code == ExitCode.DONE
+    assert result is not None
+    return result, lines
+
+
+def test_two_workers_publish_what_one_process_would(whole: tuple[StageResult, list[str]], workspace: Path) -> None:
+    result, _ = whole
+    code, expected = alone(workspace, "alone")
+    assert code == ExitCode.DONE
+    assert result.counts == expected.counts
+    assert (result.details["workers"], expected.details["workers"]) == (2, 1)
+    assert result.details["firstLoss"] == pytest.approx(expected.details["firstLoss"], rel=1e-3)
+    assert result.details["lastLoss"] == pytest.approx(expected.details["lastLoss"], rel=0.05)
+    folder = workspace / result.artefacts[Artefact.CHECKPOINT].path
+    assert digest_of_folder(folder) == result.artefacts[Artefact.CHECKPOINT].digest
+    assert not list((workspace / "finetune").glob("*.partial"))
+
+
+def test_rank_0_alone_writes_progress_and_steps(whole: tuple[StageResult, list[str]]) -> None:
+    lines = [json.loads(line) for line in whole[1]]
+    steps = [line["step"] for line in lines if line.get("message") == "step"]
+    assert steps == [*range(1, 120, 10), 120]
+    assert sum(line.get("message") == "stage ended" for line in lines) == 1
+    progress = parse_progress("\n".join(whole[1]))
+    assert progress is not None
+    assert progress.percent == 100
+
+
+def test_a_run_stopped_in_the_middle_saves_and_ends_at_the_same_place(
+    whole: tuple[StageResult, list[str]], workspace: Path
+) -> None:
+    stopped = Launched(workspace, "stopped", TWO_WORKERS)
+    stopped.until_step(11)
+    stopped.process.send_signal(signal.SIGTERM)
+    code, result, _ = stopped.ended()
+    assert code == ExitCode.TRANSIENT
+    assert result is not None
+    assert result.reason == "Interrupted"
+    (point,) = (workspace / "finetune" / "stopped.partial" / "scratch-resume").iterdir()
+    losses = json.loads((point / "state.json").read_text())["losses"]
+    assert 11 <= len(losses) < 120
+
+    code, again, lines = Launched(workspace, "stopped", TWO_WORKERS).ended()
+    assert code == ExitCode.DONE
+    assert again is not None
+    assert any(json.loads(line).get("message") == "resumed" for line in lines)
+    assert again.details == whole[0].details
+    assert again.artefacts[Artefact.CHECKPOINT].digest == whole[0].artefacts[Artefact.CHECKPOINT].digest
+
+
+def test_bad_input_ends_like_a_single_process(workspace: Path) -> None:
+    code, result, _ = Launched(workspace, "broken", TWO_WORKERS, data="broken").ended()
+    expected = alone(workspace, "broken", data="broken")
+    assert (code, result) == expected
+    assert (code, expected[1].reason) == (ExitCode.BAD_INPUT, "NegativesMissing")
+
+
+def test_a_killed_worker_ends_the_pod_as_transient(workspace: Path) -> None:
+    launched = Launched(workspace, "killed", TWO_WORKERS)
+    launched.until_step(1)
+    os.kill(launched.worker(0), signal.SIGKILL)
+    code, result, _ = launched.ended()
+    assert code == ExitCode.TRANSIENT
+    assert result is not None
+    assert result.reason == "WorkerLost"
+    assert "SIGKILL" in result.message
+
+
+def two_nodes(workspace: Path, fingerprint: str, parallelism: str) -> list[Launched]:
+    """Launchers that meet on this machine, one worker each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {
+        contract.ENV_NODES: "2",
+        contract.ENV_COORDINATOR: f"127.0.0.1:{port}",
+        contract.ENV_PARALLELISM: parallelism,
+    }
+    return [Launched(workspace, fingerprint, env | {contract.ENV_NODE_RANK: str(rank)}) for rank in (0, 1)]
+
+
+def test_two_nodes_meet_at_the_coordinator(whole: tuple[StageResult, list[str]], workspace: Path) -> None:
+    (code_0, result_0, _), (code_1, result_1, _) = [node.ended() for node in two_nodes(workspace, "nodes", "FSDP")]
+    assert (code_0, code_1) == (ExitCode.DONE, ExitCode.DONE)
+    assert result_1 is None  # the run's result is the first node's
+    assert result_0 is not None
+    assert result_0.counts == whole[0].counts
+    assert result_0.details["firstLoss"] == pytest.approx(whole[0].details["firstLoss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_node_whose_peer_is_gone_ends_as_transient(lost: int, workspace: Path) -> None:
+    nodes = two_nodes(workspace, f"gone-{lost}", "DDP")
+    nodes[0].until_step(1)
+    worker = nodes[lost].worker(0)
+    nodes[lost].process.kill()
+    os.kill(worker, signal.SIGKILL)
+    code, result, _ = nodes[1 - lost].ended()
+    assert code == ExitCode.TRANSIENT
+    assert result is not None
+    assert result.reason == "PeerLost"
+    assert nodes[lost].ended()[:2] == (-signal.SIGKILL, None)
+
+
+def ending(rank: int, code: int, reason: str = "", *, time: int = 0) -> Ending:
+    result = StageResult(stage=Stage.FINETUNE, fingerprint="f", reason=reason) if reason else None
+    return Ending(rank, code, time, result)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "endings", "code", "reason"),
+    [
+        ("one failure is the pod's", [ending(0, 10, "NegativesMissing")], 10, "NegativesMissing"),
+        ("the first in time counts", [ending(0, 30, "Later", time=2), ending(1, 10, "First", time=1)], 10, "First"),
+        ("losing a peer is no cause", [ending(0, 20, "PeerLost"), ending(1, 10, "Bad", time=5)], 10, "Bad"),
+        ("nor is being stopped for it", [ending(0, 20, "Interrupted"), ending(1, 1, "Bug")], 1, "Bug"),
+        ("nor being ended while stuck", [ending(0, -9), ending(1, 30, "GPUOutOfMemory")], 30, "GPUOutOfMemory"),
+        ("a kill is, where others lost a peer", [ending(0, 20, "PeerLost"), ending(1, -9, time=1)], 20, "WorkerLost"),
+        ("a peer lost on another node is transient", [ending(0, 20, "PeerLost")], 20, "PeerLost"),
+        ("torch's end of a stuck collective is too", [ending(0, -6)], 20, "WorkerLost"),
+        ("a crash is a crash", [ending(0, -11)], 1, "StageCrashed"),
+        ("a worker that says nothing has crashed", [ending(0, 1)], 1, "StageCrashed"),
+    ],
+)
+def test_of_several_failures(sentence: str, endings: list[Ending], code: int, reason: str) -> None:
+    def failed(why: str, message: str) -> StageResult:
+        assert message
+        return StageResult(stage=Stage.FINETUNE, fingerprint="f", reason=why, message=message)
+
+    got, result = judge(endings, failed)
+    assert (got, result.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "env", "expected"),
+    [
+        ("nothing set is one process", {}, (1, 0, 1, "")),
+        ("empty words count as nothing", {contract.ENV_PROCESSES: ""}, (1, 0, 1, "")),
+        ("an index without nodes says nothing", {contract.ENV_NODE_RANK: "3"}, (1, 0, 1, "")),
+        (
+            "two nodes of eight",
+            {
+                contract.ENV_NODES: "2",
+                contract.ENV_NODE_RANK: "1",
+                contract.ENV_PROCESSES: "8",
+                contract.ENV_COORDINATOR: "pod-0.job:29500",
+            },
+            (2, 1, 8, "pod-0.job:29500"),
+        ),
+        ("nodes without a meeting place", {contract.ENV_NODES: "2"}, None),
+        ("an index beyond the nodes", {contract.ENV_NODES: "2", contract.ENV_NODE_RANK: "2"}, None),
+        ("no processes", {contract.ENV_PROCESSES: "0"}, None),
+        ("a number that is none", {contract.ENV_PROCESSES: "two"}, None),
+    ],
+)
+def test_the_layout_of_workers(sentence: str, env: dict[str, str], expected: tuple[int, int, int, str] | None) -> None:
+    if expected is None:
+        with pytest.raises(ValueError):  # noqa: PT011 - several messages
+            Plan.of(env)
+        return
+    plan = Plan.of(env)
+    assert (plan.nodes, plan.node_rank, plan.processes, plan.coordinator) == expected
+    assert plan.several == (plan.nodes * plan.processes > 1)
