@@ -26,21 +26,27 @@ def _silent(message: str, **fields: Any) -> None:
 
 
 def load_encoder(
-    folder: Path, *, dtype: torch.dtype | None = None, padded_dtype: torch.dtype | None = None, log: Log = _silent
+    folder: Path,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    padded_dtype: torch.dtype | None = None,
+    log: Log = _silent,
 ) -> AnyEncoder:
     """The encoder in `folder`: packed for a Llama on a CUDA device, padded otherwise.
 
-    `dtype` is the packed model's (bfloat16 when absent), `padded_dtype` goes to `Encoder.load`. Raises BadInput (see
-    `describe_model`). A Llama that cannot be packed is logged with the reason: it will be slower.
+    `dtype` is the packed model's, `padded_dtype` goes to `Encoder.load`. Raises BadInput (see `describe_model`). A
+    Llama that cannot be packed is logged with the reason: it will be slower.
     """
-    if torch.cuda.is_available() and _architecture(folder) == "llama_bidirectional":
-        reason = _obstacle(folder, dtype or torch.bfloat16)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and _architecture(folder) == "llama_bidirectional":
+        reason = _obstacle(folder, torch.device(device), dtype)
         if reason is None:
             from embedding_stages.encoder.packed.encoder import PackedEncoder
 
-            return PackedEncoder.load(folder, dtype=dtype or torch.bfloat16)
+            return PackedEncoder.load(folder, device=device, dtype=dtype)
         log("texts are padded, not packed: slower", reason=reason)
-    return Encoder.load(folder, dtype=padded_dtype)
+    return Encoder.load(folder, device=device, dtype=padded_dtype)
 
 
 def _architecture(folder: Path) -> str:
@@ -49,7 +55,7 @@ def _architecture(folder: Path) -> str:
     return describe_model(folder, prefixes=None, max_tokens=None).architecture
 
 
-def _obstacle(folder: Path, dtype: torch.dtype) -> str | None:
+def _obstacle(folder: Path, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why packs cannot run this model on this machine, or None."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
@@ -61,7 +67,7 @@ def _obstacle(folder: Path, dtype: torch.dtype) -> str | None:
     except ValueError as error:
         return f"the packed model does not know {error}"
     try:
-        right = works(shape.heads, torch.device("cuda"), dtype)
+        right = works(shape.heads, device, dtype)
     except Exception as error:  # whatever a compiler of another machine may raise
         return f"the kernels cannot be built: {type(error).__name__}"
     return None if right else "the kernels compute something else on this accelerator"

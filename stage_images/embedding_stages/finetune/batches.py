@@ -15,6 +15,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 _LENGTH_SPREAD = 0.75  # a group's shortest text is at least this share of its longest: at most 25 % padding
 _FORWARD = 1  # cost of a padded token's forward pass; forward and backward together cost three
 _FORWARD_AND_BACKWARD = 3
@@ -48,7 +51,7 @@ def examples_of_step(step: int, *, examples: int, global_batch: int, seed: int) 
     return order[place * global_batch : (place + 1) * global_batch]
 
 
-def split(examples: Sequence[Example], lengths: Sequence[int], ranks: int) -> list[list[Example]]:
+def split(examples: Sequence[Example], lengths: Sequence[int] | NDArray[np.int64], ranks: int) -> list[list[Example]]:
     """The step's examples dealt to `ranks` workers so that each has about as many tokens; a share may be empty.
 
     The longest example left goes to the worker with the least so far: at most an example's length apart. A passage
@@ -56,7 +59,7 @@ def split(examples: Sequence[Example], lengths: Sequence[int], ranks: int) -> li
     """
     if ranks == 1:
         return [list(examples)]
-    weights = [sum(lengths[row] for row in (example.query, *example.candidates)) for example in examples]
+    weights = [int(sum(lengths[row] for row in (example.query, *example.candidates))) for example in examples]
     loads = [0] * ranks
     shares: list[list[int]] = [[] for _ in range(ranks)]
     for number in sorted(range(len(examples)), key=lambda number: (-weights[number], number)):

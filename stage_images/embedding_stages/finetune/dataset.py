@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from embedding_stages.contract import Artefact
+from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
 from embedding_stages.finetune.batches import Example
@@ -20,7 +22,7 @@ from embedding_stages.finetune.batches import Example
 _FIELD = "spec.stages.finetune.from"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrainingSet:
     """`rows` are the token ids of all queries, then of all passages in use; examples point into them."""
 
@@ -31,6 +33,11 @@ class TrainingSet:
     def lengths(self) -> list[int]:
         """Tokens of each row."""
         return [len(row) for row in self.rows]
+
+    @cached_property
+    def packed(self) -> Ragged:
+        """The rows in one array."""
+        return Ragged.of(self.rows)
 
 
 def load_training_set(folder: Path, tokenizer: TextTokenizer, *, negatives_per_query: int) -> TrainingSet:

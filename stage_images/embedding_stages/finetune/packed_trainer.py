@@ -7,20 +7,24 @@ in its pack: packs are free to be as large as the memory allows and their gradie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, balanced
-from embedding_stages.errors import OutOfMemory
-from embedding_stages.finetune.batches import Example
+from embedding_stages.errors import OutOfMemory, Transient
+from embedding_stages.finetune.batches import Example, split
 from embedding_stages.finetune.loss import candidate_loss, not_finite
+from embedding_stages.finetune.memory import SHARE, largest_pack
 from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport
+from embedding_stages.finetune.world import World
 
 MOST_TOKENS: Final = 32768  # of a pack: larger ones train no faster (docs/benchmarks.md)
 _LEAST_TOKENS: Final = 1024
@@ -44,11 +48,15 @@ class PackedTrainer:
         *,
         temperature: float,
         weight_decay: float,
-        token_budget: int,
+        token_budget: int = MOST_TOKENS,
+        texts_per_example: int = 6,
         between: Callable[[], None] = lambda: None,
+        world: World | None = None,
     ) -> None:
         self.encoder = encoder
+        self.world = world or World.alone()
         self.token_budget = token_budget
+        self._tokens_per_example = texts_per_example * encoder.description.max_tokens
         self.updates = 0
         self.computed_tokens = 0  # in all steps, filler included
         self._temperature = temperature
@@ -60,6 +68,11 @@ class PackedTrainer:
         self.moments = {name: torch.zeros_like(self.master) for name in ("exp_avg", "exp_avg_sq")}
         self._prepared: PreparedStep | None = None
 
+    @property
+    def micro_batch(self) -> int:
+        """Examples of full length that a pack has room for: what resume points and results speak of."""
+        return max(1, self.token_budget // self._tokens_per_example)
+
     def step(
         self,
         examples: Sequence[Example],
@@ -70,41 +83,114 @@ class PackedTrainer:
     ) -> StepReport:
         """One update with learning rate `rate`. An exception leaves weights and optimizer as they were.
 
-        `following` are the next step's examples: their packs are built while the accelerator is busy.
-        Raises OutOfMemory when one example does not fit, StageError `LossNotFinite`.
+        Every rank gets the whole step's examples and does its share. `following` are the next step's: their packs are
+        built while the accelerator is busy. Raises OutOfMemory when one example does not fit, StageError
+        `LossNotFinite`, what `between` raises, Transient `PeerLost`.
+        """
+        lengths = texts.lengths
+        mine = self._mine(examples, lengths)
+        loss = self._agreed_gradients(mine, texts, weight=1.0 / len(examples))
+        self.encoder.model.finish_gradients()
+        self.world.sum_([self.gradient])
+        norm = torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
+        self._update(norm if math.isfinite(loss) else norm * math.nan, rate)
+        if following:
+            self._prepared = self._prepare(self._mine(following, lengths), texts)
+        length = float(norm)  # waits for the accelerator
+        if not (math.isfinite(loss) and math.isfinite(length)):
+            raise not_finite(loss, length)  # nothing was updated: the kernel looks at the norm
+        self.updates += 1
+        used = {row for example in examples for row in (example.query, *example.candidates)}
+        return StepReport(loss=loss, grad_norm=length, tokens=int(lengths[list(used)].sum()))
+
+    def find_budget(self, examples: Sequence[Example], texts: Ragged) -> None:
+        """Make packs as large as the memory allows; all ranks take the smallest of theirs. Nothing is updated."""
+        lengths = texts.lengths
+
+        def use(tokens: int) -> None:
+            chosen: list[Example] = []
+            total = 0
+            while total < tokens:
+                example = examples[len(chosen) % len(examples)]
+                chosen.append(example)
+                total += int(sum(lengths[row] for row in (example.query, *example.candidates)))
+            try:
+                # Not `_prepare`: a text that examples share has to be in the pack once for each.
+                rows = [row for example in chosen for row in (example.query, *example.candidates)]
+                self.encoder.vectors(self.encoder.send(self.encoder.pack(texts, rows))).sum().backward()  # type: ignore[no-untyped-call]
+                self.encoder.model.finish_gradients()
+            finally:
+                self.encoder.model.drop_gradients()
+
+        try:
+            found = largest_pack(use, device=self.encoder.device, most=self.token_budget)
+        except torch.OutOfMemoryError:
+            found = _LEAST_TOKENS  # the first step will say so if even that is too much
+        self.token_budget = int(self.world.least(found))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """A copy of the state that later steps leave alone, float32, in `shapes`' words; only on rank 0.
+
+        On the accelerator where it has room, so that the next step need not wait for the copy, else in main memory.
+        """
+        if not self.world.leads:
+            return {}
+        flats = {"weights": self.master, **self.moments}
+        room = _has_room(self.encoder.device, sum(flat.nbytes for flat in flats.values()))
+        copies = {kind: flat.clone() if room else flat.to("cpu", copy=True) for kind, flat in flats.items()}
+        return dict(self._named(copies))
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """weights.<name on disk>, exp_avg.<name>, exp_avg_sq.<name>."""
+        flats = {"weights": self.master, **self.moments}
+        return {name: view.shape for name, view in self._named(flats)}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], *, step: int, micro_batch: int) -> None:  # noqa: ARG002
+        """Go on from a resume point after `step` steps. The size of packs is measured anew, not restored."""
+        for name, view in self._named({"weights": self.master, **self.moments}):
+            view.copy_(tensors[name])
+        self.encoder.model.flat.copy_(self.master)
+        self.updates = step
+
+    def save(self, folder: Path, base: Path) -> None:  # noqa: ARG002 - the encoder knows where it came from
+        """Write the trained model; rank 0 alone does."""
+        if self.world.leads:
+            self.encoder.save(folder)
+
+    def _named(self, flats: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Views of flat arrays by the names on disk, one kind after the other."""
+        for kind, flat in flats.items():
+            for name, view in self.encoder.model.on_disk(flat):
+                yield f"{kind}.{name}", view
+
+    def _mine(self, examples: Sequence[Example], lengths: NDArray[np.int64]) -> list[Example]:
+        return split(examples, lengths, self.world.size)[self.world.rank]
+
+    def _agreed_gradients(self, mine: Sequence[Example], texts: Ragged, *, weight: float) -> float:
+        """The step's loss over all ranks, with this rank's gradients in the model.
+
+        A rank without memory, or asked to stop, does not leave: its peers would wait for it. It says so in the sum.
         """
         while True:
+            loss, cause, stop = 0.0, "", None
             try:
-                prepared = self._take(examples, texts)
-                loss = self._gradients(prepared)
-                break
+                loss = self._gradients(self._take(mine, texts), weight)
             except torch.OutOfMemoryError as error:
                 cause = str(error).splitlines()[0]  # not the error: its frames hold the step's tensors
+            except Transient as error:
+                stop = error
             except BaseException:
                 self.encoder.model.drop_gradients()
                 raise
-            self._give_way(cause)
-        self.encoder.model.finish_gradients()
-        norm = torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
-        self._update(norm, rate)
-        if following:
-            self._prepared = self._prepare(following, texts)
-        found, length = torch.stack([loss, norm]).tolist()  # waits for the accelerator
-        if not (math.isfinite(found) and math.isfinite(length)):
-            raise not_finite(found, length)  # nothing was updated: the kernel looks at the norm
-        self.updates += 1
-        self.computed_tokens += sum(pack.size for pack, _ in prepared.packs)
-        return StepReport(loss=found, grad_norm=length, tokens=sum(pack.tokens for pack, _ in prepared.packs))
-
-    def probe(self, examples: Sequence[Example], texts: Ragged) -> None:
-        """One forward and backward pass whose gradients are dropped: what it takes of memory shows.
-
-        Raises torch.OutOfMemoryError.
-        """
-        try:
-            self._gradients(self._prepare(examples, texts))
-        finally:
+            loss, short, stopped = self.world.sum_numbers((loss, float(bool(cause)), float(stop is not None)))
+            if not short and not stopped:
+                return loss
             self.encoder.model.drop_gradients()
+            if stopped:
+                raise stop or Transient(
+                    "Interrupted", "another worker was asked to stop; the next attempt resumes here"
+                )
+            self._give_way(cause or "on another worker")
 
     def _take(self, examples: Sequence[Example], texts: Ragged) -> PreparedStep:
         prepared, self._prepared = self._prepared, None
@@ -114,6 +200,8 @@ class PackedTrainer:
 
     def _prepare(self, examples: Sequence[Example], texts: Ragged) -> PreparedStep:
         """Whole examples dealt to packs of equal size; a text that several examples of a pack share is in it once."""
+        if not examples:
+            return PreparedStep(examples=(), packs=(), budget=self.token_budget)
         lengths = texts.lengths
         weights = [int(sum(lengths[row] for row in (example.query, *example.candidates))) for example in examples]
         packs = []
@@ -123,8 +211,8 @@ class PackedTrainer:
             packs.append((self.encoder.pack(texts, rows), _tables(chosen, rows)))
         return PreparedStep(examples=tuple(examples), packs=tuple(packs), budget=self.token_budget)
 
-    def _gradients(self, prepared: PreparedStep) -> torch.Tensor:
-        """The mean loss of the step's examples, on the accelerator; gradients are left in the model."""
+    def _gradients(self, prepared: PreparedStep, weight: float) -> float:
+        """weight * (sum of the examples' losses); its gradients are left in the model."""
         total = torch.zeros((), device=self.encoder.device)
         for pack, tables in prepared.packs:
             self._between()
@@ -132,10 +220,11 @@ class PackedTrainer:
             queries, candidates, present = there.extra
             vectors = self.encoder.vectors(there)
             losses = candidate_loss(vectors[queries], vectors[candidates], present.bool(), self._temperature)
-            loss = losses.sum() / len(prepared.examples)
+            loss = losses.sum() * weight
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        return total
+            self.computed_tokens += pack.size
+        return float(total)
 
     def _update(self, norm: torch.Tensor, rate: float) -> None:
         ops.adamw_(
@@ -178,3 +267,11 @@ def _tables(examples: Sequence[Example], rows: Sequence[int]) -> tuple[Ints, Int
         present[number, :count] = 1
     queries = np.array([place[example.query] for example in examples], dtype=np.int32)
     return queries, candidates, present
+
+
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether `size` more bytes leave the next step the memory that it took before."""
+    if device.type != "cuda":
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    return free - size > (1 - SHARE) * total

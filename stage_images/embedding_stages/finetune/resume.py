@@ -11,16 +11,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from embedding_stages.encoder.safetensors_check import read_header
 from embedding_stages.errors import Transient
+from embedding_stages.finetune import stream
 from embedding_stages.finetune.world import World
 
 _TENSORS = "state.safetensors"
@@ -41,7 +43,6 @@ class Resumable(Protocol):
     """What a trainer offers so that its state can be kept; see `Trainer` for what the methods promise."""
 
     world: World
-    micro_batch: int
 
     def tensors(self) -> Mapping[str, torch.Tensor]: ...
     def shapes(self) -> Mapping[str, torch.Size]: ...
@@ -59,6 +60,41 @@ def save(folder: Path, trainer: Resumable, progressed: Progressed) -> None:
             _write(folder, tensors, progressed)
     finally:
         trainer.world.meet(f"saved-{progressed.step}")
+
+
+class Background:
+    """Writes resume points while training goes on; one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread: threading.Thread | None = None
+        self._failure: OSError | None = None
+
+    def save(self, trainer: Resumable, progressed: Progressed) -> None:
+        """Copy the state of this step and write it from another thread. All ranks call it; rank 0 writes.
+
+        Waits for the resume point before, and raises the OSError that ended it.
+        """
+        self.finish()
+        tensors = trainer.tensors()
+        if trainer.world.leads:
+            self._thread = threading.Thread(target=self._write, args=(tensors, progressed), name="resume point")
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for what is being written. Raises the OSError that ended it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _write(self, tensors: Mapping[str, torch.Tensor], progressed: Progressed) -> None:
+        try:
+            _write(self._folder, tensors, progressed)
+        except OSError as error:
+            self._failure = error
 
 
 def load(folder: Path, trainer: Resumable, identity: Mapping[str, int]) -> Progressed | None:
@@ -85,11 +121,11 @@ def _write(folder: Path, tensors: Mapping[str, torch.Tensor], progressed: Progre
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    save_file(dict(tensors), partial / _TENSORS)
+    stream.write(tensors, partial / _TENSORS)
     (partial / _STATE).write_text(json.dumps(asdict(progressed)))
     for name in (_TENSORS, _STATE):
-        with (partial / name).open("rb") as stream:
-            os.fsync(stream.fileno())
+        with (partial / name).open("rb") as written:
+            os.fsync(written.fileno())
     partial.rename(final)
     for other in folder.iterdir():
         if other != final:

@@ -1,81 +1,39 @@
 """The finetune stage: trainingSet and baseModel in, checkpoint out.
 
-Counts: examples, steps, globalBatchSize, microBatchSize (as used). Details: firstLoss and lastLoss (means over
+Counts: examples, steps, globalBatchSize, microBatchSize (as used), tokensPerPack (of the packed
+trainer). Details: firstLoss and lastLoss (means over
 the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.hardware import has_fast_bfloat16
+from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import Encoder
-from embedding_stages.errors import BadInput, OutOfMemory, Transient
+from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune import resume
-from embedding_stages.finetune.batches import examples_of_step
+from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import Scale, auto_scale
 from embedding_stages.finetune.schedule import learning_rate
+from embedding_stages.finetune.settings import Settings
 from embedding_stages.finetune.trainer import StepReport, Trainer
 from embedding_stages.finetune.world import PEER_LOST, World, lost_peers
 from embedding_stages.runner import StageContext
 
+if TYPE_CHECKING:
+    from embedding_stages.finetune.packed_trainer import PackedTrainer  # needs Triton, which CPU images lack
+
+AnyTrainer: TypeAlias = "Trainer | PackedTrainer"
 _LOG_EVERY = 10  # steps
 _SAVE_SECONDS = 60.0  # a resume point that costs more to write than the steps since the last one saves nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """NVIDIA embed recipe, profile llama. Names are those of the manifest, spec.stages.finetune."""
-
-    epochs: int = 3
-    globalBatchSize: int = 128  # noqa: N815 - examples an optimizer step
-    microBatchSize: int = 4  # noqa: N815 - examples of full length a forward pass
-    learningRate: float = 1e-5  # noqa: N815
-    weightDecay: float = 0.01  # noqa: N815
-    warmupSteps: int = 5  # noqa: N815
-    temperature: float = 0.02
-    negativesPerQuery: int = 4  # noqa: N815
-    checkpointEverySteps: int = 100  # noqa: N815
-    seed: int = 42
-    precision: str = "auto"  # of matrix products: bf16 where the hardware is fast at it, else fp32
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Settings:
-        """Raises BadInput `SettingInvalid` that names the field."""
-        known: dict[str, Any] = {}
-        for field in fields(cls):
-            value = raw.get(field.name, field.default)
-            if field.name == "precision":
-                known[field.name] = _precision(value)
-                continue
-            kind: type[int | float] = int if isinstance(field.default, int) else float
-            zero_is_fine = field.name in ("warmupSteps", "weightDecay", "seed")
-            wrong_type = isinstance(value, bool) or not isinstance(value, int | float)
-            if wrong_type or kind(value) != value or value < 0 or (value == 0 and not zero_is_fine):
-                raise BadInput(
-                    "SettingInvalid",
-                    f"{field.name} is {value!r}, expected {'a whole number' if kind is int else 'a number'} > 0",
-                    field=f"spec.stages.finetune.{field.name}",
-                )
-            known[field.name] = kind(value)
-        return cls(**known)
-
-
-def _precision(value: Any) -> str:
-    if value not in ("auto", "bf16", "fp32"):
-        raise BadInput(
-            "SettingInvalid",
-            f"precision is {value!r}, expected auto, bf16 or fp32",
-            field="spec.stages.finetune.precision",
-        )
-    return str(value)
 
 
 def work(context: StageContext, world: World | None = None) -> StageResult:
@@ -86,7 +44,9 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     base = context.input(Artefact.BASE_MODEL)
-    encoder = Encoder.load(base, device=str(world.device), dtype=torch.float32)  # master weights
+    bfloat16 = _bfloat16(settings, world.device.type)
+    encoder = _encoder(base, context, world, bfloat16=bfloat16)
+    context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, Encoder))
     data = load_training_set(
         context.input(Artefact.TRAINING_SET),
         encoder.tokenizer,
@@ -98,14 +58,15 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
         global_batch=settings.globalBatchSize,
         checkpoint_every=settings.checkpointEverySteps,
     )
+    context.log("training set read", examples=len(data.examples), steps=scale.total_steps)
     for warning in scale.warnings:
         context.log("warning", warning=warning)
-    bfloat16 = _bfloat16(settings, encoder.device.type)
     checkpoint = context.folder(Artefact.CHECKPOINT)  # made now: later rank 0 may have published
-    trainer = _trainer(encoder, settings, context, world, bfloat16=bfloat16)
     with lost_peers():
+        trainer = _trainer(encoder, settings, context, world, data, bfloat16=bfloat16)
         losses = train(context, trainer, data, settings, scale)
         trainer.save(checkpoint, base)
+    context.log("checkpoint written")
     window = max(1, len(losses) // 10)
     return context.result(
         counts={
@@ -113,6 +74,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             "steps": scale.total_steps,
             "globalBatchSize": scale.global_batch,
             "microBatchSize": trainer.micro_batch,
+            **({} if isinstance(trainer, Trainer) else {"tokensPerPack": trainer.token_budget}),
         },
         details={
             "firstLoss": sum(losses[:window]) / window,
@@ -124,7 +86,9 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     )
 
 
-def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: Settings, scale: Scale) -> list[float]:
+def train(
+    context: StageContext, trainer: AnyTrainer, data: TrainingSet, settings: Settings, scale: Scale
+) -> list[float]:
     """Run the steps that are left and return the loss of every step. All ranks call it and get the same.
 
     Saves a resume point every `checkpoint_every` steps, but not before a minute has passed since the last one, and
@@ -137,13 +101,14 @@ def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: 
         "steps": scale.total_steps,
     }
     scratch = context.scratch("resume")
+    background = resume.Background(scratch)
     earlier = resume.load(scratch, trainer, identity)
     losses = list(earlier.losses) if earlier else []
     if earlier:
         context.log("resumed", step=earlier.step, microBatchSize=trainer.micro_batch)
 
-    def save() -> None:
-        resume.save(scratch, trainer, resume.Progressed(len(losses), identity, trainer.micro_batch, list(losses)))
+    def progressed() -> resume.Progressed:
+        return resume.Progressed(len(losses), identity, trainer.micro_batch, list(losses))
 
     saved = context.clock()
     try:
@@ -153,14 +118,17 @@ def train(context: StageContext, trainer: Trainer, data: TrainingSet, settings: 
             losses.append(report.loss)
             _report(context, step, scale, report, rate, time.monotonic() - started)
             if (step + 1) % scale.checkpoint_every == 0 and _due(trainer.world, context.clock() - saved):
-                save()
+                background.save(trainer, progressed())
                 saved = context.clock()
             if trainer.world.size == 1:  # several ranks stop together, where the next step looks first
                 context.stop_if_asked()
     except Transient as error:  # asked to stop: the step that was under way has changed nothing yet
         if error.reason != PEER_LOST:
-            save()
+            background.finish()
+            resume.save(scratch, trainer, progressed())
         raise
+    finally:
+        background.finish()
     return losses
 
 
@@ -177,30 +145,59 @@ def _bfloat16(settings: Settings, device: str) -> bool:
     return settings.precision == "bf16"
 
 
-def _trainer(encoder: Encoder, settings: Settings, context: StageContext, world: World, *, bfloat16: bool) -> Trainer:
+def _encoder(base: Path, context: StageContext, world: World, *, bfloat16: bool) -> AnyEncoder:
+    """Packed where that works; shards are the library's business, so they keep its modules."""
+    device = str(world.device)
+    if world.sharded:
+        return Encoder.load(base, device=device, dtype=torch.float32)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    return load_encoder(base, device=device, dtype=dtype, padded_dtype=torch.float32, log=context.log)
+
+
+def _trainer(
+    encoder: AnyEncoder, settings: Settings, context: StageContext, world: World, data: TrainingSet, *, bfloat16: bool
+) -> AnyTrainer:
+    """The trainer for this encoder, its packs measured. Raises OutOfMemory when the state alone does not fit."""
+    common: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "weight_decay": settings.weightDecay,
+        "texts_per_example": 2 + settings.negativesPerQuery,
+        "between": context.stop_if_asked,
+        "world": world,
+    }
     try:
-        return Trainer(
-            encoder,
-            temperature=settings.temperature,
-            weight_decay=settings.weightDecay,
-            micro_batch=settings.microBatchSize,
-            texts_per_example=2 + settings.negativesPerQuery,
-            bfloat16=bfloat16,
-            between=context.stop_if_asked,
-            world=world,
-        )
+        if isinstance(encoder, Encoder):
+            return Trainer(encoder, micro_batch=settings.microBatchSize, bfloat16=bfloat16, **common)
+        from embedding_stages.finetune.packed_trainer import PackedTrainer
+
+        packed = PackedTrainer(encoder, **common)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             "GPUOutOfMemory", f"weights and optimizer do not fit the accelerator: use a larger one ({error})"
         ) from error
+    packed.find_budget(data.examples, data.packed)
+    context.log("packs measured", tokensPerPack=packed.token_budget)
+    return packed
 
 
-def _step(step: int, trainer: Trainer, data: TrainingSet, settings: Settings, scale: Scale) -> tuple[StepReport, float]:
+def _examples(step: int, data: TrainingSet, settings: Settings, scale: Scale) -> list[Example]:
+    if step >= scale.total_steps:
+        return []
     numbers = examples_of_step(step, examples=len(data.examples), global_batch=scale.global_batch, seed=settings.seed)
+    return [data.examples[number] for number in numbers]
+
+
+def _step(
+    step: int, trainer: AnyTrainer, data: TrainingSet, settings: Settings, scale: Scale
+) -> tuple[StepReport, float]:
+    examples = _examples(step, data, settings, scale)
     rate = learning_rate(
         step, peak=settings.learningRate, warmup_steps=settings.warmupSteps, total_steps=scale.total_steps
     )
-    return trainer.step([data.examples[number] for number in numbers], data.rows, rate), rate
+    if isinstance(trainer, Trainer):
+        return trainer.step(examples, data.rows, rate), rate
+    following = _examples(step + 1, data, settings, scale)
+    return trainer.step(examples, data.packed, rate, following=following), rate
 
 
 def _report(context: StageContext, step: int, scale: Scale, report: StepReport, rate: float, seconds: float) -> None:

@@ -88,15 +88,15 @@ class Trainer:
         return StepReport(loss=loss, grad_norm=norm, tokens=sum(lengths[row] for row in used))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The state of a resume point, whole and on the CPU: weights.<name>, exp_avg.<name>, exp_avg_sq.<name>.
+        """A copy of the state, whole and on the CPU: weights.<name>, exp_avg.<name>, exp_avg_sq.<name>.
 
-        All ranks call it; rank 0 gets the tensors, the others an empty dictionary.
+        All ranks call it; rank 0 gets the tensors, the others an empty dictionary. Later steps leave them alone.
         """
         found: dict[str, torch.Tensor] = {}
         for key, value in self._state().items():
             tensor = whole(value)
             if self.world.leads:
-                found[key] = tensor.to("cpu").contiguous()
+                found[key] = tensor.to("cpu", copy=True).contiguous()
         return found
 
     def shapes(self) -> dict[str, torch.Size]:

@@ -170,6 +170,15 @@ class World:
         """The sum of the value over the ranks, in float64. Raises Transient `PeerLost`."""
         return self.sum_numbers([value])[0]
 
+    def least(self, value: float) -> float:
+        """The smallest of the ranks' values. Raises Transient `PeerLost`."""
+        if self.size == 1:
+            return value
+        with lost_peers():
+            least = torch.tensor(value, dtype=torch.float64)
+            dist.all_reduce(least, dist.ReduceOp.MIN)
+        return float(least)
+
     def any(self, flag: bool) -> bool:
         """Whether any rank says True. Raises Transient `PeerLost`."""
         return self.sum_number(float(flag)) > 0

@@ -21,7 +21,7 @@ from embedding_stages.finetune.dataset import load_training_set
 from embedding_stages.finetune.loss import candidate_loss
 from embedding_stages.finetune.scale import auto_scale
 from embedding_stages.finetune.schedule import learning_rate
-from embedding_stages.finetune.stage import Settings
+from embedding_stages.finetune.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from embedding_stages.errors import OutOfMemory, StageError, Transient
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import auto_scale
-from embedding_stages.finetune.stage import Settings, train, work
+from embedding_stages.finetune.settings import Settings
+from embedding_stages.finetune.stage import train, work
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.runner import StageContext, run
 

@@ -122,10 +122,15 @@ class PackedLlama(nn.Module):
         self.gradient: torch.Tensor | None = None
         self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []  # gradients of the embedding table, not yet added
 
-    def on_disk(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name on disk without prefix, view of the weights) of every tensor of a checkpoint."""
+    def on_disk(self, flat: torch.Tensor | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name on disk without prefix, view of `flat`) of every tensor of a checkpoint.
+
+        `flat` is laid out like the flat weights (moments, master weights); the weights themselves when absent.
+        """
+        flat = self.flat if flat is None else flat
         for name, ours, row, rows in self.shape.disk_names():
-            yield name, self.named[ours].detach()[row : row + rows]
+            begin, end = self.places[ours]
+            yield name, flat[begin:end].view(self.named[ours].shape)[row : row + rows]
 
     def hold_gradients(self) -> torch.Tensor:
         """The flat gradient, float zeros like the flat weights; backward passes add to it from now on."""

@@ -1,0 +1,134 @@
+"""The finetune stage over packs: from base model to checkpoint, stopped and resumed, with resume points in between."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from unit.stages.tiny_models import make_llama, run_stage
+
+from embedding_stages.contract import Artefact, ExitCode, Stage
+from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.packed.encoder import PackedEncoder
+from embedding_stages.finetune import resume, stage, stream
+from embedding_stages.finetune.packed_trainer import PackedTrainer
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SETTINGS = {"epochs": 1, "globalBatchSize": 2, "learningRate": 1e-3, "negativesPerQuery": 1, "precision": "fp32"}
+
+
+def _packed(folder: Path, **_: Any) -> PackedEncoder:
+    return PackedEncoder.load(folder, device=DEVICE, dtype=torch.float32)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[Artefact, Path]:
+    base = make_llama(tmp_path / "base", hidden_size=64, num_hidden_layers=1)
+    topics = tmp_path / "topics"
+    topics.mkdir()
+    passages = [{"id": f"p{number}", "text": f"key{number}"} for number in range(4)]
+    records = [
+        {"query": f"ask{number}", "positive": f"p{number % 4}", "negatives": [f"p{(number + 1) % 4}"]}
+        for number in range(6)
+    ]
+    for name, lines in (("passages.jsonl", passages), ("train.jsonl", records)):
+        (topics / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {Artefact.BASE_MODEL: base, Artefact.TRAINING_SET: topics}
+
+
+def _run(workspace: Path, inputs: dict[Artefact, Path], letter: str) -> tuple[int, Any, Path]:
+    name = letter * 64
+    code, result = run_stage(Stage.FINETUNE, stage.work, workspace, settings=SETTINGS, inputs=inputs, fingerprint=name)
+    return code, result, workspace / Stage.FINETUNE / name / Artefact.CHECKPOINT
+
+
+def test_from_base_model_to_checkpoint_and_the_same_after_a_stop(
+    tmp_path: Path, inputs: dict[Artefact, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "load_encoder", _packed)
+    code, result, whole = _run(tmp_path, inputs, "a")
+    assert code == ExitCode.DONE
+    assert result.counts["tokensPerPack"] >= 1024
+    assert result.counts["steps"] == 3
+    assert Encoder.load(whole, device="cpu").embed(["the key1"], role="passage").shape == (1, 64)
+
+    take_step = PackedTrainer.step
+    stopping: list[threading.Event] = []
+
+    def stopped_after_two(self: PackedTrainer, *arguments: Any, **options: Any) -> Any:
+        report = take_step(self, *arguments, **options)
+        if self.updates == 2:
+            stopping[0].set()
+        return report
+
+    def remembered(context: Any, world: Any = None) -> Any:
+        stopping.append(context.stopping)
+        return work(context, world)
+
+    work = stage.work
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedTrainer, "step", stopped_after_two)
+        patch.setattr(stage, "work", remembered)
+        assert _run(tmp_path, inputs, "b")[0] == ExitCode.TRANSIENT
+    code, again, resumed = _run(tmp_path, inputs, "b")
+    assert code == ExitCode.DONE
+    assert again.details["lastLoss"] == pytest.approx(result.details["lastLoss"], rel=1e-6)
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_a_resume_point_is_of_its_step_whatever_happens_while_it_is_written(
+    tmp_path: Path, inputs: dict[Artefact, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = PackedTrainer(_packed(inputs[Artefact.BASE_MODEL]), temperature=0.1, weight_decay=0.01)
+    before = {name: value.clone() for name, value in trainer.tensors().items()}
+    write, hold = stream.write, threading.Event()
+
+    def slow(tensors: Any, path: Path) -> None:
+        assert hold.wait(30)
+        write(tensors, path)
+
+    monkeypatch.setattr(stream, "write", slow)
+    background = resume.Background(tmp_path / "points")
+    background.save(trainer, resume.Progressed(1, {"seed": 1}, 1, [0.5]))
+    trainer.master.add_(1.0)  # training goes on
+    assert resume.load(tmp_path / "points", trainer, {"seed": 1}) is None, "nothing half-written is taken"
+    hold.set()
+    background.finish()
+    found = resume.load(tmp_path / "points", trainer, {"seed": 1})
+    assert found is not None
+    assert found.losses == [0.5]
+    for name, value in trainer.tensors().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_resume_point_that_could_not_be_written_is_told(
+    tmp_path: Path, inputs: dict[Artefact, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer = PackedTrainer(_packed(inputs[Artefact.BASE_MODEL]), temperature=0.1, weight_decay=0.01)
+    monkeypatch.setattr(stream, "write", full)
+    background = resume.Background(tmp_path / "points")
+    background.save(trainer, resume.Progressed(1, {}, 1, []))
+    with pytest.raises(OSError, match="No space left"):
+        background.finish()
+    background.finish()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_streamed_file_is_safetensors(tmp_path: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_PIECE", 5)
+    tensors = {"a.b": torch.randn(3, 7).to(dtype), "c": torch.randn(1).to(dtype), "none": torch.zeros(0, dtype=dtype)}
+    stream.write(tensors, tmp_path / "file")
+    found = load_file(tmp_path / "file")
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
