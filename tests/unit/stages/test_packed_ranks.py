@@ -1,0 +1,124 @@
+"""Two ranks over packs against one. The ranks run this file, see `_rank`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ["TRITON_INTERPRET"] = "1"  # as conftest.py says to pytest
+
+import pytest
+import torch
+import torch.distributed as dist
+from unit.stages.tiny_models import make_llama
+
+from embedding_stages.encoder.packed.encoder import PackedEncoder
+from embedding_stages.encoder.packed.packs import Ragged
+from embedding_stages.finetune import resume
+from embedding_stages.finetune.batches import Example
+from embedding_stages.finetune.packed_trainer import PackedTrainer
+from embedding_stages.finetune.world import World
+
+ROWS = [[5, 6, 7], [9] * 20, [8], [5, 6, 9, 11], [12] * 7]
+STEPS = [[Example(0, (1, 2)), Example(3, (4, 2)), Example(2, (4, 1))], [Example(3, (1, 4))]]  # then rank 1 has none
+IDENTITY = {"seed": 1}
+Report = dict[str, Any]
+
+
+def trainer_of(folder: Path, world: World | None = None) -> PackedTrainer:
+    encoder = PackedEncoder.load(folder / "base", device="cpu", dtype=torch.float32)
+    return PackedTrainer(encoder, temperature=0.1, weight_decay=0.01, token_budget=4096, world=world)
+
+
+def run_steps(trainer: PackedTrainer) -> list[float]:
+    texts = Ragged.of(ROWS)
+    return [trainer.step(examples, texts, 1e-3).loss for examples in STEPS]
+
+
+def _rank(folder: Path) -> None:
+    torch.set_num_threads(1)
+    world = World.of(os.environ)
+    world.join()
+    trainer = trainer_of(folder, world)
+    report: Report = {"losses": run_steps(trainer), "least": world.least(world.rank + 4)}
+    resume.save(folder / "point", trainer, resume.Progressed(2, IDENTITY, 1, report["losses"]))
+    if world.rank == 1:  # memory is short here alone, once
+        send, left = trainer.encoder.send, [1]
+
+        def short_of_memory(*arguments: Any) -> Any:
+            if left:
+                left.pop()
+                raise torch.OutOfMemoryError("no room")
+            return send(*arguments)
+
+        trainer.encoder.send = short_of_memory  # type: ignore[method-assign]
+    report["short"] = trainer.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
+    report["budget"] = trainer.token_budget
+    (folder / f"rank-{world.rank}.json").write_text(json.dumps(report))
+    world.barrier()
+    os._exit(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("packed-ranks")
+    make_llama(root / "base", hidden_size=64, num_hidden_layers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[Report]:
+    """What the two ranks saw. This process holds their store, as the launcher does."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, __file__, str(folder)]
+    processes = [
+        subprocess.Popen(
+            command, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
+    alone = trainer_of(folder)
+    losses = run_steps(alone)
+    for rank in ranks:
+        assert rank["losses"] == pytest.approx(losses, rel=1e-5)
+        assert rank["least"] == 4
+    expected = alone.tensors()
+    resumed = trainer_of(folder)
+    assert resume.load(folder / "point", resumed, IDENTITY) is not None
+    for name, value in resumed.tensors().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=5e-5)
+    assert resumed.updates == 2
+
+    # Memory short on one rank halves the packs of both, and the step is the same.
+    third = alone.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
+    for rank in ranks:
+        assert rank["short"] == pytest.approx(third, rel=1e-4)
+        assert rank["budget"] == 2048
+
+
+if __name__ == "__main__":
+    _rank(Path(sys.argv[1]))
