@@ -26,8 +26,7 @@ _KINDS: Final[Mapping[int, FailureClass]] = {
     ExitCode.STOPPED: "Stopped",
 }
 # Reasons that a stage gives when it was asked to stop, or when a peer of it is gone.
-_INTERRUPTED: Final = "Interrupted"
-_FOLLOWED: Final = frozenset({_INTERRUPTED, "PeerLost"})
+_FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
 _OUT_OF_MEMORY_RETRIES: Final = 3
 _BUG_RETRIES: Final = 1
 _BACKOFF_S: Final = 10
@@ -103,7 +102,7 @@ def _failure(job: JobView, spec: Spec) -> Failure:
         return Failure(kind="Stopped", reason="Timeout", field=field, message=f"not done after {timeout_s} s: raise it")
     pod = culprit(job)
     result = _result(pod)
-    disrupted = job.disrupted or (result is not None and result.reason == _INTERRUPTED)
+    disrupted = job.disrupted or (result is not None and result.reason == contract.INTERRUPTED)
     if job.nodes > 1 and disrupted and (pod is None or not _own_fault(pod)):
         # A single pod that is drained is replaced by its Job. Here the others stop with it or fail when they lose it,
         # and it may be gone by then, with what Kubernetes noted in it.

@@ -85,6 +85,10 @@ SECRET_OPENAI: Final = "openai"
 SECRET_HUGGING_FACE: Final = "huggingface"
 SECRET_FILE: Final = "token"  # every Secret key is mounted under this file name
 
+# Reasons of a transient failure that follow from something else: another pod's or worker's end, or SIGTERM.
+INTERRUPTED: Final = "Interrupted"
+PEER_LOST: Final = "PeerLost"
+
 MANIFEST_FILE: Final = "manifest.json"
 ENCODER_FILE: Final = "encoder.json"
 TERMINATION_MESSAGE_BYTES: Final = 4096

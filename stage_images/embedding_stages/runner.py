@@ -20,7 +20,7 @@ from typing import Any
 
 from embedding_stages import contract
 from embedding_stages.artefacts import Workspace
-from embedding_stages.contract import Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
+from embedding_stages.contract import INTERRUPTED, Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
 from embedding_stages.errors import StageError, Transient
 
 Work = Callable[["StageContext"], StageResult]
@@ -98,7 +98,7 @@ class StageContext:
     def stop_if_asked(self) -> None:
         """Raises Transient when SIGTERM arrived; call it where the work can be resumed."""
         if self.stopping.is_set():
-            raise Transient("Interrupted", "the pod was asked to stop; the next attempt resumes here")
+            raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
 
 
 def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True) -> int:

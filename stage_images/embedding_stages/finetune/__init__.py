@@ -2,7 +2,9 @@
 
 scale, schedule, batches    pure: sizes, learning rates, which texts go through the encoder together
 dataset                     the training set as token ids
-loss, precision, trainer    torch: one optimizer step
-resume                      the state between attempts
-stage                       the stage's work, from settings to result
+loss, precision, trainer    torch: one optimizer step over padded batches
+packed_trainer, memory      one over packs (Llama on a GPU), and how large those may be
+world, launch, sharding     several processes, one an accelerator: what they agree on, who starts them, FSDP2
+resume, stream              the state between attempts, written while training goes on
+settings, stage             the stage's work, from settings to result
 """

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, Final
 
 from embedding_stages import contract
-from embedding_stages.contract import ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.contract import INTERRUPTED, PEER_LOST, ExitCode, Stage, StageRequest, StageResult
 
 WORKER_LOGS: Final = "EFT_WORKER_LOGS"  # set for workers: the folder of their termination logs, one a local rank
 _LOOPBACK: Final = "127.0.0.1"
@@ -26,7 +26,7 @@ _LOOPBACK: Final = "127.0.0.1"
 # not come by itself, and those that wait hold accelerators.
 _MEETING_S: Final = 900
 _SAVING_S: Final = 110  # after SIGTERM; just below the Job's grace period
-_FOLLOWED: Final = ("PeerLost", "Interrupted")  # reasons that another worker's end, or the agent's SIGTERM, gives
+_FOLLOWED: Final = (PEER_LOST, INTERRUPTED)  # reasons that another worker's end, or the agent's SIGTERM, gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def _outcome(plan: Plan, request: StageRequest, logs: Path) -> tuple[int, StageR
         from torch.distributed.elastic.rendezvous import RendezvousError
         from torch.distributed.launcher.api import elastic_launch
     except _AskedToStop:
-        return ExitCode.TRANSIENT, failed("Interrupted", "the pod was asked to stop before its workers had started")
+        return ExitCode.TRANSIENT, failed(INTERRUPTED, "the pod was asked to stop before its workers had started")
     try:
         config = _config(plan, f"{request.fingerprint[:16]}-{request.attempt}", logs)
         elastic_launch(config, sys.executable)("-m", __package__)
@@ -124,12 +124,12 @@ def _outcome(plan: Plan, request: StageRequest, logs: Path) -> tuple[int, StageR
         result = _result(logs, 0)
         if plan.node_rank == 0 and result and result.artefacts:
             return ExitCode.DONE, result
-        stopped = result if result and result.reason == "Interrupted" else None
+        stopped = result if result and result.reason == INTERRUPTED else None
         message = "the pod was asked to stop; the next attempt resumes at its last resume point"
-        return ExitCode.TRANSIENT, stopped or failed("Interrupted", message)
+        return ExitCode.TRANSIENT, stopped or failed(INTERRUPTED, message)
     except (DistError, RendezvousError, TimeoutError) as error:
         traceback.print_exc()
-        return ExitCode.TRANSIENT, failed("PeerLost", f"the nodes did not come together: {error}")
+        return ExitCode.TRANSIENT, failed(PEER_LOST, f"the nodes did not come together: {error}")
     except Exception as error:  # the launcher's own bug must leave a result too
         traceback.print_exc()
         return 1, failed("StageCrashed", f"{type(error).__name__}: {error}")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, balanced
@@ -187,9 +188,7 @@ class PackedTrainer:
                 return loss
             self.encoder.model.drop_gradients()
             if stopped:
-                raise stop or Transient(
-                    "Interrupted", "another worker was asked to stop; the next attempt resumes here"
-                )
+                raise stop or Transient(INTERRUPTED, "another worker was asked to stop; the next attempt resumes here")
             self._give_way(cause or "on another worker")
 
     def _take(self, examples: Sequence[Example], texts: Ragged) -> PreparedStep:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract import PEER_LOST, Artefact, StageResult
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import Encoder
@@ -25,7 +25,7 @@ from embedding_stages.finetune.scale import Scale, auto_scale
 from embedding_stages.finetune.schedule import learning_rate
 from embedding_stages.finetune.settings import Settings
 from embedding_stages.finetune.trainer import StepReport, Trainer
-from embedding_stages.finetune.world import PEER_LOST, World, lost_peers
+from embedding_stages.finetune.world import World, lost_peers
 from embedding_stages.runner import StageContext
 
 if TYPE_CHECKING:

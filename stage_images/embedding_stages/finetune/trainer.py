@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.model import Encoder
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, Part, plan_step, split
@@ -163,9 +164,7 @@ class Trainer:
                 self._shards.add_up()  # the library gives unsummed gradients away in no other way
             self.optimizer.zero_grad(set_to_none=True)
             if stopped:
-                raise stop or Transient(
-                    "Interrupted", "another worker was asked to stop; the next attempt resumes here"
-                )
+                raise stop or Transient(INTERRUPTED, "another worker was asked to stop; the next attempt resumes here")
             self._give_way(cause or "on another worker")
 
     def _gradients(

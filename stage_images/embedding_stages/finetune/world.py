@@ -22,10 +22,9 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from embedding_stages import contract
-from embedding_stages.contract import ExitCode
+from embedding_stages.contract import PEER_LOST, ExitCode
 from embedding_stages.errors import StageError, Transient
 
-PEER_LOST: Final = "PeerLost"
 # Ranks meet once a step and their shares are equally long: seconds apart. Ten minutes also cover a first step that
 # compiles kernels and a volume that one node reads slowly, and are short against the hours a run takes.
 COLLECTIVE_TIMEOUT: Final = timedelta(minutes=10)

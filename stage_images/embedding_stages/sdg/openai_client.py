@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from embedding_stages.contract import INTERRUPTED
 from embedding_stages.errors import BadInput, StageError, Transient
 
 FIELD: Final = "spec.stages.sdg.provider.openAI"
@@ -97,7 +98,7 @@ class ChatClient:
     def _call(self, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(_ATTEMPTS):
             if self.stopping.is_set():
-                raise Transient("Interrupted", "the pod was asked to stop; the next attempt resumes here")
+                raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
             last = attempt == _ATTEMPTS - 1
             json_mode = self._json_mode
             try:
@@ -138,7 +139,7 @@ class ChatClient:
     def _wait(self, attempt: int, told: float | None) -> None:
         wait = self.first_wait_s * 2**attempt if told is None else told
         if self.stopping.wait(min(wait, _LONGEST_WAIT_S)):
-            raise Transient("Interrupted", "the pod was asked to stop; the next attempt resumes here")
+            raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
 
     def _failure(self, status: int, text: str) -> StageError:
         said = self._quote(text)
