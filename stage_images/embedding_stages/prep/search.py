@@ -1,41 +1,46 @@
-"""Exact inner-product search with faiss, on the GPU where faiss has one."""
+"""Exact inner-product search: on a CUDA device where there is one, else with faiss on the CPU."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
-_GPU_MOST: Final = 2048  # neighbours that faiss finds on a GPU at once
 
 
 class Index:
-    """Passages' vectors, float32 (n, dimension), in main memory or on one GPU."""
+    """Passages' vectors, float32 (n, dimension), in main memory; a GPU gets a copy of what fits it."""
 
     def __init__(self, vectors: Vectors) -> None:
-        faiss = _faiss()
         self.size, dimension = vectors.shape
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self._main: Any = faiss.IndexFlatIP(dimension)
-        self._main.add(self._vectors)
-        self._gpu: Any = None
-        if getattr(faiss, "get_num_gpus", lambda: 0)() > 0 and hasattr(faiss, "StandardGpuResources"):
-            self._resources = faiss.StandardGpuResources()  # must outlive the index
-            self._gpu = faiss.index_cpu_to_gpu(self._resources, 0, self._main)
+        self._index: Any = _on_a_gpu(self._vectors)
+        if self._index is None:
+            self._index = _faiss().IndexFlatIP(dimension)
+            self._index.add(self._vectors)
 
     def search(self, queries: Vectors, most: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and numbers of the `most` best passages, best first: two arrays (queries, min(most, size))."""
-        most = min(most, self.size)
-        index = self._gpu if self._gpu is not None and most <= _GPU_MOST else self._main
-        scores, numbers = index.search(np.ascontiguousarray(queries, dtype=np.float32), most)
+        scores, numbers = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), min(most, self.size))
         return scores, numbers
 
     def vectors(self, numbers: list[int]) -> Vectors:
         """float32 (len(numbers), dimension)."""
         return np.asarray(self._vectors[numbers], dtype=np.float32)
+
+
+def _on_a_gpu(vectors: Vectors) -> Any:
+    """The same search in torch: faiss on a GPU is no faster, and its wheels are one more thing to match."""
+    import torch  # takes seconds to import
+
+    if not torch.cuda.is_available():
+        return None
+    from embedding_stages.encoder.nearest import DeviceIndex
+
+    return DeviceIndex(vectors, torch.device("cuda"))
 
 
 def _faiss() -> Any:
