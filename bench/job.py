@@ -1,9 +1,11 @@
 """A whole finetune Job through the stage's own entry point: from files on disk to a published checkpoint.
 
 python3 bench/job.py --examples 15000 --lengths A [--memory-gb 40] [--set checkpointEverySteps=50]
+python3 bench/job.py --examples 2560 --epochs 1 --interrupt 11
 
 Prints where the time went, by the stage's log lines. `--memory-gb` leaves the stage that much of the card: a process
-beside it holds the rest.
+beside it holds the rest. `--interrupt STEP` runs the Job, then again with a SIGTERM after that step (one that is
+logged: 1, 11, 21, ...) and a second attempt, and compares losses and the checkpoint's digest.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +32,8 @@ from embedding_stages import contract  # noqa: E402
 from embedding_stages.artefacts import digest_of_folder  # noqa: E402
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest  # noqa: E402
 from embedding_stages.encoder.description import describe_model  # noqa: E402
+
+Marks = list[tuple[float, dict[str, Any]]]
 
 _BALLAST = """
 import sys, torch
@@ -55,6 +60,8 @@ def main() -> None:
         if ballast is not None:
             ballast.communicate()
     _report(marks, code, workspace / "log")
+    if options.interrupt:
+        _compare_interrupted(request, workspace, options.interrupt, marks)
 
 
 def _options() -> argparse.Namespace:
@@ -64,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lengths", choices=PASSAGE_LENGTHS, default="A")
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
     parser.add_argument("--memory-gb", type=float, default=0.0)
+    parser.add_argument("--interrupt", type=int, default=0, metavar="STEP")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting of the stage")
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
     return parser.parse_args()
@@ -125,7 +133,30 @@ def _hold_the_rest(gigabytes: float) -> subprocess.Popen[str]:
     return ballast
 
 
-def _run(request: StageRequest, workspace: Path) -> tuple[list[tuple[float, dict[str, Any]]], int]:
+def _compare_interrupted(request: StageRequest, workspace: Path, step: int, whole: Marks) -> None:
+    """The same Job in two attempts: its losses at the steps that are logged, and its checkpoint."""
+    digest = _digest(workspace / "log")
+    for folder in workspace.iterdir():
+        if folder.name not in ("inputs", "prep"):
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+    first, stopped = _run(request, workspace, stop_after=step)
+    second, code = _run(request, workspace)
+    print(f"\nexit codes {stopped} (interrupted) and {code}\n| step | whole | in two attempts |\n|---|---:|---:|")
+    curve, pieces = _losses(whole), _losses(first) | _losses(second)
+    for number, loss in curve.items():
+        print(f"| {number} | {loss} | {pieces.get(number)} |")
+    print(f"checkpoint {digest}\n       and {_digest(workspace / 'log')}")
+
+
+def _losses(marks: Marks) -> dict[int, float]:
+    return {line["step"]: line["loss"] for _, line in marks if line.get("message") == "step"}
+
+
+def _digest(log: Path) -> str:
+    return str(json.loads(log.read_text())["artefacts"][Artefact.CHECKPOINT]["digest"])
+
+
+def _run(request: StageRequest, workspace: Path, stop_after: int = 0) -> tuple[Marks, int]:
     """(seconds since the start, log line) of every line that is JSON, and the exit code."""
     env = os.environ | {
         contract.ENV_REQUEST: request.to_json(),
@@ -147,13 +178,15 @@ def _run(request: StageRequest, workspace: Path) -> tuple[list[tuple[float, dict
                 print(line, end="", flush=True)
                 continue
             marks.append((elapsed, found))
+            if stop_after and found.get("step") == stop_after:
+                process.send_signal(signal.SIGTERM)
             if "progress" not in found:
                 print(f"{elapsed:8.1f} s  {line.strip()[:200]}", flush=True)
     marks.append((time.monotonic() - started, {"message": "ended"}))
     return marks, process.returncode
 
 
-def _report(marks: list[tuple[float, dict[str, Any]]], code: int, log: Path) -> None:
+def _report(marks: Marks, code: int, log: Path) -> None:
     result = log.read_text()[:800] if log.exists() else "no result"
     print(f"\nexit code {code}; {result}\n\n| until | s | since |\n|---|---:|---:|")
     before = 0.0

@@ -157,7 +157,7 @@ def rowwise(tokens: int) -> None:
         "copy": (2 * big.nbytes / 1e6, lambda: flat[0].copy_(big)),
         "add_norm": (4 * 4096 * mega, lambda: ops.add_norm(x, x, w, 1e-5)),
         "norm_backward": (4 * 4096 * mega, lambda: ops.norm_backward(x, x, w, rstd, x)),
-        "rotate": (2 * 5120 * mega, lambda: ops.rotate_(qkv, positions, table, table, HEADS, back=False)),
+        "rotate": (2 * 5120 * mega, lambda: ops.rotate_(qkv, positions, table, table, HEADS)),
         "swiglu": (49152 * mega, lambda: ops.swiglu(gu)),
         "swiglu_backward": (81920 * mega, lambda: ops.swiglu_backward_(gu, y)),
         "adamw": (30 * len(weights) / 1e6, lambda: ops.adamw_(

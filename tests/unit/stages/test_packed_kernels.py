@@ -9,7 +9,9 @@ import torch
 
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.check import attention_error, works
+from embedding_stages.encoder.packed.device import send
 from embedding_stages.encoder.packed.ops import Heads
+from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHORT = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
@@ -51,7 +53,7 @@ def test_rotation_is_undone_by_its_back() -> None:
     qkv, positions = _random(4, 5 * 16), torch.tensor([0, 3, 1, 2], dtype=torch.int32, device=DEVICE)
     angles = torch.outer(torch.arange(5.0), torch.rand(8)).to(DEVICE)
     turned = qkv.clone()
-    ops.rotate_(turned, positions, angles.cos(), angles.sin(), heads, back=False)
+    ops.rotate_(turned, positions, angles.cos(), angles.sin(), heads)
     cosine, sine = (table[positions.long()][:, None].repeat(1, 1, 2) for table in (angles.cos(), angles.sin()))
     parts = qkv.view(4, 5, 16)[:, :4]
     swapped = torch.cat([-parts[..., 8:], parts[..., :8]], dim=-1)
@@ -59,6 +61,39 @@ def test_rotation_is_undone_by_its_back() -> None:
     torch.testing.assert_close(turned.view(4, 5, 16)[:, 4], qkv.view(4, 5, 16)[:, 4])
     ops.rotate_(turned, positions, angles.cos(), angles.sin(), heads, back=True)
     torch.testing.assert_close(turned, qkv)
+
+
+def test_queries_turned_in_attention_are_those_turned_before() -> None:
+    heads = Heads(queries=6, keys=2, size=16)
+    texts = Ragged.of([[0] * length for length in (5, 40, 1)])  # and filler
+    pack = send(build_pack(texts, range(3), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), torch.device(DEVICE))
+    qkv = _random(len(pack.ids), 10 * 16)
+    angles = torch.outer(torch.arange(64.0), torch.rand(8)).to(DEVICE)
+    turned, keys = qkv.clone(), qkv.clone()
+    ops.rotate_(turned, pack.positions, angles.cos(), angles.sin(), heads)
+    ops.rotate_(keys, pack.positions, angles.cos(), angles.sin(), heads, keys_only=True)
+    torch.testing.assert_close(keys.view(-1, 10, 16)[:, 6:], turned.view(-1, 10, 16)[:, 6:])
+    torch.testing.assert_close(keys.view(-1, 10, 16)[:, :6], qkv.view(-1, 10, 16)[:, :6])
+    expected, _ = ops.attend(turned, pack.query_tiles, heads)
+    found, _ = ops.attend(keys, pack.query_tiles, heads, turn=(angles.cos(), angles.sin()))
+    torch.testing.assert_close(found[: pack.tokens], expected[: pack.tokens])
+
+
+@pytest.mark.parametrize("fuses", [True, False])
+@pytest.mark.parametrize("rows", [1, 40, 300])
+def test_gated_product(monkeypatch: pytest.MonkeyPatch, fuses: bool, rows: int) -> None:
+    """Rows beyond the last whole tile, and several tiles for a program."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(ops, "_fuses", lambda _: fuses)
+        monkeypatch.setattr(ops, "GATED", ops.GatedTiles(rows=32, columns=16, step=16, super_rows=2))
+    elif not fuses:
+        monkeypatch.setattr(ops, "_fuses", lambda _: False)
+    x, weight = _random(rows, 64, dtype=SHORT), _random(2 * 128, 64, dtype=SHORT)
+    both = x.float() @ weight.float().t()
+    expected = torch.nn.functional.silu(both[:, :128]) * both[:, 128:]
+    found = ops.gated_product(x, weight)
+    assert found.shape == (rows, 128)
+    assert float((found.float() - expected).norm() / expected.norm()) < (1e-2 if SHORT == torch.bfloat16 else 2e-3)
 
 
 @pytest.mark.parametrize("width", [32, 40])

@@ -71,6 +71,19 @@ def test_the_same_vectors_in_the_texts_order(folder: Path) -> None:
     assert encoder.embed([], role="query").shape == (0, 64)
 
 
+@pytest.mark.parametrize("budget", [4, 30, 1000])
+def test_packs_are_filled_across_the_parts_that_are_tokenized(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    monkeypatch.setattr("embedding_stages.encoder.packed.encoder._FIRST_TEXTS", 1)
+    monkeypatch.setattr("embedding_stages.encoder.packed.encoder._MOST_TEXTS", 3)
+    texts = [f"key{number} of noise{number % 3}" for number in range(9)]
+    encoder = _packed(folder)
+    encoder._budget = budget
+    found = encoder.embed(texts, role="query")
+    np.testing.assert_allclose(found, _padded(folder).embed(texts, role="query"), atol=2e-6)
+
+
 def test_the_same_gradients(folder: Path) -> None:
     padded, packed = _padded(folder), _packed(folder)
     packed.model.hold_gradients()

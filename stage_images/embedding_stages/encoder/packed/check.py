@@ -32,10 +32,21 @@ def attention_error(heads: Heads, device: torch.device, dtype: torch.dtype) -> f
     return max(float((ours.float() - theirs).norm() / theirs.norm()) for ours, theirs in pairs)
 
 
+def gated_error(device: torch.device, dtype: torch.dtype) -> float:
+    """The relative error of the gated product against torch's own in float32."""
+    generator = torch.Generator(device).manual_seed(0)
+    rows, hidden, width = 200, 2 * ops.GATED.step, 2 * ops.GATED.columns
+    x = torch.randn(rows, hidden, device=device, generator=generator).to(dtype)
+    weight = torch.randn(2 * width, hidden, device=device, generator=generator).to(dtype)
+    gate, up = (x.float() @ weight.float().t()).split(width, dim=1)
+    expected = torch.nn.functional.silu(gate) * up
+    return float((ops.gated_product(x, weight).float() - expected).norm() / expected.norm())
+
+
 def works(heads: Heads, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether attention is right, to the precision of `dtype`."""
-    error = attention_error(heads, device, dtype)
-    return error < _ERROR  # false for NaN
+    """Whether attention and the gated product are right, to the precision of `dtype`."""
+    errors = attention_error(heads, device, dtype), gated_error(device, dtype)
+    return all(error < _ERROR for error in errors)  # false for NaN
 
 
 def _reference(qkv: torch.Tensor, heads: Heads) -> torch.Tensor:

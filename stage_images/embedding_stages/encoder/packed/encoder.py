@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +22,17 @@ from embedding_stages.encoder.model import copy_tokenizer
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.llama import PackedLlama, Shape
-from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, build_pack, consecutive
+from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, build_pack, consecutive
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
 
 Vectors = NDArray[np.float32]
-EMBEDDING_BUDGET: Final = 16384  # tokens of a pack when nothing is kept for a backward pass
-_TEXTS_A_CALL: Final = 4096  # tokenized ahead, while the accelerator works on those before
+# Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
+# that no processor waits for the last tiles of a product.
+EMBEDDING_BUDGET: Final = 2 * 132 * ops.ROWS_A_TILE
+_FIRST_TEXTS: Final = 256  # tokenized before the accelerator has anything to do
+_MOST_TEXTS: Final = 4096  # tokenized ahead, while the accelerator works on those before
 _TABLE: Final = "embed_tokens.weight"
 
 
@@ -123,18 +126,22 @@ class PackedEncoder:
 
     def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[torch.Tensor, torch.cuda.Event | None]]:
         """(vectors in pinned memory, event of their arrival), in the texts' order."""
-        parts = [texts[start : start + _TEXTS_A_CALL] for start in range(0, len(texts), _TEXTS_A_CALL)]
+        parts = list(_growing(texts))
+        left = Ragged.of([])
         with ThreadPoolExecutor(1) as tokenizing:
             ahead = tokenizing.submit(self._ragged, parts[0], role)
             for number in range(len(parts)):
-                rows = ahead.result()
+                rows = left.joined(ahead.result())
                 if number + 1 < len(parts):
                     ahead = tokenizing.submit(self._ragged, parts[number + 1], role)
-                yield from self._part(rows)
+                left = yield from self._packs(rows, last=number + 1 == len(parts))
 
-    def _part(self, rows: Ragged) -> Iterator[tuple[torch.Tensor, torch.cuda.Event | None]]:
+    def _packs(
+        self, rows: Ragged, *, last: bool
+    ) -> Generator[tuple[torch.Tensor, torch.cuda.Event | None], None, Ragged]:
+        """The vectors of full packs; unless these are the `last` texts, returns those of a pack not yet full."""
         groups = consecutive(rows.lengths, self._budget)
-        while groups:
+        while groups[0 if last else 1 :]:
             group = groups.pop(0)
             try:
                 vectors = self.vectors(self.send(self.pack(rows, group)))
@@ -146,6 +153,7 @@ class PackedEncoder:
                 groups = [group[: len(group) // 2], group[len(group) // 2 :], *groups]
                 continue
             yield _start_copy(vectors)
+        return rows.after(int(groups[0][0])) if groups else Ragged.of([])
 
     def _ragged(self, texts: Sequence[str], role: Role) -> Ragged:
         return Ragged.of(self.tokenizer.encode(texts, role))
@@ -162,6 +170,14 @@ class PackedEncoder:
         save_file(tensors | _others(self._source, set(ours)), folder / SINGLE_FILE, metadata={"format": "pt"})
         copy_tokenizer(self._source, folder)
         self.description.save(folder)
+
+
+def _growing(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in parts, few first: the accelerator starts soon."""
+    begin, count = 0, _FIRST_TEXTS
+    while begin < len(texts):
+        yield texts[begin : begin + count]
+        begin, count = begin + count, min(2 * count, _MOST_TEXTS)
 
 
 def _start_copy(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
@@ -182,10 +198,13 @@ def _copy_out(batch: tuple[torch.Tensor, torch.cuda.Event | None], target: Vecto
 
 
 def _rotary_tables(config: dict[str, Any], positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine, float32 (positions, head size / 2), with whatever scaling the configuration asks for."""
+    """Cosine and sine, float32 (positions, head size / 2), with whatever scaling the configuration asks for.
+
+    At least as many as a pack's filler has tokens.
+    """
     plain = {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}
     rotary = LlamaRotaryEmbedding(LlamaConfig(**plain))
-    angles = torch.outer(torch.arange(positions).float(), rotary.inv_freq.float())
+    angles = torch.outer(torch.arange(max(positions, ROUND)).float(), rotary.inv_freq.float())
     return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
 
 

@@ -162,11 +162,11 @@ class PackedLlama(nn.Module):
         for number in range(self.shape.layers):
             _, h, _ = ops.add_norm(x, None, named[f"{number}.input_norm"], eps)
             qkv = h @ named[f"{number}.qkv"].t()
-            ops.rotate_(qkv, pack.positions, self.cosine, self.sine, heads, back=False)
-            seen, _ = ops.attend(qkv, pack.query_tiles, heads)
+            ops.rotate_(qkv, pack.positions, self.cosine, self.sine, heads, keys_only=True)
+            seen, _ = ops.attend(qkv, pack.query_tiles, heads, turn=(self.cosine, self.sine))
             x.addmm_(seen, named[f"{number}.o"].t())  # the product adds the residual: one pass less over x
             _, h, _ = ops.add_norm(x, None, named[f"{number}.mlp_norm"], eps)
-            x.addmm_(ops.swiglu(h @ named[f"{number}.gate_up"].t()), named[f"{number}.down"].t())
+            x.addmm_(ops.gated_product(h, named[f"{number}.gate_up"]), named[f"{number}.down"].t())
         _, normed, _ = ops.add_norm(x, None, named["norm"], eps)
         return ops.sequence_mean(normed, pack.starts)
 
@@ -226,7 +226,7 @@ class _Layer(torch.autograd.Function):
         heads, eps = model.shape.heads, model.shape.eps
         x1, h1, rstd1 = ops.add_norm(x, delta, input_norm, eps)
         qkv = h1 @ qkv_weight.t()
-        ops.rotate_(qkv, pack.positions, model.cosine, model.sine, heads, back=False)
+        ops.rotate_(qkv, pack.positions, model.cosine, model.sine, heads)
         seen, lse = ops.attend(qkv, pack.query_tiles, heads)
         x2, h2, rstd2 = ops.add_norm(x1, seen @ o_weight.t(), mlp_norm, eps)
         gate_up = h2 @ gate_up_weight.t()

@@ -11,14 +11,16 @@ from typing import Final
 
 import torch
 import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from embedding_stages.encoder.packed.kernels import attention, optimizer, rowwise
+from embedding_stages.encoder.packed.kernels import attention, gated, optimizer, rowwise
 
 _LOG2E: Final = 1.4426950408889634
 # Tiles of the attention programs, the best of those that bench/kernels.py tries.
 _TILE_ROWS: Final = 64  # of queries: tokens x heads that share a key head
 _KEY_STEP: Final = 32  # tokens of keys that a tile of queries takes at a time
 KEY_TILE: Final = 64  # tokens of keys whose gradients a program computes
+ROWS_A_TILE: Final = 128  # of the matrix products
 OPTIMIZER_BLOCK: Final = 1024  # elements; flat arrays have a multiple of it
 _NORM_PROGRAMS: Final = 528  # four for each of a Hopper GPU's processors; more only means more partial sums
 
@@ -40,6 +42,19 @@ class Heads:
     def query_tile(self) -> int:
         """Tokens of a tile of queries."""
         return max(16, _TILE_ROWS // self.group_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class GatedTiles:
+    """Sizes of the fused product's tiles."""
+
+    rows: int
+    columns: int  # of gate, and as many of up
+    step: int  # of the hidden size at a time
+    super_rows: int  # tiles of rows done for a column before the next one
+
+
+GATED: Final = GatedTiles(rows=ROWS_A_TILE, columns=128, step=64, super_rows=16)
 
 
 def add_norm(
@@ -73,17 +88,47 @@ def norm_backward(
 
 
 def rotate_(
-    qkv: torch.Tensor, positions: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, heads: Heads, *, back: bool
+    qkv: torch.Tensor,
+    positions: torch.Tensor,
+    cosine: torch.Tensor,
+    sine: torch.Tensor,
+    heads: Heads,
+    *,
+    back: bool = False,
+    keys_only: bool = False,
 ) -> None:
     """Rotary positions on the queries and keys of qkv (T, (queries + 2 keys) * size), in place.
 
-    positions int32 (T,); cosine and sine float32 (most positions, size / 2).
+    positions int32 (T,); cosine and sine float32 (most positions, size / 2). `keys_only` leaves the queries to
+    `attend`.
     """
-    turned = heads.queries + heads.keys
+    first, turned = (heads.queries, heads.keys) if keys_only else (0, heads.queries + heads.keys)
     rowwise.rotate[(len(qkv),)](
-        qkv, positions, cosine, sine, STRIDE=qkv.shape[1], HEADS=turned, BLOCK=triton.next_power_of_2(turned),
-        HALF=heads.size // 2, BACK=back, num_warps=4,
+        qkv[:, first * heads.size :], positions, cosine, sine, STRIDE=qkv.shape[1], HEADS=turned,
+        BLOCK=triton.next_power_of_2(turned), HALF=heads.size // 2, BACK=back, num_warps=1 if keys_only else 4,
     )  # fmt: skip
+
+
+def gated_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`swiglu` of x @ weight.t(): x (T, hidden), weight (2 w, hidden), out (T, w)."""
+    hidden, width = x.shape[1], len(weight) // 2
+    if not _fuses(x) or width % GATED.columns or hidden % GATED.step:
+        return swiglu(x @ weight.t())
+    out = x.new_empty(len(x), width)
+    programs = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
+    gated.gated[(programs,)](
+        TensorDescriptor.from_tensor(x, [GATED.rows, GATED.step]),
+        TensorDescriptor.from_tensor(weight.view(2, width, hidden), [2, GATED.columns, GATED.step]),
+        TensorDescriptor.from_tensor(out, [GATED.rows, GATED.columns]),
+        len(x), WIDTH=width, HIDDEN=hidden, ROWS=GATED.rows, COLUMNS=GATED.columns, STEP=GATED.step,
+        SUPER=GATED.super_rows, PROGRAMS=programs, num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return out
+
+
+def _fuses(x: torch.Tensor) -> bool:
+    """Whether the fused product is made for this device: Hopper's tensor cores and copy engine, two bytes a number."""
+    return x.is_cuda and x.element_size() == 2 and torch.cuda.get_device_capability(x.device)[0] == 9
 
 
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
@@ -114,14 +159,22 @@ def sequence_mean(states: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def attend(qkv: torch.Tensor, query_tiles: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention within each sequence: (T, queries * size) and the logarithms that `attend_backward` needs."""
+def attend(
+    qkv: torch.Tensor,
+    query_tiles: torch.Tensor,
+    heads: Heads,
+    turn: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention within each sequence: (T, queries * size) and the logarithms that `attend_backward` needs.
+
+    With `turn`, the cosine and sine of `rotate_`, the queries of qkv get their rotary positions on the way.
+    """
     out = qkv.new_empty(len(qkv), heads.queries * heads.size)
     lse = torch.empty(len(qkv), heads.queries, dtype=torch.float32, device=qkv.device)
     count = query_tiles.shape[1]
     attention.forward[(count, heads.keys)](
-        qkv, out, lse, query_tiles, count, _scale(heads), **_sizes(heads), TOKENS=heads.query_tile, KEYS=_KEY_STEP,
-        num_warps=4, num_stages=3,
+        qkv, out, lse, query_tiles, count, _scale(heads), *(turn or (None, None)), **_sizes(heads),
+        TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None, num_warps=4, num_stages=3,
     )  # fmt: skip
     return out, lse
 

@@ -34,6 +34,16 @@ class Ragged:
             tokens[start : start + len(row)] = row
         return cls(tokens, starts)
 
+    def joined(self, other: Ragged) -> Ragged:
+        """These texts, then the other's."""
+        starts = np.concatenate([self.starts, other.starts[1:] + self.starts[-1]])
+        return Ragged(np.concatenate([self.tokens, other.tokens]), starts)
+
+    def after(self, first: int) -> Ragged:
+        """The texts from number `first` on."""
+        begin = self.starts[first]
+        return Ragged(self.tokens[begin:], self.starts[first:] - begin)
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text."""

@@ -25,10 +25,13 @@ def _query_rows(first, kv, end, GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr, T
 
 @triton.jit(do_not_specialize=["tile_count"])
 def forward(
-    qkv, out, lse, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr,
-    SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+    qkv, out, lse, tiles, tile_count, scale, cosine, sine, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one key head against all keys of its sequence. scale includes log2(e)."""
+    """One tile of queries of one key head against all keys of its sequence. scale includes log2(e).
+
+    With TURN the queries get their rotary positions here; the keys have theirs already.
+    """
     tile = tl.program_id(0)
     kv = tl.program_id(1)
     begin = tl.load(tiles + tile_count + tile)
@@ -36,7 +39,14 @@ def forward(
     stride: tl.constexpr = (HEADS + 2 * KEY_HEADS) * SIZE
     token, head, inside = _query_rows(tl.load(tiles + tile), kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
     column = tl.arange(0, SIZE)
-    q = tl.load(qkv + (token * stride + head * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+    q_place = qkv + (token * stride + head * SIZE)[:, None]
+    q = tl.load(q_place + column[None, :], mask=inside[:, None], other=0.0)
+    if TURN:
+        other = tl.load(q_place + ((column + SIZE // 2) % SIZE)[None, :], mask=inside[:, None], other=0.0)
+        angle = (token - begin)[:, None] * (SIZE // 2) + (column % (SIZE // 2))[None, :]
+        c = tl.load(cosine + angle, mask=inside[:, None], other=0.0)
+        s = tl.load(sine + angle, mask=inside[:, None], other=0.0) * tl.where(column < SIZE // 2, -1.0, 1.0)[None, :]
+        q = (q.to(tl.float32) * c + other.to(tl.float32) * s).to(q.dtype)
     keys = qkv + (HEADS + kv) * SIZE
     values = keys + KEY_HEADS * SIZE
     total = tl.zeros((TOKENS * GROUP_ROWS, SIZE), tl.float32)
