@@ -40,8 +40,13 @@ def _automodel(batch_size: int) -> Contestant:
     )
 
 
+def _ours(*extra: str) -> Contestant:
+    return Contestant(module="bench.contestants.ours", arguments=extra, paths=(ROOT / "stage_images",))
+
+
 CONTESTANTS: Final[dict[str, Contestant]] = {
-    "ours": Contestant(module="bench.contestants.ours", paths=(ROOT / "stage_images",)),
+    "ours": _ours(),
+    "ours-float32": _ours("--option", "float32"),  # named first: how far the others are from full precision
     "sentence-transformers-64": _sentence_transformers(64),
     "sentence-transformers-128": _sentence_transformers(128),
     "sentence-transformers-padded": _sentence_transformers(64, "--option", "padded", stand_in=False),

@@ -1,7 +1,8 @@
 """This project's own trainer and encoder, as the stages drive them.
 
 Without a GPU the kernels run in Triton's interpreter: enough for a dry run of the smallest shape.
-Options: `budget=TOKENS` sets the size of a pack, which the stage finds by itself.
+Options: `budget=TOKENS` sets the size of a pack, which the stage finds by itself; `float32` embeds
+in full precision.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def train_steps(job: TrainJob) -> Trained:
 
 def embed(job: EmbedJob) -> Embedded:
     """The encoder of prep and eval, its vectors written to the file's map while it works."""
-    encoder = _load(job.checkpoint / FLAVOUR, job.device)
+    encoder = _load(job.checkpoint / FLAVOUR, job.device, exact="float32" in job.options)
     started = time.perf_counter()
     encoder.embed(read_corpus(job.corpus)[: job.warmup_passages], role="passage")
     warm = time.perf_counter()
@@ -71,9 +72,9 @@ def embed(job: EmbedJob) -> Embedded:
     return Embedded(seconds=time.perf_counter() - warm, warmup_seconds=warm - started)
 
 
-def _load(folder: Path, device: str) -> PackedEncoder:
+def _load(folder: Path, device: str, *, exact: bool = False) -> PackedEncoder:
     describe_model(folder, prefixes=_NO_PREFIXES, max_tokens=512).save(folder)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = torch.float32 if exact or device != "cuda" else torch.bfloat16
     return PackedEncoder.load(folder, device=device, dtype=dtype)
 
 
