@@ -38,7 +38,7 @@ def gated_error(device: torch.device, dtype: torch.dtype) -> float:
     rows, hidden, width = 200, 2 * ops.GATED.step, 2 * ops.GATED.columns
     x = torch.randn(rows, hidden, device=device, generator=generator).to(dtype)
     weight = torch.randn(2 * width, hidden, device=device, generator=generator).to(dtype)
-    gate, up = (x.float() @ weight.float().t()).split(width, dim=1)
+    gate, up = torch.split(x.float() @ weight.float().t(), width, dim=1)
     expected = torch.nn.functional.silu(gate) * up
     return float((ops.gated_product(x, weight).float() - expected).norm() / expected.norm())
 
