@@ -43,6 +43,7 @@ IMAGES = (
     _stage("finetune", "base-torch"),
     _stage("evaluate", "base-torch"),
     _stage("export", "base-torch"),
+    _stage("serve-torch", "base-torch"),
     Image(
         "demo-model",
         "base-python",

@@ -17,7 +17,7 @@ UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
 
 def locks() -> dict[str, str]:
     """Lock file -> extra of pyproject.toml."""
-    stages = ("sdg", "prep", "finetune", "evaluate", "export", "serve")
+    stages = ("sdg", "prep", "finetune", "evaluate", "export", "serve", "serve-torch")
     found = {f"stage_images/{name}/requirements.lock": name for name in stages}
     return {**found, "operator/requirements.lock": "operator"}
 

@@ -24,6 +24,7 @@ OPERATOR_NAMESPACE = "embedding-operator"
 NAME = "python-docs"
 MANIFEST = ROOT / "examples" / "quickstart.yaml"
 READY_TIMEOUT_S = 1800
+STAGE_IMAGES = ("sdg", "prep", "finetune", "evaluate", "export", "serve", "serve-torch")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +60,7 @@ def install(clock: Clock) -> tuple[Kubectl, dict[str, str]]:
     kubectl = Kubectl(env)
     with clock.step("operator"):
         say("installing the operator")
-        stages = {name: images[name] for name in ("sdg", "prep", "finetune", "evaluate", "export", "serve")}
+        stages = {name: images[name] for name in STAGE_IMAGES}
         values = [f"stageImages.{name}={reference}" for name, reference in stages.items()]
         repository, _, tag = images["operator"].rpartition(":")
         values += [f"image.repository={repository}", f"image.tag={tag}"]

@@ -20,6 +20,7 @@ KIND: Final = "EmbeddingFineTune"
 PLURAL: Final = "embeddingfinetunes"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 MANAGER: Final = "embedding-operator"
+TORCH_SERVER: Final = "deploy.torch"  # the name, among the stages', of the default image of backend torch
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 # The pods of a Job of several nodes are hosts named <Job>-<index>, in 63 characters like every label of DNS.
@@ -102,7 +103,7 @@ class StageSpec:
 class Deploy:
     """How the model is served."""
 
-    backend: str  # onnx | nim
+    backend: str  # onnx | torch | nim
     model_name: str
     replicas: int
     strategy: str  # Recreate | BlueGreen
@@ -114,6 +115,11 @@ class Deploy:
     @property
     def serves_checkpoint(self) -> bool:
         """Such a server needs no export."""
+        return self.backend == "torch" or self.is_nim_2
+
+    @property
+    def is_nim_2(self) -> bool:
+        """It has a variable and a path of its own for the model."""
         return self.backend == "nim" and self.nim_generation == 2
 
 

@@ -30,7 +30,7 @@ BEFORE_SERVING = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVA
 class Defaults:
     """What the operator's own configuration contributes to a decision."""
 
-    images: Mapping[Stage, str]
+    images: Mapping[str, str]  # by stage, and TORCH_SERVER
 
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
@@ -58,12 +58,12 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     return conclude(draft, spec, observed, verdict, activated=activated)
 
 
-def _images(status: Status, observed: Observed, defaults: Defaults) -> Mapping[Stage, str]:
+def _images(status: Status, observed: Observed, defaults: Defaults) -> Mapping[str, str]:
     """The default images of this revision: an upgrade of the operator must not train every model anew."""
     if status.revision != observed.generation:
         return defaults.images
     settled: Mapping[str, str] = status.resolved.get("defaultImages") or {}
-    return {stage: settled.get(stage.value, defaults.images[stage]) for stage in Stage}
+    return {name: settled.get(str(name), image) for name, image in defaults.images.items()}
 
 
 def _set_back(draft: Draft) -> None:
@@ -76,13 +76,13 @@ def _set_back(draft: Draft) -> None:
         reached = reached and entry.done
 
 
-def _begin_revision(draft: Draft, spec: Spec, images: Mapping[Stage, str], observed: Observed) -> None:
+def _begin_revision(draft: Draft, spec: Spec, images: Mapping[str, str], observed: Observed) -> None:
     """An edit makes a new revision: nothing is forgotten, but everything has to be shown to be valid again."""
     status = draft.status
     if status.revision != observed.generation:
         stages = tuple(_pending(item, status, spec) for item in status.stages)
         status = replace(status, revision=observed.generation, stages=stages, last_failure={}, verification={})
-    resolved = {**spec.resolved(), "defaultImages": {stage.value: image for stage, image in images.items()}}
+    resolved = {**spec.resolved(), "defaultImages": {str(name): image for name, image in images.items()}}
     draft.status = replace(status, observed_generation=observed.generation, resolved=resolved)
 
 
@@ -139,7 +139,7 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) ->
 
 
 def _skip_export(draft: Draft, observed: Observed) -> None:
-    """A NIM of generation 2 reads the checkpoint itself: the serving model is the checkpoint."""
+    """The server reads the checkpoint itself: that is the serving model."""
     for job in observed.jobs:
         if job.stage is Stage.EXPORT and not job.finished and not job.deleting:
             draft.actions.append(DeleteObject(kind="Job", name=job.name, why="nothing is to be exported any more"))

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from embedding_operator.api import TORCH_SERVER
 from embedding_stages.contract import Stage
 
 # One image serves several stages: inputs needs what sdg needs, verify what eval needs.
-_IMAGE_OF: Final[Mapping[Stage, str]] = {
+_IMAGE_OF: Final[Mapping[str, str]] = {
     Stage.INPUTS: "IMAGE_SDG",
     Stage.SDG: "IMAGE_SDG",
     Stage.PREP: "IMAGE_PREP",
@@ -17,6 +18,7 @@ _IMAGE_OF: Final[Mapping[Stage, str]] = {
     Stage.EVAL: "IMAGE_EVALUATE",
     Stage.EXPORT: "IMAGE_EXPORT",
     Stage.DEPLOY: "IMAGE_SERVE",
+    TORCH_SERVER: "IMAGE_SERVE_TORCH",
     Stage.VERIFY: "IMAGE_EVALUATE",
 }
 
@@ -25,7 +27,7 @@ _IMAGE_OF: Final[Mapping[Stage, str]] = {
 class Settings:
     """Each field's environment variable is its name in capitals; the chart sets them."""
 
-    images: Mapping[Stage, str]
+    images: Mapping[str, str]  # by stage, and TORCH_SERVER
     watch_namespaces: tuple[str, ...]  # empty: the whole cluster
     concurrency: int  # passes at a time
     resync_s: float  # every resource is looked at this often even without an event
@@ -39,7 +41,7 @@ class Settings:
         if missing:
             raise ValueError(f"set {', '.join(missing)}: the default images of the stages")
         return cls(
-            images={stage: env[name] for stage, name in _IMAGE_OF.items()},
+            images={name: env[variable] for name, variable in _IMAGE_OF.items()},
             watch_namespaces=tuple(part for part in env.get("WATCH_NAMESPACES", "").split(",") if part),
             concurrency=_number(env, "CONCURRENCY", 8, 1, 64),
             resync_s=_number(env, "RESYNC_S", 300, 5, 86400),

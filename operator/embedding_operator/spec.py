@@ -28,8 +28,8 @@ DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
 
 
-def parse_spec(raw: Mapping[str, Any], images: Mapping[Stage, str]) -> Spec:
-    """`images` are the operator's default image a stage. Raises SpecError."""
+def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
+    """`images` are the operator's default images by stage, and TORCH_SERVER's. Raises SpecError."""
     stages: Mapping[str, Any] = raw.get("stages") or {}
     model = _object(raw, "baseModel")
     corpus = _object(raw, "corpus")
@@ -187,7 +187,7 @@ def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
 def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
     field = "spec.stages.deploy"
     backend_raw: Mapping[str, Any] = raw.get("backend") or {"onnx": {}}
-    backend = one_of(backend_raw, ("onnx", "nim"), f"{field}.backend")
+    backend = one_of(backend_raw, ("onnx", "torch", "nim"), f"{field}.backend")
     nim: Mapping[str, Any] = backend_raw.get("nim") or {}
     if backend == "nim" and not raw.get("image"):
         raise SpecError(f"{field}.image", "backend nim needs the NIM's image, with a tag or digest")
@@ -201,6 +201,12 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
     if generation > 2:
         raise SpecError(f"{field}.backend.nim.generation", f"{generation} is not known; give 1 or 2")
     wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw), field) > 0
+    if backend == "onnx" and wants_gpu and not raw.get("image"):
+        raise SpecError(
+            f"{field}.resources.limits",
+            "the onnx server of the default image computes on CPUs, a GPU would idle; remove the limit, "
+            "or take backend torch, or name an image with onnxruntime-gpu",
+        )
     # One GPU and one replica cannot hold two revisions side by side: waiting for a second GPU may be for ever.
     strategy = str(raw.get("strategy") or ("Recreate" if wants_gpu else "BlueGreen"))
     if strategy not in ("Recreate", "BlueGreen"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.api import PodSettings, SpecError, Storage, Workers, integer
+from embedding_operator.api import TORCH_SERVER, PodSettings, SpecError, Storage, Workers, integer
 from embedding_stages.contract import PARALLELISMS, Stage
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
@@ -29,12 +29,12 @@ _MOST_NODES: Final = 64
 _MOST_GPUS: Final = 16
 
 
-def parse_pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[Stage, str]) -> PodSettings:
+def parse_pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -> PodSettings:
     """`raw` is the stage's section of the manifest. Raises SpecError."""
     field = f"spec.stages.{stage}"
     resources = stage_resources(stage, raw)
     return PodSettings(
-        image=str(raw.get("image") or images[stage]),
+        image=str(raw.get("image") or images[_image_name(stage, raw)]),
         resources=resources,
         node_selector=dict(raw.get("nodeSelector") or {}),
         tolerations=tuple(raw.get("tolerations") or ()),
@@ -61,8 +61,8 @@ def check_shared(storage: Storage, nodes: int) -> None:
 def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The user's requests and limits over the defaults; one GPU for the stages that need one, unless they say so."""
     given: Mapping[str, Any] = raw.get("resources") or {}
-    torch = stage in _GPU_STAGES
-    nim = stage is Stage.DEPLOY and (raw.get("backend") or {}).get("nim") is not None
+    torch = stage in _GPU_STAGES or _has_backend("torch", stage, raw)
+    nim = _has_backend("nim", stage, raw)
     requests = {**(_TORCH_REQUESTS if torch else _LIGHT_REQUESTS), **_strings(given.get("requests"))}
     limits = _strings(given.get("limits"))
     # A limit below our default request would be refused: the user's limit wins.
@@ -73,6 +73,14 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str,
         limits[GPU_RESOURCE] = "1"
     limits = {key: value for key, value in limits.items() if not (key.startswith("nvidia.com/") and value == "0")}
     return {"requests": requests, "limits": limits}
+
+
+def _has_backend(name: str, stage: Stage, raw: Mapping[str, Any]) -> bool:
+    return stage is Stage.DEPLOY and (raw.get("backend") or {}).get(name) is not None
+
+
+def _image_name(stage: Stage, raw: Mapping[str, Any]) -> str:
+    return TORCH_SERVER if _has_backend("torch", stage, raw) else stage
 
 
 def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:

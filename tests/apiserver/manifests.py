@@ -6,7 +6,7 @@ from typing import Any
 
 from apiserver.api import EFT, Api, at, resource
 
-from embedding_operator.api import Spec
+from embedding_operator.api import TORCH_SERVER, Spec
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.job import build_job
 from embedding_operator.manifests.serving import build_deployment, build_service
@@ -15,7 +15,7 @@ from embedding_operator.manifests.workers import build_meeting_point
 from embedding_operator.spec import parse_spec
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
-IMAGES = dict.fromkeys(Stage, "image:1")
+IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
 MODEL = ArtefactRef(path="export/f/servingModel", digest="sha256:" + "0" * 64)
 FINGERPRINT = "0123456789abcdef" * 4
 JOB_STAGES = [stage for stage in Stage if stage is not Stage.DEPLOY]
@@ -71,6 +71,7 @@ SPECS: dict[str, dict[str, Any]] = {
             }
         }
     },
+    "the server on torch": at("stages.deploy.backend", {"torch": {}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
 }
 

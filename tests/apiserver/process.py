@@ -15,7 +15,7 @@ from pathlib import Path
 
 from apiserver.api import ROOT, Api
 
-IMAGES = ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE")
+IMAGES = ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE", "SERVE_TORCH")
 
 
 @dataclass

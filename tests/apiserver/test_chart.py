@@ -124,6 +124,10 @@ IMAGES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         ("--set", "image.tag=v2"),
         {"operator": "embedding-operator/operator:v2", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
     ),
+    "an image of two words": (
+        ("--set", "stageImages.serve-torch=other/server:1"),
+        {"IMAGE_SERVE_TORCH": "other/server:1", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
+    ),
 }
 
 

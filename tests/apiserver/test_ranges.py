@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from apiserver.api import EFT, Api, at, resource
 
-from embedding_operator.api import SpecError
+from embedding_operator.api import TORCH_SERVER, SpecError
 from embedding_operator.spec import parse_spec
 from embedding_stages.contract import Stage
 
-IMAGES = dict.fromkeys(Stage, "image:1")
+IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
 # field -> the lowest and the highest that is taken
 NUMBERS = {
     "baseModel.maxTokens": (8, 8192),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from apiserver.api import EFT, ROOT, Api, at, examples, resource
 
+from embedding_operator.api import TORCH_SERVER
 from embedding_operator.spec import parse_spec
 from embedding_operator.spec_pods import SERVER_VARIABLES
 from embedding_stages.contract import Stage
@@ -17,7 +18,7 @@ from embedding_stages.contract import Stage
 SECRET = {"name": "llm", "key": "token"}
 OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET}
 IMAGE = {"reference": "files:1", "path": "/files", "pullPolicy": "Always"}
-IMAGES = dict.fromkeys(Stage, "image:1")
+IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
 POD: dict[str, Any] = {
     "image": "mine@sha256:0",
     "resources": {
@@ -75,6 +76,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "a labelled set in a volume": at("evaluation.beir.pvc", {"claimName": "labelled", "path": "beir"}),
     "a NIM": at("stages.deploy", {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": SECRET}}}),
+    "the server on torch": at("stages.deploy.backend", {"torch": {}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
     "a model from a hub": at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "a" * 40}}),
     "an existing claim": at("storage.existingClaim", "shared"),
@@ -167,8 +169,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a NIM and our server": (
         at("stages.deploy", {"image": "x", "backend": {"nim": {}, "onnx": {}}}),
         "spec.stages.deploy.backend",
-        "exactly one of onnx, nim",
+        "exactly one of onnx, torch, nim",
     ),
+    "two servers of ours": (
+        at("stages.deploy.backend", {"torch": {}, "onnx": {}}),
+        "spec.stages.deploy.backend",
+        "exactly one of onnx, torch, nim",
+    ),
+    "no server": (at("stages.deploy.backend", {}), "spec.stages.deploy.backend", "exactly one of onnx, torch, nim"),
     "a NIM of an unknown generation": (
         at("stages.deploy", {"image": "x", "backend": {"nim": {"generation": 3}}}),
         "spec.stages.deploy.backend.nim.generation",

@@ -13,7 +13,7 @@ from simulation.fake_cluster import NAMESPACE, Crash, FakeCluster
 from simulation.invariants import check_status, spec_errors
 from simulation.world import World
 
-from embedding_operator.api import API_VERSION, KIND
+from embedding_operator.api import API_VERSION, KIND, TORCH_SERVER
 from embedding_operator.cache import KINDS, ChildCache
 from embedding_operator.cluster import child_selector
 from embedding_operator.errors import ClusterError
@@ -23,7 +23,7 @@ from embedding_operator.status import Status
 from embedding_stages.contract import Artefact, Stage, StageRequest
 
 Raw = dict[str, Any]
-IMAGES: Mapping[Stage, str] = {stage: f"registry.test/{stage}:1" for stage in Stage}
+IMAGES: Mapping[str, str] = {name: f"registry.test/{name}:1" for name in (*Stage, TORCH_SERVER)}
 NAME = "handbook"
 
 

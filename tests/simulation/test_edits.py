@@ -11,7 +11,7 @@ from embedding_operator.views import SERVING_LABEL
 from embedding_stages.contract import Artefact, Stage
 
 EPOCHS = a_spec(stages={"finetune": {"epochs": 5}})
-GPU_SERVER = {"deploy": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}
+GPU_SERVER = {"deploy": {"backend": {"torch": {}}}}
 
 
 def ready() -> Scene:
@@ -201,6 +201,19 @@ def test_a_server_of_a_refused_revision_does_not_outlive_the_next_edit() -> None
     assert refused not in servers(scene)
     assert old in servers(scene)
     scene.run(is_ready).settle(5)
+    assert len(servers(scene)) == 1
+
+
+def test_another_backend_serves_the_checkpoint_and_back_again() -> None:
+    """What was exported for the first is found again."""
+    scene = ready()
+    scene.edit(a_spec(stages={"deploy": {"backend": {"torch": {}}}}))
+    scene.run(is_ready).settle(3)
+    assert scene.states()["export"] == "Skipped"
+    assert len(servers(scene)) == 1
+    scene.edit(a_spec())
+    scene.run(is_ready).settle(3)
+    assert scene.states()["export"] in ("Reused", "Succeeded")
     assert len(servers(scene)) == 1
 
 

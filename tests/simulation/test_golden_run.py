@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 from simulation.scene import NAME, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.conditions import DEPENDENTS
@@ -87,8 +89,10 @@ def test_an_existing_claim_is_used_as_it_is() -> None:
     assert '"shared"' in volumes
 
 
-def test_a_nim_of_generation_2_needs_no_export() -> None:
-    deploy = {"image": "nim:2", "backend": {"nim": {"generation": 2}}}
+@pytest.mark.parametrize(
+    "deploy", [{"image": "nim:2", "backend": {"nim": {"generation": 2}}}, {"backend": {"torch": {}}}]
+)
+def test_a_server_of_the_checkpoint_needs_no_export(deploy: dict[str, Any]) -> None:
     scene = a_scene(stages={"deploy": deploy}).run(is_ready)
     assert scene.states()["export"] == "Skipped"
     assert scene.attempts(Stage.EXPORT) == []

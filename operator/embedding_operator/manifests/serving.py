@@ -82,7 +82,7 @@ def _selector_owner(owner: Owner) -> dict[str, str]:
 
 def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict[str, Any]:
     settings = spec.stages[Stage.DEPLOY].pod
-    path = _NIM_2_MODEL_PATH if spec.deploy.serves_checkpoint else SERVED_MODEL_PATH
+    path = _NIM_2_MODEL_PATH if spec.deploy.is_nim_2 else SERVED_MODEL_PATH
     mount = {
         "name": "workspace",
         "mountPath": path,
@@ -142,7 +142,7 @@ def _server(spec: Spec, path: str, mount: dict[str, Any]) -> dict[str, Any]:
 def _environment(spec: Spec, path: str) -> list[dict[str, Any]]:
     """NIM's own variables; our server honours them too. Generation 2 refuses the names of generation 1."""
     deploy = spec.deploy
-    model_variable = "NIM_MODEL_PATH" if deploy.serves_checkpoint else "NIM_CUSTOM_MODEL"
+    model_variable = "NIM_MODEL_PATH" if deploy.is_nim_2 else "NIM_CUSTOM_MODEL"
     variables: list[dict[str, Any]] = [
         {"name": model_variable, "value": path},
         {"name": "NIM_HTTP_API_PORT", "value": str(PORT)},

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from embedding_stages.serve.batching import Batcher
 from embedding_stages.serve.instruments import Instruments
-from embedding_stages.serve.model import OnnxModel, Vectors, valid
+from embedding_stages.serve.model import Model, Vectors, valid
 from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, parse_request
 from embedding_stages.serve.settings import MAX_BODY_BYTES
 from embedding_stages.serve.texts import Rows
@@ -32,7 +32,7 @@ EMBEDDINGS_PATH = "/v1/embeddings"
 class Loaded:
     """A model that passed its self-test."""
 
-    model: OnnxModel
+    model: Model
     digest: str  # of the folder's files, read before the model was
 
 
@@ -49,7 +49,7 @@ class Endpoint:
 
     def start(self, loaded: Loaded) -> None:
         """Begin to answer; call it in the event loop."""
-        self.batcher = Batcher(loaded.model.vectors, self.instruments.batch_rows.observe)
+        self.batcher = Batcher(loaded.model.vectors, loaded.model.limits, self.instruments.batch_rows.observe)
         self.instruments.waiting_rows.set_function(lambda: self.batcher.waiting_rows if self.batcher else 0)
         self.instruments.model_info.labels(self.name, loaded.digest).set(1)
         self.loaded = loaded
@@ -111,10 +111,10 @@ class Endpoint:
             )
         tokens = sum(map(len, rows))
         self.instruments.tokens.labels(asked.role).inc(tokens)
-        text = await asyncio.to_thread(_answer, self.name, vectors, asked, tokens)
-        return web.Response(text=text, content_type="application/json")
+        body = await asyncio.to_thread(_answer, self.name, vectors, asked, tokens)
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
-    def _read(self, body: bytes, model: OnnxModel) -> tuple[EmbeddingRequest, Rows]:
+    def _read(self, body: bytes, model: Model) -> tuple[EmbeddingRequest, Rows]:
         """Runs in a thread: a large body takes a while. Raises RequestError."""
         try:
             raw = json.loads(body)
@@ -142,11 +142,7 @@ class Endpoint:
                 "model": self.name,
                 "artefactDigest": self.loaded.digest,
                 "encoder": asdict(self.loaded.model.description),
-                "runtime": {
-                    "name": "onnxruntime",
-                    "version": onnxruntime.__version__,
-                    "providers": self.loaded.model.providers,
-                },
+                "runtime": asdict(self.loaded.model.runtime),
             }
         )
 
@@ -162,21 +158,21 @@ class Endpoint:
         return web.json_response({"object": "health.response", "message": message}, status=status)
 
 
-def _answer(model: str, vectors: Vectors, asked: EmbeddingRequest, tokens: int) -> str:
+def _answer(model: str, vectors: Vectors, asked: EmbeddingRequest, tokens: int) -> bytes:
     data = [
         {"object": "embedding", "index": index, "embedding": embedding}
         for index, embedding in enumerate(encode_vectors(vectors, asked.encoding))
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return json.dumps({"object": "list", "data": data, "model": model, "usage": usage}, allow_nan=False)
+    answer = {"object": "list", "data": data, "model": model, "usage": usage}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode_vectors(vectors: Vectors, encoding: Encoding) -> Sequence[str | list[float]]:
-    """Each row as numbers, or as base64 of little-endian float32."""
+def encode_vectors(vectors: Vectors, encoding: Encoding) -> Sequence[str | Vectors]:
+    """Each row as it is, to be written in the fewest digits that tell a float32, or as base64 of little-endian ones."""
     if encoding == "base64":
         return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
-    rows: list[list[float]] = vectors.tolist()
-    return rows
+    return list(np.ascontiguousarray(vectors))
 
 
 def _error(error: RequestError) -> web.Response:

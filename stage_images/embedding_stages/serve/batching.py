@@ -1,12 +1,13 @@
 """Which rows go through the model together. Requests take turns, so a short one never waits for a long one.
 
 A batch begins with the request whose turn it is, its longest rows first; rows of other requests join where the
-padding that costs stays small.
+padding that costs stays small. A model over packs has no padding, and counts tokens instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embedding_stages.serve.model import Vectors
+from embedding_stages.serve.model import Limits, Vectors
 from embedding_stages.serve.requests import RequestError
-from embedding_stages.serve.settings import MAX_BATCH_ROWS, MAX_WAITING_ROWS
+from embedding_stages.serve.settings import MAX_WAITING_ROWS
 
 Row = list[int]
 Run = Callable[[Sequence[Row], int], Vectors]  # rows, dimensions -> float32 (rows, dimensions)
-_MAX_PADDING = 1.5  # tokens computed for one that counts, when requests are joined
 
 
 @dataclass(eq=False, slots=True)
@@ -35,42 +35,58 @@ class Waiting:
     answered: int = 0
 
 
-def choose(waiting: deque[Waiting], limit: int = MAX_BATCH_ROWS) -> list[tuple[Waiting, int]]:
+@dataclass(slots=True)
+class _Batch:
+    """What a batch holds so far, and whether another row fits."""
+
+    limits: Limits
+    chosen: list[tuple[Waiting, int]] = field(default_factory=list)
+    width: int = 0  # tokens of the longest row
+    tokens: int = 0
+
+    def take(self, request: Waiting, padding: float) -> None:
+        """Rows of `request` while they fit; `padding` is how many tokens may be computed for one that counts."""
+        while request.rest:
+            length = len(request.rows[request.rest[0]])
+            count, tokens, width = len(self.chosen) + 1, self.tokens + length, max(self.width, length)
+            too_much = count > self.limits.rows or tokens > self.limits.tokens or count * width > padding * tokens
+            if self.chosen and too_much:
+                return
+            self.chosen.append((request, request.rest.popleft()))
+            self.width, self.tokens = width, tokens
+
+
+def choose(waiting: deque[Waiting], limits: Limits) -> list[tuple[Waiting, int]]:
     """Take the next batch out of `waiting`: (request, position of its row). The first request goes to the end
     of the queue when rows of it are left. Pure but for the queue.
     """
     first = waiting.popleft()
-    batch = [(first, first.rest.popleft()) for _ in range(min(limit, len(first.rest)))]
-    width = max(len(first.rows[at]) for _, at in batch)
-    tokens = sum(len(first.rows[at]) for _, at in batch)
+    batch = _Batch(limits)
+    batch.take(first, padding=math.inf)  # its own rows wait for each other in any case
     for other in list(waiting):
-        if len(batch) == limit:
-            break
         if other.dimensions != first.dimensions:
             continue
-        while other.rest and len(batch) < limit:
-            length = len(other.rows[other.rest[0]])
-            if (len(batch) + 1) * max(width, length) > _MAX_PADDING * (tokens + length):
-                break
-            batch.append((other, other.rest.popleft()))
-            width, tokens = max(width, length), tokens + length
+        batch.take(other, padding=limits.padding)
         if not other.rest:
             waiting.remove(other)
     if first.rest:
         waiting.append(first)
-    return batch
+    return batch.chosen
 
 
 class Batcher:
-    """One thread runs the model; the event loop fills its batches."""
+    """Threads run the model, most often one; the event loop fills their batches."""
 
-    def __init__(self, run: Run, on_batch: Callable[[int], None]) -> None:
-        """`run` is called in the thread, `on_batch` with the number of rows in the event loop. Needs a running loop."""
+    def __init__(self, run: Run, limits: Limits, on_batch: Callable[[int], None]) -> None:
+        """`run` is called in a thread, `on_batch` with the number of rows in the event loop. Needs a running loop."""
         self._run = run
+        self._limits = limits
         self._on_batch = on_batch
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._threads = ThreadPoolExecutor(max_workers=limits.under_way, thread_name_prefix="model")
+        self._free = asyncio.Semaphore(limits.under_way)
+        self._under_way: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop().create_task(self._work())
 
     @property
@@ -97,25 +113,34 @@ class Batcher:
                 self._waiting.remove(request)
 
     async def close(self) -> None:
-        self._loop.cancel()
-        await asyncio.gather(self._loop, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        tasks = [self._loop, *self._under_way]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
+            await self._free.acquire()  # before choosing: whoever comes meanwhile can still join
             if not self._waiting:
                 self._arrived.clear()
+                self._free.release()
                 continue
-            batch = choose(self._waiting)
-            self._on_batch(len(batch))
-            rows = [request.rows[at] for request, at in batch]
-            try:
-                vectors = await loop.run_in_executor(self._thread, self._run, rows, batch[0][0].dimensions)
-                self._hand_out(batch, vectors)
-            except Exception as error:  # whatever the runtime raises is the answer to these requests, not the end
-                self._fail(batch, error)
+            task = asyncio.create_task(self._compute(choose(self._waiting, self._limits)))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _compute(self, batch: list[tuple[Waiting, int]]) -> None:
+        self._on_batch(len(batch))
+        rows = [request.rows[at] for request, at in batch]
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, rows, batch[0][0].dimensions)
+            self._hand_out(batch, await work)
+        except Exception as error:  # whatever the runtime raises is the answer to these requests, not the end
+            self._fail(batch, error)
+        finally:
+            self._free.release()
 
     def _hand_out(self, batch: list[tuple[Waiting, int]], vectors: Vectors) -> None:
         for (request, at), vector in zip(batch, vectors, strict=True):

@@ -1,84 +1,89 @@
-"""The exported graph under ONNX Runtime: rows of token ids to vectors."""
+"""What the server asks of a model, and which kind of model a folder holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import ROLES, EncoderDescription
-from embedding_stages.encoder.hardware import usable_cpus
-from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
+from embedding_stages.serve.settings import MAX_BATCH_ROWS
 from embedding_stages.serve.texts import TextReader
 
-MODEL_FILE = "model.onnx"
 Vectors = NDArray[np.float32]
-_INPUTS = {"input_ids", "attention_mask", "dimensions"}
-_OUTPUT = "embeddings"
-_LENGTH_ERROR = 1e-3
+Log = Callable[..., None]
+GRAPH_FILE: Final = "model.onnx"
+_LENGTH_ERROR: Final = 1e-3
 
 
-class OnnxModel:
-    """A serving folder: model.onnx, tokenizer.json, config.json, encoder.json."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much goes through a model at once."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises BadInput `ServingModelInvalid` or `EncoderDescriptionInvalid`."""
-        self.description = EncoderDescription.load(folder)
-        self.reader = TextReader(folder, self.description)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cpus()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors
-        offered = onnxruntime.get_available_providers()
-        wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in offered]
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(folder / MODEL_FILE), options, providers=wanted)
-        except Exception as error:  # the library has an exception class a cause and no common one
-            raise BadInput("ServingModelInvalid", f"{MODEL_FILE} cannot be loaded: {error}") from error
-        shapes = {item.name: item.shape for item in self._session.get_inputs()}
-        outputs = {item.name for item in self._session.get_outputs()}
-        if not {"input_ids", "attention_mask"} <= shapes.keys() <= _INPUTS or _OUTPUT not in outputs:
-            raise BadInput(
-                "ServingModelInvalid",
-                f"{MODEL_FILE} has inputs {sorted(shapes)} and outputs {sorted(outputs)}, "
-                f"expected {sorted(_INPUTS)} and {_OUTPUT}",
-            )
-        self._dimensions_shape: Sequence[Any] | None = shapes.get("dimensions")
+    rows: int = MAX_BATCH_ROWS
+    tokens: float = math.inf  # the first row counts for none
+    padding: float = 1.5  # tokens computed for one that counts, when requests are joined
+    under_way: int = 1  # batches: with two, the next is prepared while an accelerator works on this one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Who computes the vectors, for /v1/metadata."""
+
+    name: str
+    version: str
+    providers: Sequence[str]  # the first choice first
+
+
+class Model(Protocol):
+    """Rows of token ids to vectors."""
+
+    description: EncoderDescription
+    reader: TextReader
+    limits: Limits
 
     @property
-    def providers(self) -> list[str]:
-        """What really runs it, the first choice first."""
-        return list(self._session.get_providers())
+    def runtime(self) -> Runtime: ...
 
     def vectors(self, rows: Sequence[Sequence[int]], dimensions: int) -> Vectors:
-        """Token ids of n texts -> float32 (n, dimensions) of length 1, in one run of the graph."""
-        ids, mask = pad_rows(rows, self.reader.pad_id)
-        feed: dict[str, NDArray[np.int64]] = {"input_ids": ids, "attention_mask": mask}
-        if self._dimensions_shape is not None:
-            feed["dimensions"] = _sizes(dimensions, len(rows), self._dimensions_shape)
-        found: Vectors = np.asarray(self._session.run([_OUTPUT], feed)[0], dtype=np.float32)
-        if found.shape[1] > dimensions:
-            found = found[:, :dimensions]
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        return found
+        """Token ids of n texts -> float32 (n, dimensions) of length 1. Called from `limits.under_way` threads."""
+        ...
 
-    def self_test(self) -> None:
-        """One text in both roles and every size. Raises BadInput `SelfTestFailed`."""
-        for role in ROLES:
-            rows = self.reader.read(["Is this model ready?"], role, "END")
-            for size in self.description.dimensions:
-                found = self.vectors(rows, size)
-                if found.shape != (1, size) or not valid(found).all():
-                    raise BadInput(
-                        "SelfTestFailed",
-                        f"a {role} in {size} dimensions gave shape {found.shape}, length {np.linalg.norm(found)}: "
-                        "not one finite vector of length 1; export the model again",
-                    )
+
+def open_model(folder: Path, log: Log) -> Model:
+    """An exported graph or a checkpoint. Raises BadInput `ServingModelInvalid` or `EncoderDescriptionInvalid`."""
+    if (folder / GRAPH_FILE).is_file():
+        _need("onnxruntime", f"{GRAPH_FILE} needs ONNX Runtime: use the image `serve`")
+        from embedding_stages.serve.onnx_model import OnnxModel
+
+        return OnnxModel(folder)
+    if any(folder.glob("*.safetensors")):
+        _need("torch", "a checkpoint needs PyTorch: use the image `serve-torch` (spec.stages.deploy.backend.torch)")
+        from embedding_stages.serve.checkpoint_model import CheckpointModel
+
+        return CheckpointModel(folder, log)
+    raise BadInput("ServingModelInvalid", f"{folder} holds neither {GRAPH_FILE} nor a checkpoint (*.safetensors)")
+
+
+def self_test(model: Model) -> None:
+    """One text in both roles and every size. Raises BadInput `SelfTestFailed`."""
+    for role in ROLES:
+        rows = model.reader.read(["Is this model ready?"], role, "END")
+        for size in model.description.dimensions:
+            found = model.vectors(rows, size)
+            if found.shape != (1, size) or not valid(found).all():
+                raise BadInput(
+                    "SelfTestFailed",
+                    f"a {role} in {size} dimensions gave shape {found.shape}, length {np.linalg.norm(found)}: "
+                    "not one finite vector of length 1; export the model again",
+                )
 
 
 def valid(vectors: Vectors) -> NDArray[np.bool_]:
@@ -87,8 +92,6 @@ def valid(vectors: Vectors) -> NDArray[np.bool_]:
     return np.asarray(np.abs(lengths - 1.0) <= _LENGTH_ERROR)  # False for NaN and infinity too
 
 
-def _sizes(dimensions: int, rows: int, shape: Sequence[Any]) -> NDArray[np.int64]:
-    """Exports differ: one size for the batch as a scalar or (1,), or one a row."""
-    if not shape:
-        return np.array(dimensions, dtype=np.int64)
-    return np.full(1 if shape[0] == 1 else rows, dimensions, dtype=np.int64)
+def _need(package: str, cure: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise BadInput("ServingModelInvalid", f"{package} is not installed, and {cure}")

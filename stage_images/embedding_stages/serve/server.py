@@ -17,7 +17,7 @@ from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import ExitCode, canonical_json
 from embedding_stages.errors import BadInput, StageError
 from embedding_stages.serve.app import Endpoint, Loaded
-from embedding_stages.serve.model import OnnxModel
+from embedding_stages.serve.model import open_model, self_test
 from embedding_stages.serve.settings import ServerSettings
 
 
@@ -44,7 +44,7 @@ async def serve(settings: ServerSettings, *, load: Callable[[Path], Loaded] | No
         if loading.done():
             loaded = loading.result()
             endpoint.start(loaded)
-            log("ready", artefactDigest=loaded.digest, providers=loaded.model.providers)
+            log("ready", artefactDigest=loaded.digest, providers=loaded.model.runtime.providers)
             await stopping
         endpoint.draining = True
         log("draining", seconds=settings.drain_seconds)
@@ -66,8 +66,8 @@ def load_model(folder: Path) -> Loaded:
     if not folder.is_dir():
         raise BadInput("ArtefactMissing", f"there is no model folder at {folder}: mount it there")
     digest = digest_of_folder(folder)
-    model = OnnxModel(folder)
-    model.self_test()
+    model = open_model(folder, log)
+    self_test(model)
     return Loaded(model, digest)
 
 

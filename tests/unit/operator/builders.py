@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from embedding_operator.api import Spec
+from embedding_operator.api import TORCH_SERVER, Spec
 from embedding_operator.manifests.common import Owner
 from embedding_operator.spec import parse_spec
 from embedding_operator.stages import BY_STAGE
@@ -16,7 +16,7 @@ from embedding_operator.views import JobView, PodView
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult
 
 Raw = dict[str, Any]
-IMAGES: Mapping[Stage, str] = {stage: f"registry.test/{stage}:1" for stage in Stage}
+IMAGES: Mapping[str, str] = {name: f"registry.test/{name}:1" for name in (*Stage, TORCH_SERVER)}
 OWNER = Owner(namespace="team-a", name="handbook", uid="0f1e2d3c-aaaa")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FINGERPRINT = "ab" * 32

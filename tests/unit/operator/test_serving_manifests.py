@@ -17,6 +17,7 @@ MODEL = a_ref("model")
 NGC = {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}
 BACKENDS: dict[str, Raw] = {
     "onnx": {},
+    "torch": {"backend": {"torch": {}}},
     "nim 1": {"image": "nim:1", "backend": {"nim": {"sharedMemory": "4Gi", **NGC}}},
     "nim 2": {"image": "nim:2", "backend": {"nim": {"generation": 2}}},
 }
@@ -52,6 +53,7 @@ def test_every_server_satisfies_the_restricted_standard(backend: str) -> None:
     ("backend", "variable", "path", "read_only_root"),
     [
         ("onnx", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", True),
+        ("torch", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", True),
         ("nim 1", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", False),
         ("nim 2", "NIM_MODEL_PATH", "/opt/nim/model", False),
     ],

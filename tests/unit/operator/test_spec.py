@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, SECRET, a_manifest, a_spec
 
-from embedding_operator.api import SpecError, Workers, check_name
+from embedding_operator.api import TORCH_SERVER, SpecError, Workers, check_name
 from embedding_operator.spec import parse_spec
 from embedding_stages.contract import Stage
 
@@ -36,7 +36,7 @@ def test_defaults_are_the_recipes() -> None:
     assert spec.start_deadline_s == 1800
     assert spec.stages[Stage.SDG].pod.retries == 3
     assert spec.deploy.model_name == "tiny"
-    assert {stage: spec.stages[stage].pod.image for stage in Stage} == dict(IMAGES)
+    assert {stage: spec.stages[stage].pod.image for stage in Stage} == {stage: IMAGES[stage] for stage in Stage}
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,31 @@ def test_defaults_are_the_recipes() -> None:
     [
         ({}, "BlueGreen"),
         ({"deploy": {"backend": {"nim": {}}, "image": "nim:1"}}, "Recreate"),
-        ({"deploy": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}, "Recreate"),
+        ({"deploy": {"image": "onnxruntime-gpu:1", "resources": {"limits": {"nvidia.com/gpu": 1}}}}, "Recreate"),
+        ({"deploy": {"backend": {"torch": {}}}}, "Recreate"),
+        ({"deploy": {"backend": {"torch": {}}, "resources": {"limits": {"nvidia.com/gpu": 0}}}}, "BlueGreen"),
         ({"deploy": {"resources": {"limits": {"nvidia.com/gpu": 0}}}}, "BlueGreen"),
         ({"deploy": {"backend": {"nim": {}}, "image": "nim:1", "strategy": "BlueGreen"}}, "BlueGreen"),
     ],
 )
 def test_a_server_with_a_gpu_is_recreated_unless_the_manifest_says_otherwise(stages: Any, strategy: str) -> None:
     assert a_spec(stages=stages).deploy.strategy == strategy
+
+
+@pytest.mark.parametrize(
+    ("deploy", "image", "gpus"),
+    [
+        ({}, IMAGES[Stage.DEPLOY], None),
+        ({"backend": {"onnx": {}}}, IMAGES[Stage.DEPLOY], None),
+        ({"backend": {"torch": {}}}, IMAGES[TORCH_SERVER], "1"),
+        ({"backend": {"torch": {}}, "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}, IMAGES[TORCH_SERVER], None),
+        ({"backend": {"torch": {}}, "image": "mine:1"}, "mine:1", "1"),
+        ({"backend": {"nim": {}}, "image": "nim:1"}, "nim:1", "1"),
+    ],
+)
+def test_each_backend_has_its_image_and_its_gpu(deploy: Any, image: str, gpus: str | None) -> None:
+    pod = a_spec(stages={"deploy": deploy}).stages[Stage.DEPLOY].pod
+    assert (pod.image, pod.resources["limits"].get("nvidia.com/gpu")) == (image, gpus)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +206,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (stages(eval={"batchSize": 1.5}), "spec.stages.eval.batchSize"),
     (stages(deploy={"backend": {"nim": {}, "onnx": {}}}), "spec.stages.deploy.backend"),
     (stages(deploy={"backend": {"nim": {}}}), "spec.stages.deploy.image"),
+    (stages(deploy={"backend": {"torch": {}, "onnx": {}}}), "spec.stages.deploy.backend"),
+    (stages(deploy={"resources": {"limits": {"nvidia.com/gpu": 1}}}), "spec.stages.deploy.resources.limits"),
     (stages(deploy={"replicas": 0}), "spec.stages.deploy.replicas"),
     (stages(deploy={"strategy": "Canary"}), "spec.stages.deploy.strategy"),
     (stages(deploy={"env": [{"name": "NIM_CUSTOM_MODEL", "value": "/"}]}), "spec.stages.deploy.env"),

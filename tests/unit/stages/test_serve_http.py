@@ -116,6 +116,7 @@ def test_health_models_and_metadata(url: str, folder: Path) -> None:
     assert status == 200
     assert metadata["artefactDigest"] == digest_of_folder(folder)
     assert metadata["encoder"]["max_tokens"] == MAX_TOKENS
+    assert metadata["runtime"]["name"] == "onnxruntime"
     assert metadata["runtime"]["providers"] == ["CPUExecutionProvider"]
 
 

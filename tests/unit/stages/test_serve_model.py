@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from unit.stages.tiny_serving import HIDDEN, MAX_TOKENS, WORDS, make_serving_fol
 from embedding_stages.errors import BadInput
 from embedding_stages.serve import batching
 from embedding_stages.serve.batching import Batcher, Waiting, choose
-from embedding_stages.serve.model import OnnxModel
+from embedding_stages.serve.model import Limits, self_test
+from embedding_stages.serve.onnx_model import OnnxModel
 from embedding_stages.serve.requests import RequestError
 
 
@@ -77,10 +79,10 @@ class TestGraphs:
     def test_a_model_that_answers_nan_fails_its_self_test(self, tmp_path: Path) -> None:
         broken = OnnxModel(make_serving_folder(tmp_path / "broken", broken_word="ready"))
         with pytest.raises(BadInput, match="not one finite vector"):
-            broken.self_test()
+            self_test(broken)
 
     def test_a_good_model_passes(self, model: OnnxModel) -> None:
-        model.self_test()
+        self_test(model)
 
     def test_a_file_that_is_no_graph(self, tmp_path: Path) -> None:
         folder = make_serving_folder(tmp_path / "bad")
@@ -103,31 +105,40 @@ def lengths_of(batch: list[tuple[Waiting, int]]) -> list[int]:
 class TestChoose:
     def test_the_longest_rows_of_a_request_go_first(self) -> None:
         queue = deque([waiting(1, 9, 5)])
-        assert lengths_of(choose(queue, 2)) == [9, 5]
-        assert lengths_of(choose(queue, 2)) == [1]
+        assert lengths_of(choose(queue, Limits(rows=2))) == [9, 5]
+        assert lengths_of(choose(queue, Limits(rows=2))) == [1]
         assert not queue
 
     def test_requests_take_turns(self) -> None:
+        limits = Limits(rows=4)
         long, short = waiting(*[9] * 6), waiting(2)
         queue = deque([long, short])
-        assert lengths_of(choose(queue, 4)) == [9, 9, 9, 9]
-        assert lengths_of(choose(queue, 4)) == [2]  # the short one did not wait for the rest of the long one
-        assert lengths_of(choose(queue, 4)) == [9, 9]
+        assert lengths_of(choose(queue, limits)) == [9, 9, 9, 9]
+        assert lengths_of(choose(queue, limits)) == [2]  # the short one did not wait for the rest of the long one
+        assert lengths_of(choose(queue, limits)) == [9, 9]
 
     def test_rows_of_like_length_are_joined(self) -> None:
         queue = deque([waiting(8), waiting(7), waiting(9)])
-        assert lengths_of(choose(queue, 4)) == [8, 7, 9]
+        assert lengths_of(choose(queue, Limits(rows=4))) == [8, 7, 9]
         assert not queue
 
     def test_rows_that_cost_much_padding_are_not(self) -> None:
         queue = deque([waiting(2), waiting(100)])
-        assert lengths_of(choose(queue, 4)) == [2]
-        assert lengths_of(choose(queue, 4)) == [100]
+        assert lengths_of(choose(queue, Limits(rows=4))) == [2]
+        assert lengths_of(choose(queue, Limits(rows=4))) == [100]
 
     def test_sizes_are_not_mixed(self) -> None:
         queue = deque([waiting(2), waiting(2, dimensions=4), waiting(2)])
-        assert len(choose(queue, 4)) == 2
-        assert len(choose(queue, 4)) == 1
+        assert len(choose(queue, Limits(rows=4))) == 2
+        assert len(choose(queue, Limits(rows=4))) == 1
+
+    def test_packs_count_tokens_and_no_padding(self) -> None:
+        packs = Limits(rows=100, tokens=12, padding=float("inf"))
+        queue = deque([waiting(2), waiting(9, 3), waiting(20), waiting(1)])
+        assert lengths_of(choose(queue, packs)) == [2, 9, 1]
+        assert lengths_of(choose(queue, packs)) == [3]
+        assert lengths_of(choose(queue, packs)) == [20]  # alone, though it is more than a pack
+        assert not queue
 
 
 def ids_as_vectors(rows: Sequence[Sequence[int]], dimensions: int) -> np.ndarray:
@@ -137,7 +148,7 @@ def ids_as_vectors(rows: Sequence[Sequence[int]], dimensions: int) -> np.ndarray
 class TestBatcher:
     def test_vectors_come_back_in_the_order_of_the_rows(self) -> None:
         async def go() -> np.ndarray:
-            batcher = Batcher(ids_as_vectors, lambda rows: None)
+            batcher = Batcher(ids_as_vectors, Limits(), lambda rows: None)
             rows = [[at] * (1 + at * 7 % 50) for at in range(200)]
             found = await asyncio.gather(batcher.embed(rows, 2), batcher.embed(rows[::-1], 2))
             await batcher.close()
@@ -146,6 +157,21 @@ class TestBatcher:
 
         assert asyncio.run(go())[:, 0].tolist() == list(range(200))
 
+    def test_as_many_batches_are_under_way_as_the_model_takes(self) -> None:
+        both = threading.Barrier(2, timeout=10)  # broken unless two threads are in the model at once
+
+        def meeting(rows: Sequence[Sequence[int]], dimensions: int) -> np.ndarray:
+            both.wait()
+            return ids_as_vectors(rows, dimensions)
+
+        async def go() -> np.ndarray:
+            batcher = Batcher(meeting, Limits(rows=2, under_way=2), lambda rows: None)
+            found = await batcher.embed([[at] for at in range(8)], 2)
+            await batcher.close()
+            return found
+
+        assert asyncio.run(go())[:, 0].tolist() == list(range(8))
+
     def test_a_failure_answers_its_own_requests_and_no_others(self) -> None:
         def picky(rows: Sequence[Sequence[int]], dimensions: int) -> np.ndarray:
             if rows[0][0] == 13:
@@ -153,7 +179,7 @@ class TestBatcher:
             return ids_as_vectors(rows, dimensions)
 
         async def go() -> list[Any]:
-            batcher = Batcher(picky, lambda rows: None)
+            batcher = Batcher(picky, Limits(), lambda rows: None)
             found = await asyncio.gather(
                 batcher.embed([[13]], 2), batcher.embed([[1] * 100], 2), return_exceptions=True
             )
@@ -168,7 +194,7 @@ class TestBatcher:
         monkeypatch.setattr(batching, "MAX_WAITING_ROWS", 3)
 
         async def go() -> None:
-            batcher = Batcher(ids_as_vectors, lambda rows: None)
+            batcher = Batcher(ids_as_vectors, Limits(), lambda rows: None)
             try:
                 await batcher.embed([[1]] * 4, 2)
             finally:
@@ -186,7 +212,7 @@ class TestBatcher:
             return ids_as_vectors(rows, dimensions)
 
         async def go() -> None:
-            batcher = Batcher(counting, lambda rows: None)
+            batcher = Batcher(counting, Limits(), lambda rows: None)
             gone = asyncio.create_task(batcher.embed([[7]], 2))
             await asyncio.sleep(0)
             gone.cancel()

@@ -72,7 +72,8 @@ class SlowModel:
         self.batches: list[int] = []
         self.description = self._loaded.model.description
         self.reader = self._loaded.model.reader
-        self.providers = self._loaded.model.providers
+        self.runtime = self._loaded.model.runtime
+        self.limits = self._loaded.model.limits
 
     def vectors(self, rows: Sequence[Sequence[int]], dimensions: int) -> np.ndarray:
         self.entered.set()
@@ -101,7 +102,7 @@ def test_after_sigterm_readiness_fails_and_answers_under_way_finish(tmp_path: Pa
 
     async def go() -> int:
         talking = asyncio.create_task(asyncio.to_thread(client))
-        code = await serve(chosen, load=lambda _: Loaded(model, "sha256:0"))  # type: ignore[arg-type]
+        code = await serve(chosen, load=lambda _: Loaded(model, "sha256:0"))
         await talking
         return code
 
@@ -176,7 +177,7 @@ def test_work_for_a_client_that_went_away_is_dropped(tmp_path: Path) -> None:
 
     async def front(request: web.Request, handler: Any) -> Any:
         if endpoint.loaded is None:
-            endpoint.start(Loaded(model, "sha256:0"))  # type: ignore[arg-type]
+            endpoint.start(Loaded(model, "sha256:0"))
         return await handler(request)
 
     with serving(None, endpoint=endpoint, front=front) as url:

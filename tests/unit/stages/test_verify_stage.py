@@ -25,7 +25,7 @@ from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, measure
 from embedding_stages.evaluate.report import Uplift, build_report, save_report
 from embedding_stages.serve.app import Endpoint
-from embedding_stages.serve.model import OnnxModel
+from embedding_stages.serve.onnx_model import OnnxModel
 from embedding_stages.serve.server import load_model
 from embedding_stages.verify import client as client_module
 from embedding_stages.verify.stage import work
