@@ -26,6 +26,9 @@ from embedding_stages.serve.texts import Rows
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EMBEDDINGS_PATH = "/v1/embeddings"
+# Read and written in the event loop, in less than the millisecond that handing it to a thread may take.
+_SMALL_BODY = 4096  # bytes
+_SMALL_ANSWER = 4  # vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ class Endpoint:
         loaded, batcher = self.loaded, self.batcher
         if loaded is None or batcher is None:
             raise RequestError(503, "the model is still loading", code="not_ready")
-        asked, rows = await asyncio.to_thread(self._read, await request.read(), loaded.model)
+        sent = await request.read()
+        asked, rows = await _aside(len(sent) > _SMALL_BODY, self._read, sent, loaded.model)
         vectors = await batcher.embed(rows, asked.dimensions)
         invalid = int(np.count_nonzero(~valid(vectors)))
         if invalid:
@@ -111,11 +115,11 @@ class Endpoint:
             )
         tokens = sum(map(len, rows))
         self.instruments.tokens.labels(asked.role).inc(tokens)
-        body = await asyncio.to_thread(_answer, self.name, vectors, asked, tokens)
+        body = await _aside(len(rows) > _SMALL_ANSWER, _answer, self.name, vectors, asked, tokens)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     def _read(self, body: bytes, model: Model) -> tuple[EmbeddingRequest, Rows]:
-        """Runs in a thread: a large body takes a while. Raises RequestError."""
+        """Raises RequestError."""
         try:
             raw = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -156,6 +160,11 @@ class Endpoint:
         message = "draining" if self.draining else "ready" if self.loaded else "loading"
         status = 200 if message == "ready" else 503
         return web.json_response({"object": "health.response", "message": message}, status=status)
+
+
+async def _aside(large: bool, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of `function`, in a thread where it is `large`: work that others should not have to wait for."""
+    return await asyncio.to_thread(function, *arguments) if large else function(*arguments)
 
 
 def _answer(model: str, vectors: Vectors, asked: EmbeddingRequest, tokens: int) -> bytes:

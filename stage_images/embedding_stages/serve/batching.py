@@ -83,11 +83,9 @@ class Batcher:
         self._limits = limits
         self._on_batch = on_batch
         self._waiting: deque[Waiting] = deque()
-        self._arrived = asyncio.Event()
         self._threads = ThreadPoolExecutor(max_workers=limits.under_way, thread_name_prefix="model")
-        self._free = asyncio.Semaphore(limits.under_way)
         self._under_way: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop().create_task(self._work())
+        self._loop = asyncio.get_running_loop()
 
     @property
     def waiting_rows(self) -> int:
@@ -105,7 +103,7 @@ class Batcher:
             rest=deque(sorted(range(len(rows)), key=lambda at: -len(rows[at]))),
         )
         self._waiting.append(request)
-        self._arrived.set()
+        self._loop.call_soon(self._begin)  # whoever arrives at the same time can join
         try:
             return await request.done
         finally:
@@ -113,34 +111,43 @@ class Batcher:
                 self._waiting.remove(request)
 
     async def close(self) -> None:
-        tasks = [self._loop, *self._under_way]
+        self._waiting.clear()
+        tasks = list(self._under_way)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            await self._free.acquire()  # before choosing: whoever comes meanwhile can still join
-            if not self._waiting:
-                self._arrived.clear()
-                self._free.release()
-                continue
-            task = asyncio.create_task(self._compute(choose(self._waiting, self._limits)))
+    def _begin(self) -> None:
+        """Start batches. Beside another one only full ones: until the model is free, further rows may join."""
+        while self._waiting and len(self._under_way) < self._limits.under_way:
+            if self._under_way and not self._full():
+                return
+            task = self._loop.create_task(self._compute(choose(self._waiting, self._limits)))
             self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._begin()
+
+    def _full(self) -> bool:
+        rows, tokens = 0, 0
+        for request in self._waiting:
+            for at in request.rest:
+                rows, tokens = rows + 1, tokens + len(request.rows[at])
+                if rows >= self._limits.rows or tokens >= self._limits.tokens:
+                    return True
+        return False
 
     async def _compute(self, batch: list[tuple[Waiting, int]]) -> None:
         self._on_batch(len(batch))
         rows = [request.rows[at] for request, at in batch]
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, rows, batch[0][0].dimensions)
+            work = self._loop.run_in_executor(self._threads, self._run, rows, batch[0][0].dimensions)
             self._hand_out(batch, await work)
         except Exception as error:  # whatever the runtime raises is the answer to these requests, not the end
             self._fail(batch, error)
-        finally:
-            self._free.release()
 
     def _hand_out(self, batch: list[tuple[Waiting, int]], vectors: Vectors) -> None:
         for (request, at), vector in zip(batch, vectors, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.serve.model import Limits, Log, Runtime, Vectors
 from embedding_stages.serve.settings import MAX_TEXTS
 from embedding_stages.serve.texts import TextReader
+
+if TYPE_CHECKING:
+    from embedding_stages.encoder.packed.small import SmallPacks
 
 # One tile of rows for each of a Hopper GPU's 132 processors: half of what bulk embedding takes at a time, because
 # whoever comes next waits for it (55 ms for 1.2 billion parameters).
@@ -31,8 +34,14 @@ class CheckpointModel:
         self._encoder: AnyEncoder = load_encoder(folder, log=log)
         self.description = self._encoder.description
         self.reader = TextReader(folder, self.description)
-        padded = Limits() if self._encoder.device.type == "cpu" else _PADDED_ON_GPU
-        self.limits = padded if isinstance(self._encoder, Encoder) else _PACKED
+        self._small: SmallPacks | None = None
+        if not isinstance(self._encoder, Encoder):
+            from embedding_stages.encoder.packed.small import SmallPacks  # Triton need not be there to pad
+
+            self._small = SmallPacks(self._encoder)
+            self.limits = _PACKED
+        else:
+            self.limits = Limits() if self._encoder.device.type == "cpu" else _PADDED_ON_GPU
 
     @property
     def runtime(self) -> Runtime:
@@ -54,7 +63,9 @@ class CheckpointModel:
         try:
             if isinstance(encoder, Encoder):
                 return encoder.vectors(rows)
-            return encoder.vectors(encoder.send(encoder.pack(Ragged.of(rows), range(len(rows)))))
+            texts = Ragged.of(rows)
+            found = self._small.vectors(texts) if self._small is not None else None
+            return encoder.vectors(encoder.send(encoder.pack(texts, range(len(rows))))) if found is None else found
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise

@@ -15,6 +15,7 @@ from embedding_stages.encoder.model import Encoder
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.llama import Shape
 from embedding_stages.encoder.packed.packs import Ragged
+from embedding_stages.encoder.packed.small import SmallPacks
 from embedding_stages.errors import OutOfMemory, StageError
 from embedding_stages.finetune.batches import Example
 from embedding_stages.finetune.packed_trainer import PackedTrainer
@@ -39,6 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     changes = {"hidden_size": 64, "num_key_value_heads": 2, "rope_scaling": scaling, "num_hidden_layers": 2}
     return make_llama(tmp_path_factory.mktemp("models") / "llama", **changes)
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> SmallPacks:
+    return SmallPacks(PackedEncoder.load(folder, device=DEVICE, dtype=torch.float32), sizes=(64, 128))
 
 
 def _packed(folder: Path, dtype: torch.dtype = torch.float32) -> PackedEncoder:
@@ -189,3 +195,18 @@ def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object]) -> No
 def test_a_cpu_gets_the_padded_encoder(folder: Path) -> None:
     kind = PackedEncoder if DEVICE == "cuda" else Encoder
     assert isinstance(load_encoder(folder), kind)
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], [[5] * 64]], ids=["several", "one", "a full pack"])
+def test_small_packs_give_the_same_vectors(folder: Path, small: SmallPacks, rows: list[list[int]]) -> None:
+    expected = _padded(folder).vectors(rows)
+    with torch.inference_mode():
+        found = [small.vectors(Ragged.of(some)) for some in (rows, [[9] * 30], rows)]
+    torch.testing.assert_close(found[0], expected.detach(), rtol=0, atol=2e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)  # nothing of the pack between is left
+
+
+def test_what_is_no_small_pack_is_left_to_others(small: SmallPacks) -> None:
+    with torch.inference_mode():
+        assert small.vectors(Ragged.of([[5] * 129])) is None
+        assert small.vectors(Ragged.of([[5]] * 17)) is None

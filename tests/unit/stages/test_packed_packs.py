@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from embedding_stages.encoder.packed.packs import ROUND, Ragged, balanced, build_pack, consecutive
+from embedding_stages.encoder.packed.small import stretched
 from embedding_stages.finetune.memory import fitting
 
 ROWS = [[7] * 5, [8] * 70, [9], [3] * 100]
@@ -80,3 +81,18 @@ def test_consecutive_groups_keep_the_order_and_the_budget() -> None:
 )
 def test_the_largest_pack_follows_from_two_measurements(peaks: tuple[int, int], limit: int, tokens: int) -> None:
     assert fitting(list(peaks), (2048, 4096), limit=limit, most=32768) == tokens
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 64, 5], [64] * 2, [16] * 16, [8] * 16])
+def test_a_pack_of_a_given_size_has_the_same_shapes_for_all_texts(lengths: list[int]) -> None:
+    texts = Ragged.of([[7] * length for length in lengths])
+    pack = stretched(texts, 256, 16)
+    empty = stretched(Ragged.of([[1]]), 256, 16)
+    assert pack.size == 256
+    for table in ("ids", "positions", "starts", "query_tiles", "key_tiles"):
+        assert getattr(pack, table).shape == getattr(empty, table).shape, table
+    assert np.diff(pack.starts).tolist() == lengths + [0] * (32 - len(lengths))
+    begins, firsts, ends = np.unique(pack.query_tiles, axis=1)  # the last one fills up
+    covered = np.concatenate([np.arange(b, min(b + 16, e)) for b, e in zip(begins, ends, strict=True)])
+    assert sorted(covered.tolist()) == list(range(256))  # every token once, filler too
+    assert int((ends - firsts).max()) <= 64  # no filler reaches beyond the rotary table

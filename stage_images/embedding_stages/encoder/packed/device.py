@@ -29,13 +29,29 @@ class DevicePack:
 
 def send(pack: Pack, device: torch.device, extra: Sequence[Ints] = ()) -> DevicePack:
     """Copy a pack, and further int32 arrays, to `device` without waiting for it."""
-    arrays = (pack.ids, pack.positions, pack.starts, pack.query_tiles, pack.key_tiles, *extra)
-    places = np.cumsum([0, *(-(-array.size // _WORDS) * _WORDS for array in arrays)])
-    staged = torch.empty(int(places[-1]), dtype=torch.int32, pin_memory=device.type == "cuda")
+    there = stage(pack, device, extra).to(device, non_blocking=True)  # the pinned block is not reused before that
+    return unfold(there, pack, extra)
+
+
+def stage(pack: Pack, device: torch.device, extra: Sequence[Ints] = ()) -> torch.Tensor:
+    """All tables in one int32 tensor in main memory, pinned for a copy to `device`."""
+    arrays, places = _arranged(pack, extra)
+    staged = torch.empty(places[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
     view = staged.numpy()
     for array, place in zip(arrays, places, strict=False):
         view[place : place + array.size] = array.reshape(-1)
-    there = staged.to(device, non_blocking=True)  # the pinned block is not reused before the copy is done
+    return staged
+
+
+def unfold(there: torch.Tensor, pack: Pack, extra: Sequence[Ints] = ()) -> DevicePack:
+    """The tables as views of a tensor that `stage` filled with a pack of the same shapes."""
+    arrays, places = _arranged(pack, extra)
     parts = [there[place : place + array.size].view(array.shape) for array, place in zip(arrays, places, strict=False)]
     ids, positions, starts, query_tiles, key_tiles, *rest = parts
     return DevicePack(ids, positions, starts, query_tiles, key_tiles, pack.tokens, tuple(rest))
+
+
+def _arranged(pack: Pack, extra: Sequence[Ints]) -> tuple[list[Ints], list[int]]:
+    arrays = [pack.ids, pack.positions, pack.starts, pack.query_tiles, pack.key_tiles, *extra]
+    sizes = [0, *(-(-array.size // _WORDS) * _WORDS for array in arrays)]
+    return arrays, [int(place) for place in np.cumsum(sizes)]

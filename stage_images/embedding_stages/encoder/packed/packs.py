@@ -57,7 +57,8 @@ class Pack:
     ids: Ints  # (T,) token ids; filler is 0
     positions: Ints  # (T,) place of the token in its sequence
     starts: Ints  # (n + 1,) first token of each sequence; starts[n] is the number of tokens without filler
-    query_tiles: Ints  # (3, tiles): first row, first and last + 1 token of its sequence; filler counts as a sequence
+    # (3, tiles): first row, first and last + 1 token of its sequence; filler counts as sequences of ROUND at most
+    query_tiles: Ints
     key_tiles: Ints  # (3, tiles), likewise for the tiles of keys
 
     @property
@@ -71,18 +72,24 @@ class Pack:
         return len(self.ids)
 
 
-def build_pack(texts: Ragged, rows: Sequence[int] | NDArray[np.int64], *, query_tile: int, key_tile: int) -> Pack:
-    """The texts `rows` (numbers into `texts`), in this order. Tile sizes are tokens, those of the kernels."""
+def build_pack(
+    texts: Ragged, rows: Sequence[int] | NDArray[np.int64], *, query_tile: int, key_tile: int, size: int = 0
+) -> Pack:
+    """The texts `rows` (numbers into `texts`), in this order. Tile sizes are tokens, those of the kernels.
+
+    The pack has `size` tokens, a multiple of ROUND, or as many as it takes if that is more.
+    """
     numbers = np.asarray(rows, dtype=np.int64)
     first, lengths = texts.starts[numbers], texts.lengths[numbers]
     starts = np.zeros(len(numbers) + 1, dtype=np.int64)
     np.cumsum(lengths, out=starts[1:])
     total = int(starts[-1])
-    size = -(-total // ROUND) * ROUND
+    size = max(size, -(-total // ROUND) * ROUND)
     positions = np.zeros(size, dtype=np.int32)
     positions[:total] = np.arange(total) - np.repeat(starts[:-1], lengths)
     # Attended to by itself alone, so that every row of the pack holds finite numbers.
-    filled = np.append(starts, size) if size > total else starts
+    filler = [*range(total + ROUND, size, ROUND), size] if size > total else []
+    filled = np.concatenate([starts, np.array(filler, dtype=np.int64)])
     ids = np.zeros(size, dtype=np.int32)
     ids[:total] = texts.tokens[np.repeat(first, lengths) + positions[:total]]
     return Pack(

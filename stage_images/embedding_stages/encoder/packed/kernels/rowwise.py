@@ -106,7 +106,7 @@ def swiglu_backward(gate_up, dout, dgate_up, WIDTH: tl.constexpr, BLOCK: tl.cons
 
 @triton.jit
 def sequence_mean(states, starts, out, D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-    """out (sequences, D) float32: the mean of each sequence's rows, summed in float32 in their order."""
+    """out (sequences, D) float32: the mean of each sequence's rows, summed in float32 in their order; 0 of no rows."""
     sequence = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < D
@@ -118,4 +118,4 @@ def sequence_mean(states, starts, out, D: tl.constexpr, BLOCK: tl.constexpr, ROW
         place = row.to(tl.int64)[:, None] * D + column[None, :]
         here = (row < end)[:, None] & inside[None, :]
         total += tl.sum(tl.load(states + place, mask=here, other=0.0).to(tl.float32), axis=0)
-    tl.store(out + sequence.to(tl.int64) * D + column, total / (end - begin), mask=inside)
+    tl.store(out + sequence.to(tl.int64) * D + column, total / tl.maximum(end - begin, 1), mask=inside)
