@@ -26,6 +26,7 @@ _SCORES_BYTES: Final = 4 << 30  # of a block's scores
 _TILE: Final = 128  # rows of the products' tiles: a block of queries has whole ones
 _SHARE: Final = 0.5  # of the free memory for passages; the rest is for scores and what is gathered
 _GATHER_BYTES: Final = 1 << 30  # of vectors gathered to be scored again
+_CANDIDATE_BYTES: Final = 96  # a passage that is looked at again: numbers, scores, and both sorted
 _HALF: Final = 2.0**-11  # largest relative error of rounding to float16
 _SINGLE: Final = 2.0**-24  # and to float32
 _DEEPER: Final = 4
@@ -55,6 +56,7 @@ class DeviceIndex:
                 found, places = part.search(torch.from_numpy(np.ascontiguousarray(queries, dtype=np.float32)), most)
             scores, order = _ordered(torch.cat([scores, found], 1), torch.cat([numbers, places + start], 1))
             scores, numbers = scores[:, :most], order[:, :most]
+            del part  # before the next one comes: two would not fit
         return scores.numpy(), numbers.numpy()
 
     def _rows_of_a_part(self) -> int:
@@ -108,7 +110,10 @@ class _Part:
         """On the CPU: float32 and int64 (queries, min(most, n)), best first."""
         most = min(most, len(self.exact))
         width = -(-len(self.exact) // _GROUP) * _GROUP
-        block = max(_TILE, min(4096, _SCORES_BYTES // (2 * width)) // _TILE * _TILE)
+        block = min(4096, _SCORES_BYTES // (2 * width), _rows_at(_depth(most), width))
+        if block > _TILE:
+            block = block // _TILE * _TILE
+        block = max(1, block)
         scores = torch.empty(len(queries), most)
         numbers = torch.empty(len(queries), most, dtype=torch.int64)
         for start in range(0, len(queries), block):
@@ -124,14 +129,17 @@ class _Part:
         # A group's members lie far apart: then neighbouring programs read neighbouring scores, six times as fast.
         tops = approximate.view(len(queries), _GROUP, -1).amax(dim=1)
         doubt = self._doubt(queries, half)
-        depth = most + most // 2 + 16
+        depth = _depth(most)
         scores, numbers, rest = self._rescored(queries, approximate, tops, most, depth)
         left = _unsure(scores, rest, doubt)
         while len(left):  # rare: many passages whose scores lie closer together than half precision can tell
             depth *= _DEEPER
-            found, places, rest = self._rescored(queries[left], approximate[left], tops[left], most, depth)
-            scores[left], numbers[left] = found, places
-            left = left[_unsure(found, rest, doubt[left])]
+            still = []
+            for some in torch.split(left, _rows_at(depth, width)):
+                found, places, rest = self._rescored(queries[some], approximate[some], tops[some], most, depth)
+                scores[some], numbers[some] = found, places
+                still.append(some[_unsure(found, rest, doubt[some])])
+            left = torch.cat(still)
         return scores, numbers
 
     def _rescored(
@@ -157,9 +165,12 @@ class _Part:
 
     def _exact(self, queries: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """float32 scores of the passages `places` (queries, c)."""
-        rows = max(1, _GATHER_BYTES // (4 * self.exact.shape[1] * places.shape[1]))
+        columns = max(1, _GATHER_BYTES // (4 * self.exact.shape[1]))
+        rows = max(1, columns // places.shape[1])
         parts = [
-            torch.bmm(self.exact[some], query[:, :, None])[:, :, 0]
+            torch.cat(
+                [torch.bmm(self.exact[few], query[:, :, None])[:, :, 0] for few in torch.split(some, columns, 1)], 1
+            )
             for query, some in zip(torch.split(queries, rows), torch.split(places, rows), strict=True)
         ]
         return torch.cat(parts)
@@ -175,6 +186,16 @@ class _Part:
         # The norms are rounded too; tiny scores round to multiples of 6e-8.
         doubt: torch.Tensor = 1.01 * (rounding + sums) + 1e-7
         return doubt
+
+
+def _depth(most: int) -> int:
+    """How many groups, and then passages, are looked at again for `most` answers."""
+    return most + most // 2 + 16
+
+
+def _rows_at(depth: int, width: int) -> int:
+    """Queries whose best `depth` groups may be looked at again together."""
+    return max(1, _SCORES_BYTES // (_CANDIDATE_BYTES * min(depth * _GROUP, width)))
 
 
 def _unsure(scores: torch.Tensor, rest: torch.Tensor, doubt: torch.Tensor) -> torch.Tensor:

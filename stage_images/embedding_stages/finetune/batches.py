@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,15 @@ def examples_of_step(step: int, *, examples: int, global_batch: int, seed: int) 
     """
     steps_per_epoch = -(-examples // global_batch)
     epoch, place = divmod(step, steps_per_epoch)
+    order = _order(examples, f"{seed}/{epoch}")
+    return list(order[place * global_batch : (place + 1) * global_batch])
+
+
+@lru_cache(maxsize=2)  # this step's epoch and the next one's: a million examples take half a second to shuffle
+def _order(examples: int, seed: str) -> tuple[int, ...]:
     order = list(range(examples))
-    random.Random(f"{seed}/{epoch}").shuffle(order)  # noqa: S311 - not a secret
-    return order[place * global_batch : (place + 1) * global_batch]
+    random.Random(seed).shuffle(order)  # noqa: S311 - not a secret
+    return tuple(order)
 
 
 def split(examples: Sequence[Example], lengths: Sequence[int] | NDArray[np.int64], ranks: int) -> list[list[Example]]:

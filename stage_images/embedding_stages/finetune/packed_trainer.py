@@ -91,7 +91,6 @@ class PackedTrainer:
         lengths = texts.lengths
         mine = self._mine(examples, lengths)
         loss = self._agreed_gradients(mine, texts, weight=1.0 / len(examples))
-        self.encoder.model.finish_gradients()
         self.world.sum_([self.gradient])
         norm = torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
         self._update(norm if math.isfinite(loss) else norm * math.nan, rate)
@@ -223,6 +222,7 @@ class PackedTrainer:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             self.computed_tokens += pack.size
+        self.encoder.model.finish_gradients()
         return float(total)
 
     def _update(self, norm: torch.Tensor, rate: float) -> None:

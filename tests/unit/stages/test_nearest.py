@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedding_stages.encoder import nearest
 from embedding_stages.encoder.nearest import DeviceIndex
@@ -77,6 +81,48 @@ def test_a_corpus_in_parts_and_queries_in_blocks_is_one_corpus(monkeypatch: pyte
     monkeypatch.setattr(DeviceIndex, "_rows_of_a_part", lambda _: 640)
     monkeypatch.setattr(nearest, "_GATHER_BYTES", 4 * 16 * 100)
     check(unit(2000, 16, 6), unit(30, 16, 7), 12)
+
+
+def test_one_part_at_a_time_is_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is as large as the memory allows."""
+    monkeypatch.setattr(DeviceIndex, "_rows_of_a_part", lambda _: 640)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most: list[int] = []
+    make = nearest._Part.of
+
+    def watched(exact: torch.Tensor) -> nearest._Part:
+        alive.append(weakref.ref(exact))
+        most.append(sum(ref() is not None for ref in alive))
+        return make(exact)
+
+    monkeypatch.setattr(nearest._Part, "of", watched)
+    DeviceIndex(unit(3200, 16, 6), DEVICE).search(unit(3, 16, 7), 5)
+    assert most == [1] * 5
+
+
+@pytest.mark.parametrize("most", [5, 300, 4000])
+def test_a_deep_search_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Passages that half precision cannot tell apart send every query to the end of the corpus."""
+    monkeypatch.setattr(nearest, "_SCORES_BYTES", 4 << 20)
+    monkeypatch.setattr(nearest, "_GATHER_BYTES", 1 << 20)
+    base, noise = unit(1, 16, 4), unit(4000, 16, 5)
+    passages = np.asarray(base + 1e-5 * noise, dtype=np.float32)
+    queries = np.repeat(base, 200, axis=0)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            found = [out] if isinstance(out, torch.Tensor) else out if isinstance(out, tuple) else []
+            largest = max(largest, *(one.untyped_storage().nbytes() for one in found if torch.is_tensor(one)), 0)
+            return out
+
+    with Watch():
+        _, numbers = DeviceIndex(passages, DEVICE).search(queries, most)
+    assert len(set(numbers[0].tolist())) == most
+    answers = 200 * most * 8
+    assert largest <= max(4 << 20, answers)
 
 
 def test_flags_of_others_are_left_as_they_were() -> None:

@@ -21,7 +21,7 @@ from embedding_stages.encoder.packed.device import DevicePack
 from embedding_stages.encoder.packed.ops import Heads
 
 ALIGNMENT: Final = 128  # elements: each weight starts where wide loads may begin
-_MOST_ROWS: Final = 131_072  # tokens whose embedding gradients are kept; half a gigabyte for 2,048 numbers each
+_PACKS_OF_ROWS: Final = 4  # whose embedded tokens' gradients are kept: 1 % of what the packs take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,7 @@ class PackedLlama(nn.Module):
     def keep_rows(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
         """Remember a pack's gradient of the embedded tokens, (T,) and (T, hidden)."""
         self._rows.append((ids, rows))
-        if sum(len(ids) for ids, _ in self._rows) > _MOST_ROWS:
+        if len(self._rows) >= _PACKS_OF_ROWS:
             self.finish_gradients()
 
 

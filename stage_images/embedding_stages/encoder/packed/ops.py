@@ -237,7 +237,7 @@ def adamw_(
     """
     optimizer.adamw[(len(weights) // OPTIMIZER_BLOCK,)](
         weights, gradient, master, mean, variance, norm, decayed,
-        1.0 - rate * settings.decay, rate / (1.0 - settings.beta1**step), settings.beta2,
+        rate * settings.decay, rate / (1.0 - settings.beta1**step), settings.beta2,
         1.0 - settings.beta1, 1.0 - settings.beta2, math.sqrt(1.0 - settings.beta2**step), settings.eps, settings.most,
         COPY=weights.data_ptr() != master.data_ptr(), BLOCK=OPTIMIZER_BLOCK, num_warps=8,
     )  # fmt: skip

@@ -8,11 +8,12 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["decayed"])
 def adamw(
-    weights, gradient, master, mean, variance, norm, decayed, keep, step, beta2, share1, share2, root2, eps,
+    weights, gradient, master, mean, variance, norm, decayed, decay, step, beta2, share1, share2, root2, eps,
     most, COPY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One step of torch.optim.AdamW on BLOCK elements a program; the first `decayed` elements are multiplied by `keep`.
+    """One step of torch.optim.AdamW on BLOCK elements a program; the first `decayed` elements lose the share `decay`.
 
+    decay = rate x weight decay: 1 less it would be rounded to a multiple of 6e-8, and it may be smaller.
     share1 = 1 - beta1, share2 = 1 - beta2, step = rate / (1 - beta1^t), root2 = sqrt(1 - beta2^t): computed by the
     caller in double precision. Nothing but the gradient changes when `norm` (float32 scalar in memory) is not finite.
     COPY: `weights` is the working copy of `master`.
@@ -28,7 +29,7 @@ def adamw(
     g *= tl.minimum(most / (length + 1e-6), 1.0)
     m = old_m + share1 * (g - old_m)
     v = old_v * beta2 + share2 * g * g
-    w = old_w * tl.where(place < decayed, keep, 1.0) - step * m / (tl.sqrt(v) / root2 + eps)
+    w = old_w - (old_w * tl.where(place < decayed, decay, 0.0) + step * m / (tl.sqrt(v) / root2 + eps))
     w = tl.where(finite, w, old_w)
     tl.store(master + place, w)
     tl.store(mean + place, tl.where(finite, m, old_m))
