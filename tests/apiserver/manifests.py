@@ -34,6 +34,7 @@ POD: dict[str, Any] = {
         {"key": "gpu", "value": "", "effect": "NoExecute", "tolerationSeconds": 0},
     ],
     "env": [{"name": "A", "value": "$(B) $$"}, {"name": "EMPTY"}],
+    "timeoutSeconds": 60,
 }
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -52,7 +53,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "a model from a hub, everything about pods said": {
         "baseModel": {"source": {"pvc": None, "huggingFace": {"revision": "a" * 40, "tokenSecretRef": SECRET}}},
         "imagePullSecrets": [{"name": "pull"}],
-        "stages": {stage.value: {**POD, "timeoutSeconds": 60} for stage in Stage},
+        "stages": {stage.value: POD for stage in Stage} | {"deploy": {**POD, "backend": {"torch": {}}}},
         "storage": {"size": "1024Gi", "storageClassName": "", "accessModes": ["ReadWriteMany", "ReadWriteOnce"]},
     },
     "no GPU anywhere": at("stages", {stage: {"resources": NO_GPU} for stage in ("prep", "finetune", "eval", "export")}),
