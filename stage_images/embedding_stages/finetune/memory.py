@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -11,34 +11,35 @@ SHARE: Final = 0.92  # of the memory; near the limit the allocator starts to giv
 _ROUND: Final = 1024
 
 
-def largest_pack(use: Callable[[int], None], *, device: torch.device, most: int) -> int:
+def largest_pack(use: Callable[[int], int], *, device: torch.device, most: int) -> int:
     """Tokens of the largest pack that fits, a multiple of 1024 between 1024 and `most`.
 
-    `use(tokens)` does a forward and backward pass over about so many tokens and returns. Memory grows linearly with
-    the tokens, so two small passes tell the slope.
+    `use(tokens)` does a forward and backward pass over at least so many tokens and returns how many they were. Memory
+    grows linearly with the tokens, so two small passes tell the slope.
     """
     if device.type != "cuda":
         return most
-    small, large = 2 * _ROUND, 4 * _ROUND
-    use(small)  # what is allocated once (workspaces, compiled programs) is there now
-    peaks = [_peak(use, tokens, device) for tokens in (small, large)]
-    return fitting(peaks, (small, large), limit=_limit(device) * SHARE, most=most)
+    used = use(2 * _ROUND)  # what is allocated once (workspaces, compiled programs) is there now
+    points = [_peak(use, tokens, device) for tokens in (used, 2 * used)]
+    return fitting(points, limit=_limit(device) * SHARE, most=most)
 
 
-def fitting(peaks: list[int], tokens: tuple[int, int], *, limit: float, most: int) -> int:
-    """The tokens at which the line through two measured peaks (bytes) meets the limit. Pure."""
-    slope = max(1.0, (peaks[1] - peaks[0]) / (tokens[1] - tokens[0]))
-    room = limit - (peaks[0] - slope * tokens[0])
+def fitting(points: Sequence[tuple[int, int]], *, limit: float, most: int) -> int:
+    """The tokens at which the line through two measured points (tokens, peak in bytes) meets the limit. Pure."""
+    (few, low), (many, high) = points
+    slope = max(1.0, (high - low) / (many - few))
+    room = limit - (low - slope * few)
     return int(min(most, max(_ROUND, room / slope // _ROUND * _ROUND)))
 
 
-def _peak(use: Callable[[int], None], tokens: int, device: torch.device) -> int:
+def _peak(use: Callable[[int], int], tokens: int, device: torch.device) -> tuple[int, int]:
+    """(tokens used, bytes at the peak)."""
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    use(tokens)
+    used = use(tokens)
     torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+    return used, torch.cuda.max_memory_allocated(device)
 
 
 def _limit(device: torch.device) -> float:

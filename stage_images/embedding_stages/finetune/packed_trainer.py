@@ -65,7 +65,7 @@ class PackedTrainer:
         self._settings = ops.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, decay=weight_decay, most=MAX_GRAD_NORM)
         model = encoder.model
         self.gradient = model.hold_gradients()
-        self.master = model.flat if model.flat.dtype == torch.float32 else model.flat.float()
+        self.master = encoder.master_weights()
         self.moments = {name: torch.zeros_like(self.master) for name in ("exp_avg", "exp_avg_sq")}
         self._prepared: PreparedStep | None = None
 
@@ -107,7 +107,7 @@ class PackedTrainer:
         """Make packs as large as the memory allows; all ranks take the smallest of theirs. Nothing is updated."""
         lengths = texts.lengths
 
-        def use(tokens: int) -> None:
+        def use(tokens: int) -> int:
             chosen: list[Example] = []
             total = 0
             while total < tokens:
@@ -121,6 +121,7 @@ class PackedTrainer:
                 self.encoder.model.finish_gradients()
             finally:
                 self.encoder.model.drop_gradients()
+            return total
 
         try:
             found = largest_pack(use, device=self.encoder.device, most=self.token_budget)
@@ -155,7 +156,7 @@ class PackedTrainer:
     def save(self, folder: Path, base: Path) -> None:  # noqa: ARG002 - the encoder knows where it came from
         """Write the trained model; rank 0 alone does."""
         if self.world.leads:
-            self.encoder.save(folder)
+            self.encoder.save(folder, self.master)
 
     def _named(self, flats: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Views of flat arrays by the names on disk, one kind after the other."""

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -63,32 +63,38 @@ def save(folder: Path, trainer: Resumable, progressed: Progressed) -> None:
 
 
 class Background:
-    """Writes resume points while training goes on; one at a time."""
+    """Writes resume points while training goes on; one at a time. One that fails is logged, and the next one tried."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, log: Callable[..., None]) -> None:
         self._folder = folder
+        self._log = log
         self._thread: threading.Thread | None = None
-        self._failure: OSError | None = None
+        self._failure: OSError | None = None  # of the thread
+        self._failed: OSError | None = None  # of the last resume point that was waited for
 
     def save(self, trainer: Resumable, progressed: Progressed) -> None:
         """Copy the state of this step and write it from another thread. All ranks call it; rank 0 writes.
 
-        Waits for the resume point before, and raises the OSError that ended it.
+        Waits for the resume point before. Raises the OSError that ended it when the one before that failed too: a
+        volume that takes nothing any more shall end the run soon, not when it is done.
         """
-        self.finish()
+        before, failure = self._failed, self.finish()
+        if before is not None and failure is not None:
+            raise failure
         tensors = trainer.tensors()
         if trainer.world.leads:
             self._thread = threading.Thread(target=self._write, args=(tensors, progressed), name="resume point")
             self._thread.start()
 
-    def finish(self) -> None:
-        """Wait for what is being written. Raises the OSError that ended it."""
+    def finish(self) -> OSError | None:
+        """Wait for what is being written, and return what ended the last resume point before it was complete."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+            self._failed, self._failure = self._failure, None
+            if self._failed is not None:
+                self._log("resume point not written", error=str(self._failed))
+        return self._failed
 
     def _write(self, tensors: Mapping[str, torch.Tensor], progressed: Progressed) -> None:
         try:
@@ -117,9 +123,9 @@ def _write(folder: Path, tensors: Mapping[str, torch.Tensor], progressed: Progre
     final = folder / f"step-{progressed.step:08d}"
     if final.exists():
         return
+    for cut_off in folder.glob("*.partial"):  # of any step: the volume may have room for two states, not three
+        shutil.rmtree(cut_off)
     partial = folder / f"{final.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
     partial.mkdir(parents=True)
     stream.write(tensors, partial / _TENSORS)
     (partial / _STATE).write_text(json.dumps(asdict(progressed)))

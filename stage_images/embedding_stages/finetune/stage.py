@@ -101,7 +101,7 @@ def train(
         "steps": scale.total_steps,
     }
     scratch = context.scratch("resume")
-    background = resume.Background(scratch)
+    background = resume.Background(scratch, context.log)
     earlier = resume.load(scratch, trainer, identity)
     losses = list(earlier.losses) if earlier else []
     if earlier:

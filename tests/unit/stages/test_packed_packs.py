@@ -57,6 +57,22 @@ def test_groups_are_few_and_of_nearly_equal_weight(budget: int, groups: int) -> 
     assert max(loads) <= 1.02 * sum(loads) / len(loads)
 
 
+@pytest.mark.parametrize(
+    ("weights", "budget", "groups"),
+    [
+        ([6, 6, 6], 10, 3),  # two would do on average, but not for whole items
+        ([50], 10, 1),  # one item cannot be cut
+        ([50, 50, 1], 10, 3),
+        ([10, 10, 10], 10, 3),
+        ([], 10, 0),
+    ],
+)
+def test_a_group_keeps_to_its_budget_unless_it_is_one_item(weights: list[int], budget: int, groups: int) -> None:
+    found = balanced(weights, budget)
+    assert sorted(number for group in found for number in group) == list(range(len(weights)))
+    assert len(found) == groups
+
+
 def test_waste_is_below_one_per_cent() -> None:
     lengths = np.random.default_rng(1).integers(20, 300, 700)
     texts = Ragged.of([[1] * int(length) for length in lengths])
@@ -80,7 +96,8 @@ def test_consecutive_groups_keep_the_order_and_the_budget() -> None:
     ],
 )
 def test_the_largest_pack_follows_from_two_measurements(peaks: tuple[int, int], limit: int, tokens: int) -> None:
-    assert fitting(list(peaks), (2048, 4096), limit=limit, most=32768) == tokens
+    points = list(zip((2048, 4096), peaks, strict=True))
+    assert fitting(points, limit=limit, most=32768) == tokens
 
 
 @pytest.mark.parametrize("lengths", [[1], [3, 64, 5], [64] * 2, [16] * 16, [8] * 16])

@@ -95,7 +95,7 @@ def test_a_resume_point_is_of_its_step_whatever_happens_while_it_is_written(
         write(tensors, path)
 
     monkeypatch.setattr(stream, "write", slow)
-    background = resume.Background(tmp_path / "points")
+    background = resume.Background(tmp_path / "points", lambda *_, **__: None)
     background.save(trainer, resume.Progressed(1, {"seed": 1}, 1, [0.5]))
     trainer.master.add_(1.0)  # training goes on
     assert resume.load(tmp_path / "points", trainer, {"seed": 1}) is None, "nothing half-written is taken"
@@ -108,19 +108,38 @@ def test_a_resume_point_is_of_its_step_whatever_happens_while_it_is_written(
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_a_resume_point_that_could_not_be_written_is_told(
-    tmp_path: Path, inputs: dict[Artefact, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("full", "ended_by"),
+    [((), None), ((1, 3), None), ((1, 2), 3), ((2, 3), 4)],
+    ids=["never full", "full now and then", "full from the start", "full from the second on"],
+)
+def test_a_volume_that_is_full_twice_in_a_row_ends_the_run(
+    full: tuple[int, ...],
+    ended_by: int | None,
+    tmp_path: Path,
+    inputs: dict[Artefact, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    """Full for a moment costs a resume point. What was written is looked at when the next one is due."""
+    write, said = stream.write, []
+
+    def write_if_room(tensors: Any, path: Path) -> None:
+        if path.parent.name in {f"step-{step:08d}.partial" for step in full}:
+            raise OSError(28, "No space left on device")
+        write(tensors, path)
 
     trainer = PackedTrainer(_packed(inputs[Artefact.BASE_MODEL]), temperature=0.1, weight_decay=0.01)
-    monkeypatch.setattr(stream, "write", full)
-    background = resume.Background(tmp_path / "points")
-    background.save(trainer, resume.Progressed(1, {}, 1, []))
-    with pytest.raises(OSError, match="No space left"):
-        background.finish()
+    monkeypatch.setattr(stream, "write", write_if_room)
+    background = resume.Background(tmp_path / "points", lambda message, **fields: said.append((message, fields)))
+    for step in range(1, 5):
+        if step == ended_by:
+            with pytest.raises(OSError, match="No space left"):
+                background.save(trainer, resume.Progressed(step, {}, 1, []))
+            break
+        background.save(trainer, resume.Progressed(step, {}, 1, []))
     background.finish()
+    assert [message for message, _ in said] == ["resume point not written"] * len(full)
+    assert all("No space left" in fields["error"] for _, fields in said)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -46,12 +47,12 @@ class PackedEncoder:
         model: PackedLlama,
         source: Path,
         prefix: str,
-        disk_dtype: torch.dtype,
+        disk_dtypes: Mapping[str, torch.dtype],
     ) -> None:
         self.description = description
         self.tokenizer = tokenizer
         self.model = model
-        self.disk_dtype = disk_dtype  # in which the weights came, and in which they are saved
+        self._disk_dtypes = disk_dtypes  # by name on disk: in which the weights came, and in which they are saved
         self._source = source
         self._prefix = prefix  # of the tensor names on disk
         self._budget = EMBEDDING_BUDGET
@@ -74,8 +75,8 @@ class PackedEncoder:
             raise BadInput("ModelIncomplete", f"the weights hold no {_TABLE}", field=FIELD)
         prefix = table.removesuffix(_TABLE)
         model = PackedLlama(shape, *_rotary_tables(config, description.max_tokens), device=device, dtype=dtype)
-        disk_dtype = _fill(model, folder, prefix)
-        return cls(description, TextTokenizer.load(folder, description), model, folder, prefix, disk_dtype)
+        disk_dtypes = _fill(dict(model.on_disk()), folder, prefix)
+        return cls(description, TextTokenizer.load(folder, description), model, folder, prefix, disk_dtypes)
 
     @property
     def device(self) -> torch.device:
@@ -158,15 +159,31 @@ class PackedEncoder:
     def _ragged(self, texts: Sequence[str], role: Role) -> Ragged:
         return Ragged.of(self.tokenizer.encode(texts, role))
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that this class, `Encoder` and transformers can load, in the dtype the weights came in."""
+    def master_weights(self) -> torch.Tensor:
+        """float32, laid out like the flat weights, as exact as the files are; the weights themselves if float32."""
+        flat = self.model.flat
+        if flat.dtype == torch.float32:
+            return flat
+        master = flat.float()
+        if any(dtype != flat.dtype for dtype in self._disk_dtypes.values()):
+            _fill(dict(self.model.on_disk(master)), self._source, self._prefix)
+        return master
+
+    def save(self, folder: Path, flat: torch.Tensor | None = None) -> None:
+        """Write a folder that this class, `Encoder` and transformers can load, in the dtypes the weights came in.
+
+        `flat` holds the weights where they are more exact than the model's own (see `master_weights`).
+        """
         folder.mkdir(parents=True, exist_ok=True)
         config = json.loads((self._source / "config.json").read_bytes())
         config = {key: value for key, value in config.items() if key not in ("auto_map", "dtype", "_name_or_path")}
-        config["torch_dtype"] = str(self.disk_dtype).removeprefix("torch.")
+        ours = {self._prefix + name: value for name, value in self.model.on_disk(flat)}
+        sizes = Counter[torch.dtype]()
+        for name, value in ours.items():
+            sizes[self._disk_dtypes[name]] += value.numel()
+        config["torch_dtype"] = str(sizes.most_common(1)[0][0]).removeprefix("torch.")
         (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        ours = {self._prefix + name: value for name, value in self.model.on_disk()}
-        tensors = {name: value.to("cpu", self.disk_dtype).contiguous() for name, value in ours.items()}
+        tensors = {name: value.to("cpu", self._disk_dtypes[name]).contiguous() for name, value in ours.items()}
         save_file(tensors | _others(self._source, set(ours)), folder / SINGLE_FILE, metadata={"format": "pt"})
         copy_tokenizer(self._source, folder)
         self.description.save(folder)
@@ -208,10 +225,10 @@ def _rotary_tables(config: dict[str, Any], positions: int) -> tuple[torch.Tensor
     return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
 
 
-def _fill(model: PackedLlama, folder: Path, prefix: str) -> torch.dtype:
-    """Read the weights from safetensors into the flat tensor; the dtype they have on disk. Raises BadInput."""
-    wanted = {prefix + name: view for name, view in model.on_disk()}
-    dtype = torch.float32
+def _fill(views: Mapping[str, torch.Tensor], folder: Path, prefix: str) -> dict[str, torch.dtype]:
+    """Read the weights from safetensors into `views`; the dtypes they have on disk. Raises BadInput."""
+    wanted = {prefix + name: view for name, view in views.items()}
+    dtypes: dict[str, torch.dtype] = {}
     for path in weight_files(folder, field=FIELD):
         with safe_open(path, framework="pt") as file:
             for name in wanted.keys() & set(file.keys()):
@@ -223,11 +240,11 @@ def _fill(model: PackedLlama, folder: Path, prefix: str) -> torch.dtype:
                         f"{name} has shape {tuple(tensor.shape)}, expected {tuple(view.shape)}",
                         field=FIELD,
                     )
-                dtype = tensor.dtype
+                dtypes[name] = tensor.dtype
                 view.copy_(tensor)
     if wanted:
         raise BadInput("ModelIncomplete", f"the weights lack {', '.join(sorted(wanted)[:3])}", field=FIELD)
-    return dtype
+    return dtypes
 
 
 def _others(folder: Path, known: set[str]) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
+_SLACK: Final = 1.04  # times its budget that a group may weigh
 ROUND: Final = 64  # tokens of a pack are a multiple of it: whole tiles for the matrix products
 
 
@@ -102,14 +103,24 @@ def build_pack(
 
 
 def balanced(weights: Sequence[int] | NDArray[np.int64], budget: int) -> list[list[int]]:
-    """Numbers 0..n-1 dealt to as few groups as `budget` allows on average, of nearly equal weight.
+    """Numbers 0..n-1 dealt to few groups of nearly equal weight.
 
-    Longest processing time first: each item, heaviest first, joins the lightest group. A group may exceed the
-    budget by a part of its last item: the budget says how much memory is usual, the caller keeps a reserve.
+    Longest processing time first: each item, heaviest first, joins the lightest group. A group exceeds the budget by
+    4 % at most, for which the caller keeps a reserve, unless it is a single item.
     """
     weights = np.asarray(weights, dtype=np.int64)
-    groups: list[list[int]] = [[] for _ in range(max(1, -(-int(weights.sum()) // budget)))]
-    loads = np.zeros(len(groups), dtype=np.int64)
+    count = max(1, -(-int(weights.sum()) // budget))
+    while True:
+        groups = _dealt(weights, count)
+        heaviest = max(groups, key=lambda group: int(weights[group].sum()), default=[])
+        if len(heaviest) <= 1 or int(weights[heaviest].sum()) <= _SLACK * budget:
+            return groups
+        count += 1
+
+
+def _dealt(weights: NDArray[np.int64], count: int) -> list[list[int]]:
+    groups: list[list[int]] = [[] for _ in range(count)]
+    loads = np.zeros(count, dtype=np.int64)
     for number in np.argsort(-weights, kind="stable"):
         lightest = int(np.argmin(loads))
         groups[lightest].append(int(number))
