@@ -2,10 +2,12 @@
 
 python3 bench/job.py --examples 15000 --lengths A [--memory-gb 40] [--set checkpointEverySteps=50]
 python3 bench/job.py --examples 2560 --epochs 1 --interrupt 11
+python3 bench/job.py --examples 3840 --epochs 1 --gpus 1,2 [--parallelism FSDP]
 
 Prints where the time went, by the stage's log lines. `--memory-gb` leaves the stage that much of the card: a process
 beside it holds the rest. `--interrupt STEP` runs the Job, then again with a SIGTERM after that step (one that is
-logged: 1, 11, 21, ...) and a second attempt, and compares losses and the checkpoint's digest.
+logged: 1, 11, 21, ...) and a second attempt, and compares losses and the checkpoint's digest. `--gpus 1,2` runs the
+Job on one GPU, then on two, and compares their rates and losses.
 """
 
 from __future__ import annotations
@@ -54,14 +56,20 @@ def main() -> None:
     training = _training_set(workspace, options, shape)
     request = _request(options, {Artefact.BASE_MODEL: model, Artefact.TRAINING_SET: training}, workspace)
     ballast = _hold_the_rest(options.memory_gb) if options.memory_gb else None
+    runs: dict[int, Marks] = {}
     try:
-        marks, code = _run(request, workspace)
+        for gpus in options.gpus:
+            _clear(workspace)
+            layout = {contract.ENV_PROCESSES: str(gpus), contract.ENV_PARALLELISM: options.parallelism}
+            runs[gpus], code = _run(request, workspace, layout if gpus > 1 else {})
+            _report(runs[gpus], code, workspace / "log")
     finally:
         if ballast is not None:
             ballast.communicate()
-    _report(marks, code, workspace / "log")
+    if len(runs) > 1:
+        _compare_layouts(runs)
     if options.interrupt:
-        _compare_interrupted(request, workspace, options.interrupt, marks)
+        _compare_interrupted(request, workspace, options.interrupt, runs[options.gpus[-1]])
 
 
 def _options() -> argparse.Namespace:
@@ -71,10 +79,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lengths", choices=PASSAGE_LENGTHS, default="A")
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
     parser.add_argument("--memory-gb", type=float, default=0.0)
+    parser.add_argument("--gpus", type=_numbers, default=[1], metavar="N,...", help="one run for each number")
+    parser.add_argument("--parallelism", choices=contract.PARALLELISMS, default="DDP", help="on more than one GPU")
     parser.add_argument("--interrupt", type=int, default=0, metavar="STEP")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting of the stage")
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
     return parser.parse_args()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _model(source: Path, workspace: Path) -> Path:
@@ -136,16 +150,45 @@ def _hold_the_rest(gigabytes: float) -> subprocess.Popen[str]:
 def _compare_interrupted(request: StageRequest, workspace: Path, step: int, whole: Marks) -> None:
     """The same Job in two attempts: its losses at the steps that are logged, and its checkpoint."""
     digest = _digest(workspace / "log")
-    for folder in workspace.iterdir():
-        if folder.name not in ("inputs", "prep"):
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-    first, stopped = _run(request, workspace, stop_after=step)
-    second, code = _run(request, workspace)
+    _clear(workspace)
+    first, stopped = _run(request, workspace, {}, stop_after=step)
+    second, code = _run(request, workspace, {})
     print(f"\nexit codes {stopped} (interrupted) and {code}\n| step | whole | in two attempts |\n|---|---:|---:|")
     curve, pieces = _losses(whole), _losses(first) | _losses(second)
     for number, loss in curve.items():
         print(f"| {number} | {loss} | {pieces.get(number)} |")
     print(f"checkpoint {digest}\n       and {_digest(workspace / 'log')}")
+
+
+def _compare_layouts(runs: dict[int, Marks]) -> None:
+    """Rates from the eleventh step on, when the kernels are compiled, against the first layout's; and the losses."""
+    curves = {gpus: _losses(marks) for gpus, marks in runs.items()}
+    first = next(iter(runs))
+    print("\n| GPUs | ms a step | times the first | largest distance of a loss | mean |\n|---:|---:|---:|---:|---:|")
+    pace = {gpus: _seconds_a_step(marks) for gpus, marks in runs.items()}
+    for gpus, curve in curves.items():
+        apart = np.array([abs(curve[step] - curves[first][step]) for step in curve])
+        ratio = pace[first] / pace[gpus]
+        print(f"| {gpus} | {1000 * pace[gpus]:.1f} | {ratio:.3f} | {apart.max():.1e} | {apart.mean():.1e} |")
+    print(f"losses at steps {', '.join(map(str, curves[first]))}:")
+    for gpus, curve in curves.items():
+        print(f"{gpus}: {' '.join(map(str, curve.values()))}")
+
+
+def _seconds_a_step(marks: Marks) -> float:
+    """The mean over the steps after the eleventh; resume points included."""
+    times = [(line["step"], elapsed) for elapsed, line in marks if line.get("message") == "step" and line["step"] > 10]
+    if len(times) < 2:
+        sys.exit("too few steps to tell a rate: give more --examples")
+    (first, begun), (last, ended) = times[0], times[-1]
+    return (ended - begun) / (last - first)
+
+
+def _clear(workspace: Path) -> None:
+    """Remove what a run has left."""
+    for folder in workspace.iterdir():
+        if folder.name not in ("inputs", "prep"):
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
 
 
 def _losses(marks: Marks) -> dict[int, float]:
@@ -156,9 +199,11 @@ def _digest(log: Path) -> str:
     return str(json.loads(log.read_text())["artefacts"][Artefact.CHECKPOINT]["digest"])
 
 
-def _run(request: StageRequest, workspace: Path, stop_after: int = 0) -> tuple[Marks, int]:
+def _run(request: StageRequest, workspace: Path, layout: dict[str, str], *, stop_after: int = 0) -> tuple[Marks, int]:
     """(seconds since the start, log line) of every line that is JSON, and the exit code."""
-    env = os.environ | {
+    env = {
+        **os.environ,
+        **layout,
         contract.ENV_REQUEST: request.to_json(),
         contract.ENV_WORKSPACE: str(workspace),
         contract.ENV_TERMINATION_LOG: str(workspace / "log"),

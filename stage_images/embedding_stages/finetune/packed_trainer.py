@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, balanced
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, split
+from embedding_stages.finetune.exchange import Exchange
 from embedding_stages.finetune.loss import candidate_loss, not_finite
 from embedding_stages.finetune.memory import SHARE, largest_pack
 from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport
@@ -65,6 +67,7 @@ class PackedTrainer:
         self._settings = ops.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, decay=weight_decay, most=MAX_GRAD_NORM)
         model = encoder.model
         self.gradient = model.hold_gradients()
+        self._exchange = Exchange(self.world, self.gradient, model.finishing_order())
         self.master = encoder.master_weights()
         self.moments = {name: torch.zeros_like(self.master) for name in ("exp_avg", "exp_avg_sq")}
         self._prepared: PreparedStep | None = None
@@ -90,13 +93,13 @@ class PackedTrainer:
         """
         lengths = texts.lengths
         mine = self._mine(examples, lengths)
-        loss = self._agreed_gradients(mine, texts, weight=1.0 / len(examples))
-        self.world.sum_([self.gradient])
+        total = self._agreed_gradients(mine, texts, weight=1.0 / len(examples))
+        self.world.sum_([total])
         norm = torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
-        self._update(norm if math.isfinite(loss) else norm * math.nan, rate)
+        self._update(torch.where(total.isfinite(), norm, math.nan), rate)
         if following:
             self._prepared = self._prepare(self._mine(following, lengths), texts)
-        length = float(norm)  # waits for the accelerator
+        loss, length = float(total), float(norm)  # waits for the accelerator: nothing before this line does
         if not (math.isfinite(loss) and math.isfinite(length)):
             raise not_finite(loss, length)  # nothing was updated: the kernel looks at the norm
         self.updates += 1
@@ -167,15 +170,18 @@ class PackedTrainer:
     def _mine(self, examples: Sequence[Example], lengths: NDArray[np.int64]) -> list[Example]:
         return split(examples, lengths, self.world.size)[self.world.rank]
 
-    def _agreed_gradients(self, mine: Sequence[Example], texts: Ragged, *, weight: float) -> float:
-        """The step's loss over all ranks, with this rank's gradients in the model.
+    def _agreed_gradients(self, mine: Sequence[Example], texts: Ragged, *, weight: float) -> torch.Tensor:
+        """This rank's part of the step's loss, with the gradients of all ranks in the model.
 
-        A rank without memory, or asked to stop, does not leave: its peers would wait for it. It says so in the sum.
+        A rank without memory, or asked to stop, does not leave: its peers would wait for it. It sends what it has and
+        says that the sum is worth nothing.
         """
         while True:
-            loss, cause, stop = 0.0, "", None
+            cause, stop = "", None
+            loss = torch.zeros((), device=self.encoder.device)
+            self._exchange.begin()
             try:
-                loss = self._gradients(self._take(mine, texts), weight)
+                self._gradients(self._take(mine, texts), weight, loss)
             except torch.OutOfMemoryError as error:
                 cause = str(error).splitlines()[0]  # not the error: its frames hold the step's tensors
             except Transient as error:
@@ -183,7 +189,8 @@ class PackedTrainer:
             except BaseException:
                 self.encoder.model.drop_gradients()
                 raise
-            loss, short, stopped = self.world.sum_numbers((loss, float(bool(cause)), float(stop is not None)))
+            self._exchange.finish()
+            short, stopped = self.world.sum_numbers((float(bool(cause)), float(stop is not None)))
             if not short and not stopped:
                 return loss
             self.encoder.model.drop_gradients()
@@ -210,21 +217,30 @@ class PackedTrainer:
             packs.append((self.encoder.pack(texts, rows), _tables(chosen, rows)))
         return PreparedStep(examples=tuple(examples), packs=tuple(packs), budget=self.token_budget)
 
-    def _gradients(self, prepared: PreparedStep, weight: float) -> float:
-        """weight * (sum of the examples' losses); its gradients are left in the model."""
-        total = torch.zeros((), device=self.encoder.device)
-        for pack, tables in prepared.packs:
+    def _gradients(self, prepared: PreparedStep, weight: float, total: torch.Tensor) -> None:
+        """Add weight * (sum of the examples' losses) to `total`; its gradients are left in the model."""
+        for number, (pack, tables) in enumerate(prepared.packs, start=1):
             self._between()
             there = self.encoder.send(pack, tables)
             queries, candidates, present = there.extra
             vectors = self.encoder.vectors(there)
             losses = candidate_loss(vectors[queries], vectors[candidates], present.bool(), self._temperature)
             loss = losses.sum() * weight
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self._summing() if number == len(prepared.packs) else nullcontext():
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             self.computed_tokens += pack.size
         self.encoder.model.finish_gradients()
-        return float(total)
+
+    @contextmanager
+    def _summing(self) -> Iterator[None]:
+        """During the last backward pass of a step each layer's gradients are final once it is through."""
+        model, layers = self.encoder.model, self.encoder.model.shape.layers
+        model.layer_done = lambda number: self._exchange.advance(layers - number)
+        try:
+            yield
+        finally:
+            model.layer_done = None
 
     def _update(self, norm: torch.Tensor, rate: float) -> None:
         ops.adamw_(

@@ -21,6 +21,7 @@ from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example
+from embedding_stages.finetune.exchange import Exchange
 from embedding_stages.finetune.packed_trainer import PackedTrainer
 from embedding_stages.finetune.world import World
 
@@ -59,9 +60,32 @@ def _rank(folder: Path) -> None:
         trainer.encoder.send = short_of_memory  # type: ignore[method-assign]
     report["short"] = trainer.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
     report["budget"] = trainer.token_budget
+    if world.rank == 1:  # and here in the middle of the backward pass that ends a step
+        finish, once = trainer.encoder.model.finish_gradients, [1]
+
+        def short_at_the_end() -> None:
+            if once:
+                once.pop()
+                raise torch.OutOfMemoryError("no room")
+            finish()
+
+        trainer.encoder.model.finish_gradients = short_at_the_end  # type: ignore[method-assign]
+    report["late"] = trainer.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
+    report["halves"] = _halves(world)
     (folder / f"rank-{world.rank}.json").write_text(json.dumps(report))
     world.barrier()
     os._exit(0)
+
+
+def _halves(world: World) -> list[float]:
+    """Seven float16 numbers, in two ranges, one of them summed early on rank 0 alone."""
+    numbers = torch.tensor([1.0, 2048.0, 3.0, 4.0, 5.0, 6.0, 7.0], dtype=torch.float16) * (world.rank + 1)
+    exchange = Exchange(world, numbers, [(5, 7), (0, 5)])
+    exchange.begin()
+    if world.leads:
+        exchange.advance(1)
+    exchange.finish()
+    return [float(number) for number in numbers]
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +142,16 @@ def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
     for rank in ranks:
         assert rank["short"] == pytest.approx(third, rel=1e-4)
         assert rank["budget"] == 2048
+
+    # So it does when a part of the gradients had been summed already.
+    fourth = alone.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
+    for rank in ranks:
+        assert rank["late"] == pytest.approx(fourth, rel=1e-4)
+
+
+def test_half_precision_numbers_add_up(ranks: list[Report]) -> None:
+    for rank in ranks:
+        assert rank["halves"] == [3.0, 6144.0, 9.0, 12.0, 15.0, 18.0, 21.0]
 
 
 if __name__ == "__main__":

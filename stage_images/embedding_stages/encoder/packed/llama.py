@@ -8,7 +8,7 @@ runs, and keeps nothing that it does not need.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -120,6 +120,7 @@ class PackedLlama(nn.Module):
         for name, value in self.named.items():
             self.register_parameter(name.replace(".", "_"), value)
         self.gradient: torch.Tensor | None = None
+        self.layer_done: Callable[[int], None] | None = None  # told of each layer whose backward pass is launched
         self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []  # gradients of the embedding table, not yet added
 
     def on_disk(self, flat: torch.Tensor | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -140,6 +141,15 @@ class PackedLlama(nn.Module):
             value.grad = self.gradient[begin:end].view_as(value)
         return self.gradient
 
+    def finishing_order(self) -> list[tuple[int, int]]:
+        """Ranges of the flat gradient in the order a backward pass finishes them.
+
+        The matrices of each layer, the last layer first; then the embedding table, then all norms.
+        """
+        ends = [self.places[f"{number}.qkv"][0] for number in range(self.shape.layers)] + [self.decayed]
+        layers = [(ends[number], ends[number + 1]) for number in reversed(range(self.shape.layers))]
+        return [*layers, (0, ends[0]), (self.decayed, len(self.flat))]
+
     def forward(self, pack: DevicePack) -> torch.Tensor:
         """float32 (n, hidden): the mean over each sequence of the normed last states. Not of length 1 yet."""
         if not torch.is_grad_enabled():
@@ -149,7 +159,7 @@ class PackedLlama(nn.Module):
         delta = None
         for number in range(self.shape.layers):
             weights = (named[f"{number}.{part}"] for part in ("input_norm", "qkv", "o", "mlp_norm", "gate_up", "down"))
-            x, delta = _Layer.apply(x, delta, pack, self, *weights)
+            x, delta = _Layer.apply(x, delta, pack, self, number, *weights)
         means = _Mean.apply(x, delta, named["norm"], pack, self)
         assert isinstance(means, torch.Tensor)  # noqa: S101 - `apply` is untyped
         return means
@@ -220,6 +230,7 @@ class _Layer(torch.autograd.Function):
         delta: torch.Tensor | None,
         pack: DevicePack,
         model: PackedLlama,
+        number: int,
         *weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         input_norm, qkv_weight, o_weight, mlp_norm, gate_up_weight, down_weight = weights
@@ -233,7 +244,7 @@ class _Layer(torch.autograd.Function):
         gated = ops.swiglu(gate_up)
         down = gated @ down_weight.t()
         ctx.save_for_backward(x1, h1, rstd1, qkv, seen, lse, x2, h2, rstd2, gate_up, gated)
-        ctx.weights, ctx.pack, ctx.model, ctx.first = weights, pack, model, delta is None
+        ctx.weights, ctx.pack, ctx.model, ctx.number, ctx.first = weights, pack, model, number, delta is None
         return x2, down
 
     @staticmethod
@@ -254,8 +265,10 @@ class _Layer(torch.autograd.Function):
         for_qkv = _product_gradient(qkv_weight, grad_qkv, h1)
         grad, change = ops.norm_backward(grad_qkv @ qkv_weight, x1, input_norm, rstd1, grad)
         for_input_norm = _gradient(input_norm, change)
+        if model.layer_done is not None:
+            model.layer_done(ctx.number)
         for_weights = (for_input_norm, for_qkv, for_o, for_mlp_norm, for_gate_up, for_down)
-        return grad, None if ctx.first else grad, None, None, *for_weights
+        return grad, None if ctx.first else grad, None, None, None, *for_weights
 
 
 class _Mean(torch.autograd.Function):
