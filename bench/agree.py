@@ -97,8 +97,7 @@ def _packed(
     encoder = PackedEncoder.load(folder, device=DEVICE, dtype=dtype)
     trainer = PackedTrainer(encoder, **SETTINGS)
     texts = Ragged.of(rows)
-    trainer._gradients(trainer._prepare(steps[0], texts), 1 / len(steps[0]))
-    encoder.model.finish_gradients()
+    trainer._gradients(trainer._prepare(steps[0], texts), 1 / len(steps[0]), torch.zeros((), device=DEVICE))
     first = {name: view.double().cpu() for name, view in encoder.model.on_disk(trainer.gradient)}
     encoder.model.drop_gradients()
     return first, [trainer.step(step, texts, rate).loss for step, rate in zip(steps, rates, strict=True)]

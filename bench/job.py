@@ -69,7 +69,7 @@ def main() -> None:
     if len(runs) > 1:
         _compare_layouts(runs)
     if options.interrupt:
-        _compare_interrupted(request, workspace, options.interrupt, runs[options.gpus[-1]])
+        _compare_interrupted(request, workspace, options.interrupt, runs[1])
 
 
 def _options() -> argparse.Namespace:
@@ -84,7 +84,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--interrupt", type=int, default=0, metavar="STEP")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting of the stage")
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.interrupt and options.gpus != [1]:
+        parser.error("--interrupt compares attempts on one GPU")
+    return options
 
 
 def _numbers(text: str) -> list[int]:

@@ -31,16 +31,21 @@ class Exchange:
         self._done = 0  # ranges of this step
         self._stream: torch.cuda.Stream | None = None
         if gradient.is_cuda and world.size > 1:
-            self._stream = torch.cuda.Stream(gradient.device)  # type: ignore[no-untyped-call]
+            # First in line: its small kernels would wait for the tail of each large product.
+            self._stream = torch.cuda.Stream(gradient.device, priority=-1)  # type: ignore[no-untyped-call]
         # Held for good: a rank that is out of memory still has to send and receive.
         most = min(_PIECE, max(end - begin for begin, end in ranges)) if world.size > 1 else 0
         self._received = gradient.new_empty(most)
-        self._sum = torch.empty(most // world.size, dtype=torch.float32, device=gradient.device)
         self._mine = gradient.new_empty(most // world.size)
 
     def begin(self) -> None:
         """A step begins: nothing of its gradient is final."""
         self._done = 0
+
+    def warm_up(self) -> None:
+        """Sum the gradient while it is zero: what the library allocates once is then no part of what is measured."""
+        self.begin()
+        self.finish()
 
     def advance(self, ranges: int) -> None:
         """The first so many ranges are final: sum those that are not yet. Raises Transient `PeerLost`."""
@@ -63,17 +68,15 @@ class Exchange:
             torch.cuda.current_stream(self._gradient.device).wait_stream(self._stream)
 
     def _add_up(self, piece: torch.Tensor) -> None:
-        if piece.dtype == torch.float32:
-            dist.all_reduce(piece)
-            return
         size = self._world.size
         share = piece.numel() // size
+        if piece.dtype == torch.float32 or size == 2 or not share:
+            dist.all_reduce(piece)  # of two numbers there is one sum, and it is rounded once
+            return
         body, rest = piece[: share * size], piece[share * size :]
-        if share:
-            received, total, mine = self._received[: share * size], self._sum[:share], self._mine[:share]
-            dist.all_to_all_single(received, body)  # my share of every rank's numbers
-            torch.sum(received.view(size, share), dim=0, dtype=torch.float32, out=total)
-            mine.copy_(total)
-            dist.all_gather_into_tensor(body, mine)
+        received, mine = self._received[: share * size], self._mine[:share]
+        dist.all_to_all_single(received, body)  # my share of every rank's numbers
+        torch.sum(received.view(size, share), dim=0, out=mine)  # half-precision sums are float32 until the end
+        dist.all_gather_into_tensor(body, mine)
         if rest.numel():
             dist.all_reduce(rest)

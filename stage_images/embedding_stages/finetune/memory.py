@@ -20,7 +20,12 @@ def largest_pack(use: Callable[[int], int], *, device: torch.device, most: int) 
     if device.type != "cuda":
         return most
     used = use(2 * _ROUND)  # what is allocated once (workspaces, compiled programs) is there now
-    points = [_peak(use, tokens, device) for tokens in (used, 2 * used)]
+    points = [_peak(use, used, device)]
+    try:
+        points.append(_peak(use, 2 * used, device))
+    except torch.OutOfMemoryError:  # one long example can be that many
+        torch.cuda.empty_cache()
+        return rounded(used, most)
     return fitting(points, limit=_limit(device) * SHARE, most=most)
 
 
@@ -29,7 +34,12 @@ def fitting(points: Sequence[tuple[int, int]], *, limit: float, most: int) -> in
     (few, low), (many, high) = points
     slope = max(1.0, (high - low) / (many - few))
     room = limit - (low - slope * few)
-    return int(min(most, max(_ROUND, room / slope // _ROUND * _ROUND)))
+    return rounded(room / slope, most)
+
+
+def rounded(tokens: float, most: int) -> int:
+    """A multiple of 1024 that is not above `tokens`, between 1024 and `most`."""
+    return int(min(most, max(_ROUND, tokens // _ROUND * _ROUND)))
 
 
 def _peak(use: Callable[[int], int], tokens: int, device: torch.device) -> tuple[int, int]:

@@ -71,6 +71,7 @@ class PackedTrainer:
         self.master = encoder.master_weights()
         self.moments = {name: torch.zeros_like(self.master) for name in ("exp_avg", "exp_avg_sq")}
         self._prepared: PreparedStep | None = None
+        self._copies: dict[str, torch.Tensor] = {}  # of the state, for resume points; made once
 
     @property
     def micro_batch(self) -> int:
@@ -126,6 +127,7 @@ class PackedTrainer:
                 self.encoder.model.drop_gradients()
             return total
 
+        self._exchange.warm_up()
         try:
             found = largest_pack(use, device=self.encoder.device, most=self.token_budget)
         except torch.OutOfMemoryError:
@@ -136,13 +138,20 @@ class PackedTrainer:
         """A copy of the state that later steps leave alone, float32, in `shapes`' words; only on rank 0.
 
         On the accelerator where it has room, so that the next step need not wait for the copy, else in main memory.
+        The next call overwrites it.
         """
         if not self.world.leads:
             return {}
         flats = {"weights": self.master, **self.moments}
-        room = _has_room(self.encoder.device, sum(flat.nbytes for flat in flats.values()))
-        copies = {kind: flat.clone() if room else flat.to("cpu", copy=True) for kind, flat in flats.items()}
-        return dict(self._named(copies))
+        if not self._copies:
+            device = self.encoder.device
+            room = _has_room(device, sum(flat.nbytes for flat in flats.values()))
+            self._copies = {
+                kind: torch.empty_like(flat, device=device if room else "cpu") for kind, flat in flats.items()
+            }
+        for kind, flat in flats.items():
+            self._copies[kind].copy_(flat)
+        return dict(self._named(self._copies))
 
     def shapes(self) -> dict[str, torch.Size]:
         """weights.<name on disk>, exp_avg.<name>, exp_avg_sq.<name>."""
@@ -260,6 +269,7 @@ class PackedTrainer:
         """Free the step's memory and halve the packs."""
         self.encoder.model.drop_gradients()
         self._prepared = None
+        self._copies = {}
         if self.encoder.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.token_budget <= _LEAST_TOKENS:

@@ -69,14 +69,19 @@ class Background:
         self._folder = folder
         self._log = log
         self._thread: threading.Thread | None = None
-        self._failure: OSError | None = None  # of the thread
-        self._failed: OSError | None = None  # of the last resume point that was waited for
+        self._failure: Exception | None = None  # of the thread
+        self._failed: Exception | None = None  # of the last resume point that was waited for
+
+    @property
+    def busy(self) -> bool:
+        """Whether a resume point is being written."""
+        return self._thread is not None and self._thread.is_alive()
 
     def save(self, trainer: Resumable, progressed: Progressed) -> None:
         """Copy the state of this step and write it from another thread. All ranks call it; rank 0 writes.
 
-        Waits for the resume point before. Raises the OSError that ended it when the one before that failed too: a
-        volume that takes nothing any more shall end the run soon, not when it is done.
+        Waits for the resume point before. Raises what ended it when the one before that failed too: a volume that
+        takes nothing any more shall end the run soon, not when it is done.
         """
         before, failure = self._failed, self.finish()
         if before is not None and failure is not None:
@@ -86,7 +91,7 @@ class Background:
             self._thread = threading.Thread(target=self._write, args=(tensors, progressed), name="resume point")
             self._thread.start()
 
-    def finish(self) -> OSError | None:
+    def finish(self) -> Exception | None:
         """Wait for what is being written, and return what ended the last resume point before it was complete."""
         if self._thread is not None:
             self._thread.join()
@@ -99,7 +104,7 @@ class Background:
     def _write(self, tensors: Mapping[str, torch.Tensor], progressed: Progressed) -> None:
         try:
             _write(self._folder, tensors, progressed)
-        except OSError as error:
+        except Exception as error:  # whatever it is: the thread has nobody else to tell
             self._failure = error
 
 

@@ -117,7 +117,8 @@ def train(
             report, rate = _step(step, trainer, data, settings, scale)
             losses.append(report.loss)
             _report(context, step, scale, report, rate, time.monotonic() - started)
-            if (step + 1) % scale.checkpoint_every == 0 and _due(trainer.world, context.clock() - saved):
+            on_time = (step + 1) % scale.checkpoint_every == 0
+            if on_time and _due(trainer.world, context.clock() - saved, busy=background.busy):
                 background.save(trainer, progressed())
                 saved = context.clock()
             if trainer.world.size == 1:  # several ranks stop together, where the next step looks first
@@ -125,16 +126,19 @@ def train(
     except Transient as error:  # asked to stop: the step that was under way has changed nothing yet
         if error.reason != PEER_LOST:
             background.finish()
-            resume.save(scratch, trainer, progressed())
+            try:
+                resume.save(scratch, trainer, progressed())
+            except OSError as full:  # the next attempt goes on from an older one
+                context.log("resume point not written", error=str(full))
         raise
     finally:
         background.finish()
     return losses
 
 
-def _due(world: World, seconds: float) -> bool:
-    """Whether it is time for a resume point: rank 0's clock counts."""
-    return world.any(world.leads and seconds >= _SAVE_SECONDS)
+def _due(world: World, seconds: float, *, busy: bool) -> bool:
+    """Whether it is time for a resume point: rank 0's clock counts, and nobody waits for one that is being written."""
+    return world.any(world.leads and seconds >= _SAVE_SECONDS and not busy)
 
 
 def _bfloat16(settings: Settings, device: str) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from embedding_stages.encoder.packed.packs import ROUND, Ragged, balanced, build_pack, consecutive
 from embedding_stages.encoder.packed.small import stretched
+from embedding_stages.finetune import memory
 from embedding_stages.finetune.memory import fitting
 
 ROWS = [[7] * 5, [8] * 70, [9], [3] * 100]
@@ -64,6 +66,7 @@ def test_groups_are_few_and_of_nearly_equal_weight(budget: int, groups: int) -> 
         ([50], 10, 1),  # one item cannot be cut
         ([50, 50, 1], 10, 3),
         ([10, 10, 10], 10, 3),
+        ([125, 60, 60, 50], 100, 4),  # the heaviest hides no other
         ([], 10, 0),
     ],
 )
@@ -98,6 +101,32 @@ def test_consecutive_groups_keep_the_order_and_the_budget() -> None:
 def test_the_largest_pack_follows_from_two_measurements(peaks: tuple[int, int], limit: int, tokens: int) -> None:
     points = list(zip((2048, 4096), peaks, strict=True))
     assert fitting(points, limit=limit, most=32768) == tokens
+
+
+@pytest.mark.parametrize(
+    ("full_at", "tokens"),
+    [
+        (10**9, 32768),
+        (50_000, 24 * 1024),  # an example of 25,000 tokens: what it took fits, twice as much does not
+        (20_000, None),  # not even one
+    ],
+)
+def test_memory_that_ends_while_it_is_measured_bounds_the_pack(
+    full_at: int, tokens: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(wanted: int) -> int:
+        used = -(-wanted // 25_000) * 25_000
+        if used >= full_at:
+            raise torch.OutOfMemoryError("no room")
+        return used
+
+    monkeypatch.setattr(memory, "_peak", lambda use, tokens, _device: (use(tokens), tokens))
+    monkeypatch.setattr(memory, "_limit", lambda _device: 10.0**9)
+    if tokens is None:
+        with pytest.raises(torch.OutOfMemoryError):
+            memory.largest_pack(use, device=torch.device("cuda"), most=32768)
+    else:
+        assert memory.largest_pack(use, device=torch.device("cuda"), most=32768) == tokens
 
 
 @pytest.mark.parametrize("lengths", [[1], [3, 64, 5], [64] * 2, [16] * 16, [8] * 16])

@@ -1,4 +1,4 @@
-"""Two ranks over packs against one. The ranks run this file, see `_rank`."""
+"""Several ranks over packs against one. The ranks run this file, see `_rank` and `_halves`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ from embedding_stages.finetune.world import World
 ROWS = [[5, 6, 7], [9] * 20, [8], [5, 6, 9, 11], [12] * 7]
 STEPS = [[Example(0, (1, 2)), Example(3, (4, 2)), Example(2, (4, 1))], [Example(3, (1, 4))]]  # then rank 1 has none
 IDENTITY = {"seed": 1}
-Report = dict[str, Any]
+HALVES = [1.0, 2048.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+Report = Any
+
+
+BUDGET = 40  # tokens: more than one pack a rank, so that only the last one's backward pass is followed by messages
 
 
 def trainer_of(folder: Path, world: World | None = None) -> PackedTrainer:
     encoder = PackedEncoder.load(folder / "base", device="cpu", dtype=torch.float32)
-    return PackedTrainer(encoder, temperature=0.1, weight_decay=0.01, token_budget=4096, world=world)
+    return PackedTrainer(encoder, temperature=0.1, weight_decay=0.01, token_budget=BUDGET, world=world)
 
 
 def run_steps(trainer: PackedTrainer) -> list[float]:
@@ -48,6 +52,7 @@ def _rank(folder: Path) -> None:
     trainer = trainer_of(folder, world)
     report: Report = {"losses": run_steps(trainer), "least": world.least(world.rank + 4)}
     resume.save(folder / "point", trainer, resume.Progressed(2, IDENTITY, 1, report["losses"]))
+    trainer.token_budget = 4096  # may be halved
     if world.rank == 1:  # memory is short here alone, once
         send, left = trainer.encoder.send, [1]
 
@@ -61,67 +66,74 @@ def _rank(folder: Path) -> None:
     report["short"] = trainer.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
     report["budget"] = trainer.token_budget
     if world.rank == 1:  # and here in the middle of the backward pass that ends a step
-        finish, once = trainer.encoder.model.finish_gradients, [1]
+        advance, once = trainer._exchange.advance, [1]
 
-        def short_at_the_end() -> None:
-            if once:
+        def short_after_a_layer(ranges: int) -> None:
+            advance(ranges)
+            if once and ranges == 2:
                 once.pop()
                 raise torch.OutOfMemoryError("no room")
-            finish()
 
-        trainer.encoder.model.finish_gradients = short_at_the_end  # type: ignore[method-assign]
+        trainer._exchange.advance = short_after_a_layer  # type: ignore[method-assign]
     report["late"] = trainer.step(STEPS[0], Ragged.of(ROWS), 1e-3).loss
-    report["halves"] = _halves(world)
     (folder / f"rank-{world.rank}.json").write_text(json.dumps(report))
     world.barrier()
     os._exit(0)
 
 
-def _halves(world: World) -> list[float]:
-    """Seven float16 numbers, in two ranges, one of them summed early on rank 0 alone."""
-    numbers = torch.tensor([1.0, 2048.0, 3.0, 4.0, 5.0, 6.0, 7.0], dtype=torch.float16) * (world.rank + 1)
+def _halves(folder: Path) -> None:
+    """Float16 numbers in two ranges, one of them summed early on rank 0 alone."""
+    world = World.of(os.environ)
+    world.join()
+    numbers = torch.tensor(HALVES, dtype=torch.float16) * (world.rank + 1)
     exchange = Exchange(world, numbers, [(5, 7), (0, 5)])
     exchange.begin()
     if world.leads:
         exchange.advance(1)
     exchange.finish()
-    return [float(number) for number in numbers]
+    (folder / f"rank-{world.rank}.json").write_text(json.dumps(numbers.tolist()))
+    world.barrier()
+    os._exit(0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("packed-ranks")
-    make_llama(root / "base", hidden_size=64, num_hidden_layers=1)
+    make_llama(root / "base", hidden_size=64, num_hidden_layers=3)
     return root
 
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[Report]:
-    """What the two ranks saw. This process holds their store, as the launcher does."""
+    return run_ranks("train", folder, 2)
+
+
+def run_ranks(work: str, folder: Path, size: int) -> list[Report]:
+    """What the ranks saw. This process holds their store, as the launcher does."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, __file__, str(folder)]
+    command = [sys.executable, __file__, work, str(folder)]
     processes = [
         subprocess.Popen(
             command, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
         )
-        for rank in range(2)
+        for rank in range(size)
     ]
     try:
         errors = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert [process.returncode for process in processes] == [0] * size, "\n".join(errors)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
 
 
 def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
@@ -149,10 +161,11 @@ def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
         assert rank["late"] == pytest.approx(fourth, rel=1e-4)
 
 
-def test_half_precision_numbers_add_up(ranks: list[Report]) -> None:
-    for rank in ranks:
-        assert rank["halves"] == [3.0, 6144.0, 9.0, 12.0, 15.0, 18.0, 21.0]
+@pytest.mark.parametrize("size", [2, 3])
+def test_half_precision_numbers_add_up(size: int, tmp_path: Path) -> None:
+    total = sum(range(1, size + 1))
+    assert run_ranks("halves", tmp_path, size) == [[total * number for number in HALVES]] * size
 
 
 if __name__ == "__main__":
-    _rank(Path(sys.argv[1]))
+    {"train": _rank, "halves": _halves}[sys.argv[1]](Path(sys.argv[2]))

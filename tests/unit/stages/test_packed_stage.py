@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from unit.stages.tiny_models import make_llama, run_stage
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
@@ -108,6 +108,7 @@ def test_a_resume_point_is_of_its_step_whatever_happens_while_it_is_written(
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])  # the volume's, the accelerator's
 @pytest.mark.parametrize(
     ("full", "ended_by"),
     [((), None), ((1, 3), None), ((1, 2), 3), ((2, 3), 4)],
@@ -116,6 +117,7 @@ def test_a_resume_point_is_of_its_step_whatever_happens_while_it_is_written(
 def test_a_volume_that_is_full_twice_in_a_row_ends_the_run(
     full: tuple[int, ...],
     ended_by: int | None,
+    kind: type[Exception],
     tmp_path: Path,
     inputs: dict[Artefact, Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -125,7 +127,7 @@ def test_a_volume_that_is_full_twice_in_a_row_ends_the_run(
 
     def write_if_room(tensors: Any, path: Path) -> None:
         if path.parent.name in {f"step-{step:08d}.partial" for step in full}:
-            raise OSError(28, "No space left on device")
+            raise kind("No space left")
         write(tensors, path)
 
     trainer = PackedTrainer(_packed(inputs[Artefact.BASE_MODEL]), temperature=0.1, weight_decay=0.01)
@@ -133,13 +135,27 @@ def test_a_volume_that_is_full_twice_in_a_row_ends_the_run(
     background = resume.Background(tmp_path / "points", lambda message, **fields: said.append((message, fields)))
     for step in range(1, 5):
         if step == ended_by:
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(kind, match="No space left"):
                 background.save(trainer, resume.Progressed(step, {}, 1, []))
             break
         background.save(trainer, resume.Progressed(step, {}, 1, []))
     background.finish()
     assert [message for message, _ in said] == ["resume point not written"] * len(full)
     assert all("No space left" in fields["error"] for _, fields in said)
+
+
+def test_weights_keep_the_digits_and_the_kinds_that_they_have_on_disk(tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "base", hidden_size=64, num_hidden_layers=1)
+    weights = load_file(base / "model.safetensors")
+    mixed = {name: value if "norm" in name else value.half() for name, value in weights.items()}
+    save_file(mixed, base / "model.safetensors", metadata={"format": "pt"})
+    encoder = PackedEncoder.load(base, device=DEVICE, dtype=torch.bfloat16)  # rounds more than float16 does
+    encoder.save(tmp_path / "saved", encoder.master_weights())
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {name: value.dtype for name, value in saved.items()} == {name: value.dtype for name, value in mixed.items()}
+    for name, value in mixed.items():
+        torch.testing.assert_close(saved[name], value, rtol=0, atol=0, msg=name)
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["torch_dtype"] == "float16"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

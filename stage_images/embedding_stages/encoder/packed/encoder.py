@@ -183,7 +183,8 @@ class PackedEncoder:
             sizes[self._disk_dtypes[name]] += value.numel()
         config["torch_dtype"] = str(sizes.most_common(1)[0][0]).removeprefix("torch.")
         (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        tensors = {name: value.to("cpu", self._disk_dtypes[name]).contiguous() for name, value in ours.items()}
+        # Rounded where they are: a copy that has to round crosses in full precision and is rounded by the host.
+        tensors = {name: value.to(self._disk_dtypes[name]).cpu().contiguous() for name, value in ours.items()}
         save_file(tensors | _others(self._source, set(ours)), folder / SINGLE_FILE, metadata={"format": "pt"})
         copy_tokenizer(self._source, folder)
         self.description.save(folder)

@@ -112,10 +112,9 @@ def balanced(weights: Sequence[int] | NDArray[np.int64], budget: int) -> list[li
     count = max(1, -(-int(weights.sum()) // budget))
     while True:
         groups = _dealt(weights, count)
-        heaviest = max(groups, key=lambda group: int(weights[group].sum()), default=[])
-        if len(heaviest) <= 1 or int(weights[heaviest].sum()) <= _SLACK * budget:
+        if all(len(group) == 1 or int(weights[group].sum()) <= _SLACK * budget for group in groups):
             return groups
-        count += 1
+        count += 1 + count // 16  # few rounds, also where hardly two items fit together
 
 
 def _dealt(weights: NDArray[np.int64], count: int) -> list[list[int]]:
