@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,16 +28,23 @@ from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.finetune.batches import Example
 from embedding_stages.finetune.packed_trainer import MOST_TOKENS, PackedTrainer
+from embedding_stages.finetune.world import World
 
 FLAVOUR: Final = "ours"
 _NO_PREFIXES: Final = {"query": "", "passage": ""}  # the workload's texts hold theirs
 
 
-def train_steps(job: TrainJob) -> Trained:
-    """The stage's trainer on token ids: it tokenizes once, before the first step. Packing and copies are timed."""
+def train_steps(
+    job: TrainJob, *, world: World | None = None, prepared: Callable[[PackedTrainer], None] = lambda _: None
+) -> Trained:
+    """The stage's trainer on token ids: it tokenizes once, before the first step. Packing and copies are timed.
+
+    `world` shares each step between ranks; `prepared` is given the trainer before the first one.
+    """
     encoder = _load(job.checkpoint / FLAVOUR, job.device)
     budget = int(dict(option.split("=") for option in job.options).get("budget", MOST_TOKENS))
-    trainer = PackedTrainer(encoder, temperature=0.02, weight_decay=WEIGHT_DECAY, token_budget=budget)
+    trainer = PackedTrainer(encoder, temperature=0.02, weight_decay=WEIGHT_DECAY, token_budget=budget, world=world)
+    prepared(trainer)
     batches = job.batches()
     texts = Ragged.of([row.tolist() for batch in batches for example in batch for row in example])
     width = 1 + PASSAGES
@@ -74,7 +82,7 @@ def embed(job: EmbedJob) -> Embedded:
 
 def _load(folder: Path, device: str, *, exact: bool = False) -> PackedEncoder:
     describe_model(folder, prefixes=_NO_PREFIXES, max_tokens=512).save(folder)
-    dtype = torch.float32 if exact or device != "cuda" else torch.bfloat16
+    dtype = torch.float32 if exact or device == "cpu" else torch.bfloat16
     return PackedEncoder.load(folder, device=device, dtype=dtype)
 
 
