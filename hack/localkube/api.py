@@ -43,9 +43,7 @@ class Api:
         return f"https://{self.host}:{self.port}"
 
     def request(self, method: str, path: str, body: object = None, content_type: str = "application/json") -> str:
-        context = ssl.create_default_context(cafile=str(self.pki.authority))
-        context.load_cert_chain(self.pki.certificate(ADMIN), self.pki.key(ADMIN))
-        connection = http.client.HTTPSConnection(self.host, self.port, timeout=15, context=context)
+        connection = http.client.HTTPSConnection(self.host, self.port, timeout=15, context=self._identity())
         try:
             payload = None if body is None else json.dumps(body)
             connection.request(method, path, body=payload, headers={"Content-Type": content_type})
@@ -58,6 +56,16 @@ class Api:
         if response.status >= 300:
             raise ApiError(response.status, f"{method} {path}: {response.status} {text[:500]}")
         return text
+
+    def _identity(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=str(self.pki.authority))
+            context.load_cert_chain(self.pki.certificate(ADMIN), self.pki.key(ADMIN))
+        except OSError as error:
+            keys = self.pki.folder
+            message = f"cannot read the administrator's keys in {keys} (run `up` first, as the same user): {error}"
+            raise ApiError(0, message) from error
+        return context
 
     def get(self, path: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.request("GET", path))

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import network
@@ -135,8 +135,10 @@ class Node:
     def _kubeconfig(self, identity: pki.Identity) -> Path:
         return self.state.config / f"{identity.name}.kubeconfig"
 
-    def _process(self, name: str, command: list[str], healthy: Callable[[], bool]) -> Process:
-        return Process(name, command, self.state.run, self.state.logs, healthy)
+    def _process(
+        self, name: str, command: list[str], healthy: Callable[[], bool], reads: Sequence[Path] = ()
+    ) -> Process:
+        return Process(name, command, self.state.run, self.state.logs, healthy, reads=reads)
 
     def _containerd(self) -> Process:
         command = ["containerd", "--config", str(self.state.config / "containerd.toml")]
@@ -187,11 +189,13 @@ class Node:
             f"--node-ip={settings.NODE_ADDRESS}",
             f"--root-dir={self.state.kubelet}",
         ]
-        return self._process("kubelet", command, lambda: answers(settings.KUBELET_HEALTH_PORT, "/healthz"))
+        reads = (self.keys.authority, self.keys.certificate(pki.KUBELET))
+        return self._process("kubelet", command, lambda: answers(settings.KUBELET_HEALTH_PORT, "/healthz"), reads)
 
     def _proxy(self) -> Process:
         command = [str(self.kubenode), "kube-proxy", f"--config={self.state.config / 'proxy.json'}"]
-        return self._process("kube-proxy", command, lambda: answers(settings.PROXY_HEALTH_PORT, "/healthz"))
+        reads = (self._kubeconfig(pki.PROXY),)
+        return self._process("kube-proxy", command, lambda: answers(settings.PROXY_HEALTH_PORT, "/healthz"), reads)
 
     def _provisioner(self) -> Process:
         kubeconfig = self._kubeconfig(pki.PROVISIONER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import signal
@@ -65,8 +66,13 @@ def descendants(roots: set[int]) -> set[int]:
 
 def kill_all(pids: set[int]) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    # It may end by itself between the look and the kill.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _die_with_parent() -> None:
@@ -84,6 +90,8 @@ class Process:
     healthy: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     tied_to_parent: bool = False
+    # Files that its configuration names, beside those that its command names.
+    reads: Sequence[Path] = ()
 
     @property
     def pid_file(self) -> Path:
@@ -113,10 +121,20 @@ class Process:
             return "dead"
         return "healthy" if self.healthy() else "unhealthy"
 
+    def _files(self) -> str:
+        """A digest of the files that it read when it started: configuration, keys, certificates."""
+        named = [Path(word.rpartition("=")[2]) for word in self.command[1:]]
+        digest = hashlib.sha256()
+        for path in (*named, *self.reads):
+            if path.is_absolute() and path.is_file():
+                digest.update(f"{path}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+        return digest.hexdigest()
+
     def ensure(self) -> bool:
-        """Start it unless it runs with this very command; say whether anything was started."""
+        """Start it unless it runs with this very command and files; say whether anything was started."""
         if self.pid() is not None:
-            if self._record().get("command") == list(self.command):
+            record = self._record()
+            if record.get("command") == list(self.command) and record.get("files") == self._files():
                 return False
             self.stop()
         self._start()
@@ -125,6 +143,7 @@ class Process:
     def _start(self) -> None:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.log_dir.mkdir(parents=True, exist_ok=True)
+        files = self._files()
         with self.log.open("ab") as log:
             child = subprocess.Popen(
                 list(self.command),
@@ -141,6 +160,7 @@ class Process:
             "start": start_time(child.pid),
             "boot": BOOT_ID.read_text().strip(),
             "command": list(self.command),
+            "files": files,
         }
         partial = self.pid_file.with_suffix(".tmp")
         partial.write_text(json.dumps(record))
@@ -158,11 +178,11 @@ class Process:
         """Ask it to end, and kill it when it lives on after `seconds`."""
         pid = self.pid()
         if pid is not None:
-            os.kill(pid, signal.SIGTERM)
+            _signal(pid, signal.SIGTERM)
             try:
                 wait_until(f"{self.name} ends", lambda: self._gone(pid), seconds=seconds)
             except LocalkubeError:
-                os.kill(pid, signal.SIGKILL)
+                _signal(pid, signal.SIGKILL)
                 wait_until(f"{self.name} is killed", lambda: self._gone(pid), seconds=10)
         self.pid_file.unlink(missing_ok=True)
 

@@ -26,7 +26,12 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and keep its output; a failure says what it printed."""
     words = [str(word) for word in command]
-    result = subprocess.run(words, input=text_input, capture_output=True, text=True, check=False, env=env)
+    try:
+        result = subprocess.run(words, input=text_input, capture_output=True, text=True, check=False, env=env)
+    except FileNotFoundError as error:
+        if check:
+            raise LocalkubeError(f"there is no command {words[0]} on this machine") from error
+        return subprocess.CompletedProcess(words, 127, "", "")
     if check and result.returncode != 0:
         output = (result.stderr or result.stdout).strip()[-2000:]
         raise LocalkubeError(f"`{' '.join(words)[:300]}` failed with exit code {result.returncode}:\n{output}")
