@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import network
@@ -14,44 +12,28 @@ import pki
 import settings
 from api import Api
 from binaries import Binaries
+from health import LOOPBACK, answers, listens
 from pki import Pki
 from processes import Process
 from settings import State
 from shell import write_if_changed
 
-LOOPBACK = "127.0.0.1"
 CLIENT_RATE = ("--kube-api-qps=200", "--kube-api-burst=400")
 
 
-def answers(port: int, path: str, *, tls: bool = False) -> bool:
-    """Whether a health page on loopback says 200."""
-    connection: http.client.HTTPConnection
-    if tls:
-        # The page proves life, not identity: these components sign their own certificates.
-        connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=5, context=ssl._create_unverified_context())
-    else:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+@dataclass(frozen=True)
+class EtcdPorts:
+    """Where etcd listens on loopback."""
+
+    client: int = settings.ETCD_PORT
+    peer: int = settings.ETCD_PEER_PORT
+    health: int = settings.ETCD_HEALTH_PORT
 
 
-def listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
-def etcd_command(kubenode: Path, data: Path, port: int, peer_port: int) -> list[str]:
-    client, peer = f"http://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{peer_port}"
+def etcd_command(kubenode: Path, keys: Pki, data: Path, ports: EtcdPorts) -> list[str]:
+    client, peer = f"https://{LOOPBACK}:{ports.client}", f"https://{LOOPBACK}:{ports.peer}"
+    identity = [f"cert-file={keys.certificate(pki.ETCD)}", f"key-file={keys.key(pki.ETCD)}"]
+    identity += [f"trusted-ca-file={keys.authority}", "client-cert-auth"]
     return [
         str(kubenode),
         "etcd",
@@ -62,6 +44,9 @@ def etcd_command(kubenode: Path, data: Path, port: int, peer_port: int) -> list[
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=localkube={peer}",
+        *(f"--{prefix}{option}" for prefix in ("", "peer-") for option in identity),
+        # Health and metrics hold no data; they answer whoever asks on this machine.
+        f"--listen-metrics-urls=http://{LOOPBACK}:{ports.health}",
         "--log-level=warn",
         # Data survives the death of the process; only a crash of the whole machine could lose some.
         "--unsafe-no-fsync",
@@ -74,7 +59,10 @@ def api_server_command(kubenode: Path, keys: Pki, etcd_port: int, port: int) -> 
     return [
         str(kubenode),
         "kube-apiserver",
-        f"--etcd-servers=http://{LOOPBACK}:{etcd_port}",
+        f"--etcd-servers=https://{LOOPBACK}:{etcd_port}",
+        f"--etcd-cafile={keys.authority}",
+        f"--etcd-certfile={keys.certificate(pki.ETCD_CLIENT)}",
+        f"--etcd-keyfile={keys.key(pki.ETCD_CLIENT)}",
         f"--secure-port={port}",
         f"--client-ca-file={keys.authority}",
         f"--tls-cert-file={keys.certificate(pki.API_SERVER)}",
@@ -145,8 +133,9 @@ class Node:
         return self._process("containerd", command, lambda: listens(self.state.containerd_socket))
 
     def _etcd(self) -> Process:
-        command = etcd_command(self.kubenode, self.state.etcd, settings.ETCD_PORT, settings.ETCD_PEER_PORT)
-        return self._process("etcd", command, lambda: answers(settings.ETCD_PORT, "/readyz"))
+        ports = EtcdPorts()
+        command = etcd_command(self.kubenode, self.keys, self.state.etcd, ports)
+        return self._process("etcd", command, lambda: answers(ports.health, "/readyz"))
 
     def _controller_manager(self) -> Process:
         command = [

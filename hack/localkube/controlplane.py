@@ -12,7 +12,8 @@ from types import FrameType
 import pki
 from api import Api
 from binaries import require
-from components import LOOPBACK, answers, api_server_command, etcd_command
+from components import EtcdPorts, api_server_command, etcd_command
+from health import LOOPBACK, answers
 from pki import Pki
 from processes import Process
 from shell import LocalkubeError, say
@@ -80,21 +81,21 @@ def _start(folder: Path, port: int, running: list[Process]) -> Api:
 
 def _launch(folder: Path, api: Api, running: list[Process]) -> None:
     kubenode = require().kubenode
-    etcd_port, peer_port = free_port(), free_port()
+    ports = EtcdPorts(free_port(), free_port(), free_port())
     run_dir, logs = folder / "run", folder / "log"
     # Each start is a fresh cluster; data of an earlier one would also name that one's ports.
     data = folder / "etcd"
     shutil.rmtree(data, ignore_errors=True)
     etcd = Process(
         "etcd",
-        etcd_command(kubenode, data, etcd_port, peer_port),
+        etcd_command(kubenode, api.pki, data, ports),
         run_dir,
         logs,
-        lambda: answers(etcd_port, "/readyz"),
+        lambda: answers(ports.health, "/readyz"),
         tied_to_parent=True,
     )
     command = [
-        *api_server_command(kubenode, api.pki, etcd_port, api.port),
+        *api_server_command(kubenode, api.pki, ports.client, api.port),
         f"--bind-address={LOOPBACK}",
         f"--advertise-address={LOOPBACK}",
         "--endpoint-reconciler-type=none",

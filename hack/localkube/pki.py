@@ -59,8 +59,11 @@ KUBELET = Identity(
     f"/O=system:nodes/CN=system:node:{settings.NODE_NAME}",
     (f"DNS:{settings.NODE_NAME}", "DNS:localhost", "IP:127.0.0.1", f"IP:{settings.NODE_ADDRESS}"),
 )
-CLUSTER = (ADMIN, API_SERVER, CONTROLLER_MANAGER, SCHEDULER, PROXY, PROVISIONER, KUBELET)
-CONTROL_PLANE = (ADMIN, API_SERVER)
+# The store holds every Secret: on loopback, too, it talks to nobody but the API server.
+ETCD = Identity("etcd", "/CN=etcd")
+ETCD_CLIENT = Identity("etcd-client", "/CN=kube-apiserver-etcd-client")
+CLUSTER = (ADMIN, API_SERVER, ETCD, ETCD_CLIENT, CONTROLLER_MANAGER, SCHEDULER, PROXY, PROVISIONER, KUBELET)
+CONTROL_PLANE = (ADMIN, API_SERVER, ETCD, ETCD_CLIENT)
 
 
 @dataclass(frozen=True)
