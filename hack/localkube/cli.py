@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import binaries
 import cluster
 import controlplane
+import foreign
 import imagestore
 import leftovers
 from settings import State
 from shell import LocalkubeError, say
+
+SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +66,7 @@ def _advertise(state: State, text: str) -> int:
 
 
 def _check_clean(state: State) -> int:
-    found = leftovers.find(state)
+    found = leftovers.find(state, shared=not foreign.processes(state))
     for line in found:
         print(line)
     say("clean" if not found else f"{len(found)} things are left")
@@ -98,6 +102,7 @@ def _dispatch(arguments: argparse.Namespace, state: State) -> int:
 
 
 def main() -> int:
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}"
     try:
         return _dispatch(_parser().parse_args(), State.from_environment())
     except LocalkubeError as error:

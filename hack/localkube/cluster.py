@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import addons
+import foreign
 import leftovers
 import network
 import pki
@@ -27,7 +28,6 @@ from settings import State
 from shell import LocalkubeError, run, say, wait_until
 
 RUNTIME_COMMANDS = ("containerd", "runc", "ctr", "ip", "nft", "mount", "mkfs.ext4", "losetup", "openssl")
-SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 @contextlib.contextmanager
@@ -37,7 +37,6 @@ def only_one(state: State) -> Iterator[None]:
         raise LocalkubeError("a node needs root (only `control-plane` runs without)")
     if len(str(state.root)) + settings.LONGEST_SOCKET_SUFFIX > 107:
         raise LocalkubeError(f"{state.root} is too long for the paths of Unix sockets; choose a shorter LOCALKUBE_DIR")
-    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{SYSTEM_FOLDERS}"
     state.root.mkdir(parents=True, exist_ok=True)
     with (state.root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -58,6 +57,7 @@ def up(state: State) -> None:
     started = time.monotonic()
     binaries = require()
     require_commands(RUNTIME_COMMANDS)
+    foreign.refuse(state)
     pause, dns = _images(binaries)
     node = node_of(state, binaries)
     storage.mount(state)
@@ -133,6 +133,10 @@ def status(state: State) -> bool:
 def down(state: State, *, purge: bool) -> None:
     """Take everything away but caches and, unless purged, the disk with its images."""
     started = time.monotonic()
+    # What bears a name that every cluster uses is ours when we set the machine up and are alone.
+    shared = state.restore.exists() and not foreign.processes(state)
+    if not purge:
+        _mount_again(state)
     processes = _processes_to_stop(state)
     by_name = {process.name: process for process in processes}
     containerd = by_name.pop("containerd", None)
@@ -147,12 +151,21 @@ def down(state: State, *, purge: bool) -> None:
     wait_until("no process of the cluster lives", lambda: not leftovers.processes(state), seconds=20)
     _remove_state(state)
     storage.unmount_all(state)
-    network.tear_down(state)
-    leftovers.remove_files(state)
+    leftovers.remove_files(state, shared=shared)
+    network.tear_down(state, shared=shared)
     if purge:
         # The lock file goes with the folder: whoever waits for it finds an empty state.
         shutil.rmtree(state.root, ignore_errors=True)
     say(f"the cluster is down after {time.monotonic() - started:.1f} s")
+
+
+def _mount_again(state: State) -> None:
+    """After a reboot the volumes and containers of the dead cluster lie in a disk that is not mounted."""
+    if state.disk_image.exists():
+        try:
+            storage.mount(state)
+        except LocalkubeError as error:
+            say(f"the disk cannot be mounted, so old volumes stay in it: {error}")
 
 
 def _processes_to_stop(state: State) -> list[Process]:

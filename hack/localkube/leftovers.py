@@ -69,22 +69,24 @@ def cni_results() -> list[Path]:
     return sorted(folder.glob(f"{settings.CNI_NETWORK}-*")) if folder.is_dir() else []
 
 
-def remove_files(state: State) -> None:
-    """What lies outside the state folder because its place is fixed in somebody's source code."""
-    for group in pod_cgroups():
+def remove_files(state: State, *, shared: bool) -> None:
+    """What lies outside the state folder because its place is fixed in somebody's source code;
+    what every kubelet uses goes only when `shared` says that it is ours."""
+    for group in pod_cgroups() if shared else ():
         for inner, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
                 Path(inner).rmdir()
     for path in (*log_links(state), *cni_results()):
         path.unlink(missing_ok=True)
-    shutil.rmtree(settings.KUBELET_DEVICE_PLUGINS / "device-plugins", ignore_errors=True)
+    if shared:
+        shutil.rmtree(settings.KUBELET_DEVICE_PLUGINS / "device-plugins", ignore_errors=True)
     for folder in (settings.KUBELET_DEVICE_PLUGINS, settings.KUBELET_CONTAINER_LOGS, settings.CNI_CACHE):
         with contextlib.suppress(OSError):
             folder.rmdir()  # Fails, as it should, when something else lies in it.
 
 
-def find(state: State) -> list[str]:
-    """One line for each thing that is still there."""
+def find(state: State, *, shared: bool) -> list[str]:
+    """One line for each thing that is still there; `shared`: also what any cluster's node would leave."""
     found = [f"process {pid}: {' '.join(command_line(pid))[:120]}" for pid in sorted(processes(state))]
     found += [f"mount {point}" for point in storage.mounts_below(state.root)]
     found += [f"loop device {device}" for device in storage.loop_devices(state)]
@@ -93,9 +95,10 @@ def find(state: State) -> list[str]:
     found += [f"pod link {link}" for link in network.pod_links()]
     found += [f"network namespace {name}" for name in _namespaces(state)]
     found += [f"route {line}" for line in network.routes()]
-    found += [f"nftables table {family} {table}" for family, table in network.nftables_tables()]
-    found += [f"chain {line}" for line in iptables_chains()]
-    found += [f"cgroup {path}" for path in pod_cgroups()]
+    if shared:
+        found += [f"nftables table {family} {table}" for family, table in network.nftables_tables()]
+        found += [f"chain {line}" for line in iptables_chains()]
+        found += [f"cgroup {path}" for path in pod_cgroups()]
     found += [f"file {path}" for path in (*log_links(state), *cni_results())]
     return found
 

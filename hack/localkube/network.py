@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import settings
+from processes import BOOT_ID
 from settings import State
 from shell import run, wait_until
 
@@ -31,9 +33,23 @@ def set_up(state: State) -> None:
     run(["ip", "link", "set", settings.NODE_BRIDGE, "up"])
     route = ["ip", "route", "replace", settings.SERVICE_RANGE, "dev", settings.NODE_BRIDGE]
     run([*route, "src", settings.NODE_ADDRESS])
-    if not state.restore.exists():
-        state.restore.write_text(json.dumps({"ip_forward": IP_FORWARD.read_text().strip()}))
+    boot = BOOT_ID.read_text().strip()
+    if not state.restore.exists() or _saved(state).get("boot", boot) != boot:
+        state.restore.write_text(json.dumps({"ip_forward": IP_FORWARD.read_text().strip(), "boot": boot}))
     IP_FORWARD.write_text("1\n")
+
+
+def _saved(state: State) -> dict[str, str]:
+    try:
+        saved: dict[str, str] = json.loads(state.restore.read_text())
+    except (OSError, ValueError):
+        return {}
+    return saved
+
+
+def is_set_up(state: State) -> bool:
+    """Whether the rules and routes of this machine are ours: set up since it booted, not yet torn down."""
+    return _saved(state).get("boot") == BOOT_ID.read_text().strip()
 
 
 def cni_config(state: State) -> dict[str, Any]:
@@ -70,11 +86,29 @@ def pod_links() -> list[str]:
 
 
 def routes() -> list[str]:
-    """Every route to our ranges, in the words of `ip route`."""
+    """Our routes to our ranges, in the words of `ip route`."""
+    links = {settings.NODE_BRIDGE, *pod_links()}
+    return [line for line in _routes("root") if _is_ours(line, links)]
+
+
+def foreign_routes() -> list[str]:
+    """Routes of others inside our ranges, or around them; the default route does not count."""
+    links = {settings.NODE_BRIDGE, *pod_links()}
+    lines = dict.fromkeys(_routes("root") + _routes("match"))
+    return [line for line in lines if not line.startswith("default") and not _is_ours(line, links)]
+
+
+def _routes(selector: str) -> list[str]:
     lines: list[str] = []
     for subnet in settings.TEST_RANGES:
-        lines += run(["ip", "route", "show", "root", subnet], check=False).stdout.splitlines()
+        lines += run(["ip", "route", "show", selector, subnet], check=False).stdout.splitlines()
     return [line.strip() for line in lines]
+
+
+def _is_ours(line: str, links: set[str]) -> bool:
+    words = line.split()
+    named = dict(pairwise(words))
+    return named.get("dev") in links or named.get("metric") == LAST_RESORT_METRIC
 
 
 def nftables_tables() -> list[tuple[str, str]]:
@@ -83,18 +117,18 @@ def nftables_tables() -> list[tuple[str, str]]:
     return [table for table in PROXY_TABLES if table in present]
 
 
-def tear_down(state: State) -> None:
-    """Call it when no process of the cluster lives any more: the last-resort routes go last."""
+def tear_down(state: State, *, shared: bool) -> None:
+    """Call it when no process of the cluster lives any more: the last-resort routes go last.
+    What has a name that every cluster uses goes only when `shared` says that it is ours."""
     for link in pod_links():
         run(["ip", "link", "delete", link], check=False)
-    for family, table in nftables_tables():
+    for family, table in nftables_tables() if shared else ():
         run(["nft", "delete", "table", family, table], check=False)
     if Path("/sys/class/net", settings.NODE_BRIDGE).exists():
         run(["ip", "link", "delete", settings.NODE_BRIDGE])
     for line in routes():
         run(["ip", "route", "delete", *line.split()], check=False)
     wait_until("every route of ours is gone", lambda: not routes(), seconds=10, detail=lambda: "\n".join(routes()))
-    if state.restore.exists():
-        with contextlib.suppress(ValueError, KeyError):
-            IP_FORWARD.write_text(json.loads(state.restore.read_text())["ip_forward"] + "\n")
-        state.restore.unlink()
+    if shared and "ip_forward" in _saved(state):
+        IP_FORWARD.write_text(_saved(state)["ip_forward"] + "\n")
+    state.restore.unlink(missing_ok=True)
