@@ -1,6 +1,9 @@
-"""The project's container images on a machine without a registry: `python3 hack/images --help`."""
+"""The project's container images: `python3 hack/images --help`."""
 
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one reads this, and no syntax error
+    sys.exit("this needs Python 3.11 or newer, found " + sys.version.split()[0])
 
 from command import main
 

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
+from target import docker_answers, with_docker
 from tools import ImagesError, cache_home, run, run_long
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -18,27 +18,20 @@ SECRETS = "/run/secrets"
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "timeout", "proxy")
 
 
-@cache
-def has_docker() -> bool:
-    if not shutil.which("docker"):
-        return False
-    return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=30).returncode == 0
-
-
 def require() -> None:
-    if has_docker():
+    if with_docker():
+        if not docker_answers():
+            raise ImagesError("kind needs Docker, and no engine answers")
         return
     missing = [name for name in ("buildah", "mmdebstrap") if not shutil.which(name)]
     if missing:
-        raise ImagesError(
-            f"no Docker engine answers and {' and '.join(missing)} are missing: apt-get install buildah mmdebstrap"
-        )
+        raise ImagesError(f"building without Docker needs {' and '.join(missing)}: apt-get install buildah mmdebstrap")
     if os.geteuid() != 0:
         raise ImagesError("building with buildah and mmdebstrap needs root")
 
 
 def exists(reference: str) -> bool:
-    command = ["docker", "image", "inspect"] if has_docker() else ["buildah", "inspect", "--type", "image"]
+    command = ["docker", "image", "inspect"] if with_docker() else ["buildah", "inspect", "--type", "image"]
     return subprocess.run([*command, reference], capture_output=True, check=False).returncode == 0
 
 
@@ -46,7 +39,7 @@ def build(name: str, reference: str, containerfile: Path, context: Path, *, base
     """Build one image. How this machine reaches the package index travels as build secrets, so
     that neither its certificates nor its settings end up in a layer."""
     with tempfile.TemporaryDirectory(dir=cache_home(), prefix="secrets-") as scratch:
-        command = ["docker", "build"] if has_docker() else _buildah()
+        command = ["docker", "build"] if with_docker() else _buildah()
         command += ["--file", str(containerfile), "--tag", reference, *_secrets(Path(scratch))]
         if base is not None:
             command += ["--build-arg", f"BASE_IMAGE={base}"]

@@ -21,6 +21,11 @@ class Image:
     containerfile: str
     sources: tuple[str, ...]
 
+    @property
+    def is_stage(self) -> bool:
+        """Whether the operator starts it, so that the chart has to name it."""
+        return self.containerfile.startswith("stage_images/")
+
 
 def _stage(name: str, base: str) -> Image:
     folder = f"stage_images/{name}"
@@ -57,6 +62,7 @@ IMAGES = (
         ("hack/images/demo-corpus/make_corpus.py",),
     ),
 )
+STAGES = tuple(image.name for image in IMAGES if image.is_stage)
 
 
 def gather(image: Image, folder: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -16,7 +16,8 @@ import builder
 import loader
 import locks
 import prune
-from catalogue import IMAGES, PREFIX, Image, content_hash, gather
+import target
+from catalogue import IMAGES, STAGES, Image, content_hash, gather
 from tools import ImagesError, cache_home, require_free, say
 
 NEEDED_GB = 6.0
@@ -29,9 +30,11 @@ def main() -> int:
     for name, text in (
         ("bases", "build the base images alone"),
         ("build", "build what is not built yet; prints a JSON object from name to reference"),
-        ("load", "build and load into the running cluster"),
+        ("load", "build, and load into the cluster or push to REGISTRY"),
         ("references", "print the newest reference of each image as a JSON object, without building"),
+        ("stages", "the same of the stages alone: the images that the chart names"),
         ("prune", "remove every image but the newest ones, here and in the cluster"),
+        ("purge", "remove every image of this project from this machine"),
         ("lock", "resolve the lock files anew"),
     ):
         command = commands.add_parser(name, help=text)
@@ -51,8 +54,12 @@ def _dispatch(command: str, names: list[str]) -> int:
     if command == "lock":
         locks.write(names)
         return 0
-    if command == "references":
-        print(json.dumps(_remembered(), indent=1))
+    if command in ("references", "stages"):
+        wanted = STAGES if command == "stages" else [image.name for image in IMAGES]
+        print(json.dumps({name: reference for name, reference in _remembered().items() if name in wanted}, indent=1))
+        return 0
+    if command == "purge":
+        prune.purge()
         return 0
     builder.require()
     with (cache_home() / "lock").open("w") as lock:
@@ -83,12 +90,12 @@ def build(names: list[str]) -> dict[str, str]:
 
 
 def _build(image: Image) -> str:
-    # With Docker there is a registry, so the Containerfile's public default is the base.
-    base = None if builder.has_docker() else bases.ensure(image.base)
+    # With Docker there is a registry to pull from, so the Containerfile's public default is the base.
+    base = None if target.with_docker() else bases.ensure(image.base)
     with tempfile.TemporaryDirectory(dir=cache_home(), prefix="context-") as scratch:
         context = Path(scratch)
         gather(image, context)
-        reference = f"{PREFIX}/{image.name}:{content_hash(context, base or 'public')}"
+        reference = f"{target.prefix()}/{image.name}:{content_hash(context, base or 'public')}"
         if not builder.exists(reference):
             require_free(cache_home(), NEEDED_GB, f"building {image.name}")
             builder.build(image.name, reference, context / image.containerfile, context, base=base)
@@ -96,7 +103,9 @@ def _build(image: Image) -> str:
 
 
 def _table() -> Path:
-    return cache_home() / "images.json"
+    """One a cluster, engine and registry: the same image has another name in each."""
+    words = f"{target.cluster()} {target.with_docker()} {target.prefix()}"
+    return cache_home() / f"references-{hashlib.sha256(words.encode()).hexdigest()[:12]}.json"
 
 
 def _remembered() -> dict[str, str]:
@@ -107,8 +116,5 @@ def _remembered() -> dict[str, str]:
 
 
 def _remember(references: dict[str, str]) -> None:
-    """images.json and images.env in the cache folder hold the newest reference of each image."""
     known = {**(_remembered() if _table().exists() else {}), **references}
     _table().write_text(json.dumps(known, indent=1) + "\n")
-    lines = [f"{name.upper().replace('-', '_')}_IMAGE={shlex.quote(value)}\n" for name, value in sorted(known.items())]
-    (cache_home() / "images.env").write_text("".join(lines))

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
-import builder
+import registry
+import target
 from catalogue import ROOT
 from layers import Storage, StoredImage, stored_image
 from tools import ImagesError, ProgressPump, require_free, run, run_long, say
 
+LOCALKUBE = [sys.executable, str(ROOT / "hack" / "localkube")]
 NAMESPACE = "k8s.io"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -28,12 +28,17 @@ NAME_ANNOTATION = "io.containerd.image.name"
 
 
 def load(references: list[str]) -> None:
-    if builder.has_docker():
-        if not shutil.which("kind"):
-            raise ImagesError("a Docker engine answers but there is no kind to load images into")
+    """By the way that the chosen cluster has for it."""
+    if target.cluster() == target.GIVEN:
+        registry.push(references)
+    elif target.cluster() == target.KIND:
         for reference in references:
-            run_long(f"load {reference}", ["kind", "load", "docker-image", reference, *_kind_name()])
-        return
+            run_long(f"load {reference}", [*target.CLUSTER, "load", reference])
+    else:
+        _load_into_containerd(references)
+
+
+def _load_into_containerd(references: list[str]) -> None:
     socket = containerd_socket()
     present = set(ctr(socket, "images", "ls", "-q").split())
     missing = [reference for reference in references if reference not in present]
@@ -45,7 +50,8 @@ def load(references: list[str]) -> None:
     wanted = sorted({layer for image in images for layer in image.layers} - known)
     size = sum(storage.size(layer) for layer in wanted)
     # Content and its unpacked snapshot lie side by side.
-    require_free(socket.parent, 2 * size / 1e9 + 2, "loading images")
+    for folder in (socket.parent, node_disk()):
+        require_free(folder, 2 * size / 1e9 + 2, "loading images", "`python3 hack/images prune` removes old ones")
     say(f"loading {len(missing)} images, {len(wanted)} new layers of {size / 1e6:.0f} MB")
     _send(socket, images, storage, wanted)
     present = set(ctr(socket, "images", "ls", "-q").split())
@@ -54,17 +60,16 @@ def load(references: list[str]) -> None:
         raise ImagesError(f"containerd took the stream but does not list {' '.join(lost)}")
 
 
-def _kind_name() -> list[str]:
-    name = os.environ.get("KIND_CLUSTER_NAME")
-    return ["--name", name] if name else []
-
-
 def containerd_socket() -> Path:
-    localkube = [sys.executable, str(ROOT / "hack" / "localkube")]
-    socket = Path(run([*localkube, "socket"]).strip())
+    socket = Path(run([*LOCALKUBE, "socket"]).strip())
     if not socket.is_socket():
         raise ImagesError("localkube does not run: start it with `python3 hack/localkube up`")
     return socket
+
+
+def node_disk() -> Path:
+    """The file system that containerd keeps images in; its file on the machine's own disk is sparse."""
+    return Path(run([*LOCALKUBE, "disk"]).strip())
 
 
 def ctr(socket: Path, *arguments: str) -> str:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from catalogue import ROOT
+from catalogue import ROOT, STAGES
 from tools import ImagesError, run, say
 
 OLDEST_PYTHON = "3.11"
@@ -17,8 +17,7 @@ UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
 
 def locks() -> dict[str, str]:
     """Lock file -> extra of pyproject.toml."""
-    stages = ("sdg", "prep", "finetune", "evaluate", "export", "serve", "serve-torch")
-    found = {f"stage_images/{name}/requirements.lock": name for name in stages}
+    found = {f"stage_images/{name}/requirements.lock": name for name in STAGES}
     return {**found, "operator/requirements.lock": "operator"}
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 
-import builder
 import loader
+import target
 from catalogue import PREFIX
-from tools import ImagesError, run, say
+from tools import ImagesError, cache_home, run, say
 
 
 def prune(kept: set[str]) -> None:
-    if builder.has_docker():
+    if target.with_docker():
         raise ImagesError("with Docker, `docker image prune` does this")
     socket = _running_cluster()
     if socket is not None:
         # A run under way keeps the images that it began with, however old they are.
         kept = kept | _in_use(socket)
-    old = [name for name in _built() if name.startswith(f"{PREFIX}/") and name not in kept]
+    old = [name for name in _built() if name.startswith(f"{target.prefix()}/") and name not in kept]
     for name in old:
         _quietly("buildah", "rmi", name)
     # What is left without a name is the cache of unfinished steps of images that are gone.
@@ -29,7 +31,26 @@ def prune(kept: set[str]) -> None:
     say(f"removed {len(old)} images here and {len(loaded)} in the cluster")
 
 
+def purge() -> None:
+    """Every image of the project and its bases, whatever cluster is chosen now. What was pushed stays pushed."""
+    pushed: set[str] = set()
+    for table in cache_home().glob("references-*.json"):
+        pushed |= set(json.loads(table.read_text()).values())
+    for engine, name in (("buildah", "Name"), ("docker", "Repository")):
+        if not (target.docker_answers() if engine == "docker" else shutil.which(engine)):
+            continue
+        listed = run([engine, "images", "--format", f"{{{{.{name}}}}}:{{{{.Tag}}}}"]).split()
+        ours = [reference for reference in listed if reference.startswith(f"{PREFIX}/") or reference in pushed]
+        for reference in ours:
+            _quietly(engine, "rmi", "--force", reference)
+        say(f"removed {len(ours)} images from {engine}")
+    if shutil.which("buildah"):
+        _quietly("buildah", "rmi", "--prune")
+
+
 def _running_cluster() -> Path | None:
+    if target.cluster() != target.LOCALKUBE:
+        return None
     try:
         return loader.containerd_socket()
     except ImagesError:

@@ -70,10 +70,10 @@ def _last_line(log: Path) -> str:
     return next((line.strip()[:100] for line in reversed(lines) if line.strip()), "no output yet")
 
 
-def require_free(folder: Path, gigabytes: float, what: str) -> None:
+def require_free(folder: Path, gigabytes: float, what: str, cure: str = "make room") -> None:
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
-        raise ImagesError(f"{what} needs {gigabytes:.0f} GB and {folder} has {free:.1f} GB free")
+        raise ImagesError(f"{what} needs {gigabytes:.0f} GB and {folder} has {free:.1f} GB free; {cure}")
 
 
 class ProgressPump(threading.Thread):

@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("build", help="compile the node's programs into the cache")
     commands.add_parser("bin", help="print the folder with kubectl and helm")
     commands.add_parser("socket", help="print the path of containerd's socket")
+    commands.add_parser("disk", help="print the folder of the node's file system")
     commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
     commands.add_parser("up", help="start the cluster, or restart what is dead")
     commands.add_parser("status", help="one line a component; fails unless all are healthy")
@@ -79,8 +80,9 @@ def _dispatch(arguments: argparse.Namespace, state: State) -> int:
             return _build()
         case "bin":
             print(binaries.require().folder)
-        case "socket" | "kubeconfig":
-            print(state.containerd_socket if arguments.command == "socket" else state.kubeconfig)
+        case "socket" | "kubeconfig" | "disk":
+            places = {"socket": state.containerd_socket, "kubeconfig": state.kubeconfig, "disk": state.disk}
+            print(places[arguments.command])
         case "up":
             return _up(state)
         case "status":

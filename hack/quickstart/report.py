@@ -89,11 +89,24 @@ def curl(kubectl: Kubectl, namespace: str, name: str, status: Mapping[str, Any])
             raise Failed(f"the endpoint's answer is no finite unit vector (norm {norm})")
         print(f"\nthe endpoint answers: {len(vector)} dimensions, norm {norm:.6f}")
     print(f"curl -s {address}/v1/embeddings -H 'Content-Type: application/json' \\\n     -d {shlex.quote(body)}")
+    print(f"\nto look around: {_export(kubectl)}\n                kubectl get eft -n {namespace}")
+
+
+def look_closer(kubectl: Kubectl, namespace: str, name: str, operator_namespace: str) -> str:
+    """The commands with which somebody finds out why it failed."""
+    return f"""to look closer:
+  {_export(kubectl)}
+  kubectl describe eft {name} -n {namespace}
+  kubectl get pods,events -n {namespace}
+  kubectl logs -n {operator_namespace} deployment/embedding-operator
+a second `make quickstart` deletes the failed resource and starts anew"""
+
+
+def _export(kubectl: Kubectl) -> str:
     shown = dict(kubectl.shown)
     if "PATH" in shown:  # localkube's own kubectl and helm come first in it
         shown["PATH"] = f"{shown['PATH'].partition(':')[0]}:$PATH"
-    exports = " ".join(f"{key}={value}" for key, value in shown.items())
-    print(f"\nto look around: export {exports}\n                kubectl get eft -n {namespace}")
+    return "export " + " ".join(f"{key}={value}" for key, value in shown.items())
 
 
 def _reachable(address: str) -> bool:
