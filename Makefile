@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 # onnxruntime sends telemetry unless told not to; nothing here phones home.
 export ORT_DISABLE_TELEMETRY := 1
-.PHONY: help quickstart test check unit images cluster-up cluster-down venv lock charts
+.PHONY: help quickstart test check unit images cluster-up cluster-down purge room venv lock charts
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -11,7 +11,7 @@ help: ## this list
 quickstart: ## a real cluster, real documents, a real model, to Ready, with a curl that works
 	@python3 hack/quickstart
 
-test: venv ## everything: unit, simulation, API server and end-to-end tests
+test: room venv ## everything: unit, simulation, API server and end-to-end tests
 	@python3 hack/cluster up
 	@python3 hack/images build
 	@python3 hack/images load
@@ -39,6 +39,17 @@ cluster-up: ## start the cluster, or restart what is dead
 
 cluster-down: ## stop the cluster and leave nothing running
 	@python3 hack/cluster down
+
+purge: ## cluster-down, and remove the images, disks and caches of this project too
+	@python3 hack/cluster down --purge
+	@python3 hack/images purge
+	@rm -rf -- "$${XDG_CACHE_HOME:-$$HOME/.cache}/embedding-operator"
+	@if [ -L .venv ]; then rm .venv; fi
+	@echo "Go's own caches are left, about 4 GB: go clean -cache -modcache empties them"
+
+# One look at the disks before minutes of work.
+room:
+	@python3 hack/cluster room venv
 
 charts: ## copy the CRD into the chart
 	@charts/sync.sh
