@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +22,7 @@ class Kube:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = dict(env)
+        self.direct: bool | None = None
 
     def run(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout_s: int = 180) -> str:
         done = subprocess.run(
@@ -101,6 +104,38 @@ class Kube:
             return self.until(f"{name}: {kind}={status} {reason}", look, timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}; conditions: {self.status(name).get('conditions')}") from error
+
+    def post(self, service: str, path: str, body: Mapping[str, Any], port: int = 8000) -> dict[str, Any]:
+        """Ask a Service as a client would: at its address where the node is this machine, else through the API
+        server, as in kind, whose node is a container. An OSError when there is no answer."""
+        text = json.dumps(body)
+        if self.direct is None:
+            self.direct = self._reaches(service, port)
+        if not self.direct:
+            url = f"/api/v1/namespaces/{NAMESPACE}/services/{service}:{port}/proxy{path}"
+            try:
+                return dict(json.loads(self.run("create", "--raw", url, "-f", "-", stdin=text)))
+            except AssertionError as error:
+                raise OSError(str(error)) from error
+        request = urllib.request.Request(
+            f"http://{self._address(service)}:{port}{path}",
+            data=text.encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def _address(self, service: str) -> str:
+        found = self.get("service", service)
+        assert found is not None, f"there is no service {service}"
+        return str(found["spec"]["clusterIP"])
+
+    def _reaches(self, service: str, port: int) -> bool:
+        try:
+            socket.create_connection((self._address(service), port), timeout=3).close()
+        except OSError:
+            return False
+        return True
 
     def generation(self, name: str) -> int:
         return int((self.get("eft", name) or {})["metadata"]["generation"])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import struct
 import subprocess
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,15 +32,8 @@ def gpu_node() -> Iterator[None]:
 
 
 def _embed(kube: Kube, service: str, **body: Any) -> dict[str, Any]:
-    found = kube.get("service", service)
-    assert found is not None
-    request = urllib.request.Request(
-        f"http://{found['spec']['clusterIP']}:8000/v1/embeddings",
-        data=json.dumps({"model": "sentence-transformers/all-MiniLM-L6-v2", "input_type": "query", **body}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return dict(json.load(answer))
+    model = "sentence-transformers/all-MiniLM-L6-v2"
+    return kube.post(service, "/v1/embeddings", {"model": model, "input_type": "query", **body})
 
 
 def _finished(kube: Kube, stage: str) -> bool:
