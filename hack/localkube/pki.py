@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,14 +93,19 @@ class Pki:
         return self.folder / f"{identity.name}.key"
 
     def ensure(self, identities: tuple[Identity, ...]) -> None:
-        """Make whatever is missing; a change of the wanted identities makes everything anew."""
-        wanted = hashlib.sha256(repr((identities, AUTHORITY_EXTENSIONS, LEAF_EXTENSIONS)).encode()).hexdigest()
-        stamp = self.folder / "stamp"
-        if stamp.exists() and stamp.read_text() == wanted:
-            return
+        """Make whatever is missing. Other identities than before get new certificates of the same authority,
+        because pods that run go on trusting the one that they began with."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        stamp.unlink(missing_ok=True)
+        with _stamp(self.folder / "authority.stamp", AUTHORITY_EXTENSIONS) as current:
+            if not current:
+                (self.folder / "stamp").unlink(missing_ok=True)
+                self._found_authority()
+        with _stamp(self.folder / "stamp", (identities, LEAF_EXTENSIONS)) as current:
+            for identity in () if current else identities:
+                self._issue(identity)
+
+    def _found_authority(self) -> None:
         _new_key(self.authority_key)
         _new_key(self.token_key)
         authority = ["openssl", "req", "-x509", "-new", "-days", DAYS, "-subj", "/CN=localkube-ca"]
@@ -109,10 +116,6 @@ class Pki:
             empty.flush()
             command = [*authority, "-config", empty.name, *extensions]
             run([*command, "-key", self.authority_key, "-out", self.authority])
-        for identity in identities:
-            self._issue(identity)
-        # Written last: an interrupted run starts over.
-        stamp.write_text(wanted)
 
     def _issue(self, identity: Identity) -> None:
         key = self.key(identity)
@@ -145,6 +148,18 @@ class Pki:
             "current-context": "localkube",
         }
         write_if_changed(path, json.dumps(config, indent=1) + "\n", mode=0o600)
+
+
+@contextlib.contextmanager
+def _stamp(path: Path, wanted: object) -> Iterator[bool]:
+    """Says whether what is to be made here was made so already. The stamp is written last: an interrupted run
+    starts over."""
+    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
+    current = path.exists() and path.read_text() == digest
+    if not current:
+        path.unlink(missing_ok=True)
+    yield current
+    path.write_text(digest)
 
 
 def _new_key(path: Path) -> None:
