@@ -88,7 +88,10 @@ def advertised(state: State) -> dict[str, int]:
 
 
 def advertise(state: State, resource: str, count: int) -> None:
-    addons.advertise(node_of(state, require()).api, resource, count)
+    node = node_of(state, require())
+    if not network.has_bridge():
+        raise LocalkubeError("the cluster is not up: run `python3 hack/localkube up`")
+    addons.advertise(node.api, resource, count)
     state.advertised.write_text(json.dumps({**advertised(state), resource: count}))
 
 
@@ -123,8 +126,8 @@ def status(state: State) -> bool:
     """Print one line a component; True when everything is well."""
     node = node_of(state, require())
     rows = [(process.name, process.state(), str(process.pid() or "-")) for process in node.all()]
-    rows.append(("node Ready", "healthy" if addons.node_ready(node.api) else "unhealthy", "-"))
-    rows.append(("CoreDNS ready", "healthy" if addons.dns_ready(node.api) else "unhealthy", "-"))
+    for name, ready in (("node Ready", addons.node_ready), ("CoreDNS ready", addons.dns_ready)):
+        rows.append((name, "healthy" if network.has_bridge() and ready(node.api) else "unhealthy", "-"))
     for name, health, pid in rows:
         print(f"{name:<26}{health:<12}{pid}")
     return all(health == "healthy" for _, health, _ in rows)

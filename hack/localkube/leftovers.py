@@ -90,7 +90,7 @@ def find(state: State, *, shared: bool) -> list[str]:
     found = [f"process {pid}: {' '.join(command_line(pid))[:120]}" for pid in sorted(processes(state))]
     found += [f"mount {point}" for point in storage.mounts_below(state.root)]
     found += [f"loop device {device}" for device in storage.loop_devices(state)]
-    if Path("/sys/class/net", settings.NODE_BRIDGE).exists():
+    if network.has_bridge():
         found.append(f"bridge {settings.NODE_BRIDGE}")
     found += [f"pod link {link}" for link in network.pod_links()]
     found += [f"network namespace {name}" for name in _namespaces(state)]

@@ -27,7 +27,7 @@ def set_up(state: State) -> None:
         # Of such a high metric that any other route wins; it stays when the others are gone,
         # so that a late client never sends a packet out through the default route.
         run(["ip", "route", "replace", "unreachable", subnet, "metric", LAST_RESORT_METRIC])
-    if not Path("/sys/class/net", settings.NODE_BRIDGE).exists():
+    if not has_bridge():
         run(["ip", "link", "add", settings.NODE_BRIDGE, "type", "bridge"])
     run(["ip", "address", "replace", f"{settings.NODE_ADDRESS}/32", "dev", settings.NODE_BRIDGE])
     run(["ip", "link", "set", settings.NODE_BRIDGE, "up"])
@@ -50,6 +50,11 @@ def _saved(state: State) -> dict[str, str]:
 def is_set_up(state: State) -> bool:
     """Whether the rules and routes of this machine are ours: set up since it booted, not yet torn down."""
     return _saved(state).get("boot") == BOOT_ID.read_text().strip()
+
+
+def has_bridge() -> bool:
+    """Without it the node's address belongs to nobody, and a question to it would leave the machine."""
+    return Path("/sys/class/net", settings.NODE_BRIDGE).exists()
 
 
 def cni_config(state: State) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def tear_down(state: State, *, shared: bool) -> None:
         run(["ip", "link", "delete", link], check=False)
     for family, table in nftables_tables() if shared else ():
         run(["nft", "delete", "table", family, table], check=False)
-    if Path("/sys/class/net", settings.NODE_BRIDGE).exists():
+    if has_bridge():
         run(["ip", "link", "delete", settings.NODE_BRIDGE])
     for line in routes():
         run(["ip", "route", "delete", *line.split()], check=False)
