@@ -49,6 +49,6 @@ def prefix() -> str:
 
 
 def is_loopback(reference: str) -> bool:
-    """Whether the registry is one on this machine, which speaks plain HTTP as a rule."""
+    """Whether the registry is one on this machine."""
     host = reference.partition("/")[0]
     return host.startswith("[::1]") or host.partition(":")[0] in ("localhost", "127.0.0.1")
