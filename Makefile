@@ -1,6 +1,7 @@
 # Two commands do everything: `make quickstart` and `make test`. `make help` lists the others.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+PYTHON ?= python3
 # onnxruntime sends telemetry unless told not to; nothing here phones home.
 export ORT_DISABLE_TELEMETRY := 1
 .PHONY: help quickstart test check unit images cluster-up cluster-down purge room venv lock charts
@@ -9,12 +10,12 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 quickstart: ## a real cluster, real documents, a real model, to Ready, with a curl that works
-	@python3 hack/quickstart
+	@$(PYTHON) hack/quickstart
 
 test: room venv ## everything: unit, simulation, API server and end-to-end tests
-	@python3 hack/cluster up
-	@python3 hack/images build
-	@python3 hack/images load
+	@$(PYTHON) hack/cluster up
+	@$(PYTHON) hack/images build
+	@$(PYTHON) hack/images load
 	@.venv/bin/pytest tests
 
 unit: venv ## the tests that need no cluster
@@ -31,25 +32,25 @@ check: venv ## lint, types, import layers, chart and CRD drift
 	@charts/sync.sh --check
 
 images: ## build the images and load them into the cluster
-	@python3 hack/images build
-	@python3 hack/images load
+	@$(PYTHON) hack/images build
+	@$(PYTHON) hack/images load
 
 cluster-up: ## start the cluster, or restart what is dead
-	@python3 hack/cluster up
+	@$(PYTHON) hack/cluster up
 
 cluster-down: ## stop the cluster and leave nothing running
-	@python3 hack/cluster down
+	@$(PYTHON) hack/cluster down
 
 purge: ## cluster-down, and remove the images, disks and caches of this project too
-	@python3 hack/cluster down --purge
-	@python3 hack/images purge
+	@$(PYTHON) hack/cluster down --purge
+	@$(PYTHON) hack/images purge
 	@rm -rf -- "$${XDG_CACHE_HOME:-$$HOME/.cache}/embedding-operator"
 	@if [ -L .venv ]; then rm .venv; fi
 	@echo "Go's own caches are left, about 4 GB: go clean -cache -modcache empties them"
 
 # One look at the disks before minutes of work.
 room:
-	@python3 hack/cluster room venv
+	@$(PYTHON) hack/cluster room venv
 
 charts: ## copy the CRD into the chart
 	@charts/sync.sh

@@ -75,9 +75,8 @@ def require_programs() -> None:
     """localkube compiles kubectl and helm; every other cluster needs the machine's own."""
     missing = [name for name in ("kubectl", "helm") if not shutil.which(program(name))]
     if missing:
-        raise ClusterError(
-            f"{' and '.join(missing)} missing on PATH: install them, or run `python3 hack/localkube build`"
-        )
+        names = " and ".join(missing)
+        raise ClusterError(f"not on PATH: {names}; install {names}, or run `python3 hack/localkube build`")
 
 
 def announce(choice: Choice) -> None:

@@ -22,6 +22,8 @@ OPERATOR_NAMESPACE = "embedding-operator"
 NAME = "python-docs"
 MANIFEST = ROOT / "examples" / "quickstart.yaml"
 READY_TIMEOUT_S = 1800
+CHILDREN = "jobs,pods,deployments,services,persistentvolumeclaims"
+CHILDREN_TIMEOUT_S = 180
 
 
 def main() -> int:
@@ -94,6 +96,17 @@ def _delete_what_is_old(kubectl: Kubectl, images: dict[str, str]) -> None:
         reason = "is stalled" if stalled else "began with other images than the ones that are installed now"
         say(f"deleting eft/{NAME} of an earlier run, which {reason}")
         kubectl("delete", "eft", NAME, "-n", NAMESPACE, "--wait", "--timeout=240s")
+        _wait_for_children(kubectl)
+
+
+def _wait_for_children(kubectl: Kubectl) -> None:
+    """They end after their owner, and a new owner of the same name must not meet them."""
+    end = time.monotonic() + CHILDREN_TIMEOUT_S
+    children = ("get", CHILDREN, "-n", NAMESPACE, "-l", f"embedding-operator.dev/owner={NAME}", "-o", "name")
+    while left := kubectl(*children).split():
+        if time.monotonic() > end:
+            raise Failed(f"still there {CHILDREN_TIMEOUT_S} s after their owner: {' '.join(left)}")
+        time.sleep(1)
 
 
 def _followed(kubectl: Kubectl, clock: Clock) -> dict[str, object]:
