@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from unit.stages.ranks import run_ranks
 from unit.stages.tiny_models import make_bert, make_llama, write_topics
 
 from embedding_stages.encoder.model import Encoder
@@ -174,31 +173,8 @@ def alone(folder: Path) -> dict[str, tuple[list[float], Trainer]]:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path, alone: object) -> list[Report]:
-    """What the two ranks saw. This process holds their store, as the launcher does."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 3], "\n".join(errors)
+    """What the two ranks saw."""
+    run_ranks(__file__, str(folder), size=2, exit_codes=[0, 3])
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,10 +1,9 @@
-"""Several ranks over packs against one. The ranks run this file, see `_rank` and `_halves`."""
+"""Two ranks over packs against one. The ranks run this file, see `_rank`."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,20 @@ if __name__ == "__main__":
 
 import pytest
 import torch
-import torch.distributed as dist
+from unit.stages.ranks import run_ranks
 from unit.stages.tiny_models import make_llama
 
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example
-from embedding_stages.finetune.exchange import Exchange
 from embedding_stages.finetune.packed_trainer import PackedTrainer
 from embedding_stages.finetune.world import World
 
 ROWS = [[5, 6, 7], [9] * 20, [8], [5, 6, 9, 11], [12] * 7]
 STEPS = [[Example(0, (1, 2)), Example(3, (4, 2)), Example(2, (4, 1))], [Example(3, (1, 4))]]  # then rank 1 has none
 IDENTITY = {"seed": 1}
-HALVES = [1.0, 2048.0, 3.0, 4.0, 5.0, 6.0, 7.0]
-Report = Any
+Report = dict[str, Any]
 
 
 BUDGETS = [40, 4096]  # tokens: in the first step more than one pack, of which the last one alone ends in messages
@@ -83,21 +80,6 @@ def _rank(folder: Path) -> None:
     os._exit(0)
 
 
-def _halves(folder: Path) -> None:
-    """Float16 numbers in two ranges, one of them summed early on rank 0 alone."""
-    world = World.of(os.environ)
-    world.join()
-    numbers = torch.tensor(HALVES, dtype=torch.float16) * (world.rank + 1)
-    exchange = Exchange(world, numbers, [(5, 7), (0, 5)])
-    exchange.begin()
-    if world.leads:
-        exchange.advance(1)
-    exchange.finish()
-    (folder / f"rank-{world.rank}.json").write_text(json.dumps(numbers.tolist()))
-    world.barrier()
-    os._exit(0)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("packed-ranks")
@@ -107,35 +89,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[Report]:
-    return run_ranks("train", folder, 2)
-
-
-def run_ranks(work: str, folder: Path, size: int) -> list[Report]:
-    """What the ranks saw. This process holds their store, as the launcher does."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [sys.executable, __file__, work, str(folder)]
-    processes = [
-        subprocess.Popen(
-            command, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(size)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * size, "\n".join(errors)
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
+    """What the two ranks saw."""
+    run_ranks(__file__, str(folder), size=2, exit_codes=[0, 0])
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 
 def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
@@ -163,11 +119,5 @@ def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
         assert rank["late"] == pytest.approx(fourth, rel=1e-4)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_half_precision_numbers_add_up(size: int, tmp_path: Path) -> None:
-    total = sum(range(1, size + 1))
-    assert run_ranks("halves", tmp_path, size) == [[total * number for number in HALVES]] * size
-
-
 if __name__ == "__main__":
-    {"train": _rank, "halves": _halves}[sys.argv[1]](Path(sys.argv[2]))
+    _rank(Path(sys.argv[1]))
