@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
-import urllib3.exceptions
+import urllib3
 from kubernetes import client, config
 
 from embedding_operator.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
@@ -22,7 +22,10 @@ from embedding_operator.views import OWNER_LABEL
 Raw = dict[str, Any]
 Body = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 _TIMEOUT_S: Final = 15
+# A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
+_LOG_TIMEOUT_S: Final = 3
 _CHUNK: Final = 500
+_NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
     "Job": ("/apis/batch/v1", "jobs"),
@@ -62,7 +65,7 @@ class Cluster(Protocol):
         """Post an Event about the resource."""
 
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
-        """The end of the log of a pod's first container; empty when there is none."""
+        """The end of the log of a pod's first container; empty when there is none, or it cannot be read soon."""
 
 
 class KubeCluster:
@@ -80,6 +83,8 @@ class KubeCluster:
             config.load_kube_config()
         settings = client.Configuration.get_default_copy()
         settings.connection_pool_maxsize = connections
+        # What cannot be connected is tried again at once; what was sent is the work queue's to repeat, after a pause.
+        settings.retries = urllib3.Retry(connect=2, read=0, status=0, other=0, redirect=0)
         return cls(client.ApiClient(settings))
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
@@ -180,7 +185,10 @@ class KubeCluster:
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         query = {"tailLines": str(lines), "limitBytes": "16384"}
-        status, _, data = self._send("GET", path, query, None, "application/json")
+        try:
+            status, _, data = self._send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
+        except _NO_ANSWER:  # a log is no reason to fail
+            return ""
         return data.decode(errors="replace") if status == 200 else ""
 
     def _call(
@@ -205,7 +213,7 @@ class KubeCluster:
         where = (kind, namespace or "", name)
         try:
             status, headers, data = self._send(method, path, query or {}, body, content_type)
-        except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
+        except _NO_ANSWER as error:
             raise Unavailable(verb, *where, f"{type(error).__name__}: {error}") from error
         if status == 404 and missing_ok:
             return None
@@ -221,12 +229,14 @@ class KubeCluster:
         query: Mapping[str, str],
         body: Body,
         content_type: str,
+        *,
+        timeout_s: float | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": MANAGER}
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
-        response = self._api.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_S)
+        response = self._api.call_api(method, url, headers, body, _request_timeout=timeout_s or _TIMEOUT_S)
         return response.status, response.headers, response.read()
 
 
