@@ -14,6 +14,7 @@ from embedding_operator.api import Spec, SpecError, check_name
 from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.storage import build_workspace
+from embedding_operator.plan_active import keep_active
 from embedding_operator.plan_jobs import advance
 from embedding_operator.plan_meeting import keep_meeting_points
 from embedding_operator.plan_serving import activate, deploy, serving_model, verification
@@ -43,16 +44,22 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         spec = parse_spec(raw_spec, images)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
     except SpecError as error:
+        keep_active(draft, owner, observed, told=False)
         return invalid(draft, observed, error)
     _begin_revision(draft, spec, images, observed)
     verdict: Verdict | None = None
-    activated = False
+    trained = activated = False
     if spec.suspend:
         _suspend(draft, observed)
     else:
         _workspace(draft, spec, owner, observed)
-        if _run_pipeline(draft, spec, owner, observed):
+        trained = _run_pipeline(draft, spec, owner, observed)
+        if trained:
             verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
+    if verdict is None or not verdict.within:
+        served = draft.status.served
+        told = trained and served.candidate_fingerprint == served.active_fingerprint
+        keep_active(draft, owner, observed, told=told)
     keep_meeting_points(draft, owner, observed)
     _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)

@@ -14,11 +14,12 @@ from embedding_operator.manifests.serving import (
     CHECK_CONTAINER,
     build_deployment,
     build_service,
+    clients_url,
     service_url,
     serving_name,
 )
 from embedding_operator.stages import serving_fingerprint
-from embedding_operator.status import StageStatus, State
+from embedding_operator.status import Served, StageStatus, State
 from embedding_operator.views import (
     SERVING_LABEL,
     STAGE_LABEL,
@@ -56,12 +57,9 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     live = next((d for d in observed.deployments if d.serving == serving[:16] and not d.deleting), None)
     others = [d for d in observed.deployments if d.serving != serving[:16]]
     entry = _entry(draft, spec, serving, f"{observed.now:%Y-%m-%dT%H:%M:%SZ}")
-    if spec.deploy.strategy == "Recreate" and others and (live is None):
-        for other in others:
-            if not other.deleting:
-                draft.actions.append(
-                    DeleteObject(kind="Deployment", name=other.name, why="strategy Recreate frees its place first")
-                )
+    if spec.deploy.strategy == "Recreate" and live is None:
+        _make_room(draft, others)
+    if spec.deploy.strategy == "Recreate" and live is None and others:
         _put(
             draft,
             replace(
@@ -89,6 +87,19 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     else:
         _put(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
     return False
+
+
+def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
+    """Remove every other server, the one that clients talk to included: from now on none is active."""
+    for other in others:
+        if not other.deleting:
+            why = "strategy Recreate frees its place first"
+            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why=why))
+    served = draft.status.served
+    if served.active_fingerprint == served.candidate_fingerprint:
+        return
+    left = Served(candidate_fingerprint=served.candidate_fingerprint, candidate_revision=served.candidate_revision)
+    draft.status = replace(draft.status, served=left)
 
 
 def _asked_for(raw: Mapping[str, Any]) -> str:
@@ -214,12 +225,13 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool
             candidate_fingerprint="",
             candidate_revision=0,
             artefact_digest=serving_model(draft).digest,
-            url=f"{service_url(owner, owner.name)}/v1/embeddings",
+            url=clients_url(owner),
             model=spec.deploy.model_name,
             contract=export.details.get("contract", {}),
         ),
     )
-    _retire(draft, owner, observed, serving)
+    if served.active_fingerprint == serving:  # recorded: whatever happens now, the Service is kept there
+        _retire(draft, owner, observed, serving)
     return True
 
 

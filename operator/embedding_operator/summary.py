@@ -8,6 +8,7 @@ from typing import Any, Final
 from embedding_operator import conditions as c
 from embedding_operator.api import Spec, SpecError
 from embedding_operator.decision import Draft, Observed, Plan
+from embedding_operator.plan_active import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.status import ConditionStatus, StageStatus, Status, decimal_text
 from embedding_operator.verdict import Verdict, relative_uplift
 from embedding_stages.contract import Stage
@@ -58,10 +59,16 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     if known is None or known.message != message[:1024]:
         draft.event("Warning", reason, message)
     write.put(c.VALIDATED, "False", reason, message)
+    lost = _lost(draft.status)
+    deployed = draft.status.condition(c.DEPLOYED)
+    if lost:
+        write.put(c.DEPLOYED, "False", ACTIVE_UNAVAILABLE, lost_message(draft.status.served))
+    elif deployed is not None and deployed.reason == ACTIVE_UNAVAILABLE:
+        write.drop(c.DEPLOYED)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
     write.drop(c.RECONCILING)
     write.put(c.STALLED, "True", reason, message)
-    status = replace(draft.status, phase="Failed", current_stage="", progress="")
+    status = replace(draft.status, phase="Degraded" if lost else "Failed", current_stage="", progress="")
     return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=retry_s)
 
 
@@ -71,7 +78,12 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
     current = _current(draft.status, verdict, activated=activated)
     reached = True
+    elsewhere = _lost(draft.status) and not _judged(draft.status)
     for kind, stages in c.STAGES_OF.items():
+        if kind == c.DEPLOYED and elsewhere:
+            write.put(kind, "False", ACTIVE_UNAVAILABLE, lost_message(draft.status.served))
+            reached = reached and draft.status.stage(Stage.DEPLOY).done
+            continue
         if kind == c.VERIFIED and verdict is not None and reached:
             _verified(write, verdict, activated=activated)
             continue
@@ -89,7 +101,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
     draft.status = replace(
         draft.status,
-        phase=_phase(draft.status, spec, ready[0], current, stuck=stuck),
+        phase="Degraded" if elsewhere else _phase(draft.status, spec, ready[0], current, stuck=stuck),
         current_stage=current.value if current is not None else "",
         progress=_progress(draft.status, current)[:128],
         metrics=_metrics(draft.status),
@@ -98,6 +110,17 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     )
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     return Plan(status=draft.status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=requeue)
+
+
+def _lost(status: Status) -> bool:
+    """Whether clients were sent somewhere, and nothing answers there."""
+    return bool(status.served.active_fingerprint) and not status.served.url
+
+
+def _judged(status: Status) -> bool:
+    """Whether the deploy stage speaks of the server that clients talk to."""
+    entry = status.stage(Stage.DEPLOY)
+    return entry.state != "Pending" and entry.fingerprint == status.served.active_fingerprint
 
 
 def _current(status: Status, verdict: Verdict | None, *, activated: bool) -> Stage | None:

@@ -35,6 +35,11 @@ def service_url(owner: Owner, name: str) -> str:
     return f"http://{name}.{owner.namespace}:{PORT}"
 
 
+def clients_url(owner: Owner) -> str:
+    """What clients are told; the same for every revision."""
+    return f"{service_url(owner, owner.name)}/v1/embeddings"
+
+
 def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef, *, check_image: str) -> dict[str, Any]:
     """`serving` is the served fingerprint; `check_image` is the image whose code checks the model's digest.
 
