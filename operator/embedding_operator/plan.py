@@ -14,10 +14,10 @@ from embedding_operator.api import Spec, SpecError, check_name
 from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.storage import build_workspace
-from embedding_operator.plan_active import keep_active
+from embedding_operator.plan_active import activate, keep_active
 from embedding_operator.plan_jobs import advance
 from embedding_operator.plan_meeting import keep_meeting_points
-from embedding_operator.plan_serving import activate, deploy, serving_model, verification
+from embedding_operator.plan_serving import deploy, serving_model, verification
 from embedding_operator.spec import parse_spec
 from embedding_operator.status import StageStatus, Status
 from embedding_operator.summary import conclude, invalid

@@ -1,20 +1,25 @@
-"""What clients talk to, while another revision is made, has failed, is suspended or is not valid. Pure.
+"""What clients talk to: moved to a verified revision, and kept meanwhile. Pure.
 
-The manifest that it came from may be gone, so a lost server cannot be made again from here; it is said that it is
-lost. The Service in front of it needs no manifest, and is kept.
+While another revision is made, has failed, is suspended or is not valid, the manifest of the active one may be gone. So
+a lost server cannot be made again from here; it is said that it is lost. The Service needs no manifest, and is kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
+from embedding_operator.api import Spec
 from embedding_operator.compare import differs
-from embedding_operator.decision import Apply, Draft, Observed
+from embedding_operator.decision import Apply, DeleteObject, Draft, Observed
 from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.serving import build_service, clients_url
+from embedding_operator.manifests.serving import build_service, clients_url, service_url
+from embedding_operator.plan_serving import serving_model
 from embedding_operator.status import Served
+from embedding_operator.views import SERVING_LABEL, STAGE_LABEL
+from embedding_stages.contract import Stage
 
-ACTIVE_UNAVAILABLE = "ActiveUnavailable"
+ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
 
 
 def keep_active(draft: Draft, owner: Owner, observed: Observed, *, told: bool) -> None:
@@ -44,3 +49,50 @@ def lost_message(served: Served) -> str:
         f"no server of revision {served.active_revision}, which clients talk to, is available; it was removed or "
         "stopped, or its pods fail: restore its Deployment, or let the revision of this manifest take its place"
     )
+
+
+def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool:
+    """Point the clients' Service at the verified revision in one write; True once it points there."""
+    served = draft.status.served
+    serving = served.candidate_fingerprint
+    desired = build_service(owner, owner.name, serving)
+    live = observed.services.get(owner.name)
+    if differs(desired, live):
+        draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))
+        draft.look_again_in(1.0)
+        return False
+    export = draft.status.stage(Stage.EXPORT)
+    if served.active_fingerprint != serving:
+        draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {draft.status.revision}")
+    draft.status = replace(
+        draft.status,
+        served=replace(
+            served,
+            active_fingerprint=serving,
+            active_revision=draft.status.stage(Stage.DEPLOY).revision,
+            candidate_fingerprint="",
+            candidate_revision=0,
+            artefact_digest=serving_model(draft).digest,
+            url=clients_url(owner),
+            model=spec.deploy.model_name,
+            contract=export.details.get("contract", {}),
+        ),
+    )
+    if served.active_fingerprint != serving:
+        # What served before goes once this is on record: a write that fails must not leave clients to what is gone.
+        draft.look_again_in(1.0)
+        return False
+    _retire(draft, owner, observed, serving)
+    return True
+
+
+def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:
+    """Remove what served before; it gets no traffic any more."""
+    for other in observed.deployments:
+        if other.serving != serving[:16] and not other.deleting:
+            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
+    for name, raw in observed.services.items():
+        labels = raw["metadata"].get("labels") or {}
+        # Those of stages are no addresses of servers; see plan_meeting.py.
+        if name != owner.name and labels.get(SERVING_LABEL) != serving[:16] and STAGE_LABEL not in labels:
+            draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))

@@ -1,37 +1,26 @@
-"""From an exported model to an endpoint that clients may trust: deploy, verify, move the traffic. Pure."""
+"""From an exported model to an endpoint that can be measured: deploy, and what verify is told. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from embedding_operator.api import Spec
 from embedding_operator.compare import differs
 from embedding_operator.decision import Apply, DeleteObject, Draft, Observed
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.serving import (
-    CHECK_CONTAINER,
     build_deployment,
     build_service,
-    clients_url,
     service_url,
     serving_name,
 )
+from embedding_operator.plan_follow import fail, follow, put, served_once
 from embedding_operator.stages import serving_fingerprint
-from embedding_operator.status import Served, StageStatus, State
-from embedding_operator.views import (
-    SERVING_LABEL,
-    STAGE_LABEL,
-    TEMPLATE_ANNOTATION,
-    DeploymentView,
-    PodView,
-    parse_time,
-)
-from embedding_operator.waiting import explain_wait
+from embedding_operator.status import Served, StageStatus
+from embedding_operator.views import TEMPLATE_ANNOTATION, DeploymentView
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
-
-_POLL_S: Final = 3.0
 
 
 def serving_model(draft: Draft) -> ArtefactRef:
@@ -60,7 +49,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     if spec.deploy.strategy == "Recreate" and live is None:
         _make_room(draft, others)
     if spec.deploy.strategy == "Recreate" and live is None and others:
-        _put(
+        put(
             draft,
             replace(
                 entry,
@@ -73,7 +62,8 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     _drop_refused(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_deployment(owner, spec, serving, model, check_image=check_image)
-    if live is None or differs(desired, live.raw):
+    applied = live is None or differs(desired, live.raw)
+    if applied:
         if live is not None and _asked_for(live.raw) == _asked_for(desired):
             draft.event("Warning", "DriftCorrected", f"Deployment {name} was changed by somebody; restored")
         draft.actions.append(Apply(manifest=desired, why="serve the exported model"))
@@ -81,11 +71,11 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     if differs(service, observed.services.get(name)):
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
     if live is not None:
-        return _follow(draft, spec, entry, live, observed)
-    if _served_once(entry):
-        _fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
+        return follow(draft, spec, entry, live, observed, applied=applied)
+    if served_once(entry):
+        fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
     else:
-        _put(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
+        put(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
     return False
 
 
@@ -130,63 +120,6 @@ def _entry(draft: Draft, spec: Spec, serving: str, now: str) -> StageStatus:
     return entry
 
 
-def _served_once(entry: StageStatus) -> bool:
-    """Unavailable is a failure for clients then, not progress."""
-    return entry.state in ("Succeeded", "Failed") and bool(entry.finished_at)
-
-
-def _follow(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed) -> bool:
-    wanted = spec.deploy.replicas
-    if live.observed and live.updated >= wanted and live.available >= wanted:
-        if entry.state != "Succeeded":
-            draft.event("Normal", "Available", f"deploy: {live.available} of {wanted} replicas are available")
-        finished = entry.finished_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
-        _put(
-            draft,
-            replace(
-                entry,
-                state="Succeeded",
-                reason="Available",
-                finished_at=finished,
-                details={},
-                message=f"{live.available} of {wanted} replicas of {live.name} are available",
-            ),
-        )
-        return True
-    pod = max((p for p in live.pods if not p.deleting), key=lambda p: p.created, default=None)
-    if pod is not None and (failure := _failure_of(pod, entry)) is not None:
-        _fail(draft, entry, *failure)
-        return False
-    wait = explain_wait(pod, observed.pod_warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
-    reason, message = wait.reason, wait.message
-    if pod is not None and pod.started:
-        reason, message = "Starting", f"pod {pod.name} is loading the model"
-    since = parse_time(entry.started_at) or live.created
-    if _served_once(entry):
-        _fail(draft, entry, "Unavailable", f"{live.available} of {wanted} replicas are available: {message}")
-    elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
-        limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
-        _fail(draft, entry, "StartTimeout", f"not available after {limit}: {message}")
-    else:
-        state: State = "Waiting" if wait.broken else "Running"
-        details = {"broken": True} if wait.broken else {}
-        _put(draft, replace(entry, state=state, reason=reason, message=message, details=details))
-    return False
-
-
-def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
-    """(reason, message) when the pod will not come up as it is."""
-    if pod.failed_init == CHECK_CONTAINER:
-        said = pod.termination_message.strip()[:600]
-        return "ArtefactMismatch", f"the mounted model is not the exported one and was not started: {said}"
-    # Between two crashes the server runs for a while: that is not a recovery before it answers.
-    crashing = pod.waiting_reason == "CrashLoopBackOff" or entry.reason == "ServerCrashed"
-    if pod.exit_code not in (None, 0) and crashing:
-        said = pod.termination_message.strip()[-600:]
-        return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}"
-    return None
-
-
 def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """(identity, settings) of the verify stage: it is bound to what is served, not to when.
 
@@ -201,58 +134,3 @@ def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, A
     distrusted = draft.status.stage(Stage.VERIFY).distrusted
     identity: dict[str, Any] = {"serving": serving}
     return (identity | {"distrusted": distrusted} if distrusted else identity), settings
-
-
-def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool:
-    """Point the clients' Service at the verified revision in one write; True once it points there."""
-    served = draft.status.served
-    serving = served.candidate_fingerprint
-    desired = build_service(owner, owner.name, serving)
-    live = observed.services.get(owner.name)
-    if differs(desired, live):
-        draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))
-        draft.look_again_in(1.0)
-        return False
-    export = draft.status.stage(Stage.EXPORT)
-    if served.active_fingerprint != serving:
-        draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {draft.status.revision}")
-    draft.status = replace(
-        draft.status,
-        served=replace(
-            served,
-            active_fingerprint=serving,
-            active_revision=draft.status.stage(Stage.DEPLOY).revision,
-            candidate_fingerprint="",
-            candidate_revision=0,
-            artefact_digest=serving_model(draft).digest,
-            url=clients_url(owner),
-            model=spec.deploy.model_name,
-            contract=export.details.get("contract", {}),
-        ),
-    )
-    if served.active_fingerprint == serving:  # recorded: whatever happens now, the Service is kept there
-        _retire(draft, owner, observed, serving)
-    return True
-
-
-def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:
-    """Remove what served before; it gets no traffic any more."""
-    for other in observed.deployments:
-        if other.serving != serving[:16] and not other.deleting:
-            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
-    for name, raw in observed.services.items():
-        labels = raw["metadata"].get("labels") or {}
-        # Those of stages are no addresses of servers; see plan_meeting.py.
-        if name != owner.name and labels.get(SERVING_LABEL) != serving[:16] and STAGE_LABEL not in labels:
-            draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))
-
-
-def _fail(draft: Draft, entry: StageStatus, reason: str, message: str) -> None:
-    if entry.reason != reason:
-        draft.event("Warning", reason, f"deploy: {message}")
-    _put(draft, replace(entry, state="Failed", reason=reason, message=message))
-
-
-def _put(draft: Draft, entry: StageStatus) -> None:
-    draft.look_again_in(_POLL_S) if entry.state != "Succeeded" else None
-    draft.status = draft.status.with_stage(entry)

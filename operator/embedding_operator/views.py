@@ -91,11 +91,16 @@ class DeploymentView:
     serving: str
     raw: Mapping[str, Any]
     created: datetime
+    total: int  # pods, those of an older template included
     available: int
     updated: int
     observed: bool  # its controller has seen the latest spec
     deleting: bool
     pods: Sequence[PodView]
+
+    def rolled_out(self, wanted: int) -> bool:
+        """Whether all its pods are of the latest template."""
+        return self.observed and self.updated >= wanted and self.total <= self.updated
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -210,6 +215,7 @@ def view_deployment(raw: Mapping[str, Any], pods: Sequence[PodView]) -> Deployme
         serving=serving,
         raw=raw,
         created=time_of(meta),
+        total=int(status.get("replicas") or 0),
         available=int(status.get("availableReplicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
         observed=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from simulation.endings import Ending
@@ -47,3 +48,18 @@ def waiting(container: str) -> Raw:
 def unscheduled() -> Raw:
     message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1"
     return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+
+
+def missing_secret(pod: Raw, secrets: Mapping[str, set[str]]) -> str:
+    """What the kubelet says of a Secret that is not there, or lacks a key."""
+    for volume in pod["spec"].get("volumes", ()):
+        if "secret" not in volume:
+            continue
+        secret = volume["secret"]
+        failed = f'MountVolume.SetUp failed for volume "{volume["name"]}" : '
+        if secret["secretName"] not in secrets:
+            return f'{failed}secret "{secret["secretName"]}" not found'
+        for item in secret["items"]:
+            if item["key"] not in secrets[secret["secretName"]]:
+                return f"{failed}references non-existent secret key: {item['key']}"
+    return ""

@@ -11,11 +11,11 @@ from typing import Any
 
 from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
-from simulation.pods import index_of, last_words, request_of, uid_of, unscheduled, waiting
+from simulation.pods import index_of, last_words, missing_secret, request_of, uid_of, unscheduled, waiting
 from simulation.work import do_work
 
 from embedding_operator.views import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
-from embedding_stages.contract import Stage, StageRequest, StageResult
+from embedding_stages.contract import Stage, StageRequest, StageResult, fingerprint_of
 
 Raw = dict[str, Any]
 
@@ -113,7 +113,7 @@ class World:
         ending = self.ending_of[uid_of(pod)]
         if ending.how == "pending":
             self._edit(pod, lambda raw: raw["status"].update(conditions=[unscheduled()]))
-        elif missing := self._missing_secret(pod):
+        elif missing := missing_secret(pod, self.secrets):
             self._warn(pod, missing)
         elif ending.container != "stage":
             self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[waiting(ending.container)]))
@@ -172,29 +172,50 @@ class World:
     # Deployments.
 
     def _deployment(self, deployment: Raw) -> None:
-        generation = deployment["metadata"]["generation"]
-        wanted = deployment["spec"]["replicas"]
-        pods = self.pods_of(deployment)
+        generation, wanted = deployment["metadata"]["generation"], deployment["spec"]["replicas"]
         if deployment.get("status", {}).get("observedGeneration") != generation:
-            for pod in pods:
-                self._remove(pod)
-            state: Raw = {"observedGeneration": generation, "updatedReplicas": wanted}
-            self._edit(deployment, lambda raw: raw.update(status=state))
+            self._edit(deployment, lambda raw: raw.setdefault("status", {}).update(observedGeneration=generation))
+            self._count(deployment)
             return
-        if len(pods) < wanted:
+        new, old = self._by_template(deployment)
+        if old and (deployment["spec"]["strategy"]["type"] == "Recreate" or self._answering(new) >= wanted):
+            self._remove(old.pop())
+        elif len(new) < wanted:
             self._make_pod(deployment, len(self.cluster.watch))
-            return
-        for pod in pods:
+        for pod in new[wanted:]:
+            self._remove(pod)
+        for pod in new[:wanted]:
             self._serve(pod)
-        ready = [pod for pod in self.pods_of(deployment) if pod["status"]["phase"] == "Running"]
-        available = len(ready) if self.server == "ready" else 0
-        self._edit(deployment, lambda raw: raw["status"].update(availableReplicas=available))
+        self._count(deployment)
+
+    def _by_template(self, deployment: Raw) -> tuple[list[Raw], list[Raw]]:
+        """Pods of the latest template, and older ones."""
+        template = fingerprint_of(deployment["spec"]["template"])[:10]
+        new, old = [], []
+        for pod in self.pods_of(deployment):
+            (new if pod["metadata"]["labels"]["pod-template-hash"] == template else old).append(pod)
+        return new, old
+
+    def _count(self, deployment: Raw) -> None:
+        new, old = self._by_template(deployment)
+        counts = {
+            "replicas": len(new) + len(old),
+            "updatedReplicas": len(new),
+            "availableReplicas": self._answering(new + old),
+        }
+        self._edit(deployment, lambda raw: raw["status"].update(counts))
+
+    def _answering(self, pods: list[Raw]) -> int:
+        """Pods that answer; what servers do that are new does not change those that run."""
+        names = {pod["metadata"]["name"] for pod in pods}
+        live = [pod for pod in self.cluster.find("Pod") if pod["metadata"]["name"] in names]
+        return 0 if self.server != "ready" else sum(pod["status"]["phase"] == "Running" for pod in live)
 
     def _serve(self, pod: Raw) -> None:
         check = pod["spec"]["initContainers"][0]
         mount = next(item for item in check["volumeMounts"] if item["name"] == "workspace")
         lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
-        if missing := self._missing_secret(pod):
+        if missing := missing_secret(pod, self.secrets):
             self._warn(pod, missing)
         elif pod["status"]["phase"] == "Pending" and lies_there != check["command"][-1]:
             ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": f"digest is {lies_there}"}}
@@ -221,7 +242,9 @@ class World:
     def _make_pod(self, owner: Raw, number: int, index: int = 0) -> Raw:
         meta, template = owner["metadata"], owner["spec"]["template"]
         labels = dict(template["metadata"]["labels"])
-        if owner["kind"] == "Job":
+        if owner["kind"] == "Deployment":
+            labels["pod-template-hash"] = fingerprint_of(template)[:10]
+        else:
             labels[JOB_NAME_LABEL] = meta["name"]
         indexed = owner["spec"].get("completionMode") == "Indexed"
         reference = {"kind": owner["kind"], "name": meta["name"], "uid": uid_of(owner), "controller": True}
@@ -251,19 +274,6 @@ class World:
         kind = "containerStatuses" if container == "stage" else "initContainerStatuses"
         phase = "Succeeded" if code == 0 else "Failed"
         self._edit(pod, lambda raw: raw["status"].update({"phase": phase, kind: [ended]}))
-
-    def _missing_secret(self, pod: Raw) -> str:
-        for volume in pod["spec"].get("volumes", ()):
-            if "secret" not in volume:
-                continue
-            secret = volume["secret"]
-            failed = f'MountVolume.SetUp failed for volume "{volume["name"]}" : '
-            if secret["secretName"] not in self.secrets:
-                return f'{failed}secret "{secret["secretName"]}" not found'
-            for item in secret["items"]:
-                if item["key"] not in self.secrets[secret["secretName"]]:
-                    return f"{failed}references non-existent secret key: {item['key']}"
-        return ""
 
     def _warn(self, pod: Raw, message: str) -> None:
         name = f"{pod['metadata']['name']}.warning"

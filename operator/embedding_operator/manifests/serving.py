@@ -52,7 +52,7 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
         "revisionHistoryLimit": 1,
         "progressDeadlineSeconds": spec.deploy.start_timeout_s,
         "selector": {"matchLabels": {SERVING_LABEL: serving[:16], **_selector_owner(owner)}},
-        "strategy": {"type": "Recreate"},
+        "strategy": _strategy(spec),
         "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image)},
     }
     # The hash tells what somebody changed from what the manifest asks for now, and shows what it no longer asks for.
@@ -63,6 +63,13 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
         "metadata": metadata(owner, serving_name(owner.name, serving), {SERVING_LABEL: serving[:16]}, notes),
         "spec": body,
     }
+
+
+def _strategy(spec: Spec) -> dict[str, Any]:
+    """How pods of one artefact take each other's place, when only how they run changes."""
+    if spec.deploy.strategy == "Recreate":
+        return {"type": "Recreate"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
 def build_service(owner: Owner, name: str, serving: str) -> dict[str, Any]:

@@ -86,6 +86,18 @@ def test_no_variable_is_given_twice_and_all_of_ours_are_reserved(backend: str) -
     assert set(names) <= SERVER_VARIABLES
 
 
+@pytest.mark.parametrize(
+    ("deploy", "strategy"),
+    [
+        ({}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}),
+        ({"strategy": "Recreate"}, {"type": "Recreate"}),
+        ({"backend": {"torch": {}}}, {"type": "Recreate"}),
+    ],
+)
+def test_pods_of_one_artefact_take_each_others_place_as_revisions_do(deploy: Raw, strategy: Raw) -> None:
+    assert deployment(deploy)["spec"]["strategy"] == strategy
+
+
 def test_the_ngc_key_is_a_reference_and_only_for_a_nim() -> None:
     assert env(BACKENDS["nim 1"])["NGC_API_KEY"] == {"secretKeyRef": {"name": "ngc", "key": "apikey"}}
     assert "NGC_API_KEY" not in env(BACKENDS["onnx"])

@@ -1,0 +1,104 @@
+"""How far the Deployment of this revision's server has come. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from embedding_operator.api import Spec
+from embedding_operator.decision import Draft, Observed
+from embedding_operator.manifests.serving import CHECK_CONTAINER
+from embedding_operator.status import StageStatus, State
+from embedding_operator.views import DeploymentView, PodView, parse_time
+from embedding_operator.waiting import explain_wait
+from embedding_stages.contract import Stage
+
+_POLL_S: Final = 3.0
+
+
+def follow(
+    draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, *, applied: bool
+) -> bool:
+    """True while every replica is available and says what was asked for; `applied` means that it did not just now."""
+    wanted, available = spec.deploy.replicas, live.available >= spec.deploy.replicas
+    if available and not applied and live.rolled_out(wanted):
+        _succeed(draft, entry, live, wanted, observed)
+        return True
+    pod = max((p for p in live.pods if not p.deleting), key=lambda p: p.created, default=None)
+    if pod is not None and not applied and (failure := _failure_of(pod, entry)) is not None:
+        fail(draft, entry, *failure)
+        return False
+    if served_once(entry) and available:
+        # Pods of before go on serving while others take their place: that is no failure, and has its own time.
+        now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+        message = f"pods of {live.name} are being replaced, {live.available} are available meanwhile"
+        put(
+            draft,
+            replace(entry, state="Running", reason="RollingOut", message=message, started_at=now, finished_at=""),
+        )
+        return False
+    _wait(draft, spec, entry, live, observed, None if applied else pod)
+    return False
+
+
+def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int, observed: Observed) -> None:
+    if entry.state != "Succeeded":
+        draft.event("Normal", "Available", f"deploy: {live.available} of {wanted} replicas are available")
+    finished = entry.finished_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    message = f"{live.available} of {wanted} replicas of {live.name} are available"
+    done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, details={}, message=message)
+    put(draft, done)
+
+
+def _wait(
+    draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, pod: PodView | None
+) -> None:
+    """`pod` is the newest of the template that is asked for, if there is one."""
+    wait = explain_wait(pod, observed.pod_warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
+    reason, message = wait.reason, wait.message
+    if pod is None:
+        message = (
+            f"Deployment {live.name} was applied; if this stays, something changes it back, such as an admission policy"
+        )
+    elif pod.started:
+        reason, message = "Starting", f"pod {pod.name} is loading the model"
+    since = parse_time(entry.started_at) or live.created
+    if served_once(entry):
+        counts = f"{live.available} of {spec.deploy.replicas} replicas are available"
+        fail(draft, entry, "Unavailable", f"{counts}: {message}")
+    elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
+        limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
+        fail(draft, entry, "StartTimeout", f"not available after {limit}: {message}")
+    else:
+        state: State = "Waiting" if wait.broken else "Running"
+        details = {"broken": True} if wait.broken else {}
+        put(draft, replace(entry, state=state, reason=reason, message=message, details=details))
+
+
+def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
+    """(reason, message) when the pod will not come up as it is."""
+    if pod.failed_init == CHECK_CONTAINER:
+        said = pod.termination_message.strip()[:600]
+        return "ArtefactMismatch", f"the mounted model is not the exported one and was not started: {said}"
+    # Between two crashes the server runs for a while: that is not a recovery before it answers.
+    crashing = pod.waiting_reason == "CrashLoopBackOff" or entry.reason == "ServerCrashed"
+    if pod.exit_code not in (None, 0) and crashing:
+        said = pod.termination_message.strip()[-600:]
+        return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}"
+    return None
+
+
+def served_once(entry: StageStatus) -> bool:
+    """Unavailable is a failure for clients then, not progress."""
+    return entry.state in ("Succeeded", "Failed") and bool(entry.finished_at)
+
+
+def fail(draft: Draft, entry: StageStatus, reason: str, message: str) -> None:
+    if entry.reason != reason:
+        draft.event("Warning", reason, f"deploy: {message}")
+    put(draft, replace(entry, state="Failed", reason=reason, message=message))
+
+
+def put(draft: Draft, entry: StageStatus) -> None:
+    draft.look_again_in(_POLL_S) if entry.state != "Succeeded" else None
+    draft.status = draft.status.with_stage(entry)
