@@ -1,6 +1,7 @@
 """Does a live object still say what we asked for? Pure.
 
-The API server adds defaults, so the question is whether every value of the desired object is in the live one.
+The API server adds defaults, so the question is whether every value of the desired object is in the live one. Of a
+container that is not enough: a command more, or variables more, and it is another server.
 Lists must agree in length and order; resource quantities are compared by value, since "1024Mi" is stored as "1Gi".
 """
 
@@ -37,9 +38,50 @@ _EXACT: Final = frozenset({"selector"})
 _IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
 
 
+# What a pod or a container may have that was not asked for: the server's defaults, and what admission policies say about
+# where pods run and whence images come.
+_POD_MAY_HAVE: Final = frozenset(
+    {
+        "affinity",
+        "dnsConfig",
+        "dnsPolicy",
+        "imagePullSecrets",
+        "nodeSelector",
+        "overhead",
+        "preemptionPolicy",
+        "priority",
+    }
+    | {"priorityClassName", "restartPolicy", "runtimeClassName", "schedulerName", "tolerations"}
+    | {"terminationGracePeriodSeconds", "topologySpreadConstraints"}
+)
+_CONTAINER_MAY_HAVE: Final = frozenset(
+    {"imagePullPolicy", "resources", "securityContext", "terminationMessagePath", "terminationMessagePolicy"}
+)
+
+
 def differs(desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
-    """True when the object is missing or lacks something that is desired."""
-    return live is None or not _contains(live, desired, quantities=False)
+    """True when the object is missing, lacks something that is desired, or runs its containers in another way."""
+    return live is None or not _contains(live, desired, quantities=False) or _runs_more(live, desired)
+
+
+def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
+    """For what has a pod template and contains what is desired."""
+    template: Mapping[str, Any] = (desired.get("spec") or {}).get("template") or {}
+    if "spec" not in template:
+        return False
+    wanted, found = template["spec"], live["spec"]["template"]["spec"]
+    if _added(found, wanted, _POD_MAY_HAVE):
+        return True
+    return any(
+        _added(there, asked, _CONTAINER_MAY_HAVE)
+        for kind in ("initContainers", "containers")
+        for there, asked in zip(found.get(kind) or (), wanted.get(kind) or (), strict=False)
+    )
+
+
+def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> bool:
+    more = live.keys() - desired.keys() - may_have
+    return any(live[key] not in (None, "", [], {}, False) for key in more)
 
 
 def _contains(live: Any, desired: Any, *, quantities: bool) -> bool:

@@ -94,6 +94,17 @@ DRIFTS: dict[str, tuple[str, Edit]] = {
     "another model in the environment": ("Deployment", lambda raw: _server(raw)["env"][0].update(value="/elsewhere")),
     "a variable more": ("Deployment", lambda raw: _server(raw)["env"].append({"name": "MODEL", "value": "other"})),
     "a container more": ("Deployment", lambda raw: _pod(raw)["containers"].append({**_server(raw), "name": "more"})),
+    "another command": ("Deployment", lambda raw: _server(raw).update(command=["python3", "-m", "other"])),
+    "arguments": ("Deployment", lambda raw: _server(raw).update(args=["--model=/elsewhere"])),
+    "variables from elsewhere": (
+        "Deployment",
+        lambda raw: _server(raw).update(envFrom=[{"configMapRef": {"name": "other"}}]),
+    ),
+    "a check that imports something else": (
+        "Deployment",
+        lambda raw: _pod(raw)["initContainers"][0].update(env=[{"name": "PYTHONPATH", "value": "/elsewhere"}]),
+    ),
+    "another account": ("Deployment", lambda raw: _pod(raw).update(serviceAccountName="other")),
     "less memory": ("Deployment", lambda raw: _server(raw)["resources"]["requests"].update(memory="1Mi")),
     "a writable root": (
         "Deployment",
@@ -101,7 +112,10 @@ DRIFTS: dict[str, tuple[str, Edit]] = {
     ),
     "no check of the artefact": ("Deployment", lambda raw: _pod(raw).pop("initContainers")),
     "no server while it changes": ("Deployment", lambda raw: raw["spec"].update(strategy={"type": "Recreate"})),
-    "fewer servers while it changes": ("Deployment", lambda raw: raw["spec"].update(strategy={"type": "RollingUpdate"})),
+    "fewer servers while it changes": (
+        "Deployment",
+        lambda raw: raw["spec"].update(strategy={"type": "RollingUpdate"}),
+    ),
     "another port": ("Service", lambda raw: _port(raw).update(port=9999)),
     "a port more": ("Service", lambda raw: raw["spec"]["ports"].append({"name": "more", "port": 1})),
     "traffic to other pods": ("Service", lambda raw: raw["spec"].update(selector={"app": "other"})),

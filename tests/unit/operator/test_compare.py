@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from unit.operator.test_serving_manifests import deployment
 
 from embedding_operator.compare import differs, quantity
 
@@ -68,3 +70,57 @@ def test_what_is_no_quantity(text: str) -> None:
 )
 def test_only_what_is_asked_for_counts(desired: dict[str, Any], live: Any, answer: bool) -> None:
     assert differs(desired, live) is answer
+
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def server(pod: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pod["containers"][0]
+    return found
+
+
+def check(pod: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pod["initContainers"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda pod: server(pod).update(command=["python3", "-m", "other"]),
+        lambda pod: server(pod).update(args=["--model=/elsewhere"]),
+        lambda pod: server(pod).update(envFrom=[{"configMapRef": {"name": "other"}}]),
+        lambda pod: server(pod).update(lifecycle={"postStart": {"exec": {"command": ["sh"]}}}),
+        lambda pod: server(pod).update(workingDir="/elsewhere"),
+        lambda pod: check(pod).update(args=["sha256:other"]),
+        lambda pod: check(pod).update(env=[{"name": "PYTHONPATH", "value": "/elsewhere"}]),
+        lambda pod: check(pod).update(restartPolicy="Always"),
+        lambda pod: pod.update(initContainers=[*pod["initContainers"], {"name": "more"}]),
+        lambda pod: pod.update(hostNetwork=True),
+        lambda pod: pod.update(serviceAccountName="other"),
+        lambda pod: pod.update(shareProcessNamespace=True),
+        lambda pod: pod.update(hostAliases=[{"ip": "1.2.3.4", "hostnames": ["a"]}]),
+    ],
+)
+def test_what_somebody_adds_to_a_server_makes_it_another(edit: Edit) -> None:
+    desired, live = deployment({}), deployment({})
+    assert not differs(desired, live)
+    edit(live["spec"]["template"]["spec"])
+    assert differs(desired, live)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda pod: pod.update(dnsPolicy="ClusterFirst", restartPolicy="Always", schedulerName="default-scheduler"),
+        lambda pod: pod.update(tolerations=[{"operator": "Exists"}], nodeSelector={"pool": "a"}, affinity={}),
+        lambda pod: pod.update(imagePullSecrets=[{"name": "mirror"}]),
+        lambda pod: check(pod).update(resources={}, terminationMessagePath="/dev/termination-log", stdin=False),
+        lambda pod: server(pod)["startupProbe"].update(successThreshold=1),
+    ],
+)
+def test_defaults_and_policies_about_where_pods_run_are_left_alone(edit: Edit) -> None:
+    desired, live = deployment({}), deployment({})
+    edit(live["spec"]["template"]["spec"])
+    assert not differs(desired, live)
