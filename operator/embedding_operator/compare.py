@@ -38,8 +38,8 @@ _EXACT: Final = frozenset({"selector"})
 _IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
 
 
-# What a pod or a container may have that was not asked for: the server's defaults, and what admission policies say about
-# where pods run and whence images come.
+# What a pod or a container may have that was not asked for: the server's defaults, and what admission policies say
+# about where pods run and whence images come.
 _POD_MAY_HAVE: Final = frozenset(
     {
         "affinity",

@@ -15,6 +15,7 @@ from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Pl
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.storage import build_workspace
 from embedding_operator.plan_active import activate, keep_active
+from embedding_operator.plan_follow import settled
 from embedding_operator.plan_jobs import advance
 from embedding_operator.plan_meeting import keep_meeting_points
 from embedding_operator.plan_serving import deploy, serving_model, verification
@@ -115,7 +116,7 @@ def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
 
 def _remember(item: StageStatus) -> StageStatus:
     """Pending, with what is needed to recognise its work again."""
-    details = item.details if item.artefacts else {}
+    details = item.details if item.artefacts else settled(item)
     return replace(
         item, state="Pending", reason="NotStarted", message="", percent=None, reused_from=None, details=details
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from embedding_operator.api import Spec
 from embedding_operator.decision import Draft, Observed
@@ -14,6 +14,8 @@ from embedding_operator.waiting import explain_wait
 from embedding_stages.contract import Stage
 
 _POLL_S: Final = 3.0
+IMAGE_IDS: Final = "imageIDs"
+_IMAGE_IDS_KEPT: Final = 8  # nodes may name the same image differently
 
 
 def follow(
@@ -46,8 +48,20 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
         draft.event("Normal", "Available", f"deploy: {live.available} of {wanted} replicas are available")
     finished = entry.finished_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     message = f"{live.available} of {wanted} replicas of {live.name} are available"
-    done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, details={}, message=message)
-    put(draft, done)
+    done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
+    put(draft, replace(done, details=_images(draft, entry, live)))
+
+
+def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> dict[str, list[str]]:
+    """The images that the server's pods ran, by digest. A tag that moved is another server: it is measured anew."""
+    known: list[str] = entry.details.get(IMAGE_IDS, [])
+    new = sorted({pod.image_id for pod in live.pods if pod.image_id and not pod.deleting} - set(known))
+    if known and new:
+        draft.event("Warning", "ImageMoved", f"deploy: {entry.image} is now {', '.join(new)}, and is verified again")
+        attempt = draft.status.stage(Stage.VERIFY).attempt
+        draft.status = draft.status.with_stage(StageStatus(name=Stage.VERIFY, attempt=attempt, distrusted=attempt))
+    kept = [*known, *new][-_IMAGE_IDS_KEPT:]
+    return {IMAGE_IDS: kept} if kept else {}
 
 
 def _wait(
@@ -71,8 +85,13 @@ def _wait(
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {message}")
     else:
         state: State = "Waiting" if wait.broken else "Running"
-        details = {"broken": True} if wait.broken else {}
+        details = {**settled(entry), "broken": True} if wait.broken else settled(entry)
         put(draft, replace(entry, state=state, reason=reason, message=message, details=details))
+
+
+def settled(entry: StageStatus) -> dict[str, Any]:
+    """What a deploy entry remembers of the same server, whatever becomes of it."""
+    return {IMAGE_IDS: entry.details[IMAGE_IDS]} if IMAGE_IDS in entry.details else {}
 
 
 def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:

@@ -202,3 +202,35 @@ def test_a_new_revision_whose_server_fails_leaves_the_old_one_serving() -> None:
     assert scene.cluster.object("Service", NAME)["metadata"]["labels"][SERVING_LABEL].startswith(old[-8:])
     assert scene.status.phase == "Degraded"
     assert scene.condition("Ready").startswith("False")
+
+
+def restart(scene: Scene) -> None:
+    """The pod goes, and its Deployment makes another."""
+    pod = scene.world.pods_of(scene.cluster.find("Deployment")[0])[0]
+    scene.cluster.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    scene.settle(6)
+    scene.run(is_ready)
+
+
+@pytest.mark.parametrize("edit", [False, True])
+def test_a_server_whose_tag_moved_is_measured_again(edit: bool) -> None:
+    scene = ready()
+    restart(scene)
+    assert len(scene.ran(Stage.VERIFY)) == 1
+    scene.world.image_id = "sha256:moved"
+    if edit:
+        scene.edit(a_spec(tolerance={"atOne": "0.2"}))
+    restart(scene)
+    assert len(scene.ran(Stage.VERIFY)) == 2
+    assert scene.events().count("ImageMoved") == 1
+    restart(scene)
+    assert len(scene.ran(Stage.VERIFY)) == 2
+
+
+def test_a_server_whose_tag_moved_to_one_that_measures_otherwise_is_no_longer_ready() -> None:
+    scene = ready()
+    scene.world.image_id, scene.world.served_offset = "sha256:moved", -0.3
+    pod = scene.world.pods_of(scene.cluster.find("Deployment")[0])[0]
+    scene.cluster.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    scene.run(is_stalled)
+    assert scene.condition("Ready") == "False OutsideTolerance"

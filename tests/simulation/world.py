@@ -1,7 +1,4 @@
-"""Everything around the operator: Job and Deployment controllers, a kubelet, and the work that stages do.
-
-`step` moves each of them a little.
-"""
+"""Everything around the operator: controllers, a kubelet, and what stages do. `step` moves each of them a little."""
 
 from __future__ import annotations
 
@@ -30,6 +27,7 @@ class World:
     secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
     served_offset: float = 0.0  # added to every metric that verify measures
     changed_queries: int = 0
+    image_id: str = "sha256:abc"  # what the server's tag stands for
     server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
     volume: dict[str, str] = field(default_factory=dict)  # path -> digest of what lies there now
     requests: list[StageRequest] = field(default_factory=list)  # of every container that ran
@@ -228,7 +226,7 @@ class World:
             crashed = {"name": "server", "state": state, "lastState": ended}
             self._edit(pod, lambda raw: raw["status"].update(containerStatuses=[crashed]))
         else:
-            running = {"name": "server", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+            running = {"name": "server", "imageID": self.image_id, "state": {"running": {"startedAt": self._now()}}}
             intact = {"name": check["name"], "state": {"terminated": {"exitCode": 0}}}
             self._edit(
                 pod,
