@@ -7,6 +7,7 @@ API server with raw JSON: models of the official client are slow to build and dr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -16,7 +17,15 @@ from kubernetes import client, config
 
 from embedding_operator.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
 from embedding_operator.compare import differs
-from embedding_operator.errors import ClusterError, Conflict, Forbidden, ForeignObject, Rejected, Unavailable
+from embedding_operator.errors import (
+    ClusterError,
+    Conflict,
+    Forbidden,
+    ForeignObject,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
 from embedding_operator.views import OWNER_LABEL
 
 Raw = dict[str, Any]
@@ -26,6 +35,7 @@ _TIMEOUT_S: Final = 15
 _LOG_TIMEOUT_S: Final = 3
 _CHUNK: Final = 500
 _NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
+_ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
     "Job": ("/apis/batch/v1", "jobs"),
@@ -214,7 +224,7 @@ class KubeCluster:
         try:
             status, headers, data = self._send(method, path, query or {}, body, content_type)
         except _NO_ANSWER as error:
-            raise Unavailable(verb, *where, f"{type(error).__name__}: {error}") from error
+            raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
         if status == 404 and missing_ok:
             return None
         if status >= 400:
@@ -266,7 +276,7 @@ def _error(
         case 409:
             return Conflict(verb, *where, detail)
         case 403 if "exceeded quota" in detail:
-            return Unavailable(verb, *where, detail, 15)
+            return QuotaExceeded(verb, *where, detail, 15)
         case 401 | 403:
             return Forbidden(verb, *where, detail)
         case 429 | 500 | 502 | 503 | 504:

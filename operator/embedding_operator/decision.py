@@ -22,6 +22,7 @@ class Observed:
     deployments: Sequence[DeploymentView] = ()
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
+    quota: str = ""  # what a quota that refused a decision of this pass says
     pod_warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # pod uid -> messages of its Events
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log
 

@@ -5,6 +5,7 @@ ClusterError               carries kind, namespace, name and what was tried
 +-- Forbidden              a permission is missing: the condition names verb and resource
 +-- Rejected               the API server refuses the object: the manifest asks for the impossible
 +-- Unavailable            overload, timeout, server error: try again later
+|   +-- QuotaExceeded      the namespace has no room for it now
 +-- ForeignObject          an object of our name belongs to somebody else; it is never touched
 """
 
@@ -37,6 +38,10 @@ class Unavailable(ClusterError):
     def __init__(self, verb: str, kind: str, namespace: str, name: str, detail: str, retry_after_s: float = 0) -> None:
         super().__init__(verb, kind, namespace, name, detail)
         self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(Unavailable):
+    """403 of a ResourceQuota."""
 
 
 class ForeignObject(ClusterError):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from embedding_operator.api import Spec
+from embedding_operator.decision import Observed
 from embedding_operator.manifests.job import COPY_PREFIX
 from embedding_operator.stages import BY_STAGE
 from embedding_operator.views import JobView, PodView
@@ -31,6 +32,7 @@ _OUT_OF_MEMORY_RETRIES: Final = 3
 _BUG_RETRIES: Final = 1
 _BACKOFF_S: Final = 10
 _BACKOFF_MAX_S: Final = 300
+_LOG_TAIL_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,24 @@ def _copy_failure(pod: PodView, spec: Spec) -> Failure:
     )
 
 
+def failure_record(job: JobView, failure: Failure, observed: Observed, known: Mapping[str, Any]) -> dict[str, Any]:
+    """`status.lastFailure`; `known` is the one that is written there."""
+    pod = culprit(job)
+    text = observed.log_tails.get(job.name, "")
+    if not text and known.get("job") == job.name:  # a log is read once
+        text = str(known.get("logTail", ""))
+    return {
+        "stage": job.stage.value,
+        "job": job.name,
+        "reason": failure.reason,
+        "message": str(failure)[:1024],
+        "exitCode": failure.exit_code if failure.exit_code is not None else -1,
+        "node": pod.node if pod is not None else "",
+        "time": f"{job.ended or observed.now:%Y-%m-%dT%H:%M:%SZ}",
+        "logTail": text.encode()[-_LOG_TAIL_BYTES:].decode(errors="ignore"),
+    }
+
+
 def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetime | None:
     """When the next attempt may start, or None when there is none. `failed` is this revision's, oldest first.
 
@@ -175,4 +195,4 @@ def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> i
     return max(1, configured >> halvings)
 
 
-__all__ = ["Failure", "culprit", "micro_batch", "outcome_of", "retry_at"]
+__all__ = ["Failure", "culprit", "failure_record", "micro_batch", "outcome_of", "retry_at"]

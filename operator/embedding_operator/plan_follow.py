@@ -118,6 +118,6 @@ def fail(draft: Draft, entry: StageStatus, reason: str, message: str) -> None:
     put(draft, replace(entry, state="Failed", reason=reason, message=message))
 
 
-def put(draft: Draft, entry: StageStatus) -> None:
-    draft.look_again_in(_POLL_S) if entry.state != "Succeeded" else None
+def put(draft: Draft, entry: StageStatus, *, poll_s: float = _POLL_S) -> None:
+    draft.look_again_in(poll_s) if entry.state != "Succeeded" else None
     draft.status = draft.status.with_stage(entry)

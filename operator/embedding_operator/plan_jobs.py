@@ -11,16 +11,15 @@ from embedding_operator.api import Spec
 from embedding_operator.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.job import build_job, job_name, template_of
-from embedding_operator.outcome import Failure, culprit, micro_batch, outcome_of, retry_at
+from embedding_operator.outcome import Failure, failure_record, micro_batch, outcome_of, retry_at
 from embedding_operator.stages import fingerprint, inputs_of
 from embedding_operator.status import StageStatus
 from embedding_operator.views import JobView, parse_time
-from embedding_operator.waiting import explain_waits
+from embedding_operator.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, explain_waits, quota_message
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult, parse_progress
 
 _POLL_RUNNING_S: Final = 10.0  # progress is read this often
 _POLL_WAITING_S: Final = 3.0
-_LOG_TAIL_BYTES: Final = 4096
 
 
 def advance(
@@ -225,16 +224,7 @@ class _Step:
             self.draft.event("Warning", failure.reason, f"{self.stage}: {failure}")
         self.draft.status = replace(
             self.draft.status,
-            last_failure={
-                "stage": self.stage.value,
-                "job": job.name,
-                "reason": failure.reason,
-                "message": str(failure)[:1024],
-                "exitCode": failure.exit_code if failure.exit_code is not None else -1,
-                "node": pod.node if (pod := culprit(job)) is not None else "",
-                "time": f"{job.ended or self.observed.now:%Y-%m-%dT%H:%M:%SZ}",
-                "logTail": self._log_tail(job, known),
-            },
+            last_failure=failure_record(job, failure, self.observed, known),
         )
         if final:
             self.entry = replace(
@@ -246,13 +236,10 @@ class _Step:
                 percent=None,
             )
 
-    def _log_tail(self, job: JobView, known: Mapping[str, Any]) -> str:
-        text = self.observed.log_tails.get(job.name, "")
-        if not text and known.get("job") == job.name:  # a log is read once
-            return str(known.get("logTail", ""))
-        return text.encode()[-_LOG_TAIL_BYTES:].decode(errors="ignore")
-
     def _create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
+        if self.observed.quota:
+            self._wait(WAITING_FOR_QUOTA, quota_message(self.observed.quota), poll_s=POLL_QUOTA_S)
+            return
         attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1
         request = self._request(attempt, failed)
         self.draft.actions.append(CreateJob(manifest=build_job(self.owner, self.spec, request), why=why))
@@ -295,11 +282,16 @@ class _Step:
         )
 
     def _wait(
-        self, reason: str, message: str, job: JobView | None = None, details: Mapping[str, Any] | None = None
+        self,
+        reason: str,
+        message: str,
+        job: JobView | None = None,
+        details: Mapping[str, Any] | None = None,
+        poll_s: float = _POLL_WAITING_S,
     ) -> None:
         entry = self._of_job(job) if job is not None else self.entry
         self.entry = replace(entry, state="Waiting", reason=reason, message=message, details=details or {})
-        self.draft.look_again_in(_POLL_WAITING_S)
+        self.draft.look_again_in(poll_s)
 
     def _delete(self, job: JobView, why: str) -> None:
         self.draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))

@@ -20,6 +20,7 @@ from embedding_operator.plan_follow import fail, follow, put, served_once
 from embedding_operator.stages import serving_fingerprint
 from embedding_operator.status import Served, StageStatus
 from embedding_operator.views import TEMPLATE_ANNOTATION, DeploymentView
+from embedding_operator.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, quota_message
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 
@@ -72,7 +73,10 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
     if live is not None:
         return follow(draft, spec, entry, live, observed, applied=applied)
-    if served_once(entry):
+    if observed.quota:
+        message = quota_message(observed.quota)
+        put(draft, replace(entry, state="Waiting", reason=WAITING_FOR_QUOTA, message=message), poll_s=POLL_QUOTA_S)
+    elif served_once(entry):
         fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
     else:
         put(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))

@@ -13,6 +13,7 @@ from embedding_operator.status import ConditionStatus, StageStatus, Status, deci
 from embedding_operator.verdict import Verdict, relative_uplift
 from embedding_stages.contract import Stage
 
+UNAVAILABLE: Final = "ClusterUnavailable"
 _HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
 
 
@@ -70,6 +71,26 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     write.put(c.STALLED, "True", reason, message)
     status = replace(draft.status, phase="Degraded" if lost else "Failed", current_stage="", progress="")
     return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=retry_s)
+
+
+def held_up(status: Status, observed: Observed, message: str) -> Plan | None:
+    """What a pass needs has been away for long: nothing is known to be wrong, and nothing goes on.
+
+    None when that is said already: the exact words change from one attempt to the next.
+    """
+    known = status.condition(c.VALIDATED)
+    if known is not None and known.reason == UNAVAILABLE and known.observed_generation == observed.generation:
+        return None
+    draft = Draft(status=replace(status, observed_generation=observed.generation))
+    write = _Conditions(draft, observed)
+    message = f"{message}; it is tried again until it works"
+    draft.event("Warning", UNAVAILABLE, message)
+    write.put(c.VALIDATED, "Unknown", UNAVAILABLE, message)
+    write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
+    write.drop(c.STALLED)
+    write.put(c.RECONCILING, "True", UNAVAILABLE, message)
+    phase = "Verifying" if status.phase == "Ready" else status.phase
+    return Plan(status=replace(draft.status, phase=phase), events=tuple(draft.events))
 
 
 def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, *, activated: bool) -> Plan:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from embedding_operator.api import SecretRef, Spec
+from embedding_operator.status import Status
 from embedding_operator.views import JobView, PodView
 from embedding_stages.contract import Stage
 
@@ -30,12 +31,23 @@ class Wait:
         return {**body, "ranUntil": f"{ran_until:%Y-%m-%dT%H:%M:%SZ}"} if ran_until else body
 
 
+WAITING_FOR_QUOTA: Final = "WaitingForQuota"
+POLL_QUOTA_S: Final = 15.0
 _UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
 _SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
 _CONFIG_MAP: Final = re.compile(r'configmap "([^"]+)" not found')
+
+
+def quota_message(detail: str) -> str:
+    return f"no room in the namespace's quota; free some or raise it: {detail}"
+
+
+def waits_for_quota(status: Status) -> bool:
+    """Whether a stage says so."""
+    return any(item.state == "Waiting" and item.reason == WAITING_FOR_QUOTA for item in status.stages)
 
 
 def explain_wait(pod: PodView | None, warnings: Sequence[str], spec: Spec, stage: Stage) -> Wait:

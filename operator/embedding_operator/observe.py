@@ -1,0 +1,145 @@
+"""Gather: everything that a decision may depend on, read in one pass and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from embedding_operator.cache import ChildCache, Key
+from embedding_operator.cluster import Cluster, child_selector
+from embedding_operator.decision import Observed
+from embedding_operator.manifests.common import Owner
+from embedding_operator.outcome import culprit
+from embedding_operator.status import Status
+from embedding_operator.views import (
+    JOB_NAME_LABEL,
+    OWNER_UID_LABEL,
+    JobView,
+    PodView,
+    view_deployment,
+    view_job,
+    view_pod,
+)
+
+_LOG_LINES: Final = 40
+_EVENTS_AFTER_S: Final = 2  # a pod that has not started by then is asked for its Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """Reads from the cache what the watches tell, and from the API server what they do not."""
+
+    cluster: Cluster
+    cache: ChildCache
+
+    def observe(self, owner: Owner, resource: Mapping[str, Any], status: Status, known: Observed) -> Observed:
+        """`known` has the time and the generation. Raises ClusterError."""
+        key, now = (owner.namespace, owner.name), known.now
+        pods = self._own("Pod", key, owner)
+        jobs = self._jobs(key, owner, status, pods)
+        deployments = tuple(
+            view
+            for raw in self._own("Deployment", key, owner)
+            if (view := view_deployment(raw, _pods_of(raw, pods, "app"))) is not None
+        )
+        services = self.cluster.list("Service", owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
+        waiting = [pod for job in jobs if not job.finished for pod in job.pods if not pod.started]
+        waiting += [pod for item in deployments for pod in item.pods if not pod.started]
+        return replace(
+            known,
+            jobs=jobs,
+            deployments=deployments,
+            services={raw["metadata"]["name"]: raw for raw in services},
+            workspace_exists=self._workspace_exists(owner, resource),
+            pod_warnings={pod.uid: self._warnings(owner, pod) for pod in waiting if _is_slow(pod, now)},
+            log_tails={job.name: self._log_tail(owner, job) for job in jobs if _wants_log(job, status)},
+        )
+
+    def _own(self, kind: str, key: Key, owner: Owner) -> list[Mapping[str, Any]]:
+        # A resource deleted and made again under its name must not see its predecessor's children.
+        return [
+            raw
+            for raw in self.cache.children(kind, key)
+            if (raw["metadata"].get("labels") or {}).get(OWNER_UID_LABEL) == owner.uid
+        ]
+
+    def _jobs(self, key: Key, owner: Owner, status: Status, pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
+        raws = self._own("Job", key, owner)
+        names = {raw["metadata"]["name"] for raw in raws}
+        expected = {item.job_name for item in status.stages if item.state in ("Pending", "Waiting", "Running")}
+        if any(name and name not in names for name in expected):
+            # Gone, or not heard of yet? Only the API server knows, and a wrong guess would run a stage twice.
+            for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
+                self.cache.put("Job", raw)
+            raws = self._own("Job", key, owner)
+        views = _views(raws, pods)
+        if any(_lacks_its_answer(view, status) for view in views):
+            # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
+            for raw in self.cluster.list("Pod", owner.namespace, labels=child_selector(owner.name)):
+                self.cache.put("Pod", raw)
+            views = _views(raws, self._own("Pod", key, owner))
+        return views
+
+    def _workspace_exists(self, owner: Owner, resource: Mapping[str, Any]) -> bool:
+        if ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
+            return True
+        claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace")
+        # A stranger's claim of that name does not count; applying ours then says so in a condition.
+        owners = (claim or {}).get("metadata", {}).get("ownerReferences") or ()
+        return any(reference["uid"] == owner.uid for reference in owners)
+
+    def _warnings(self, owner: Owner, pod: PodView) -> tuple[str, ...]:
+        """A pod that waits for a missing Secret or ConfigMap says so only in Events."""
+        events = self.cluster.list("Event", owner.namespace, fields=f"involvedObject.uid={pod.uid},type=Warning")
+        events.sort(key=lambda raw: str(raw.get("lastTimestamp") or raw.get("eventTime") or ""), reverse=True)
+        return tuple(str(raw.get("message", "")) for raw in events[:5])
+
+    def _log_tail(self, owner: Owner, job: JobView) -> str:
+        pod = _speaker(job)
+        return self.cluster.log_tail(owner.namespace, pod.name, lines=_LOG_LINES) if pod else ""
+
+
+def _pods_of(raw: Mapping[str, Any], pods: list[Mapping[str, Any]], kind: str) -> list[PodView]:
+    """Pods of a Job by its name label, of a Deployment by its selector."""
+    wanted = {JOB_NAME_LABEL: raw["metadata"]["name"]} if kind == "job" else raw["spec"]["selector"]["matchLabels"]
+    return [
+        view_pod(pod)
+        for pod in pods
+        if all((pod["metadata"].get("labels") or {}).get(k) == v for k, v in wanted.items())
+    ]
+
+
+def _views(jobs: list[Mapping[str, Any]], pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
+    views = (view_job(raw, _pods_of(raw, pods, "job")) for raw in jobs)
+    return tuple(view for view in views if view is not None)
+
+
+def _speaker(job: JobView) -> PodView | None:
+    """The pod whose log is worth reading."""
+    return culprit(job) if job.failed else job.pod
+
+
+def _lacks_its_answer(job: JobView, status: Status) -> bool:
+    """A Job that ended, of a stage that is not judged yet, whose pods do not all seem to have ended."""
+    entry = status.stage(job.stage)
+    if entry.done or entry.state == "Failed" or job.attempt < entry.attempt:
+        return False
+    return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))
+
+
+def _is_slow(pod: PodView, now: datetime) -> bool:
+    return (now - pod.created).total_seconds() >= _EVENTS_AFTER_S
+
+
+def _wants_log(job: JobView, status: Status) -> bool:
+    """Running ones for progress; one that failed once, for the record."""
+    pod = _speaker(job)
+    if pod is None or not pod.started:
+        return False
+    if not job.finished:
+        return job.all_started
+    entry = status.stage(job.stage)
+    newest = job.fingerprint == entry.fingerprint and job.attempt >= entry.attempt
+    return job.failed and newest and status.last_failure.get("job") != job.name

@@ -1,0 +1,127 @@
+"""What the API server does not do for us is said where people look, and work goes on when it does again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from simulation.endings import TRANSIENT
+from simulation.fake_cluster import NAMESPACE, Call
+from simulation.scene import Scene, a_scene, is_ready
+
+from embedding_operator.errors import ClusterError, Forbidden, QuotaExceeded, Unavailable
+from embedding_stages.contract import Stage
+
+FULL = "exceeded quota: team-a, requested: count/jobs.batch=1, used: 9, limited: 9"
+WEBHOOK = "failed calling webhook policy.example: connection refused"
+
+
+class Wall:
+    """A hook that refuses some calls until it is taken down."""
+
+    def __init__(self, verb: str, kind: str, make: Callable[[Call], ClusterError]) -> None:
+        self.verb, self.kind, self.make, self.stands = verb, kind, make, True
+        self.hits = 0
+
+    def __call__(self, call: Call, when: str) -> None:
+        if self.stands and when == "before" and (call.verb, call.kind) == (self.verb, self.kind):
+            self.hits += 1
+            raise self.make(call)
+
+
+def no_room(call: Call) -> ClusterError:
+    return QuotaExceeded(call.verb, call.kind, NAMESPACE, call.name, FULL, 15)
+
+
+def away(call: Call) -> ClusterError:
+    return Unavailable(call.verb, call.kind, NAMESPACE, call.name, WEBHOOK)
+
+
+def not_allowed(call: Call) -> ClusterError:
+    return Forbidden(call.verb, call.kind, NAMESPACE, call.name, "services is forbidden")
+
+
+def quiet(scene: Scene, wall: Wall, turns: int = 10) -> None:
+    """It is tried again, and nothing is written."""
+    writes, hits = scene.writes(), wall.hits
+    scene.settle(turns)
+    assert scene.writes() == writes
+    assert wall.hits > hits
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "condition"),
+    [
+        ("create", "Job", "DataReady"),
+        ("apply", "PersistentVolumeClaim", "DataReady"),
+        ("apply", "Deployment", "Deployed"),
+    ],
+)
+def test_a_full_quota_is_waited_for_by_name(verb: str, kind: str, condition: str) -> None:
+    scene = a_scene()
+    scene.cluster.hook = wall = Wall(verb, kind, no_room)
+    scene.run(lambda scene: scene.condition(condition) == "Unknown WaitingForQuota")
+    assert FULL in scene.message("Ready")
+    assert scene.condition("Reconciling") == "True WaitingForQuota"
+    assert scene.condition("Stalled") == "absent"
+    quiet(scene, wall)
+    wall.stands = False
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+    assert {name[-2:] for name in scene.cluster.created_jobs} == {"-1"}
+    assert scene.refusals == []
+
+
+def test_a_full_quota_between_two_attempts_costs_none() -> None:
+    scene = a_scene()
+    scene.will(Stage.INPUTS)
+    scene.will(Stage.FINETUNE, TRANSIENT, TRANSIENT)  # the pause after the second is long enough to be seen
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown EndpointUnavailable")
+    scene.cluster.hook = wall = Wall("create", "Job", no_room)
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown WaitingForQuota")
+    quiet(scene, wall)
+    wall.stands = False
+    scene.run(is_ready)
+    assert [name[-2:] for name in scene.attempts(Stage.FINETUNE)] == ["-1", "-2", "-3"]
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("list", "Service"), ("get", "PersistentVolumeClaim")])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_right_to_read_that_is_missing_is_named(verb: str, kind: str, late: bool) -> None:
+    scene = a_scene()
+    if late:
+        scene.run(is_ready)
+    scene.cluster.hook = wall = Wall(verb, kind, not_allowed)
+    scene.run(lambda scene: scene.condition("Validated") == "False Forbidden")
+    assert f"cannot {verb} {kind}" in scene.message("Ready")
+    quiet(scene, wall)
+    wall.stands = False
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind"), [("create", "Job"), ("apply", "Deployment"), ("apply", "Service"), ("list", "Service")]
+)
+def test_what_is_away_for_long_is_reported_once(verb: str, kind: str) -> None:
+    scene = a_scene()
+    scene.cluster.hook = wall = Wall(verb, kind, away)
+    scene.run(lambda _: wall.hits == 20)  # a second each
+    assert scene.condition("Reconciling") != "True ClusterUnavailable"
+    scene.run(lambda scene: scene.condition("Validated") == "Unknown ClusterUnavailable")
+    assert WEBHOOK in scene.message("Ready")
+    assert scene.condition("Ready") == "Unknown ClusterUnavailable"
+    assert scene.condition("Reconciling") == "True ClusterUnavailable"
+    quiet(scene, wall, 40)
+    wall.stands = False
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+    assert scene.events().count("ClusterUnavailable") == 1
+
+
+def test_what_is_away_for_long_takes_ready_with_it() -> None:
+    scene = a_scene().run(is_ready)
+    scene.cluster.hook = wall = Wall("list", "Service", away)
+    scene.run(lambda scene: scene.condition("Ready") == "Unknown ClusterUnavailable")
+    wall.stands = False
+    scene.run(is_ready)
