@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from embedding_operator.status import Status
-from embedding_operator.views import DeploymentView, JobView
+from embedding_operator.views import DeploymentView, EventView, JobView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Observed:
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
     quota: str = ""  # what a quota that refused a decision of this pass says
-    pod_warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # pod uid -> messages of its Events
+    warnings: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # by uid of a pod, or of a Job without
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log
 
 

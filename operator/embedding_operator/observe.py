@@ -16,6 +16,7 @@ from embedding_operator.status import Status
 from embedding_operator.views import (
     JOB_NAME_LABEL,
     OWNER_UID_LABEL,
+    EventView,
     JobView,
     PodView,
     view_deployment,
@@ -24,7 +25,7 @@ from embedding_operator.views import (
 )
 
 _LOG_LINES: Final = 40
-_EVENTS_AFTER_S: Final = 2  # a pod that has not started by then is asked for its Events
+_EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +46,16 @@ class Observer:
             if (view := view_deployment(raw, _pods_of(raw, pods, "app"))) is not None
         )
         services = self.cluster.list("Service", owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
-        waiting = [pod for job in jobs if not job.finished for pod in job.pods if not pod.started]
-        waiting += [pod for item in deployments for pod in item.pods if not pod.started]
+        waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
+        waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
+        waiting += [(job.uid, job.created) for job in jobs if _lacks_pods(job)]
         return replace(
             known,
             jobs=jobs,
             deployments=deployments,
             services={raw["metadata"]["name"]: raw for raw in services},
             workspace_exists=self._workspace_exists(owner, resource),
-            pod_warnings={pod.uid: self._warnings(owner, pod) for pod in waiting if _is_slow(pod, now)},
+            warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
             log_tails={job.name: self._log_tail(owner, job) for job in jobs if _wants_log(job, status)},
         )
 
@@ -90,11 +92,13 @@ class Observer:
         owners = (claim or {}).get("metadata", {}).get("ownerReferences") or ()
         return any(reference["uid"] == owner.uid for reference in owners)
 
-    def _warnings(self, owner: Owner, pod: PodView) -> tuple[str, ...]:
-        """A pod that waits for a missing Secret or ConfigMap says so only in Events."""
-        events = self.cluster.list("Event", owner.namespace, fields=f"involvedObject.uid={pod.uid},type=Warning")
+    def _warnings(self, owner: Owner, uid: str) -> tuple[EventView, ...]:
+        """A pod that waits for a Secret or a volume, and a Job that cannot have a pod, say so only in Events."""
+        events = self.cluster.list("Event", owner.namespace, fields=f"involvedObject.uid={uid},type=Warning")
         events.sort(key=lambda raw: str(raw.get("lastTimestamp") or raw.get("eventTime") or ""), reverse=True)
-        return tuple(str(raw.get("message", "")) for raw in events[:5])
+        return tuple(
+            EventView(reason=str(raw.get("reason", "")), message=str(raw.get("message", ""))) for raw in events[:5]
+        )
 
     def _log_tail(self, owner: Owner, job: JobView) -> str:
         pod = _speaker(job)
@@ -129,8 +133,12 @@ def _lacks_its_answer(job: JobView, status: Status) -> bool:
     return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))
 
 
-def _is_slow(pod: PodView, now: datetime) -> bool:
-    return (now - pod.created).total_seconds() >= _EVENTS_AFTER_S
+def _lacks_pods(job: JobView) -> bool:
+    return not job.finished and not job.suspended and not job.deleting and len(job.pods) < job.nodes
+
+
+def _is_slow(created: datetime, now: datetime) -> bool:
+    return (now - created).total_seconds() >= _EVENTS_AFTER_S
 
 
 def _wants_log(job: JobView, status: Status) -> bool:

@@ -9,8 +9,8 @@ from embedding_operator.api import Spec
 from embedding_operator.decision import Draft, Observed
 from embedding_operator.manifests.serving import CHECK_CONTAINER
 from embedding_operator.status import StageStatus, State
-from embedding_operator.views import DeploymentView, PodView, parse_time
-from embedding_operator.waiting import explain_wait
+from embedding_operator.views import DeploymentView, EventView, PodView, parse_time
+from embedding_operator.waiting import Wait, explain_wait
 from embedding_stages.contract import Stage
 
 _POLL_S: Final = 3.0
@@ -39,7 +39,7 @@ def follow(
             replace(entry, state="Running", reason="RollingOut", message=message, started_at=now, finished_at=""),
         )
         return False
-    _wait(draft, spec, entry, live, observed, None if applied else pod)
+    _wait(draft, spec, entry, live, observed, _why(spec, live, observed, pod, applied=applied))
     return False
 
 
@@ -64,29 +64,33 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> dict[str,
     return {IMAGE_IDS: kept} if kept else {}
 
 
-def _wait(
-    draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, pod: PodView | None
-) -> None:
-    """`pod` is the newest of the template that is asked for, if there is one."""
-    wait = explain_wait(pod, observed.pod_warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
-    reason, message = wait.reason, wait.message
-    if pod is None:
+def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | None, *, applied: bool) -> Wait:
+    """Why it is not available yet."""
+    if applied:
         message = (
             f"Deployment {live.name} was applied; if this stays, something changes it back, such as an admission policy"
         )
-    elif pod.started:
-        reason, message = "Starting", f"pod {pod.name} is loading the model"
+        return Wait(reason="Applied", message=message, broken=False)
+    if live.replica_failure:
+        refusal = EventView(reason="FailedCreate", message=live.replica_failure)
+        return explain_wait(None, (refusal,), spec, Stage.DEPLOY)
+    if pod is not None and pod.started:
+        return Wait(reason="Starting", message=f"pod {pod.name} is loading the model", broken=False)
+    return explain_wait(pod, observed.warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
+
+
+def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:
     since = parse_time(entry.started_at) or live.created
     if served_once(entry):
         counts = f"{live.available} of {spec.deploy.replicas} replicas are available"
-        fail(draft, entry, "Unavailable", f"{counts}: {message}")
+        fail(draft, entry, "Unavailable", f"{counts}: {wait.message}")
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
-        fail(draft, entry, "StartTimeout", f"not available after {limit}: {message}")
+        fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
     else:
         state: State = "Waiting" if wait.broken else "Running"
         details = {**settled(entry), "broken": True} if wait.broken else settled(entry)
-        put(draft, replace(entry, state=state, reason=reason, message=message, details=details))
+        put(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, details=details))
 
 
 def settled(entry: StageStatus) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class _Step:
         times = (job.created, job.started, ran, *(pod.created for pod in job.pods))
         since = max(time for time in times if time is not None)
         deadline = since + timedelta(seconds=self.spec.start_deadline_s)
-        wait = explain_waits(job, self.observed.pod_warnings, self.spec)
+        wait = explain_waits(job, self.observed.warnings, self.spec)
         if self.observed.now >= deadline:
             self._delete(job, "it did not start before spec.runPolicy.startDeadlineSeconds")
             message = f"not started within {self.spec.start_deadline_s} s (spec.runPolicy.startDeadlineSeconds)"

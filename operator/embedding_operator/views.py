@@ -47,10 +47,19 @@ class PodView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """A Warning about an object of ours, by who looks after it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
     """A stage's Job, one attempt."""
 
     name: str
+    uid: str
     stage: Stage
     fingerprint: str
     template: str
@@ -95,6 +104,7 @@ class DeploymentView:
     available: int
     updated: int
     observed: bool  # its controller has seen the latest spec
+    replica_failure: str  # why pods cannot be created
     deleting: bool
     pods: Sequence[PodView]
 
@@ -185,6 +195,7 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
     newest = {pod.index: pod for pod in sorted(pods, key=lambda pod: pod.created)}
     return JobView(
         name=meta["name"],
+        uid=meta.get("uid", ""),
         stage=stage,
         fingerprint=fingerprint,
         template=notes.get(TEMPLATE_ANNOTATION, ""),
@@ -218,6 +229,14 @@ def view_deployment(raw: Mapping[str, Any], pods: Sequence[PodView]) -> Deployme
         total=int(status.get("replicas") or 0),
         available=int(status.get("availableReplicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
+        replica_failure=next(
+            (
+                str(c.get("message", ""))
+                for c in _conditions(status)
+                if c.get("type") == "ReplicaFailure" and c.get("status") == "True"
+            ),
+            "",
+        ),
         observed=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),
         deleting="deletionTimestamp" in meta,
         pods=tuple(pods),

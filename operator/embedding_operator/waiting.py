@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from embedding_operator.api import SecretRef, Spec
 from embedding_operator.status import Status
-from embedding_operator.views import JobView, PodView
+from embedding_operator.views import EventView, JobView, PodView
 from embedding_stages.contract import Stage
 
 
@@ -34,6 +34,8 @@ class Wait:
 WAITING_FOR_QUOTA: Final = "WaitingForQuota"
 POLL_QUOTA_S: Final = 15.0
 _UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
+# Warnings that come with every start, or that the pod's own status tells better.
+_ORDINARY: Final = frozenset({"BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"})
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
@@ -50,11 +52,11 @@ def waits_for_quota(status: Status) -> bool:
     return any(item.state == "Waiting" and item.reason == WAITING_FOR_QUOTA for item in status.stages)
 
 
-def explain_wait(pod: PodView | None, warnings: Sequence[str], spec: Spec, stage: Stage) -> Wait:
-    """The most specific reason that the pod's status and Events give."""
+def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec, stage: Stage) -> Wait:
+    """The most specific reason that the pod's status and Events give; without a pod, those of its Job."""
     if pod is None:
-        return Wait(reason="PodPending", message="the Job's pod has not been created yet", broken=False)
-    texts = [text for text in (pod.unschedulable, pod.waiting_message, *warnings) if text]
+        return _not_created(warnings)
+    texts = [text for text in (pod.unschedulable, pod.waiting_message, *(item.message for item in warnings)) if text]
     for text in texts:
         found = _missing_reference(text, spec, stage)
         if found is not None:
@@ -70,14 +72,28 @@ def explain_wait(pod: PodView | None, warnings: Sequence[str], spec: Spec, stage
         return Wait(reason=pod.waiting_reason, message=pod.waiting_message, broken=True)
     if pod.unschedulable:
         return _unschedulable(pod.unschedulable, stage)
+    for event in warnings:
+        if event.reason and event.reason not in _ORDINARY:
+            message = f"pod {pod.name} does not start: {event.message}"
+            return Wait(reason=event.reason, message=message, broken=False)
     return Wait(reason="PodStarting", message=f"pod {pod.name} is starting", broken=False)
 
 
-def explain_waits(job: JobView, warnings: Mapping[str, Sequence[str]], spec: Spec) -> Wait:
-    """The most serious reason of all the pods that a Job waits for; `warnings` are their Events, by UID."""
+def _not_created(warnings: Sequence[EventView]) -> Wait:
+    text = next((event.message for event in warnings if event.reason == "FailedCreate"), "")
+    if not text:
+        return Wait(reason="PodPending", message="the pod has not been created yet", broken=False)
+    if "exceeded quota" in text:
+        return Wait(reason=WAITING_FOR_QUOTA, message=quota_message(text), broken=False)
+    # A policy that forbids the pod goes on forbidding it; a webhook that does not answer may come back.
+    return Wait(reason="PodCreationFailed", message=f"the pod cannot be created: {text}", broken="forbidden" in text)
+
+
+def explain_waits(job: JobView, warnings: Mapping[str, Sequence[EventView]], spec: Spec) -> Wait:
+    """The most serious reason of all the pods that a Job waits for; `warnings` are their Events and its, by UID."""
     waits = [explain_wait(pod, warnings.get(pod.uid, ()), spec, job.stage) for pod in job.pods if not pod.started]
     if len(job.pods) < job.nodes:
-        waits.append(explain_wait(None, (), spec, job.stage))
+        waits.append(explain_wait(None, warnings.get(job.uid, ()), spec, job.stage))
     worst = min(waits, key=lambda wait: (not wait.broken, wait.reason in _UNREMARKABLE))
     if job.nodes == 1:
         return worst

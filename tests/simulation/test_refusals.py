@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from simulation.endings import TRANSIENT
 from simulation.fake_cluster import NAMESPACE, Call
-from simulation.scene import Scene, a_scene, is_ready
+from simulation.scene import Scene, a_scene, is_ready, stage_is
 
 from embedding_operator.errors import ClusterError, Forbidden, QuotaExceeded, Unavailable
 from embedding_stages.contract import Stage
@@ -125,3 +125,29 @@ def test_what_is_away_for_long_takes_ready_with_it() -> None:
     scene.run(lambda scene: scene.condition("Ready") == "Unknown ClusterUnavailable")
     wall.stands = False
     scene.run(is_ready)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "reason"),
+    [
+        ('pods "x" is forbidden: exceeded quota: team-a, requested: cpu=1', "Unknown", "WaitingForQuota"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted"', "False", "PodCreationFailed"),
+        ("Internal error occurred: failed calling webhook", "Unknown", "PodCreationFailed"),
+    ],
+)
+@pytest.mark.parametrize("when", ["training", "serving"])
+def test_pods_that_cannot_be_created_are_explained(said: str, status: str, reason: str, when: str) -> None:
+    scene = a_scene()
+    if when == "serving":
+        scene.run(stage_is(Stage.EXPORT, "Succeeded"))
+    scene.world.refuses_pods = said
+    kind = "Deployed" if when == "serving" else "DataReady"
+    scene.run(lambda scene: scene.condition(kind) == f"{status} {reason}")
+    assert said in scene.message("Ready")
+    assert scene.condition("Reconciling") == f"True {reason}"
+    writes = scene.writes()
+    scene.settle(10)
+    assert scene.writes() == writes
+    scene.world.refuses_pods = ""
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7

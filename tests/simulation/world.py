@@ -9,6 +9,7 @@ from typing import Any
 from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 from simulation.pods import index_of, last_words, missing_secret, request_of, uid_of, unscheduled, waiting
+from simulation.servers import Servers
 from simulation.work import do_work
 
 from embedding_operator.views import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
@@ -18,7 +19,7 @@ Raw = dict[str, Any]
 
 
 @dataclass
-class World:
+class World(Servers):
     """What may be set up differently in a test is a field."""
 
     cluster: FakeCluster
@@ -29,6 +30,7 @@ class World:
     changed_queries: int = 0
     image_id: str = "sha256:abc"  # what the server's tag stands for
     server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
+    refuses_pods: str = ""  # what is said of every pod that should be created
     volume: dict[str, str] = field(default_factory=dict)  # path -> digest of what lies there now
     requests: list[StageRequest] = field(default_factory=list)  # of every container that ran
     ending_of: dict[str, Ending] = field(default_factory=dict)
@@ -69,6 +71,9 @@ class World:
             for pod in pods:
                 self._remove(pod)
             self._edit(job, lambda raw: raw.get("status", {}).pop("startTime", None))
+            return
+        if self.refuses_pods:
+            self._warn(job, self.refuses_pods, "FailedCreate")
             return
         missing = set(range(job["spec"]["completions"])) - {index_of(pod) for pod in pods}
         for index in sorted(missing):
@@ -167,74 +172,6 @@ class World:
         end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}
         self._edit(job, lambda raw: raw.setdefault("status", {}).update(conditions=[end]))
 
-    # Deployments.
-
-    def _deployment(self, deployment: Raw) -> None:
-        generation, wanted = deployment["metadata"]["generation"], deployment["spec"]["replicas"]
-        if deployment.get("status", {}).get("observedGeneration") != generation:
-            self._edit(deployment, lambda raw: raw.setdefault("status", {}).update(observedGeneration=generation))
-            self._count(deployment)
-            return
-        new, old = self._by_template(deployment)
-        if old and (deployment["spec"]["strategy"]["type"] == "Recreate" or self._answering(new) >= wanted):
-            self._remove(old.pop())
-        elif len(new) < wanted:
-            self._make_pod(deployment, len(self.cluster.watch))
-        for pod in new[wanted:]:
-            self._remove(pod)
-        for pod in new[:wanted]:
-            self._serve(pod)
-        self._count(deployment)
-
-    def _by_template(self, deployment: Raw) -> tuple[list[Raw], list[Raw]]:
-        """Pods of the latest template, and older ones."""
-        template = fingerprint_of(deployment["spec"]["template"])[:10]
-        new, old = [], []
-        for pod in self.pods_of(deployment):
-            (new if pod["metadata"]["labels"]["pod-template-hash"] == template else old).append(pod)
-        return new, old
-
-    def _count(self, deployment: Raw) -> None:
-        new, old = self._by_template(deployment)
-        counts = {
-            "replicas": len(new) + len(old),
-            "updatedReplicas": len(new),
-            "availableReplicas": self._answering(new + old),
-        }
-        self._edit(deployment, lambda raw: raw["status"].update(counts))
-
-    def _answering(self, pods: list[Raw]) -> int:
-        """Pods that answer; what servers do that are new does not change those that run."""
-        names = {pod["metadata"]["name"] for pod in pods}
-        live = [pod for pod in self.cluster.find("Pod") if pod["metadata"]["name"] in names]
-        return 0 if self.server != "ready" else sum(pod["status"]["phase"] == "Running" for pod in live)
-
-    def _serve(self, pod: Raw) -> None:
-        check = pod["spec"]["initContainers"][0]
-        mount = next(item for item in check["volumeMounts"] if item["name"] == "workspace")
-        lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
-        if missing := missing_secret(pod, self.secrets):
-            self._warn(pod, missing)
-        elif pod["status"]["phase"] == "Pending" and lies_there != check["command"][-1]:
-            ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": f"digest is {lies_there}"}}
-            again = {"name": check["name"], "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-            self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[again]))
-        elif self.server == "crash":
-            ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no such profile"}}
-            now = pod["status"].get("containerStatuses", [{}])[0].get("state", {})
-            state = {"running": {}} if "waiting" in now else {"waiting": {"reason": "CrashLoopBackOff"}}
-            crashed = {"name": "server", "state": state, "lastState": ended}
-            self._edit(pod, lambda raw: raw["status"].update(containerStatuses=[crashed]))
-        else:
-            running = {"name": "server", "imageID": self.image_id, "state": {"running": {"startedAt": self._now()}}}
-            intact = {"name": check["name"], "state": {"terminated": {"exitCode": 0}}}
-            self._edit(
-                pod,
-                lambda raw: raw["status"].update(
-                    phase="Running", containerStatuses=[running], initContainerStatuses=[intact]
-                ),
-            )
-
     # Pods.
 
     def _make_pod(self, owner: Raw, number: int, index: int = 0) -> Raw:
@@ -273,16 +210,16 @@ class World:
         phase = "Succeeded" if code == 0 else "Failed"
         self._edit(pod, lambda raw: raw["status"].update({"phase": phase, kind: [ended]}))
 
-    def _warn(self, pod: Raw, message: str) -> None:
+    def _warn(self, pod: Raw, message: str, reason: str = "FailedMount") -> None:
         name = f"{pod['metadata']['name']}.warning"
         if ("Event", NAMESPACE, name) not in self.cluster.objects:
             self.cluster.add(
                 {
                     "kind": "Event",
                     "metadata": {"name": name, "namespace": NAMESPACE},
-                    "involvedObject": {"kind": "Pod", "uid": uid_of(pod)},
+                    "involvedObject": {"kind": pod["kind"], "uid": uid_of(pod)},
                     "type": "Warning",
-                    "reason": "FailedMount",
+                    "reason": reason,
                     "message": message,
                     "lastTimestamp": self._now(),
                 }

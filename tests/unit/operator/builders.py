@@ -108,6 +108,7 @@ def a_job(stage: Stage = Stage.SDG, **changes: Any) -> JobView:
     """A Job that was just created."""
     job = JobView(
         name=f"handbook-{stage}-1",
+        uid="uid-job",
         stage=stage,
         fingerprint=FINGERPRINT,
         template="t",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from unit.operator.builders import OPEN_AI, a_job_of_several, a_pod, a_spec
+from unit.operator.builders import OPEN_AI, a_job, a_job_of_several, a_pod, a_spec
 
+from embedding_operator.views import EventView
 from embedding_operator.waiting import explain_wait, explain_waits
 from embedding_stages.contract import Stage
 
@@ -26,11 +27,15 @@ FROM_PVC = a_spec(
 )
 
 
-def mount(text: str) -> list[str]:
-    return [f'MountVolume.SetUp failed for volume "v" : {text}']
+def mount(text: str) -> list[EventView]:
+    return [EventView(reason="FailedMount", message=f'MountVolume.SetUp failed for volume "v" : {text}')]
 
 
-CASES: list[tuple[str, Stage, dict[str, Any], list[str], str, str, bool]] = [
+def event(reason: str, message: str = "it is so") -> list[EventView]:
+    return [EventView(reason=reason, message=message)]
+
+
+CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] = [
     (
         "a claim that the scheduler misses",
         Stage.INPUTS,
@@ -153,7 +158,28 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[str], str, str, bool]] = [
         )
     ),
     ("nothing in particular", Stage.SDG, {"waiting_reason": "ContainerCreating"}, [], "PodStarting", "pod-1", False),
-    ("an Event of no interest", Stage.SDG, {}, ["Readiness probe failed"], "PodStarting", "pod-1", False),
+    ("an Event of no interest", Stage.SDG, {}, event("Unhealthy", "Readiness"), "PodStarting", "pod-1", False),
+    *(
+        (
+            f"an Event of no known words: {reason}",
+            Stage.SDG,
+            {},
+            event(reason),
+            reason,
+            "does not start: it is so",
+            False,
+        )
+        for reason in ("FailedAttachVolume", "FailedMount", "FailedCreatePodSandBox", "NetworkNotReady")
+    ),
+    (
+        "a scheduler that says more than an Event",
+        Stage.FINETUNE,
+        {"unschedulable": "0/3 nodes are available: 3 Insufficient memory."},
+        event("FailedMount"),
+        "Unschedulable",
+        "Insufficient memory",
+        False,
+    ),
 ]
 
 
@@ -161,7 +187,7 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[str], str, str, bool]] = [
     ("stage", "pod", "warnings", "reason", "text", "broken"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
 def test_it_is_said_which_field_a_pod_waits_for(
-    stage: Stage, pod: dict[str, Any], warnings: list[str], reason: str, text: str, broken: bool
+    stage: Stage, pod: dict[str, Any], warnings: list[EventView], reason: str, text: str, broken: bool
 ) -> None:
     wait = explain_wait(a_pod(**pod), warnings, SPEC, stage)
     assert (wait.reason, wait.broken) == (reason, broken)
@@ -199,9 +225,22 @@ def test_events_belong_to_the_pod_that_they_are_about() -> None:
     assert explain_waits(job, {"b": missing}, SPEC).reason == "VolumeMissing"
 
 
-def test_a_job_without_a_pod_is_only_waiting() -> None:
-    wait = explain_wait(None, (), SPEC, Stage.SDG)
-    assert (wait.reason, wait.broken) == ("PodPending", False)
+@pytest.mark.parametrize(
+    ("warnings", "reason", "broken"),
+    [
+        ([], "PodPending", False),
+        (event("Other", "of no interest"), "PodPending", False),
+        (event("FailedCreate", 'pods "a" is forbidden: exceeded quota: q, requested: cpu=1'), "WaitingForQuota", False),
+        (event("FailedCreate", 'pods "a" is forbidden: violates PodSecurity "restricted"'), "PodCreationFailed", True),
+        (event("FailedCreate", 'failed calling webhook "x": connection refused'), "PodCreationFailed", False),
+    ],
+)
+def test_a_pod_that_is_not_there_is_explained_by_its_jobs_events(
+    warnings: list[EventView], reason: str, broken: bool
+) -> None:
+    wait = explain_waits(a_job(pods=()), {"uid-job": warnings}, SPEC)
+    assert (wait.reason, wait.broken) == (reason, broken)
+    assert reason == "PodPending" or warnings[0].message in wait.message
 
 
 @pytest.mark.parametrize(

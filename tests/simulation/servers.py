@@ -1,0 +1,102 @@
+"""The controller of Deployments and the kubelet of their pods: the part of the world that serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simulation.fake_cluster import FakeCluster
+from simulation.pods import missing_secret
+
+from embedding_stages.contract import fingerprint_of
+
+Raw = dict[str, Any]
+
+
+class Servers:
+    """What `World` is besides; the rest of it is declared here."""
+
+    cluster: FakeCluster
+    secrets: dict[str, set[str]]
+    server: str
+    image_id: str
+    refuses_pods: str
+    volume: dict[str, str]
+
+    if TYPE_CHECKING:
+
+        def pods_of(self, owner: Raw) -> list[Raw]: ...
+        def _make_pod(self, owner: Raw, number: int, index: int = 0) -> Raw: ...
+        def _warn(self, pod: Raw, message: str, reason: str = "FailedMount") -> None: ...
+        def _edit(self, raw: Raw, edit: Any) -> None: ...
+        def _remove(self, raw: Raw) -> None: ...
+        def _now(self) -> str: ...
+
+    def _deployment(self, deployment: Raw) -> None:
+        generation, wanted = deployment["metadata"]["generation"], deployment["spec"]["replicas"]
+        if deployment.get("status", {}).get("observedGeneration") != generation:
+            self._edit(deployment, lambda raw: raw.setdefault("status", {}).update(observedGeneration=generation))
+            self._count(deployment)
+            return
+        new, old = self._by_template(deployment)
+        if self.refuses_pods:
+            refused = {"type": "ReplicaFailure", "status": "True", "message": self.refuses_pods}
+            self._edit(deployment, lambda raw: raw["status"].update(conditions=[refused]))
+            return
+        if old and (deployment["spec"]["strategy"]["type"] == "Recreate" or self._answering(new) >= wanted):
+            self._remove(old.pop())
+        elif len(new) < wanted:
+            self._make_pod(deployment, len(self.cluster.watch))
+        for pod in new[wanted:]:
+            self._remove(pod)
+        for pod in new[:wanted]:
+            self._serve(pod)
+        self._count(deployment)
+
+    def _by_template(self, deployment: Raw) -> tuple[list[Raw], list[Raw]]:
+        """Pods of the latest template, and older ones."""
+        template = fingerprint_of(deployment["spec"]["template"])[:10]
+        new, old = [], []
+        for pod in self.pods_of(deployment):
+            (new if pod["metadata"]["labels"]["pod-template-hash"] == template else old).append(pod)
+        return new, old
+
+    def _count(self, deployment: Raw) -> None:
+        new, old = self._by_template(deployment)
+        counts = {
+            "replicas": len(new) + len(old),
+            "updatedReplicas": len(new),
+            "availableReplicas": self._answering(new + old),
+        }
+        self._edit(deployment, lambda raw: raw["status"].update(counts, conditions=[]))
+
+    def _answering(self, pods: list[Raw]) -> int:
+        """Pods that answer; what servers do that are new does not change those that run."""
+        names = {pod["metadata"]["name"] for pod in pods}
+        live = [pod for pod in self.cluster.find("Pod") if pod["metadata"]["name"] in names]
+        return 0 if self.server != "ready" else sum(pod["status"]["phase"] == "Running" for pod in live)
+
+    def _serve(self, pod: Raw) -> None:
+        check = pod["spec"]["initContainers"][0]
+        mount = next(item for item in check["volumeMounts"] if item["name"] == "workspace")
+        lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
+        if missing := missing_secret(pod, self.secrets):
+            self._warn(pod, missing)
+        elif pod["status"]["phase"] == "Pending" and lies_there != check["command"][-1]:
+            ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": f"digest is {lies_there}"}}
+            again = {"name": check["name"], "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+            self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[again]))
+        elif self.server == "crash":
+            ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no such profile"}}
+            now = pod["status"].get("containerStatuses", [{}])[0].get("state", {})
+            state = {"running": {}} if "waiting" in now else {"waiting": {"reason": "CrashLoopBackOff"}}
+            crashed = {"name": "server", "state": state, "lastState": ended}
+            self._edit(pod, lambda raw: raw["status"].update(containerStatuses=[crashed]))
+        else:
+            running = {"name": "server", "imageID": self.image_id, "state": {"running": {"startedAt": self._now()}}}
+            intact = {"name": check["name"], "state": {"terminated": {"exitCode": 0}}}
+            self._edit(
+                pod,
+                lambda raw: raw["status"].update(
+                    phase="Running", containerStatuses=[running], initContainerStatuses=[intact]
+                ),
+            )
