@@ -15,6 +15,8 @@ from embedding_operator.views import OWNER_LABEL
 Raw = Mapping[str, Any]
 Key = tuple[str, str]  # namespace, name of the resource
 KINDS: Final = ("Job", "Pod", "Deployment")
+# A Deployment is compared with what was asked for; of the others a few fields are looked at (views.py).
+_SPEC_READ: Final[Mapping[str, tuple[str, ...]]] = {"Job": ("suspend", "completions"), "Pod": ("nodeName",)}
 
 
 class ChildCache:
@@ -30,6 +32,7 @@ class ChildCache:
         key = owner_key(raw)
         if key is None:
             return None
+        raw = _slim(kind, raw)
         with self._lock:
             if raw["metadata"].get("uid") in self._gone[kind]:  # a reply or an event that was overtaken
                 return key
@@ -65,7 +68,7 @@ class ChildCache:
 
     def prune(self, kind: str, known_before: set[str], listed: Iterable[Raw]) -> None:
         """Take in a full list, and forget what was known before it was asked for and is not in it."""
-        found = list(listed)
+        found = [_slim(kind, raw) for raw in listed]  # page by page, so that no more than a page is there in full
         gone = known_before - {raw["metadata"].get("uid", "") for raw in found}
         with self._lock:
             overtaken, self._gone[kind] = self._gone[kind], set()
@@ -78,6 +81,14 @@ class ChildCache:
         for raw in found:
             if raw["metadata"].get("uid") not in overtaken:
                 self.put(kind, raw)
+
+
+def _slim(kind: str, raw: Raw) -> Raw:
+    """What views and comparisons read: the rest of thousands of objects would only fill the memory."""
+    body = {**raw, "metadata": {key: value for key, value in raw["metadata"].items() if key != "managedFields"}}
+    if kind in _SPEC_READ and isinstance(raw.get("spec"), Mapping):
+        body["spec"] = {key: raw["spec"][key] for key in _SPEC_READ[kind] if key in raw["spec"]}
+    return body
 
 
 def owner_key(raw: Raw) -> Key | None:

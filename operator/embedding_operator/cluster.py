@@ -56,6 +56,9 @@ class Cluster(Protocol):
     def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
         """All objects that match the selectors; every namespace when `namespace` is None."""
 
+    def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
+        """The same one by one: no more than a page of them is held at a time."""
+
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         """Create the Job, or adopt the one of that name if it has the same owner; ForeignObject if not."""
 
@@ -101,9 +104,9 @@ class KubeCluster:
         return self._call("get", kind, namespace, name, missing_ok=True)
 
     def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
-        return list(self._pages(kind, namespace, labels, fields))
+        return [*self.each(kind, namespace, labels=labels, fields=fields)]
 
-    def _pages(self, kind: str, namespace: str | None, labels: str, fields: str) -> Iterator[Raw]:
+    def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
         token = ""
         while True:
             wanted = {

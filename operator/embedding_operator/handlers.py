@@ -52,10 +52,10 @@ class Doorbell:
         namespaces = self.settings.watch_namespaces or (None,)
         for kind in KINDS:
             before = self.cache.uids(kind)
-            listed = [raw for ns in namespaces for raw in self.cluster.list(kind, ns, labels=child_selector())]
+            listed = (raw for ns in namespaces for raw in self.cluster.each(kind, ns, labels=child_selector()))
             self.cache.prune(kind, before, listed)
-        found = [raw for ns in namespaces for raw in self.cluster.list(KIND, ns)]
-        return [(raw["metadata"]["namespace"], raw["metadata"]["name"]) for raw in found]
+        found = (raw["metadata"] for ns in namespaces for raw in self.cluster.each(KIND, ns))
+        return [(meta["namespace"], meta["name"]) for meta in found]
 
     async def _resync(self) -> None:
         spread = Random()  # noqa: S311

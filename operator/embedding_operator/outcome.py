@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from embedding_operator.api import Spec
 from embedding_operator.decision import Observed
-from embedding_operator.manifests.job import COPY_PREFIX
+from embedding_operator.manifests.job import COPY_PREFIX, OUT_OF_MEMORY_RETRIES
 from embedding_operator.stages import BY_STAGE
 from embedding_operator.views import JobView, PodView
 from embedding_stages import contract
@@ -28,7 +28,6 @@ _KINDS: Final[Mapping[int, FailureClass]] = {
 }
 # Reasons that a stage gives when it was asked to stop, or when a peer of it is gone.
 _FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
-_OUT_OF_MEMORY_RETRIES: Final = 3
 _BUG_RETRIES: Final = 1
 _BACKOFF_S: Final = 10
 _BACKOFF_MAX_S: Final = 300
@@ -182,7 +181,7 @@ def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetim
     """
     job, last = failed[-1]
     same = sum(1 for _, failure in failed if failure.kind == last.kind)
-    allowed = {"Transient": retries, "OutOfMemory": _OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
+    allowed = {"Transient": retries, "OutOfMemory": OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
     if same > allowed.get(last.kind, 0) and last.kind != "Disrupted":
         return None
     delay = 0 if last.kind == "OutOfMemory" else min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))

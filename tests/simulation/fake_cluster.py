@@ -10,7 +10,7 @@ Objects are never changed in place, so a reader may keep what it got.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -78,6 +78,9 @@ class FakeCluster:
             ]
 
         return self._call(Call("list", kind, ""), found)
+
+    def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
+        return iter(self.list(kind, namespace, labels=labels, fields=fields))
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]

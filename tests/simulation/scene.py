@@ -59,7 +59,7 @@ class Operator:
         self.heard = len(cluster.watch)
         for kind in KINDS:
             before = self.reconciler.cache.uids(kind)
-            self.reconciler.cache.prune(kind, before, cluster.list(kind, labels=child_selector()))
+            self.reconciler.cache.prune(kind, before, cluster.each(kind, labels=child_selector()))
 
     def fork(self, cluster: FakeCluster, clock: Clock) -> Operator:
         """One that knows the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from simulation.endings import (
@@ -184,6 +184,31 @@ def test_finished_jobs_that_are_deleted_are_not_missed() -> None:
     scene.release()
     scene.run(is_ready)
     assert len(scene.cluster.created_jobs) == 7
+
+
+def test_jobs_that_time_removes_are_not_missed_either() -> None:
+    scene = a_scene().run(is_ready)
+    scene.clock.now += timedelta(days=30)
+    scene.settle(5)
+    assert scene.cluster.find("Job") == []
+    writes = scene.writes()
+    scene.settle(10)
+    assert scene.writes() == writes
+    assert is_ready(scene)
+    scene.edit(a_spec(tolerance={"atOne": "0.2"}))
+    scene.run(is_ready)
+    assert [name.split("-")[1] for name in scene.cluster.created_jobs[7:]] == ["inputs"]
+
+
+def test_a_stage_that_failed_stays_failed_when_its_job_is_gone() -> None:
+    scene = a_scene()
+    scene.will(Stage.FINETUNE, BAD_INPUT)
+    scene.run(is_stalled)
+    scene.clock.now += timedelta(days=30)
+    scene.settle(10)
+    assert scene.cluster.find("Job") == []
+    assert scene.condition("Trained") == "False CorpusEmpty"
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
 
 
 def test_waiting_for_a_gpu_is_said_and_ends_at_the_start_deadline() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
@@ -51,7 +52,9 @@ class World(Servers):
         self.cluster.collect_garbage()
         for job in self.cluster.find("Job"):
             ours = STAGE_LABEL in job["metadata"].get("labels", {}) and "deletionTimestamp" not in job["metadata"]
-            if ours and not job.get("status", {}).get("conditions"):
+            if ours and self._outlived(job):
+                self._remove(job)
+            elif ours and not job.get("status", {}).get("conditions"):
                 self._job(job)
         for deployment in self.cluster.find("Deployment"):
             if "ownerReferences" in deployment["metadata"] and "deletionTimestamp" not in deployment["metadata"]:
@@ -171,6 +174,12 @@ class World(Servers):
     def _finish(self, job: Raw, kind: str, reason: str) -> None:
         end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}
         self._edit(job, lambda raw: raw.setdefault("status", {}).update(conditions=[end]))
+
+    def _outlived(self, job: Raw) -> bool:
+        """Whether the TTL controller removes it."""
+        ends = [datetime.fromisoformat(c["lastTransitionTime"]) for c in job.get("status", {}).get("conditions", ())]
+        left = timedelta(seconds=job["spec"].get("ttlSecondsAfterFinished", 10**9))
+        return bool(ends) and self.cluster.clock() >= max(ends) + left
 
     # Pods.
 

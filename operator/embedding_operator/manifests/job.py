@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.api import SecretRef, Source, Spec
+from embedding_operator.api import PodSettings, SecretRef, Source, Spec
 from embedding_operator.manifests.common import (
     Owner,
     container_security,
@@ -30,6 +30,9 @@ CONTAINER: Final = "stage"
 COPY_PREFIX: Final = "copy-"  # init containers copy-corpus, copy-model, copy-beir
 _GRACE_S: Final = 120  # time to write a checkpoint after SIGTERM
 _TOOLS_PATH: Final = "/tools"
+_KEPT_S: Final = 86400
+_INT32: Final = 2**31 - 1
+OUT_OF_MEMORY_RETRIES: Final = 3
 
 
 def job_name(owner_name: str, stage: Stage, fingerprint: str, attempt: int) -> str:
@@ -46,6 +49,7 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]
         "completions": 1,
         "parallelism": 1,
         "activeDeadlineSeconds": settings.timeout_s,
+        "ttlSecondsAfterFinished": _kept_s(spec, settings),
         # Never two pods of one stage on one volume, unless they share the work.
         "podReplacementPolicy": "Failed",
         # A drained node or a preemption is not the stage's fault and costs no attempt.
@@ -67,6 +71,12 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]
         "metadata": metadata(owner, name, labels, notes),
         "spec": {**body, "template": template},
     }
+
+
+def _kept_s(spec: Spec, pod: PodSettings) -> int:
+    """Done-ness lives in the status, so a Job is kept for people: a day, and while later attempts may count it."""
+    attempts = max(pod.retries, OUT_OF_MEMORY_RETRIES)
+    return min(_KEPT_S + attempts * (pod.timeout_s + spec.start_deadline_s), _INT32)
 
 
 def template_of(job: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from embedding_operator.cache import ChildCache
 from embedding_operator.views import OWNER_LABEL
 
@@ -93,3 +95,24 @@ def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
     cache.drop("Job", raw())
     assert len(seen) == 1
     assert cache.children("Job", KEY) == []
+
+
+@pytest.mark.parametrize("kind", ["Job", "Pod", "Deployment"])
+@pytest.mark.parametrize("way", ["put", "prune"])
+def test_what_nobody_reads_is_not_kept(kind: str, way: str) -> None:
+    template = {"spec": {"containers": ["many words"]}}
+    spec = {"suspend": True, "completions": 2, "nodeName": "node-1", "template": template, "containers": ["many words"]}
+    full = {**raw(), "spec": spec, "status": {"phase": "Running"}}
+    full["metadata"] |= {"managedFields": ["many words"], "annotations": {"a": "b"}}
+    cache = ChildCache()
+    if way == "put":
+        cache.put(kind, full)
+    else:
+        cache.prune(kind, set(), iter([full]))
+    (kept,) = cache.children(kind, KEY)
+    assert "managedFields" not in kept["metadata"]
+    assert kept["metadata"]["annotations"] == {"a": "b"}
+    assert kept["status"] == {"phase": "Running"}
+    assert ("many words" in str(kept)) == (kind == "Deployment")
+    assert full["spec"] is spec, "what was handed in belongs to somebody else"
+    assert "managedFields" in full["metadata"]

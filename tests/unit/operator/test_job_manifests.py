@@ -270,3 +270,17 @@ def test_the_workspace_is_what_the_manifest_asks_for() -> None:
     )
     assert asked["spec"]["storageClassName"] == "fast"
     assert asked["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+@pytest.mark.parametrize(
+    ("finetune", "days"),
+    [
+        ({"timeoutSeconds": 86400, "retries": 5}, 6),
+        ({"timeoutSeconds": 86400, "retries": 0}, 4),  # out of memory is tried three times whatever is said
+        ({"timeoutSeconds": 10**9, "retries": 9}, 2**31 / 86400 - 1),
+    ],
+)
+def test_a_finished_job_goes_when_no_later_attempt_can_count_it(finetune: Raw, days: float) -> None:
+    spec = a_spec(stages={"finetune": finetune}, runPolicy={"startDeadlineSeconds": 1})
+    kept = job(spec, Stage.FINETUNE)["spec"]["ttlSecondsAfterFinished"]
+    assert days * 86400 <= kept < min((days + 1) * 86400, 2**31)
