@@ -18,7 +18,7 @@ from embedding_operator.plan_active import activate, keep_active
 from embedding_operator.plan_follow import settled
 from embedding_operator.plan_jobs import advance
 from embedding_operator.plan_meeting import keep_meeting_points
-from embedding_operator.plan_serving import deploy, serving_model, verification
+from embedding_operator.plan_serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.spec import parse_spec
 from embedding_operator.status import StageStatus, Status
 from embedding_operator.summary import conclude, invalid
@@ -142,6 +142,8 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) ->
             continue
         if not advance(draft, stage, spec, owner, observed, identity=identity):
             _stop_obsolete(draft, observed, after=stage)
+            if stage is not Stage.INPUTS:  # which runs in every revision, also in one that changes no server
+                drop_candidates(draft, observed.deployments)
             return False
     return True
 

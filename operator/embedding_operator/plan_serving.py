@@ -60,7 +60,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
             ),
         )
         return False
-    _drop_refused(draft, others)
+    drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_deployment(owner, spec, serving, model, check_image=check_image)
     applied = live is None or differs(desired, live.raw)
@@ -101,11 +101,14 @@ def _asked_for(raw: Mapping[str, Any]) -> str:
     return str((raw["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
 
 
-def _drop_refused(draft: Draft, others: Sequence[DeploymentView]) -> None:
-    """A candidate that was replaced before it got any traffic would only hold its place and its GPU."""
-    active = draft.status.served.active_fingerprint[:16]
-    for other in others:
-        if other.serving != active and not other.deleting:
+def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
+    """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs."""
+    served = draft.status.served
+    kept = {served.active_fingerprint[:16]}
+    if served.candidate_revision == draft.status.revision:
+        kept.add(served.candidate_fingerprint[:16])
+    for other in servers:
+        if other.serving not in kept and not other.deleting:
             why = "its revision was replaced before it served"
             draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why=why))
 

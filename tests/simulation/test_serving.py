@@ -59,6 +59,21 @@ def test_a_refused_measurement_is_made_again_after_an_edit_that_does_not_accept_
     assert len(scene.ran(Stage.VERIFY)) == 2
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_refused_server_frees_its_gpu_for_the_stage_that_corrects_it(backend: str) -> None:
+    server = {"deploy": {"backend": {backend: {}}}}
+    scene = a_scene(stages=server)
+    scene.world.served_offset = -0.1
+    scene.run(is_stalled)
+    assert len(scene.cluster.find("Deployment")) == 1
+    scene.world.served_offset = 0.0
+    scene.edit(a_spec(stages=server | {"finetune": {"epochs": 5}}))
+    scene.running(Stage.FINETUNE)
+    assert scene.cluster.find("Deployment") == []
+    scene.release()
+    scene.run(is_ready)
+
+
 def test_a_verify_that_finds_another_artefact_stops_the_revision() -> None:
     scene = a_scene()
     scene.will(Stage.VERIFY, failed(40, "ArtefactMismatch", "the server says it serves sha256:bad"))
