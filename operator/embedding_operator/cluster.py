@@ -22,6 +22,7 @@ from embedding_operator.errors import (
     Conflict,
     Forbidden,
     ForeignObject,
+    NotYetGone,
     QuotaExceeded,
     Rejected,
     Unavailable,
@@ -60,10 +61,10 @@ class Cluster(Protocol):
         """The same one by one: no more than a page of them is held at a time."""
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
-        """Create the Job, or adopt the one of that name if it has the same owner; ForeignObject if not."""
+        """Create the Job, or adopt the one of that name if it is ours; ForeignObject or NotYetGone if not."""
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
-        """Make the object say what the manifest says; ForeignObject when it is not ours."""
+        """Make the object say what the manifest says; ForeignObject or NotYetGone when it is not ours."""
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete with its dependents; an object that is gone already is fine."""
@@ -257,15 +258,15 @@ def _must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, A
     def uids(raw: Mapping[str, Any]) -> set[str]:
         return {ref["uid"] for ref in raw["metadata"].get("ownerReferences") or ()}
 
-    if not uids(wanted) & uids(existing):
-        meta = existing["metadata"]
-        raise ForeignObject(
-            "adopt",
-            kind,
-            meta["namespace"],
-            meta["name"],
-            "it exists and belongs to somebody else; rename this resource, or remove that object",
-        )
+    if uids(wanted) & uids(existing):
+        return
+    meta = existing["metadata"]
+    where = ("adopt", kind, meta["namespace"], meta["name"])
+    names = {ref["name"] for ref in wanted["metadata"]["ownerReferences"]}
+    owners = meta.get("ownerReferences") or ()
+    if "deletionTimestamp" in meta or any(ref.get("kind") == KIND and ref.get("name") in names for ref in owners):
+        raise NotYetGone(*where, "it belongs to a resource of this name that was deleted, and will be removed")
+    raise ForeignObject(*where, "it exists and belongs to somebody else; rename this resource, or remove that object")
 
 
 def _error(

@@ -6,6 +6,7 @@ ClusterError               carries kind, namespace, name and what was tried
 +-- Rejected               the API server refuses the object: the manifest asks for the impossible
 +-- Unavailable            overload, timeout, server error: try again later
 |   +-- QuotaExceeded      the namespace has no room for it now
++-- NotYetGone             an object of our name is being removed, or belongs to a predecessor and will be
 +-- ForeignObject          an object of our name belongs to somebody else; it is never touched
 """
 
@@ -42,6 +43,10 @@ class Unavailable(ClusterError):
 
 class QuotaExceeded(Unavailable):
     """403 of a ResourceQuota."""
+
+
+class NotYetGone(ClusterError):
+    """An object of the wanted name is of a deleted resource of the same name, or on its way out itself."""
 
 
 class ForeignObject(ClusterError):

@@ -149,7 +149,7 @@ class _Step:
         if job.all_started and not job.suspended:
             self._run(job)
             return
-        request = self._request(job.attempt)
+        request = replace(self._request(job.attempt), revision=job.revision)
         if job.template and job.template != template_of(build_job(self.owner, self.spec, request)):
             self._delete(job, "it has not started, and the manifest now asks for another pod")
             self._wait("Superseding", "the Job that could not start is replaced by one of the new manifest")
@@ -248,7 +248,7 @@ class _Step:
             state="Pending",
             reason="JobCreated",
             message=f"attempt {attempt}: {why}",
-            job_name=job_name(self.owner.name, self.stage, self.entry.fingerprint, attempt),
+            job_name=job_name(self.owner, request),
             attempt=attempt,
             revision=self.draft.status.revision,
             image=self.spec.stages[self.stage].pod.image,

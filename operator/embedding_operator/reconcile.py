@@ -28,7 +28,15 @@ from embedding_operator.decision import (
     Plan,
     SuspendJob,
 )
-from embedding_operator.errors import ClusterError, Forbidden, ForeignObject, QuotaExceeded, Rejected, Unavailable
+from embedding_operator.errors import (
+    ClusterError,
+    Forbidden,
+    ForeignObject,
+    NotYetGone,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
 from embedding_operator.manifests.common import Owner
 from embedding_operator.metrics import METRICS
 from embedding_operator.observe import Observer
@@ -39,6 +47,8 @@ from embedding_operator.waiting import waits_for_quota
 
 log = logging.getLogger(__name__)
 _REFUSED_RETRY_S: Final = 15.0
+_GONE_RETRY_S: Final = 3.0
+_UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
 
 
@@ -73,6 +83,8 @@ class Reconciler:
                 decided = self._decide_and_act(owner, resource, status, observed)
             except (Rejected, Forbidden, ForeignObject) as error:
                 decided = _refused(error, status, observed)
+            except NotYetGone as error:
+                decided = held_up(status, observed, type(error).__name__, str(error), retry_s=_GONE_RETRY_S)
             self._record(resource, status, decided, observed)
         except Unavailable as error:
             self._report(key, resource, status, observed, error)
@@ -104,9 +116,7 @@ class Reconciler:
         since = self.held_up_since.setdefault(key, observed.now)
         if (observed.now - since).total_seconds() < _REPORTED_AFTER_S:
             return
-        decided = held_up(status, observed, str(error))
-        if decided is None:
-            return
+        decided = held_up(status, observed, _UNAVAILABLE, str(error), retry_s=None)
         try:
             self._record(resource, status, decided, observed)
         except ClusterError as second:

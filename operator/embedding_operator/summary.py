@@ -13,7 +13,6 @@ from embedding_operator.status import ConditionStatus, StageStatus, Status, deci
 from embedding_operator.verdict import Verdict, relative_uplift
 from embedding_stages.contract import Stage
 
-UNAVAILABLE: Final = "ClusterUnavailable"
 _HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
 
 
@@ -73,24 +72,24 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=retry_s)
 
 
-def held_up(status: Status, observed: Observed, message: str) -> Plan | None:
-    """What a pass needs has been away for long: nothing is known to be wrong, and nothing goes on.
+def held_up(status: Status, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
+    """Nothing is known to be wrong, and nothing goes on before something else has happened.
 
-    None when that is said already: the exact words change from one attempt to the next.
+    It is said once: the exact words may change from one attempt to the next.
     """
     known = status.condition(c.VALIDATED)
-    if known is not None and known.reason == UNAVAILABLE and known.observed_generation == observed.generation:
-        return None
+    if known is not None and (known.reason, known.observed_generation) == (reason, observed.generation):
+        return Plan(status=status, requeue_after_s=retry_s)
     draft = Draft(status=replace(status, observed_generation=observed.generation))
     write = _Conditions(draft, observed)
     message = f"{message}; it is tried again until it works"
-    draft.event("Warning", UNAVAILABLE, message)
-    write.put(c.VALIDATED, "Unknown", UNAVAILABLE, message)
+    draft.event("Warning", reason, message)
+    write.put(c.VALIDATED, "Unknown", reason, message)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
     write.drop(c.STALLED)
-    write.put(c.RECONCILING, "True", UNAVAILABLE, message)
+    write.put(c.RECONCILING, "True", reason, message)
     phase = "Verifying" if status.phase == "Ready" else status.phase
-    return Plan(status=replace(draft.status, phase=phase), events=tuple(draft.events))
+    return Plan(status=replace(draft.status, phase=phase), events=tuple(draft.events), requeue_after_s=retry_s)
 
 
 def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, *, activated: bool) -> Plan:

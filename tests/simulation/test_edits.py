@@ -121,6 +121,16 @@ def test_an_edit_of_a_running_stage_removes_its_job_before_the_next_is_made() ->
     assert calls == [("create", first), ("delete", first), ("create", second)]
 
 
+def test_an_edit_and_back_while_a_stage_runs_uses_no_name_twice() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(EPOCHS)
+    scene.run(lambda scene: len(scene.attempts(Stage.FINETUNE)) == 2)
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    names = scene.attempts(Stage.FINETUNE)
+    assert len(set(names)) == len(names) == 3
+
+
 def test_an_edit_that_does_not_touch_the_running_stage_lets_it_run_on() -> None:
     scene = a_scene().running(Stage.FINETUNE)
     scene.edit(a_spec(tolerance={"atOne": "0.2"}))

@@ -192,6 +192,15 @@ def test_an_edit_of_how_many_share_the_work_replaces_a_job_that_waits(edited: Ra
     assert meeting_points(scene) == []
 
 
+def test_an_edit_of_something_else_leaves_a_job_that_waits() -> None:
+    scene = Scene(a_manifest())
+    scene.will(Stage.FINETUNE, DONE, PENDING)
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown GPUUnschedulable")
+    scene.edit(a_manifest() | {"tolerance": {"atOne": "0.2"}})
+    scene.settle(10)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
 def test_an_edit_of_how_many_share_the_work_gives_a_failed_stage_another_chance() -> None:
     scene = Scene(a_manifest())
     scene.will(Stage.FINETUNE, BAD_INPUT)

@@ -87,8 +87,31 @@ def test_a_resource_made_again_under_its_name_ignores_its_predecessors_children(
     assert scene.states() in ({"inputs": "Pending"}, {})
     scene.run(is_ready)
     assert scene.resource["metadata"]["uid"] != old
+    assert "ForeignObject" not in scene.events()
+    assert "Stalled" not in [item["type"] for status in scene.history[-20:] for item in status["conditions"]]
+    assert len(set(scene.cluster.created_jobs)) == len(scene.cluster.created_jobs)
     mine = [raw for raw in scene.cluster.objects.values() if OWNER_LABEL in raw["metadata"].get("labels", {})]
     assert {raw["metadata"]["labels"][OWNER_UID_LABEL] for raw in mine} == {scene.resource["metadata"]["uid"]}
+
+
+@pytest.mark.parametrize("kind", ["PersistentVolumeClaim", "Deployment", "Service"])
+def test_what_a_predecessor_left_is_waited_for(kind: str) -> None:
+    name = {**names_of_a_run(), "PersistentVolumeClaim": f"{NAME}-workspace"}[kind]
+    scene = a_scene()
+    scene.cluster.collect_garbage = lambda: None  # type: ignore[method-assign]  # it is late
+    predecessor = {"kind": KIND, "name": NAME, "uid": "old"}
+    meta = {"name": name, "namespace": NAMESPACE, "ownerReferences": [predecessor]}
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [], "volumes": []}}
+    body = {"replicas": 0, "strategy": {"type": "Recreate"}, "template": template}
+    scene.cluster.add({"kind": kind, "metadata": meta, "spec": body})
+    scene.run(lambda scene: scene.condition("Reconciling") == "True NotYetGone")
+    assert f"{kind} {NAMESPACE}/{name}" in scene.message("Ready")
+    written = len(scene.history)
+    scene.settle(5)
+    assert len(scene.history) == written
+    scene.cluster.remove(kind, NAMESPACE, name)
+    scene.run(is_ready)
+    assert "ForeignObject" not in scene.events()
 
 
 def test_a_status_that_somebody_emptied_is_found_again_from_the_jobs() -> None:

@@ -35,14 +35,19 @@ _INT32: Final = 2**31 - 1
 OUT_OF_MEMORY_RETRIES: Final = 3
 
 
-def job_name(owner_name: str, stage: Stage, fingerprint: str, attempt: int) -> str:
-    """At most 63 characters: resource names have at most 40."""
-    return f"{owner_name}-{stage.value}-{fingerprint[:8]}-{attempt}"
+def job_name(owner: Owner, request: StageRequest) -> str:
+    """At most 63 characters: resource names have at most 40.
+
+    Never used twice: a resource made again, and a revision that goes back to what an earlier one asked for, may meet
+    Jobs that are still being removed, or news of them. Within a revision attempts only rise.
+    """
+    work = {"owner": owner.uid, "fingerprint": request.fingerprint, "revision": request.revision}
+    return f"{owner.name}-{request.stage.value}-{fingerprint_of(work)[:8]}-{request.attempt}"
 
 
 def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
     """One attempt of one stage. Retries are counted by the operator, so the Job itself has none."""
-    name = job_name(owner.name, request.stage, request.fingerprint, request.attempt)
+    name = job_name(owner, request)
     settings, pod = spec.stages[request.stage].pod, _pod(owner, spec, request)
     body: dict[str, Any] = {
         "backoffLimit": 0,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.operator.builders import FINGERPRINT, OPEN_AI, OWNER, Raw, a_request, a_spec
+from unit.operator.builders import OPEN_AI, OWNER, Raw, a_request, a_spec
 
 from embedding_operator.api import Spec
 from embedding_operator.manifests.common import Owner
@@ -80,9 +81,20 @@ def test_attempts_are_the_operators_to_count_and_drains_cost_nothing() -> None:
 
 
 def test_the_longest_name_has_63_characters() -> None:
-    name = job_name("a" * 40, Stage.FINETUNE, FINGERPRINT, 9999)
+    name = job_name(replace(OWNER, name="a" * 40), a_request(Stage.FINETUNE, attempt=9999))
     assert len(name) == 63
-    assert name.endswith("-finetune-abababab-9999")
+    assert re.fullmatch("a{40}-finetune-[0-9a-f]{8}-9999", name)
+
+
+def test_no_two_attempts_have_the_same_name() -> None:
+    names = [
+        job_name(replace(OWNER, uid=uid), a_request(fingerprint=fingerprint, revision=revision, attempt=attempt))
+        for uid in ("one", "another")
+        for fingerprint in ("ab" * 32, "cd" * 32)
+        for revision in (1, 3)
+        for attempt in (1, 2)
+    ]
+    assert len(set(names)) == len(names)
 
 
 def test_it_belongs_to_its_resource() -> None:
@@ -241,7 +253,7 @@ def test_the_other_stages_are_one_process(stage: Stage) -> None:
 
 
 def test_the_longest_host_name_has_63_characters() -> None:
-    name = job_name("a" * 37, Stage.FINETUNE, FINGERPRINT, 9999)
+    name = job_name(replace(OWNER, name="a" * 37), a_request(Stage.FINETUNE, attempt=9999))
     assert len(f"{name}-63") == 63
 
 
@@ -251,7 +263,7 @@ def test_the_longest_host_name_has_63_characters() -> None:
 def test_the_template_hash_knows_how_many_share_the_work(finetune: Any) -> None:
     plain, shared = (template_of(job(spec, Stage.FINETUNE)) for spec in (workers(), workers(**finetune)))
     assert plain != shared
-    assert template_of(job(workers(**finetune), Stage.FINETUNE, revision=2, settings={"seed": 1})) == shared
+    assert template_of(job(workers(**finetune), Stage.FINETUNE, settings={"seed": 1})) == shared
 
 
 def test_the_template_hash_knows_a_pod_and_not_its_request() -> None:
