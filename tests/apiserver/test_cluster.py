@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from apiserver.api import EFT, Api, at, resource
 from apiserver.chart import install
@@ -10,7 +12,7 @@ from kubernetes import client
 
 from embedding_operator import cluster as cluster_module
 from embedding_operator.cluster import KubeCluster, child_selector
-from embedding_operator.errors import Conflict, Forbidden, ForeignObject, Rejected, Unavailable
+from embedding_operator.errors import Conflict, Forbidden, ForeignObject, NotYetGone, Rejected, Unavailable
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.serving import build_service
 from embedding_operator.views import OWNER_UID_LABEL, view_job
@@ -57,15 +59,30 @@ def test_a_job_is_made_once_and_adopted_after_a_lost_reply(api: Api, namespace: 
 
 def test_foreign_objects_are_never_touched(api: Api, namespace: str, cluster: KubeCluster) -> None:
     owner, spec = made(api, namespace)
-    stranger = Owner(namespace=namespace, name="docs", uid=NOBODY)
-    cluster.create_job(job(stranger, spec))
+    cluster.create_job(_owned_by(job(owner, spec), "other"))
     with pytest.raises(ForeignObject, match="belongs to somebody else"):
         cluster.create_job(job(owner, spec))
-    for desired in kept_objects(stranger, spec):
-        cluster.apply(desired)
     for desired in kept_objects(owner, spec):
+        cluster.apply(_owned_by(desired, "other"))
         with pytest.raises(ForeignObject):
             cluster.apply(desired)
+
+
+def test_what_a_predecessor_of_the_same_name_left_is_waited_for(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    owner, spec = made(api, namespace)
+    for desired in kept_objects(owner, spec):
+        cluster.apply(_owned_by(desired, "docs"))
+        with pytest.raises(NotYetGone, match="was deleted"):
+            cluster.apply(desired)
+    assert cluster.create_job(job(owner, spec))
+    assert cluster.create_job(job(Owner(namespace=namespace, name="docs", uid=NOBODY), spec))
+
+
+def _owned_by(desired: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same object, of a resource that is not there."""
+    meta = desired["metadata"]
+    reference = {**meta["ownerReferences"][0], "name": name, "uid": NOBODY}
+    return {**desired, "metadata": {**meta, "ownerReferences": [reference]}}
 
 
 def test_an_object_without_owners_is_foreign(api: Api, namespace: str, cluster: KubeCluster) -> None:
