@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import kopf
 from prometheus_client import start_http_server
@@ -22,6 +22,7 @@ from embedding_operator.views import OWNER_LABEL
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
+_CHILDREN: Final = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"), ("", "v1", "services"))
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
 
 
@@ -83,7 +84,7 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
         settings.watching.chunk_size = 500
-        for resource in (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments")):
+        for resource in _CHILDREN:
             settings.watching.label_selectors[resource] = OWNER_LABEL
         settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
         await doorbell.start()
@@ -100,6 +101,18 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     async def resource(namespace: str | None, name: str, **_: Any) -> None:
         doorbell.queue.add((namespace or "", name))
 
+    @kopf.on.probe(registry=registry, id="work")
+    async def work(**_: Any) -> str:
+        if not doorbell.alive():
+            raise kopf.PermanentError("no resync completed for three intervals")
+        return "working"
+
+    _watch_children(registry, doorbell)
+
+
+def _watch_children(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
+    """What belongs to a resource rings for it."""
+
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job(event: kopf.RawEvent, **_: Any) -> None:
         _child(doorbell, "Job", event)
@@ -112,11 +125,12 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     async def deployment(event: kopf.RawEvent, **_: Any) -> None:
         _child(doorbell, "Deployment", event)
 
-    @kopf.on.probe(registry=registry, id="work")
-    async def work(**_: Any) -> str:
-        if not doorbell.alive():
-            raise kopf.PermanentError("no resync completed for three intervals")
-        return "working"
+    @kopf.on.event("", "v1", "services", registry=registry)
+    async def service(event: kopf.RawEvent, **_: Any) -> None:
+        # Not cached: every pass lists those of its resource, and most change once in a revision.
+        key = owner_key(event["object"])
+        if key is not None:
+            doorbell.queue.add(key)
 
 
 def _child(doorbell: Doorbell, kind: str, event: kopf.RawEvent) -> None:

@@ -170,6 +170,29 @@ def test_somebody_changes_what_is_served_and_it_is_put_back(api: Api, namespace:
     _without_trouble(operator)
 
 
+@pytest.mark.parametrize("how", ["removed", "bent"])
+def test_somebody_takes_the_clients_away_and_they_are_led_back(
+    api: Api, namespace: str, operator: Operator, how: str
+) -> None:
+    played = Controllers(api, namespace)
+    api.make(EFT.format(namespace), resource(namespace))
+    operator.start()
+    until("Ready", lambda: _ready(api, namespace, 1), [played.step])
+
+    def selector() -> dict[str, str]:
+        return next(
+            (dict(s["spec"]["selector"]) for s in played.find("Service") if s["metadata"]["name"] == "docs"), {}
+        )
+
+    wanted = selector()
+    if how == "removed":
+        api.kubectl("delete", "service", "docs", "-n", namespace)
+    else:
+        api.kubectl("patch", "service", "docs", "-n", namespace, "-p", '{"spec": {"selector": {"app": "other"}}}')
+    until("the clients' Service", lambda: selector() == wanted, [played.step])
+    _without_trouble(operator)
+
+
 def test_suspending_stops_the_job_and_resuming_goes_on(api: Api, namespace: str, operator: Operator) -> None:
     played = Controllers(api, namespace, held={Stage.INPUTS})
     api.make(EFT.format(namespace), resource(namespace))

@@ -18,7 +18,7 @@ RIGHTS: dict[str, str] = {
     f"{EFT}/finalizers": "update",
     "jobs.batch": "get list watch create patch delete",
     "deployments.apps": "get list watch create patch delete",
-    "services": "get list create patch delete",
+    "services": "get list watch create patch delete",
     "persistentvolumeclaims": "get create patch",
     "pods": "list watch",
     "pods/log": "get",
