@@ -22,6 +22,8 @@ class Observed:
     deployments: Sequence[DeploymentView] = ()
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
+    workspace_request: str = ""  # the size that the claim asks for; empty for one that is not ours
+    claim_refusal: str = ""  # why it cannot be made larger
     quota: str = ""  # what a quota that refused a decision of this pass says
     warnings: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # by uid of a pod, or of a Job without
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log

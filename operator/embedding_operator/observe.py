@@ -54,7 +54,7 @@ class Observer:
             jobs=jobs,
             deployments=deployments,
             services={raw["metadata"]["name"]: raw for raw in services},
-            workspace_exists=self._workspace_exists(owner, resource),
+            **self._workspace(owner, resource),
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
             log_tails={job.name: self._log_tail(owner, job) for job in jobs if _wants_log(job, status)},
         )
@@ -84,13 +84,15 @@ class Observer:
             views = _views(raws, self._own("Pod", key, owner))
         return views
 
-    def _workspace_exists(self, owner: Owner, resource: Mapping[str, Any]) -> bool:
+    def _workspace(self, owner: Owner, resource: Mapping[str, Any]) -> dict[str, Any]:
         if ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
-            return True
-        claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace")
+            return {"workspace_exists": True}
+        claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace") or {}
         # A stranger's claim of that name does not count; applying ours then says so in a condition.
-        owners = (claim or {}).get("metadata", {}).get("ownerReferences") or ()
-        return any(reference["uid"] == owner.uid for reference in owners)
+        owners = claim.get("metadata", {}).get("ownerReferences") or ()
+        if not any(reference["uid"] == owner.uid for reference in owners):
+            return {"workspace_exists": False}
+        return {"workspace_exists": True, "workspace_request": claim["spec"]["resources"]["requests"]["storage"]}
 
     def _warnings(self, owner: Owner, uid: str) -> tuple[EventView, ...]:
         """A pod that waits for a Secret or a volume, and a Job that cannot have a pod, say so only in Events."""

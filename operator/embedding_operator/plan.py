@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.api import Spec, SpecError, check_name
+from embedding_operator.compare import quantity
 from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.storage import build_workspace
@@ -131,6 +132,14 @@ def _suspend(draft: Draft, observed: Observed) -> None:
 def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
     if not spec.storage.existing_claim and not observed.workspace_exists:
         draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the stages' shared volume"))
+    elif _grows(spec, observed) and not observed.claim_refusal:
+        draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the manifest asks for a larger volume"))
+
+
+def _grows(spec: Spec, observed: Observed) -> bool:
+    """Whether the claim asks for less than the manifest. No volume shrinks, so one that is larger stays as it is."""
+    request = observed.workspace_request
+    return bool(request) and quantity(request) < quantity(spec.storage.size)
 
 
 def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> bool:

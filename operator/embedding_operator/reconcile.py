@@ -94,19 +94,22 @@ class Reconciler:
         return decided.requeue_after_s
 
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:
-        """What the API server refuses becomes a condition instead of a crash."""
+        """What is refused, and can be lived with, goes into the same decision again."""
         spec = resource.get("spec") or {}
         decided = plan(owner, spec, status, observed, self.defaults)
-        try:
-            for action in decided.actions:
-                log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
+        for action in decided.actions:
+            log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
+            try:
                 self._do(owner, action)
-        except QuotaExceeded as error:
-            # The same decision, knowing that there is no room: the stage waits instead of having a Job.
-            waiting = plan(owner, spec, status, replace(observed, quota=str(error)), self.defaults)
-            if not waits_for_quota(waiting.status):
-                raise
-            return waiting
+            except (Rejected, Forbidden, QuotaExceeded) as error:
+                if _makes_claim_larger(action, observed):
+                    return self._decide_and_act(owner, resource, status, replace(observed, claim_refusal=str(error)))
+                if not isinstance(error, QuotaExceeded):
+                    raise
+                waiting = plan(owner, spec, status, replace(observed, quota=str(error)), self.defaults)
+                if not waits_for_quota(waiting.status):
+                    raise
+                return waiting
         return decided
 
     def _report(
@@ -153,6 +156,11 @@ class Reconciler:
                 self.cluster.post_event(written, event.type, event.reason, event.message, _stamp(observed.now))
             except ClusterError as error:  # an Event that is lost is no reason to fail
                 log.warning("event not posted: %s", error)
+
+
+def _makes_claim_larger(action: Action, observed: Observed) -> bool:
+    claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
+    return claim and observed.workspace_exists
 
 
 def _refused(error: ClusterError, status: Status, observed: Observed) -> Plan:

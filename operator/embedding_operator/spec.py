@@ -24,6 +24,7 @@ from embedding_operator.spec_pods import TIMEOUT_S, check_shared, count_gpus, pa
 from embedding_stages.contract import Stage
 
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "*.text")
+_ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
 
@@ -227,9 +228,17 @@ def _storage(raw: Mapping[str, Any]) -> Storage:
     existing = str(raw.get("existingClaim", ""))
     if existing and raw.get("size"):
         raise SpecError("spec.storage", "give either existingClaim or size, not both")
+    modes = tuple(raw.get("accessModes") or ("ReadWriteOnce",))
+    for mode in modes:
+        if mode not in _ACCESS_MODES:
+            raise SpecError(
+                "spec.storage.accessModes",
+                f"{mode} is none of {', '.join(_ACCESS_MODES)}: the server and the stage that measures it mount the "
+                "workspace at the same time; make a new resource",
+            )
     return Storage(
         size=str(raw.get("size", "50Gi")),
         storage_class=raw.get("storageClassName"),
-        access_modes=tuple(raw.get("accessModes") or ("ReadWriteOnce",)),
+        access_modes=modes,
         existing_claim=existing,
     )

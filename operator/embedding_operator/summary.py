@@ -95,7 +95,7 @@ def held_up(status: Status, observed: Observed, reason: str, message: str, *, re
 def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, *, activated: bool) -> Plan:
     """Write conditions, phase and figures from the stages' states. Ready is computed, never assigned."""
     write = _Conditions(draft, observed)
-    write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
+    _valid(write, observed)
     current = _current(draft.status, verdict, activated=activated)
     reached = True
     elsewhere = _lost(draft.status) and not _judged(draft.status)
@@ -130,6 +130,18 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     )
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     return Plan(status=draft.status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=requeue)
+
+
+def _valid(write: _Conditions, observed: Observed) -> None:
+    """A claim that cannot grow is no reason to stop: work goes on in the room that there is."""
+    if not observed.claim_refusal:
+        write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
+        return
+    message = f"the manifest is valid, but the workspace claim stays as small as it is: {observed.claim_refusal}"
+    known = write.draft.status.condition(c.VALIDATED)
+    if known is None or known.reason != "ClaimNotExpanded":
+        write.draft.event("Warning", "ClaimNotExpanded", message)
+    write.put(c.VALIDATED, "True", "ClaimNotExpanded", message)
 
 
 def _lost(status: Status) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from apiserver.manifests import JOB_STAGES, SPECS, deployment, job, kept_objects
 
 from embedding_operator.cluster import KubeCluster
 from embedding_operator.compare import differs
+from embedding_operator.errors import Forbidden
+from embedding_operator.manifests.storage import build_workspace
 from embedding_stages.contract import Stage
 
 
@@ -171,3 +174,30 @@ def test_what_others_add_is_left_alone(api: Api, namespace: str, cluster: KubeCl
     api.kubectl("annotate", "deployment", name, "-n", namespace, "mesh.example/inject=false")
     assert not differs(desired, cluster.get("Deployment", namespace, name))
     assert cluster.apply(desired)["metadata"]["annotations"]["mesh.example/inject"] == "false"
+
+
+def test_a_bound_claim_grows_and_one_that_cannot_says_why(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    classes = {"grows": True, "stays": False}
+    for name, expands in classes.items():
+        api.apply(
+            {
+                "apiVersion": "storage.k8s.io/v1",
+                "kind": "StorageClass",
+                "metadata": {"name": name},
+                "provisioner": "none.test",
+                "allowVolumeExpansion": expands,
+            }
+        )
+        sizes = [{"storageClassName": name, "size": size} for size in ("1Gi", "2Gi")]
+        owner, spec = made(api, namespace, {"storage": sizes[0]}, name)
+        larger = replace(spec, storage=replace(spec.storage, size=sizes[1]["size"]))
+        claim = cluster.apply(build_workspace(owner, spec))["metadata"]["name"]
+        path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}/status"
+        bound = {"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}}
+        assert api.send("PATCH", path, bound, "application/merge-patch+json")[0] == 200
+        if expands:
+            grown = cluster.apply(build_workspace(owner, larger))
+            assert grown["spec"]["resources"]["requests"]["storage"] == "2Gi"
+        else:
+            with pytest.raises(Forbidden, match="must support resize"):
+                cluster.apply(build_workspace(owner, larger))

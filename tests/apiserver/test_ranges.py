@@ -85,27 +85,55 @@ ANOTHER: dict[str, Any] = {
 }
 
 
+ONLY_SIZE = "only the size can change"
 STORAGE_EDITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "another size": (at("storage.size", "1Gi"), at("storage.size", "2Gi"), "storage cannot change"),
-    "a claim for a size": (at("storage.size", "1Gi"), at("storage.existingClaim", "x"), "storage cannot change"),
-    "a class": (
-        at("storage.size", "1Gi"),
-        at("storage", {"size": "1Gi", "storageClassName": "x"}),
-        "storage cannot change",
+    "less": (at("storage.size", "2Gi"), at("storage.size", "1Gi"), "cannot shrink"),
+    "less, in another unit": (at("storage.size", "2Gi"), at("storage.size", "2047Mi"), "cannot shrink"),
+    "no size any more": (at("storage.size", "60Gi"), at("storage", {}), "cannot shrink"),
+    "a claim for a size": (at("storage.size", "1Gi"), at("storage.existingClaim", "x"), ONLY_SIZE),
+    "a class": (at("storage.size", "1Gi"), at("storage", {"size": "1Gi", "storageClassName": "x"}), ONLY_SIZE),
+    "another mode": (
+        at("storage.accessModes", ["ReadWriteOnce"]),
+        at("storage.accessModes", ["ReadWriteMany"]),
+        ONLY_SIZE,
     ),
-    "storage where there was none": ({}, at("storage.existingClaim", "x"), "storage cannot be added or removed"),
-    "no storage any more": (at("storage.existingClaim", "x"), {}, "storage cannot be added or removed"),
+    "storage where there was none": ({}, at("storage.existingClaim", "x"), "only the size can be said later"),
+    "less than there is": ({}, at("storage.size", "49Gi"), "only the size can be said later"),
+    "no storage any more": (at("storage.existingClaim", "x"), {}, "storage cannot be removed"),
 }
+
+
+def _edited(api: Api, namespace: str, before: dict[str, Any], after: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    made = api.make(EFT.format(namespace), resource(namespace, before))
+    edited = resource(namespace, after)
+    edited["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+    return api.send("PUT", f"{EFT.format(namespace)}/docs", edited)
 
 
 @pytest.mark.parametrize("row", STORAGE_EDITS)
 def test_storage_cannot_change(api: Api, namespace: str, row: str) -> None:
     before, after, message = STORAGE_EDITS[row]
-    made = api.make(EFT.format(namespace), resource(namespace, before))
-    edited = resource(namespace, after)
-    edited["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
-    status, answer = api.send("PUT", f"{EFT.format(namespace)}/docs", edited)
+    status, answer = _edited(api, namespace, before, after)
     assert (status, message in answer["message"]) == (422, True), answer
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (at("storage.size", "1Gi"), at("storage.size", "2Gi")),
+        (at("storage.size", "1Gi"), at("storage.size", "1024Mi")),
+        (
+            at("storage", {"size": "1Gi", "storageClassName": "x"}),
+            at("storage", {"size": "1Ti", "storageClassName": "x"}),
+        ),
+        (at("storage.storageClassName", "x"), at("storage", {"storageClassName": "x", "size": "60Gi"})),
+        ({}, at("storage.size", "50Gi")),
+        ({}, at("storage.size", "1Ti")),
+    ],
+)
+def test_storage_may_grow(api: Api, namespace: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    status, answer = _edited(api, namespace, before, after)
+    assert status == 200, answer
 
 
 def test_everything_else_can_change_at_any_time(api: Api, namespace: str) -> None:

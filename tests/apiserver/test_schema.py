@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a size that is no quantity": (at("storage.size", "big"), "spec.storage.size", "should match"),
     "a volume of nothing": (at("storage.size", "0Gi"), "spec.storage.size", "should match"),
     "an access mode that cannot be written": (
-        at("storage.accessModes", ["ReadOnlyMany"]),
+        at("storage.accessModes", ["ReadWriteOncePod"]),
         "spec.storage.accessModes",
         "values",
     ),
