@@ -21,7 +21,7 @@ from embedding_operator.plan_jobs import advance
 from embedding_operator.plan_meeting import keep_meeting_points
 from embedding_operator.plan_serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.spec import parse_spec
-from embedding_operator.status import StageStatus, Status
+from embedding_operator.status import DAMAGED, StageStatus, Status
 from embedding_operator.summary import conclude, invalid
 from embedding_operator.verdict import Verdict, judge
 from embedding_stages.contract import Artefact, Stage, fingerprint_of
@@ -104,8 +104,7 @@ def _refused(status: Status, spec: Spec) -> bool:
 
 def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
     """What a stage remembers into the next revision: its fingerprint and artefacts, for reuse."""
-    damaged = {"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing"}
-    if any(other.reason in damaged for other in status.stages):
+    if any(other.reason in DAMAGED for other in status.stages):
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
         return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)

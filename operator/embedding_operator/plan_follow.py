@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.api import Spec
 from embedding_operator.decision import Draft, Observed
 from embedding_operator.manifests.serving import CHECK_CONTAINER
-from embedding_operator.status import StageStatus, State
+from embedding_operator.status import DAMAGED, StageStatus, State
 from embedding_operator.views import DeploymentView, EventView, PodView, parse_time
 from embedding_operator.waiting import Wait, explain_wait
-from embedding_stages.contract import Stage
+from embedding_stages.contract import ExitCode, Stage
 
 _POLL_S: Final = 3.0
 IMAGE_IDS: Final = "imageIDs"
@@ -101,14 +102,25 @@ def settled(entry: StageStatus) -> dict[str, Any]:
 def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
     """(reason, message) when the pod will not come up as it is."""
     if pod.failed_init == CHECK_CONTAINER:
-        said = pod.termination_message.strip()[:600]
-        return "ArtefactMismatch", f"the mounted model is not the exported one and was not started: {said}"
+        return _failed_check(pod)
     # Between two crashes the server runs for a while: that is not a recovery before it answers.
     crashing = pod.waiting_reason == "CrashLoopBackOff" or entry.reason == "ServerCrashed"
     if pod.exit_code not in (None, 0) and crashing:
         said = pod.termination_message.strip()[-600:]
         return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}"
     return None
+
+
+def _failed_check(pod: PodView) -> tuple[str, str]:
+    """The check says that something changed the model only in its own words: it may also fail to run at all."""
+    try:
+        said = json.loads(pod.termination_message)
+        reason, message = str(said["reason"]), str(said["message"])[:600]
+    except (ValueError, TypeError, KeyError):
+        reason, message = "", pod.termination_message.strip()[-600:] or pod.termination_reason
+    if pod.exit_code == ExitCode.BAD_INPUT and reason in DAMAGED:
+        return reason, f"the mounted model is not the exported one and was not started: {message}"
+    return "CheckFailed", f"the check of the mounted model ends with exit code {pod.exit_code}: {message}"
 
 
 def served_once(entry: StageStatus) -> bool:

@@ -19,6 +19,8 @@ _FIXED_BELOW: Final = 1e6
 _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 128
 _SHORT_LOG_CHARACTERS: Final = 512
+# Something in the workspace is not what its stage wrote.
+DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 DONE_STATES: tuple[State, ...] = ("Succeeded", "Reused", "Skipped")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from simulation.fake_cluster import FakeCluster
@@ -81,8 +82,11 @@ class Servers:
         lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
         if missing := missing_secret(pod, self.secrets):
             self._warn(pod, missing)
-        elif pod["status"]["phase"] == "Pending" and lies_there != check["command"][-1]:
-            ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": f"digest is {lies_there}"}}
+        elif pod["status"]["phase"] == "Pending" and (self.server == "no check" or lies_there != check["command"][-1]):
+            said = {"reason": "ArtefactMismatch", "message": f"digest is {lies_there}"}
+            ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": json.dumps(said)}}
+            if self.server == "no check":
+                ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
             again = {"name": check["name"], "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
             self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[again]))
         elif self.server == "crash":

@@ -100,6 +100,18 @@ def test_a_model_that_was_swapped_on_the_volume_is_not_started_and_an_edit_expor
     assert len(scene.ran(Stage.EXPORT)) == 2
 
 
+def test_a_check_that_fails_to_run_says_nothing_about_the_artefact() -> None:
+    scene = a_scene()
+    scene.world.server = "no check"
+    scene.run(lambda scene: scene.condition("Deployed") == "False CheckFailed")
+    assert "exit code 137: OOMKilled" in scene.message("Deployed")
+    scene.edit(a_spec(tolerance={"atOne": "0.2"}))
+    scene.settle(5)
+    scene.world.server = "ready"
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.EXPORT)) == 1
+
+
 def test_a_damaged_input_is_made_again_after_an_edit() -> None:
     scene = a_scene().run(stage_is(Stage.PREP, "Succeeded"))
     path = scene.status.stage(Stage.PREP).artefacts[Artefact.TRAINING_SET].path
