@@ -24,6 +24,7 @@ from embedding_operator.spec_pods import TIMEOUT_S, check_shared, count_gpus, pa
 from embedding_stages.contract import Stage
 
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "*.text")
+_MIN_TEXT_LENGTH: Final = 50
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
@@ -44,7 +45,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     labelled = None
     if evaluation.get("beir"):
         labelled = parse_source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
-    sdg, llm_key = _sdg(stages.get("sdg") or {})
+    sdg, llm_key = _sdg(stages.get("sdg") or {}, _min_text_length(corpus))
     k_values = _k_values(evaluation)
     deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")))
     settings: dict[Stage, Mapping[str, Any]] = {
@@ -109,7 +110,7 @@ def _inputs(
             "source": corpus_source.name,
             "path": corpus_source.path,
             "include": list(corpus.get("include") or DEFAULT_INCLUDE),
-            "minTextLength": integer(corpus, "minTextLength", 50, "spec.corpus"),
+            "minTextLength": _min_text_length(corpus),
             "limits": dict(LIMITS),
         },
         "labelledSet": None
@@ -118,7 +119,11 @@ def _inputs(
     }
 
 
-def _sdg(raw: Mapping[str, Any]) -> tuple[dict[str, Any], SecretRef | None]:
+def _min_text_length(corpus: Mapping[str, Any]) -> int:
+    return integer(corpus, "minTextLength", _MIN_TEXT_LENGTH, "spec.corpus")
+
+
+def _sdg(raw: Mapping[str, Any], min_text_length: int) -> tuple[dict[str, Any], SecretRef | None]:
     field = "spec.stages.sdg.provider"
     provider: Mapping[str, Any] = raw.get("provider") or {}
     kind = one_of(provider, ("extractive", "openAI"), field)
@@ -136,7 +141,8 @@ def _sdg(raw: Mapping[str, Any]) -> tuple[dict[str, Any], SecretRef | None]:
         "openAI": endpoint,
         "pairsPerDocument": integer(raw, "pairsPerDocument", 7, "spec.stages.sdg"),
         "sentencesPerChunk": integer(raw, "sentencesPerChunk", 5, "spec.stages.sdg"),
-        "minTextLength": 50,
+        # What is shorter than a higher limit is gone by then.
+        "minTextLength": min(_MIN_TEXT_LENGTH, min_text_length),
         "seed": integer(raw, "seed", 42, "spec.stages.sdg", low=0),
     }
     return settings, key

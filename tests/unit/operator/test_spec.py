@@ -275,3 +275,10 @@ def test_resolved_settings_show_every_default() -> None:
     assert set(resolved) == {stage.value for stage in Stage}
     assert resolved["finetune"]["epochs"] == 3
     assert resolved["deploy"]["strategy"] == "BlueGreen"
+
+
+@pytest.mark.parametrize(("asked", "told"), [({}, 50), ({"minTextLength": 10}, 10), ({"minTextLength": 200}, 50)])
+def test_short_documents_that_are_wanted_get_questions_too(asked: Any, told: int) -> None:
+    spec = a_spec(corpus={"source": {"configMap": {"name": "docs"}}, **asked})
+    assert spec.stages[Stage.SDG].settings["minTextLength"] == told
+    assert spec.stages[Stage.INPUTS].settings["corpus"]["minTextLength"] == asked.get("minTextLength", 50)
