@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from embedding_operator.status import StageStatus, Status
 
+_MOST_REASONS = 100  # the project's own are fewer
 _STAGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200)
 
 
@@ -18,6 +19,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._phase_of: dict[tuple[str, str], str] = {}
+        self._reasons: set[str] = set()
         self.passes = Counter("embedding_operator_reconcile", "Passes over a resource", ["result"])
         self.pass_seconds = Histogram("embedding_operator_reconcile_seconds", "Duration of a pass, seconds")
         self.queue_depth = Gauge("embedding_operator_queue_depth", "Resources waiting for a pass")
@@ -45,6 +47,14 @@ class Metrics:
             self._phase_of[key] = status.phase
             self.phases.labels(phase=status.phase).inc()
 
+    def _bounded(self, reason: str) -> str:
+        """Stages print their own reasons, and one of somebody else's making may print another every time."""
+        with self._lock:
+            if reason in self._reasons or len(self._reasons) < _MOST_REASONS:
+                self._reasons.add(reason)
+                return reason
+        return "Other"
+
     def forget(self, key: tuple[str, str]) -> None:
         with self._lock:
             old = self._phase_of.pop(key, None)
@@ -56,7 +66,7 @@ class Metrics:
         if old.state == new.state and old.job_name == new.job_name:
             return
         if new.state in ("Succeeded", "Reused", "Failed"):
-            self.stage_ends.labels(stage=new.name.value, state=new.state, reason=new.reason).inc()
+            self.stage_ends.labels(stage=new.name.value, state=new.state, reason=self._bounded(new.reason)).inc()
         if new.state == "Succeeded" and new.started_at and new.finished_at:
             seconds = datetime.fromisoformat(new.finished_at) - datetime.fromisoformat(new.started_at)
             self.stage_seconds.labels(stage=new.name.value).observe(seconds.total_seconds())

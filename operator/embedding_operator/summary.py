@@ -186,7 +186,10 @@ def _stage_condition(
 
 def _verified(write: _Conditions, verdict: Verdict, *, activated: bool) -> None:
     if not verdict.within:
-        message = f"{verdict.message}; the revision gets no traffic"
+        served = write.draft.status.served
+        serves = bool(served.active_fingerprint) and served.active_fingerprint == served.candidate_fingerprint
+        fate = "it serves clients since an earlier revision and goes on" if serves else "the revision gets no traffic"
+        message = f"{verdict.message}; {fate}"
         write.put(c.VERIFIED, "False", verdict.reason, message)
     elif not activated:
         write.put(c.VERIFIED, "Unknown", "Activating", "verified; the Service is being pointed at this revision")

@@ -68,6 +68,7 @@ class WorkQueue:
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
+            METRICS.queue_depth.set(self._ready.qsize())
             self._waiting.discard(key)
             self._busy.add(key)
             try:

@@ -49,6 +49,19 @@ def test_a_wider_tolerance_accepts_the_same_measurement() -> None:
     assert scene.states()["verify"] == "Reused"
 
 
+def test_what_serves_already_goes_on_and_is_not_said_to_get_no_traffic() -> None:
+    scene = a_scene(tolerance={"atOne": "0.2", "atFiveAndAbove": "0.2"})
+    scene.world.served_offset = -0.1
+    scene.run(is_ready)
+    scene.edit(a_spec())
+    scene.run(is_stalled)
+    assert scene.message("Verified").endswith("it serves clients since an earlier revision and goes on")
+    assert scene.resource["status"]["served"]["url"]
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_stalled)
+    assert scene.message("Verified").endswith("the revision gets no traffic")
+
+
 def test_a_refused_measurement_is_made_again_after_an_edit_that_does_not_accept_it() -> None:
     scene = a_scene()
     scene.world.served_offset = -0.1

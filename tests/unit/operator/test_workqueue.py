@@ -14,6 +14,7 @@ import pytest
 
 from embedding_operator.cache import Key
 from embedding_operator.errors import ClusterError, Conflict, Unavailable
+from embedding_operator.metrics import METRICS
 from embedding_operator.workqueue import WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
@@ -116,6 +117,13 @@ def add(bench: Bench, *keys: Key) -> Callable[[], Coroutine[Any, Any, None]]:
 def test_a_key_that_waits_is_not_added_twice(bench: Bench) -> None:
     bench.play(add(bench, A, A, B, A), 10)
     assert bench.passes == [(A, 0), (B, 0)]
+
+
+def test_the_depth_falls_again(bench: Bench) -> None:
+    depth = []
+    bench.during = lambda key: depth.append(METRICS.queue_depth.collect()[0].samples[0].value)
+    bench.play(add(bench, A, B, ("ns", "c")), 10)
+    assert depth == [2, 1, 0]
 
 
 def test_a_pass_says_when_the_next_is_due(bench: Bench) -> None:
