@@ -9,24 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client, config
 
+from embedding_operator.answers import error_of, must_be_ours, server_ahead_s
 from embedding_operator.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
 from embedding_operator.compare import differs
-from embedding_operator.errors import (
-    ClusterError,
-    Conflict,
-    Forbidden,
-    ForeignObject,
-    NotYetGone,
-    QuotaExceeded,
-    Rejected,
-    Unavailable,
-)
+from embedding_operator.errors import Conflict, Rejected, Unavailable
 from embedding_operator.views import OWNER_LABEL
 
 Raw = dict[str, Any]
@@ -50,6 +43,9 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
 
 class Cluster(Protocol):
     """Everything that the operator asks of a cluster. All methods raise `ClusterError`."""
+
+    def now(self) -> datetime:
+        """The API server's time, to the second: every timestamp of an object is by that clock."""
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         """The object, or None when there is none."""
@@ -87,6 +83,7 @@ class KubeCluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._ahead_s = 0.0
 
     @classmethod
     def connect(cls, *, connections: int) -> KubeCluster:
@@ -100,6 +97,9 @@ class KubeCluster:
         # What cannot be connected is tried again at once; what was sent is the work queue's to repeat, after a pause.
         settings.retries = urllib3.Retry(connect=2, read=0, status=0, other=0, redirect=0)
         return cls(client.ApiClient(settings))
+
+    def now(self) -> datetime:
+        return (datetime.now(UTC) + timedelta(seconds=self._ahead_s)).replace(microsecond=0)
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         return self._call("get", kind, namespace, name, missing_ok=True)
@@ -132,7 +132,7 @@ class KubeCluster:
             existing = self.get("Job", meta["namespace"], meta["name"])
             if existing is None:  # deleted in between: the next pass decides anew
                 raise
-            _must_be_ours("Job", manifest, existing)
+            must_be_ours("Job", manifest, existing)
             return existing
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
@@ -140,7 +140,7 @@ class KubeCluster:
         existing = self.get(kind, meta["namespace"], meta["name"])
         if existing is None:
             return self._merge(manifest)
-        _must_be_ours(kind, manifest, existing)
+        must_be_ours(kind, manifest, existing)
         try:
             merged = self._merge(manifest)
         except Rejected:  # what somebody changed and what we ask for cannot both be
@@ -232,7 +232,7 @@ class KubeCluster:
         if status == 404 and missing_ok:
             return None
         if status >= 400:
-            raise _error(status, verb, where, headers, data)
+            raise error_of(status, verb, where, headers, data)
         answer: Raw = json.loads(data)
         return answer
 
@@ -251,46 +251,8 @@ class KubeCluster:
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
         response = self._api.call_api(method, url, headers, body, _request_timeout=timeout_s or _TIMEOUT_S)
+        self._ahead_s = server_ahead_s(response.headers.get("Date", ""), datetime.now(UTC))
         return response.status, response.headers, response.read()
-
-
-def _must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> None:
-    def uids(raw: Mapping[str, Any]) -> set[str]:
-        return {ref["uid"] for ref in raw["metadata"].get("ownerReferences") or ()}
-
-    if uids(wanted) & uids(existing):
-        return
-    meta = existing["metadata"]
-    where = ("adopt", kind, meta["namespace"], meta["name"])
-    names = {ref["name"] for ref in wanted["metadata"]["ownerReferences"]}
-    owners = meta.get("ownerReferences") or ()
-    if "deletionTimestamp" in meta or any(ref.get("kind") == KIND and ref.get("name") in names for ref in owners):
-        raise NotYetGone(*where, "it belongs to a resource of this name that was deleted, and will be removed")
-    raise ForeignObject(*where, "it exists and belongs to somebody else; rename this resource, or remove that object")
-
-
-def _error(
-    status: int, verb: str, where: tuple[str, str, str], headers: Mapping[str, str], data: bytes
-) -> ClusterError:
-    try:
-        detail = str(json.loads(data).get("message", ""))
-    except (ValueError, AttributeError):
-        detail = data[:200].decode(errors="replace")
-    match status:
-        case 409:
-            return Conflict(verb, *where, detail)
-        case 403 if "exceeded quota" in detail:
-            return QuotaExceeded(verb, *where, detail, 15)
-        case 401 | 403:
-            return Forbidden(verb, *where, detail)
-        case 429 | 500 | 502 | 503 | 504:
-            return Unavailable(verb, *where, detail, _seconds(headers.get("Retry-After", "")))
-        case _:
-            return Rejected(verb, *where, detail)
-
-
-def _seconds(text: str) -> float:
-    return float(text) if text.isdigit() else 0.0
 
 
 def child_selector(owner_name: str = "") -> str:

@@ -11,9 +11,9 @@ A pass may die anywhere. Names are deterministic and status is written last, so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, assert_never
 
 from embedding_operator.cache import ChildCache, Key
@@ -52,10 +52,6 @@ _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
-
-
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
     """Holds what a pass needs; the same for every resource."""
@@ -63,7 +59,6 @@ class Reconciler:
     cluster: Cluster
     cache: ChildCache
     defaults: Defaults
-    clock: Callable[[], datetime] = utc_now
     held_up_since: dict[Key, datetime] = field(default_factory=dict)
 
     def reconcile(self, key: Key) -> float | None:
@@ -76,7 +71,7 @@ class Reconciler:
             return None
         owner = Owner(namespace=namespace, name=name, uid=resource["metadata"]["uid"])
         status = Status.from_json(resource.get("status"))
-        observed = Observed(now=self.clock(), generation=int(resource["metadata"].get("generation", 1)))
+        observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
         try:
             try:
                 observed = Observer(cluster=self.cluster, cache=self.cache).observe(owner, resource, status, observed)

@@ -15,7 +15,7 @@ from embedding_operator.cluster import KubeCluster, child_selector
 from embedding_operator.errors import Conflict, Forbidden, ForeignObject, NotYetGone, Rejected, Unavailable
 from embedding_operator.manifests.common import Owner
 from embedding_operator.manifests.serving import build_service
-from embedding_operator.views import OWNER_UID_LABEL, view_job
+from embedding_operator.views import OWNER_UID_LABEL, time_of, view_job
 from embedding_stages.contract import Stage
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -193,6 +193,12 @@ def test_a_job_is_gone_when_its_pods_are(api: Api, namespace: str, cluster: Kube
     assert left is not None, "garbage collection, which is not running here, removes it after its pods"
     assert left["metadata"]["finalizers"] == ["foregroundDeletion"]
     cluster.delete("Job", namespace, "gone")
+
+
+def test_time_is_the_servers(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    owner, spec = made(api, namespace)
+    created = time_of(cluster.create_job(job(owner, spec))["metadata"])
+    assert abs((cluster.now() - created).total_seconds()) <= 3
 
 
 def test_events_are_posted_and_found_by_what_they_are_about(api: Api, namespace: str, cluster: KubeCluster) -> None:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from simulation.server_rules import add_defaults, merge_applied, selects
 
+from embedding_operator.answers import must_be_ours
 from embedding_operator.api import KIND
-from embedding_operator.cluster import _must_be_ours
 from embedding_operator.errors import Conflict
 
 Raw = dict[str, Any]
@@ -66,6 +66,9 @@ class FakeCluster:
 
     # The operator's side.
 
+    def now(self) -> datetime:
+        return self.clock()
+
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         return self._call(Call("get", kind, name), lambda: self.objects.get((kind, namespace, name)))
 
@@ -88,7 +91,7 @@ class FakeCluster:
         def create() -> Raw:
             existing = self.objects.get(("Job", namespace, name))
             if existing is not None:
-                _must_be_ours("Job", manifest, existing)
+                must_be_ours("Job", manifest, existing)
                 return existing
             self.created_jobs.append(name)
             return self.add(manifest)
@@ -103,7 +106,7 @@ class FakeCluster:
             if existing is None:
                 self._applied[ref] = dict(manifest)
                 return self.add(manifest)
-            _must_be_ours(ref[0], manifest, existing)
+            must_be_ours(ref[0], manifest, existing)
             before, self._applied[ref] = self._applied.get(ref, {}), dict(manifest)
             return self.change(*ref, lambda raw: merge_applied(raw, before, manifest)) or existing
 

@@ -53,15 +53,15 @@ class Clock:
 class Operator:
     """One process of the operator: a cache of its own, filled by a list, then by the watch."""
 
-    def __init__(self, cluster: FakeCluster, clock: Clock) -> None:
+    def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
-        self.reconciler = Reconciler(cluster=cluster, cache=ChildCache(), defaults=Defaults(images=IMAGES), clock=clock)
+        self.reconciler = Reconciler(cluster=cluster, cache=ChildCache(), defaults=Defaults(images=IMAGES))
         self.heard = len(cluster.watch)
         for kind in KINDS:
             before = self.reconciler.cache.uids(kind)
             self.reconciler.cache.prune(kind, before, cluster.each(kind, labels=child_selector()))
 
-    def fork(self, cluster: FakeCluster, clock: Clock) -> Operator:
+    def fork(self, cluster: FakeCluster) -> Operator:
         """One that knows the same."""
         twin = copy(self)
         cache = ChildCache()
@@ -70,7 +70,7 @@ class Operator:
             for kind, by_owner in self.reconciler.cache._objects.items()
         }
         twin.cluster = cluster
-        twin.reconciler = Reconciler(cluster=cluster, cache=cache, defaults=self.reconciler.defaults, clock=clock)
+        twin.reconciler = Reconciler(cluster=cluster, cache=cache, defaults=self.reconciler.defaults)
         return twin
 
     def hear(self, until: int | None = None, *, deaf_to: str = "", stutter: bool = False) -> None:
@@ -103,7 +103,7 @@ class Scene:
         self.deaf_to = ""  # a kind whose watch says nothing
         self.stutter = False  # every event comes twice, the second time in reverse
         self.create(spec)
-        self.operator = Operator(self.cluster, self.clock)
+        self.operator = Operator(self.cluster)
 
     def _look(self, raw: Raw) -> None:
         check_status(self.cluster, raw)
@@ -117,12 +117,12 @@ class Scene:
         twin.cluster.on_status = [twin._look]
         twin.world = self.world.fork(twin.cluster)
         twin.history, twin.refusals = list(self.history), list(self.refusals)
-        twin.operator = self.operator.fork(twin.cluster, twin.clock)
+        twin.operator = self.operator.fork(twin.cluster)
         return twin
 
     def restart(self) -> None:
         """A new process of the operator, which knows only what it can list."""
-        self.operator = Operator(self.cluster, self.clock)
+        self.operator = Operator(self.cluster)
 
     # What users do.
 

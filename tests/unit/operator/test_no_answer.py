@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,30 @@ def test_a_request_that_was_sent_is_not_sent_again_behind_the_queues_back(
         with pytest.raises(Unavailable):
             cluster.get("Job", "n", "x")
         assert time.monotonic() - started < 0.9
+
+
+def test_the_clock_follows_the_date_of_the_last_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(int(time.time()) + 3600)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Late) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with connected(server.server_port, tmp_path, monkeypatch) as cluster:
+            before = cluster.now()
+            cluster.get("Job", "n", "x")
+            assert 3590 < (cluster.now() - before).total_seconds() < 3610
+        thread.join()
 
 
 def test_nobody_is_unavailable(deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,71 @@
+"""What the API server's answers mean: errors, whose an object is, and what time it is there. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from embedding_operator.api import KIND
+from embedding_operator.errors import (
+    ClusterError,
+    Conflict,
+    Forbidden,
+    ForeignObject,
+    NotYetGone,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
+
+_SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
+
+
+def server_ahead_s(date: str, now: datetime) -> float:
+    """How far the clock of a `Date` header is ahead of ours; 0 when it says nothing, or the same within its error."""
+    try:
+        ahead = (parsedate_to_datetime(date) - now).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
+    return ahead if abs(ahead) > _SAME_TIME_S else 0.0
+
+
+def must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> None:
+    def uids(raw: Mapping[str, Any]) -> set[str]:
+        return {ref["uid"] for ref in raw["metadata"].get("ownerReferences") or ()}
+
+    if uids(wanted) & uids(existing):
+        return
+    meta = existing["metadata"]
+    where = ("adopt", kind, meta["namespace"], meta["name"])
+    names = {ref["name"] for ref in wanted["metadata"]["ownerReferences"]}
+    owners = meta.get("ownerReferences") or ()
+    if "deletionTimestamp" in meta or any(ref.get("kind") == KIND and ref.get("name") in names for ref in owners):
+        raise NotYetGone(*where, "it belongs to a resource of this name that was deleted, and will be removed")
+    raise ForeignObject(*where, "it exists and belongs to somebody else; rename this resource, or remove that object")
+
+
+def error_of(
+    status: int, verb: str, where: tuple[str, str, str], headers: Mapping[str, str], data: bytes
+) -> ClusterError:
+    try:
+        detail = str(json.loads(data).get("message", ""))
+    except (ValueError, AttributeError):
+        detail = data[:200].decode(errors="replace")
+    match status:
+        case 409:
+            return Conflict(verb, *where, detail)
+        case 403 if "exceeded quota" in detail:
+            return QuotaExceeded(verb, *where, detail, 15)
+        case 401 | 403:
+            return Forbidden(verb, *where, detail)
+        case 429 | 500 | 502 | 503 | 504:
+            return Unavailable(verb, *where, detail, _seconds(headers.get("Retry-After", "")))
+        case _:
+            return Rejected(verb, *where, detail)
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isdigit() else 0.0
