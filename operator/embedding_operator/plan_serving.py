@@ -49,17 +49,10 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     entry = _entry(draft, spec, serving, f"{observed.now:%Y-%m-%dT%H:%M:%SZ}")
     if spec.deploy.strategy == "Recreate" and live is None:
         _make_room(draft, others)
-    if spec.deploy.strategy == "Recreate" and live is None and others:
-        put(
-            draft,
-            replace(
-                entry,
-                state="Waiting",
-                reason="ReplacingRevision",
-                message="waiting for the previous revision's server to end (strategy Recreate)",
-            ),
-        )
-        return False
+        if others:
+            message = "waiting for the previous revision's server to end (strategy Recreate)"
+            put(draft, replace(entry, state="Waiting", reason="ReplacingRevision", message=message))
+            return False
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_deployment(owner, spec, serving, model, check_image=check_image)
