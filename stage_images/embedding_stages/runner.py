@@ -151,7 +151,8 @@ def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
         return _os_error(context, error)
     except Exception as error:  # the one place that may catch all: an end without a result tells nobody anything
         traceback.print_exc()
-        return 1, context.result(reason="StageCrashed", message=f"{type(error).__name__}: {error}")
+        said = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
+        return 1, context.result(reason="StageCrashed", message="; ".join(said))
 
 
 def _os_error(context: StageContext, error: OSError) -> tuple[int, StageResult]:

@@ -20,7 +20,7 @@ from embedding_stages.sdg import prompts
 from embedding_stages.sdg.chunks import Chunk
 from embedding_stages.sdg.lexicon import normalised
 from embedding_stages.sdg.openai_client import AnswerInvalidError, ChatClient, Usage
-from embedding_stages.sdg.pairs import Corpus, Outcome, Pair
+from embedding_stages.sdg.pairs import ChunkedDocument, Corpus, Outcome, Pair
 
 _AT_ONCE: Final = 8  # documents
 _SECTION_CHARACTERS: Final = 12_000  # of one call, about 3,000 tokens
@@ -86,16 +86,15 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
     wanted, seed = int(settings.get("pairsPerDocument", 7)), int(settings.get("seed", 42))
     scratch = context.scratch("llm")
 
-    def one(item: tuple[str, list[Chunk]]) -> _Document:
-        name, chunks = item
-        path = scratch / f"{name}.json"
+    def one(source: ChunkedDocument) -> _Document:
+        path = scratch / f"{source.id}.json"
         document = _Document.load(path)
         if document is None:
-            document = _ask_about(client, chunks, wanted, seed)
+            document = _ask_about(client, source.chunks, wanted, seed)
             document.save(path)
         return document
 
-    items = (item for item in corpus.documents() if corpus.is_long_enough(item[1]))
+    items = (document for document in corpus.documents() if corpus.is_long_enough(document))
     found: dict[int, _Document] = {}
     try:
         for number, document in _in_parallel(one, items, context.stop_if_asked):
@@ -107,8 +106,8 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
 
 
 def _in_parallel(
-    work: Callable[[tuple[str, list[Chunk]]], _Document],
-    items: Iterator[tuple[str, list[Chunk]]],
+    work: Callable[[ChunkedDocument], _Document],
+    items: Iterator[ChunkedDocument],
     between: Callable[[], None],
 ) -> Iterator[tuple[int, _Document]]:
     """(number of the item, its result) as they finish, `_AT_ONCE` at once. Raises the first error of any.
@@ -116,7 +115,7 @@ def _in_parallel(
     Its own daemon threads, not an executor: at the end of the process an executor waits for calls under way,
     which can take longer than a pod that was asked to stop has left.
     """
-    tasks: queue.SimpleQueue[tuple[int, tuple[str, list[Chunk]]] | None] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[tuple[int, ChunkedDocument] | None] = queue.SimpleQueue()
     answers: queue.SimpleQueue[tuple[int, _Document | Exception]] = queue.SimpleQueue()
 
     def serve() -> None:

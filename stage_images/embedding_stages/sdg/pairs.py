@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from embedding_stages.sdg.chunks import Chunk, make_chunks
 from embedding_stages.sdg.units import read_units
 
 FIELD: Final = "spec.stages.sdg"
+INCLUDE_FIELD: Final = "spec.corpus.include"
 CHUNKS: Final = "chunks.jsonl"
 PAIRS: Final = "pairs.jsonl"
 
@@ -40,6 +42,30 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkedDocument:
+    """A document of the corpus as passages."""
+
+    id: str
+    path: str  # within the source
+    chunks: list[Chunk]
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What fails inside says which document it was."""
+        with _named(self.path):
+            yield
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in document {path[:200]!a}: leave it out with {INCLUDE_FIELD} and report this")
+        raise
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """The documents, chunked anew at each pass so that they need not all be in memory."""
 
@@ -47,16 +73,18 @@ class Corpus:
     sentences_per_chunk: int
     min_text_length: int  # characters; shorter documents get no questions
 
-    def documents(self) -> Iterator[tuple[str, list[Chunk]]]:
-        """(document id, its chunks) in the corpus' order."""
+    def documents(self) -> Iterator[ChunkedDocument]:
+        """In the corpus' order."""
         with (self.folder / "documents.jsonl").open(encoding="utf-8") as stream:
             for line in stream:
                 record = json.loads(line)
-                units = read_units(str(record["text"]))
-                yield str(record["id"]), make_chunks(str(record["id"]), units, sentences=self.sentences_per_chunk)
+                name, path = str(record["id"]), str(record.get("path") or record["id"])
+                with _named(path):
+                    chunks = make_chunks(name, read_units(str(record["text"])), sentences=self.sentences_per_chunk)
+                yield ChunkedDocument(name, path, chunks)
 
-    def is_long_enough(self, chunks: Iterable[Chunk]) -> bool:
-        return sum(len(chunk.text) for chunk in chunks) >= self.min_text_length
+    def is_long_enough(self, document: ChunkedDocument) -> bool:
+        return sum(len(chunk.text) for chunk in document.chunks) >= self.min_text_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

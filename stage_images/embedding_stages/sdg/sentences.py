@@ -35,6 +35,7 @@ def cut(text: str, max_characters: int) -> list[str]:
         if at < 0:
             at = text.rfind("\n", max_characters // 2, max_characters)
         at = at if at > 0 else max_characters
-        parts.append(text[:at].rstrip())
+        if part := text[:at].rstrip():
+            parts.append(part)
         text = text[at:].lstrip()
     return [*parts, text] if text else parts

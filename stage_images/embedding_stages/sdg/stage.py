@@ -34,11 +34,11 @@ def work(context: StageContext) -> StageResult:
     statistics = extractive.Statistics()
     documents = 0
     with (folder / CHUNKS).open("w", encoding="utf-8") as stream:
-        for _, chunks in corpus.documents():
+        for document in corpus.documents():
             context.stop_if_asked()
             documents += 1
-            statistics.add(chunks)
-            stream.writelines(json.dumps(chunk.to_json(), ensure_ascii=False) + "\n" for chunk in chunks)
+            statistics.add(document.chunks)
+            stream.writelines(json.dumps(chunk.to_json(), ensure_ascii=False) + "\n" for chunk in document.chunks)
     context.log("documents chunked", documents=documents, chunks=statistics.chunks)
     if settings["provider"] == "openAI":
         outcome = openai_provider.write_questions(context, corpus, documents)
@@ -57,11 +57,12 @@ def _by_rules(context: StageContext, corpus: Corpus, statistics: extractive.Stat
     wanted = int(context.settings.get("pairsPerDocument", 7))  # NVIDIA embed recipe
     seed = int(context.settings.get("seed", 42))
     found: list[list[extractive.Candidate]] = []
-    for number, (_, chunks) in enumerate(corpus.documents(), start=1):
+    for number, document in enumerate(corpus.documents(), start=1):
         context.stop_if_asked()
         context.progress(number, documents)
-        if corpus.is_long_enough(chunks):
-            found.append(extractive.candidates_of(chunks, statistics, wanted=wanted, seed=seed))
+        if corpus.is_long_enough(document):
+            with document.named():
+                found.append(extractive.candidates_of(document.chunks, statistics, wanted=wanted, seed=seed))
     kept, dropped = extractive.drop_ambiguous(found, wanted)
     pairs = [
         Pair(question=item.question, document_id=item.document_id, chunk_ids=(item.chunk_id,), type=item.type)

@@ -14,8 +14,6 @@ from typing import Final
 from embedding_stages.sdg.sentences import cut, split_sentences
 
 MAX_UNIT_CHARACTERS: Final = 1000
-
-
 _MAX_LINE_CHARACTERS: Final = 2000  # patterns below see no more at once, whatever a document holds
 _MAX_PARAGRAPH_LINES: Final = 100
 
@@ -42,8 +40,9 @@ class Unit:
 
 
 _GUTTER = re.compile(r"^ {1,8}\|(?:  ?|$)")
-_FENCE = re.compile(r"^\s*(?:```|~~~)")
-_ATX = re.compile(r"^ {0,3}#{1,6}\s+(.+?)\s*#*$")
+# Three marks and no mark behind them: "``` pip install foo ```" is code within a line, and opens nothing.
+_FENCE = re.compile(r"^\s*(?:`{3,}[^`]*|~{3,}[^~]*)$")
+_ATX = re.compile(r"^ {0,3}#{1,6}\s+(\S.*?)\s*#*$")
 _CAPITALS = re.compile(r"^[A-Z][A-Z0-9 /&,'-]{2,60}$")
 _RULER = re.compile(r"^\s*([-=~^*_])\1{3,}\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*+•·]|\(?\d{1,3}[.)]|[a-z]\))\s+(?=\S)")
@@ -136,10 +135,11 @@ class _Reader:
 
     def _flush(self, *, code: bool = False) -> None:
         lines, self._lines = self._lines, []
-        lines = [line for line in lines if line.strip()] if not code else lines
-        if not lines:
+        written = [line for line in lines if line.strip()]
+        if not written:
             return
-        indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip()) if any(lines) else 0
+        lines = lines if code else written
+        indent = min(len(line) - len(line.lstrip()) for line in written)
         # pydoc indents what a function does, but writes what a class is below its signature.
         least = self._signature_indent + (not _CLASS_LIKE.match(self._signature))
         if self._signature and indent < least and not _BULLET.match(lines[0]):
@@ -176,6 +176,6 @@ def _is_code(lines: list[str]) -> bool:
     """Prompts, mostly lines that look like statements, or aligned columns."""
     if _PROMPT.match(lines[0]):
         return True
-    marked = sum(bool(_CODE_LINE.search(line)) for line in lines)
+    marked = sum(bool(_CODE_LINE.search(line.lstrip())) for line in lines)  # its time grows with indents squared
     columns = sum(bool(_COLUMNS.search(line.strip())) for line in lines)
     return marked > 0.6 * len(lines) or (len(lines) > 1 and columns > 0.6 * len(lines))

@@ -227,6 +227,16 @@ def test_documents_without_sentences_are_bad_input(tmp_path: Path) -> None:
     assert (code, result["reason"], result["field"]) == (10, "NoPairs", "spec.stages.sdg.provider")
 
 
+def test_a_failure_names_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_text: str) -> list[Unit]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("embedding_stages.sdg.pairs.read_units", fails)
+    code, result, _ = stage(tmp_path, {"one": ONE})
+    assert (code, result["reason"]) == (1, "StageCrashed")
+    assert result["message"].startswith("ZeroDivisionError: division by zero; in document 'one.txt': leave it out")
+
+
 def test_another_language_gives_keyword_queries(tmp_path: Path) -> None:
     text = (
         "Der Bescheid wird nach Ablauf der gesetzlichen Frist von vier Wochen rechtskräftig und vollstreckbar.\n\n"

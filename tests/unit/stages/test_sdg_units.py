@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -107,6 +108,51 @@ def test_markdown_has_headings_code_and_lists() -> None:
         ("sentence", "1. Numbered."),
         ("sentence", "| a | b |"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("```\n   \n```\nOne.", [("sentence", "One.")]),
+        (
+            "Run:\n``` pip install foo ```\nThen go on.",
+            [("sentence", "Run: ``` pip install foo ``` Then go on.")],
+        ),
+        ("~~~ make ~~~\n\nOne.", [("sentence", "~~~ make ~~~"), ("sentence", "One.")]),
+        ("```sh\nmake\n```\nOne.", [("code", "make"), ("sentence", "One.")]),
+        ("```\n" + "x\n" * 100 + "   \n```\nOne.", [("code", "\n".join("x" * 100)), ("sentence", "One.")]),
+        ("```\n" + " " * 1500 + "deep\nx\n```", [("code", "deep\nx")]),
+        ("#   \nOne.", [("sentence", "# One.")]),
+    ],
+    ids=[
+        "a fence around spaces",
+        "a fence that closes itself",
+        "a fence of tildes that closes itself",
+        "a fence with a language",
+        "a hundred lines and one of spaces",
+        "code behind many spaces",
+        "a heading without words",
+    ],
+)
+def test_what_is_empty_makes_no_unit(text: str, expected: list[tuple[str, str]]) -> None:
+    assert kinds(text) == expected
+
+
+PIECES = (
+    "", "   ", "\t", "```", "~~~", "``` pip install foo ```", "```py", "Text. More of it.", "# ", "#", "# A", "f(x)",
+    "-", "- ", "=====", "NAME", " | ", "|", "x = 1", ">>> y", " " * 1200 + "z", "1.", "a" * 1100, "Title", "    It is.",
+)  # fmt: skip
+
+
+def test_no_mixture_of_lines_breaks_the_reader() -> None:
+    for seed in range(500):
+        chance = random.Random(seed)
+        lines = [chance.choice(PIECES) * chance.choice((1, 1, 1, 2)) for _ in range(chance.randint(1, 12))]
+        lines *= chance.choice((1, 1, 1, 1, 50))
+        text = "\n".join(lines)
+        units = read_units(text)
+        assert all(unit.text.strip() for unit in units), seed
+        assert all(chunk.text.strip() for chunk in make_chunks("d", units, sentences=3)), seed
 
 
 def test_a_chunk_has_five_sentences_and_the_signature_above_them() -> None:
