@@ -21,7 +21,7 @@ from typing import Any
 from embedding_stages import contract
 from embedding_stages.artefacts import Workspace
 from embedding_stages.contract import INTERRUPTED, Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
-from embedding_stages.errors import StageError, Transient
+from embedding_stages.errors import BadInput, StageError, Transient
 
 Work = Callable[["StageContext"], StageResult]
 _PROGRESS_INTERVAL_S = 2.0
@@ -65,10 +65,23 @@ class StageContext:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def secret(self, purpose: str) -> str | None:
-        """The value of a mounted Secret key, or None when the manifest names none. Never log it."""
+    def secret(self, purpose: str, *, field: str) -> str | None:
+        """The value of a mounted Secret key, or None when the manifest names none. Never log it.
+
+        Raises BadInput `SecretInvalid` for what no HTTP header can carry: libraries quote it in their own errors.
+        """
         path = self.secrets / purpose / contract.SECRET_FILE
-        return path.read_text().strip() if path.is_file() else None
+        if not path.is_file():
+            return None
+        value = path.read_bytes().strip()
+        if not value or not all(0x20 < byte < 0x7F for byte in value):
+            raise BadInput(
+                "SecretInvalid",
+                "the Secret's value is no key: it must be one line of printable ASCII characters without white space; "
+                "put the bare key into the Secret again (kubectl create secret generic NAME --from-literal=KEY=...)",
+                field=field,
+            )
+        return value.decode("ascii")
 
     def log(self, message: str, **fields: Any) -> None:
         """One JSON line on standard output; nothing where another process leads."""

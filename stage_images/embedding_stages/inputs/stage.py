@@ -102,7 +102,7 @@ def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[
         context.progress(done, files)
 
     target = context.scratch("download")
-    token = context.secret(contract.SECRET_HUGGING_FACE)
+    token = context.secret(contract.SECRET_HUGGING_FACE, field=hugging_face.TOKEN_FIELD)
     hugging_face.download(model, target, token=token, endpoint=os.environ.get(HF_ENDPOINT), between=between)
     folder, description = freeze(model, target, store)
     downloads.remember(folder.name, digest_of_folder(folder))

@@ -19,7 +19,7 @@ from embedding_stages.runner import StageContext
 from embedding_stages.sdg import prompts
 from embedding_stages.sdg.chunks import Chunk
 from embedding_stages.sdg.lexicon import normalised
-from embedding_stages.sdg.openai_client import AnswerInvalidError, ChatClient, Usage
+from embedding_stages.sdg.openai_client import FIELD, AnswerInvalidError, ChatClient, Usage
 from embedding_stages.sdg.pairs import ChunkedDocument, Corpus, Outcome, Pair
 
 _AT_ONCE: Final = 8  # documents
@@ -80,7 +80,7 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
     client = ChatClient(
         base_url=str(settings["openAI"]["baseURL"]),
         model=str(settings["openAI"]["model"]),
-        key=context.secret(contract.SECRET_OPENAI),
+        key=context.secret(contract.SECRET_OPENAI, field=f"{FIELD}.apiKeySecretRef"),
         stopping=stopping,
     )
     wanted, seed = int(settings.get("pairsPerDocument", 7)), int(settings.get("seed", 42))

@@ -137,6 +137,18 @@ def test_grounded_questions_are_judged_and_others_dropped(
     assert not any(KEY in path.read_text() for path in (tmp_path / "sdg").rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize("key", ["sk-first\nsk-second", "sk-caf\u00e9-key", "sk-with a-space", "sk-nul\0-byte"])
+def test_a_key_that_no_header_carries_is_refused_and_never_quoted(
+    tmp_path: Path, endpoint: type[Endpoint], key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, result, _ = sdg(tmp_path, endpoint.url, key=key)  # type: ignore[attr-defined]
+    assert (code, result["reason"], result["field"]) == (10, "SecretInvalid", f"{FIELD}.apiKeySecretRef")
+    output = capfd.readouterr()
+    said = output.out + output.err + json.dumps(result, ensure_ascii=False)
+    assert not any(part in said for part in ("sk-", "second", "caf", "a-space", "-byte"))
+    assert endpoint.bodies == []
+
+
 def test_documents_travel_as_data(tmp_path: Path, endpoint: type[Endpoint]) -> None:
     sdg(tmp_path, endpoint.url)  # type: ignore[attr-defined]
     system, user = endpoint.bodies[0]["messages"]
