@@ -50,6 +50,7 @@ class _Batch:
             length = len(request.rows[request.rest[0]])
             count, tokens, width = len(self.chosen) + 1, self.tokens + length, max(self.width, length)
             too_much = count > self.limits.rows or tokens > self.limits.tokens or count * width > padding * tokens
+            too_much = too_much or count * width**2 > self.limits.area
             if self.chosen and too_much:
                 return
             self.chosen.append((request, request.rest.popleft()))

@@ -12,7 +12,7 @@ import torch
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import Encoder
 from embedding_stages.encoder.packed.packs import Ragged
-from embedding_stages.serve.model import Limits, Log, Runtime, Vectors
+from embedding_stages.serve.model import PADDED_AREA, Limits, Log, Runtime, Vectors
 from embedding_stages.serve.settings import MAX_TEXTS
 from embedding_stages.serve.texts import TextReader
 
@@ -41,7 +41,7 @@ class CheckpointModel:
             self._small = SmallPacks(self._encoder)
             self.limits = _PACKED
         else:
-            self.limits = Limits() if self._encoder.device.type == "cpu" else _PADDED_ON_GPU
+            self.limits = Limits(area=PADDED_AREA) if self._encoder.device.type == "cpu" else _PADDED_ON_GPU
 
     @property
     def runtime(self) -> Runtime:

@@ -20,6 +20,9 @@ from embedding_stages.serve.texts import TextReader
 Vectors = NDArray[np.float32]
 Log = Callable[..., None]
 GRAPH_FILE: Final = "model.onnx"
+# As many attention scores as a full batch of 512 tokens a text has, a longer text alone: at 12 heads 0.4 GB, at 32
+# heads 1 GB. Without it one request of 32 texts of 8,192 tokens asks for more memory than any pod has.
+PADDED_AREA: Final = MAX_BATCH_ROWS * 512**2
 _LENGTH_ERROR: Final = 1e-3
 
 
@@ -29,6 +32,7 @@ class Limits:
 
     rows: int = MAX_BATCH_ROWS
     tokens: float = math.inf  # the first row counts for none
+    area: float = math.inf  # rows times the squared tokens of the longest: what padded attention scores take
     padding: float = 1.5  # tokens computed for one that counts, when requests are joined
     under_way: int = 1  # batches: with two, the next is prepared while an accelerator works on this one
 

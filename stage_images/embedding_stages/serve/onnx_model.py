@@ -14,7 +14,7 @@ from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
-from embedding_stages.serve.model import GRAPH_FILE, Limits, Runtime, Vectors
+from embedding_stages.serve.model import GRAPH_FILE, PADDED_AREA, Limits, Runtime, Vectors
 from embedding_stages.serve.texts import TextReader
 
 _INPUTS = {"input_ids", "attention_mask", "dimensions"}
@@ -28,7 +28,7 @@ class OnnxModel:
         """Raises BadInput `ServingModelInvalid` or `EncoderDescriptionInvalid`."""
         self.description = EncoderDescription.load(folder)
         self.reader = TextReader(folder, self.description)
-        self.limits = Limits()
+        self.limits = Limits(area=PADDED_AREA)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = usable_cpus()
         options.inter_op_num_threads = 1

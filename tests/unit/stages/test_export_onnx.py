@@ -18,7 +18,7 @@ from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.model import Encoder, copy_tokenizer
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import Precision
-from embedding_stages.export.parity import OnnxEncoder, measure_parity, sample_texts
+from embedding_stages.export.parity import OnnxEncoder, batches_of, measure_parity, sample_texts
 from embedding_stages.export.stage import work
 
 LLAMA3_ROPE = {
@@ -55,6 +55,26 @@ def test_the_export_equals(sentence: str, make: Any, changes: dict[str, Any], tm
     parity = measure_parity(encoder, exported, sample_texts(None, encoder.description))
     assert parity.min_cosine > 0.99999
     assert parity.max_abs_diff < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([5, 9, 7], [[1, 2, 0]]),
+        ([8192, *[16] * 9, 8192], [[0], [10], [1, 2, 3, 4, 5, 6, 7, 8], [9]]),
+        ([1024, 1024, 1024], [[0, 1], [2]]),
+        ([512] * 9, [[0, 1, 2, 3, 4, 5, 6, 7], [8]]),
+    ],
+    ids=["longest first", "the longest alone", "long ones in pairs", "a full batch"],
+)
+def test_batches_hold_a_bounded_number_of_scores(lengths: list[int], expected: list[list[int]]) -> None:
+    assert batches_of(lengths) == expected
+
+
+def test_vectors_come_in_the_order_of_the_texts(tmp_path: Path) -> None:
+    encoder, exported = export(make_llama(tmp_path / "model"), tmp_path / "out")
+    texts = [" ".join(["key1", *["noise2"] * (number * 7 % 11)]) for number in range(20)]
+    np.testing.assert_allclose(exported.embed(texts, role="passage"), encoder.embed(texts, role="passage"), atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [make_bert, make_llama])

@@ -132,6 +132,25 @@ class TestChoose:
         assert len(choose(queue, Limits(rows=4))) == 2
         assert len(choose(queue, Limits(rows=4))) == 1
 
+    @pytest.mark.parametrize(
+        ("lengths", "expected"),
+        [
+            ([8192] * 32, [1] * 32),
+            ([2048] * 32, [2] * 16),
+            ([512] * 32, [32]),
+            ([8192, *[16] * 31], [1, 31]),
+        ],
+        ids=["the longest", "long", "as long as most models take", "one long among short ones"],
+    )
+    def test_long_texts_do_not_share_the_memory_of_padded_scores(
+        self, lengths: list[int], expected: list[int], model: OnnxModel
+    ) -> None:
+        queue = deque([waiting(*lengths)])
+        batches = []
+        while queue:
+            batches.append(len(choose(queue, model.limits)))
+        assert batches == expected
+
     def test_packs_count_tokens_and_no_padding(self) -> None:
         packs = Limits(rows=100, tokens=12, padding=float("inf"))
         queue = deque([waiting(2), waiting(9, 3), waiting(20), waiting(1)])
