@@ -20,6 +20,7 @@ from embedding_stages.contract import INTERRUPTED
 from embedding_stages.errors import BadInput, StageError, Transient
 
 FIELD: Final = "spec.stages.sdg.provider.openAI"
+REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at fault: another section may be fine
 _TIMEOUT_S: Final = 300.0  # of one call: long answers of slow models
 _ATTEMPTS: Final = 6
 _FIRST_WAIT_S: Final = 1.0
@@ -164,9 +165,7 @@ class ChatClient:
             )
         if status == 404 or 300 <= status < 400 or status == 405:
             return self._not_an_endpoint(f"it answers HTTP {status} to /chat/completions")
-        return BadInput(
-            "LLMRequestRejected", f"the LLM endpoint rejects the request (HTTP {status}){said}", field=FIELD
-        )
+        return BadInput(REJECTED, f"the LLM endpoint rejects the request (HTTP {status}){said}", field=FIELD)
 
     def _unreachable(self, error: Exception) -> Transient:
         cause = getattr(error, "reason", error)

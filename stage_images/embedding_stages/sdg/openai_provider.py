@@ -10,22 +10,24 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from embedding_stages import contract
+from embedding_stages.errors import BadInput
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import prompts
 from embedding_stages.sdg.chunks import Chunk
 from embedding_stages.sdg.lexicon import normalised
-from embedding_stages.sdg.openai_client import FIELD, AnswerInvalidError, ChatClient, Usage
+from embedding_stages.sdg.openai_client import FIELD, REJECTED, AnswerInvalidError, ChatClient, Usage
 from embedding_stages.sdg.pairs import ChunkedDocument, Corpus, Outcome, Pair
 
 _AT_ONCE: Final = 8  # documents
 _SECTION_CHARACTERS: Final = 12_000  # of one call, about 3,000 tokens
 _MOST_SECTIONS: Final = 4  # of one document, spread over it
 _TRIES: Final = 3  # of an answer that is not JSON
+_HOPELESS: Final = 100  # documents that were refused one and all: the others would be
 _WRITING: Final = 0.7  # temperatures
 _JUDGING: Final = 0.0
 _POLL_S: Final = 0.5
@@ -35,19 +37,31 @@ _POLL_S: Final = 0.5
 class _Document:
     """What one document gave."""
 
+    id: str
     pairs: list[Pair]
     ungrounded: int
     unjudged: int
     unreadable: int  # answers that were not JSON even when asked again
     usage: Usage
+    rejections: list[str] = field(default_factory=list)  # what the endpoint said to sections that it does not take
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the endpoint has not taken anything of it."""
+        return bool(self.rejections) and not self.usage.calls
 
     def save(self, path: Path) -> None:
+        """For the next attempt, unless nothing was accepted: that costs nothing to ask again."""
+        if self.is_refused:
+            return
         body = {
+            "id": self.id,
             "pairs": [pair.to_json() for pair in self.pairs],
             "ungrounded": self.ungrounded,
             "unjudged": self.unjudged,
             "unreadable": self.unreadable,
             "usage": self.usage.to_json(),
+            "rejections": self.rejections,
         }
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
@@ -68,7 +82,8 @@ class _Document:
                 )
                 for item in raw["pairs"]
             ]
-            return cls(pairs, raw["ungrounded"], raw["unjudged"], raw["unreadable"], Usage(**raw["usage"]))
+            numbers = (raw["ungrounded"], raw["unjudged"], raw["unreadable"])
+            return cls(raw["id"], pairs, *numbers, Usage(**raw["usage"]), list(raw["rejections"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -90,7 +105,7 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
         path = scratch / f"{source.id}.json"
         document = _Document.load(path)
         if document is None:
-            document = _ask_about(client, source.chunks, wanted, seed)
+            document = _ask_about(client, source, wanted, seed)
             document.save(path)
         return document
 
@@ -99,7 +114,11 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
     try:
         for number, document in _in_parallel(one, items, context.stop_if_asked):
             found[number] = document
+            for said in document.rejections:
+                context.log("a section is left out", document=document.id, reason=REJECTED, result=said)
             context.progress(len(found), documents)
+            if len(found) == _HOPELESS and all(document.is_refused for document in found.values()):
+                break
     finally:
         stopping.set()
     return _outcome([found[number] for number in sorted(found)])
@@ -150,10 +169,10 @@ def _in_parallel(
             tasks.put(None)
 
 
-def _ask_about(client: ChatClient, chunks: Sequence[Chunk], wanted: int, seed: int) -> _Document:
+def _ask_about(client: ChatClient, source: ChunkedDocument, wanted: int, seed: int) -> _Document:
     """Write, ground and judge the questions about one document."""
-    document = _Document([], 0, 0, 0, Usage())
-    sections = sections_of(chunks, wanted)
+    document = _Document(source.id, [], 0, 0, 0, Usage())
+    sections = sections_of(source.chunks, wanted)
     for number, section in enumerate(sections):
         share = wanted // len(sections) + (number < wanted % len(sections))
         answer = _ask(client, prompts.writer_messages(section, prompts.mix(share)), seed, _WRITING, document)
@@ -184,13 +203,18 @@ def _ask_about(client: ChatClient, chunks: Sequence[Chunk], wanted: int, seed: i
 def _ask(
     client: ChatClient, messages: list[dict[str, str]], seed: int, temperature: float, document: _Document
 ) -> dict[str, Any] | None:
-    """The model's JSON, or None when it does not manage to write any; counts what it cost."""
+    """The model's JSON, or None when it does not manage to write any or is not given the section; counts the cost."""
     for number in range(_TRIES):
         try:
             answer, usage = client.ask(messages, seed=seed + number, temperature=temperature)
         except AnswerInvalidError as error:
             document.usage.add(error.usage)
             continue
+        except BadInput as error:
+            if error.reason != REJECTED:
+                raise
+            document.rejections.append(error.message)
+            return None
         document.usage.add(usage)
         return answer
     document.unreadable += 1
@@ -212,7 +236,13 @@ def sections_of(chunks: Sequence[Chunk], wanted: int) -> list[list[Chunk]]:
 
 
 def _outcome(documents: Sequence[_Document]) -> Outcome:
-    """All pairs in the documents' order; a question that was asked before is dropped."""
+    """All pairs in the documents' order; a question that was asked before is dropped.
+
+    Raises BadInput `LLMRequestRejected` when the endpoint has not accepted anything.
+    """
+    rejections = [said for document in documents for said in document.rejections]
+    if rejections and not any(document.usage.calls for document in documents):
+        raise BadInput(REJECTED, f"{rejections[0]}; so all {len(rejections)} sections were refused", field=FIELD)
     pairs: list[Pair] = []
     usage = Usage()
     seen: Counter[str] = Counter()
@@ -227,5 +257,6 @@ def _outcome(documents: Sequence[_Document]) -> Outcome:
         "droppedDuplicates": sum(count - 1 for count in seen.values()),
         "droppedUnjudged": sum(document.unjudged for document in documents),
         "unreadableAnswers": sum(document.unreadable for document in documents),
+        "rejectedSections": len(rejections),
     }
     return Outcome(pairs=pairs, counts=counts, details={"llmTokens": usage.to_json()})

@@ -212,6 +212,36 @@ def test_what_the_endpoint_refuses_names_the_field(
     assert KEY not in result["message"]
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("which", ["writer", "judge"])
+def test_a_section_that_is_refused_does_not_end_the_run(
+    tmp_path: Path, endpoint: type[Endpoint], status: int, which: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        refused = "unit 1" in body["messages"][1]["content"] and is_judge(body) == (which == "judge")
+        return (status, {"error": f"the content filter said no to {KEY}"}, {}) if refused else good(body, number)
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=3)  # type: ignore[attr-defined]
+    assert (code, result["counts"]["rejectedSections"]) == (0, 1), result
+    assert [item["document_id"] for item in pairs] == ["d0", "d2"]
+    output = capfd.readouterr().out
+    assert '"document": "d1", "reason": "LLMRequestRejected"' in output
+    assert KEY not in output
+
+
+def test_what_was_refused_altogether_is_asked_again_by_the_next_attempt(
+    tmp_path: Path, endpoint: type[Endpoint]
+) -> None:
+    endpoint.reply = staticmethod(lambda _body, _number: (400, {"error": "no"}, {}))  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=2)  # type: ignore[attr-defined]
+    assert (code, result["reason"], result["field"]) == (10, "LLMRequestRejected", FIELD)
+    assert "all 2 sections were refused" in result["message"]
+    endpoint.reply = staticmethod(good)  # type: ignore[assignment]
+    code, _, pairs = sdg(tmp_path, endpoint.url, documents=2, attempt=2)  # type: ignore[attr-defined]
+    assert (code, len(pairs)) == (0, 2)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1"])
 def test_an_endpoint_that_is_not_there_is_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
