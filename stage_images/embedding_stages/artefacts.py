@@ -1,6 +1,7 @@
 """Artefacts on disk: written to a partial folder, described by manifest.json, then renamed in one step.
 
-<workspace>/<stage>/<fingerprint>.partial/    while the stage works; a later attempt continues here
+<workspace>/<stage>/<fingerprint>.partial/    while the stage works; a later attempt continues here; removed when the
+                                              stage has been published, whatever its fingerprint
 <workspace>/<stage>/<fingerprint>/            complete, with manifest.json
 """
 
@@ -139,6 +140,7 @@ class Workspace:
             shutil.rmtree(final)
         partial.rename(final)
         _sync_folder(final.parent)
+        self._remove_abandoned(request)
         return complete
 
     def open(self, request: StageRequest, name: Artefact) -> Path:
@@ -160,6 +162,13 @@ class Workspace:
                 "something changed the workspace after the stage that wrote it",
             )
         return folder
+
+    def _remove_abandoned(self, request: StageRequest) -> None:
+        """What other settings began and did not end. The workspace is one resource's alone, and the operator starts a
+        stage's Job when its others are gone, so nobody works there. What fails now succeeds after the next stage.
+        """
+        for folder in self.final(request).parent.glob("*.partial"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _intact(self, ref: ArtefactRef) -> bool:
         folder = self.root / ref.path

@@ -6,7 +6,9 @@ a `StageResult` without artefacts; whatever it leaves in `context.folder(<artefa
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import signal
 import sys
 import threading
@@ -25,6 +27,10 @@ from embedding_stages.errors import BadInput, StageError, Transient
 
 Work = Callable[["StageContext"], StageResult]
 _PROGRESS_INTERVAL_S = 2.0
+_FULL = re.compile(  # safetensors and other Rust, the C library, numpy
+    r"os error (?:28|122)\b|No space left on device|Disk quota exceeded|\d+ requested and \d+ written"
+    r"|Not enough free space to write"
+)
 
 
 @dataclass(slots=True)
@@ -159,20 +165,33 @@ def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
     except StageError as error:
         failed = context.result(reason=error.reason, message=error.message, field=error.field)
         return error.exit_code, failed
-    except OSError as error:
-        traceback.print_exc()
-        return _os_error(context, error)
     except Exception as error:  # the one place that may catch all: an end without a result tells nobody anything
         traceback.print_exc()
+        if _is_full(error):
+            return _workspace_full(context, error)
+        if isinstance(error, OSError):
+            return _os_error(context, error)
         said = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
         return 1, context.result(reason="StageCrashed", message="; ".join(said))
 
 
+def _is_full(error: Exception) -> bool:
+    """Whether a volume is full or over its quota; libraries with writers of their own say so in words alone."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_FULL.search(str(error)))
+
+
+def _workspace_full(context: StageContext, error: Exception) -> tuple[int, StageResult]:
+    at = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    message = (
+        f"the workspace is full{at}: let its volume claim grow if the storage class allows it, delete folders of old "
+        "fingerprints in it, or make a new resource with a larger spec.storage.size; after any edit of the spec the "
+        "stage runs again"
+    )
+    return ExitCode.BAD_INPUT, context.result(reason="WorkspaceFull", message=message, field="spec.storage")
+
+
 def _os_error(context: StageContext, error: OSError) -> tuple[int, StageResult]:
-    if error.errno == 28:  # ENOSPC
-        message = f"the workspace is full ({error.filename}): raise spec.storage.size or free the volume"
-        return ExitCode.BAD_INPUT, context.result(reason="WorkspaceFull", message=message, field="spec.storage.size")
-    if error.errno == 13:  # EACCES
+    if error.errno == errno.EACCES:
         message = f"no permission for {error.filename}: the volume must be accessible to group 65532"
         return ExitCode.BAD_INPUT, replace(context.result(), reason="PermissionDenied", message=message)
     return ExitCode.TRANSIENT, context.result(reason="InputOutputError", message=str(error))

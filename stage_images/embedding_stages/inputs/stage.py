@@ -27,6 +27,7 @@ HF_ENDPOINT = "HF_ENDPOINT"  # huggingface_hub's own variable: a mirror of the h
 def work(context: StageContext) -> StageResult:
     """Cheapest checks first: is the model one that can be used, then the documents, then what takes longer."""
     store = Store(context.workspace.root)
+    store.remove_drafts()
     model = BaseModel.of(context.settings["baseModel"])
     if model.kind != "huggingFace":
         check(model, folder_of(model, context.sources / contract.SOURCE_MODEL))

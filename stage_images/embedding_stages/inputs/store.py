@@ -26,6 +26,14 @@ class Store:
     def __init__(self, workspace: Path) -> None:
         self.root = workspace / _FOLDER
 
+    def remove_drafts(self) -> None:
+        """What a process that was killed could not remove. Only for the one Job that writes here."""
+        for draft in self.root.glob("*.draft"):
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
+
     @contextmanager
     def draft(self, artefact: Artefact) -> Iterator[Path]:
         """A new folder to fill; removed when `keep` has not renamed it."""

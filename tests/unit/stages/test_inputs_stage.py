@@ -118,3 +118,12 @@ def test_the_documents_are_what_the_next_stage_reads(tmp_path: Path, sources: Pa
     folder = tmp_path / "workspace" / result.artefacts[Artefact.CORPUS].path
     records = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
     assert [(item["path"], item["text"]) for item in records] == [("a.txt", TEXT), ("b.txt", TEXT + " b")]
+
+
+def test_drafts_that_a_killed_attempt_left_are_removed(tmp_path: Path, sources: Path) -> None:
+    folder = tmp_path / "workspace" / "inputs"
+    (folder / "baseModel-0.draft").mkdir(parents=True)
+    (folder / "baseModel-0.draft" / "model.safetensors").write_text("half")
+    (folder / "download-0.draft").write_text("{")
+    assert inputs(tmp_path)[0] == 0
+    assert not list(folder.glob("*.draft"))

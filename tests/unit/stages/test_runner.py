@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
-from embedding_stages.contract import Stage, StageRequest, StageResult
+from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult
 from embedding_stages.runner import StageContext, run
 
 Work = Callable[[StageContext], StageResult]
@@ -65,3 +68,62 @@ def test_a_secret_is_one_word_of_printable_ascii(
 
 def test_a_secret_that_the_manifest_does_not_name_is_none(tmp_path: Path) -> None:
     assert end_of(tmp_path, with_secret)["message"] == "None"
+
+
+FULL: dict[str, Exception] = {
+    "a full volume": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/workspace/x"),
+    "a quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/workspace/x"),
+    "safetensors on a full volume": SafetensorError(
+        'Error while serializing: I/O error: Os { code: 28, message: "No space left on device" }'
+    ),
+    "Rust with a quota": SafetensorError("I/O error: Disk quota exceeded (os error 122)"),
+    "numpy on a full volume": OSError("4096 requested and 128 written"),
+    "numpy before it writes": OSError("Not enough free space to write 4096 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_workspace_says_what_can_be_done(tmp_path: Path, name: str) -> None:
+    def fails(_context: StageContext) -> StageResult:
+        raise FULL[name]
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"], result["field"]) == (10, "WorkspaceFull", "spec.storage")
+    assert "let its volume claim grow" in result["message"]
+    assert "None" not in result["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (OSError(errno.EACCES, "denied", "/workspace/x"), 10, "PermissionDenied"),
+        (OSError(errno.EIO, "broken", "/workspace/x"), 20, "InputOutputError"),
+        (SafetensorError("Error while deserializing header"), 1, "StageCrashed"),
+    ],
+)
+def test_other_faults_stay_what_they_are(tmp_path: Path, error: Exception, code: int, reason: str) -> None:
+    def fails(_context: StageContext) -> StageResult:
+        raise error
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"]) == (code, reason)
+
+
+def test_a_published_stage_leaves_no_beginnings_of_its_own(tmp_path: Path) -> None:
+    def interrupted(context: StageContext) -> StageResult:
+        (context.scratch("llm") / "d.json").write_text("{}")
+        raise OSError(errno.EIO, "broken")
+
+    def finished(context: StageContext) -> StageResult:
+        (context.folder(Artefact.PAIRS) / "pairs.jsonl").write_text("{}")
+        return context.result()
+
+    root = tmp_path / "workspace"
+    end_of(tmp_path, interrupted, fingerprint="old")
+    end_of(tmp_path, interrupted, fingerprint="new")
+    end_of(tmp_path, interrupted, stage=Stage.PREP, fingerprint="other")
+    end_of(tmp_path, finished, fingerprint="before")
+    assert sorted(path.name for path in (root / "sdg").iterdir()) == ["before"]
+    assert [path.name for path in (root / "prep").iterdir()] == ["other.partial"], "another stage may resume"
+    end_of(tmp_path, finished, fingerprint="new")
+    assert sorted(path.name for path in (root / "sdg").iterdir()) == ["before", "new"], "results stay, to be reused"
