@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -236,25 +236,29 @@ def sections_of(chunks: Sequence[Chunk], wanted: int) -> list[list[Chunk]]:
 
 
 def _outcome(documents: Sequence[_Document]) -> Outcome:
-    """All pairs in the documents' order; a question that was asked before is dropped.
+    """All pairs in the documents' order. A question about two documents is dropped from both: whichever kept it, the
+    other's passages would count as wrong answers. Asked twice about one document it is kept once, with both answers.
 
     Raises BadInput `LLMRequestRejected` when the endpoint has not accepted anything.
     """
     rejections = [said for document in documents for said in document.rejections]
     if rejections and not any(document.usage.calls for document in documents):
         raise BadInput(REJECTED, f"{rejections[0]}; so all {len(rejections)} sections were refused", field=FIELD)
-    pairs: list[Pair] = []
     usage = Usage()
-    seen: Counter[str] = Counter()
+    asked_about: defaultdict[str, set[str]] = defaultdict(set)
     for document in documents:
         usage.add(document.usage)
         for pair in document.pairs:
-            seen[normalised(pair.question)] += 1
-            if seen[normalised(pair.question)] == 1:
-                pairs.append(pair)
+            asked_about[normalised(pair.question)].add(document.id)
+    found: dict[tuple[str, str], Pair] = {}
+    for pair in (pair for document in documents for pair in document.pairs):
+        key = normalised(pair.question), pair.document_id
+        first = found.setdefault(key, pair)
+        found[key] = replace(first, chunk_ids=tuple(dict.fromkeys(first.chunk_ids + pair.chunk_ids)))
+    pairs = [pair for (question, _), pair in found.items() if len(asked_about[question]) == 1]
     counts = {
         "droppedUngrounded": sum(document.ungrounded for document in documents),
-        "droppedDuplicates": sum(count - 1 for count in seen.values()),
+        "droppedDuplicates": sum(len(document.pairs) for document in documents) - len(pairs),
         "droppedUnjudged": sum(document.unjudged for document in documents),
         "unreadableAnswers": sum(document.unreadable for document in documents),
         "rejectedSections": len(rejections),

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.stages.test_sdg_answers import pair
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 from embedding_stages.runner import run
-from embedding_stages.sdg import openai_client, prompts
-from embedding_stages.sdg.chunks import Chunk
-from embedding_stages.sdg.openai_client import AnswerInvalidError, ChatClient, parse_object
-from embedding_stages.sdg.openai_provider import sections_of
+from embedding_stages.sdg import openai_client
+from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.stage import work
 
 KEY = "sk-very-secret"
@@ -59,11 +58,6 @@ def chat(content: Any) -> Reply:
 
 def is_judge(body: dict[str, Any]) -> bool:
     return "grade" in body["messages"][0]["content"]
-
-
-def pair(question: str, quote: str, kind: str = "contextual") -> dict[str, Any]:
-    evidence = [{"passage": 0, "quote": quote}]
-    return {"type": kind, "question": question, "answer": "An answer.", "evidence": evidence}
 
 
 def good(body: dict[str, Any], _: int) -> Reply:
@@ -300,66 +294,3 @@ def test_a_question_without_a_score_is_dropped(tmp_path: Path, endpoint: type[En
     code, result, _ = sdg(tmp_path, endpoint.url)  # type: ignore[attr-defined]
     assert (code, result["reason"]) == (10, "NoPairs")
     assert "droppedUnjudged 1" in result["message"]
-
-
-CHUNKS = [
-    Chunk(f"d-{n}", "d", text, ()) for n, text in enumerate(("Alpha is the first letter.", "Omega ends the alphabet."))
-]
-DRAFTS = {
-    "grounded": (pair("What is alpha?", "Alpha is the first"), ("d-0",)),
-    "grounded in another passage than it says": (pair("What is omega?", "omega ends the ALPHABET."), ("d-1",)),
-    "a quote too short to prove anything": (pair("What is alpha?", "Alpha"), None),
-    "a quote that is not there": (pair("What is beta?", "Beta is the second letter."), None),
-    "one of two quotes is not there": (
-        {
-            **pair("What is alpha?", "x"),
-            "evidence": [{"passage": 0, "quote": "Alpha is the first"}, {"passage": 1, "quote": "no such text at all"}],
-        },
-        None,
-    ),
-    "no evidence": ({"question": "What is alpha?", "answer": "a letter", "evidence": []}, None),
-    "no answer": ({**pair("What is alpha?", "Alpha is the first"), "answer": " "}, None),
-    "a question that is no text": ({**pair("x", "Alpha is the first"), "question": 5}, None),
-    "hidden characters": (pair("What is \u202ealpha?", "Alpha is the first"), None),
-    "an endless question": (pair("why " * 200, "Alpha is the first"), None),
-    "no object": ("What is alpha?", None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DRAFTS)
-def test_only_what_quotes_the_document_is_believed(name: str) -> None:
-    raw, chunk_ids = DRAFTS[name]
-    drafts, dropped = prompts.read_drafts({"pairs": [raw]}, CHUNKS, 5)
-    assert [draft.chunk_ids for draft in drafts] == ([chunk_ids] if chunk_ids else [])
-    assert dropped == (0 if chunk_ids else 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"a": 1}', {"a": 1}),
-        ('Sure!\n```json\n{"a": 1}\n``` bye', {"a": 1}),
-        ('<think>{"b": 2}</think> {"a": 1}', {"a": 1}),
-    ],
-)
-def test_json_is_found_in_what_models_write(text: str, expected: dict[str, int]) -> None:
-    assert parse_object(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": ', "{" * 100_000])
-def test_what_is_no_json_is_said_so(text: str) -> None:
-    with pytest.raises(AnswerInvalidError):
-        parse_object(text)
-
-
-@pytest.mark.parametrize(("pairs", "expected"), [(7, [3, 2, 2]), (2, [1, 1, 0]), (1, [1, 0, 0]), (14, [6, 4, 4])])
-def test_types_keep_the_proportion_of_the_recipe(pairs: int, expected: list[int]) -> None:
-    assert list(prompts.mix(pairs).values()) == expected
-
-
-def test_a_long_document_is_asked_about_in_a_few_places() -> None:
-    chunks = [Chunk(f"d-{n}", "d", "x" * 2000, ()) for n in range(100)]
-    sections = sections_of(chunks, 7)
-    assert [section[0].id for section in sections] == ["d-0", "d-24", "d-48", "d-72"]
-    assert all(sum(len(chunk.text) for chunk in section) <= 12_000 for section in sections)
-    assert sections_of(chunks[:3], 7) == [chunks[:3]]
