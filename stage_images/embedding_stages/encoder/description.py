@@ -83,6 +83,16 @@ def describe_model(folder: Path, *, prefixes: Mapping[str, str] | None, max_toke
     Raises BadInput `BaseModelUnsupported`, `ModelIncomplete`, `ModelPickled`, `ModelDamaged` or
     `MaxTokensTooLarge`.
     """
+    description = describe_configuration(folder, prefixes=prefixes, max_tokens=max_tokens)
+    config = _json_object(folder / "config.json", required=True)
+    _check_embedding_table(check_weights(folder, field=FIELD), config, description.hidden_size)
+    return description
+
+
+def describe_configuration(
+    folder: Path, *, prefixes: Mapping[str, str] | None, max_tokens: int | None
+) -> EncoderDescription:
+    """What `describe_model` says and refuses before it looks at the weights, which need not be there yet."""
     config = _json_object(folder / "config.json", required=True)
     architecture = _architecture(config)
     if not (folder / "tokenizer.json").is_file():
@@ -93,7 +103,6 @@ def describe_model(folder: Path, *, prefixes: Mapping[str, str] | None, max_toke
         )
     _check_modules(folder)
     hidden_size = _positive(config, "hidden_size")
-    _check_embedding_table(check_weights(folder, field=FIELD), config, hidden_size)
     dimensions: tuple[int, ...] = (hidden_size,)
     if architecture == "llama_bidirectional":
         dimensions += tuple(size for size in _MATRYOSHKA if size < hidden_size)

@@ -46,15 +46,20 @@ def weight_files(folder: Path, *, field: str) -> list[Path]:
         return [single]
     if index.is_file():
         return _shards(folder, index, field)
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES)
+    raise no_weights((path.name for path in folder.iterdir()), field=field)
+
+
+def no_weights(names: Iterable[str], *, field: str) -> BadInput:
+    """Why a model with files of these names, none of them `SINGLE_FILE` or `INDEX_FILE`, cannot be used."""
+    pickled = sorted(name for name in names if name.endswith(_PICKLE_SUFFIXES) and name != "training_args.bin")
     if pickled:
-        raise BadInput(
+        return BadInput(
             "ModelPickled",
             f"the model has only pickled weights ({', '.join(pickled[:3])}), which can run code when "
             "read and are never loaded; convert them with save_pretrained(..., safe_serialization=True)",
             field=field,
         )
-    raise BadInput(
+    return BadInput(
         "ModelIncomplete",
         f"the model has neither {SINGLE_FILE} nor {INDEX_FILE}; add its weights",
         field=field,

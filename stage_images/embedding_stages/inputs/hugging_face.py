@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from embedding_stages.contract import fingerprint_of
-from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE
+from embedding_stages.encoder.description import describe_configuration
+from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, no_weights
 from embedding_stages.errors import BadInput, Transient
-from embedding_stages.inputs.model import BaseModel, is_wanted
+from embedding_stages.inputs.model import BaseModel, as_base_model, is_wanted
 from embedding_stages.inputs.safe_files import printable
 
 SOURCE_FIELD: Final = "spec.baseModel.source.huggingFace"
@@ -31,7 +32,8 @@ def download(
 
     `between` is called before every file with the number done and the number of all. The list of files comes
     from the hub each time: the library's own snapshot function takes a half-filled folder for complete when the
-    hub does not answer. Raises BadInput `BaseModelNotFound`, `BaseModelForbidden`; Transient `HubUnreachable`.
+    hub does not answer. Raises BadInput `BaseModelNotFound`, `BaseModelForbidden`, and what `describe_model` does;
+    Transient `HubUnreachable`.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -39,9 +41,13 @@ def download(
     hub = HfApi(endpoint=endpoint, token=token or False)
     try:
         info = hub.model_info(model.name, revision=model.revision, timeout=30)
-        files = _files_to_fetch([str(item.rfilename) for item in info.siblings or []])
-        for number, name in enumerate(files):
-            between(number, len(files))
+        names = [str(item.rfilename) for item in info.siblings or []]
+        small, weights = _small_files(names), _weights(model, names)
+        for number, name in enumerate([*small, *weights]):
+            between(number, len(small) + len(weights))
+            if number == len(small):
+                with as_base_model(model):  # gigabytes of a model that cannot be used need not come
+                    describe_configuration(target, prefixes=model.prefixes, max_tokens=model.max_tokens)
             hub.hf_hub_download(model.name, name, revision=info.sha, local_dir=target)
     except HFValidationError as error:
         raise BadInput(
@@ -80,12 +86,19 @@ class Downloads:
         draft.replace(self._path)
 
 
-def _files_to_fetch(names: list[str]) -> list[str]:
-    """Configuration and tokenizer first: when the model is unsuitable little was fetched."""
-    single = SINGLE_FILE in names
-    weights = [SINGLE_FILE] if single else [name for name in names if "/" not in name and name.endswith(".safetensors")]
-    index = [] if single or INDEX_FILE not in names else [INDEX_FILE]
-    return [*sorted(name for name in names if is_wanted(name)), *index, *sorted(weights)]
+def _small_files(names: list[str]) -> list[str]:
+    """Configuration and tokenizer."""
+    return sorted(name for name in names if is_wanted(name))
+
+
+def _weights(model: BaseModel, names: list[str]) -> list[str]:
+    """At least one file. Raises BadInput `BaseModelPickled` or `BaseModelIncomplete`."""
+    if SINGLE_FILE in names:
+        return [SINGLE_FILE]
+    if INDEX_FILE in names:
+        return [INDEX_FILE, *sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))]
+    with as_base_model(model):
+        raise no_weights((name for name in names if "/" not in name), field=model.source_field)
 
 
 def _http_failure(model: BaseModel, error: Exception, *, has_token: bool) -> BadInput | Transient:

@@ -100,7 +100,7 @@ def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], Encoder
     Raises BadInput like `freeze`.
     """
     small, weights = _small_files(model, folder), _weights(model, folder)
-    with _as_base_model(model):
+    with as_base_model(model):
         description = describe_model(folder, prefixes=model.prefixes, max_tokens=model.max_tokens)
     return small, weights, description
 
@@ -121,7 +121,7 @@ def _small_files(model: BaseModel, folder: Path) -> list[str]:
 
 def _weights(model: BaseModel, folder: Path) -> list[str]:
     """Names of the weight files, and of their index when there are several."""
-    with _as_base_model(model):
+    with as_base_model(model):
         names = [path.name for path in weight_files(folder, field=model.source_field)]
     if names != [SINGLE_FILE]:
         names.append(INDEX_FILE)
@@ -149,7 +149,7 @@ def _copy(root: Path, name: str, target: Path) -> None:
 
 
 @contextmanager
-def _as_base_model(model: BaseModel) -> Iterator[None]:
+def as_base_model(model: BaseModel) -> Iterator[None]:
     """`ModelIncomplete` and its like are `BaseModelIncomplete` here, with the field that says where the model is."""
     try:
         yield

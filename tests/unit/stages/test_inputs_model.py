@@ -202,6 +202,41 @@ def test_a_model_is_downloaded_without_code_and_pickles(tmp_path: Path, hub: typ
     assert not any("modeling.py" in line or "pytorch_model" in line for line in hub.requests)
 
 
+def rewrite_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+UNUSABLE_ON_THE_HUB: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "only pickled weights": (lambda f: (f / "model.safetensors").unlink(), "BaseModelPickled", "convert them with"),
+    "no weights": (
+        lambda f: [(f / "model.safetensors").unlink(), (f / "pytorch_model.bin").unlink()],
+        "BaseModelIncomplete",
+        "add its weights",
+    ),
+    "an adapter's weights": (
+        lambda f: [
+            (f / "model.safetensors").rename(f / "adapter_model.safetensors"),
+            (f / "pytorch_model.bin").unlink(),
+        ],
+        "BaseModelIncomplete",
+        "add its weights",
+    ),
+    "another architecture": (lambda f: rewrite_config(f, model_type="t5"), "BaseModelUnsupported", "supported are"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "BaseModelIncomplete", "tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE_ON_THE_HUB)
+def test_no_weights_are_fetched_of_a_model_that_cannot_be_used(tmp_path: Path, hub: type[Hub], name: str) -> None:
+    change, reason, said = UNUSABLE_ON_THE_HUB[name]
+    change(hub.folder)
+    result = inputs(tmp_path)
+    assert (result["exitCode"], result["reason"], result["field"]) == (10, reason, "spec.baseModel.name"), result
+    assert said in result["message"]
+    assert not any("safetensors" in line or ".bin" in line for line in hub.requests)
+
+
 def test_a_commit_is_downloaded_once(tmp_path: Path, hub: type[Hub]) -> None:
     first = inputs(tmp_path)
     asked = len(hub.requests)
