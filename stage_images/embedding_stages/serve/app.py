@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ EMBEDDINGS_PATH = "/v1/embeddings"
 # Read and written in the event loop, in less than the millisecond that handing it to a thread may take.
 _SMALL_BODY = 4096  # bytes
 _SMALL_ANSWER = 4  # vectors
+_READERS = 4  # large bodies tokenized at once, each of them with all CPUs
+_MOST_READING_BYTES = 4 * MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Endpoint:
     loaded: Loaded | None = None
     batcher: Batcher | None = None
     draining: bool = False
+    reading_bytes: int = 0  # of large bodies that are tokenized or wait for it
+    _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "reader"))
     started: int = field(default_factory=lambda: int(time.time()))
 
     def start(self, loaded: Loaded) -> None:
@@ -60,6 +65,7 @@ class Endpoint:
     async def stop(self) -> None:
         if self.batcher is not None:
             await self.batcher.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def runner(self, *, finish_seconds: float, front: Sequence[Any] = ()) -> web.AppRunner:
         """Work for a client that went away is dropped. `front` are middlewares around everything."""
@@ -105,7 +111,7 @@ class Endpoint:
         if loaded is None or batcher is None:
             raise RequestError(503, "the model is still loading", code="not_ready")
         sent = await request.read()
-        asked, rows = await _aside(len(sent) > _SMALL_BODY, self._read, sent, loaded.model)
+        asked, rows = await self._read_in_turn(sent, loaded.model)
         vectors = await batcher.embed(rows, asked.dimensions)
         invalid = int(np.count_nonzero(~valid(vectors)))
         if invalid:
@@ -117,6 +123,22 @@ class Endpoint:
         self.instruments.tokens.labels(asked.role).inc(tokens)
         body = await _aside(len(rows) > _SMALL_ANSWER, _answer, self.name, vectors, asked, tokens)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+    async def _read_in_turn(self, body: bytes, model: Model) -> tuple[EmbeddingRequest, Rows]:
+        """Large bodies a few at a time: a tokenizer's answer takes a hundred times the memory of its text.
+
+        Raises RequestError, also 429 when too much waits.
+        """
+        if len(body) <= _SMALL_BODY:
+            return self._read(body, model)
+        if self.reading_bytes + len(body) > _MOST_READING_BYTES:
+            raise RequestError(429, "too many large requests are waiting, try again in a second", code="overloaded")
+        self.reading_bytes += len(body)
+        try:
+            # Threads of their own and no semaphore: a thread goes on when its client goes away, and still counts.
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, body, model)
+        finally:
+            self.reading_bytes -= len(body)
 
     def _read(self, body: bytes, model: Model) -> tuple[EmbeddingRequest, Rows]:
         """Raises RequestError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.serve.requests import RequestError, Truncate
 
 Rows = list[list[int]]
+_SLICE_CHARACTERS = 1 << 20  # tokenized at once: bounds the memory of the library's own result objects
 
 
 class TextReader:
@@ -34,12 +35,20 @@ class TextReader:
 
         Raises RequestError 400 for a text that is too long and may not be cut.
         """
-        if truncate == "END":
-            return self._cutting.encode(texts, role)
+        rows: Rows = []
+        for part in _slices(texts):
+            if truncate == "END":
+                rows.extend(self._cutting.encode(part, role))
+            else:
+                rows.extend(self._read_whole(part, role, truncate, len(rows)))
+        return rows
+
+    def _read_whole(self, texts: Sequence[str], role: Role, truncate: Truncate, first: int) -> Rows:
+        """`first`: the number of the first text in its request."""
         prefix, limit = self._description.prefixes[role], self._description.max_tokens
         encodings = self._whole.encode_batch([prefix + text for text in texts])
         rows: Rows = []
-        for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
+        for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True), start=first):
             if len(encoding.ids) <= limit:
                 rows.append(encoding.ids or [self.pad_id])
             elif truncate == "START":
@@ -54,6 +63,18 @@ class TextReader:
                     code="context_length_exceeded",
                 )
         return rows
+
+
+def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Consecutive texts of some `_SLICE_CHARACTERS` together, at least one."""
+    start = size = 0
+    for at, text in enumerate(texts):
+        if at > start and size + len(text) > _SLICE_CHARACTERS:
+            yield texts[start:at]
+            start, size = at, 0
+        size += len(text)
+    if texts:
+        yield texts[start:]
 
 
 def _first_kept(offsets: Sequence[tuple[int, int]], prefix: int, excess: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from unit.stages.tiny_serving import HIDDEN, MAX_TOKENS, call, make_serving_folder, serving
 
 from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.serve.app import Endpoint
 from embedding_stages.serve.settings import MAX_BODY_BYTES
 
 GOOD = {"input": ["topic1", "topic2 topic3"], "model": "tiny", "input_type": "query"}
@@ -88,6 +89,21 @@ def test_long_texts_are_refused_or_cut(url: str) -> None:
     for rule in ("START", "END"):
         status, body = call(f"{url}/v1/embeddings", GOOD | {"input": long, "truncate": rule})
         assert (status, body["usage"]["total_tokens"]) == (200, MAX_TOKENS)
+
+
+def test_large_requests_are_told_to_come_back_when_too_many_wait(folder: Path) -> None:
+    endpoint = Endpoint("tiny")
+    with serving(folder, endpoint=endpoint) as url:
+        large = GOOD | {"input": ["topic1 topic2"] * 500}
+        assert call(f"{url}/v1/embeddings", large)[0] == 200
+        endpoint.reading_bytes = 4 * MAX_BODY_BYTES
+        status, body = call(f"{url}/v1/embeddings", large)
+        assert (status, body["error"]["code"]) == (429, "overloaded")
+        assert call(f"{url}/v1/embeddings", GOOD)[0] == 200, "a small one does not wait"
+        endpoint.reading_bytes = 0
+        assert call(f"{url}/v1/embeddings", large)[0] == 200
+        call(f"{url}/v1/embeddings", GOOD | {"input": ["topic1 " * 50] * 500})
+        assert endpoint.reading_bytes == 0, "a refused one counts no more"
 
 
 def test_errors_have_openais_shape(url: str) -> None:

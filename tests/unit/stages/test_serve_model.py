@@ -14,7 +14,7 @@ import pytest
 from unit.stages.tiny_serving import HIDDEN, MAX_TOKENS, WORDS, make_serving_folder
 
 from embedding_stages.errors import BadInput
-from embedding_stages.serve import batching
+from embedding_stages.serve import batching, texts
 from embedding_stages.serve.batching import Batcher, Waiting, choose
 from embedding_stages.serve.model import Limits, self_test
 from embedding_stages.serve.onnx_model import OnnxModel
@@ -53,6 +53,15 @@ class TestTruncation:
         (row,) = model.reader.read([LONG], "query", "START")
         assert words(row) == ["[CLS]", "query", ":", *(f"topic{at}" for at in range(7, 15)), "[SEP]"]
         assert len(row) == MAX_TOKENS
+
+    @pytest.mark.parametrize("rule", ["NONE", "START", "END"])
+    def test_slices_change_nothing(self, model: OnnxModel, rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        some = [f"topic{at}" for at in range(7)] + ([LONG] if rule != "NONE" else [])
+        expected = model.reader.read(some, "query", rule)
+        monkeypatch.setattr(texts, "_SLICE_CHARACTERS", 14)
+        assert model.reader.read(some, "query", rule) == expected
+        with pytest.raises(RequestError, match="input 7 has"):
+            model.reader.read([*some[:7], LONG], "query", "NONE")
 
 
 class TestGraphs:
