@@ -2,5 +2,6 @@
 
 client     HTTP to the endpoint: readiness, metadata, embeddings, retries
 answers    pure: a response to vectors, and which of them are fit to use
+vectors    all texts of a set, at the pace that the server keeps
 stage      the stage's work; metrics come from evaluate's own modules
 """

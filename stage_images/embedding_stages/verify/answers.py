@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ def read_vectors(body: Any, *, texts: int, dimension: int) -> list[Vector | None
         if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < texts:
             found[index] = read_vector(item.get("embedding"), dimension)
     return found
+
+
+def has_invalid_vectors(body: bytes) -> bool:
+    """Whether an error says that the server itself found vectors that are not fit to use (see serve.app)."""
+    try:
+        return bool(json.loads(body)["error"]["code"] == "invalid_vectors")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def read_vector(value: Any, dimension: int) -> Vector | None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from embedding_stages.encoder.description import Role
 from embedding_stages.errors import BadInput, Stopped, Transient
-from embedding_stages.verify.answers import Vector, read_vectors
+from embedding_stages.verify.answers import Vector, has_invalid_vectors, read_vectors
 
 MAX_ANSWER_BYTES = 64 << 20
 TRIES = 4  # the first and three more
@@ -22,12 +22,16 @@ _BUSY = 429
 _EXCERPT = 300  # characters of an error body that a message quotes
 
 
+class TooSlowError(Exception):
+    """Several texts were not embedded in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """The vectors of one batch and what it took to get them."""
 
     vectors: list[Vector]
-    invalid: int  # vectors that came back unfit, the ones that a retry mended included
+    invalid: int  # vectors that came back unfit, the ones that a retry mended included; at least
     retries: int  # requests sent again, for whatever cause
 
 
@@ -74,7 +78,9 @@ class EndpointClient:
         return digest if isinstance(digest, str) else None
 
     def embed(self, texts: list[str], *, model: str, role: Role, dimension: int) -> Embedded:
-        """Raises Stopped `InvalidVectors` or `EndpointRefused`, Transient `EndpointFailing`."""
+        """Raises Stopped `InvalidVectors` or `EndpointRefused`, Transient `EndpointFailing`, and TooSlowError when
+        several texts took longer than the time-out: fewer may not.
+        """
         vectors: list[Vector | None] = [None] * len(texts)
         missing = list(range(len(texts)))
         invalid = retries = 0
@@ -91,8 +97,11 @@ class EndpointClient:
                 "encoding_format": "float",
                 "truncate": "END",
             }
-            _, answer, again = self._retried("POST", "/v1/embeddings", body)
+            status, answer, again = self._retried("POST", "/v1/embeddings", body, patient=len(missing) == 1)
             retries += again
+            if status != 200:  # refused for its own unfit vectors, of which there is at least one
+                invalid += 1
+                continue
             for at, vector in zip(missing, read_vectors(answer, texts=len(missing), dimension=dimension), strict=True):
                 vectors[at] = vector
             missing = [at for at in missing if vectors[at] is None]
@@ -111,9 +120,17 @@ class EndpointClient:
         return f"{self._parts.scheme}://{self._parts.netloc}"
 
     def _retried(
-        self, method: str, path: str, body: dict[str, Any] | None, *, refused_is_an_answer: bool = False
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        *,
+        refused_is_an_answer: bool = False,
+        patient: bool = True,
     ) -> tuple[int, Any, int]:
-        """(status, JSON body, requests sent again). Server errors, time-outs and broken answers are sent again."""
+        """(status, JSON body, requests sent again). Server errors, time-outs and broken answers are sent again; a
+        time-out is not when not `patient`, and a server's own word that its vectors are unfit is an answer.
+        """
         problem = ""
         for attempt in range(TRIES):
             if attempt:
@@ -122,6 +139,13 @@ class EndpointClient:
                 status, raw = self._request(method, path, body)
                 if status == 200 or (refused_is_an_answer and status < 500 and status != _BUSY):
                     return status, json.loads(raw) if status == 200 else None, attempt
+                if status == 500 and has_invalid_vectors(raw):
+                    return status, None, attempt
+            except TimeoutError as error:
+                if not patient:
+                    raise TooSlowError from error
+                problem = f"TimeoutError: no answer within {self._timeout_s:g} s"
+                continue
             except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
                 continue

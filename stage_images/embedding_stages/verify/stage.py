@@ -10,26 +10,22 @@ Whether the metrics are within tolerance is the operator's decision, not this st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import SCHEMA, Artefact, StageResult
-from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.errors import BadInput, StageError, Stopped
-from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
-from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, k_values_of, measure
+from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, k_values_of, measure
 from embedding_stages.evaluate.report import FINE_TUNED, changed_queries, load_report, per_query, save_report
-from embedding_stages.evaluate.search import Vectors
 from embedding_stages.runner import StageContext
-from embedding_stages.verify.client import Embedded, EndpointClient
+from embedding_stages.verify.client import EndpointClient
+from embedding_stages.verify.vectors import EndpointVectors, Pace
 
 _FIELD = "spec.stages.deploy"
-_CLIENTS = 4  # requests under way at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +54,6 @@ class Settings:
         )
 
 
-@dataclass(slots=True)
-class _Tally:
-    invalid: int = 0
-    retries: int = 0
-    done: int = 0
-
-
 def work(context: StageContext) -> StageResult:
     """Identity first, because it is cheap and decides most; then quality; then identity again."""
     settings = Settings.of(context.settings)
@@ -74,16 +63,19 @@ def work(context: StageContext) -> StageResult:
     client = EndpointClient(settings.url, timeout_s=settings.timeout_s)
     client.wait_ready(settings.ready_s, context.stop_if_asked)
     server_digest = check_server(client, settings)
-    tally = _Tally()
-    scores = _measure_endpoint(context, settings, client, evaluation_set, dimension, tally)
+    texts = len(evaluation_set.queries) + len(evaluation_set.passages)
+    endpoint = _endpoint_vectors(context, settings, client, dimension=dimension, texts=texts)
+    passages = endpoint.embed(evaluation_set.passages, "passage")
+    queries = endpoint.embed(evaluation_set.queries, "query")
+    scores = measure(evaluation_set, queries, passages, settings.k_values)
     check_server(client, settings)
     before, after = evaluated["perQuery"][FINE_TUNED], per_query(scores, settings.k_values)
     changed = changed_queries(before, after)
     counts = {
         "queries": len(evaluation_set.queries),
         "passages": len(evaluation_set.passages),
-        "invalidVectors": tally.invalid,
-        "retries": tally.retries,
+        "invalidVectors": endpoint.invalid,
+        "retries": endpoint.retries,
         "changedQueries": len(changed),
     }
     details = {"artefactDigest": artefact_digest, "serverDigest": server_digest, "dimension": dimension}
@@ -139,38 +131,18 @@ def check_server(client: EndpointClient, settings: Settings) -> str | None:
     return digest
 
 
-def _measure_endpoint(
-    context: StageContext,
-    settings: Settings,
-    client: EndpointClient,
-    evaluation_set: EvaluationSet,
-    dimension: int,
-    tally: _Tally,
-) -> Scores:
-    texts = len(evaluation_set.queries) + len(evaluation_set.passages)
-
-    def embed(some: tuple[str, ...], role: Role) -> Vectors:
-        def batch(start: int) -> Embedded:
-            context.stop_if_asked()
-            part = list(some[start : start + settings.batch_size])
-            return client.embed(part, model=settings.model, role=role, dimension=dimension)
-
-        vectors = []
-        pool = ThreadPoolExecutor(max_workers=_CLIENTS)
-        try:
-            for answered in pool.map(batch, range(0, len(some), settings.batch_size)):
-                vectors.extend(answered.vectors)
-                tally.invalid += answered.invalid
-                tally.retries += answered.retries
-                tally.done += len(answered.vectors)
-                context.progress(tally.done, texts)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return np.stack(vectors)
-
-    passages = embed(evaluation_set.passages, "passage")
-    queries = embed(evaluation_set.queries, "query")
-    return measure(evaluation_set, queries, passages, settings.k_values)
+def _endpoint_vectors(
+    context: StageContext, settings: Settings, client: EndpointClient, *, dimension: int, texts: int
+) -> EndpointVectors:
+    return EndpointVectors(
+        client=client,
+        model=settings.model,
+        dimension=dimension,
+        pace=Pace(settings.batch_size),
+        between=context.stop_if_asked,
+        progress=lambda done: context.progress(done, texts),
+        on_slow=lambda batch: context.log("the server is slow: one smaller request at a time", batchSize=batch),
+    )
 
 
 def _comparable_report(context: StageContext) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 from embedding_stages.errors import BadInput, StageError, Stopped, Transient
 from embedding_stages.verify import client as client_module
 from embedding_stages.verify.answers import read_vector, read_vectors
-from embedding_stages.verify.client import EndpointClient
+from embedding_stages.verify.client import EndpointClient, TooSlowError
 
 NAN = float("nan")
 GOOD = [0.6, 0.8]
@@ -152,9 +152,8 @@ def test_the_request_says_what_it_wants() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{",
         b"garbage\r\n\r\n",
         b"",
-        None,
     ],
-    ids=["500", "503", "429", "cut off", "no JSON", "no HTTP", "closed", "silent"],
+    ids=["500", "503", "429", "cut off", "no JSON", "no HTTP", "closed"],
 )
 def test_a_passing_fault_is_sent_again_and_counted(fault: Reply) -> None:
     pauses: list[float] = []
@@ -162,6 +161,30 @@ def test_a_passing_fault_is_sent_again_and_counted(fault: Reply) -> None:
         found = embed(url, timeout_s=0.2, sleep=pauses.append)
     assert (len(found.vectors), found.invalid, found.retries) == (3, 0, 2)
     assert pauses == [0.5, 1.0]
+
+
+def test_silence_is_waited_for_again_when_one_text_was_asked_for() -> None:
+    with scripted(lambda _, request, number: None if number < 2 else (200, vectors_for(request))) as url:
+        assert embed(url, 1, timeout_s=0.2).retries == 2
+    with scripted(lambda *_: None) as url, pytest.raises(Transient, match=r"no answer within 0\.1 s"):
+        embed(url, 1, timeout_s=0.1)
+
+
+def test_silence_about_several_texts_is_not_waited_for_again() -> None:
+    with scripted(lambda *_: None) as url, pytest.raises(TooSlowError):
+        embed(url, 2, timeout_s=0.1)
+
+
+INVALID = {"error": {"message": "1 of 3 vectors are not finite", "code": "invalid_vectors"}}
+
+
+def test_a_server_that_finds_its_own_vectors_unfit_has_a_defect() -> None:
+    with scripted(lambda _, request, number: (500, INVALID) if number < 2 else (200, vectors_for(request))) as url:
+        found = embed(url)
+    assert (len(found.vectors), found.invalid, found.retries) == (3, 2, 2)
+    with scripted(lambda *_: (500, INVALID)) as url, pytest.raises(Stopped) as caught:
+        embed(url)
+    assert caught.value.reason == "InvalidVectors"
 
 
 def test_a_lasting_fault_is_transient_and_quoted() -> None:

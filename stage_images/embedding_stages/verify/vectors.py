@@ -1,0 +1,108 @@
+"""All vectors of an evaluation set from the endpoint: several requests at once, fewer and smaller for a slow server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from embedding_stages.encoder.description import Role
+from embedding_stages.evaluate.search import Vectors
+from embedding_stages.verify.answers import Vector
+from embedding_stages.verify.client import Embedded, EndpointClient, TooSlowError
+
+CLIENTS: Final = 4  # requests under way at once
+
+
+class Pace:
+    """How many texts a request holds and how many requests are under way. Thread-safe."""
+
+    def __init__(self, batch: int, clients: int = CLIENTS) -> None:
+        self.batch = batch
+        self.clients = clients
+        self._under_way = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self) -> Iterator[int]:
+        """Wait until a request may be sent; the value is how many texts it may hold."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way < self.clients)
+            self._under_way += 1
+        try:
+            yield self.batch
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def slow_down(self, batch: int) -> None:
+        """A request that might hold so many texts took too long. Alone it waits for no other, whatever the server does.
+
+        What was sent before the pace changed says nothing about the new one.
+        """
+        with self._changed:
+            if batch == self.batch:
+                self.batch = max(1, batch // 2)
+                self.clients = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class EndpointVectors:
+    """The endpoint as what embeds; counts what it took."""
+
+    client: EndpointClient
+    model: str
+    dimension: int
+    pace: Pace
+    between: Callable[[], None]  # called before every request; may raise
+    progress: Callable[[int], None]  # gets the texts done
+    on_slow: Callable[[int], None]  # gets the new number of texts a request
+    invalid: int = 0  # vectors that came back unfit, the ones that a retry mended included
+    retries: int = 0  # requests sent again
+    done: int = 0
+
+    def embed(self, texts: Sequence[str], role: Role) -> Vectors:
+        """float32 (len(texts), dimension). Raises what `EndpointClient.embed` does, and what `between` does."""
+        result = np.empty((len(texts), self.dimension), dtype=np.float32)
+        size = told = self.pace.batch
+        pool = ThreadPoolExecutor(max_workers=CLIENTS)
+        try:
+            starts = range(0, len(texts), size)
+            parts = pool.map(lambda start: self._part(texts[start : start + size], role), starts)
+            for start, answered in zip(starts, parts, strict=True):
+                result[start : start + len(answered.vectors)] = answered.vectors
+                self.invalid += answered.invalid
+                self.retries += answered.retries
+                self.done += len(answered.vectors)
+                self.progress(self.done)
+                if self.pace.batch != told:
+                    told = self.pace.batch
+                    self.on_slow(told)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return result
+
+    def _part(self, texts: Sequence[str], role: Role) -> Embedded:
+        """One request, or several when the pace has slowed down. Runs in a thread."""
+        vectors: list[Vector] = []
+        invalid = retries = 0
+        while len(vectors) < len(texts):
+            self.between()
+            with self.pace.turn() as most:
+                part = list(texts[len(vectors) : len(vectors) + most])
+                try:
+                    answered = self.client.embed(part, model=self.model, role=role, dimension=self.dimension)
+                except TooSlowError:
+                    self.pace.slow_down(most)
+                    retries += 1
+                    continue
+            vectors.extend(answered.vectors)
+            invalid += answered.invalid
+            retries += answered.retries
+        return Embedded(vectors, invalid, retries)

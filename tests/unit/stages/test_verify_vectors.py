@@ -1,0 +1,54 @@
+"""The pace at which an endpoint is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.stages.test_verify_client import GOOD, Reply, client, scripted, vectors_for
+
+from embedding_stages.errors import Transient
+from embedding_stages.verify.vectors import EndpointVectors, Pace
+
+
+def test_a_slow_server_gets_one_smaller_request_at_a_time() -> None:
+    sizes: list[int] = []
+    told: list[int] = []
+
+    def reply(_: str, request: Any, __: int) -> Reply:
+        sizes.append(len(request["input"]))
+        return (200, vectors_for(request)) if len(request["input"]) <= 2 else None
+
+    with scripted(reply) as url:
+        vectors = EndpointVectors(
+            client=client(url, timeout_s=0.3), model="m", dimension=2, pace=Pace(8), between=lambda: None,
+            progress=lambda _: None, on_slow=told.append,
+        )  # fmt: skip
+        assert vectors.embed(["text"] * 19, "query").tolist() == [pytest.approx(GOOD)] * 19
+        assert vectors.embed(["text"] * 3, "query").shape == (3, 2)
+    assert (vectors.pace.batch, vectors.pace.clients) == (2, 1)
+    assert sizes.count(8) <= 4
+    assert sizes[-2:] == [2, 1], "what is known of the server is kept"
+    assert told[-1:] == [2]
+    assert vectors.retries == sum(size > 2 for size in sizes)
+
+
+def test_an_interruption_ends_it() -> None:
+    def stop() -> None:
+        raise Transient("Interrupted", "asked to stop")
+
+    with scripted(lambda _, request, __: (200, vectors_for(request))) as url, pytest.raises(Transient):
+        EndpointVectors(
+            client=client(url), model="m", dimension=2, pace=Pace(8), between=stop, progress=lambda _: None,
+            on_slow=lambda _: None,
+        ).embed(["text"] * 19, "query")  # fmt: skip
+
+
+def test_only_what_was_sent_at_this_pace_slows_it_down() -> None:
+    pace = Pace(32)
+    for _ in range(4):
+        pace.slow_down(32)
+    assert (pace.batch, pace.clients) == (16, 1)
+    for batch in (16, 8, 4, 2, 1):
+        pace.slow_down(batch)
+    assert pace.batch == 1
