@@ -9,18 +9,18 @@ Whether the uplift is enough is the operator's decision, not this stage's.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.description import Role
-from embedding_stages.encoder.load import AnyEncoder, load_encoder
-from embedding_stages.errors import BadInput, OutOfMemory, StageError, Stopped
+from embedding_stages.encoder.fitting import FittingEncoder, stacked
+from embedding_stages.encoder.load import load_encoder
+from embedding_stages.errors import BadInput, StageError, Stopped
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, headline, k_values_of, measure
 from embedding_stages.evaluate.report import BASE, FINE_TUNED, build_report, save_report, uplift_of
@@ -103,18 +103,19 @@ class _ModelVectors:
         self._model = model
         self._folder = folder
         self._batch_size = batch_size
-        self._encoder: AnyEncoder | None = None
+        self._encoder: FittingEncoder | None = None
 
     def embed(self, texts: list[str], role: Role) -> Vectors:
         """float32 (len(texts), hidden). Raises OutOfMemory when a single text does not fit, Transient on SIGTERM."""
-        parts = []
+        return stacked(len(texts), self._parts(texts, role))
+
+    def _parts(self, texts: list[str], role: Role) -> Iterator[Vectors]:
         for start in range(0, len(texts), _CHUNK):
             self._context.stop_if_asked()
             part = texts[start : start + _CHUNK]
-            parts.append(self._saved(f"{self._model}-{role}-{start}", part, role))
+            yield self._saved(f"{self._model}-{role}-{start}", part, role)
             self.done += len(part)
             self._context.progress(self.done, self.total)
-        return np.concatenate(parts)
 
     def _saved(self, name: str, texts: list[str], role: Role) -> Vectors:
         path = self._context.scratch("vectors") / f"{name}.npy"
@@ -122,27 +123,18 @@ class _ModelVectors:
             saved = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
             if saved.ndim == 2 and len(saved) == len(texts):
                 return saved
-        vectors = self._fitting(texts, role)
+        vectors = self._fitting().embed(texts, role=role)
         unfinished = path.with_suffix(".tmp")
         with unfinished.open("wb") as stream:
             np.save(stream, vectors)
         unfinished.rename(path)
         return vectors
 
-    def _fitting(self, texts: list[str], role: Role) -> Vectors:
+    def _fitting(self) -> FittingEncoder:
         if self._encoder is None:
-            self._encoder = load_encoder(self._folder, log=self._context.log)
-        while True:
-            try:
-                return self._encoder.embed(texts, role=role, batch_size=self._batch_size)
-            except torch.OutOfMemoryError as error:
-                if self._batch_size == 1:
-                    raise OutOfMemory(
-                        "GPUOutOfMemory", f"one text does not fit the accelerator: use a larger one ({error})"
-                    ) from error
-            self._batch_size //= 2
-            torch.cuda.empty_cache()
-            self._context.log("out of memory, smaller batches", batchSize=self._batch_size)
+            encoder = load_encoder(self._folder, log=self._context.log)
+            self._encoder = FittingEncoder(encoder, self._batch_size, self._context.log)
+        return self._encoder
 
 
 def _headline(scores: Scores, settings: Settings) -> float:

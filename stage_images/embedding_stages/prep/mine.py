@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from embedding_stages.encoder.fitting import stacked
 from embedding_stages.prep.pairs import Pair
 from embedding_stages.prep.search import Index, Vectors
 
@@ -89,7 +90,10 @@ def mine(
 
 def _passage_vectors(texts: Sequence[str], embed: Embed, cache: Path | None) -> Vectors:
     """float32 (len(texts), dimension); blocks that `cache` holds are not computed again."""
-    blocks: list[Vectors] = []
+    return stacked(len(texts), _passage_blocks(texts, embed, cache))
+
+
+def _passage_blocks(texts: Sequence[str], embed: Embed, cache: Path | None) -> Iterator[Vectors]:
     for start in range(0, len(texts), _PASSAGES_AT_ONCE):
         path = cache / f"passages-{start}.npy" if cache else None
         block = _load(path, len(texts[start : start + _PASSAGES_AT_ONCE])) if path else None
@@ -99,8 +103,7 @@ def _passage_vectors(texts: Sequence[str], embed: Embed, cache: Path | None) -> 
                 draft = path.with_suffix(".draft.npy")
                 np.save(draft, block, allow_pickle=False)
                 draft.replace(path)
-        blocks.append(block)
-    return np.concatenate(blocks)
+        yield block
 
 
 def _load(path: Path, rows: int) -> Vectors | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.encoder.fitting import FittingEncoder
 from embedding_stages.errors import BadInput
 from embedding_stages.prep import files
 from embedding_stages.prep.mine import Embed, Mined, mean, mine
@@ -167,7 +168,9 @@ def _embedder(context: StageContext, settings: Settings, total: int) -> Embed:
     """`total` texts in all, for the progress."""
     from embedding_stages.encoder.load import load_encoder  # torch takes seconds to import
 
-    encoder = load_encoder(context.input(Artefact.BASE_MODEL), log=context.log)
+    encoder = FittingEncoder(
+        load_encoder(context.input(Artefact.BASE_MODEL), log=context.log), settings.batchSize, context.log
+    )
     before = 0
 
     def progress(done: int, _all: int) -> None:
@@ -176,7 +179,7 @@ def _embedder(context: StageContext, settings: Settings, total: int) -> Embed:
 
     def embed(texts: Sequence[str], role: Literal["query", "passage"]) -> Vectors:
         nonlocal before
-        vectors = encoder.embed(texts, role=role, batch_size=settings.batchSize, progress=progress)
+        vectors = encoder.embed(texts, role=role, progress=progress)
         before += len(texts)
         return vectors
 

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from unit.stages.tiny_models import make_bert
 
 from embedding_stages.artefacts import digest_of_folder
-from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult
+from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.encoder.model import Encoder
 from embedding_stages.prep.search import Vectors
 from embedding_stages.prep.stage import Settings, prepare, work
 from embedding_stages.runner import StageContext, run
@@ -204,3 +206,20 @@ def test_a_real_encoder_mines(tmp_path: Path) -> None:
     code, result = stage(tmp_path, *records(), model=make_bert(tmp_path / "model"), margin=1.0)
     assert code == 0, result
     assert result.counts["trainingRows"] > 0
+
+
+def test_batches_of_the_base_model_shrink_until_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed, most = Encoder.embed, 3
+
+    def small_memory(self: Encoder, texts: Sequence[str], *, batch_size: int, **options: Any) -> Any:
+        if batch_size > most:
+            raise torch.OutOfMemoryError("no room")
+        return embed(self, texts, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(Encoder, "embed", small_memory)
+    model = make_bert(tmp_path / "model")
+    code, result = stage(tmp_path, *records(), model=model, margin=1.0)
+    assert (code, result.reason) == (0, "Completed")
+    most = 0
+    code, result = stage(tmp_path, *records(), model=model, margin=1.0, fingerprint="other")
+    assert (code, result.reason) == (ExitCode.OUT_OF_MEMORY, "GPUOutOfMemory")
