@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ JUDGEMENTS: Final = "qrels/test.tsv"
 HEADER: Final = "query-id\tcorpus-id\tscore"
 _MAX_LINE_BYTES = 10 << 20
 _MAX_LINES = 20_000_000
+_OBJECTS = "write one JSON object a line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class LabelledSet:
     def write(self, target: Path) -> LabelledCounts:
         """Check the set and write it to `target`. Memory holds the ids and the judgements.
 
-        Raises BadInput `LabelledSetIncomplete` or `LabelledSetInvalid`, with file and line.
+        Raises BadInput `LabelledSetIncomplete`, `LabelledSetForbidden` or `LabelledSetInvalid`, with file and line.
         """
         (target / "qrels").mkdir(parents=True, exist_ok=True)
         passages = self._write_corpus(target / CORPUS)
@@ -71,10 +73,10 @@ class LabelledSet:
             for number, record in self._records(CORPUS):
                 name = self._name(CORPUS, number, record, names)
                 title = self._text(CORPUS, number, record, "title", required=False)
-                text = self._text(CORPUS, number, record, "text", required=not title)
+                text = self._text(CORPUS, number, record, "text", required=False)  # some public sets lack it
                 stream.write(_line({"_id": name, "title": title, "text": text}))
         if not names:
-            raise self._invalid(CORPUS, 0, "it holds no passages")
+            raise self._invalid(CORPUS, 0, "it holds no passages; write one JSON object with _id and text a line")
         return names
 
     def _queries(self) -> dict[str, str]:
@@ -84,7 +86,7 @@ class LabelledSet:
             name = self._name(QUERIES, number, record, names)
             found[name] = self._text(QUERIES, number, record, "text", required=True)
         if not found:
-            raise self._invalid(QUERIES, 0, "it holds no queries")
+            raise self._invalid(QUERIES, 0, "it holds no queries; write one JSON object with _id and text a line")
         return found
 
     def _judgements(self, passages: set[str], queries: dict[str, str]) -> list[tuple[str, str, int]]:
@@ -93,17 +95,19 @@ class LabelledSet:
         for number, line in self._lines(JUDGEMENTS):
             if number == 1:
                 if line.split("\t") != HEADER.split("\t"):
-                    raise self._invalid(JUDGEMENTS, 1, f"the header must be {HEADER!r} (with tabs)")
+                    raise self._invalid(
+                        JUDGEMENTS, 1, f"the header must be {HEADER!r} (with tabs); make it the first line"
+                    )
                 continue
             if not line:
                 continue
             query, passage, score = self._judgement(number, line)
             if query not in queries:
-                raise self._invalid(JUDGEMENTS, number, f"query {safe_files.printable(query)} is not in {QUERIES}")
+                raise self._unknown(number, "query", query, QUERIES)
             if passage not in passages:
-                raise self._invalid(JUDGEMENTS, number, f"passage {safe_files.printable(passage)} is not in {CORPUS}")
+                raise self._unknown(number, "passage", passage, CORPUS)
             if (query, passage) in seen:
-                raise self._invalid(JUDGEMENTS, number, "this pair is judged twice")
+                raise self._invalid(JUDGEMENTS, number, "this pair is judged twice; keep one of the lines")
             seen.add((query, passage))
             rows.append((query, passage, score))
         return rows
@@ -111,14 +115,18 @@ class LabelledSet:
     def _judgement(self, number: int, line: str) -> tuple[str, str, int]:
         parts = line.split("\t")
         if len(parts) != 3:
-            raise self._invalid(JUDGEMENTS, number, f"{len(parts)} columns, expected 3 separated by tabs")
+            raise self._invalid(
+                JUDGEMENTS, number, f"{len(parts)} columns; write query-id, corpus-id and score, separated by tabs"
+            )
         try:
             score = int(parts[2])
         except ValueError:
             score = -1
         if not 0 <= score <= 100:
             raise self._invalid(
-                JUDGEMENTS, number, f"score {safe_files.printable(parts[2], 20)} is not a whole number from 0 to 100"
+                JUDGEMENTS,
+                number,
+                f"score {safe_files.printable(parts[2], 20)} is not a whole number from 0 to 100; rescale the scores",
             )
         return parts[0], parts[1], score
 
@@ -129,49 +137,62 @@ class LabelledSet:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise self._invalid(name, number, f"not JSON: {str(error)[:100]}") from error
+                raise self._invalid(name, number, f"not JSON: {str(error)[:100]}; {_OBJECTS}") from error
             if not isinstance(record, dict):
-                raise self._invalid(name, number, "not a JSON object")
+                raise self._invalid(name, number, f"not a JSON object; {_OBJECTS}")
             yield number, record
 
     def _lines(self, name: str) -> Iterator[tuple[int, str]]:
         try:
-            with safe_files.open_file(self.folder, name) as stream:
+            with self._permitted(), safe_files.open_file(self.folder, name) as stream:
                 number = 0
                 while raw := stream.readline(_MAX_LINE_BYTES + 1):
                     number += 1
                     if len(raw) > _MAX_LINE_BYTES or number > _MAX_LINES:
-                        raise self._invalid(name, number, f"longer than {_MAX_LINE_BYTES} bytes or {_MAX_LINES} lines")
+                        raise self._invalid(
+                            name, number, f"longer than {_MAX_LINE_BYTES} bytes or {_MAX_LINES} lines; shorten it"
+                        )
                     try:
                         yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                     except UnicodeDecodeError as error:
-                        raise self._invalid(name, number, "not UTF-8") from error
+                        raise self._invalid(name, number, "not UTF-8; convert the file") from error
         except FileNotFoundError as error:
             raise self._missing(name, "is missing") from error
         except NotRegularError as error:
             raise self._missing(name, "is a link or no regular file") from error
 
+    def _permitted(self) -> AbstractContextManager[None]:
+        return safe_files.permitted("the labelled set", reason="LabelledSetForbidden", field=self.field)
+
     def _name(self, file: str, number: int, record: dict[str, Any], names: set[str]) -> str:
         name = record.get("_id")
         if not isinstance(name, str) or not name or not name.isprintable():
-            raise self._invalid(file, number, "_id must be a string, not empty, without tabs and line breaks")
+            raise self._invalid(
+                file, number, "_id must be a string, not empty, without tabs and line breaks; write one"
+            )
         if name in names:
-            raise self._invalid(file, number, f"_id {safe_files.printable(name)} occurs twice")
+            raise self._invalid(file, number, f"_id {safe_files.printable(name)} occurs twice; give every line its own")
         names.add(name)
         return name
 
     def _text(self, file: str, number: int, record: dict[str, Any], key: str, *, required: bool) -> str:
         value = record.get(key)
         if value is not None and not isinstance(value, str):
-            raise self._invalid(file, number, f"{key} must be a string")
+            raise self._invalid(file, number, f"{key} must be a string; put it in quotes")
         try:
             # Lone surrogates can be written in JSON but not in UTF-8.
             text = clean(value or "").encode("utf-8").decode().strip()
         except (NotTextError, UnicodeEncodeError) as error:
-            raise self._invalid(file, number, f"{key} is not text") from error
+            raise self._invalid(
+                file, number, f"{key} is not text; remove control characters and halves of character pairs"
+            ) from error
         if required and not text:
-            raise self._invalid(file, number, f"{key} is empty")
+            raise self._invalid(file, number, f"{key} is empty; add it or remove the line and what refers to it")
         return text
+
+    def _unknown(self, number: int, what: str, name: str, file: str) -> BadInput:
+        said = f"{what} {safe_files.printable(name)} is not in {file}; add it there or remove this line"
+        return self._invalid(JUDGEMENTS, number, said)
 
     def _invalid(self, file: str, number: int, what: str) -> BadInput:
         at = f"{file}:{number}" if number else file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +64,8 @@ def folder_of(model: BaseModel, mount: Path) -> Path:
         raise BadInput("BaseModelNotFound", "the base model's source is not mounted", field=model.source_field)
     # An image's folder is mounted itself; of a volume a folder may be named.
     path = model.path if model.kind == "pvc" else ""
-    return safe_files.sub_folder(mount, path, reason="BaseModelNotFound", field=model.source_field)
+    with _permitted(model):
+        return safe_files.sub_folder(mount, path, reason="BaseModelNotFound", field=model.source_field)
 
 
 def is_wanted(path: str) -> bool:
@@ -99,10 +100,14 @@ def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], Encoder
 
     Raises BadInput like `freeze`.
     """
-    small, weights = _small_files(model, folder), _weights(model, folder)
-    with as_base_model(model):
+    with _permitted(model), as_base_model(model):  # opens every file that is taken
+        small, weights = _small_files(model, folder), _weights(model, folder)
         description = describe_model(folder, prefixes=model.prefixes, max_tokens=model.max_tokens)
     return small, weights, description
+
+
+def _permitted(model: BaseModel) -> AbstractContextManager[None]:
+    return safe_files.permitted("the model", reason="BaseModelForbidden", field=model.source_field)
 
 
 def _small_files(model: BaseModel, folder: Path) -> list[str]:

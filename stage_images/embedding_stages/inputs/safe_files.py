@@ -70,6 +70,17 @@ def sub_folder(mount: Path, path: str, *, reason: str, field: str) -> Path:
     return folder
 
 
+@contextmanager
+def permitted(what: str, *, reason: str, field: str) -> Iterator[None]:
+    """For reading alone: what may not be read is BadInput `reason`, which names the file."""
+    try:
+        yield
+    except PermissionError as error:
+        raise BadInput(
+            reason, f"no permission to read {printable(str(error.filename))}; let group 65532 read {what}", field=field
+        ) from error
+
+
 def open_folder(root: Path, path: str) -> int:
     """A descriptor of a folder below `root`. Raises NotRegularError, FileNotFoundError."""
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -54,7 +54,8 @@ def _labelled_set(context: StageContext, store: Store) -> LabelledCounts | None:
     field = f"spec.evaluation.beir.{raw['kind']}.path"
     path = str(raw.get("path") or "") if raw["kind"] == "pvc" else ""
     mount = context.sources / contract.SOURCE_BEIR
-    folder = safe_files.sub_folder(mount, path, reason="LabelledSetNotFound", field=field)
+    with safe_files.permitted("the labelled set", reason="LabelledSetForbidden", field=field):
+        folder = safe_files.sub_folder(mount, path, reason="LabelledSetNotFound", field=field)
     with store.draft(Artefact.LABELLED_SET) as draft:
         counts = LabelledSet(folder, field).write(draft)
         context.extra.append((Artefact.LABELLED_SET, store.keep(Artefact.LABELLED_SET, draft)))
@@ -68,7 +69,7 @@ def _corpus(context: StageContext, store: Store) -> Counts:
         mount=context.sources / contract.SOURCE_CORPUS,
         kind=str(raw["kind"]),
         path=str(raw.get("path") or ""),
-        include=tuple(raw.get("include") or ("**/*.txt", "**/*.md", "**/*.text")),
+        include=tuple(raw.get("include") or ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")),
         min_text_length=int(raw.get("minTextLength", 50)),  # NVIDIA embed recipe: min_text_length
         limits=Limits.of(raw.get("limits") or {}),
     )

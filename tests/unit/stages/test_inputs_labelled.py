@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedding_stages.errors import BadInput
+from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.inputs.labelled import LabelledSet
 
 FIELD = "spec.evaluation.beir.pvc.path"
@@ -40,6 +41,14 @@ def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path: Path) ->
         content = (folder / name).read_bytes().replace(b"\n", b"\r\n")
         (folder / name).write_bytes(b"\xef\xbb\xbf" + content)
     assert LabelledSet(folder, FIELD).write(tmp_path / "out").judgements == 2
+
+
+def test_a_passage_without_text_is_accepted_as_evaluation_does(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set")
+    append("corpus.jsonl", '{"_id": "d3", "text": ""}')(folder)
+    append("corpus.jsonl", '{"_id": "d4"}')(folder)
+    assert LabelledSet(folder, FIELD).write(tmp_path / "out").passages == 4
+    assert load_evaluation_set(tmp_path / "out").passages == ("T one", "two", "-", "-")
 
 
 def append(name: str, line: str) -> Callable[[Path], object]:
@@ -89,5 +98,6 @@ def test_an_unsound_set_is_refused_with_file_and_line(tmp_path: Path, name: str)
     with pytest.raises(BadInput) as caught:
         LabelledSet(folder, FIELD).write(tmp_path / "out")
     assert said in caught.value.message
+    assert ";" in caught.value.message, "what is wrong, and the cure"
     assert caught.value.field == FIELD
     assert caught.value.reason in ("LabelledSetInvalid", "LabelledSetIncomplete")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +52,44 @@ def inputs(tmp_path: Path, fingerprint: str = "f", **changes: Any) -> tuple[int,
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user than root reaches too; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("closed", "reason", "field"),
+    [
+        ("model/models/tiny/model.safetensors", "BaseModelForbidden", "spec.baseModel.source.pvc.path"),
+        ("model/models/tiny/config.json", "BaseModelForbidden", "spec.baseModel.source.pvc.path"),
+        ("model/models", "BaseModelForbidden", "spec.baseModel.source.pvc.path"),
+        ("beir/beir/queries.jsonl", "LabelledSetForbidden", "spec.evaluation.beir.pvc.path"),
+        ("beir/beir", "LabelledSetForbidden", "spec.evaluation.beir.pvc.path"),
+    ],
+)
+def test_what_may_not_be_read_is_named(open_folder: Path, closed: str, reason: str, field: str) -> None:
+    make_sources(open_folder / "sources").joinpath(closed).chmod(0)
+    root = os.geteuid() == 0
+    if root:  # who may read everything
+        os.seteuid(65534)
+    try:
+        code, result = inputs(open_folder)
+    finally:
+        if root:
+            os.seteuid(0)
+    (open_folder / "sources" / closed).chmod(0o755)
+    assert (code, result.reason, result.field) == (10, reason, field), result.message
+    assert closed.rsplit("/", 1)[-1] in result.message
+
+
+@pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    root = tmp_path / "sources"
+    return make_sources(tmp_path / "sources")
+
+
+def make_sources(root: Path) -> Path:
     config_map(root / "corpus", {"a.txt": TEXT.encode(), "b.txt": (TEXT + " b").encode(), "c.txt": b"\0"})
     make_model(root / "model" / "models" / "tiny")
     make_set(root / "beir" / "beir")
