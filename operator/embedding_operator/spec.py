@@ -23,7 +23,7 @@ from embedding_operator.api import (
 from embedding_operator.spec_pods import TIMEOUT_S, check_shared, count_gpus, parse_pod, stage_resources
 from embedding_stages.contract import Stage
 
-DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "*.txt", "*.md", "*.text")
+DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")  # NVIDIA embed recipe
 _MIN_TEXT_LENGTH: Final = 50
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -74,22 +74,16 @@ def document_id(path: str) -> str:
 def write_documents(corpus: Corpus, target: Path) -> Counts:
     """Read the corpus and write `target`. Memory holds one document and the digests of the others.
 
-    Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusForbidden`, `CorpusTooLarge`
-    or `CorpusTooDeep`.
+    Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusForbidden`, `CorpusTooLarge`,
+    `CorpusTooDeep` or `GlobInvalid`.
     """
-    try:
+    with safe_files.permitted("the documents", reason="CorpusForbidden", field=corpus.field):
         return _write_documents(corpus, _root(corpus), target)
-    except PermissionError as error:
-        raise BadInput(
-            "CorpusForbidden",
-            f"no permission to read {safe_files.printable(str(error.filename))}; let group 65532 read the documents",
-            field=corpus.field,
-        ) from error
 
 
 def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
     listing = _list(corpus, root)
-    included = matcher(corpus.include)
+    included = _matcher(corpus.include)
     counts = Counts(skippedFiles=listing.skipped)
     chosen: list[tuple[str, FoundFile]] = []
     for file in listing.files:
@@ -103,6 +97,13 @@ def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
     if not counts.documents:
         raise _nothing_usable(corpus, listing, len(chosen), counts)
     return counts
+
+
+def _matcher(include: tuple[str, ...]) -> Callable[[str], bool]:
+    try:
+        return matcher(include)
+    except ValueError as error:
+        raise BadInput("GlobInvalid", f"{error}; correct the pattern", field=INCLUDE_FIELD) from error
 
 
 def _root(corpus: Corpus) -> Path:

@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def documents(target: Path) -> list[dict[str, str]]:
         ("[!ab].txt", "a.txt", False),
         ("a+(b).txt", "a+(b).txt", True),
         ("**/*.md", "x/a.MD", False),
+        ("**/+([!.])", "README", True),
+        ("**/+([!.])", "x/y/NOTES", True),
+        ("**/+([!.])", "x/a.bin", False),
+        ("**/+([!.])", ".git/config", False),
+        ("**/+([!.])", "x/.git/config", False),
+        ("**/+([!.])", ".netrc", False),
     ],
 )
 def test_a_glob_matches_whole_paths(pattern: str, path: str, expected: bool) -> None:
@@ -160,6 +167,15 @@ def test_hidden_characters_are_stripped(tmp_path: Path) -> None:
     (source / "a.txt").write_text("\ufeff" + TEXT + "\u202e\u200b\x1b e\u0301\r\nend\U000e0041", newline="")
     write_documents(corpus(source), tmp_path / "out")
     assert documents(tmp_path / "out")[0]["text"] == TEXT + " é\nend"
+
+
+def test_a_glob_that_means_nothing_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text(TEXT)
+    with pytest.raises(BadInput) as caught:
+        write_documents(replace(corpus(tmp_path / "source"), include=("[z-a].txt",)), tmp_path / "out")
+    assert (caught.value.reason, caught.value.field) == ("GlobInvalid", "spec.corpus.include")
+    assert "'[z-a].txt' is no glob" in caught.value.message
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, object], str, str, str]] = {
