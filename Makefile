@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # onnxruntime sends telemetry unless told not to; nothing here phones home.
 export ORT_DISABLE_TELEMETRY := 1
+# A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
+UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile tests/unit tests/simulation
 .PHONY: help quickstart test check unit images cluster-up cluster-down purge room venv lock charts
 
 help: ## this list
@@ -16,10 +18,11 @@ test: room venv ## everything: unit, simulation, API server and end-to-end tests
 	@$(PYTHON) hack/cluster up
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load
-	@.venv/bin/pytest tests
+	@$(UNIT)
+	@.venv/bin/pytest tests/apiserver tests/e2e
 
 unit: venv ## the tests that need no cluster
-	@.venv/bin/pytest tests/unit tests/simulation
+	@$(UNIT)
 
 check: venv ## lint, types, import layers, chart and CRD drift
 	@.venv/bin/ruff check .
