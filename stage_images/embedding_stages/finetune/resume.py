@@ -132,11 +132,15 @@ def _write(folder: Path, tensors: Mapping[str, torch.Tensor], progressed: Progre
         shutil.rmtree(cut_off)
     partial = folder / f"{final.name}.partial"
     partial.mkdir(parents=True)
-    stream.write(tensors, partial / _TENSORS)
-    (partial / _STATE).write_text(json.dumps(asdict(progressed)))
-    for name in (_TENSORS, _STATE):
-        with (partial / name).open("rb") as written:
-            os.fsync(written.fileno())
+    try:
+        stream.write(tensors, partial / _TENSORS)
+        (partial / _STATE).write_text(json.dumps(asdict(progressed)))
+        for name in (_TENSORS, _STATE):
+            with (partial / name).open("rb") as written:
+                os.fsync(written.fileno())
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # or the checkpoint finds the volume full of half a state
+        raise
     partial.rename(final)
     for other in folder.iterdir():
         if other != final:

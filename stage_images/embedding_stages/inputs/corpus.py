@@ -88,7 +88,9 @@ def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
     chosen: list[tuple[str, FoundFile]] = []
     for file in listing.files:
         name = safe_files.key_of(file.path) if corpus.kind == "configMap" else file.path
-        if included(name):
+        # Without a suffix a name says nothing: a program or an archive of that size is left out, not an error.
+        blob = "." not in name.rpartition("/")[2] and file.size > corpus.limits.maxFileBytes
+        if included(name) and not blob:
             chosen.append((name, file))
         else:
             counts.skippedFiles += 1

@@ -27,7 +27,7 @@ _AT_ONCE: Final = 8  # documents
 _SECTION_CHARACTERS: Final = 12_000  # of one call, about 3,000 tokens
 _MOST_SECTIONS: Final = 4  # of one document, spread over it
 _TRIES: Final = 3  # of an answer that is not JSON
-_HOPELESS: Final = 100  # documents that were refused one and all: the others would be
+_HOPELESS: Final = 100  # documents in a row that were refused one and all: the others would be
 _WRITING: Final = 0.7  # temperatures
 _JUDGING: Final = 0.0
 _POLL_S: Final = 0.5
@@ -111,14 +111,16 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
 
     items = (document for document in corpus.documents() if corpus.is_long_enough(document))
     found: dict[int, _Document] = {}
+    refused = 0  # documents in a row
     try:
         for number, document in _in_parallel(one, items, context.stop_if_asked):
             found[number] = document
             for said in document.rejections:
                 context.log("a section is left out", document=document.id, reason=REJECTED, result=said)
             context.progress(len(found), documents)
-            if len(found) == _HOPELESS and all(document.is_refused for document in found.values()):
-                break
+            refused = refused + 1 if document.is_refused else 0
+            if refused == _HOPELESS:
+                raise _refusal(document.rejections[-1], f"the last {refused} documents were refused, and nothing else")
     finally:
         stopping.set()
     return _outcome([found[number] for number in sorted(found)])
@@ -235,15 +237,21 @@ def sections_of(chunks: Sequence[Chunk], wanted: int) -> list[list[Chunk]]:
     return [sections[place * len(sections) // most] for place in range(most)]
 
 
+def _refusal(said: str, how_many: str) -> BadInput:
+    """Documents that were answered are kept: the next attempt asks about the others alone."""
+    return BadInput(REJECTED, f"{said}; {how_many}", field=FIELD)
+
+
 def _outcome(documents: Sequence[_Document]) -> Outcome:
     """All pairs in the documents' order. A question about two documents is dropped from both: whichever kept it, the
     other's passages would count as wrong answers. Asked twice about one document it is kept once, with both answers.
 
-    Raises BadInput `LLMRequestRejected` when the endpoint has not accepted anything.
+    Raises BadInput `LLMRequestRejected` when the endpoint has refused most documents: what it left is no training set.
     """
     rejections = [said for document in documents for said in document.rejections]
-    if rejections and not any(document.usage.calls for document in documents):
-        raise BadInput(REJECTED, f"{rejections[0]}; so all {len(rejections)} sections were refused", field=FIELD)
+    refused = sum(document.is_refused for document in documents)
+    if 2 * refused > len(documents):
+        raise _refusal(rejections[0], f"{refused} of {len(documents)} documents were refused")
     usage = Usage()
     asked_about: defaultdict[str, set[str]] = defaultdict(set)
     for document in documents:

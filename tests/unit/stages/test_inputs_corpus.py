@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from unit.stages.nobody import as_nobody
 
 from embedding_stages.errors import BadInput
 from embedding_stages.inputs.corpus import Corpus, Limits, document_id, write_documents
@@ -134,9 +135,6 @@ def test_the_lost_and_found_folder_of_a_volume_is_skipped(tmp_path: Path) -> Non
     assert (counts.documents, counts.skippedFiles) == (1, 1)
 
 
-NOBODY = 65534
-
-
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that another user than root reaches too; pytest's own are closed to others."""
@@ -149,15 +147,8 @@ def test_documents_that_may_not_be_read_are_named(open_folder: Path) -> None:
     (open_folder / "source").mkdir()
     (open_folder / "source" / "a.txt").write_text(TEXT)
     (open_folder / "source" / "a.txt").chmod(0)
-    root = os.geteuid() == 0
-    if root:  # who may read everything
-        os.seteuid(NOBODY)
-    try:
-        with pytest.raises(BadInput) as caught:
-            write_documents(corpus(open_folder / "source"), open_folder / "out")
-    finally:
-        if root:
-            os.seteuid(0)
+    with as_nobody(), pytest.raises(BadInput) as caught:
+        write_documents(corpus(open_folder / "source"), open_folder / "out")
     assert caught.value.reason == "CorpusForbidden"
 
 
@@ -167,6 +158,19 @@ def test_hidden_characters_are_stripped(tmp_path: Path) -> None:
     (source / "a.txt").write_text("\ufeff" + TEXT + "\u202e\u200b\x1b e\u0301\r\nend\U000e0041", newline="")
     write_documents(corpus(source), tmp_path / "out")
     assert documents(tmp_path / "out")[0]["text"] == TEXT + " é\nend"
+
+
+def test_a_large_file_without_a_suffix_is_left_out(tmp_path: Path) -> None:
+    """It is read only because it might be text; a program beside the documents must not end the run."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.txt").write_text(TEXT)
+    (source / "README").write_text(TEXT + "!")
+    (source / "program").write_text(TEXT * 9)
+    limits = Limits(maxFileBytes=2 * len(TEXT))
+    chosen = replace(corpus(source), include=("**/*.txt", "**/+([!.])"), limits=limits)
+    counts = write_documents(chosen, tmp_path / "out")
+    assert (counts.documents, counts.skippedFiles) == (2, 1)
 
 
 def test_a_glob_that_means_nothing_is_bad_input(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.stages.nobody import as_nobody
 from unit.stages.test_inputs_corpus import TEXT, config_map
 from unit.stages.test_inputs_labelled import make_set
 from unit.stages.test_inputs_model import make_model
@@ -71,14 +71,8 @@ def open_folder() -> Iterator[Path]:
 )
 def test_what_may_not_be_read_is_named(open_folder: Path, closed: str, reason: str, field: str) -> None:
     make_sources(open_folder / "sources").joinpath(closed).chmod(0)
-    root = os.geteuid() == 0
-    if root:  # who may read everything
-        os.seteuid(65534)
-    try:
+    with as_nobody():
         code, result = inputs(open_folder)
-    finally:
-        if root:
-            os.seteuid(0)
     (open_folder / "sources" / closed).chmod(0o755)
     assert (code, result.reason, result.field) == (10, reason, field), result.message
     assert closed.rsplit("/", 1)[-1] in result.message

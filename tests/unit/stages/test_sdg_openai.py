@@ -16,7 +16,7 @@ from unit.stages.test_sdg_answers import pair
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 from embedding_stages.runner import run
-from embedding_stages.sdg import openai_client
+from embedding_stages.sdg import openai_client, openai_provider
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.stage import work
 
@@ -230,10 +230,28 @@ def test_what_was_refused_altogether_is_asked_again_by_the_next_attempt(
     endpoint.reply = staticmethod(lambda _body, _number: (400, {"error": "no"}, {}))  # type: ignore[assignment]
     code, result, _ = sdg(tmp_path, endpoint.url, documents=2)  # type: ignore[attr-defined]
     assert (code, result["reason"], result["field"]) == (10, "LLMRequestRejected", FIELD)
-    assert "all 2 sections were refused" in result["message"]
+    assert "2 of 2 documents were refused" in result["message"]
     endpoint.reply = staticmethod(good)  # type: ignore[assignment]
     code, _, pairs = sdg(tmp_path, endpoint.url, documents=2, attempt=2)  # type: ignore[attr-defined]
     assert (code, len(pairs)) == (0, 2)
+
+
+@pytest.mark.parametrize(("hopeless", "message"), [(100, "4 of 6 documents"), (3, "the last 3 documents")])
+def test_an_endpoint_that_begins_to_refuse_does_not_leave_a_small_training_set(
+    tmp_path: Path, endpoint: type[Endpoint], hopeless: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        early = any(f"unit {one}" in body["messages"][1]["content"] for one in (0, 1))
+        return good(body, number) if early else (400, {"error": "no credit is left"}, {})
+
+    monkeypatch.setattr(openai_provider, "_HOPELESS", hopeless)
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=6)  # type: ignore[attr-defined]
+    assert (code, result["reason"], result["field"]) == (10, "LLMRequestRejected", FIELD)
+    assert message in result["message"]
+    endpoint.reply = staticmethod(good)  # type: ignore[assignment]
+    code, _, pairs = sdg(tmp_path, endpoint.url, documents=6, attempt=2)  # type: ignore[attr-defined]
+    assert (code, len(pairs)) == (0, 6)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1"])
