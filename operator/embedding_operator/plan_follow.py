@@ -16,7 +16,7 @@ from embedding_stages.contract import ExitCode, Stage
 
 _POLL_S: Final = 3.0
 IMAGE_IDS: Final = "imageIDs"
-_IMAGE_IDS_KEPT: Final = 8  # nodes may name the same image differently
+_IMAGE_IDS_KEPT: Final = 8  # of one tag, on nodes of several kinds
 
 
 def follow(
@@ -56,13 +56,20 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
 def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> dict[str, list[str]]:
     """The images that the server's pods ran, by digest. A tag that moved is another server: it is measured anew."""
     known: list[str] = entry.details.get(IMAGE_IDS, [])
-    new = sorted({pod.image_id for pod in live.pods if pod.image_id and not pod.deleting} - set(known))
+    running = {_digest(pod.image_id) for pod in live.pods if pod.image_id and not pod.deleting}
+    new = sorted(running - set(known))
     if known and new:
         draft.event("Warning", "ImageMoved", f"deploy: {entry.image} is now {', '.join(new)}, and is verified again")
         attempt = draft.status.stage(Stage.VERIFY).attempt
         draft.status = draft.status.with_stage(StageStatus(name=Stage.VERIFY, attempt=attempt, distrusted=attempt))
-    kept = [*known, *new][-_IMAGE_IDS_KEPT:]
+    # What ran before a move was perhaps refused: should it come back, it is measured again.
+    kept = (sorted(running) if known and new else [*known, *new])[-_IMAGE_IDS_KEPT:]
     return {IMAGE_IDS: kept} if kept else {}
+
+
+def _digest(image_id: str) -> str:
+    """Without the repository: one image may be pulled under several names."""
+    return image_id[image_id.rfind("sha256:") :] if "sha256:" in image_id else image_id
 
 
 def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | None, *, applied: bool) -> Wait:

@@ -267,6 +267,23 @@ def test_a_server_whose_tag_moved_is_measured_again(edit: bool) -> None:
     assert len(scene.ran(Stage.VERIFY)) == 2
 
 
+def test_an_image_that_comes_back_is_measured_again() -> None:
+    """It may be the one that was refused, kept on a node."""
+    scene = ready()
+    for number, image in enumerate(("sha256:moved", "sha256:abc", "sha256:moved"), start=2):
+        scene.world.image_id = image
+        restart(scene)
+        assert len(scene.ran(Stage.VERIFY)) == number
+
+
+def test_one_image_under_two_names_is_the_same_server() -> None:
+    scene = ready()
+    scene.world.image_id = "mirror.example/server@sha256:abc"
+    restart(scene)
+    assert len(scene.ran(Stage.VERIFY)) == 1
+    assert "ImageMoved" not in scene.events()
+
+
 def test_a_server_whose_tag_moved_to_one_that_measures_otherwise_is_no_longer_ready() -> None:
     scene = ready()
     scene.world.image_id, scene.world.served_offset = "sha256:moved", -0.3
