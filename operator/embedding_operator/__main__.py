@@ -8,7 +8,7 @@ import sys
 
 import kopf
 
-from embedding_operator.cluster import KubeCluster
+from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.handlers import Doorbell, register
 from embedding_operator.settings import Settings
 

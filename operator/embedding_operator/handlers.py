@@ -11,14 +11,14 @@ from typing import Any, Final
 import kopf
 from prometheus_client import start_http_server
 
-from embedding_operator.api import GROUP, KIND, PLURAL, VERSION
-from embedding_operator.cache import KINDS, ChildCache, owner_key
-from embedding_operator.cluster import Cluster, child_selector
+from embedding_operator.cluster.cache import KINDS, ChildCache, owner_key
+from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
-from embedding_operator.plan import Defaults
 from embedding_operator.reconcile import Reconciler
+from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
+from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_operator.settings import Settings
-from embedding_operator.views import OWNER_LABEL
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from embedding_operator.status import StageStatus, Status
+from embedding_operator.resource.status import StageStatus, Status
 
 _MOST_REASONS = 100  # the project's own are fewer
 _STAGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200)

@@ -1,7 +1,7 @@
 """One pass over one resource: gather, decide, act, record. Read this file first.
 
-    observe   every read ends in one frozen value, the clock included; see observe.py
-    plan      pure; see plan.py
+    observe   every read ends in one frozen value, the clock included; see cluster/observe.py
+    plan      pure; see decide/plan.py
     act       creates, applies and deletes; safe to repeat at any point
     record    one status write, with the resourceVersion that was read; Events only after it succeeded
 
@@ -16,9 +16,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, assert_never
 
-from embedding_operator.cache import ChildCache, Key
-from embedding_operator.cluster import Cluster
-from embedding_operator.decision import (
+from embedding_operator.cluster.cache import ChildCache, Key
+from embedding_operator.cluster.client import Cluster
+from embedding_operator.cluster.errors import (
+    ClusterError,
+    Forbidden,
+    ForeignObject,
+    NotYetGone,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
+from embedding_operator.cluster.observe import Observer
+from embedding_operator.decide.decision import (
     Action,
     Apply,
     CreateJob,
@@ -28,22 +38,12 @@ from embedding_operator.decision import (
     Plan,
     SuspendJob,
 )
-from embedding_operator.errors import (
-    ClusterError,
-    Forbidden,
-    ForeignObject,
-    NotYetGone,
-    QuotaExceeded,
-    Rejected,
-    Unavailable,
-)
-from embedding_operator.manifests.common import Owner
+from embedding_operator.decide.plan import Defaults, plan
+from embedding_operator.decide.summary import held_up, refused
+from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
-from embedding_operator.observe import Observer
-from embedding_operator.plan import Defaults, plan
-from embedding_operator.status import Status
-from embedding_operator.summary import held_up, refused
-from embedding_operator.waiting import waits_for_quota
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.resource.status import Status
 
 log = logging.getLogger(__name__)
 _REFUSED_RETRY_S: Final = 15.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from embedding_operator.api import TORCH_SERVER
+from embedding_operator.resource.api import TORCH_SERVER
 from embedding_stages.contract import Stage
 
 # One image serves several stages: inputs needs what sdg needs, verify what eval needs.

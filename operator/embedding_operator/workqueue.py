@@ -10,8 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from embedding_operator.cache import Key
-from embedding_operator.errors import ClusterError, Conflict, Unavailable
+from embedding_operator.cluster.cache import Key
+from embedding_operator.cluster.errors import ClusterError, Conflict, Unavailable
 from embedding_operator.metrics import METRICS
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import pytest
 from apiserver.api import EFT, ROOT, Api, make_namespace, until
 from kubernetes import client, config
 
-from embedding_operator.cluster import KubeCluster
+from embedding_operator.cluster.client import KubeCluster
 
 CRD = ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml"
 

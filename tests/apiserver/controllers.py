@@ -10,7 +10,7 @@ from typing import Any
 from apiserver.api import Api, pod_of
 from simulation.work import do_work
 
-from embedding_operator.views import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
+from embedding_operator.resource.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages.contract import ENV_REQUEST, Stage, StageRequest
 
 Raw = dict[str, Any]

@@ -6,13 +6,13 @@ from typing import Any
 
 from apiserver.api import EFT, Api, at, resource
 
-from embedding_operator.api import TORCH_SERVER, Spec
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.job import build_job
-from embedding_operator.manifests.serving import build_deployment, build_service
-from embedding_operator.manifests.storage import build_workspace
-from embedding_operator.manifests.workers import build_meeting_point
-from embedding_operator.spec import parse_spec
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.job import build_job
+from embedding_operator.objects.manifests.serving import build_deployment, build_service
+from embedding_operator.objects.manifests.storage import build_workspace
+from embedding_operator.objects.manifests.workers import build_rendezvous_service
+from embedding_operator.resource.api import TORCH_SERVER, Spec
+from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
 IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
@@ -109,5 +109,5 @@ def kept_objects(owner: Owner, spec: Spec) -> list[dict[str, Any]]:
     found = [deployment(owner, spec), service(owner)]
     if spec.stages[Stage.FINETUNE].pod.workers.nodes > 1:
         training = job(owner, spec, Stage.FINETUNE)["metadata"]["name"]
-        found.append(build_meeting_point(owner, training, Stage.FINETUNE))
+        found.append(build_rendezvous_service(owner, training, Stage.FINETUNE))
     return found if spec.storage.existing_claim else [*found, build_workspace(owner, spec)]

@@ -10,12 +10,13 @@ from apiserver.chart import install
 from apiserver.manifests import FINGERPRINT, job, kept_objects, made, service
 from kubernetes import client
 
-from embedding_operator import cluster as cluster_module
-from embedding_operator.cluster import KubeCluster, child_selector
-from embedding_operator.errors import Conflict, Forbidden, ForeignObject, NotYetGone, Rejected, Unavailable
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.serving import build_service
-from embedding_operator.views import OWNER_UID_LABEL, time_of, view_job
+from embedding_operator.cluster import client as cluster_module
+from embedding_operator.cluster.client import KubeCluster, child_selector
+from embedding_operator.cluster.errors import Conflict, Forbidden, ForeignObject, NotYetGone, Rejected, Unavailable
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.serving import build_service
+from embedding_operator.objects.views import time_of, view_job
+from embedding_operator.resource.labels import OWNER_UID_LABEL
 from embedding_stages.contract import Stage
 
 NOBODY = "00000000-0000-0000-0000-000000000000"

@@ -10,10 +10,10 @@ import pytest
 from apiserver.api import Api, pod_of
 from apiserver.manifests import JOB_STAGES, SPECS, deployment, job, kept_objects, made
 
-from embedding_operator.cluster import KubeCluster
-from embedding_operator.compare import differs
-from embedding_operator.errors import Forbidden
-from embedding_operator.manifests.storage import build_workspace
+from embedding_operator.cluster.client import KubeCluster
+from embedding_operator.cluster.errors import Forbidden
+from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_stages.contract import Stage
 
 

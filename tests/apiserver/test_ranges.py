@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from apiserver.api import EFT, Api, at, resource
 
-from embedding_operator.api import TORCH_SERVER, SpecError
-from embedding_operator.spec import parse_spec
+from embedding_operator.resource.api import TORCH_SERVER, SpecError
+from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Stage
 
 IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")

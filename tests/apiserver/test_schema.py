@@ -10,9 +10,9 @@ import pytest
 import yaml
 from apiserver.api import EFT, ROOT, Api, at, examples, resource
 
-from embedding_operator.api import TORCH_SERVER
-from embedding_operator.spec import parse_spec
-from embedding_operator.spec_pods import SERVER_VARIABLES
+from embedding_operator.resource.api import TORCH_SERVER
+from embedding_operator.resource.pods import SERVER_VARIABLES
+from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Stage
 
 SECRET = {"name": "llm", "key": "token"}

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from apiserver.api import EFT, ROOT, Api, resource
 
-from embedding_operator.conditions import ORDER
-from embedding_operator.status import Condition, Served, StageStatus, Status
+from embedding_operator.resource.conditions import ORDER
+from embedding_operator.resource.status import Condition, Served, StageStatus, Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 DIGEST = "sha256:" + "0" * 64

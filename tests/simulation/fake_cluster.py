@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from simulation.server_rules import add_defaults, merge_applied, selects
 
-from embedding_operator.answers import must_be_ours
-from embedding_operator.api import KIND
-from embedding_operator.errors import Conflict
+from embedding_operator.cluster.answers import must_be_ours
+from embedding_operator.cluster.errors import Conflict
+from embedding_operator.resource.api import KIND
 
 Raw = dict[str, Any]
 Ref = tuple[str, str, str]  # kind, namespace, name

@@ -12,7 +12,7 @@ from simulation.endings import OUT_OF_MEMORY, TRANSIENT
 from simulation.fake_cluster import Call
 from simulation.scene import Scene, is_ready
 
-from embedding_operator.views import OWNER_LABEL
+from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_stages.contract import Stage
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -11,8 +11,8 @@ import yaml
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 from simulation.server_rules import schema_errors
 
-from embedding_operator.conditions import DEPENDENTS
-from embedding_operator.views import OWNER_UID_LABEL, SERVING_LABEL, STAGE_LABEL
+from embedding_operator.resource.conditions import DEPENDENTS
+from embedding_operator.resource.labels import OWNER_UID_LABEL, SERVING_LABEL, STAGE_LABEL
 from embedding_stages.contract import Stage
 
 Raw = dict[str, Any]
@@ -77,7 +77,7 @@ def _check_ready(cluster: FakeCluster, meta: Raw, status: Raw, conditions: dict[
     assert digest == status["served"]["artefactDigest"] == status["verification"]["artefactDigest"]
 
 
-def _check_meeting_points(cluster: FakeCluster, uid: str) -> None:
+def _check_rendezvous_services(cluster: FakeCluster, uid: str) -> None:
     """Pods of several nodes never look for a Service that is not there."""
     for job in cluster.find("Job"):
         ours = job["metadata"].get("labels", {}).get(OWNER_UID_LABEL) == uid and job["spec"]["completions"] > 1
@@ -96,7 +96,7 @@ def _check_jobs(cluster: FakeCluster, uid: str) -> None:
         and not raw.get("status", {}).get("conditions")
         and not raw["spec"].get("suspend")
     ]
-    _check_meeting_points(cluster, uid)
+    _check_rendezvous_services(cluster, uid)
     # A new revision looks at its inputs while a stage of the older one, perhaps still wanted, goes on.
     assert len(unfinished) == len(set(unfinished)), unfinished
     assert len([stage for stage in unfinished if stage != Stage.INPUTS]) <= 1, unfinished

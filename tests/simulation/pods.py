@@ -7,7 +7,7 @@ from typing import Any
 
 from simulation.endings import Ending
 
-from embedding_operator.views import INDEX_ANNOTATION
+from embedding_operator.resource.labels import INDEX_ANNOTATION
 from embedding_stages import contract
 from embedding_stages.contract import StageRequest, StageResult
 

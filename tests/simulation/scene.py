@@ -13,13 +13,13 @@ from simulation.fake_cluster import NAMESPACE, Crash, FakeCluster
 from simulation.invariants import check_status, spec_errors
 from simulation.world import World
 
-from embedding_operator.api import API_VERSION, KIND, TORCH_SERVER
-from embedding_operator.cache import KINDS, ChildCache
-from embedding_operator.cluster import child_selector
-from embedding_operator.errors import ClusterError
-from embedding_operator.plan import Defaults
+from embedding_operator.cluster.cache import KINDS, ChildCache
+from embedding_operator.cluster.client import child_selector
+from embedding_operator.cluster.errors import ClusterError
+from embedding_operator.decide.plan import Defaults
 from embedding_operator.reconcile import Reconciler
-from embedding_operator.status import Status
+from embedding_operator.resource.api import API_VERSION, KIND, TORCH_SERVER
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Artefact, Stage, StageRequest
 
 Raw = dict[str, Any]

@@ -7,7 +7,7 @@ from simulation.fake_cluster import Call, Crash
 from simulation.golden import Golden, end_state, story
 from simulation.scene import a_scene, a_spec, is_ready
 
-from embedding_operator.errors import ClusterError, Conflict, Forbidden, Unavailable
+from embedding_operator.cluster.errors import ClusterError, Conflict, Forbidden, Unavailable
 
 EDITED = a_spec(stages={"finetune": {"epochs": 5}})
 

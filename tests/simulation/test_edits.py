@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
 
-from embedding_operator.views import SERVING_LABEL
+from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Artefact, Stage
 
 EPOCHS = a_spec(stages={"finetune": {"epochs": 5}})

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from simulation.scene import NAME, a_scene, a_spec, is_ready, stage_is
 
-from embedding_operator.conditions import DEPENDENTS
-from embedding_operator.views import OWNER_LABEL
+from embedding_operator.resource.conditions import DEPENDENTS
+from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_stages.contract import Stage
 
 PIPELINE = [stage for stage in Stage if stage is not Stage.DEPLOY]

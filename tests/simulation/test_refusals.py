@@ -9,7 +9,7 @@ from simulation.endings import TRANSIENT
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import Scene, a_scene, is_ready, stage_is
 
-from embedding_operator.errors import ClusterError, Forbidden, QuotaExceeded, Unavailable
+from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Unavailable
 from embedding_stages.contract import Stage
 
 FULL = "exceeded quota: team-a, requested: count/jobs.batch=1, used: 9, limited: 9"

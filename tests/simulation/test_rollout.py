@@ -8,7 +8,7 @@ import pytest
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready
 
-from embedding_operator.views import SERVING_LABEL
+from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Stage
 
 MORE_CPU = {"deploy": {"resources": {"requests": {"cpu": "2"}}}}

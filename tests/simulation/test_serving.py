@@ -7,7 +7,7 @@ from simulation.endings import failed
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
-from embedding_operator.views import SERVING_LABEL
+from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Artefact, Stage
 
 

@@ -21,7 +21,7 @@ from simulation.fake_cluster import NAMESPACE, Crash
 from simulation.golden import Golden, end_state, story
 from simulation.scene import NAME, Raw, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
-from embedding_operator.views import JOB_NAME_LABEL, SERVING_LABEL
+from embedding_operator.resource.labels import JOB_NAME_LABEL, SERVING_LABEL
 from embedding_stages.contract import Stage
 
 SHARED = {"accessModes": ["ReadWriteMany"]}
@@ -34,7 +34,7 @@ def a_manifest(nodes: int = 2, **finetune: object) -> Raw:
 EDITED = a_manifest(epochs=5)
 
 
-def meeting_points(scene: Scene) -> list[str]:
+def rendezvous_services(scene: Scene) -> list[str]:
     """Services that are no addresses of servers."""
     found = [raw["metadata"] for raw in scene.cluster.find("Service")]
     return [meta["name"] for meta in found if SERVING_LABEL not in meta["labels"]]
@@ -58,7 +58,7 @@ def test_the_story_is_that_of_one_node_and_leaves_no_more_behind(golden: Golden)
     )
     assert ours == theirs
     assert sorted(golden.end.cluster.created_jobs) == sorted(alone.cluster.created_jobs)
-    assert meeting_points(golden.end) == []
+    assert rendezvous_services(golden.end) == []
 
 
 def test_a_crash_after_any_write_changes_nothing_in_the_end(golden: Golden) -> None:
@@ -66,7 +66,7 @@ def test_a_crash_after_any_write_changes_nothing_in_the_end(golden: Golden) -> N
         scene = golden.with_error(number, "after", Crash())
         assert scene.crashes == 1, f"write {number}"
         golden.check_end(scene)
-        assert meeting_points(scene) == []
+        assert rendezvous_services(scene) == []
 
 
 def test_a_crash_before_a_write_changes_nothing_in_the_end(golden: Golden) -> None:
@@ -80,7 +80,7 @@ def test_a_watch_that_lags_behind_never_makes_a_stage_run_twice(golden: Golden, 
     scene.lag = lag
     story(scene, EDITED)
     assert sorted(scene.cluster.created_jobs) == sorted(golden.end.cluster.created_jobs)
-    assert meeting_points(scene) == []
+    assert rendezvous_services(scene) == []
 
 
 def test_pods_that_are_heard_of_later_than_their_jobs_are_no_lost_results(golden: Golden) -> None:
@@ -93,7 +93,7 @@ def test_pods_that_are_heard_of_later_than_their_jobs_are_no_lost_results(golden
 def test_the_service_is_there_before_the_job_and_gone_after_it() -> None:
     scene = Scene(a_manifest()).running(Stage.FINETUNE)
     name = scene.attempts(Stage.FINETUNE)[0]
-    assert meeting_points(scene) == [name]
+    assert rendezvous_services(scene) == [name]
     assert scene.status.stage(Stage.FINETUNE).message == "attempt 1 is running on 2 nodes"
     assert scene.status.progress == "finetune 50%"
     assert len(scene.world.pods_of(finetune_job(scene))) == 2
@@ -101,12 +101,12 @@ def test_the_service_is_there_before_the_job_and_gone_after_it() -> None:
     assert calls == [("apply", "Service"), ("create", "Job")]
     scene.release()
     scene.run(stage_is(Stage.EVAL, "Running"))
-    assert meeting_points(scene) == []
+    assert rendezvous_services(scene) == []
 
 
 def test_a_service_that_somebody_changes_or_removes_is_restored() -> None:
     scene = Scene(a_manifest()).running(Stage.FINETUNE)
-    (name,) = meeting_points(scene)
+    (name,) = rendezvous_services(scene)
     wanted = scene.cluster.object("Service", name)["spec"]
     scene.cluster.change("Service", NAMESPACE, name, lambda raw: raw["spec"]["selector"].update({JOB_NAME_LABEL: "x"}))
     scene.settle(2)
@@ -145,7 +145,7 @@ def test_a_failure_of_any_pod_is_the_failure_of_the_stage(bad: int, ending: Endi
     scene.run(is_stalled, turns=300)
     assert len(scene.attempts(Stage.FINETUNE)) == times
     assert scene.condition("Trained") == f"False {reason}"
-    assert meeting_points(scene) == []
+    assert rendezvous_services(scene) == []
     writes = scene.writes()
     scene.settle(20)
     assert scene.writes() == writes
@@ -175,7 +175,7 @@ def test_one_pod_that_waits_for_a_gpu_is_said(waiting: int) -> None:
     scene.run(is_stalled)
     assert scene.condition("Trained") == "False StartDeadlineExceeded"
     scene.settle(5)
-    assert meeting_points(scene) == []
+    assert rendezvous_services(scene) == []
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_edit_of_how_many_share_the_work_replaces_a_job_that_waits(edited: Ra
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 2
     assert finetune_job(scene)["spec"]["completions"] == edited["stages"]["finetune"]["nodes"]
-    assert meeting_points(scene) == []
+    assert rendezvous_services(scene) == []
 
 
 def test_an_edit_of_something_else_leaves_a_job_that_waits() -> None:
@@ -214,7 +214,7 @@ def test_an_edit_of_how_many_share_the_work_lets_a_job_that_runs_go_on_and_train
     scene = Scene(a_manifest()).running(Stage.FINETUNE)
     scene.edit(a_manifest(nodes=1))
     scene.settle(5)
-    assert len(meeting_points(scene)) == 1
+    assert len(rendezvous_services(scene)) == 1
     scene.release()
     scene.run(is_ready)
     scene.edit(a_manifest(nodes=4))
@@ -227,7 +227,7 @@ def test_suspending_keeps_the_service_for_the_job_that_goes_on() -> None:
     scene.edit(a_manifest() | {"suspend": True})
     scene.settle(5)
     assert scene.world.pods_of(finetune_job(scene)) == []
-    assert len(meeting_points(scene)) == 1
+    assert len(rendezvous_services(scene)) == 1
     scene.edit(a_manifest())
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 1

@@ -8,8 +8,8 @@ import pytest
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
-from embedding_operator.api import KIND
-from embedding_operator.views import OWNER_LABEL, OWNER_UID_LABEL
+from embedding_operator.resource.api import KIND
+from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL
 from embedding_stages.contract import Stage
 
 NOT_VALID = {"evaluation": {"kValues": [10, 5]}}

@@ -6,7 +6,7 @@ import pytest
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
 
-from embedding_operator.errors import ClusterError, Forbidden, QuotaExceeded, Rejected
+from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Rejected
 
 CLAIM = f"{NAME}-workspace"
 

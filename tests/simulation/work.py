@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from embedding_operator.stages import BY_STAGE
+from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages.contract import (
     Artefact,
     ArtefactRef,

@@ -13,7 +13,7 @@ from simulation.pods import index_of, last_words, missing_secret, request_of, ui
 from simulation.servers import Servers
 from simulation.work import do_work
 
-from embedding_operator.views import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
+from embedding_operator.resource.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages.contract import Stage, StageRequest, StageResult, fingerprint_of
 
 Raw = dict[str, Any]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from embedding_operator.api import TORCH_SERVER, Spec
-from embedding_operator.manifests.common import Owner
-from embedding_operator.spec import parse_spec
-from embedding_operator.stages import BY_STAGE
-from embedding_operator.status import Condition, StageStatus
-from embedding_operator.views import JobView, PodView
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.resource.api import TORCH_SERVER, Spec
+from embedding_operator.resource.pipeline import BY_STAGE
+from embedding_operator.resource.spec import parse_spec
+from embedding_operator.resource.status import Condition, StageStatus
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult
 
 Raw = dict[str, Any]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from embedding_operator.answers import server_ahead_s
+from embedding_operator.cluster.answers import server_ahead_s
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 900000, tzinfo=UTC)
 

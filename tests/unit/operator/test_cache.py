@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from embedding_operator.cache import ChildCache
-from embedding_operator.views import OWNER_LABEL
+from embedding_operator.cluster.cache import ChildCache
+from embedding_operator.resource.labels import OWNER_LABEL
 
 KEY = ("team-a", "handbook")
 

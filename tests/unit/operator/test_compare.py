@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from unit.operator.test_serving_manifests import deployment
 
-from embedding_operator.compare import differs, quantity
+from embedding_operator.objects.compare import differs, quantity
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import a_condition
 
-from embedding_operator.conditions import DEPENDENTS, READY, compute_ready, drop_condition, set_condition
+from embedding_operator.resource.conditions import DEPENDENTS, READY, compute_ready, drop_condition, set_condition
 
 ALL = tuple(a_condition(kind) for kind in DEPENDENTS)
 

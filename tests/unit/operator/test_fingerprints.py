@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, a_manifest, a_ref, a_spec, a_stage, refs
 
-from embedding_operator.spec import parse_spec
-from embedding_operator.stages import fingerprint, inputs_of, serving_fingerprint
-from embedding_operator.status import Status
+from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
+from embedding_operator.resource.spec import parse_spec
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 PLAIN = {stage: fingerprint(stage, a_spec(), refs(stage)) for stage in Stage if stage is not Stage.DEPLOY}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from unit.operator.builders import NOON, a_pod, a_spec, a_stage, an_ended_pod
 
-from embedding_operator.decision import Draft, Observed
-from embedding_operator.manifests.serving import CHECK_CONTAINER
-from embedding_operator.plan_follow import follow
-from embedding_operator.status import Status
-from embedding_operator.views import DeploymentView, PodView
+from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.rollout import follow
+from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
+from embedding_operator.objects.views import DeploymentView, PodView
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from unit.operator.builders import OPEN_AI, OWNER, Raw, a_request, a_spec
 
-from embedding_operator.api import Spec
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.job import build_job, job_name, template_of
-from embedding_operator.manifests.storage import build_workspace
-from embedding_operator.manifests.workers import build_meeting_point
-from embedding_operator.views import SERVING_LABEL
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.job import build_job, job_name, template_of
+from embedding_operator.objects.manifests.storage import build_workspace
+from embedding_operator.objects.manifests.workers import build_rendezvous_service
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages import contract
 from embedding_stages.contract import Stage, StageRequest
 
@@ -239,7 +239,7 @@ def test_the_pods_of_several_nodes_meet_at_index_0() -> None:
     (spread,) = template["topologySpreadConstraints"]
     assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
     assert spread["labelSelector"]["matchLabels"] == {"batch.kubernetes.io/job-name": name}
-    service = build_meeting_point(OWNER, name, Stage.FINETUNE)
+    service = build_rendezvous_service(OWNER, name, Stage.FINETUNE)
     assert service["metadata"]["name"] == name
     assert service["metadata"]["ownerReferences"] == manifest["metadata"]["ownerReferences"]
     assert SERVING_LABEL not in service["metadata"]["labels"]

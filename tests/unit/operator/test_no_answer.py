@@ -14,9 +14,9 @@ import pytest
 import yaml
 from kubernetes import client
 
-from embedding_operator import cluster as cluster_module
-from embedding_operator.cluster import KubeCluster
-from embedding_operator.errors import Unavailable
+from embedding_operator.cluster import client as cluster_module
+from embedding_operator.cluster.client import KubeCluster
+from embedding_operator.cluster.errors import Unavailable
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from unit.operator.builders import (
     an_ended_pod,
 )
 
-from embedding_operator.outcome import Failure, micro_batch, outcome_of, retry_at
-from embedding_operator.views import JobView, PodView
+from embedding_operator.decide.outcome import Failure, micro_batch, outcome_of, retry_at
+from embedding_operator.objects.views import JobView, PodView
 from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
 
 SPEC = a_spec(corpus={"source": {"image": {"reference": "docs:1", "path": "/docs"}}})

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_ref, a_spec
 
-from embedding_operator.compare import differs
-from embedding_operator.manifests.serving import build_deployment, build_service, serving_name
-from embedding_operator.spec_pods import SERVER_VARIABLES
-from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
+from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.serving import build_deployment, build_service, serving_name
+from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
+from embedding_operator.resource.pods import SERVER_VARIABLES
 
 MODEL = a_ref("model")
 NGC = {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}

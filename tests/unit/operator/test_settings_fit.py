@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from unit.operator.builders import OWNER, a_ref, a_spec, a_stage
 
-from embedding_operator.decision import Draft
-from embedding_operator.plan_serving import verification
-from embedding_operator.stages import PIPELINE
-from embedding_operator.status import Served, Status
+from embedding_operator.decide.decision import Draft
+from embedding_operator.decide.serving import verification
+from embedding_operator.resource.pipeline import PIPELINE
+from embedding_operator.resource.status import Served, Status
 from embedding_stages.contract import Artefact, Stage
 
 CODE = Path(__file__).parents[3] / "stage_images"

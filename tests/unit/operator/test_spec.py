@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, SECRET, a_manifest, a_spec
 
-from embedding_operator.api import TORCH_SERVER, SpecError, Workers, check_name
-from embedding_operator.spec import parse_spec
+from embedding_operator.resource.api import TORCH_SERVER, SpecError, Workers, check_name
+from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Stage
 
 SHARED = {"accessModes": ["ReadWriteMany"]}

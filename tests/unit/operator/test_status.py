@@ -11,9 +11,9 @@ import pytest
 from simulation.invariants import status_errors
 from unit.operator.builders import FINGERPRINT, a_condition, a_ref, a_spec, a_stage
 
-from embedding_operator.conditions import ORDER
-from embedding_operator.stages import BY_STAGE
-from embedding_operator.status import Served, StageStatus, Status
+from embedding_operator.resource.conditions import ORDER
+from embedding_operator.resource.pipeline import BY_STAGE
+from embedding_operator.resource.status import Served, StageStatus, Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 FULL = Status(

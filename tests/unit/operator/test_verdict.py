@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from unit.operator.builders import a_stage
 
-from embedding_operator.api import Tolerance
-from embedding_operator.verdict import Verdict, judge, relative_uplift
+from embedding_operator.decide.verdict import Verdict, judge, relative_uplift
+from embedding_operator.resource.api import Tolerance
 from embedding_stages.contract import Stage
 
 LIMITS = Tolerance(at_one=0.03, at_five_and_above=0.01)

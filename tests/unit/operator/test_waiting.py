@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from unit.operator.builders import OPEN_AI, a_job, a_job_of_several, a_pod, a_spec
 
-from embedding_operator.views import EventView
-from embedding_operator.waiting import explain_wait, explain_waits
+from embedding_operator.decide.waiting import explain_wait, explain_waits
+from embedding_operator.objects.views import EventView
 from embedding_stages.contract import Stage
 
 PREEMPTION = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from embedding_operator.cache import Key
-from embedding_operator.errors import ClusterError, Conflict, Unavailable
+from embedding_operator.cluster.cache import Key
+from embedding_operator.cluster.errors import ClusterError, Conflict, Unavailable
 from embedding_operator.metrics import METRICS
 from embedding_operator.workqueue import WorkQueue
 

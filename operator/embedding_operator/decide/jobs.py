@@ -7,15 +7,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from embedding_operator.api import Spec
-from embedding_operator.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.job import build_job, job_name, template_of
-from embedding_operator.outcome import Failure, failure_record, micro_batch, outcome_of, retry_at
-from embedding_operator.stages import fingerprint, inputs_of
-from embedding_operator.status import StageStatus
-from embedding_operator.views import JobView, parse_time
-from embedding_operator.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, explain_waits, quota_message
+from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
+from embedding_operator.decide.outcome import Failure, failure_record, micro_batch, outcome_of, retry_at
+from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, explain_waits, quota_message
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.job import build_job, job_name, template_of
+from embedding_operator.objects.views import JobView, parse_time
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.pipeline import fingerprint, inputs_of
+from embedding_operator.resource.status import StageStatus
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult, parse_progress
 
 _POLL_RUNNING_S: Final = 10.0  # progress is read this often

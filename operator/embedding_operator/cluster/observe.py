@@ -7,22 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.cache import ChildCache, Key
-from embedding_operator.cluster import Cluster, child_selector
-from embedding_operator.decision import Observed
-from embedding_operator.manifests.common import Owner
-from embedding_operator.outcome import culprit
-from embedding_operator.status import Status
-from embedding_operator.views import (
-    JOB_NAME_LABEL,
-    OWNER_UID_LABEL,
-    EventView,
-    JobView,
-    PodView,
-    view_deployment,
-    view_job,
-    view_pod,
-)
+from embedding_operator.cluster.cache import ChildCache, Key
+from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.decide.decision import Observed
+from embedding_operator.decide.outcome import culprit
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.views import EventView, JobView, PodView, view_deployment, view_job, view_pod
+from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL
+from embedding_operator.resource.status import Status
 
 _LOG_LINES: Final = 40
 _EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read

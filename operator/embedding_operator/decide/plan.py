@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_operator.api import Spec, SpecError, check_name
-from embedding_operator.compare import quantity
-from embedding_operator.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.storage import build_workspace
-from embedding_operator.plan_active import activate, keep_active
-from embedding_operator.plan_follow import settled
-from embedding_operator.plan_jobs import advance
-from embedding_operator.plan_meeting import keep_meeting_points
-from embedding_operator.plan_serving import deploy, drop_candidates, serving_model, verification
-from embedding_operator.spec import parse_spec
-from embedding_operator.status import DAMAGED, StageStatus, Status
-from embedding_operator.summary import conclude, invalid
-from embedding_operator.verdict import Verdict, judge
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
+from embedding_operator.decide.jobs import advance
+from embedding_operator.decide.rendezvous import keep_rendezvous_services
+from embedding_operator.decide.rollout import kept_images
+from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
+from embedding_operator.decide.summary import conclude, invalid
+from embedding_operator.decide.traffic import activate, keep_active
+from embedding_operator.decide.verdict import Verdict, judge
+from embedding_operator.objects.compare import quantity
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.storage import build_workspace
+from embedding_operator.resource.api import Spec, SpecError, check_name
+from embedding_operator.resource.spec import parse_spec
+from embedding_operator.resource.status import DAMAGED, StageStatus, Status
 from embedding_stages.contract import Artefact, Stage, fingerprint_of
 
 BEFORE_SERVING = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT)
@@ -46,7 +46,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         spec = parse_spec(raw_spec, images)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
     except SpecError as error:
-        keep_active(draft, owner, observed, told=False)
+        keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
     _begin_revision(draft, spec, images, observed)
     verdict: Verdict | None = None
@@ -60,9 +60,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
             verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
     if verdict is None or not verdict.within:
         served = draft.status.served
-        told = trained and served.candidate_fingerprint == served.active_fingerprint
-        keep_active(draft, owner, observed, told=told)
-    keep_meeting_points(draft, owner, observed)
+        reported = trained and served.candidate_fingerprint == served.active_fingerprint
+        keep_active(draft, owner, observed, reported=reported)
+    keep_rendezvous_services(draft, owner, observed)
     _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)
 
@@ -116,7 +116,7 @@ def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
 
 def _remember(item: StageStatus) -> StageStatus:
     """Pending, with what is needed to recognise its work again."""
-    details = item.details if item.artefacts else settled(item)
+    details = item.details if item.artefacts else kept_images(item)
     return replace(
         item, state="Pending", reason="NotStarted", message="", percent=None, reused_from=None, details=details
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.api import PodSettings, SecretRef, Source, Spec
-from embedding_operator.manifests.common import (
+from embedding_operator.objects.manifests.common import (
     Owner,
     container_security,
     metadata,
@@ -14,15 +13,16 @@ from embedding_operator.manifests.common import (
     workspace_claim,
     workspace_folder,
 )
-from embedding_operator.manifests.workers import share_work
-from embedding_operator.stages import BY_STAGE
-from embedding_operator.views import (
+from embedding_operator.objects.manifests.workers import share_work
+from embedding_operator.resource.api import PodSettings, SecretRef, Source, Spec
+from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
     REVISION_LABEL,
     STAGE_LABEL,
     TEMPLATE_ANNOTATION,
 )
+from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages import contract
 from embedding_stages.contract import Stage, StageRequest, fingerprint_of
 

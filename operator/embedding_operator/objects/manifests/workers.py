@@ -1,16 +1,16 @@
-"""What a stage's Job needs besides when several processes, on one node or on several, share its work. Pure.
+"""Additions to a stage's Job whose work several processes share, on one node or on several. Pure.
 
 On several nodes it is an Indexed Job: its pods are hosts called `<Job>-<index>`, and a headless Service of the Job's
-name gives them addresses. They meet at index 0.
+name gives them addresses. The pod of index 0 is the coordinator.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from embedding_operator.api import Workers
-from embedding_operator.manifests.common import Owner, metadata
-from embedding_operator.views import JOB_NAME_LABEL, STAGE_LABEL
+from embedding_operator.objects.manifests.common import Owner, metadata
+from embedding_operator.resource.api import Workers
+from embedding_operator.resource.labels import JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages import contract
 from embedding_stages.contract import Stage
 
@@ -41,8 +41,8 @@ def share_work(body: dict[str, Any], pod: dict[str, Any], workers: Workers, job:
     body |= {"completionMode": "Indexed", "completions": workers.nodes, "parallelism": workers.nodes}
 
 
-def build_meeting_point(owner: Owner, job: str, stage: Stage) -> dict[str, Any]:
-    """The headless Service of a Job of several nodes: addresses for its pods, none for clients."""
+def build_rendezvous_service(owner: Owner, job: str, stage: Stage) -> dict[str, Any]:
+    """The headless Service of a Job of several nodes: it gives addresses to the Job's pods and serves no clients."""
     port = {"name": "coordinator", "port": contract.COORDINATOR_PORT, "targetPort": contract.COORDINATOR_PORT}
     return {
         "apiVersion": "v1",

@@ -6,21 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from embedding_operator.api import Spec
-from embedding_operator.compare import differs
-from embedding_operator.decision import Apply, DeleteObject, Draft, Observed
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.serving import (
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.rollout import fail, follow, record, was_available
+from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, quota_message
+from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.serving import (
     build_deployment,
     build_service,
     service_url,
     serving_name,
 )
-from embedding_operator.plan_follow import fail, follow, put, served_once
-from embedding_operator.stages import serving_fingerprint
-from embedding_operator.status import Served, StageStatus
-from embedding_operator.views import TEMPLATE_ANNOTATION, DeploymentView
-from embedding_operator.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, quota_message
+from embedding_operator.objects.views import DeploymentView
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
+from embedding_operator.resource.pipeline import serving_fingerprint
+from embedding_operator.resource.status import Served, StageStatus
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 
@@ -51,7 +52,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
         _make_room(draft, others)
         if others:
             message = "waiting for the previous revision's server to end (strategy Recreate)"
-            put(draft, replace(entry, state="Waiting", reason="ReplacingRevision", message=message))
+            record(draft, replace(entry, state="Waiting", reason="ReplacingRevision", message=message))
             return False
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
@@ -68,11 +69,11 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
         return follow(draft, spec, entry, live, observed, applied=applied)
     if observed.quota:
         message = quota_message(observed.quota)
-        put(draft, replace(entry, state="Waiting", reason=WAITING_FOR_QUOTA, message=message), poll_s=POLL_QUOTA_S)
-    elif served_once(entry):
+        record(draft, replace(entry, state="Waiting", reason=WAITING_FOR_QUOTA, message=message), poll_s=POLL_QUOTA_S)
+    elif was_available(entry):
         fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
     else:
-        put(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
+        record(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
     return False
 
 
@@ -115,7 +116,7 @@ def _entry(draft: Draft, spec: Spec, serving: str, now: str) -> StageStatus:
             image=spec.stages[Stage.DEPLOY].pod.image,
             revision=draft.status.revision,
         )
-    if entry.state == "Pending":  # every revision has the whole time to start, also with an older one's server
+    if entry.state == "Pending":  # restart the start timer for each revision, also where its Deployment exists already
         return replace(entry, started_at=now, finished_at="")
     return entry
 

@@ -20,7 +20,7 @@ KIND: Final = "EmbeddingFineTune"
 PLURAL: Final = "embeddingfinetunes"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 MANAGER: Final = "embedding-operator"
-TORCH_SERVER: Final = "deploy.torch"  # the name, among the stages', of the default image of backend torch
+TORCH_SERVER: Final = "deploy.torch"  # key of the torch server's default image, beside the stages' keys
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 # The pods of a Job of several nodes are hosts named <Job>-<index>, in 63 characters like every label of DNS.

@@ -1,7 +1,7 @@
-"""What clients talk to: moved to a verified revision, and kept meanwhile. Pure.
+"""Traffic: the clients' Service selects the active revision, and moves to another one once that is verified. Pure.
 
-While another revision is made, has failed, is suspended or is not valid, the manifest of the active one may be gone. So
-a lost server cannot be made again from here; it is said that it is lost. The Service needs no manifest, and is kept.
+The manifest of the active revision may be gone while the operator works on a newer one. So this module cannot restore a
+lost Deployment of the active revision; it reports the loss. It can always restore the Service, which needs no manifest.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from embedding_operator.api import Spec
-from embedding_operator.compare import differs
-from embedding_operator.decision import Apply, DeleteObject, Draft, Observed
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.serving import build_service, clients_url, service_url
-from embedding_operator.plan_serving import serving_model
-from embedding_operator.status import Served
-from embedding_operator.views import SERVING_LABEL, STAGE_LABEL
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.serving import serving_model
+from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
+from embedding_operator.resource.status import Served
 from embedding_stages.contract import Stage
 
 ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
 
 
-def keep_active(draft: Draft, owner: Owner, observed: Observed, *, told: bool) -> None:
+def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: bool) -> None:
     """Keep the clients' Service on the active revision; without an available server there is no URL to speak of.
 
-    `told` says that the deploy stage judges the same server in this pass and speaks of it itself.
+    `reported`: the deploy stage reports this server already in this pass; post no second Event.
     """
     served = draft.status.served
     if not served.active_fingerprint:
@@ -34,7 +34,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, told: bool) -
     if differs(desired, observed.services.get(owner.name)):
         draft.actions.insert(0, Apply(manifest=desired, why="clients talk to the active revision"))
     url = clients_url(owner) if _answers(served, observed) else ""
-    if served.url and not url and not told:
+    if served.url and not url and not reported:
         draft.event("Warning", ACTIVE_UNAVAILABLE, lost_message(served))
     draft.status = replace(draft.status, served=replace(served, url=url))
 
@@ -93,6 +93,6 @@ def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> Non
             draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
     for name, raw in observed.services.items():
         labels = raw["metadata"].get("labels") or {}
-        # Those of stages are no addresses of servers; see plan_meeting.py.
+        # Skip the rendezvous Services of multi-node Jobs; see rendezvous.py.
         if name != owner.name and labels.get(SERVING_LABEL) != serving[:16] and STAGE_LABEL not in labels:
             draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.api import SecretRef, Spec
-from embedding_operator.status import Status
-from embedding_operator.views import EventView, JobView, PodView
+from embedding_operator.objects.views import EventView, JobView, PodView
+from embedding_operator.resource.api import SecretRef, Spec
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from embedding_operator.status import Status
-from embedding_operator.views import DeploymentView, EventView, JobView
+from embedding_operator.objects.views import DeploymentView, EventView, JobView
+from embedding_operator.resource.status import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class Observed:
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
     workspace_request: str = ""  # the size that the claim asks for; empty for one that is not ours
-    claim_refusal: str = ""  # why it cannot be made larger
-    quota: str = ""  # what a quota that refused a decision of this pass says
+    claim_refusal: str = ""  # why the API server refused to enlarge the claim
+    quota: str = ""  # message of the ResourceQuota that refused an action in this pass
     warnings: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # by uid of a pod, or of a Job without
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log
 

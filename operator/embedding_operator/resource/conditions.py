@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from embedding_operator.status import Condition, ConditionStatus
+from embedding_operator.resource.status import Condition, ConditionStatus
 from embedding_stages.contract import Stage
 
 VALIDATED: Final = "Validated"

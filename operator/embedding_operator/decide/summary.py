@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from embedding_operator import conditions as c
-from embedding_operator.api import Spec, SpecError
-from embedding_operator.decision import Draft, Observed, Plan
-from embedding_operator.plan_active import ACTIVE_UNAVAILABLE, lost_message
-from embedding_operator.status import ConditionStatus, StageStatus, Status, decimal_text
-from embedding_operator.verdict import Verdict, relative_uplift
+from embedding_operator.decide.decision import Draft, Observed, Plan
+from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
+from embedding_operator.decide.verdict import Verdict, relative_uplift
+from embedding_operator.resource import conditions as c
+from embedding_operator.resource.api import Spec, SpecError
+from embedding_operator.resource.status import ConditionStatus, StageStatus, Status, decimal_text
 from embedding_stages.contract import Stage
 
 _HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")

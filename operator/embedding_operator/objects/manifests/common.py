@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_operator.api import API_VERSION, KIND, MANAGER, PodSettings, Spec
-from embedding_operator.views import OWNER_LABEL, OWNER_UID_LABEL
+from embedding_operator.resource.api import API_VERSION, KIND, MANAGER, PodSettings, Spec
+from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL
 
 USER_ID: Final = 65532  # the images' user; no name needed, only not root
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedding_operator.api import Spec
-from embedding_operator.manifests.common import Owner, metadata, workspace_claim
+from embedding_operator.objects.manifests.common import Owner, metadata, workspace_claim
+from embedding_operator.resource.api import Spec
 
 
 def build_workspace(owner: Owner, spec: Spec) -> dict[str, Any]:

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from embedding_operator.api import GROUP
+from embedding_operator.resource.labels import (
+    ATTEMPT_LABEL,
+    FINGERPRINT_ANNOTATION,
+    INDEX_ANNOTATION,
+    REVISION_LABEL,
+    SERVING_LABEL,
+    STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
+)
 from embedding_stages.contract import Stage
-
-OWNER_LABEL = f"{GROUP}/owner"
-OWNER_UID_LABEL = f"{GROUP}/owner-uid"
-STAGE_LABEL = f"{GROUP}/stage"
-ATTEMPT_LABEL = f"{GROUP}/attempt"
-REVISION_LABEL = f"{GROUP}/revision"
-SERVING_LABEL = f"{GROUP}/serving"
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"  # Kubernetes sets both in the pods of a Job
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"  # of an Indexed Job
-FINGERPRINT_ANNOTATION = f"{GROUP}/fingerprint"
-TEMPLATE_ANNOTATION = f"{GROUP}/template"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ class PodView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventView:
-    """A Warning about an object of ours, by who looks after it."""
+    """A Warning Event about one of the operator's objects."""
 
     reason: str
     message: str

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_operator.api import Tolerance
-from embedding_operator.status import StageStatus
+from embedding_operator.resource.api import Tolerance
+from embedding_operator.resource.status import StageStatus
 
 _COMPARED: Final = ("ndcg", "recall")
 _STRICT_FROM_K: Final = 5

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_operator.api import Spec
-from embedding_operator.status import Status
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, fingerprint_of
 
 

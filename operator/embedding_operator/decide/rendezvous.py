@@ -1,21 +1,21 @@
-"""Where the pods of a Job of several nodes find each other: a headless Service while such a Job is wanted. Pure."""
+"""Rendezvous Services: a multi-node Job has a headless Service by which its pods find each other. Pure."""
 
 from __future__ import annotations
 
-from embedding_operator.compare import differs
-from embedding_operator.decision import Action, Apply, CreateJob, DeleteObject, Draft, Observed
-from embedding_operator.manifests.common import Owner
-from embedding_operator.manifests.workers import build_meeting_point
-from embedding_operator.views import STAGE_LABEL
+from embedding_operator.decide.decision import Action, Apply, CreateJob, DeleteObject, Draft, Observed
+from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.workers import build_rendezvous_service
+from embedding_operator.resource.labels import STAGE_LABEL
 from embedding_stages.contract import Stage
 
 
-def keep_meeting_points(draft: Draft, owner: Owner, observed: Observed) -> None:
-    """One Service for every Job that will need it, made before the Job; what no Job needs any more goes."""
+def keep_rendezvous_services(draft: Draft, owner: Owner, observed: Observed) -> None:
+    """Apply the rendezvous Service of each multi-node Job before the Job; delete those that no Job needs any more."""
     needed = _needed(draft, observed)
     made: list[Action] = []
     for job, stage in needed.items():
-        desired = build_meeting_point(owner, job, stage)
+        desired = build_rendezvous_service(owner, job, stage)
         if differs(desired, observed.services.get(job)):
             made.append(Apply(manifest=desired, why="its pods find each other by it"))
     draft.actions[:0] = made

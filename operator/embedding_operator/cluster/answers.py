@@ -8,8 +8,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from embedding_operator.api import KIND
-from embedding_operator.errors import (
+from embedding_operator.cluster.errors import (
     ClusterError,
     Conflict,
     Forbidden,
@@ -19,6 +18,7 @@ from embedding_operator.errors import (
     Rejected,
     Unavailable,
 )
+from embedding_operator.resource.api import KIND
 
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.api import (
+from embedding_operator.resource.api import (
     Deploy,
     SecretRef,
     Source,
@@ -20,7 +20,7 @@ from embedding_operator.api import (
     parse_secret,
     parse_source,
 )
-from embedding_operator.spec_pods import TIMEOUT_S, check_shared, count_gpus, parse_pod, stage_resources
+from embedding_operator.resource.pods import TIMEOUT_S, check_shared, count_gpus, parse_pod, stage_resources
 from embedding_stages.contract import Stage
 
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")  # NVIDIA embed recipe

@@ -1,4 +1,4 @@
-"""What the watches have told: the newest known state of every child, by owner. Thread-safe.
+"""What the watches have reported: the newest known state of every child, by owner. Thread-safe.
 
 Kept beside the API so that a pass costs no list calls. Three things keep it honest: it is filled by a list before the
 first pass, an older resourceVersion never replaces a newer one, and a periodic list drops what a watch missed.
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from embedding_operator.views import OWNER_LABEL
+from embedding_operator.resource.labels import OWNER_LABEL
 
 Raw = Mapping[str, Any]
 Key = tuple[str, str]  # namespace, name of the resource

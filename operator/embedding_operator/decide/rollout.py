@@ -1,4 +1,4 @@
-"""How far the Deployment of this revision's server has come. Pure."""
+"""The rollout of this revision's Deployment: how far has it come, and why is it not complete? Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
-from embedding_operator.api import Spec
-from embedding_operator.decision import Draft, Observed
-from embedding_operator.manifests.serving import CHECK_CONTAINER
-from embedding_operator.status import DAMAGED, StageStatus, State
-from embedding_operator.views import DeploymentView, EventView, PodView, parse_time
-from embedding_operator.waiting import Wait, explain_wait
+from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.waiting import Wait, explain_wait
+from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
+from embedding_operator.objects.views import DeploymentView, EventView, PodView, parse_time
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import DAMAGED, StageStatus, State
 from embedding_stages.contract import ExitCode, Stage
 
 _POLL_S: Final = 3.0
@@ -22,7 +22,10 @@ _IMAGE_IDS_KEPT: Final = 8  # of one tag, on nodes of several kinds
 def follow(
     draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, *, applied: bool
 ) -> bool:
-    """True while every replica is available and says what was asked for; `applied` means that it did not just now."""
+    """True when the rollout is complete.
+
+    `applied`: this pass re-applied the Deployment's manifest, so the replica counts of its status are stale.
+    """
     wanted, available = spec.deploy.replicas, live.available >= spec.deploy.replicas
     if available and not applied and live.rolled_out(wanted):
         _succeed(draft, entry, live, wanted, observed)
@@ -31,11 +34,11 @@ def follow(
     if pod is not None and not applied and (failure := _failure_of(pod, entry)) is not None:
         fail(draft, entry, *failure)
         return False
-    if served_once(entry) and available:
-        # Pods of before go on serving while others take their place: that is no failure, and has its own time.
+    if was_available(entry) and available:
+        # A rolling update: the old pods still serve, so this is not a failure. The start timer begins anew.
         now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
         message = f"pods of {live.name} are being replaced, {live.available} are available meanwhile"
-        put(
+        record(
             draft,
             replace(entry, state="Running", reason="RollingOut", message=message, started_at=now, finished_at=""),
         )
@@ -50,7 +53,7 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
     finished = entry.finished_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     message = f"{live.available} of {wanted} replicas of {live.name} are available"
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
-    put(draft, replace(done, details=_images(draft, entry, live)))
+    record(draft, replace(done, details=_images(draft, entry, live)))
 
 
 def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> dict[str, list[str]]:
@@ -89,7 +92,7 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
 
 def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:
     since = parse_time(entry.started_at) or live.created
-    if served_once(entry):
+    if was_available(entry):
         counts = f"{live.available} of {spec.deploy.replicas} replicas are available"
         fail(draft, entry, "Unavailable", f"{counts}: {wait.message}")
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
@@ -97,11 +100,11 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
     else:
         state: State = "Waiting" if wait.broken else "Running"
-        details = {**settled(entry), "broken": True} if wait.broken else settled(entry)
-        put(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, details=details))
+        details = {**kept_images(entry), "broken": True} if wait.broken else kept_images(entry)
+        record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, details=details))
 
 
-def settled(entry: StageStatus) -> dict[str, Any]:
+def kept_images(entry: StageStatus) -> dict[str, Any]:
     """What a deploy entry remembers of the same server, whatever becomes of it."""
     return {IMAGE_IDS: entry.details[IMAGE_IDS]} if IMAGE_IDS in entry.details else {}
 
@@ -130,17 +133,17 @@ def _failed_check(pod: PodView) -> tuple[str, str]:
     return "CheckFailed", f"the check of the mounted model ends with exit code {pod.exit_code}: {message}"
 
 
-def served_once(entry: StageStatus) -> bool:
-    """Unavailable is a failure for clients then, not progress."""
+def was_available(entry: StageStatus) -> bool:
+    """Whether this Deployment was available before. If so, clients may use it, and unavailable means failed."""
     return entry.state in ("Succeeded", "Failed") and bool(entry.finished_at)
 
 
 def fail(draft: Draft, entry: StageStatus, reason: str, message: str) -> None:
     if entry.reason != reason:
         draft.event("Warning", reason, f"deploy: {message}")
-    put(draft, replace(entry, state="Failed", reason=reason, message=message))
+    record(draft, replace(entry, state="Failed", reason=reason, message=message))
 
 
-def put(draft: Draft, entry: StageStatus, *, poll_s: float = _POLL_S) -> None:
+def record(draft: Draft, entry: StageStatus, *, poll_s: float = _POLL_S) -> None:
     draft.look_again_in(poll_s) if entry.state != "Succeeded" else None
     draft.status = draft.status.with_stage(entry)

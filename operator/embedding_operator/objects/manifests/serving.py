@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from embedding_operator.api import Spec
-from embedding_operator.manifests.common import (
+from embedding_operator.objects.manifests.common import (
     Owner,
     container_security,
     metadata,
@@ -18,7 +17,8 @@ from embedding_operator.manifests.common import (
     workspace_claim,
     workspace_folder,
 )
-from embedding_operator.views import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
 from embedding_stages.contract import SERVED_MODEL_PATH, ArtefactRef, Stage, fingerprint_of
 
 PORT: Final = 8000

@@ -16,11 +16,11 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from embedding_operator.answers import error_of, must_be_ours, server_ahead_s
-from embedding_operator.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
-from embedding_operator.compare import differs
-from embedding_operator.errors import Conflict, Rejected, Unavailable
-from embedding_operator.views import OWNER_LABEL
+from embedding_operator.cluster.answers import error_of, must_be_ours, server_ahead_s
+from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
+from embedding_operator.objects.compare import differs
+from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
+from embedding_operator.resource.labels import OWNER_LABEL
 
 Raw = dict[str, Any]
 Body = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
@@ -143,7 +143,7 @@ class KubeCluster:
         must_be_ours(kind, manifest, existing)
         try:
             merged = self._merge(manifest)
-        except Rejected:  # what somebody changed and what we ask for cannot both be
+        except Rejected:  # an immutable field conflicts with a foreign change
             merged = None
         if merged is not None and not differs(manifest, merged):
             return merged

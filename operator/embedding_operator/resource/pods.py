@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.api import TORCH_SERVER, PodSettings, SpecError, Storage, Workers, integer
+from embedding_operator.resource.api import TORCH_SERVER, PodSettings, SpecError, Storage, Workers, integer
 from embedding_stages.contract import PARALLELISMS, Stage
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"

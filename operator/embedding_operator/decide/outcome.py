@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from embedding_operator.api import Spec
-from embedding_operator.decision import Observed
-from embedding_operator.manifests.job import COPY_PREFIX, OUT_OF_MEMORY_RETRIES
-from embedding_operator.stages import BY_STAGE
-from embedding_operator.views import JobView, PodView
+from embedding_operator.decide.decision import Observed
+from embedding_operator.objects.manifests.job import COPY_PREFIX, OUT_OF_MEMORY_RETRIES
+from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages import contract
 from embedding_stages.contract import ExitCode, StageResult
 
@@ -65,11 +65,16 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
 
 
 def culprit(job: JobView) -> PodView | None:
-    """Of a Job that failed, the pod that says why.
+    """The pod that explains why its Job failed.
 
-    The first that failed takes its peers with it: they are killed, or miss it and fail too, often within the same
-    second, which is all that times tell. So those come last that say that they followed, then a fault that can only be
-    a pod's own comes first, then who says something at all, then who was earlier.
+    One failed pod takes its peers with it, often within the same second, and timestamps have no finer resolution.
+    So the failed pods are ranked, best first:
+
+    1. not drained, preempted or being deleted;
+    2. does not report that it only followed a peer (`INTERRUPTED`, `PEER_LOST`);
+    3. failed of something that no peer can cause: bad input, out of memory;
+    4. left a result in its termination message;
+    5. ended earlier.
     """
 
     def order(pod: PodView) -> tuple[bool, bool, bool, bool, float]:
@@ -83,7 +88,7 @@ def culprit(job: JobView) -> PodView | None:
 
 
 def _own_fault(pod: PodView) -> bool:
-    """Whether a pod failed of what no peer can do to it. One that lost a peer may crash as well."""
+    """Whether no peer can have caused the pod's failure. Losing a peer can also end in a crash."""
     return pod.exit_code in (ExitCode.BAD_INPUT, ExitCode.OUT_OF_MEMORY) or pod.termination_reason == "OOMKilled"
 
 

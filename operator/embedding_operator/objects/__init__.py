@@ -1,0 +1,1 @@
+"""Kubernetes objects: read into views, compared, and built as plain dicts. Pure."""

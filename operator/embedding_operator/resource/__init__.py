@@ -1,0 +1,1 @@
+"""What the user writes and reads: the manifest parsed into values, and the status. Pure."""

@@ -1,0 +1,18 @@
+"""Labels and annotations of the objects that the operator makes: their identity. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from embedding_operator.resource.api import GROUP
+
+OWNER_LABEL: Final = f"{GROUP}/owner"
+OWNER_UID_LABEL: Final = f"{GROUP}/owner-uid"
+STAGE_LABEL: Final = f"{GROUP}/stage"
+ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
+REVISION_LABEL: Final = f"{GROUP}/revision"
+SERVING_LABEL: Final = f"{GROUP}/serving"
+JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"  # Kubernetes sets both in the pods of a Job
+INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"  # of an Indexed Job
+FINGERPRINT_ANNOTATION: Final = f"{GROUP}/fingerprint"
+TEMPLATE_ANNOTATION: Final = f"{GROUP}/template"
