@@ -34,7 +34,7 @@ def _stage(name: str, base: str) -> Image:
     return Image(name, base, f"{folder}/Containerfile", (*lock, *torch, "stage_images/embedding_stages"))
 
 
-CONTRACT = ("stage_images/embedding_stages/__init__.py", "stage_images/embedding_stages/contract.py")
+CONTRACT = ("stage_images/embedding_stages/__init__.py", "stage_images/embedding_stages/contract")
 IMAGES = (
     Image(
         "operator",
