@@ -1,6 +1,6 @@
 """What the watches have reported: the newest known state of every child, by owner. Thread-safe.
 
-Kept beside the API so that a pass costs no list calls. Three things keep it honest: it is filled by a list before the
+A pass reads Jobs, Pods and Deployments from here and lists only Services. Three things keep it honest: it is filled by a list before the
 first pass, an older resourceVersion never replaces a newer one, and a periodic list drops what a watch missed.
 """
 
