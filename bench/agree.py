@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
 from bench.checkpoint import write_checkpoint  # noqa: E402
 from bench.workload import PASSAGES, SHAPES, Shape, training_steps  # noqa: E402
 from embedding_stages.encoder.description import describe_model  # noqa: E402
-from embedding_stages.encoder.model import Encoder  # noqa: E402
+from embedding_stages.encoder.model import PaddedEncoder  # noqa: E402
 from embedding_stages.encoder.packed.encoder import PackedEncoder  # noqa: E402
 from embedding_stages.encoder.packed.packs import Ragged  # noqa: E402
 from embedding_stages.finetune.batches import Example  # noqa: E402
@@ -83,7 +83,7 @@ def _batches(shape: Shape, steps: int, examples: int) -> tuple[list[list[int]], 
 def _padded(
     folder: Path, rows: list[list[int]], steps: list[list[Example]], rates: list[float], *, bfloat16: bool
 ) -> Seen:
-    encoder = Encoder.load(folder, device=DEVICE, dtype=torch.float32)
+    encoder = PaddedEncoder.load(folder, device=DEVICE, dtype=torch.float32)
     trainer = Trainer(encoder, micro_batch=16, bfloat16=bfloat16, **SETTINGS)
     trainer._gradients(steps[0], rows, [len(row) for row in rows], weight=1 / len(steps[0]))
     first = {name: value.grad.double().cpu() for name, value in trainer.parameters.items() if value.grad is not None}

@@ -26,7 +26,7 @@ class FittingEncoder:
         self._log = log
 
     def embed(self, texts: Sequence[str], *, role: Role, **options: Any) -> Vectors:
-        """float32 (len(texts), hidden); `options` are those of `Encoder.embed`.
+        """float32 (len(texts), hidden); `options` are those of `PaddedEncoder.embed`.
 
         Raises OutOfMemory `GPUOutOfMemory` when a single text does not fit.
         """

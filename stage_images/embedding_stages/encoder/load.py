@@ -12,12 +12,12 @@ import torch
 
 from embedding_stages.contract import ENCODER_FILE
 from embedding_stages.encoder.description import EncoderDescription, describe_model
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 
 if TYPE_CHECKING:
     from embedding_stages.encoder.packed.encoder import PackedEncoder
 
-AnyEncoder: TypeAlias = "Encoder | PackedEncoder"
+AnyEncoder: TypeAlias = "PaddedEncoder | PackedEncoder"
 Log = Callable[..., None]
 
 
@@ -35,8 +35,8 @@ def load_encoder(
 ) -> AnyEncoder:
     """The encoder in `folder`: packed for a Llama on a CUDA device, padded otherwise.
 
-    `dtype` is the packed model's, `padded_dtype` goes to `Encoder.load`. Raises BadInput (see `describe_model`). A
-    Llama that cannot be packed is logged with the reason: it will be slower.
+    `dtype` is the packed model's, `padded_dtype` goes to `PaddedEncoder.load`. Raises BadInput (see `describe_model`).
+    A Llama that cannot be packed is logged with the reason: it will be slower.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and _architecture(folder) == "llama_bidirectional":
@@ -46,7 +46,7 @@ def load_encoder(
 
             return PackedEncoder.load(folder, device=device, dtype=dtype)
         log("texts are padded, not packed: slower", reason=reason)
-    return Encoder.load(folder, device=device, dtype=padded_dtype)
+    return PaddedEncoder.load(folder, device=device, dtype=padded_dtype)
 
 
 def _architecture(folder: Path) -> str:

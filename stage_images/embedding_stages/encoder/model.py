@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
 Vectors = NDArray[np.float32]
 
 
-class Encoder:
+class PaddedEncoder:
     """A description, a tokenizer and a backbone; `vectors` is what the trainer differentiates."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Encoder:
         self._source = source
 
     @classmethod
-    def load(cls, folder: Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Encoder:
+    def load(cls, folder: Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> PaddedEncoder:
         """From a model folder: an artefact with encoder.json, or a plain Hugging Face folder.
 
         By default on the GPU in bfloat16 when there is one, else on the CPU in float32 with as many threads

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from onnx import TensorProto, helper
 
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.export.bert import bert_states
 from embedding_stages.export.graph import EXTERNAL_ABOVE_BYTES, Array, Graph, Precision
 from embedding_stages.export.head import ATTENTION_MASK, DIMENSIONS, EMBEDDINGS, INPUT_IDS, pooled
@@ -16,7 +16,7 @@ from embedding_stages.export.llama import llama_states
 
 
 def build_onnx(
-    encoder: Encoder, path: Path, precision: Precision, *, external_above: int = EXTERNAL_ABOVE_BYTES
+    encoder: PaddedEncoder, path: Path, precision: Precision, *, external_above: int = EXTERNAL_ABOVE_BYTES
 ) -> None:
     """Write the graph: int64 input_ids and attention_mask (batch, tokens), int64 dimensions (batch,) ->
     float32 embeddings (batch, width). The encoder must be in float32 on the CPU.

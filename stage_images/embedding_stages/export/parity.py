@@ -14,7 +14,7 @@ import torch
 
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.hardware import usable_cpus
-from embedding_stages.encoder.model import Encoder, Vectors
+from embedding_stages.encoder.model import PaddedEncoder, Vectors
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
 
@@ -80,7 +80,7 @@ def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -
     return texts
 
 
-def measure_parity(checkpoint: Encoder, exported: OnnxEncoder, texts: dict[Role, list[str]]) -> Parity:
+def measure_parity(checkpoint: PaddedEncoder, exported: OnnxEncoder, texts: dict[Role, list[str]]) -> Parity:
     """Compare vectors of length 1: cosine and largest difference of a component."""
     worst_cosine, worst_difference = 1.0, 0.0
     full, *smaller = checkpoint.description.dimensions
@@ -120,7 +120,7 @@ def _in_batches(rows: Rows, run: Callable[[Rows], Vectors]) -> Vectors:
     return result
 
 
-def _vectors_of(checkpoint: Encoder, rows: Rows) -> Vectors:
+def _vectors_of(checkpoint: PaddedEncoder, rows: Rows) -> Vectors:
     with torch.inference_mode():
         return np.asarray(checkpoint.vectors(rows).cpu().numpy(), dtype=np.float32)
 

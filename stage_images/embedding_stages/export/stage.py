@@ -14,7 +14,7 @@ import torch
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.description import ROLES, EncoderDescription
-from embedding_stages.encoder.model import Encoder, copy_tokenizer
+from embedding_stages.encoder.model import PaddedEncoder, copy_tokenizer
 from embedding_stages.errors import BadInput, Stopped
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import OPSET, Precision
@@ -30,7 +30,7 @@ def work(context: StageContext) -> StageResult:
     """Export, then gate on parity with the checkpoint."""
     precision, opset, min_cosine = _settings(context.settings)
     checkpoint = context.input(Artefact.CHECKPOINT)
-    encoder = Encoder.load(checkpoint, device="cpu", dtype=torch.float32)
+    encoder = PaddedEncoder.load(checkpoint, device="cpu", dtype=torch.float32)
     folder = context.folder(Artefact.SERVING_MODEL)
     build_onnx(encoder, folder / "model.onnx", precision)
     copy_tokenizer(checkpoint, folder)

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory
 from embedding_stages.finetune.world import World, lost_peers
 
@@ -24,7 +24,7 @@ from embedding_stages.finetune.world import World, lost_peers
 class Shards:
     """The encoder's module, cut over the ranks layer by layer; its parameters become DTensors."""
 
-    def __init__(self, encoder: Encoder, world: World, *, bfloat16: bool) -> None:
+    def __init__(self, encoder: PaddedEncoder, world: World, *, bfloat16: bool) -> None:
         self._encoder = encoder
         self._size = world.size
         mesh = init_device_mesh(world.device.type, (world.size,))
@@ -92,7 +92,7 @@ def fill(target: torch.Tensor, values: torch.Tensor) -> None:
     target.copy_(values)
 
 
-def _layers(encoder: Encoder) -> list[torch.nn.Module]:
+def _layers(encoder: PaddedEncoder) -> list[torch.nn.Module]:
     name = "layers" if encoder.description.architecture == "llama_bidirectional" else "encoder.layer"
     return list(encoder.module.get_submodule(name).children())
 

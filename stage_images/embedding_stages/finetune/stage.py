@@ -16,7 +16,7 @@ import torch
 from embedding_stages.contract import PEER_LOST, Artefact, StageResult
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example, examples_of_step
@@ -46,7 +46,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     base = context.input(Artefact.BASE_MODEL)
     bfloat16 = _bfloat16(settings, world.device.type)
     encoder = _encoder(base, context, world, bfloat16=bfloat16)
-    context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, Encoder))
+    context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     data = load_training_set(
         context.input(Artefact.TRAINING_SET),
         encoder.tokenizer,
@@ -153,7 +153,7 @@ def _encoder(base: Path, context: StageContext, world: World, *, bfloat16: bool)
     """Packed where that works; shards are the library's business, so they keep its modules."""
     device = str(world.device)
     if world.sharded:
-        return Encoder.load(base, device=device, dtype=torch.float32)
+        return PaddedEncoder.load(base, device=device, dtype=torch.float32)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     return load_encoder(base, device=device, dtype=dtype, padded_dtype=torch.float32, log=context.log)
 
@@ -170,7 +170,7 @@ def _trainer(
         "world": world,
     }
     try:
-        if isinstance(encoder, Encoder):
+        if isinstance(encoder, PaddedEncoder):
             return Trainer(encoder, micro_batch=settings.microBatchSize, bfloat16=bfloat16, **common)
         from embedding_stages.finetune.packed_trainer import PackedTrainer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from embedding_stages.contract import INTERRUPTED
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, Part, plan_step, split
 from embedding_stages.finetune.loss import candidate_loss, not_finite
@@ -44,7 +44,7 @@ class Trainer:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: PaddedEncoder,
         *,
         temperature: float,
         weight_decay: float,
@@ -119,7 +119,7 @@ class Trainer:
             if self.world.leads:
                 self.encoder.save(folder)
             return
-        encoder = Encoder.load(base, device="cpu", dtype=torch.float32) if self.world.leads else None
+        encoder = PaddedEncoder.load(base, device="cpu", dtype=torch.float32) if self.world.leads else None
         trained = dict(encoder.module.named_parameters()) if encoder else {}
         with torch.no_grad():
             for name, value in self.parameters.items():

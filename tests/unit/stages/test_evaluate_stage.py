@@ -16,7 +16,7 @@ from unit.stages.tiny_models import TOPICS, make_bert, run_stage
 
 from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, Stage, StageResult
 from embedding_stages.encoder.description import describe_model
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import BadInput, Stopped
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.stage import Settings, evaluate_model, work
@@ -88,15 +88,15 @@ def test_the_same_model_twice_has_no_uplift(workspace: Path) -> None:
 
 def test_an_interrupted_attempt_does_not_embed_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    embed = Encoder.embed
+    embed = PaddedEncoder.embed
 
-    def counted(self: Encoder, texts: Sequence[str], **options: Any) -> Any:
+    def counted(self: PaddedEncoder, texts: Sequence[str], **options: Any) -> Any:
         seen.append(len(texts))
         if len(seen) == 3:
             raise ConnectionError("the node went away")
         return embed(self, texts, **options)
 
-    monkeypatch.setattr(Encoder, "embed", counted)
+    monkeypatch.setattr(PaddedEncoder, "embed", counted)
     assert evaluate(workspace)[0] == ExitCode.TRANSIENT
     (first,) = workspace.glob("eval/*.partial/scratch-vectors/base-passage-*.npy")
     first.write_bytes(first.read_bytes()[:100])  # cut off by the crash: embedded again
@@ -108,14 +108,14 @@ def test_an_interrupted_attempt_does_not_embed_again(workspace: Path, monkeypatc
 
 
 def test_batches_shrink_until_they_fit(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embed = Encoder.embed
+    embed = PaddedEncoder.embed
 
-    def small_memory(self: Encoder, texts: Sequence[str], *, batch_size: int, **options: Any) -> Any:
+    def small_memory(self: PaddedEncoder, texts: Sequence[str], *, batch_size: int, **options: Any) -> Any:
         if batch_size > 3:
             raise torch.OutOfMemoryError("no room")
         return embed(self, texts, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(Encoder, "embed", small_memory)
+    monkeypatch.setattr(PaddedEncoder, "embed", small_memory)
     code, _ = evaluate(workspace)
     assert code == ExitCode.DONE
 
@@ -124,7 +124,7 @@ def test_one_text_that_does_not_fit_is_out_of_memory(workspace: Path, monkeypatc
     def no_memory(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(Encoder, "embed", no_memory)
+    monkeypatch.setattr(PaddedEncoder, "embed", no_memory)
     code, result = evaluate(workspace)
     assert (code, result.reason) == (ExitCode.OUT_OF_MEMORY, "GPUOutOfMemory")
 

@@ -15,7 +15,7 @@ from unit.stages.tiny_models import make_bert, make_llama, run_stage
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.encoder.model import Encoder, copy_tokenizer
+from embedding_stages.encoder.model import PaddedEncoder, copy_tokenizer
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import Precision
 from embedding_stages.export.parity import OnnxEncoder, batches_of, measure_parity, sample_texts
@@ -41,9 +41,11 @@ MODELS: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 
 
-def export(folder: Path, target: Path, precision: Precision = "fp32", **options: Any) -> tuple[Encoder, OnnxEncoder]:
+def export(
+    folder: Path, target: Path, precision: Precision = "fp32", **options: Any
+) -> tuple[PaddedEncoder, OnnxEncoder]:
     target.mkdir()
-    encoder = Encoder.load(folder, device="cpu", dtype=torch.float32)
+    encoder = PaddedEncoder.load(folder, device="cpu", dtype=torch.float32)
     encoder.save(target)
     build_onnx(encoder, target / "model.onnx", precision, **options)
     return encoder, OnnxEncoder(target)
@@ -130,7 +132,7 @@ def test_a_large_model_keeps_its_weights_beside_the_graph(tmp_path: Path) -> Non
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    Encoder.load(make_llama(tmp_path / "base"), device="cpu", dtype=torch.float32).save(tmp_path / "checkpoint")
+    PaddedEncoder.load(make_llama(tmp_path / "base"), device="cpu", dtype=torch.float32).save(tmp_path / "checkpoint")
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
     corpus = [{"_id": f"d{number}", "title": "a title", "text": f"key{number} of"} for number in range(70)]
@@ -182,7 +184,7 @@ def test_parity_below_the_gate_stops_the_stage(workspace: Path) -> None:
 
 def test_a_file_of_other_weights_has_no_parity(workspace: Path) -> None:
     _, exported = export(make_llama(workspace / "other", seed=1), workspace / "out")
-    encoder = Encoder.load(workspace / "checkpoint", device="cpu")
+    encoder = PaddedEncoder.load(workspace / "checkpoint", device="cpu")
     assert measure_parity(encoder, exported, sample_texts(None, encoder.description)).min_cosine < 0.9
 
 

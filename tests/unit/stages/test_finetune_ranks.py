@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from unit.stages.ranks import run_ranks
 from unit.stages.tiny_models import make_bert, make_llama, write_topics
 
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import StageError, Transient
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import examples_of_step
@@ -33,7 +33,7 @@ Report = dict[str, Any]
 
 
 def trainer_of(folder: Path, base: str, world: World | None = None, **changes: Any) -> tuple[Trainer, TrainingSet]:
-    encoder = Encoder.load(folder / base, device="cpu", dtype=torch.float32)
+    encoder = PaddedEncoder.load(folder / base, device="cpu", dtype=torch.float32)
     options: dict[str, Any] = {"temperature": 0.1, "weight_decay": 0.01, "micro_batch": 2, "texts_per_example": 1}
     trainer = Trainer(encoder, world=world, **options | changes)
     return trainer, load_training_set(folder / "set", encoder.tokenizer, negatives_per_query=3)
@@ -197,7 +197,7 @@ def test_two_ranks_end_with_the_weights_of_one(
 ) -> None:
     expected = alone[base][1].tensors()
     state = load_file(folder / f"state-{base}-{parallelism}.safetensors")
-    saved = Encoder.load(folder / f"saved-{base}-{parallelism}", device="cpu").module
+    saved = PaddedEncoder.load(folder / f"saved-{base}-{parallelism}", device="cpu").module
     assert state.keys() == expected.keys()
     for name, value in state.items():
         if not name.endswith("key.bias"):  # has no gradient but rounding, which AdamW makes full updates of

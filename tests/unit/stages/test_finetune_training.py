@@ -17,7 +17,7 @@ from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topi
 from embedding_stages import contract
 from embedding_stages.artefacts import Workspace, digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, StageError, Transient
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
@@ -54,7 +54,7 @@ def base(request: pytest.FixtureRequest, workspace: Path) -> Path:
 
 def trainer_of(base: Path, **changes: Any) -> Trainer:
     options: dict[str, Any] = {"temperature": 0.1, "weight_decay": 0.01, "micro_batch": 4, "texts_per_example": 1}
-    return Trainer(Encoder.load(base, device="cpu", dtype=torch.float32), **options | changes)
+    return Trainer(PaddedEncoder.load(base, device="cpu", dtype=torch.float32), **options | changes)
 
 
 def data_of(workspace: Path, trainer: Trainer) -> TrainingSet:
@@ -131,7 +131,7 @@ def test_biases_and_norms_do_not_decay(base: Path) -> None:
 class SmallMemory:
     """Encodes like the encoder, but fails like a GPU above `limit` padded tokens a pass."""
 
-    def __init__(self, encoder: Encoder, limit: int) -> None:
+    def __init__(self, encoder: PaddedEncoder, limit: int) -> None:
         self.encoder, self.limit = encoder, limit
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_without_an_update(workspace: Path) -> N
 
 def separation(folder: Path, workspace: Path) -> float:
     """Mean of cosine(query, positive) - cosine(query, hardest negative)."""
-    encoder = Encoder.load(folder, device="cpu")
+    encoder = PaddedEncoder.load(folder, device="cpu")
     lines = [json.loads(line) for line in (workspace / "set" / "passages.jsonl").read_text().splitlines()]
     place = {line["id"]: number for number, line in enumerate(lines)}
     passages = encoder.embed([line["text"] for line in lines], role="passage")

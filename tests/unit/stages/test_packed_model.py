@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from unit.stages.tiny_models import make_llama
 
 from embedding_stages.encoder.load import load_encoder
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.llama import Shape
 from embedding_stages.encoder.packed.packs import Ragged
@@ -51,8 +51,8 @@ def _packed(folder: Path, dtype: torch.dtype = torch.float32) -> PackedEncoder:
     return PackedEncoder.load(folder, device=DEVICE, dtype=dtype)
 
 
-def _padded(folder: Path) -> Encoder:
-    return Encoder.load(folder, device=DEVICE, dtype=torch.float32)
+def _padded(folder: Path) -> PaddedEncoder:
+    return PaddedEncoder.load(folder, device=DEVICE, dtype=torch.float32)
 
 
 def _gradients(encoder: PackedEncoder) -> dict[str, torch.Tensor]:
@@ -193,7 +193,7 @@ def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object]) -> No
 
 
 def test_a_cpu_gets_the_padded_encoder(folder: Path) -> None:
-    kind = PackedEncoder if DEVICE == "cuda" else Encoder
+    kind = PackedEncoder if DEVICE == "cuda" else PaddedEncoder
     assert isinstance(load_encoder(folder), kind)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from unit.stages.tiny_models import make_llama, run_stage
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.finetune import resume, stage, stream
 from embedding_stages.finetune.packed_trainer import PackedTrainer
@@ -55,7 +55,7 @@ def test_from_base_model_to_checkpoint_and_the_same_after_a_stop(
     assert code == ExitCode.DONE
     assert result.counts["tokensPerPack"] >= 1024
     assert result.counts["steps"] == 3
-    assert Encoder.load(whole, device="cpu").embed(["the key1"], role="passage").shape == (1, 64)
+    assert PaddedEncoder.load(whole, device="cpu").embed(["the key1"], role="passage").shape == (1, 64)
 
     take_step = PackedTrainer.step
     stopping: list[threading.Event] = []

@@ -15,7 +15,7 @@ from unit.stages.tiny_models import make_bert
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.prep.search import Vectors
 from embedding_stages.prep.stage import Settings, prepare, work
 from embedding_stages.runner import StageContext, run
@@ -209,14 +209,14 @@ def test_a_real_encoder_mines(tmp_path: Path) -> None:
 
 
 def test_batches_of_the_base_model_shrink_until_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embed, most = Encoder.embed, 3
+    embed, most = PaddedEncoder.embed, 3
 
-    def small_memory(self: Encoder, texts: Sequence[str], *, batch_size: int, **options: Any) -> Any:
+    def small_memory(self: PaddedEncoder, texts: Sequence[str], *, batch_size: int, **options: Any) -> Any:
         if batch_size > most:
             raise torch.OutOfMemoryError("no room")
         return embed(self, texts, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(Encoder, "embed", small_memory)
+    monkeypatch.setattr(PaddedEncoder, "embed", small_memory)
     model = make_bert(tmp_path / "model")
     code, result = stage(tmp_path, *records(), model=model, margin=1.0)
     assert (code, result.reason) == (0, "Completed")

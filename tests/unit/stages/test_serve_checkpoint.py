@@ -14,7 +14,7 @@ from unit.stages.tiny_models import make_bert, make_llama
 from unit.stages.tiny_serving import call, make_serving_folder, serving
 
 from embedding_stages.encoder.load import AnyEncoder
-from embedding_stages.encoder.model import Encoder
+from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.errors import BadInput
 from embedding_stages.serve import checkpoint_model
@@ -31,8 +31,8 @@ MAKERS: dict[str, Callable[[Path], Path]] = {"bert": make_bert, "llama": lambda 
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint as finetune leaves it, and `load_encoder` made to choose as on another machine."""
     family, how = request.param.split()
-    Encoder.load(MAKERS[family](tmp_path / "base"), device="cpu").save(tmp_path / "checkpoint")
-    kind: Any = PackedEncoder if how == "packed" else Encoder
+    PaddedEncoder.load(MAKERS[family](tmp_path / "base"), device="cpu").save(tmp_path / "checkpoint")
+    kind: Any = PackedEncoder if how == "packed" else PaddedEncoder
 
     def load(folder: Path, **_: Any) -> AnyEncoder:
         encoder: AnyEncoder = kind.load(folder, device=DEVICE, dtype=torch.float32)
@@ -48,7 +48,7 @@ def rows_of(model: CheckpointModel) -> list[list[int]]:
 
 def test_the_vectors_are_those_that_were_evaluated(folder: Path) -> None:
     model = CheckpointModel(folder, log)
-    expected = Encoder.load(folder, device="cpu").embed(TEXTS, role="query")
+    expected = PaddedEncoder.load(folder, device="cpu").embed(TEXTS, role="query")
     found = model.vectors(rows_of(model), model.description.hidden_size)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=2e-6)
@@ -60,7 +60,7 @@ def test_the_vectors_are_those_that_were_evaluated(folder: Path) -> None:
 
 
 def test_it_answers_requests_and_says_what_it_is(folder: Path) -> None:
-    expected = Encoder.load(folder, device="cpu").embed(TEXTS, role="passage")
+    expected = PaddedEncoder.load(folder, device="cpu").embed(TEXTS, role="passage")
     with serving(folder) as url:
         status, answer = call(
             f"{url}/v1/embeddings", {"model": "tiny", "input_type": "passage", "input": [*TEXTS, *TEXTS]}

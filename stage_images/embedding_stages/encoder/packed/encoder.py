@@ -38,7 +38,7 @@ _TABLE: Final = "embed_tokens.weight"
 
 
 class PackedEncoder:
-    """A description, a tokenizer and a packed model. See `Encoder` for what the methods promise."""
+    """A description, a tokenizer and a packed model. See `PaddedEncoder` for what the methods promise."""
 
     def __init__(
         self,
@@ -59,7 +59,10 @@ class PackedEncoder:
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> PackedEncoder:
-        """From a model folder. Raises BadInput as `Encoder.load` does, ValueError when packs cannot run the model."""
+        """From a model folder.
+
+        Raises BadInput as `PaddedEncoder.load` does, ValueError when packs cannot run the model.
+        """
         if device.startswith("cuda"):
             # Its choice of kernels for our shapes is a little faster than plain cuBLAS's (docs/benchmarks.md).
             torch.backends.cuda.preferred_blas_library("cublaslt")
@@ -170,7 +173,7 @@ class PackedEncoder:
         return master
 
     def save(self, folder: Path, flat: torch.Tensor | None = None) -> None:
-        """Write a folder that this class, `Encoder` and transformers can load, in the dtypes the weights came in.
+        """Write a folder that this class, `PaddedEncoder` and transformers can load, in the dtypes the weights came in.
 
         `flat` holds the weights where they are more exact than the model's own (see `master_weights`).
         """
