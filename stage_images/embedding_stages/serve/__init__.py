@@ -3,6 +3,7 @@
 settings, requests   pure: environment and request bodies to values
 texts                texts to token ids
 model                what the server asks of a model; onnx_model and checkpoint_model are the two kinds
+open_model           which of the two kinds a folder holds
 batching             which rows of which requests go through the model together
 app, server          HTTP, and the life of the process
 check                the init container that lets only the evaluated artefact start

@@ -1,12 +1,10 @@
-"""What the server asks of a model, and which kind of model a folder holds."""
+"""What the server asks of a model."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -61,21 +59,6 @@ class Model(Protocol):
         ...
 
 
-def open_model(folder: Path, log: Log) -> Model:
-    """An exported graph or a checkpoint. Raises BadInput `ServingModelInvalid` or `EncoderDescriptionInvalid`."""
-    if (folder / GRAPH_FILE).is_file():
-        _need("onnxruntime", f"{GRAPH_FILE} needs ONNX Runtime: use the image `serve`")
-        from embedding_stages.serve.onnx_model import OnnxModel
-
-        return OnnxModel(folder)
-    if any(folder.glob("*.safetensors")):
-        _need("torch", "a checkpoint needs PyTorch: use the image `serve-torch` (spec.stages.deploy.backend.torch)")
-        from embedding_stages.serve.checkpoint_model import CheckpointModel
-
-        return CheckpointModel(folder, log)
-    raise BadInput("ServingModelInvalid", f"{folder} holds neither {GRAPH_FILE} nor a checkpoint (*.safetensors)")
-
-
 def self_test(model: Model) -> None:
     """One text in both roles and every size. Raises BadInput `SelfTestFailed`."""
     for role in ROLES:
@@ -94,8 +77,3 @@ def valid(vectors: Vectors) -> NDArray[np.bool_]:
     """(n,): which rows are finite and of length 1."""
     lengths = np.linalg.norm(vectors, axis=1)
     return np.asarray(np.abs(lengths - 1.0) <= _LENGTH_ERROR)  # False for NaN and infinity too
-
-
-def _need(package: str, cure: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise BadInput("ServingModelInvalid", f"{package} is not installed, and {cure}")

@@ -17,7 +17,8 @@ from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import ExitCode, canonical_json
 from embedding_stages.errors import BadInput, StageError
 from embedding_stages.serve.app import Endpoint, Loaded
-from embedding_stages.serve.model import open_model, self_test
+from embedding_stages.serve.model import self_test
+from embedding_stages.serve.open_model import open_model
 from embedding_stages.serve.settings import ServerSettings
 
 

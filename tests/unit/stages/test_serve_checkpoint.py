@@ -19,7 +19,8 @@ from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.errors import BadInput
 from embedding_stages.serve import checkpoint_model
 from embedding_stages.serve.checkpoint_model import CheckpointModel
-from embedding_stages.serve.model import open_model, self_test
+from embedding_stages.serve.model import self_test
+from embedding_stages.serve.open_model import open_model
 from embedding_stages.serve.server import log
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
