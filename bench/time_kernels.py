@@ -1,6 +1,6 @@
 """Times every kernel of the packed model alone, with the candidates for its tile sizes, and checks it.
 
-python3 bench/kernels.py [--lengths A] [--tokens 16384]
+python3 bench/time_kernels.py [--lengths A] [--tokens 16384]
 """
 
 from __future__ import annotations

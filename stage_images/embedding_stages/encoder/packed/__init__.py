@@ -1,5 +1,6 @@
 """Texts of different lengths laid end to end, so that no product is spent on padding.
 
-`packs` decides what lies together (numpy), `kernels` are the Triton programs, `reference` says in plain torch what
-they compute, `ops` chooses between the two, `llama` is the model over them.
+`packs` decides which texts lie together (numpy) and `device` sends them to the accelerator. `kernels` are the Triton
+programs and `ops` calls them as functions of tensors; `check` compares them with torch once a run. `llama` is the model
+over them, `pooling` its last step; `encoder` embeds, trains and saves with it, `small` is quick with a few texts.
 """

@@ -16,7 +16,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from embedding_stages.encoder.packed.kernels import attention, gated, optimizer, rowwise
 
 _LOG2E: Final = 1.4426950408889634
-# Tiles of the attention programs, the best of those that bench/kernels.py tries.
+# Tiles of the attention programs, the best of those that bench/time_kernels.py tries.
 _TILE_ROWS: Final = 64  # of queries: tokens x heads that share a key head
 _KEY_STEP: Final = 32  # tokens of keys that a tile of queries takes at a time
 KEY_TILE: Final = 64  # tokens of keys whose gradients a program computes
