@@ -1,5 +1,16 @@
 """The text encoder that all stages share: its description, its tokens, and the torch module.
 
-`description`, `safetensors_check` and `hardware` need the standard library alone; `tokens` needs `tokenizers`
-and numpy; only `model` and `backbone` import torch.
+    configuration     config.json and the files beside it
+    families          what differs between BERT, Llama and the next: one module a family
+    pooling           from the states of tokens to one vector
+    description       what a model folder holds, and whether it can be used
+    tokens            texts to token ids
+    protocol          what every encoder promises
+    model, backbone   the encoder over padded batches
+    packed            the encoder over packs
+    load              which of the two runs a model here
+    fitting           batches that shrink until they fit the accelerator
+
+All but the last four, `safetensors_check` and `hardware` among them, leave torch alone; `description` and what it
+imports need the standard library alone, `tokens` and `protocol` also `tokenizers` and numpy.
 """

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
-from embedding_stages.encoder.description import FIELD, Architecture
+from embedding_stages.encoder.configuration import FIELD, Config
+from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.errors import BadInput
-
-_TABLES = {"bert": "embeddings.word_embeddings.weight", "llama_bidirectional": "embed_tokens.weight"}
 
 
 @dataclass(slots=True)
@@ -25,46 +23,41 @@ class Backbone:
     """`module` maps ids and mask to hidden states; the rest is what `save_backbone` needs to keep names."""
 
     module: torch.nn.Module
-    architecture: Architecture
+    family: Family
     config: dict[str, Any]  # config.json as found
     disk_names: Mapping[str, str]  # the module's parameter name -> the name in the file
     passengers: Mapping[str, torch.Tensor]  # tensors the encoder has no use for (a pooler): saved unchanged
 
     def hidden_states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, hidden) of ids and mask, int64 (batch, tokens); every token sees every other one.
-
-        For Llama a 4-D boolean mask replaces the library's causal one: only padding is hidden.
-        """
-        seen = mask.bool()[:, None, None, :]
-        if self.architecture == "llama_bidirectional":
-            seen = seen.expand(-1, 1, ids.shape[1], -1)
-            output = self.module(input_ids=ids, attention_mask=seen, use_cache=False)
-        else:
-            output = self.module(input_ids=ids, attention_mask=mask)
-        states = output.last_hidden_state
+        """(batch, tokens, hidden) of ids and mask, int64 (batch, tokens). See `Family.states`."""
+        states = self.family.states(self.module, ids, mask)
         if not isinstance(states, torch.Tensor):
             raise TypeError(f"the backbone answered {type(states)}, expected a tensor")
         return states
 
+    def layers(self) -> list[torch.nn.Module]:
+        """The module's layers, the first one first."""
+        return list(self.module.get_submodule(self.family.layers).children())
 
-def load_backbone(folder: Path, architecture: Architecture, *, device: str, dtype: torch.dtype) -> Backbone:
+
+def load_backbone(folder: Path, family: Family, *, device: str, dtype: torch.dtype) -> Backbone:
     """Read config.json and the safetensors of a model folder; nothing from a network, no code of the model's.
 
     Raises BadInput `ModelIncomplete`, `ModelPickled` or `ModelDamaged`.
     """
     tensors = check_weights(folder, field=FIELD)
     config = json.loads((folder / "config.json").read_bytes())
-    module = _load_module(folder, architecture, config)
-    table = next((name for name in tensors if name.endswith(_TABLES[architecture])), None)
+    module = _load_module(folder, family, config)
+    table = next((name for name in tensors if name.endswith(family.table)), None)
     if table is None:
-        raise BadInput("ModelIncomplete", f"the weights hold no {_TABLES[architecture]}", field=FIELD)
-    prefix = table.removesuffix(_TABLES[architecture])
-    disk_names = {name: _disk_name(prefix + name, tensors) for name, _ in module.named_parameters()}
+        raise BadInput("ModelIncomplete", f"the weights hold no {family.table}", field=FIELD)
+    prefix = table.removesuffix(family.table)
+    disk_names = {name: family.disk_name(prefix + name, tensors) for name, _ in module.named_parameters()}
     passengers = _read_tensors(folder, set(tensors) - set(disk_names.values()))
     module.to(device=device, dtype=dtype)
     return Backbone(
         module=module.eval(),  # also while training: dropout stays off, as in the recipe's base model
-        architecture=architecture,
+        family=family,
         config=config,
         disk_names=disk_names,
         passengers=passengers,
@@ -84,37 +77,22 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
     save_file(tensors | dict(backbone.passengers), folder / SINGLE_FILE, metadata={"format": "pt"})
 
 
-def _load_module(folder: Path, architecture: Architecture, config: Mapping[str, Any]) -> torch.nn.Module:
+def _load_module(folder: Path, family: Family, config: Config) -> torch.nn.Module:
     options: dict[str, Any] = {
         "local_files_only": True,
         "use_safetensors": True,
         "attn_implementation": "sdpa",
         "output_loading_info": True,
     }
-    plain = {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}
     try:
-        if architecture == "bert":
-            module, report = BertModel.from_pretrained(
-                folder, config=BertConfig(**plain), add_pooling_layer=False, **options
-            )
-        else:
-            module, report = LlamaModel.from_pretrained(folder, config=LlamaConfig(**plain), **options)
+        module, report = family.load(folder, config, options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise BadInput("ModelDamaged", f"the model cannot be loaded: {error}", field=FIELD) from error
     missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
     if missing:
         raise BadInput("ModelIncomplete", f"the weights lack {', '.join(missing[:3])}", field=FIELD)
-    if architecture == "llama_bidirectional":
-        for layer in module.layers:
-            layer.self_attn.is_causal = False
     assert isinstance(module, torch.nn.Module)  # noqa: S101 - the library is untyped
     return module
-
-
-def _disk_name(name: str, tensors: Mapping[str, Any]) -> str:
-    """Old BERT files call a norm's weight gamma and its bias beta."""
-    old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-    return old if name not in tensors and old in tensors else name
 
 
 def _read_tensors(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from embedding_stages.contract import ENCODER_FILE
-from embedding_stages.encoder.description import EncoderDescription, describe_model
+from embedding_stages.encoder.description import EncoderDescription, description_of
 from embedding_stages.encoder.model import PaddedEncoder
 
 if TYPE_CHECKING:
     from embedding_stages.encoder.packed.encoder import PackedEncoder
 
+# What trainers and the server tell apart; whoever only embeds or saves takes `protocol.Encoder`.
 AnyEncoder: TypeAlias = "PaddedEncoder | PackedEncoder"
 Log = Callable[..., None]
 
@@ -33,37 +33,34 @@ def load_encoder(
     padded_dtype: torch.dtype | None = None,
     log: Log = _silent,
 ) -> AnyEncoder:
-    """The encoder in `folder`: packed for a Llama on a CUDA device, padded otherwise.
+    """The encoder in `folder`: packed on a CUDA device where the family packs, padded otherwise.
 
     `dtype` is the packed model's, `padded_dtype` goes to `PaddedEncoder.load`. Raises BadInput (see `describe_model`).
-    A Llama that cannot be packed is logged with the reason: it will be slower.
+    A model that cannot be packed although its family packs is logged with the reason: it will be slower.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and _architecture(folder) == "llama_bidirectional":
-        reason = _obstacle(folder, torch.device(device), dtype)
-        if reason is None:
-            from embedding_stages.encoder.packed.encoder import PackedEncoder
+    if device.startswith("cuda"):
+        description = description_of(folder)
+        if description.family.packs:
+            reason = _obstacle(folder, description, torch.device(device), dtype)
+            if reason is None:
+                from embedding_stages.encoder.packed.encoder import PackedEncoder
 
-            return PackedEncoder.load(folder, device=device, dtype=dtype)
-        log("texts are padded, not packed: slower", reason=reason)
+                return PackedEncoder.load(folder, device=device, dtype=dtype)
+            log("texts are padded, not packed: slower", reason=reason)
     return PaddedEncoder.load(folder, device=device, dtype=padded_dtype)
 
 
-def _architecture(folder: Path) -> str:
-    if (folder / ENCODER_FILE).is_file():
-        return EncoderDescription.load(folder).architecture
-    return describe_model(folder, prefixes=None, max_tokens=None).architecture
-
-
-def _obstacle(folder: Path, device: torch.device, dtype: torch.dtype) -> str | None:
+def _obstacle(folder: Path, description: EncoderDescription, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why packs cannot run this model on this machine, or None."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     from embedding_stages.encoder.packed.check import works
     from embedding_stages.encoder.packed.llama import Shape
 
+    config = json.loads((folder / "config.json").read_bytes())
     try:
-        shape = Shape.of(json.loads((folder / "config.json").read_bytes()))
+        shape = Shape.of(config, pooling=description.pooling, causal=description.family.causal)
     except ValueError as error:
         return f"the packed model does not know {error}"
     try:

@@ -6,15 +6,16 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from embedding_stages.contract import ENCODER_FILE
 from embedding_stages.encoder.backbone import Backbone, load_backbone, save_backbone
-from embedding_stages.encoder.description import EncoderDescription, Role, describe_model
+from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.hardware import usable_cpus
+from embedding_stages.encoder.pooling import POOLINGS, Pooling
+from embedding_stages.encoder.protocol import Vectors
 from embedding_stages.encoder.tokens import TextTokenizer
 
 TOKENIZER_FILES = (
@@ -24,11 +25,21 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.txt",
 )
-Vectors = NDArray[np.float32]
+_POOLING_FLAGS = (  # that every version of sentence-transformers expects in a Pooling module's config.json
+    "pooling_mode_mean_tokens",
+    "pooling_mode_cls_token",
+    "pooling_mode_max_tokens",
+    "pooling_mode_mean_sqrt_len_tokens",
+)
 
 
 class PaddedEncoder:
-    """A description, a tokenizer and a backbone; `vectors` is what the trainer differentiates."""
+    """The `Encoder` over padded batches: a description, a tokenizer and a backbone.
+
+    `vectors` is what the trainer differentiates.
+    """
+
+    batched: Final = True
 
     def __init__(
         self, description: EncoderDescription, tokenizer: TextTokenizer, backbone: Backbone, source: Path
@@ -51,11 +62,8 @@ class PaddedEncoder:
             dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         if device == "cpu":
             torch.set_num_threads(usable_cpus())
-        if (folder / ENCODER_FILE).is_file():
-            description = EncoderDescription.load(folder)
-        else:
-            description = describe_model(folder, prefixes=None, max_tokens=None)
-        backbone = load_backbone(folder, description.architecture, device=device, dtype=dtype)
+        description = description_of(folder)
+        backbone = load_backbone(folder, description.family, device=device, dtype=dtype)
         return cls(description, TextTokenizer.load(folder, description), backbone, folder)
 
     @property
@@ -69,7 +77,7 @@ class PaddedEncoder:
     def vectors(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Token ids of n texts -> float32 (n, hidden) of length 1, in one forward pass, differentiable."""
         ids, mask = (torch.from_numpy(array).to(self.device) for array in self.tokenizer.pad(rows))
-        return pool(self.backbone.hidden_states(ids, mask), mask)
+        return pool(self.backbone.hidden_states(ids, mask), mask, self.description.pooling)
 
     def embed(
         self,
@@ -79,7 +87,7 @@ class PaddedEncoder:
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> Vectors:
-        """float32 (len(texts), hidden), row i for text i. `progress` gets (texts done, all texts)."""
+        """See `Encoder.embed`."""
         rows = self.tokenizer.encode(texts, role)
         # Longest first: when memory is short it shows at once.
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
@@ -93,24 +101,23 @@ class PaddedEncoder:
         return result
 
     def save(self, folder: Path) -> None:
-        """Write a folder that this class, transformers and (for BERT) sentence-transformers can load."""
+        """See `Encoder.save`. This class, transformers and, for some families, sentence-transformers can load it."""
         folder.mkdir(parents=True, exist_ok=True)
         save_backbone(self.backbone, folder)
         copy_tokenizer(self._source, folder)
         self.description.save(folder)
-        if self.description.architecture == "bert":
+        if self.description.family.sentence_transformers:
             _save_sentence_transformers(self.description, folder)
 
 
-def pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of the hidden states (n, tokens, hidden) over unmasked tokens, scaled to length 1, in float32.
+def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
+    """One vector a text, of length 1, in float32 (n, hidden).
 
-    NVIDIA embed recipe, profile llama: pooling avg, l2_normalize.
+    `states` (n, tokens, hidden), `mask` int64 (n, tokens), padding on the right. The mean is the NVIDIA embed
+    recipe's, profile llama: pooling avg, l2_normalize.
     """
-    weights = mask.unsqueeze(-1).float()
     with torch.autocast(states.device.type, enabled=False):
-        mean = (states.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-        return torch.nn.functional.normalize(mean, p=2.0, dim=-1)
+        return torch.nn.functional.normalize(POOLINGS[pooling].padded(states.float(), mask), p=2.0, dim=-1)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -126,8 +133,9 @@ def _save_sentence_transformers(description: EncoderDescription, folder: Path) -
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for index, (path, kind) in enumerate(kinds)
     ]
-    pooling = {"word_embedding_dimension": description.hidden_size, "pooling_mode_mean_tokens": True}
-    pooling |= {f"pooling_mode_{mode}": False for mode in ("cls_token", "max_tokens", "mean_sqrt_len_tokens")}
+    chosen = POOLINGS[description.pooling].module_flag
+    pooling = {"word_embedding_dimension": description.hidden_size, chosen: True}
+    pooling |= {flag: False for flag in _POOLING_FLAGS if flag != chosen}
     prompts = {"query": description.prefixes["query"], "document": description.prefixes["passage"]}
     files: dict[str, object] = {
         "modules.json": modules,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from embedding_stages.encoder.description import FIELD, ROLES, EncoderDescription, Role
+from embedding_stages.encoder.configuration import FIELD
+from embedding_stages.encoder.description import ROLES, EncoderDescription, Role
 from embedding_stages.errors import BadInput
 
 Ids = NDArray[np.int64]

@@ -4,8 +4,10 @@ The graph is built here and not traced by torch: torch's exporters changed betwe
 newer ones cannot write opset 17, and a hand-written graph says which operations stay in float32.
 
     graph             nodes and weights to a file, with external data when it is large
-    bert, llama       the layers of the two families
-    head              masked mean, Matryoshka dimensions, length 1
+    inputs            the names of the graph's inputs and output
+    bert, llama       the layers of the two families, called by encoder.families
+    pooling           mean, last token, first token
+    head              attention; after the pooling Matryoshka dimensions and length 1
     parity            the file under ONNX Runtime against the checkpoint
     stage             the stage's work, from settings to result
 """

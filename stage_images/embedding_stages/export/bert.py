@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedding_stages.export.graph import Array, Graph
-from embedding_stages.export.head import INPUT_IDS, attend, mask_scores, tokens_count
+from embedding_stages.export.head import attend, mask_scores, tokens_count
+from embedding_stages.export.inputs import INPUT_IDS
 
 
 def bert_states(graph: Graph, weights: Mapping[str, Array], config: Any) -> str:

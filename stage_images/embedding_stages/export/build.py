@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from onnx import TensorProto, helper
 
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.export.bert import bert_states
 from embedding_stages.export.graph import EXTERNAL_ABOVE_BYTES, Array, Graph, Precision
-from embedding_stages.export.head import ATTENTION_MASK, DIMENSIONS, EMBEDDINGS, INPUT_IDS, pooled
-from embedding_stages.export.llama import llama_states
+from embedding_stages.export.head import pooled
+from embedding_stages.export.inputs import ATTENTION_MASK, DIMENSIONS, EMBEDDINGS, INPUT_IDS
 
 
 def build_onnx(
@@ -23,13 +21,9 @@ def build_onnx(
     """
     graph = Graph(precision)
     weights = {name: _array(value) for name, value in encoder.module.named_parameters()}
-    config: Any = encoder.module.config
-    if encoder.description.architecture == "bert":
-        states = bert_states(graph, weights, config)
-    else:
-        rotary: Any = encoder.module.rotary_emb
-        states = llama_states(graph, weights, config, _array(rotary.inv_freq), float(rotary.attention_scaling))
-    graph.rename(pooled(graph, states, encoder.description.hidden_size), EMBEDDINGS)
+    description = encoder.description
+    states = description.family.onnx_states(graph, weights, encoder.module)
+    graph.rename(pooled(graph, states, description.hidden_size, description.pooling), EMBEDDINGS)
     graph.save(
         path,
         inputs=[

@@ -1,18 +1,23 @@
-"""The bidirectional Llama's layers as ONNX nodes: no causal mask, only padding is hidden."""
+"""Llama's layers as ONNX nodes. Without a causal mask only padding is hidden."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from onnx import TensorProto
-
 from embedding_stages.export.graph import Array, Graph
-from embedding_stages.export.head import INPUT_IDS, attend, mask_scores, tokens_count
+from embedding_stages.export.head import attend, mask_scores, places
+from embedding_stages.export.inputs import INPUT_IDS
 
 
 def llama_states(
-    graph: Graph, weights: Mapping[str, Array], config: Any, frequencies: Array, rotary_scale: float
+    graph: Graph,
+    weights: Mapping[str, Array],
+    config: Any,
+    frequencies: Array,
+    rotary_scale: float,
+    *,
+    causal: bool = False,
 ) -> str:
     """Hidden states (batch, tokens, hidden) of the graph's inputs.
 
@@ -21,7 +26,7 @@ def llama_states(
     """
     layers = _Llama(graph, weights, config, frequencies, rotary_scale)
     states = graph.table("embed_tokens", weights["embed_tokens.weight"], INPUT_IDS)
-    scores_mask = mask_scores(graph, (1, 2, 3))
+    scores_mask = mask_scores(graph, (1, 2, 3), causal=causal)
     for number in range(config.num_hidden_layers):
         states = layers.layer(f"layers.{number}", states, scores_mask)
     return layers.norm("norm", states)
@@ -90,10 +95,7 @@ class _Llama:
     def _rotation(self, frequencies: Array, scale: float) -> tuple[str, str]:
         """cos and sin of position times frequency, each (tokens, head)."""
         graph = self.graph
-        count = graph.op("Squeeze", tokens_count(graph), graph.ints(0))
-        zero, one = (graph.op("Squeeze", graph.ints(number), graph.ints(0)) for number in (0, 1))
-        places = graph.op("Cast", graph.op("Range", zero, count, one), to=TensorProto.FLOAT)
-        column = graph.op("Unsqueeze", places, graph.ints(1))
+        column = graph.op("Unsqueeze", places(graph), graph.ints(1))
         angles = graph.op("Mul", column, graph.weight("frequencies", frequencies[None, :]))
         both = graph.op("Concat", angles, angles, axis=-1)
         cosine, sine = graph.op("Cos", both), graph.op("Sin", both)

@@ -14,7 +14,8 @@ import torch
 
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.hardware import usable_cpus
-from embedding_stages.encoder.model import PaddedEncoder, Vectors
+from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.protocol import Vectors
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
 

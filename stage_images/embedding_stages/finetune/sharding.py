@@ -32,7 +32,7 @@ class Shards:
             param_dtype=torch.bfloat16 if bfloat16 else None, reduce_dtype=torch.float32 if bfloat16 else None
         )
         self._parts: list[FSDPModule] = []
-        for part in (*_layers(encoder), encoder.module):
+        for part in (*encoder.backbone.layers(), encoder.module):
             sharded = fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
             assert isinstance(sharded, FSDPModule)  # noqa: S101 - the library changes the module's class
             self._parts.append(sharded)
@@ -90,11 +90,6 @@ def fill(target: torch.Tensor, values: torch.Tensor) -> None:
     if isinstance(target, DTensor):
         values = distribute_tensor(values.to(target.device), target.device_mesh, target.placements)
     target.copy_(values)
-
-
-def _layers(encoder: PaddedEncoder) -> list[torch.nn.Module]:
-    name = "layers" if encoder.description.architecture == "llama_bidirectional" else "encoder.layer"
-    return list(encoder.module.get_submodule(name).children())
 
 
 def _too_large(error: torch.OutOfMemoryError) -> OutOfMemory:

@@ -1,4 +1,4 @@
-"""The encoder over packs: what `embedding_stages.encoder.model.Encoder` is, for a Llama on a CUDA device."""
+"""The encoder over packs, for a Llama on a CUDA device."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from embedding_stages.contract import ENCODER_FILE
-from embedding_stages.encoder.description import FIELD, EncoderDescription, Role, describe_model
+from embedding_stages.encoder.configuration import FIELD, for_library
+from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.model import copy_tokenizer
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.llama import PackedLlama, Shape
 from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, build_pack, consecutive
+from embedding_stages.encoder.protocol import Vectors
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
 
-Vectors = NDArray[np.float32]
 # Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
 # that no processor waits for the last tiles of a product.
 EMBEDDING_BUDGET: Final = 2 * 132 * ops.ROWS_A_TILE
 _FIRST_TEXTS: Final = 256  # tokenized before the accelerator has anything to do
 _MOST_TEXTS: Final = 4096  # tokenized ahead, while the accelerator works on those before
-_TABLE: Final = "embed_tokens.weight"
 
 
 class PackedEncoder:
-    """A description, a tokenizer and a packed model. See `PaddedEncoder` for what the methods promise."""
+    """The `Encoder` over packs: a description, a tokenizer and a packed model.
+
+    Packs are cut by tokens; where one does not fit, `embed` cuts it in two and makes later ones smaller.
+    """
+
+    batched: Final = False
 
     def __init__(
         self,
@@ -66,17 +70,14 @@ class PackedEncoder:
         if device.startswith("cuda"):
             # Its choice of kernels for our shapes is a little faster than plain cuBLAS's (docs/benchmarks.md).
             torch.backends.cuda.preferred_blas_library("cublaslt")
+        description = description_of(folder)
         config = json.loads((folder / "config.json").read_bytes())
-        shape = Shape.of(config)
-        if (folder / ENCODER_FILE).is_file():
-            description = EncoderDescription.load(folder)
-        else:
-            description = describe_model(folder, prefixes=None, max_tokens=None)
-        tensors = check_weights(folder, field=FIELD)
-        table = next((name for name in tensors if name.endswith(_TABLE)), None)
+        shape = Shape.of(config, pooling=description.pooling, causal=description.family.causal)
+        tensors, table_name = check_weights(folder, field=FIELD), description.family.table
+        table = next((name for name in tensors if name.endswith(table_name)), None)
         if table is None:
-            raise BadInput("ModelIncomplete", f"the weights hold no {_TABLE}", field=FIELD)
-        prefix = table.removesuffix(_TABLE)
+            raise BadInput("ModelIncomplete", f"the weights hold no {table_name}", field=FIELD)
+        prefix = table.removesuffix(table_name)
         model = PackedLlama(shape, *_rotary_tables(config, description.max_tokens), device=device, dtype=dtype)
         disk_dtypes = _fill(dict(model.on_disk()), folder, prefix)
         return cls(description, TextTokenizer.load(folder, description), model, folder, prefix, disk_dtypes)
@@ -107,7 +108,7 @@ class PackedEncoder:
         progress: Callable[[int, int], None] | None = None,
         out: Vectors | None = None,
     ) -> Vectors:
-        """float32 (len(texts), hidden), row i for text i; written to `out` when given (it may be a file's map).
+        """See `Encoder.embed`; written to `out` when given (it may be a file's map).
 
         Texts are tokenized, and finished vectors copied away, while the accelerator works.
         """
@@ -152,11 +153,12 @@ class PackedEncoder:
             except torch.OutOfMemoryError:
                 if len(group) == 1:
                     raise
-                self._budget //= 2
-                torch.cuda.empty_cache()
-                groups = [group[: len(group) // 2], group[len(group) // 2 :], *groups]
+            else:
+                yield _start_copy(vectors)
                 continue
-            yield _start_copy(vectors)
+            self._budget //= 2
+            torch.cuda.empty_cache()  # not in the handler: its traceback holds what did not fit
+            groups = [group[: len(group) // 2], group[len(group) // 2 :], *groups]
         return rows.after(int(groups[0][0])) if groups else Ragged.of([])
 
     def _ragged(self, texts: Sequence[str], role: Role) -> Ragged:
@@ -223,8 +225,7 @@ def _rotary_tables(config: dict[str, Any], positions: int) -> tuple[torch.Tensor
 
     At least as many as a pack's filler has tokens.
     """
-    plain = {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}
-    rotary = LlamaRotaryEmbedding(LlamaConfig(**plain))
+    rotary = LlamaRotaryEmbedding(LlamaConfig(**for_library(config)))
     angles = torch.outer(torch.arange(max(positions, ROUND)).float(), rotary.inv_freq.float())
     return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
 

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.device import DevicePack
 from embedding_stages.encoder.packed.ops import Heads
+from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS, PackedPooling
+from embedding_stages.encoder.pooling import Pooling, carried
 
 ALIGNMENT: Final = 128  # elements: each weight starts where wide loads may begin
 _PACKS_OF_ROWS: Final = 4  # whose embedded tokens' gradients are kept: 1 % of what the packs take
@@ -26,7 +28,7 @@ _PACKS_OF_ROWS: Final = 4  # whose embedded tokens' gradients are kept: 1 % of w
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes of a Llama."""
+    """The sizes of a Llama, and its pooling."""
 
     vocabulary: int
     hidden: int
@@ -34,10 +36,13 @@ class Shape:
     layers: int
     heads: Heads
     eps: float
+    pooling: PackedPooling
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
+    def of(cls, config: Mapping[str, Any], *, pooling: Pooling = "mean", causal: bool = False) -> Shape:
         """From config.json. Raises ValueError with the reason when packs cannot run this model."""
+        if causal:
+            raise ValueError("causal attention")
         queries = int(config["num_attention_heads"])
         keys = int(config.get("num_key_value_heads") or queries)
         size = int(config.get("head_dim") or config["hidden_size"] // queries)
@@ -54,6 +59,7 @@ class Shape:
             layers=int(config["num_hidden_layers"]),
             heads=Heads(queries=queries, keys=keys, size=size),
             eps=float(config.get("rms_norm_eps", 1e-6)),
+            pooling=carried(PACKED_POOLINGS, pooling),
         )
 
     def weights(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -91,7 +97,7 @@ class Shape:
 
 
 class PackedLlama(nn.Module):
-    """Maps a pack to the mean of each sequence's last states.
+    """Maps a pack to the pooled last states of each sequence.
 
     `cosine` and `sine` are float32 (most positions, head size / 2). The weights are uninitialised until they are
     filled through `on_disk`.
@@ -151,7 +157,7 @@ class PackedLlama(nn.Module):
         return [*layers, (0, ends[0]), (self.decayed, len(self.flat))]
 
     def forward(self, pack: DevicePack) -> torch.Tensor:
-        """float32 (n, hidden): the mean over each sequence of the normed last states. Not of length 1 yet."""
+        """float32 (n, hidden): the pooled last states, after the last norm. Not of length 1 yet."""
         if not torch.is_grad_enabled():
             return self._infer(pack)
         named = self.named
@@ -160,9 +166,9 @@ class PackedLlama(nn.Module):
         for number in range(self.shape.layers):
             weights = (named[f"{number}.{part}"] for part in ("input_norm", "qkv", "o", "mlp_norm", "gate_up", "down"))
             x, delta = _Layer.apply(x, delta, pack, self, number, *weights)
-        means = _Mean.apply(x, delta, named["norm"], pack, self)
-        assert isinstance(means, torch.Tensor)  # noqa: S101 - `apply` is untyped
-        return means
+        pooled = _Pooled.apply(x, delta, named["norm"], pack, self)
+        assert isinstance(pooled, torch.Tensor)  # noqa: S101 - `apply` is untyped
+        return pooled
 
     def _infer(self, pack: DevicePack) -> torch.Tensor:
         """`forward` without anything kept for a backward pass."""
@@ -178,7 +184,7 @@ class PackedLlama(nn.Module):
             _, h, _ = ops.add_norm(x, None, named[f"{number}.mlp_norm"], eps)
             x.addmm_(ops.gated_product(h, named[f"{number}.gate_up"]), named[f"{number}.down"].t())
         _, normed, _ = ops.add_norm(x, None, named["norm"], eps)
-        return ops.sequence_mean(normed, pack.starts)
+        return self.shape.pooling.forward(normed, pack)
 
     def finish_gradients(self) -> None:
         """Add what is kept of the embedding table's gradient: once a step, for the table is large."""
@@ -271,8 +277,8 @@ class _Layer(torch.autograd.Function):
         return grad, None if ctx.first else grad, None, None, None, *for_weights
 
 
-class _Mean(torch.autograd.Function):
-    """The last norm and the mean over each sequence."""
+class _Pooled(torch.autograd.Function):
+    """The last norm and the pooling."""
 
     @staticmethod
     def forward(
@@ -280,18 +286,14 @@ class _Mean(torch.autograd.Function):
     ) -> torch.Tensor:
         total, normed, rstd = ops.add_norm(x, delta, weight, model.shape.eps)
         ctx.save_for_backward(total, rstd)
-        ctx.weight, ctx.pack = weight, pack
-        return ops.sequence_mean(normed, pack.starts)
+        ctx.weight, ctx.pack, ctx.pooling = weight, pack, model.shape.pooling
+        return model.shape.pooling.forward(normed, pack)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         total, rstd = ctx.saved_tensors
-        pack = ctx.pack
-        lengths = pack.starts.diff().long()
-        rows = torch.zeros_like(total)  # filler belongs to no sequence
-        share = (grad / lengths[:, None]).to(rows.dtype)
-        rows[: pack.tokens] = share.repeat_interleave(lengths, dim=0, output_size=pack.tokens)
+        rows = ctx.pooling.backward(grad, ctx.pack, torch.zeros_like(total))  # filler belongs to no sequence
         dx, change = ops.norm_backward(rows, total, ctx.weight, rstd, None)
         return dx, dx, _gradient(ctx.weight, change), None, None
 

@@ -1,0 +1,16 @@
+"""Which tokens a token sees, for models over padded batches."""
+
+from __future__ import annotations
+
+import torch
+
+
+def visible(mask: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
+    """bool (batch, 1, tokens, tokens), true where the query of the third axis sees the key of the last.
+
+    `mask` is int64 (batch, tokens), 1 on tokens and 0 on padding. Every query sees every token; with `causal`, those
+    up to its own. transformers takes a 4-D mask as it is, in the place of the mask that it would make.
+    """
+    tokens = mask.shape[1]
+    seen = mask.bool()[:, None, None, :].expand(-1, 1, tokens, -1)
+    return seen & torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril() if causal else seen

@@ -1,0 +1,49 @@
+"""Reading a model folder's JSON files, with errors that name the file. Standard library only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from embedding_stages.errors import BadInput
+
+FIELD: Final = "spec.baseModel"  # of the manifest: where errors about a model point
+Config: TypeAlias = Mapping[str, Any]  # config.json as found
+
+
+def positive(config: Config, key: str) -> int:
+    """A whole number above 0. Raises BadInput `ModelDamaged`."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadInput("ModelDamaged", f"config.json: {key} is {value!r}, expected a number > 0", field=FIELD)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Raises BadInput `ModelDamaged`."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInput("ModelDamaged", f"{path.name} is not JSON: {error}; fetch it again", field=FIELD) from error
+
+
+def read_object(path: Path, *, required: bool = False) -> dict[str, Any]:
+    """The JSON object in a file; an empty one when the file is absent and not `required`.
+
+    Raises BadInput `ModelIncomplete` or `ModelDamaged`.
+    """
+    if not path.is_file():
+        if required:
+            raise BadInput("ModelIncomplete", f"the model has no {path.name}; add it", field=FIELD)
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadInput("ModelDamaged", f"{path.name} is not a JSON object; fetch it again", field=FIELD)
+    return value
+
+
+def for_library(config: Config) -> dict[str, Any]:
+    """config.json as keywords for a transformers configuration class: without what names classes or code."""
+    return {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}

@@ -1,0 +1,90 @@
+"""What the stages ask of a model family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from embedding_stages.encoder.configuration import Config, positive
+from embedding_stages.encoder.pooling import Pooling
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedding_stages.export.graph import Array, Graph
+
+
+class Unsupported(Exception):
+    """A model of the family that cannot be used; the text says what it is, such as "a BERT decoder is no encoder"."""
+
+
+class Family(ABC):
+    """All that differs between one family of models and the next; a family is one object of one subclass.
+
+    A subclass's module imports the standard library alone: `inputs` recognises models without torch. Methods that
+    need torch, transformers or onnx import them when they are called.
+    """
+
+    name: ClassVar[str]  # `architecture` in encoder.json, which frozen models keep: it never changes
+    title: ClassVar[str]  # in refusals: what it is and how config.json says so
+    activations: ClassVar[tuple[str, ...]]  # `hidden_act` values; the first is what an absent one means
+    table: ClassVar[str]  # end of the name of the token embedding tensor (vocabulary, hidden) in a checkpoint
+    layers: ClassVar[str]  # path of the list of layers in the module: shards are cut there
+    poolings: ClassVar[tuple[Pooling, ...]] = ("mean",)  # can be used; the first when the model's files name none
+    prefixes: ClassVar[Mapping[str, str]] = MappingProxyType({"query": "", "passage": ""})  # when the files name none
+    shorter_dimensions: ClassVar[tuple[int, ...]] = ()  # Matryoshka sizes; those below the hidden size are offered
+    causal: ClassVar[bool] = False  # a token sees the tokens before it alone
+    packs: ClassVar[bool] = False  # `encoder.packed` computes it; `packed.llama.Shape.of` refuses single models
+    sentence_transformers: ClassVar[bool] = False  # that library loads a checkpoint as it is, without the model's code
+
+    @abstractmethod
+    def recognises(self, config: Config) -> bool:
+        """Whether config.json is of this family; also when `check` then refuses the model."""
+
+    @abstractmethod
+    def check(self, config: Config) -> None:
+        """Raises Unsupported when a recognised model cannot be used.
+
+        Activation, pooling, rotary scaling and quantization are checked for all families (see `family_of`).
+        """
+
+    def hidden_size(self, config: Config) -> int:
+        """Numbers in a state, and in a vector. Raises BadInput `ModelDamaged`."""
+        return positive(config, "hidden_size")
+
+    def vocabulary(self, config: Config) -> int:
+        """Rows of the token embedding table. Raises BadInput `ModelDamaged`."""
+        return positive(config, "vocab_size")
+
+    def positions(self, config: Config) -> int:
+        """The most tokens that a text may have, special ones included. Raises BadInput `ModelDamaged`."""
+        return positive(config, "max_position_embeddings")
+
+    def disk_name(self, name: str, on_disk: Container[str]) -> str:  # noqa: ARG002 - most files use one name alone
+        """The checkpoint's name of the parameter `name`; `on_disk` are the names of the checkpoint's tensors."""
+        return name
+
+    @abstractmethod
+    def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
+        """The transformer, without its pooling, and the library's report about missing weights.
+
+        `options` are keywords of `from_pretrained`. Raises what the library raises for damaged files.
+        """
+
+    @abstractmethod
+    def states(self, module: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        """The last hidden states (batch, tokens, hidden), in the module's dtype or autocast's.
+
+        `ids` and `mask` are int64 (batch, tokens) on the module's device, padded on the right. Differentiable. The
+        states of padding are not defined.
+        """
+
+    @abstractmethod
+    def onnx_states(self, graph: Graph, weights: Mapping[str, Array], module: torch.nn.Module) -> str:
+        """Append the transformer to an ONNX graph: the name of its last hidden states, float32 (batch, tokens, hidden).
+
+        `weights` are the module's parameters by name, float32. The graph's inputs are those of `export.head`.
+        """

@@ -1,0 +1,39 @@
+"""The poolings that packs carry, forward and backward. Shapes: T tokens of a pack (filler included), n sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed.device import DevicePack
+from embedding_stages.encoder.pooling import Pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPooling:
+    """One pooling over packs."""
+
+    # states (T, d), the pack -> float32 (n, d), not of length 1 yet; a sequence of no tokens gives any finite row
+    forward: Callable[[torch.Tensor, DevicePack], torch.Tensor]
+    # gradient (n, d), the pack, rows of zeros (T, d) in the states' dtype -> the states' gradient, in those rows
+    backward: Callable[[torch.Tensor, DevicePack, torch.Tensor], torch.Tensor]
+
+
+def _mean(states: torch.Tensor, pack: DevicePack) -> torch.Tensor:
+    return ops.sequence_mean(states, pack.starts)
+
+
+def _mean_backward(grad: torch.Tensor, pack: DevicePack, rows: torch.Tensor) -> torch.Tensor:
+    lengths = pack.starts.diff().long()
+    share = (grad / lengths[:, None]).to(rows.dtype)
+    rows[: pack.tokens] = share.repeat_interleave(lengths, dim=0, output_size=pack.tokens)
+    return rows
+
+
+PACKED_POOLINGS: Final[Mapping[Pooling, PackedPooling]] = {
+    "mean": PackedPooling(forward=_mean, backward=_mean_backward)
+}
