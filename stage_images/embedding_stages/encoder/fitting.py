@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import Role
+from embedding_stages.encoder.protocol import Encoder, Vectors
 from embedding_stages.errors import OutOfMemory
-
-if TYPE_CHECKING:
-    from embedding_stages.encoder.load import AnyEncoder
-
-Vectors = NDArray[np.float32]
 
 
 class FittingEncoder:
     """An encoder and the batch size that has fitted so far."""
 
-    def __init__(self, encoder: AnyEncoder, batch_size: int, log: Callable[..., None]) -> None:
+    def __init__(self, encoder: Encoder, batch_size: int, log: Callable[..., None]) -> None:
         self._encoder = encoder
         self._batch_size = batch_size
         self._log = log
 
     def embed(self, texts: Sequence[str], *, role: Role, **options: Any) -> Vectors:
-        """float32 (len(texts), hidden); `options` are those of `PaddedEncoder.embed`.
+        """float32 (len(texts), hidden); `options` are those of `Encoder.embed`.
 
         Raises OutOfMemory `GPUOutOfMemory` when a single text does not fit.
         """
@@ -36,7 +31,8 @@ class FittingEncoder:
             try:
                 return self._encoder.embed(texts, role=role, batch_size=self._batch_size, **options)
             except torch.OutOfMemoryError as error:
-                if self._batch_size == 1:
+                # Packs were cut down to one text before: to repeat them would change nothing.
+                if self._batch_size == 1 or not self._encoder.batched:
                     raise OutOfMemory(
                         "GPUOutOfMemory", f"one text does not fit the accelerator: use a larger one ({error})"
                     ) from error
