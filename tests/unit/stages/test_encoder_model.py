@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from unit.stages.tiny_models import make_bert, make_llama
+from unit.stages.tiny_models import MAKERS, make_bert
 
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.model import PaddedEncoder, pool
@@ -20,10 +20,9 @@ from embedding_stages.errors import BadInput
 TEXTS = ["the key1 of noise2", "ask3", "", "noise1 noise2 noise3 noise4 noise5 key7 key8 a of the", "zzz 日本語"]
 
 
-@pytest.fixture(scope="module", params=["bert", "llama"])
+@pytest.fixture(scope="module", params=MAKERS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    make = {"bert": make_bert, "llama": make_llama}[request.param]
-    return make(tmp_path_factory.mktemp("models") / request.param)
+    return MAKERS[request.param](tmp_path_factory.mktemp("models") / request.param)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ def make_llama(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     (folder / "config.json").write_text(json.dumps(raw))
     _write_tokenizer_files(folder, {"bos_token": "<bos>", "pad_token": "<pad>"}, "PreTrainedTokenizerFast")
     return folder
+
+
+# A tiny model of every family, by the family's name: test_families.py holds each to what all must do.
+MAKERS: dict[str, Callable[..., Path]] = {"bert": make_bert, "llama_bidirectional": make_llama}
 
 
 def write_topics(folder: Path) -> Path:
