@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 
 
-def visible(mask: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
+def visible(mask: torch.Tensor, *, causal: bool = False, window: int | None = None) -> torch.Tensor:
     """bool (batch, 1, tokens, tokens), true where the query of the third axis sees the key of the last.
 
-    `mask` is int64 (batch, tokens), 1 on tokens and 0 on padding. Every query sees every token; with `causal`, those
-    up to its own. transformers takes a 4-D mask as it is, in the place of the mask that it would make.
+    `mask` is int64 (batch, tokens), 1 on tokens and 0 on padding. A query sees every token; with `causal`, none after
+    its own; with `window`, none that is more than so many tokens away. transformers takes a 4-D mask as it is, in the
+    place of the mask that it would make.
     """
     tokens = mask.shape[1]
     seen = mask.bool()[:, None, None, :].expand(-1, 1, tokens, -1)
-    return seen & torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril() if causal else seen
+    if causal or window is not None:
+        near = torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device)
+        near = near.tril() if causal else near
+        near = near if window is None else near.triu(-window).tril(window)
+        seen = seen & near
+    return seen

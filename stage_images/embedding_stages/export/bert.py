@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from embedding_stages.export.attention import attend, mask_scores, tokens_count
 from embedding_stages.export.graph import Array, Graph
-from embedding_stages.export.head import attend, mask_scores, tokens_count
 from embedding_stages.export.inputs import INPUT_IDS
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from embedding_stages.export.attention import Rotation, attend, mask_scores
 from embedding_stages.export.graph import Array, Graph
-from embedding_stages.export.head import attend, mask_scores, places
 from embedding_stages.export.inputs import INPUT_IDS
 
 
@@ -44,13 +44,13 @@ class _Llama:
         self.heads: int = config.num_attention_heads
         self.key_heads: int = config.num_key_value_heads
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.cosine, self.sine = self._rotation(frequencies, rotary_scale)
+        self.rotation = Rotation(graph, frequencies, rotary_scale)
 
     def layer(self, name: str, states: str, scores_mask: str) -> str:
         graph, group = self.graph, self.heads // self.key_heads
         normed = self.norm(f"{name}.input_layernorm", states)
-        queries = self.rotate(self.split(f"{name}.self_attn.q_proj", normed, group))
-        keys = self.rotate(self.split(f"{name}.self_attn.k_proj", normed, 1))
+        queries = self.rotation.turn(self.split(f"{name}.self_attn.q_proj", normed, group))
+        keys = self.rotation.turn(self.split(f"{name}.self_attn.k_proj", normed, 1))
         values = self.split(f"{name}.self_attn.v_proj", normed, 1)
         turned = graph.op("Transpose", keys, perm=[0, 1, 2, 4, 3])
         seen = attend(graph, queries, turned, values, scores_mask, self.head_size)
@@ -72,15 +72,6 @@ class _Llama:
         heads = self.graph.op("Reshape", self.linear(name, states), shape)
         return self.graph.op("Transpose", heads, perm=[0, 2, 3, 1, 4])
 
-    def rotate(self, value: str) -> str:
-        """Rotary positions: value * cos + (second half negated, first half) * sin."""
-        graph, half = self.graph, self.head_size // 2
-        first = graph.op("Slice", value, graph.ints(0), graph.ints(half), graph.ints(-1))
-        second = graph.op("Slice", value, graph.ints(half), graph.ints(self.head_size), graph.ints(-1))
-        crossed = graph.op("Concat", graph.op("Neg", second), first, axis=-1)
-        straight = graph.op("Mul", value, self.cosine)
-        return graph.op("Add", straight, graph.op("Mul", crossed, self.sine))
-
     def norm(self, name: str, value: str) -> str:
         """x / sqrt(mean(x^2) + eps) * weight, in float32."""
         graph = self.graph
@@ -91,12 +82,3 @@ class _Llama:
 
     def linear(self, name: str, value: str) -> str:
         return self.graph.linear(value, name, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
-
-    def _rotation(self, frequencies: Array, scale: float) -> tuple[str, str]:
-        """cos and sin of position times frequency, each (tokens, head)."""
-        graph = self.graph
-        column = graph.op("Unsqueeze", places(graph), graph.ints(1))
-        angles = graph.op("Mul", column, graph.weight("frequencies", frequencies[None, :]))
-        both = graph.op("Concat", angles, angles, axis=-1)
-        cosine, sine = graph.op("Cos", both), graph.op("Sin", both)
-        return graph.op("Mul", cosine, graph.scalar(scale)), graph.op("Mul", sine, graph.scalar(scale))

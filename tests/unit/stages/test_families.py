@@ -19,6 +19,7 @@ from unit.stages.tiny_models import MAKERS, make_bert, make_llama
 
 import embedding_stages
 from embedding_stages.encoder import families
+from embedding_stages.encoder.attention import visible
 from embedding_stages.encoder.configuration import for_library
 from embedding_stages.encoder.description import EncoderDescription, describe_model
 from embedding_stages.encoder.families import FAMILIES, Family, family_named, family_of
@@ -28,9 +29,10 @@ from embedding_stages.encoder.model import PaddedEncoder, pool
 from embedding_stages.encoder.packed.llama import Shape
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
 from embedding_stages.errors import BadInput
+from embedding_stages.export.attention import mask_scores
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import Graph
-from embedding_stages.export.inputs import ATTENTION_MASK
+from embedding_stages.export.inputs import ATTENTION_MASK, INPUT_IDS
 from embedding_stages.export.parity import OnnxEncoder, measure_parity, sample_texts
 from embedding_stages.export.pooling import ONNX_POOLINGS
 
@@ -126,6 +128,28 @@ def test_a_graph_pools_like_torch(pooling: Pooling, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "pool.onnx", providers=["CPUExecutionProvider"])
     found = session.run(None, {"states": states.numpy(), ATTENTION_MASK: mask.numpy()})[0]
     np.testing.assert_allclose(found, POOLINGS[pooling].padded(states, mask).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [None, 0, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_graph_hides_what_torch_does(causal: bool, window: int | None, tmp_path: Path) -> None:
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]])
+    graph = Graph("fp32")
+    graph.rename(mask_scores(graph, (1, 2), causal=causal, window=window), "scores")
+    graph.save(
+        tmp_path / "mask.onnx",
+        inputs=[
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in (INPUT_IDS, ATTENTION_MASK)
+        ],
+        outputs=[helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 1, "queries", "keys"])],
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "mask.onnx", providers=["CPUExecutionProvider"])
+    scores = session.run(None, {INPUT_IDS: mask.numpy(), ATTENTION_MASK: mask.numpy()})[0]
+    expected = visible(mask, causal=causal, window=window)
+    np.testing.assert_array_equal(np.broadcast_to(scores == 0, expected.shape), expected.numpy())
+    assert scores.max() == 0
+    assert scores.min() <= -30_000
 
 
 @pytest.mark.parametrize(

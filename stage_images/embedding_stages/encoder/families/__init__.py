@@ -31,7 +31,7 @@ def family_of(config: Config) -> Family:
         family.check(config)
     except Unsupported as error:
         raise unsupported(str(error)) from error
-    activation = config.get("hidden_act", family.activations[0])
+    activation = family.activation(config)
     if activation not in family.activations:
         raise unsupported(f"activation {activation!r}")
     pooling_in(config, family)

@@ -30,7 +30,7 @@ class Family(ABC):
 
     name: ClassVar[str]  # `architecture` in encoder.json, which frozen models keep: it never changes
     title: ClassVar[str]  # in refusals: what it is and how config.json says so
-    activations: ClassVar[tuple[str, ...]]  # `hidden_act` values; the first is what an absent one means
+    activations: ClassVar[tuple[str, ...]]  # that can be used; the first when config.json names none
     table: ClassVar[str]  # end of the name of the token embedding tensor (vocabulary, hidden) in a checkpoint
     layers: ClassVar[str]  # path of the list of layers in the module: shards are cut there
     poolings: ClassVar[tuple[Pooling, ...]] = ("mean",)  # can be used; the first when the model's files name none
@@ -50,6 +50,10 @@ class Family(ABC):
 
         Activation, pooling, rotary scaling and quantization are checked for all families (see `family_of`).
         """
+
+    def activation(self, config: Config) -> Any:
+        """What config.json has for the activation; `activations` are those that can be used."""
+        return config.get("hidden_act", self.activations[0])
 
     def hidden_size(self, config: Config) -> int:
         """Numbers in a state, and in a vector. Raises BadInput `ModelDamaged`."""
