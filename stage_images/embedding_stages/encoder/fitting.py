@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from embedding_stages.encoder.description import Role
-from embedding_stages.encoder.protocol import Encoder, Vectors
+from embedding_stages.encoder.protocol import Encoder
 from embedding_stages.errors import OutOfMemory
+from embedding_stages.vectors import Vectors
 
 
 class FittingEncoder:

@@ -15,8 +15,8 @@ from embedding_stages.encoder.backbone import Backbone, load_backbone, save_back
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
-from embedding_stages.encoder.protocol import Vectors
 from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.vectors import Vectors
 
 TOKENIZER_FILES = (
     "tokenizer.json",

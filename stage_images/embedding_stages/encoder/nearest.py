@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+from embedding_stages.vectors import Vectors
+
 Numbers = NDArray[np.int64]
 
 _GROUP: Final = 64  # passages of a group

@@ -6,16 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.vectors import Vectors
 
 if TYPE_CHECKING:
     import torch
-
-Vectors = NDArray[np.float32]
 
 
 class Encoder(Protocol):

@@ -16,7 +16,8 @@ from beir.retrieval.evaluation import EvaluateRetrieval
 
 from embedding_stages.errors import BadInput, StageError
 from embedding_stages.evaluate.evaluation_set import EvaluationSet
-from embedding_stages.evaluate.search import Rankings, Vectors, nearest_passages
+from embedding_stages.evaluate.search import Rankings, nearest_passages
+from embedding_stages.vectors import Vectors
 
 DEFAULT_K_VALUES = (1, 5, 10, 100)  # NVIDIA embed recipe
 HEADLINE_K = 10

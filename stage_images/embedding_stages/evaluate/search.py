@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_stages.errors import StageError
+from embedding_stages.vectors import Vectors
 
-Vectors = NDArray[np.float32]
 Rankings = dict[str, dict[str, float]]  # query id -> passage id -> score
 
 _BLOCK_BYTES = 256 << 20  # of one block of scores

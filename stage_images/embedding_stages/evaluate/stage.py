@@ -24,8 +24,8 @@ from embedding_stages.errors import BadInput, StageError, Stopped
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, headline, k_values_of, measure
 from embedding_stages.evaluate.report import BASE, FINE_TUNED, build_report, save_report, uplift_of
-from embedding_stages.evaluate.search import Vectors
 from embedding_stages.runner import StageContext
+from embedding_stages.vectors import Vectors
 
 _FIELD = "spec.stages.eval"
 _CHUNK = 4096  # texts between two resume points; also how soon SIGTERM is heard

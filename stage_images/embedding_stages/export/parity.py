@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,9 +14,11 @@ import torch
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.encoder.protocol import Vectors
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
+from embedding_stages.formats.beir import BeirReader
+from embedding_stages.formats.lines import FormatError
+from embedding_stages.vectors import Vectors
 
 SAMPLE_TEXTS = 64  # passages, and as many queries
 _TEXTS_A_SIZE = 8  # texts that are asked for in each smaller dimension
@@ -62,7 +63,10 @@ class OnnxEncoder:
 
 
 def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -> dict[Role, list[str]]:
-    """Up to 64 passages and 64 queries of an evaluation set (BEIR), and short texts that often go wrong."""
+    """Up to 64 passages and 64 queries of an evaluation set (BEIR), and short texts that often go wrong.
+
+    Raises BadInput `EvaluationSetInvalid`.
+    """
     edge_cases = [
         "",
         "a",
@@ -76,8 +80,12 @@ def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -
     ]
     texts: dict[Role, list[str]] = {"query": list(edge_cases), "passage": list(edge_cases)}
     if evaluation_set is not None:
-        for role, name in (("passage", "corpus.jsonl"), ("query", "queries.jsonl")):
-            texts[role].extend(_first_texts(evaluation_set / name))  # type: ignore[index]
+        reader = BeirReader.of(evaluation_set)
+        try:
+            texts["passage"].extend(passage.full_text for passage in islice(reader.passages(), SAMPLE_TEXTS))
+            texts["query"].extend(query.text for query in islice(reader.queries(), SAMPLE_TEXTS))
+        except FormatError as error:
+            raise BadInput("EvaluationSetInvalid", f"evaluation set: {error}", field="spec.evaluation.beir") from error
     return texts
 
 
@@ -137,17 +145,3 @@ def _cosines(left: Vectors, right: Vectors) -> Vectors:
     a, b = left.astype(np.float64), right.astype(np.float64)
     length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray((a * b).sum(axis=1) / np.maximum(length, 1e-12), dtype=np.float32)
-
-
-def _first_texts(path: Path) -> list[str]:
-    """Title and text of the first lines of a BEIR file. Raises BadInput `EvaluationSetInvalid`."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            records = [json.loads(line) for line in islice(stream, SAMPLE_TEXTS) if line.strip()]
-        return [f"{record.get('title') or ''} {record['text']}".strip() for record in records]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadInput(
-            "EvaluationSetInvalid",
-            f"evaluationSet: {path.name}: {error}; write one JSON object with text a line",
-            field="spec.evaluation.beir",
-        ) from error

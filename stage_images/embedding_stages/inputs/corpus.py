@@ -1,21 +1,21 @@
-"""From a folder of untrusted files to documents.jsonl: {"id", "path", "text"}, one line a document, by path."""
+"""From a folder of untrusted files to documents.jsonl (see formats/documents.py), one line a document, by path."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from embedding_stages.errors import BadInput
+from embedding_stages.formats import documents
+from embedding_stages.formats.documents import Document
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.globs import matcher
 from embedding_stages.inputs.safe_files import Depth, FoundFile, Listing, NotRegularError
 from embedding_stages.inputs.text import NotTextError, decode
 
-FILE = "documents.jsonl"
 INCLUDE_FIELD = "spec.corpus.include"
 
 
@@ -95,7 +95,7 @@ def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
         else:
             counts.skippedFiles += 1
     _check_sizes(corpus, [file for _, file in chosen])
-    _write(corpus, root, chosen, counts, target)
+    counts.documents = documents.write_documents(target, _usable(corpus, root, chosen, counts))
     if not counts.documents:
         raise _nothing_usable(corpus, listing, len(chosen), counts)
     return counts
@@ -140,26 +140,23 @@ def _check_sizes(corpus: Corpus, files: list[FoundFile]) -> None:
         raise _too_large(corpus, f"{total} bytes in all, more than maxTotalBytes={limits.maxTotalBytes}")
 
 
-def _write(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], counts: Counts, target: Path) -> None:
+def _usable(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], counts: Counts) -> Iterator[Document]:
+    """The documents, read one at a time; counts their bytes and what is skipped."""
     seen: set[bytes] = set()
     real_root = root.resolve()
-    with target.open("w", encoding="utf-8") as stream:
-        for name, file in chosen:
-            try:
-                with safe_files.open_file(real_root, file.path) as source:
-                    content = source.read(corpus.limits.maxFileBytes + 1)
-            except (NotRegularError, FileNotFoundError):
-                counts.skippedFiles += 1
-                continue
-            if len(content) > corpus.limits.maxFileBytes:
-                raise _too_large(corpus, f"{safe_files.printable(name)} grew beyond maxFileBytes while it was read")
-            text = _usable_text(content, corpus.min_text_length, seen, counts)
-            if text is None:
-                continue
-            counts.documents += 1
+    for name, file in chosen:
+        try:
+            with safe_files.open_file(real_root, file.path) as source:
+                content = source.read(corpus.limits.maxFileBytes + 1)
+        except (NotRegularError, FileNotFoundError):
+            counts.skippedFiles += 1
+            continue
+        if len(content) > corpus.limits.maxFileBytes:
+            raise _too_large(corpus, f"{safe_files.printable(name)} grew beyond maxFileBytes while it was read")
+        text = _usable_text(content, corpus.min_text_length, seen, counts)
+        if text is not None:
             counts.documentBytes += len(content)
-            line = {"id": document_id(name), "path": name, "text": text}
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            yield Document(id=document_id(name), path=name, text=text)
 
 
 def _usable_text(content: bytes, min_length: int, seen: set[bytes], counts: Counts) -> str | None:

@@ -14,8 +14,9 @@ from embedding_stages import contract
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.formats import documents
 from embedding_stages.inputs import hugging_face, safe_files
-from embedding_stages.inputs.corpus import FILE, Corpus, Counts, Limits, write_documents
+from embedding_stages.inputs.corpus import Corpus, Counts, Limits, write_documents
 from embedding_stages.inputs.labelled import LabelledCounts, LabelledSet
 from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze
 from embedding_stages.inputs.store import Store
@@ -74,7 +75,7 @@ def _corpus(context: StageContext, store: Store) -> Counts:
         limits=Limits.of(raw.get("limits") or {}),
     )
     with store.draft(Artefact.CORPUS) as draft:
-        counts = write_documents(corpus, draft / FILE)
+        counts = write_documents(corpus, draft / documents.FILE)
         context.extra.append((Artefact.CORPUS, store.keep(Artefact.CORPUS, draft)))
     context.log("documents frozen", **counts.to_json())
     return counts

@@ -1,4 +1,4 @@
-"""Hard negatives: passages that the base model finds near a question and that do not answer it."""
+"""Hard negatives: passages that the base model finds near a query and that do not answer it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 
 from embedding_stages.encoder.fitting import stacked
-from embedding_stages.prep.pairs import Pair
-from embedding_stages.prep.search import Index, Vectors
+from embedding_stages.formats.pairs import Pair
+from embedding_stages.prep.search import Index
+from embedding_stages.vectors import Vectors
 
 Embed = Callable[[Sequence[str], Literal["query", "passage"]], Vectors]  # float32 (n, dimension), rows of length 1
 _QUERIES_AT_ONCE = 1024
 _PASSAGES_AT_ONCE = 4096
-_DEEPER = 4  # factor of the search's depth when a question has too few negatives
+_DEEPER = 4  # factor of the search's depth when a query has too few negatives
 
 
 @dataclass(slots=True)
@@ -72,14 +73,14 @@ def mine(
     mined = Mined()
     for start in range(0, len(pairs), _QUERIES_AT_ONCE):
         batch = pairs[start : start + _QUERIES_AT_ONCE]
-        queries = embed([pair.question for pair in batch], "query")
+        queries = embed([pair.query for pair in batch], "query")
         limits = []
         for row, pair in enumerate(batch):
-            lowest = float((index.vectors([number_of[name] for name in pair.chunk_ids]) @ queries[row]).min())
+            lowest = float((index.vectors([number_of[name] for name in pair.passage_ids]) @ queries[row]).min())
             mined.positive_scores.append(lowest)
             limits.append(highest_negative_score(lowest, margin))
         excluded = [
-            frozenset(twin for name in pair.chunk_ids for twin in twins[_text(passages[name])]) for pair in batch
+            frozenset(twin for name in pair.passage_ids for twin in twins[_text(passages[name])]) for pair in batch
         ]
         found = _search(index, names, queries, limits, excluded, wanted)
         for pair, chosen in zip(batch, found, strict=True):

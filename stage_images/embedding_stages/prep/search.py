@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_stages.errors import BadInput
-
-Vectors = NDArray[np.float32]
+from embedding_stages.vectors import Vectors
 
 
 class Index:

@@ -1,7 +1,7 @@
 """The prep stage: pairs and base model in, trainingSet and evaluationSet out.
 
-trainingSet    train.jsonl {"query", "positive": id, "negatives": [ids, best first]}, passages.jsonl {"id", "text"}
-evaluationSet  BEIR: corpus.jsonl, queries.jsonl, qrels/test.tsv; a labelled set instead when there is one
+trainingSet    queries with a positive and hard negatives (see formats/training_set.py)
+evaluationSet  held-out queries, all passages (see formats/beir.py); a labelled set instead when there is one
 
 Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNoNegatives.
 Details: negatives {meanPositiveScore, meanNegativeScore}, warnings.
@@ -11,39 +11,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.fitting import FittingEncoder
-from embedding_stages.errors import BadInput
-from embedding_stages.prep import files
+from embedding_stages.errors import BadInput, StageError
+from embedding_stages.formats import beir
+from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
+from embedding_stages.formats.lines import FormatError
+from embedding_stages.formats.pairs import Pair, PairSet, read_pairs
+from embedding_stages.formats.training_set import write_training_set
 from embedding_stages.prep.mine import Embed, Mined, mean, mine
-from embedding_stages.prep.pairs import (
-    Pair,
+from embedding_stages.prep.rules import (
     keep_good,
     split_by_document,
     unroll,
-    with_known_chunks,
+    with_known_passages,
     without_leaks,
     without_repeats,
 )
-from embedding_stages.prep.search import Vectors
 from embedding_stages.runner import StageContext
+from embedding_stages.vectors import Vectors
 
 FIELD: Final = "spec.stages.prep"
 FEW_QUERIES: Final = 50  # NVIDIA embed recipe: warns below
-FEW_ROWS: Final = 100  # NVIDIA embed recipe: warns below
+FEW_EXAMPLES: Final = 100  # NVIDIA embed recipe: warns below
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """NVIDIA embed recipe, profile llama. Names are those of the stage's settings."""
 
-    hardNegatives: int = 5  # noqa: N815 - mined a question
+    hardNegatives: int = 5  # noqa: N815 - mined a query
     margin: float = 0.95
     evalFraction: float = 0.2  # noqa: N815 - of the documents
     qualityThreshold: float = 7.0  # noqa: N815 - of the judge's score
-    maxPositives: int = 5  # noqa: N815 - a question
+    maxPositives: int = 5  # noqa: N815 - a query
     batchSize: int = 128  # noqa: N815 - texts the base model embeds at once
     seed: int = 42
 
@@ -67,31 +71,32 @@ def prepare(context: StageContext, settings: Settings, embedder: Callable[[int],
 
     Raises BadInput `NoPairs`, `TooFewDocuments`, `NoTrainingRows`.
     """
-    source = files.read_pairs(context.input(Artefact.PAIRS))
+    source = read_pairs(context.input(Artefact.PAIRS))
     good = keep_good(source.pairs, settings.qualityThreshold)
     low = len(source.pairs) - len(good)
-    pairs = with_known_chunks(good, source.chunks)
+    pairs = with_known_passages(good, source.passages)
     if not pairs:
         raise BadInput(
             "NoPairs",
-            f"none of {len(source.pairs)} questions scores {settings.qualityThreshold} or more; lower the threshold or "
+            f"none of {len(source.pairs)} queries scores {settings.qualityThreshold} or more; lower the threshold or "
             "use a stronger model",
             field=f"{FIELD}.qualityThreshold",
         )
     sides = _sides(context, settings, source, pairs)
     training = without_repeats(sides.training)
     mined = _mine(context, settings, embedder, training, sides.searched)
-    rows = unroll(training, mined.negatives, max_positives=settings.maxPositives)
+    examples = unroll(training, mined.negatives, max_positives=settings.maxPositives)
     bare = sum(not names for names in mined.negatives.values())
-    if not rows:
-        raise _no_rows(len(training), sides.leaked)
-    files.write_training_set(context.folder(Artefact.TRAINING_SET), source.chunks, rows)
-    warnings = _warnings(len(rows), sides.queries)
+    if not examples:
+        raise _no_examples(len(training), sides.leaked)
+    texts = {name: passage.text for name, passage in source.passages.items()}
+    write_training_set(context.folder(Artefact.TRAINING_SET), texts, examples)
+    warnings = _warnings(len(examples), sides.queries)
     for warning in warnings:
         context.log("warning", warning=warning)
     return context.result(
         counts={
-            "trainingRows": len(rows),
+            "trainingRows": len(examples),
             "evaluationQueries": sides.queries,
             "evaluationPassages": sides.passages,
             "droppedLowScore": low,
@@ -105,7 +110,7 @@ def prepare(context: StageContext, settings: Settings, embedder: Callable[[int],
             },
             "warnings": warnings,
         },
-        message=f"{len(rows)} training rows, {sides.queries} evaluation queries",
+        message=f"{len(examples)} training examples, {sides.queries} evaluation queries",
     )
 
 
@@ -120,28 +125,47 @@ class _Sides:
     leaked: int
 
 
-def _sides(context: StageContext, settings: Settings, source: files.Pairs, pairs: Sequence[Pair]) -> _Sides:
+def _sides(context: StageContext, settings: Settings, source: PairSet, pairs: Sequence[Pair]) -> _Sides:
     """Write the evaluation set. It depends on the pairs, evalFraction, qualityThreshold and seed alone."""
     folder = context.folder(Artefact.EVALUATION_SET)
     if context.has_input(Artefact.LABELLED_SET):
-        questions, passages = files.copy_evaluation_set(context.input(Artefact.LABELLED_SET), folder)
-        training = without_leaks(pairs, questions)
-        return _Sides(training, source.chunks, len(questions), passages, len(pairs) - len(training))
+        asked, count = _copy_labelled_set(context.input(Artefact.LABELLED_SET), folder)
+        training = without_leaks(pairs, asked)
+        texts = {name: passage.text for name, passage in source.passages.items()}
+        return _Sides(training, texts, len(asked), count, len(pairs) - len(training))
     try:
         split = split_by_document(pairs, fraction=settings.evalFraction, seed=settings.seed)
     except ValueError as error:
         raise BadInput(
             "TooFewDocuments",
-            "questions about at least two documents are needed, one to train and one to evaluate: add documents, or "
+            "queries about at least two documents are needed, one to train and one to evaluate: add documents, or "
             "name a labelled set in spec.evaluation.beir",
             field="spec.corpus.source",
         ) from error
     held_out = {pair.document_id for pair in split.evaluation}
-    asked = without_repeats(split.evaluation)
-    files.write_evaluation_set(folder, source.chunks, asked)
-    training = without_leaks(split.training, (pair.question for pair in asked))
-    searched = {name: text for name, text in source.chunks.items() if source.documents[name] not in held_out}
-    return _Sides(training, searched, len(asked), len(source.chunks), len(split.training) - len(training))
+    held_out_pairs = without_repeats(split.evaluation)
+    _write_evaluation_set(folder, source, held_out_pairs)
+    training = without_leaks(split.training, (pair.query for pair in held_out_pairs))
+    searched = {name: one.text for name, one in source.passages.items() if one.document_id not in held_out}
+    leaked = len(split.training) - len(training)
+    return _Sides(training, searched, len(held_out_pairs), len(source.passages), leaked)
+
+
+def _write_evaluation_set(folder: Path, source: PairSet, pairs: Sequence[Pair]) -> None:
+    """All passages are searched, every positive of a query counts 1."""
+    beir.write_passages(folder, (BeirPassage(name, "", one.text) for name, one in source.passages.items()))
+    beir.write_queries(folder, (BeirQuery(pair.id, pair.query) for pair in pairs))
+    beir.write_judgements(folder, (Judgement(pair.id, name, 1) for pair in pairs for name in pair.passage_ids))
+
+
+def _copy_labelled_set(source: Path, target: Path) -> tuple[list[str], int]:
+    """Its queries' texts and the number of its passages. Raises StageError `LabelledSetDamaged`."""
+    beir.copy(source, target)
+    reader = BeirReader.of(target)
+    try:
+        return [query.text for query in reader.queries()], sum(1 for _ in reader.passages())
+    except FormatError as error:
+        raise StageError("LabelledSetDamaged", f"the labelled set: {error}; run the inputs stage again") from error
 
 
 def _mine(
@@ -153,7 +177,7 @@ def _mine(
 ) -> Mined:
     if not training:
         return Mined()
-    context.log("mining hard negatives", questions=len(training), passages=len(searched))
+    context.log("mining hard negatives", queries=len(training), passages=len(searched))
     return mine(
         training,
         searched,
@@ -186,24 +210,24 @@ def _embedder(context: StageContext, settings: Settings, total: int) -> Embed:
     return embed
 
 
-def _no_rows(questions: int, leaked: int) -> BadInput:
-    if questions:
+def _no_examples(queries: int, leaked: int) -> BadInput:
+    if queries:
         message = (
-            f"none of {questions} training questions has a hard negative: every other passage scores too near to the "
+            f"none of {queries} training queries has a hard negative: every other passage scores too near to the "
             "answer; add documents, or raise margin"
         )
         return BadInput("NoTrainingRows", message, field=f"{FIELD}.margin")
     return BadInput(
         "NoTrainingRows",
-        f"no question is left to train on ({leaked} are asked in the evaluation); add documents",
+        f"no query is left to train on ({leaked} are asked in the evaluation); add documents",
         field="spec.corpus.source",
     )
 
 
-def _warnings(rows: int, queries: int) -> list[str]:
+def _warnings(examples: int, queries: int) -> list[str]:
     found = []
     if queries < FEW_QUERIES:
         found.append(f"{queries} evaluation queries: below {FEW_QUERIES} a metric moves much by chance")
-    if rows < FEW_ROWS:
-        found.append(f"{rows} training rows: below {FEW_ROWS} little can be learnt")
+    if examples < FEW_EXAMPLES:
+        found.append(f"{examples} training examples: below {FEW_EXAMPLES} little can be learnt")
     return found

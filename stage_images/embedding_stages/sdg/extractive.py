@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from embedding_stages.sdg.chunks import Chunk
-from embedding_stages.sdg.lexicon import SYNONYMS, content_words, normalised, stem, words
+from embedding_stages.formats.pairs import normalised
+from embedding_stages.sdg.lexicon import SYNONYMS, content_words, stem, words
+from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.rules import Question, Subject, questions_of
 from embedding_stages.sdg.units import Kind, Unit
 
@@ -23,7 +24,7 @@ _MAX_WORDS = 24
 _SPARE = 3  # candidates kept a wanted question, because some turn out to be duplicates
 _MOST_EXCHANGED = 2
 _RARE_ENOUGH = 3
-_COMMON = 0.3  # share of chunks
+_COMMON = 0.3  # share of passages
 _KEYWORD_SHARE = 3 / 7  # of a document's questions at most
 
 
@@ -31,26 +32,26 @@ _KEYWORD_SHARE = 3 / 7  # of a document's questions at most
 class Statistics:
     """What is counted over the whole corpus before questions are written."""
 
-    chunks: int = 0
-    chunks_with: Counter[str] = field(default_factory=Counter)  # stem -> chunks
+    passages: int = 0
+    passages_with: Counter[str] = field(default_factory=Counter)  # stem -> passages
     sentences: Counter[bytes] = field(default_factory=Counter)  # digest -> occurrences
 
-    def add(self, chunks: Iterable[Chunk]) -> None:
-        for chunk in chunks:
-            self.chunks += 1
-            self.chunks_with.update({stem(word) for word in content_words(chunk.text)})
-            self.sentences.update(_digest(unit.text) for unit in chunk.units if unit.kind is not Kind.CODE)
+    def add(self, passages: Iterable[UnitPassage]) -> None:
+        for passage in passages:
+            self.passages += 1
+            self.passages_with.update({stem(word) for word in content_words(passage.text)})
+            self.sentences.update(_digest(unit.text) for unit in passage.units if unit.kind is not Kind.CODE)
 
     def rarity(self, word: str) -> float:
-        """Natural logarithm of the inverse chunk frequency, 0 for a word that is in every chunk.
+        """Natural logarithm of the inverse passage frequency, 0 for a word that is in every passage.
 
-        Below `_RARE_ENOUGH` chunks a word gains no more: a name or a typing error is no better than a rare word.
+        Below `_RARE_ENOUGH` passages a word gains no more: a name or a typing error is no better than a rare word.
         """
-        return math.log((1 + self.chunks) / (1 + max(_RARE_ENOUGH, self.chunks_with[stem(word)])))
+        return math.log((1 + self.passages) / (1 + max(_RARE_ENOUGH, self.passages_with[stem(word)])))
 
     def is_common(self, word: str) -> bool:
-        """Whether so many chunks hold the word that it says nothing."""
-        return self.chunks_with[stem(word)] > max(_RARE_ENOUGH, _COMMON * self.chunks)
+        """Whether so many passages hold the word that it says nothing."""
+        return self.passages_with[stem(word)] > max(_RARE_ENOUGH, _COMMON * self.passages)
 
     def is_repeated(self, sentence: str) -> bool:
         """Whether the sentence stands in more than one place: then no place is the answer."""
@@ -59,47 +60,51 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A question and the chunk that answers it."""
+    """A question and the passage that answers it."""
 
     question: str
     type: str
-    chunk_id: str
+    passage_id: str
     document_id: str
     rank: float
 
 
-def candidates_of(chunks: Sequence[Chunk], statistics: Statistics, *, wanted: int, seed: int) -> list[Candidate]:
+def candidates_of(
+    passages: Sequence[UnitPassage], statistics: Statistics, *, wanted: int, seed: int
+) -> list[Candidate]:
     """The best questions of one document, best first, up to `_SPARE` times as many as wanted.
 
-    One question a sentence; chunks and types take turns.
+    One question a sentence; passages and types take turns.
     """
     found: list[tuple[Candidate, bytes]] = []
-    for chunk in chunks:
-        signatures = {unit.text for unit in chunk.units if unit.kind is Kind.SIGNATURE}
-        for unit in chunk.units:
+    for passage in passages:
+        signatures = {unit.text for unit in passage.units if unit.kind is Kind.SIGNATURE}
+        for unit in passage.units:
             if statistics.is_repeated(unit.text):
                 continue
             for question in questions_of(unit, signature_is_near=unit.signature in signatures):
-                candidate = _candidate(question, unit, chunk, statistics, seed)
+                candidate = _candidate(question, unit, passage, statistics, seed)
                 if candidate is not None:
                     found.append((candidate, _digest(unit.text)))
     return _take_turns(found, _SPARE * wanted)
 
 
-def _candidate(question: Question, unit: Unit, chunk: Chunk, statistics: Statistics, seed: int) -> Candidate | None:
-    number = int.from_bytes(_digest(f"{seed} {chunk.document_id} {unit.text} {question.type}"), "big")
+def _candidate(
+    question: Question, unit: Unit, passage: UnitPassage, statistics: Statistics, seed: int
+) -> Candidate | None:
+    number = int.from_bytes(_digest(f"{seed} {passage.document_id} {unit.text} {question.type}"), "big")
     text = question.variants[number % len(question.variants)]
     if question.type == "keywords":
         text = _keywords(text, statistics)
     elif len(text.split()) > _MAX_WORDS or _gives_away(question, text, unit):
         return None
     text = _exchange_words(text, number // 97)
-    held = {stem(word) for word in words(chunk.text)}
+    held = {stem(word) for word in words(passage.text)}
     rarities = sorted((statistics.rarity(word) for word in content_words(text) if stem(word) in held), reverse=True)
     if len(rarities) < 2:
         return None
     rank = question.weight + sum(rarities[:_RARE_WORDS])
-    return Candidate(text, question.type, chunk.id, chunk.document_id, rank)
+    return Candidate(text, question.type, passage.id, passage.document_id, rank)
 
 
 def _gives_away(question: Question, text: str, unit: Unit) -> bool:
@@ -138,15 +143,15 @@ def _synonyms(part: str) -> tuple[str, ...]:
 
 
 def _take_turns(found: list[tuple[Candidate, bytes]], most: int) -> list[Candidate]:
-    """Greedy by rank, where a chunk, a sentence or a type that was taken before costs."""
+    """Greedy by rank, where a passage, a sentence or a type that was taken before costs."""
     chosen: list[Candidate] = []
-    chunks: Counter[str] = Counter()
+    passages: Counter[str] = Counter()
     types: Counter[str] = Counter()
     sentences: set[bytes] = set()
     asked: set[str] = set()
     left = sorted(found, key=lambda item: (-item[0].rank, item[0].question))[: 40 * most]
     while left and len(chosen) < most:
-        best = max(left, key=lambda item: item[0].rank - 4 * chunks[item[0].chunk_id] - types[item[0].type])
+        best = max(left, key=lambda item: item[0].rank - 4 * passages[item[0].passage_id] - types[item[0].type])
         left.remove(best)
         candidate, sentence = best
         if sentence in sentences or normalised(candidate.question) in asked:
@@ -154,7 +159,7 @@ def _take_turns(found: list[tuple[Candidate, bytes]], most: int) -> list[Candida
         if candidate.type == "keywords" and types["keywords"] >= max(1, round(_KEYWORD_SHARE * most / _SPARE)):
             continue
         chosen.append(candidate)
-        chunks[candidate.chunk_id] += 1
+        passages[candidate.passage_id] += 1
         types[candidate.type] += 1
         sentences.add(sentence)
         asked.add(normalised(candidate.question))

@@ -130,11 +130,6 @@ def content_words(text: str) -> list[str]:
     return [word for word in found if len(word) > 1]
 
 
-def normalised(question: str) -> str:
-    """Equal for questions that differ in case, punctuation and white space alone."""
-    return " ".join(words(question))
-
-
 def base_verb(word: str) -> str | None:
     """The base form of a known verb in the imperative or the third person, or None."""
     lower = word.lower()

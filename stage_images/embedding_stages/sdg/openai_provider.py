@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from embedding_stages import contract
 from embedding_stages.errors import BadInput
+from embedding_stages.formats.lines import FormatError
+from embedding_stages.formats.pairs import Pair, Passage, normalised
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import prompts
-from embedding_stages.sdg.chunks import Chunk
-from embedding_stages.sdg.lexicon import normalised
+from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.openai_client import FIELD, REJECTED, AnswerInvalidError, ChatClient, Usage
-from embedding_stages.sdg.pairs import ChunkedDocument, Corpus, Outcome, Pair
+from embedding_stages.sdg.provider import Outcome
 
 _AT_ONCE: Final = 8  # documents
 _SECTION_CHARACTERS: Final = 12_000  # of one call, about 3,000 tokens
@@ -72,23 +73,14 @@ class _Document:
         """None when there is none, or a damaged one."""
         try:
             raw = json.loads(path.read_bytes())
-            pairs = [
-                Pair(
-                    question=item["question"],
-                    document_id=item["document_id"],
-                    chunk_ids=tuple(item["chunk_ids"]),
-                    type=item["type"],
-                    score=item["score"],
-                )
-                for item in raw["pairs"]
-            ]
+            pairs = [Pair.from_json(item, path.name) for item in raw["pairs"]]
             numbers = (raw["ungrounded"], raw["unjudged"], raw["unreadable"])
             return cls(raw["id"], pairs, *numbers, Usage(**raw["usage"]), list(raw["rejections"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, FormatError):
             return None
 
 
-def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Outcome:
+def write_questions(context: StageContext, corpus: CutCorpus, documents: int) -> Outcome:
     """Ask the endpoint about every document. Raises what `ChatClient.ask` raises; finished documents are kept."""
     settings = context.settings
     stopping = threading.Event()
@@ -101,7 +93,7 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
     wanted, seed = int(settings.get("pairsPerDocument", 7)), int(settings.get("seed", 42))
     scratch = context.scratch("llm")
 
-    def one(source: ChunkedDocument) -> _Document:
+    def one(source: CutDocument) -> _Document:
         path = scratch / f"{source.id}.json"
         document = _Document.load(path)
         if document is None:
@@ -127,8 +119,8 @@ def write_questions(context: StageContext, corpus: Corpus, documents: int) -> Ou
 
 
 def _in_parallel(
-    work: Callable[[ChunkedDocument], _Document],
-    items: Iterator[ChunkedDocument],
+    work: Callable[[CutDocument], _Document],
+    items: Iterator[CutDocument],
     between: Callable[[], None],
 ) -> Iterator[tuple[int, _Document]]:
     """(number of the item, its result) as they finish, `_AT_ONCE` at once. Raises the first error of any.
@@ -136,7 +128,7 @@ def _in_parallel(
     Its own daemon threads, not an executor: at the end of the process an executor waits for calls under way,
     which can take longer than a pod that was asked to stop has left.
     """
-    tasks: queue.SimpleQueue[tuple[int, ChunkedDocument] | None] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[tuple[int, CutDocument] | None] = queue.SimpleQueue()
     answers: queue.SimpleQueue[tuple[int, _Document | Exception]] = queue.SimpleQueue()
 
     def serve() -> None:
@@ -171,10 +163,10 @@ def _in_parallel(
             tasks.put(None)
 
 
-def _ask_about(client: ChatClient, source: ChunkedDocument, wanted: int, seed: int) -> _Document:
+def _ask_about(client: ChatClient, source: CutDocument, wanted: int, seed: int) -> _Document:
     """Write, ground and judge the questions about one document."""
     document = _Document(source.id, [], 0, 0, 0, Usage())
-    sections = sections_of(source.chunks, wanted)
+    sections = sections_of(source.passages, wanted)
     for number, section in enumerate(sections):
         share = wanted // len(sections) + (number < wanted % len(sections))
         answer = _ask(client, prompts.writer_messages(section, prompts.mix(share)), seed, _WRITING, document)
@@ -191,13 +183,7 @@ def _ask_about(client: ChatClient, source: ChunkedDocument, wanted: int, seed: i
                 document.unjudged += 1
                 continue
             document.pairs.append(
-                Pair(
-                    question=draft.question,
-                    document_id=section[0].document_id,
-                    chunk_ids=draft.chunk_ids,
-                    type=draft.type,
-                    score=score,
-                )
+                Pair.about(source.id, draft.question, draft.passage_ids, kind=draft.type, score=score)
             )
     return document
 
@@ -223,16 +209,16 @@ def _ask(
     return None
 
 
-def sections_of(chunks: Sequence[Chunk], wanted: int) -> list[list[Chunk]]:
-    """Runs of consecutive chunks, each small enough for one call, spread over the document; the cost is bounded."""
-    sections: list[list[Chunk]] = []
+def sections_of(passages: Sequence[Passage], wanted: int) -> list[list[Passage]]:
+    """Runs of consecutive passages, each small enough for one call, spread over the document; the cost is bounded."""
+    sections: list[list[Passage]] = []
     size = 0
-    for chunk in chunks:
-        if not sections or size + len(chunk.text) > _SECTION_CHARACTERS:
+    for passage in passages:
+        if not sections or size + len(passage.text) > _SECTION_CHARACTERS:
             sections.append([])
             size = 0
-        sections[-1].append(chunk)
-        size += len(chunk.text)
+        sections[-1].append(passage)
+        size += len(passage.text)
     most = min(_MOST_SECTIONS, wanted, len(sections))
     return [sections[place * len(sections) // most] for place in range(most)]
 
@@ -257,12 +243,12 @@ def _outcome(documents: Sequence[_Document]) -> Outcome:
     for document in documents:
         usage.add(document.usage)
         for pair in document.pairs:
-            asked_about[normalised(pair.question)].add(document.id)
+            asked_about[normalised(pair.query)].add(document.id)
     found: dict[tuple[str, str], Pair] = {}
     for pair in (pair for document in documents for pair in document.pairs):
-        key = normalised(pair.question), pair.document_id
+        key = normalised(pair.query), pair.document_id
         first = found.setdefault(key, pair)
-        found[key] = replace(first, chunk_ids=tuple(dict.fromkeys(first.chunk_ids + pair.chunk_ids)))
+        found[key] = replace(first, passage_ids=tuple(dict.fromkeys(first.passage_ids + pair.passage_ids)))
     pairs = [pair for (question, _), pair in found.items() if len(asked_about[question]) == 1]
     counts = {
         "droppedUngrounded": sum(document.ungrounded for document in documents),

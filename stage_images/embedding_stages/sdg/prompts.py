@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_stages.sdg.chunks import Chunk
+from embedding_stages.formats.pairs import Passage
 
 # NVIDIA embed recipe: 3 multi_hop, 2 structural and 2 contextual of 7 questions a document.
 _MIX: Final = (("multi_hop", 3), ("structural", 2), ("contextual", 2))
@@ -49,7 +49,7 @@ class Draft:
     question: str
     answer: str
     type: str
-    chunk_ids: tuple[str, ...]
+    passage_ids: tuple[str, ...]
 
 
 def mix(pairs: int) -> dict[str, int]:
@@ -62,38 +62,40 @@ def mix(pairs: int) -> dict[str, int]:
     return counts
 
 
-def writer_messages(chunks: Sequence[Chunk], wanted: Mapping[str, int]) -> list[dict[str, str]]:
-    """Ask for `wanted` questions by type about consecutive chunks."""
+def writer_messages(passages: Sequence[Passage], wanted: Mapping[str, int]) -> list[dict[str, str]]:
+    """Ask for `wanted` questions by type about consecutive passages."""
     order = ", ".join(f"{count} of type {name}" for name, count in wanted.items() if count)
-    data = json.dumps({"passages": [{"number": n, "text": c.text} for n, c in enumerate(chunks)]}, ensure_ascii=False)
+    data = json.dumps(
+        {"passages": [{"number": n, "text": one.text} for n, one in enumerate(passages)]}, ensure_ascii=False
+    )
     return [
         {"role": "system", "content": _WRITER},
         {"role": "user", "content": f"Write {order}.\n{data}"},
     ]
 
 
-def judge_messages(chunks: Sequence[Chunk], drafts: Sequence[Draft]) -> list[dict[str, str]]:
+def judge_messages(passages: Sequence[Passage], drafts: Sequence[Draft]) -> list[dict[str, str]]:
     """Ask for a score of each draft."""
-    number = {chunk.id: place for place, chunk in enumerate(chunks)}
+    number = {passage.id: place for place, passage in enumerate(passages)}
     questions = [
-        {"index": n, "question": d.question, "answer": d.answer, "passages": [number[name] for name in d.chunk_ids]}
+        {"index": n, "question": d.question, "answer": d.answer, "passages": [number[name] for name in d.passage_ids]}
         for n, d in enumerate(drafts)
     ]
     used = sorted({place for question in questions for place in question["passages"]})  # type: ignore[attr-defined]
-    data = {"passages": [{"number": n, "text": chunks[n].text} for n in used], "questions": questions}
+    data = {"passages": [{"number": n, "text": passages[n].text} for n in used], "questions": questions}
     return [
         {"role": "system", "content": _JUDGE},
         {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
     ]
 
 
-def read_drafts(answer: Mapping[str, Any], chunks: Sequence[Chunk], most: int) -> tuple[list[Draft], int]:
+def read_drafts(answer: Mapping[str, Any], passages: Sequence[Passage], most: int) -> tuple[list[Draft], int]:
     """The grounded questions of an answer, at most `most`, and how many were dropped as ungrounded or malformed."""
     raw = answer.get("pairs")
     drafts: list[Draft] = []
     dropped = 0
     for item in raw[: 2 * most] if isinstance(raw, list) else []:
-        draft = _draft(item, chunks)
+        draft = _draft(item, passages)
         if draft is None:
             dropped += 1
         elif len(drafts) < most:
@@ -116,7 +118,7 @@ def read_scores(answer: Mapping[str, Any], count: int) -> list[float | None]:
     return scores
 
 
-def _draft(item: Any, chunks: Sequence[Chunk]) -> Draft | None:
+def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
     if not isinstance(item, dict):
         return None
     question, answer, evidence = item.get("question"), item.get("answer"), item.get("evidence")
@@ -125,7 +127,7 @@ def _draft(item: Any, chunks: Sequence[Chunk]) -> Draft | None:
     question = " ".join(question.split())
     if not 8 <= len(question) <= _MAX_QUESTION or not question.isprintable() or not answer.strip():
         return None
-    found = [_grounded_in(quote, chunks) for quote in evidence[:8]]
+    found = [_grounded_in(quote, passages) for quote in evidence[:8]]
     if not found or None in found:
         return None
     kind = item.get("type")
@@ -133,20 +135,20 @@ def _draft(item: Any, chunks: Sequence[Chunk]) -> Draft | None:
         question=question,
         answer=" ".join(answer.split()),
         type=kind if kind in TYPES else TYPES[-1],
-        chunk_ids=tuple(dict.fromkeys(name for name in found if name is not None)),
+        passage_ids=tuple(dict.fromkeys(name for name in found if name is not None)),
     )
 
 
-def _grounded_in(evidence: Any, chunks: Sequence[Chunk]) -> str | None:
-    """The id of the chunk that holds the quote: the named one, else the first that does."""
+def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:
+    """The id of the passage that holds the quote: the named one, else the first that does."""
     if not isinstance(evidence, dict) or not isinstance(evidence.get("quote"), str):
         return None
     quote = _folded(evidence["quote"])
     if len(quote) < _MIN_QUOTE:
         return None
     number = evidence.get("passage")
-    named = [chunks[number]] if type(number) is int and 0 <= number < len(chunks) else []
-    return next((chunk.id for chunk in (*named, *chunks) if quote in _folded(chunk.text)), None)
+    named = [passages[number]] if type(number) is int and 0 <= number < len(passages) else []
+    return next((passage.id for passage in (*named, *passages) if quote in _folded(passage.text)), None)
 
 
 def _folded(text: str) -> str:

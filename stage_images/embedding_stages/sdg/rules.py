@@ -63,7 +63,7 @@ class Subject:
 
 
 def questions_of(unit: Unit, *, signature_is_near: bool) -> Iterator[Question]:
-    """All questions that the rules find; `signature_is_near`: the unit's signature is in the same chunk."""
+    """All questions that the rules find; `signature_is_near`: the unit's signature is in the same passage."""
     if unit.kind is Kind.HEADING:
         yield from _heading(unit.text)
         return

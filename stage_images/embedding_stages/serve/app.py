@@ -20,10 +20,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from embedding_stages.serve.batching import Batcher
 from embedding_stages.serve.instruments import Instruments
-from embedding_stages.serve.model import Model, Vectors, valid
+from embedding_stages.serve.model import Model, valid
 from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, parse_request
 from embedding_stages.serve.settings import MAX_BODY_BYTES
 from embedding_stages.serve.texts import Rows
+from embedding_stages.vectors import Vectors
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EMBEDDINGS_PATH = "/v1/embeddings"

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embedding_stages.serve.model import Limits, Vectors
+from embedding_stages.serve.model import Limits
 from embedding_stages.serve.requests import RequestError
 from embedding_stages.serve.settings import MAX_WAITING_ROWS
+from embedding_stages.vectors import Vectors
 
 Row = list[int]
 Run = Callable[[Sequence[Row], int], Vectors]  # rows, dimensions -> float32 (rows, dimensions)

@@ -12,9 +12,10 @@ import torch
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
-from embedding_stages.serve.model import PADDED_AREA, Limits, Log, Runtime, Vectors
+from embedding_stages.serve.model import PADDED_AREA, Limits, Log, Runtime
 from embedding_stages.serve.settings import MAX_TEXTS
 from embedding_stages.serve.texts import TextReader
+from embedding_stages.vectors import Vectors
 
 if TYPE_CHECKING:
     from embedding_stages.encoder.packed.small import SmallPacks

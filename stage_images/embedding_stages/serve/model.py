@@ -14,14 +14,13 @@ from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.errors import BadInput
 from embedding_stages.serve.settings import MAX_BATCH_ROWS
 from embedding_stages.serve.texts import TextReader
+from embedding_stages.vectors import OUR_LENGTH_ERROR, Vectors, are_fit
 
-Vectors = NDArray[np.float32]
 Log = Callable[..., None]
 GRAPH_FILE: Final = "model.onnx"
 # As many attention scores as a full batch of 512 tokens a text has, a longer text alone: at 12 heads 0.4 GB, at 32
 # heads 1 GB. Without it one request of 32 texts of 8,192 tokens asks for more memory than any pod has.
 PADDED_AREA: Final = MAX_BATCH_ROWS * 512**2
-_LENGTH_ERROR: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,5 +74,4 @@ def self_test(model: Model) -> None:
 
 def valid(vectors: Vectors) -> NDArray[np.bool_]:
     """(n,): which rows are finite and of length 1."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    return np.asarray(np.abs(lengths - 1.0) <= _LENGTH_ERROR)  # False for NaN and infinity too
+    return are_fit(vectors, OUR_LENGTH_ERROR)

@@ -14,8 +14,9 @@ from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
-from embedding_stages.serve.model import GRAPH_FILE, PADDED_AREA, Limits, Runtime, Vectors
+from embedding_stages.serve.model import GRAPH_FILE, PADDED_AREA, Limits, Runtime
 from embedding_stages.serve.texts import TextReader
+from embedding_stages.vectors import Vectors
 
 _INPUTS = {"input_ids", "attention_mask", "dimensions"}
 _OUTPUT = "embeddings"

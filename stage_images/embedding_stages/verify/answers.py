@@ -6,15 +6,13 @@ import json
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Vector = NDArray[np.float32]
-LENGTH_ERROR = 1e-2  # a float16 vector of length 1, rounded component by component, is off by about 1e-3
+from embedding_stages.vectors import THEIR_LENGTH_ERROR, Vectors, are_fit
 
 
-def read_vectors(body: Any, *, texts: int, dimension: int) -> list[Vector | None]:
+def read_vectors(body: Any, *, texts: int, dimension: int) -> list[Vectors | None]:
     """One entry a text, in their order; None where the vector is missing or not fit to use."""
-    found: list[Vector | None] = [None] * texts
+    found: list[Vectors | None] = [None] * texts
     items = body.get("data") if isinstance(body, dict) else None
     for item in items if isinstance(items, list) else []:
         index = item.get("index") if isinstance(item, dict) else None
@@ -31,7 +29,7 @@ def has_invalid_vectors(body: bytes) -> bool:
         return False
 
 
-def read_vector(value: Any, dimension: int) -> Vector | None:
+def read_vector(value: Any, dimension: int) -> Vectors | None:
     """float32 (dimension,), or None unless it is that many finite numbers of length 1."""
     if not isinstance(value, list) or len(value) != dimension:
         return None
@@ -39,8 +37,7 @@ def read_vector(value: Any, dimension: int) -> Vector | None:
         return None
     try:
         with np.errstate(over="ignore"):
-            vector: Vector = np.array(value, dtype=np.float32)
-            length = float(np.linalg.norm(vector))
+            vector: Vectors = np.array(value, dtype=np.float32)
     except (OverflowError, ValueError):
         return None
-    return vector if abs(length - 1.0) <= LENGTH_ERROR else None  # False for NaN and infinity too
+    return vector if are_fit(vector[np.newaxis], THEIR_LENGTH_ERROR).all() else None

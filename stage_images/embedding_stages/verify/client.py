@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from embedding_stages.encoder.description import Role
 from embedding_stages.errors import BadInput, Stopped, Transient
-from embedding_stages.verify.answers import Vector, has_invalid_vectors, read_vectors
+from embedding_stages.vectors import Vectors
+from embedding_stages.verify.answers import has_invalid_vectors, read_vectors
 
 MAX_ANSWER_BYTES = 64 << 20
 TRIES = 4  # the first and three more
@@ -30,7 +31,7 @@ class TooSlowError(Exception):
 class Embedded:
     """The vectors of one batch and what it took to get them."""
 
-    vectors: list[Vector]
+    vectors: list[Vectors]
     invalid: int  # vectors that came back unfit, the ones that a retry mended included; at least
     retries: int  # requests sent again, for whatever cause
 
@@ -81,7 +82,7 @@ class EndpointClient:
         """Raises Stopped `InvalidVectors` or `EndpointRefused`, Transient `EndpointFailing`, and TooSlowError when
         several texts took longer than the time-out: fewer may not.
         """
-        vectors: list[Vector | None] = [None] * len(texts)
+        vectors: list[Vectors | None] = [None] * len(texts)
         missing = list(range(len(texts)))
         invalid = retries = 0
         for attempt in range(TRIES):

@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 
 from embedding_stages.encoder.description import Role
-from embedding_stages.evaluate.search import Vectors
-from embedding_stages.verify.answers import Vector
+from embedding_stages.vectors import Vectors
 from embedding_stages.verify.client import Embedded, EndpointClient, TooSlowError
 
 CLIENTS: Final = 4  # requests under way at once
@@ -90,7 +89,7 @@ class EndpointVectors:
 
     def _part(self, texts: Sequence[str], role: Role) -> Embedded:
         """One request, or several when the pace has slowed down. Runs in a thread."""
-        vectors: list[Vector] = []
+        vectors: list[Vectors] = []
         invalid = retries = 0
         while len(vectors) < len(texts):
             self.between()

@@ -1,4 +1,4 @@
-"""BEIR folders: what is read, and what is refused with which word."""
+"""The evaluation set: what is read, and what is refused with which word."""
 
 from __future__ import annotations
 
@@ -44,21 +44,30 @@ def test_judged_passages_that_the_corpus_lacks_are_counted(tmp_path: Path) -> No
 
 
 REFUSED = {
-    "no header: BEIR would drop the first judgement": ({"judgements": "q1\ta\t1\n"}, "not a header"),
+    "no header: BEIR would drop the first judgement": ({"judgements": "q1\ta\t1\n"}, "the header must be"),
     "a judged query without text": ({"judgements": JUDGEMENTS + "q9\ta\t1\n"}, "'q9'"),
-    "a repeated passage id: BEIR would keep the last": ({"corpus": [*CORPUS, CORPUS[0]]}, "3 different _id"),
-    "a passage without id": ({"corpus": [*CORPUS, {"text": "x"}]}, "no _id"),
-    "a passage id that is a number": ({"corpus": [*CORPUS, {"_id": 7, "text": "x"}]}, "no _id"),
-    "a query without text": ({"queries": [{"_id": "q1", "text": " "}, {"_id": "q2", "text": "x"}]}, "'q1' has no text"),
-    "a text that is a list": ({"corpus": [*CORPUS, {"_id": "z", "text": ["x"]}]}, "'z'"),
-    "a text that is half a character": ({"corpus": [*CORPUS, {"_id": "z", "text": "\ud800"}]}, "'z'"),
+    "a repeated passage id: BEIR would keep the last": (
+        {"corpus": [*CORPUS, CORPUS[0]]},
+        ":4: _id 'b' occurs twice",
+    ),
+    "a passage without id": ({"corpus": [*CORPUS, {"text": "x"}]}, "corpus.jsonl:4: _id must be"),
+    "a passage id that is a number": ({"corpus": [*CORPUS, {"_id": 7, "text": "x"}]}, "corpus.jsonl:4: _id must be"),
+    "a query without text": (
+        {"queries": [{"_id": "q1", "text": " "}, {"_id": "q2", "text": "x"}]},
+        ":1: text is empty",
+    ),
+    "a text that is a list": ({"corpus": [*CORPUS, {"_id": "z", "text": ["x"]}]}, "corpus.jsonl:4: text must be"),
+    "a text that is half a character": (
+        {"corpus": [*CORPUS, {"_id": "z", "text": "\ud800"}]},
+        ":4: text is not text",
+    ),
     "a line that is no JSON": ({"corpus": "{\n"}, "JSON object a line"),
     "a line that is no object": ({"corpus": "[]\n"}, "JSON object a line"),
-    "no passages": ({"corpus": "\n"}, "it is empty"),
-    "no judgements": ({"judgements": "query-id\tcorpus-id\tscore\n"}, "evaluation set"),
+    "no passages": ({"corpus": "\n"}, "it holds no passages"),
+    "no judgements": ({"judgements": "query-id\tcorpus-id\tscore\n"}, "no passage is judged relevant"),
     "nothing relevant": ({"judgements": "query-id\tcorpus-id\tscore\nq1\ta\t0\n"}, "no passage is judged relevant"),
-    "a grade that is no number": ({"judgements": JUDGEMENTS + "q1\tb\thigh\n"}, "whole score"),
-    "a row that is too short": ({"judgements": JUDGEMENTS + "q1\tb\n"}, "whole score"),
+    "a grade that is no number": ({"judgements": JUDGEMENTS + "q1\tb\thigh\n"}, "qrels/test.tsv:4: score 'high'"),
+    "a row that is too short": ({"judgements": JUDGEMENTS + "q1\tb\n"}, "qrels/test.tsv:4: 2 columns"),
 }
 
 

@@ -227,10 +227,11 @@ def test_a_training_set_is_refused_for(
         load_training_set(write_set(tmp_path, records, passages), tokenizer, negatives_per_query=4)
     assert caught.value.reason == reason
     assert caught.value.message.startswith("trainingSet: ")
+    assert caught.value.field.startswith("spec.stages.prep")
 
 
 def test_a_missing_file_of_the_training_set_is_named(tokenizer: TextTokenizer, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"passages\.jsonl is missing"):
+    with pytest.raises(BadInput, match=r"passages\.jsonl: it is missing"):
         load_training_set(tmp_path, tokenizer, negatives_per_query=4)
 
 

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from embedding_stages.formats.pairs import Pair
 from embedding_stages.prep.mine import choose, highest_negative_score, mine
-from embedding_stages.prep.pairs import Pair
-from embedding_stages.prep.search import Index, Vectors
+from embedding_stages.prep.search import Index
+from embedding_stages.vectors import Vectors
 
 QUERY = "query"
 
@@ -39,7 +40,7 @@ def run_mine(
 ) -> list[str]:
     passages = texts or {name: name for name in scores}
     _, embed = fake_embed({passages[name]: score for name, score in scores.items()})
-    pair = Pair(id="q", question=QUERY, document_id="d", chunk_ids=positives)
+    pair = Pair(id="q", query=QUERY, document_id="d", passage_ids=positives)
     return mine([pair], passages, embed, wanted=wanted, margin=margin, cache=cache).negatives["q"]  # type: ignore[arg-type]
 
 
@@ -86,7 +87,7 @@ def test_a_passage_with_the_text_of_a_positive_is_never_a_negative() -> None:
     scores = {**SCORES, "a": 0.1}
     passages_scores = {texts[name]: score for name, score in scores.items()}
     _, embed = fake_embed(passages_scores)
-    pair = Pair(id="q", question=QUERY, document_id="d", chunk_ids=("p",))
+    pair = Pair(id="q", query=QUERY, document_id="d", passage_ids=("p",))
     assert mine([pair], texts, embed, wanted=9, margin=0.95).negatives["q"] == ["b", "c", "d"]  # type: ignore[arg-type]
 
 
@@ -101,7 +102,7 @@ def test_a_question_can_be_without_negatives() -> None:
 
 def test_vectors_of_an_interrupted_attempt_are_found_again(tmp_path: Path) -> None:
     scores = {f"x{n}": n / 6000 for n in range(5000)}
-    pair = Pair(id="q", question=QUERY, document_id="d", chunk_ids=("x4999",))
+    pair = Pair(id="q", query=QUERY, document_id="d", passage_ids=("x4999",))
     calls, embed = fake_embed(scores)
     first = mine([pair], {name: name for name in scores}, embed, wanted=3, margin=0.95, cache=tmp_path)  # type: ignore[arg-type]
     assert calls == [4096, 904, 1]

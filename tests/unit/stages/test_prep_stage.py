@@ -16,9 +16,9 @@ from unit.stages.tiny_models import make_bert
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.prep.search import Vectors
 from embedding_stages.prep.stage import Settings, prepare, work
 from embedding_stages.runner import StageContext, run
+from embedding_stages.vectors import Vectors
 
 DOCUMENTS = 10
 

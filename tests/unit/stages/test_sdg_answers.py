@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
+from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.sdg import prompts
-from embedding_stages.sdg.chunks import Chunk
 from embedding_stages.sdg.openai_client import AnswerInvalidError, Usage, parse_object
 from embedding_stages.sdg.openai_provider import _Document, _outcome, sections_of
-from embedding_stages.sdg.pairs import Pair
 
 
 def pair(question: str, quote: str, kind: str = "contextual") -> dict[str, Any]:
@@ -18,8 +17,8 @@ def pair(question: str, quote: str, kind: str = "contextual") -> dict[str, Any]:
     return {"type": kind, "question": question, "answer": "An answer.", "evidence": evidence}
 
 
-CHUNKS = [
-    Chunk(f"d-{n}", "d", text, ()) for n, text in enumerate(("Alpha is the first letter.", "Omega ends the alphabet."))
+PASSAGES = [
+    Passage(f"d-{n}", "d", text) for n, text in enumerate(("Alpha is the first letter.", "Omega ends the alphabet."))
 ]
 DRAFTS = {
     "grounded": (pair("What is alpha?", "Alpha is the first"), ("d-0",)),
@@ -44,10 +43,10 @@ DRAFTS = {
 
 @pytest.mark.parametrize("name", DRAFTS)
 def test_only_what_quotes_the_document_is_believed(name: str) -> None:
-    raw, chunk_ids = DRAFTS[name]
-    drafts, dropped = prompts.read_drafts({"pairs": [raw]}, CHUNKS, 5)
-    assert [draft.chunk_ids for draft in drafts] == ([chunk_ids] if chunk_ids else [])
-    assert dropped == (0 if chunk_ids else 1)
+    raw, passage_ids = DRAFTS[name]
+    drafts, dropped = prompts.read_drafts({"pairs": [raw]}, PASSAGES, 5)
+    assert [draft.passage_ids for draft in drafts] == ([passage_ids] if passage_ids else [])
+    assert dropped == (0 if passage_ids else 1)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +73,7 @@ def test_types_keep_the_proportion_of_the_recipe(pairs: int, expected: list[int]
 
 
 def about(document: str, *questions: tuple[str, int]) -> _Document:
-    pairs = [
-        Pair(question=text, document_id=document, chunk_ids=(f"{document}-{chunk}",), type="x", score=9.0)
-        for text, chunk in questions
-    ]
+    pairs = [Pair.about(document, text, (f"{document}-{passage}",), kind="x", score=9.0) for text, passage in questions]
     return _Document(document, pairs, 0, 0, 0, Usage(calls=1))
 
 
@@ -101,13 +97,13 @@ SHARED: dict[str, tuple[list[_Document], list[tuple[str, tuple[str, ...]]], int]
 def test_a_question_about_two_documents_is_dropped_from_both(name: str) -> None:
     documents, expected, dropped = SHARED[name]
     outcome = _outcome(documents)
-    assert [(item.question, item.chunk_ids) for item in outcome.pairs] == expected
+    assert [(item.query, item.passage_ids) for item in outcome.pairs] == expected
     assert outcome.counts["droppedDuplicates"] == dropped
 
 
 def test_a_long_document_is_asked_about_in_a_few_places() -> None:
-    chunks = [Chunk(f"d-{n}", "d", "x" * 2000, ()) for n in range(100)]
-    sections = sections_of(chunks, 7)
+    passages = [Passage(f"d-{n}", "d", "x" * 2000) for n in range(100)]
+    sections = sections_of(passages, 7)
     assert [section[0].id for section in sections] == ["d-0", "d-24", "d-48", "d-72"]
     assert all(sum(len(chunk.text) for chunk in section) <= 12_000 for section in sections)
-    assert sections_of(chunks[:3], 7) == [chunks[:3]]
+    assert sections_of(passages[:3], 7) == [passages[:3]]

@@ -10,10 +10,11 @@ import pytest
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
+from embedding_stages.formats.pairs import normalised
 from embedding_stages.runner import run
-from embedding_stages.sdg.chunks import make_chunks
 from embedding_stages.sdg.extractive import Statistics, candidates_of, drop_ambiguous
-from embedding_stages.sdg.lexicon import base_verb, normalised, stem, third_person
+from embedding_stages.sdg.lexicon import base_verb, stem, third_person
+from embedding_stages.sdg.passages import make_passages
 from embedding_stages.sdg.rules import questions_of
 from embedding_stages.sdg.stage import work
 from embedding_stages.sdg.units import Kind, Unit
@@ -134,7 +135,7 @@ def test_stems_of_inflections_are_equal_or_close(one: str, other: str) -> None:
 def chunks_of(name: str, text: str) -> Any:
     from embedding_stages.sdg.units import read_units
 
-    return make_chunks(name, read_units(text), sentences=5)
+    return make_passages(name, read_units(text), sentences=5)
 
 
 COMMON = "Initialize self from the given arguments and keywords."
@@ -231,7 +232,7 @@ def test_a_failure_names_the_document(tmp_path: Path, monkeypatch: pytest.Monkey
     def fails(_text: str) -> list[Unit]:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("embedding_stages.sdg.pairs.read_units", fails)
+    monkeypatch.setattr("embedding_stages.sdg.corpus.read_units", fails)
     code, result, _ = stage(tmp_path, {"one": ONE})
     assert (code, result["reason"]) == (1, "StageCrashed")
     assert result["message"].startswith("ZeroDivisionError: division by zero; in document 'one.txt': leave it out")

@@ -245,6 +245,7 @@ def test_an_endpoint_that_begins_to_refuse_does_not_leave_a_small_training_set(
         return good(body, number) if early else (400, {"error": "no credit is left"}, {})
 
     monkeypatch.setattr(openai_provider, "_HOPELESS", hopeless)
+    monkeypatch.setattr(openai_provider, "_AT_ONCE", 1)  # so that the documents end in their order
     endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
     code, result, _ = sdg(tmp_path, endpoint.url, documents=6)  # type: ignore[attr-defined]
     assert (code, result["reason"], result["field"]) == (10, "LLMRequestRejected", FIELD)

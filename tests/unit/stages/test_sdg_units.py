@@ -1,4 +1,4 @@
-"""Sentences, units and chunks of documents."""
+"""Sentences, units and passages of documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from embedding_stages.sdg.chunks import MAX_CHUNK_CHARACTERS, make_chunks
+from embedding_stages.sdg.passages import MAX_PASSAGE_CHARACTERS, make_passages
 from embedding_stages.sdg.sentences import split_sentences
 from embedding_stages.sdg.units import Kind, read_units
 
@@ -152,20 +152,20 @@ def test_no_mixture_of_lines_breaks_the_reader() -> None:
         text = "\n".join(lines)
         units = read_units(text)
         assert all(unit.text.strip() for unit in units), seed
-        assert all(chunk.text.strip() for chunk in make_chunks("d", units, sentences=3)), seed
+        assert all(passage.text.strip() for passage in make_passages("d", units, sentences=3)), seed
 
 
 def test_a_chunk_has_five_sentences_and_the_signature_above_them() -> None:
     text = "\n\n".join(f"name{n}(x)\n    Sentence {n} is here." for n in range(7))
-    chunks = make_chunks("doc", read_units(text), sentences=5)
-    assert [chunk.id for chunk in chunks] == ["doc-0000", "doc-0001"]
-    assert chunks[0].text.count("Sentence") == 4, "a signature that would not fit with its description opens the next"
-    assert chunks[1].text.startswith("name4(x)\nSentence 4 is here.")
+    passages = make_passages("doc", read_units(text), sentences=5)
+    assert [passage.id for passage in passages] == ["doc-0000", "doc-0001"]
+    assert passages[0].text.count("Sentence") == 4, "a signature that would not fit with its description opens the next"
+    assert passages[1].text.startswith("name4(x)\nSentence 4 is here.")
 
 
 def test_a_heading_opens_a_chunk_and_never_ends_one() -> None:
     text = "# A\n\nOne. Two. Three. Four. Five.\n\n# B\n\nSix. Seven."
-    assert [chunk.text for chunk in make_chunks("d", read_units(text), sentences=5)] == [
+    assert [passage.text for passage in make_passages("d", read_units(text), sentences=5)] == [
         "A\nOne. Two. Three. Four. Five.",
         "B\nSix. Seven.",
     ]
@@ -187,14 +187,14 @@ def test_a_heading_opens_a_chunk_and_never_ends_one() -> None:
 )
 def test_no_document_makes_a_long_chunk_or_takes_long(text: str) -> None:
     started = time.perf_counter()
-    chunks = make_chunks("d", read_units(text), sentences=5)
+    passages = make_passages("d", read_units(text), sentences=5)
     assert time.perf_counter() - started < 5
-    assert max(len(chunk.text) for chunk in chunks) <= MAX_CHUNK_CHARACTERS + 1
-    assert all(chunk.text.strip() for chunk in chunks)
+    assert max(len(passage.text) for passage in passages) <= MAX_PASSAGE_CHARACTERS + 1
+    assert all(passage.text.strip() for passage in passages)
 
 
 def test_no_word_is_lost() -> None:
     text = MANUAL + MARKDOWN
-    kept = " ".join(chunk.text for chunk in make_chunks("d", read_units(text), sentences=3)).split()
+    kept = " ".join(passage.text for passage in make_passages("d", read_units(text), sentences=3)).split()
     marks = {"|", "##", "-------", "```sh", "```"}
     assert [w for w in kept if w not in marks] == [w for w in text.split() if w not in marks]

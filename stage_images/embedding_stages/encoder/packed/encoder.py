@@ -24,10 +24,10 @@ from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.llama import PackedLlama, Shape
 from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, build_pack, consecutive
-from embedding_stages.encoder.protocol import Vectors
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
+from embedding_stages.vectors import Vectors
 
 # Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
 # that no processor waits for the last tiles of a product.

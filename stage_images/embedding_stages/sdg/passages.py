@@ -1,4 +1,4 @@
-"""Chunks: the passages that are searched. A few sentences with the headings and signatures above them. Pure."""
+"""Passages, which are searched: a few sentences with the headings and signatures above them. Pure."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from embedding_stages.formats.pairs import Passage
 from embedding_stages.sdg.units import Kind, Unit
 
-MAX_CHUNK_CHARACTERS: Final = 2000
+MAX_PASSAGE_CHARACTERS: Final = 2000
 _INTRODUCE = (Kind.HEADING, Kind.SIGNATURE)
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A passage; `units` are what it was made of."""
+class UnitPassage(Passage):
+    """A passage and the units that it was made of."""
 
-    id: str
-    document_id: str
-    text: str
     units: tuple[Unit, ...]
 
-    def to_json(self) -> dict[str, str]:
-        return {"id": self.id, "document_id": self.document_id, "text": self.text}
 
+def make_passages(document_id: str, units: Sequence[Unit], *, sentences: int) -> list[UnitPassage]:
+    """Passages of at most `sentences` sentences (NVIDIA embed recipe: 5) and about `MAX_PASSAGE_CHARACTERS` characters.
 
-def make_chunks(document_id: str, units: Sequence[Unit], *, sentences: int) -> list[Chunk]:
-    """Chunks of at most `sentences` sentences (NVIDIA embed recipe: 5) and about `MAX_CHUNK_CHARACTERS` characters.
-
-    A new chunk begins before a heading, and before a signature when the chunk is nearly full, so that a
+    A new passage begins before a heading, and before a signature when the passage is nearly full, so that a
     heading or signature stays with what it introduces.
     """
     groups: list[list[Unit]] = []
@@ -42,7 +37,7 @@ def make_chunks(document_id: str, units: Sequence[Unit], *, sentences: int) -> l
     if group:
         groups.append(group)
     return [
-        Chunk(f"{document_id}-{number:04d}", document_id, _text(members), tuple(members))
+        UnitPassage(f"{document_id}-{number:04d}", document_id, _text(members), tuple(members))
         for number, members in enumerate(groups)
     ]
 
@@ -50,8 +45,8 @@ def make_chunks(document_id: str, units: Sequence[Unit], *, sentences: int) -> l
 def _is_full(group: Sequence[Unit], unit: Unit, sentences: int) -> bool:
     held = sum(member.kind not in _INTRODUCE for member in group)
     if held == 0:
-        return len(_text(group)) + len(unit.text) > MAX_CHUNK_CHARACTERS and len(group) > 1
-    if held >= sentences or len(_text(group)) + len(unit.text) + 1 > MAX_CHUNK_CHARACTERS:
+        return len(_text(group)) + len(unit.text) > MAX_PASSAGE_CHARACTERS and len(group) > 1
+    if held >= sentences or len(_text(group)) + len(unit.text) + 1 > MAX_PASSAGE_CHARACTERS:
         return True
     if unit.kind is Kind.HEADING:
         return 2 * held >= sentences
@@ -59,11 +54,11 @@ def _is_full(group: Sequence[Unit], unit: Unit, sentences: int) -> bool:
 
 
 def _split_tail(group: list[Unit]) -> list[Unit]:
-    """Remove headings and signatures that end the group, and return them: they introduce the next chunk."""
+    """Remove headings and signatures that end the group, and return them: they introduce the next passage."""
     tail: list[Unit] = []
     while len(group) > 1 and group[-1].kind in _INTRODUCE:
         tail.insert(0, group.pop())
-    return tail if len("".join(unit.text for unit in tail)) < MAX_CHUNK_CHARACTERS // 2 else []
+    return tail if len("".join(unit.text for unit in tail)) < MAX_PASSAGE_CHARACTERS // 2 else []
 
 
 def _text(units: Sequence[Unit]) -> str:

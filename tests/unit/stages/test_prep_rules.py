@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from embedding_stages.prep.pairs import (
-    Pair,
-    Row,
+from embedding_stages.formats.pairs import Pair
+from embedding_stages.formats.training_set import TrainingExample
+from embedding_stages.prep.rules import (
     keep_good,
-    normalised,
     split_by_document,
     unroll,
-    with_known_chunks,
+    with_known_passages,
     without_leaks,
     without_repeats,
 )
 
 
 def pair(
-    name: str, *, question: str = "", document: str = "d", chunks: tuple[str, ...] = ("c",), score: float | None = None
+    name: str, *, query: str = "", document: str = "d", passages: tuple[str, ...] = ("c",), score: float | None = None
 ) -> Pair:
-    return Pair(id=name, question=question or f"what is {name}", document_id=document, chunk_ids=chunks, score=score)
+    return Pair(id=name, query=query or f"what is {name}", document_id=document, passage_ids=passages, score=score)
 
 
 @pytest.mark.parametrize(("score", "kept"), [(None, True), (7.0, True), (10.0, True), (6.99, False), (1.0, False)])
@@ -58,42 +57,28 @@ def test_fewer_than_two_documents_cannot_be_split(documents: int) -> None:
         split_by_document([pair(str(n)) for n in range(documents)], fraction=0.2, seed=42)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("What is it?", "what  is IT", True),
-        ("What is it?", "What is it ?!", True),
-        ("ｗｈａｔ", "what", True),
-        ("What is it?", "What was it?", False),
-        ("C++", "C", False),
-    ],
-)
-def test_questions_are_compared_without_case_space_and_final_marks(one: str, other: str, same: bool) -> None:
-    assert (normalised(one) == normalised(other)) is same
+def test_a_training_query_that_the_evaluation_asks_is_dropped() -> None:
+    training = [pair("a", query="What is it?"), pair("b"), pair("c", query="Well, what is it?")]
+    assert [item.id for item in without_leaks(training, ["what is  it", "well: what is it"])] == ["b"]
 
 
-def test_a_training_question_that_the_evaluation_asks_is_dropped() -> None:
-    training = [pair("a", question="What is it?"), pair("b")]
-    assert [item.id for item in without_leaks(training, ["what is  it"])] == ["b"]
-
-
-def test_pairs_with_one_question_become_one_with_all_passages() -> None:
+def test_pairs_with_one_query_become_one_with_all_passages() -> None:
     merged = without_repeats(
-        [pair("a", question="Q?", chunks=("c1", "c2")), pair("b", question="q", chunks=("c2", "c3"))]
+        [pair("a", query="Q?", passages=("c1", "c2")), pair("b", query="q", passages=("c2", "c3"))]
     )
-    assert [(item.id, item.chunk_ids) for item in merged] == [("a", ("c1", "c2", "c3"))]
+    assert [(item.id, item.passage_ids) for item in merged] == [("a", ("c1", "c2", "c3"))]
 
 
 def test_passages_that_do_not_exist_are_left_out() -> None:
-    pairs = [pair("a", chunks=("c1", "gone")), pair("b", chunks=("gone",))]
-    assert [(item.id, item.chunk_ids) for item in with_known_chunks(pairs, {"c1"})] == [("a", ("c1",))]
+    pairs = [pair("a", passages=("c1", "gone")), pair("b", passages=("gone",))]
+    assert [(item.id, item.passage_ids) for item in with_known_passages(pairs, {"c1"})] == [("a", ("c1",))]
 
 
-def test_each_positive_gives_a_row_with_the_negatives_of_its_pair() -> None:
-    pairs = [pair("a", chunks=("c1", "c2", "c3")), pair("b"), pair("c")]
-    rows = unroll(pairs, {"a": ["n1", "n2"], "b": [], "c": ["n3"]}, max_positives=2)
-    assert rows == [
-        Row(query="what is a", positive="c1", negatives=("n1", "n2")),
-        Row(query="what is a", positive="c2", negatives=("n1", "n2")),
-        Row(query="what is c", positive="c", negatives=("n3",)),
+def test_each_positive_gives_an_example_with_the_negatives_of_its_pair() -> None:
+    pairs = [pair("a", passages=("c1", "c2", "c3")), pair("b"), pair("c")]
+    examples = unroll(pairs, {"a": ["n1", "n2"], "b": [], "c": ["n3"]}, max_positives=2)
+    assert examples == [
+        TrainingExample(query="what is a", positive="c1", negatives=("n1", "n2")),
+        TrainingExample(query="what is a", positive="c2", negatives=("n1", "n2")),
+        TrainingExample(query="what is c", positive="c", negatives=("n3",)),
     ]

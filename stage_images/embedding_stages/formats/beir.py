@@ -1,0 +1,205 @@
+"""A BEIR folder: passages, queries and which passage answers which query.
+
+corpus.jsonl    {"_id", "title" (optional), "text" (optional: some public sets have passages without)}
+queries.jsonl   {"_id", "text"}
+qrels/test.tsv  query-id, corpus-id, score, separated by tabs, with that header; a score above 0 is relevant
+
+A set of a user's own is read by the same reader as one that prep wrote. BEIR's own loader is not used: it overwrites
+repeated ids, drops the first judgement when there is no header and stops with a KeyError at a judged query without
+text. A test reads one set with both.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from embedding_stages.formats.lines import Bounds, FormatError, parse_records, read_lines, write_records
+
+CORPUS: Final = "corpus.jsonl"
+QUERIES: Final = "queries.jsonl"
+JUDGEMENTS: Final = "qrels/test.tsv"
+FILES: Final = (CORPUS, QUERIES, JUDGEMENTS)
+HEADER: Final = "query-id\tcorpus-id\tscore"
+HIGHEST_SCORE: Final = 100
+_SHOWN: Final = 120  # characters of what a message quotes
+
+Open = Callable[[str], AbstractContextManager[BinaryIO]]  # the name of one of FILES -> the file
+Clean = Callable[[str], str]  # may raise ValueError: the text is not fit to use
+
+
+@dataclass(frozen=True, slots=True)
+class BeirPassage:
+    """A passage with its title, either of which may be empty."""
+
+    id: str
+    title: str
+    text: str
+
+    @property
+    def full_text(self) -> str:
+        """Title and text, joined by a space as BEIR's models do."""
+        return f"{self.title} {self.text}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class BeirQuery:
+    """A query; its text is not blank."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How well a passage answers a query: relevant above 0, at most `HIGHEST_SCORE`."""
+
+    query_id: str
+    passage_id: str
+    score: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeirReader:
+    """Reads line by line. Its methods raise FormatError with file, line, fault and cure, and what `open_file` does."""
+
+    open_file: Open
+    bounds: Bounds | None = None  # of untrusted files
+    clean: Clean = str
+
+    @classmethod
+    def of(cls, folder: Path) -> BeirReader:
+        """The reader of a folder that a stage wrote."""
+
+        def open_file(name: str) -> BinaryIO:
+            try:
+                return (folder / name).open("rb")
+            except FileNotFoundError as error:
+                raise FormatError(name, f"it is missing; a BEIR set has {', '.join(FILES)}") from error
+
+        return cls(open_file)
+
+    def passages(self) -> Iterator[BeirPassage]:
+        """In the order of the file, one at a time; ids differ."""
+        names: set[str] = set()
+        for where, record in self._records(CORPUS):
+            name = _id_of(record, where, names)
+            yield BeirPassage(name, self._text(record, "title", where), self._text(record, "text", where))
+        if not names:
+            raise FormatError(CORPUS, "it holds no passages; write one JSON object with _id and text a line")
+
+    def queries(self) -> Iterator[BeirQuery]:
+        """In the order of the file, one at a time; ids differ."""
+        names: set[str] = set()
+        for where, record in self._records(QUERIES):
+            query = BeirQuery(_id_of(record, where, names), self._text(record, "text", where))
+            if not query.text.strip():
+                raise FormatError(where, "text is empty; add it or remove the line and what refers to it")
+            yield query
+        if not names:
+            raise FormatError(QUERIES, "it holds no queries; write one JSON object with _id and text a line")
+
+    def judgements(self, queries: Collection[str], passages: Collection[str] | None = None) -> Iterator[Judgement]:
+        """In the order of the file. Query ids are among `queries`, passage ids among `passages` if given."""
+        seen: set[tuple[str, str]] = set()
+        for number, line in self._lines(JUDGEMENTS):
+            where = f"{JUDGEMENTS}:{number}"
+            if number == 1:
+                if line.split("\t") != HEADER.split("\t"):
+                    raise FormatError(where, f"the header must be {HEADER!r} (with tabs); make it the first line")
+                continue
+            if not line:
+                continue
+            found = _judgement(line, where)
+            if found.query_id not in queries:
+                raise _unknown(where, "query", found.query_id, QUERIES)
+            if passages is not None and found.passage_id not in passages:
+                raise _unknown(where, "passage", found.passage_id, CORPUS)
+            if (found.query_id, found.passage_id) in seen:
+                raise FormatError(where, "this passage is judged twice for the query; keep one of the lines")
+            seen.add((found.query_id, found.passage_id))
+            yield found
+
+    def _records(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        return parse_records(self._lines(name), name)
+
+    def _lines(self, name: str) -> Iterator[tuple[int, str]]:
+        with self.open_file(name) as stream:
+            yield from read_lines(stream, name, self.bounds)
+
+    def _text(self, record: Mapping[str, Any], key: str, where: str) -> str:
+        value = record.get(key)
+        if value is not None and not isinstance(value, str):
+            raise FormatError(where, f"{key} must be a string; put it in quotes")
+        text = value or ""
+        try:
+            text.encode()  # JSON can spell half a surrogate pair, which no tokenizer reads
+            return self.clean(text)
+        except ValueError as error:
+            fault = f"{key} is not text; remove control characters and halves of character pairs"
+            raise FormatError(where, fault) from error
+
+
+def write_passages(folder: Path, passages: Iterable[BeirPassage]) -> int:
+    """Write one after the other, so that memory holds one. Returns their number."""
+    lines = ({"_id": one.id, "title": one.title, "text": one.text} for one in passages)
+    return write_records(folder / CORPUS, lines)
+
+
+def write_queries(folder: Path, queries: Iterable[BeirQuery]) -> int:
+    """Returns the number of queries."""
+    return write_records(folder / QUERIES, ({"_id": one.id, "text": one.text} for one in queries))
+
+
+def write_judgements(folder: Path, judgements: Iterable[Judgement]) -> None:
+    """Makes the folder of the file."""
+    path = folder / JUDGEMENTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(HEADER + "\n")
+        stream.writelines(f"{one.query_id}\t{one.passage_id}\t{one.score}\n" for one in judgements)
+
+
+def copy(source: Path, target: Path) -> None:
+    """The files of a set, byte by byte."""
+    for name in FILES:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def _id_of(record: Mapping[str, Any], where: str, names: set[str]) -> str:
+    """Adds the id to `names`."""
+    name = record.get("_id")
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise FormatError(where, "_id must be a string, not empty, without tabs and line breaks; write one")
+    if name in names:
+        raise FormatError(where, f"_id {_shown(name)} occurs twice; give every line its own")
+    names.add(name)
+    return name
+
+
+def _judgement(line: str, where: str) -> Judgement:
+    parts = line.split("\t")
+    if len(parts) != 3:
+        raise FormatError(where, f"{len(parts)} columns; write query-id, corpus-id and score, separated by tabs")
+    try:
+        score = int(parts[2])
+    except ValueError:
+        score = -1
+    if not 0 <= score <= HIGHEST_SCORE:
+        fault = f"score {_shown(parts[2])} is not a whole number from 0 to {HIGHEST_SCORE}; rescale the scores"
+        raise FormatError(where, fault)
+    return Judgement(parts[0], parts[1], score)
+
+
+def _unknown(where: str, what: str, name: str, file: str) -> FormatError:
+    return FormatError(where, f"{what} {_shown(name)} is not in {file}; add it there or remove this line")
+
+
+def _shown(text: str) -> str:
+    """Untrusted text for a message: escaped, shortened."""
+    return ascii(text[:_SHOWN])
