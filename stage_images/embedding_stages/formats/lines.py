@@ -70,7 +70,8 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, object]]) -> int:
-    """Returns the number of records."""
+    """Makes the folder of the file. Returns the number of records."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with path.open("w", encoding="utf-8") as stream:
         for record in records:

@@ -1,32 +1,28 @@
-"""A client of an OpenAI-compatible chat endpoint, on urllib alone: retries, budgets of time, no redirects.
+"""A client of an OpenAI-compatible chat endpoint: JSON answers, what they cost, and what each refusal means.
 
 The key is only ever in the Authorization header: not in messages, not in logs, not sent to another host.
 """
 
 from __future__ import annotations
 
-import email.utils
-import http.client
 import json
 import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from embedding_stages.contract import INTERRUPTED
 from embedding_stages.errors import BadInput, StageError, Transient
+from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
 
 FIELD: Final = "spec.stages.sdg.provider.openAI"
 REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at fault: another section may be fine
 _TIMEOUT_S: Final = 300.0  # of one call: long answers of slow models
-_ATTEMPTS: Final = 6
+_TRIES: Final = 6
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 4 << 20
-_RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_NO_CREDIT: Final = "insufficient_quota"  # OpenAI says so with status 429, and waiting does not help
 
 
 class AnswerInvalidError(Exception):
@@ -54,13 +50,6 @@ class Usage:
         return {"calls": self.calls, "prompt": self.prompt, "completion": self.completion}
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another address."""
-
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        return None
-
-
 @dataclass(slots=True)
 class ChatClient:
     """Thread-safe. `stopping` ends waits at once."""
@@ -71,9 +60,18 @@ class ChatClient:
     stopping: threading.Event = field(default_factory=threading.Event)
     first_wait_s: float = _FIRST_WAIT_S
     timeout_s: float = _TIMEOUT_S
-    now: Callable[[], float] = time.time
     _json_mode: bool = True
-    _opener: urllib.request.OpenerDirector = field(default_factory=lambda: urllib.request.build_opener(_NoRedirects()))
+    _http: HttpClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._http = HttpClient(
+            base_url=self.base_url,
+            timeout_s=self.timeout_s,
+            most_bytes=_MAX_ANSWER_BYTES,
+            wait=self._wait,
+            key=self.key,
+            opener=make_opener(proxies=True),
+        )
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], *, seed: int, temperature: float
@@ -97,59 +95,41 @@ class ChatClient:
             raise AnswerInvalidError(str(error), usage) from error
 
     def _call(self, body: dict[str, Any]) -> dict[str, Any]:
-        for attempt in range(_ATTEMPTS):
-            if self.stopping.is_set():
-                raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
-            last = attempt == _ATTEMPTS - 1
-            json_mode = self._json_mode
-            try:
-                return self._send({**body, "response_format": {"type": "json_object"}} if json_mode else body)
-            except urllib.error.HTTPError as error:
-                text = _read(error)
-                if error.code in (400, 422) and json_mode and "response_format" in text:
-                    self._json_mode = False  # this server does not know it
-                    continue
-                if error.code not in _RETRIED or "insufficient_quota" in text or last:
-                    raise self._failure(error.code, text) from None
-                wait = _retry_after(error.headers.get("Retry-After"), self.now())
-            except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-                if last:
-                    raise self._unreachable(error) from None
-                wait = None
-            self._wait(attempt, wait)
-        raise self._failure(0, "")  # only when response_format was refused again and again
-
-    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 - the operator lets http and https through only
-            self.base_url.rstrip("/") + "/chat/completions",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
-        )
-        if self.key:
-            request.add_unredirected_header("Authorization", f"Bearer {self.key}")
-        with self._opener.open(request, timeout=self.timeout_s) as response:
-            content = response.read(_MAX_ANSWER_BYTES + 1)
+        json_mode = self._json_mode
+        answer = self._request({**body, "response_format": {"type": "json_object"}} if json_mode else body)
+        if json_mode and answer.status in (400, 422) and "response_format" in answer.text:
+            self._json_mode = False  # this server does not know it
+            answer = self._request(body)
+        if not 200 <= answer.status < 300:
+            raise self._failure(answer.status, answer.text)
         try:
-            answer = json.loads(content) if len(content) <= _MAX_ANSWER_BYTES else None
+            found = answer.json
         except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
+            found = None
+        if not isinstance(found, dict):
             raise self._not_an_endpoint("it answers with something else than JSON")
-        return answer
+        return found
 
-    def _wait(self, attempt: int, told: float | None) -> None:
-        wait = self.first_wait_s * 2**attempt if told is None else told
-        if self.stopping.wait(min(wait, _LONGEST_WAIT_S)):
+    def _request(self, body: Mapping[str, Any]) -> Answer:
+        self._wait(0.0)
+        retries = Retries(tries=_TRIES, first_wait_s=self.first_wait_s, longest_wait_s=_LONGEST_WAIT_S)
+        try:
+            return self._http.request("POST", "/chat/completions", body, retries=retries, again=_may_pass)
+        except NoAnswerError as error:
+            raise self._unreachable(error.cause) from None
+
+    def _wait(self, seconds: float) -> None:
+        if self.stopping.wait(seconds):
             raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
 
     def _failure(self, status: int, text: str) -> StageError:
-        said = self._quote(text)
+        said = f" ({text[:200]!a})" if text.strip() else ""
         if status in (401, 403):
             message = f"the LLM endpoint refuses the key (HTTP {status}); put a valid key into the Secret"
             if not self.key:
                 message = f"the LLM endpoint wants a key (HTTP {status}); name a Secret that holds one"
             return BadInput("LLMUnauthorized", message, field=f"{FIELD}.apiKeySecretRef")
-        if status == 402 or "insufficient_quota" in text:
+        if status == 402 or _NO_CREDIT in text:
             return BadInput(
                 "LLMQuotaExhausted", f"the LLM account has no credit left{said}", field=f"{FIELD}.apiKeySecretRef"
             )
@@ -159,7 +139,7 @@ class ChatClient:
                 f"the endpoint has no model {self.model!r}{said}; correct it",
                 field=f"{FIELD}.model",
             )
-        if status in _RETRIED:
+        if may_pass(status):
             return Transient(
                 "LLMUnavailable", f"the LLM endpoint answers HTTP {status}{said}", field=f"{FIELD}.baseURL"
             )
@@ -168,11 +148,10 @@ class ChatClient:
         return BadInput(REJECTED, f"the LLM endpoint rejects the request (HTTP {status}){said}", field=FIELD)
 
     def _unreachable(self, error: Exception) -> Transient:
-        cause = getattr(error, "reason", error)
-        name = type(cause).__name__ if isinstance(cause, Exception) else "network error"
         return Transient(
             "LLMUnreachable",
-            f"no connection to the LLM endpoint ({name}); is {self._quote_url()} right and reachable from the pod?",
+            f"no connection to the LLM endpoint ({type(error).__name__}); is {self._quote_url()} right and reachable "
+            "from the pod?",
             field=f"{FIELD}.baseURL",
         )
 
@@ -188,12 +167,6 @@ class ChatClient:
         scheme, _, rest = self.base_url.partition("://")
         host, slash, path = rest.partition("/")
         return ascii(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"[:200])
-
-    def _quote(self, text: str) -> str:
-        """What the server said, for a message: the key masked, escaped, shortened."""
-        if self.key:
-            text = text.replace(self.key, "***")
-        return f" ({text[:200]!a})" if text.strip() else ""
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -212,25 +185,8 @@ def parse_object(text: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _read(error: urllib.error.HTTPError) -> str:
-    try:
-        return error.read(65536).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return ""
-
-
-def _retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait: the header holds seconds or a date."""
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError):
-        return None
+def _may_pass(answer: Answer) -> bool:
+    return may_pass(answer.status) and _NO_CREDIT not in answer.text
 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:

@@ -1,17 +1,17 @@
-"""HTTP to an embedding endpoint, with the standard library: no redirects, no proxies, bounded answers."""
+"""An embedding endpoint: readiness, identity, vectors. It is inside the cluster: proxies are for addresses outside."""
 
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from embedding_stages.encoder.description import Role
 from embedding_stages.errors import BadInput, Stopped, Transient
+from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
 from embedding_stages.vectors import Vectors
 from embedding_stages.verify.answers import has_invalid_vectors, read_vectors
 
@@ -19,8 +19,7 @@ MAX_ANSWER_BYTES = 64 << 20
 TRIES = 4  # the first and three more
 _FIRST_PAUSE_S = 0.5
 _POLL_S = 1.0
-_BUSY = 429
-_EXCERPT = 300  # characters of an error body that a message quotes
+_OK: Final = 200
 
 
 class TooSlowError(Exception):
@@ -51,8 +50,14 @@ class EndpointClient:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
             raise BadInput("SettingInvalid", f"url is {url!r}, expected http://host:port")
-        self._parts = parts
-        self._timeout_s = timeout_s
+        self._name = f"{parts.scheme}://{parts.netloc}"
+        self._http = HttpClient(
+            base_url=self._name,
+            timeout_s=timeout_s,
+            most_bytes=MAX_ANSWER_BYTES,
+            wait=sleep,
+            opener=make_opener(proxies=False),
+        )
         self._sleep = sleep
         self._clock = clock
 
@@ -62,20 +67,21 @@ class EndpointClient:
         while True:
             check()
             try:
-                status, body = self._request("GET", "/v1/health/ready", None)
-                last = f"HTTP {status} {body[:_EXCERPT].decode('utf-8', 'replace')}"
+                answer = self._http.send("GET", "/v1/health/ready")
+                if answer.status == _OK:
+                    return
+                last = str(answer)
             except (OSError, http.client.HTTPException) as error:
-                status, last = 0, f"{type(error).__name__}: {error}"
-            if status == 200:
-                return
+                last = f"{type(error).__name__}: {error}"
             if self._clock() >= deadline:
                 raise Transient("EndpointNotReady", f"{self._name} was not ready within {limit_s:g} s; last: {last}")
             self._sleep(_POLL_S)
 
     def artefact_digest(self) -> str | None:
         """What the server says that it serves, or None: NIM, for one, does not say."""
-        status, body, _ = self._retried("GET", "/v1/metadata", None, refused_is_an_answer=True)
-        digest = body.get("artefactDigest") if status == 200 and isinstance(body, dict) else None
+        answer = self._request("GET", "/v1/metadata")
+        body = answer.json if answer.status == _OK else None
+        digest = body.get("artefactDigest") if isinstance(body, dict) else None
         return digest if isinstance(digest, str) else None
 
     def embed(self, texts: list[str], *, model: str, role: Role, dimension: int) -> Embedded:
@@ -98,12 +104,15 @@ class EndpointClient:
                 "encoding_format": "float",
                 "truncate": "END",
             }
-            status, answer, again = self._retried("POST", "/v1/embeddings", body, patient=len(missing) == 1)
-            retries += again
-            if status != 200:  # refused for its own unfit vectors, of which there is at least one
+            answer = self._request("POST", "/v1/embeddings", body, patient=len(missing) == 1)
+            retries += answer.sent_again
+            if _has_unfit_vectors(answer):  # the server's own word: at least one
                 invalid += 1
                 continue
-            for at, vector in zip(missing, read_vectors(answer, texts=len(missing), dimension=dimension), strict=True):
+            if answer.status != _OK:
+                raise Stopped("EndpointRefused", f"POST {self._name}/v1/embeddings: {answer}")
+            found = read_vectors(answer.json, texts=len(missing), dimension=dimension)
+            for at, vector in zip(missing, found, strict=True):
                 vectors[at] = vector
             missing = [at for at in missing if vectors[at] is None]
             invalid += len(missing)
@@ -116,56 +125,42 @@ class EndpointClient:
             )
         return Embedded(fit, invalid, retries)
 
-    @property
-    def _name(self) -> str:
-        return f"{self._parts.scheme}://{self._parts.netloc}"
-
-    def _retried(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None,
-        *,
-        refused_is_an_answer: bool = False,
-        patient: bool = True,
-    ) -> tuple[int, Any, int]:
-        """(status, JSON body, requests sent again). Server errors, time-outs and broken answers are sent again; a
-        time-out is not when not `patient`, and a server's own word that its vectors are unfit is an answer.
+    def _request(self, method: str, path: str, body: Any = None, *, patient: bool = True) -> Answer:
+        """An answer that would be the same another time: JSON, a refusal, or the server's own word that its vectors
+        are unfit. Raises Transient `EndpointFailing`, and TooSlowError at a time-out when not `patient`.
         """
-        problem = ""
-        for attempt in range(TRIES):
-            if attempt:
-                self._sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-            try:
-                status, raw = self._request(method, path, body)
-                if status == 200 or (refused_is_an_answer and status < 500 and status != _BUSY):
-                    return status, json.loads(raw) if status == 200 else None, attempt
-                if status == 500 and has_invalid_vectors(raw):
-                    return status, None, attempt
-            except TimeoutError as error:
-                if not patient:
-                    raise TooSlowError from error
-                problem = f"TimeoutError: no answer within {self._timeout_s:g} s"
-                continue
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            problem = f"HTTP {status} {raw[:_EXCERPT].decode('utf-8', 'replace')}"
-            if status < 500 and status != _BUSY:
-                raise Stopped("EndpointRefused", f"{method} {self._name}{path}: {problem}")
-        raise Transient("EndpointFailing", f"{method} {self._name}{path} failed {TRIES} times; last: {problem}")
-
-    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
-        secure = self._parts.scheme == "https"
-        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = connect(str(self._parts.hostname), self._parts.port, timeout=self._timeout_s)
+        retries = Retries(tries=TRIES, first_wait_s=_FIRST_PAUSE_S)
         try:
-            data = None if body is None else json.dumps(body).encode()
-            connection.request(method, path, data, {"Content-Type": "application/json", "Connection": "close"})
-            with connection.getresponse() as response:
-                raw = response.read(MAX_ANSWER_BYTES + 1)
-            if len(raw) > MAX_ANSWER_BYTES:
-                raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-            return response.status, raw
-        finally:
-            connection.close()
+            answer = self._http.request(method, path, body, retries=retries, again=_may_pass, patient=patient)
+        except NoAnswerError as error:
+            if isinstance(error.cause, TimeoutError) and not patient:
+                raise TooSlowError from error
+            raise self._failing(method, path, str(error)) from error
+        if _may_pass(answer):
+            raise self._failing(method, path, _no_json(answer) or str(answer))
+        return answer
+
+    def _failing(self, method: str, path: str, last: str) -> Transient:
+        message = f"{method} {self._name}{path} failed {TRIES} times; last: {last}"
+        return Transient("EndpointFailing", message)
+
+
+def _may_pass(answer: Answer) -> bool:
+    if answer.status == _OK:
+        return bool(_no_json(answer))
+    return may_pass(answer.status) and not _has_unfit_vectors(answer)
+
+
+def _no_json(answer: Answer) -> str:
+    """What is wrong with the body of a good answer; empty when nothing is."""
+    if answer.status != _OK:
+        return ""
+    try:
+        answer.json  # noqa: B018 - parsed, and kept
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _has_unfit_vectors(answer: Answer) -> bool:
+    return answer.status == 500 and has_invalid_vectors(answer.body)

@@ -51,6 +51,15 @@ def test_a_passage_without_text_is_accepted_as_evaluation_does(tmp_path: Path) -
     assert load_evaluation_set(tmp_path / "out").passages == ("T one", "two", "-", "-")
 
 
+def test_ids_with_quotation_marks_are_the_same_for_all_stages(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set")
+    append("corpus.jsonl", json.dumps({"_id": '"d3"', "text": "three"}))(folder)
+    append("queries.jsonl", json.dumps({"_id": '"q3"', "text": "third?"}))(folder)
+    append(QRELS_FILE, '"q3"\t"d3"\t1')(folder)
+    LabelledSet(folder, FIELD).write(tmp_path / "out")
+    assert load_evaluation_set(tmp_path / "out").relevance == {'"q3"': {'"d3"': 1}, "q1": {"d1": 1, "d2": 0}}
+
+
 def append(name: str, line: str) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
         with (folder / name).open("a") as stream:
@@ -79,7 +88,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "two columns": (append(QRELS_FILE, "q1\td1"), "qrels/test.tsv:4: 2 columns"),
     "an unknown query": (append(QRELS_FILE, "q9\td1\t1"), "qrels/test.tsv:4: query 'q9' is not in"),
     "an unknown passage": (append(QRELS_FILE, "q1\td9\t1"), "qrels/test.tsv:4: passage 'd9' is not in"),
-    "a pair twice": (append(QRELS_FILE, "q1\td1\t1"), "qrels/test.tsv:4: this pair is judged twice"),
+    "a pair twice": (append(QRELS_FILE, "q1\td1\t1"), "qrels/test.tsv:4: this passage is judged twice"),
     "a score that is none": (append(QRELS_FILE, "q2\td1\tNaN"), "qrels/test.tsv:4: score 'NaN'"),
     "a negative score": (append(QRELS_FILE, "q2\td1\t-1"), "qrels/test.tsv:4: score '-1'"),
     "nothing relevant": (

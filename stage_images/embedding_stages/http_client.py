@@ -1,0 +1,183 @@
+"""HTTP to one server, with retries: bounded answers, no redirects, and nothing in a message that a header carried.
+
+On urllib alone. urllib3's Retry cannot look into an answer ("no credit left" is final, also with status 429), its
+waits do not end when the pod is asked to stop, and httpx would be one more dependency of two images.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+_TIMEOUT, _TOO_EARLY, _CONFLICT, _TOO_MANY = 408, 425, 409, 429
+_SERVER_ERRORS: Final = 500
+_NEVER_BETTER: Final = frozenset({501, 505})  # not implemented, and the version of HTTP
+_EXCERPT: Final = 300  # characters of an answer that a message quotes
+
+Wait = Callable[[float], None]  # seconds; may raise to give up
+
+
+def may_pass(status: int) -> bool:
+    """Whether the same request may be answered when it is sent again."""
+    if status in (_TIMEOUT, _CONFLICT, _TOO_EARLY, _TOO_MANY):
+        return True
+    return status >= _SERVER_ERRORS and status not in _NEVER_BETTER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the server said, whatever its status."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_cut: bool = False  # longer than the client reads
+    sent_again: int = 0  # requests before this one that were in vain
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    @cached_property
+    def json(self) -> Any:
+        """Parsed once. Raises ValueError, also for an answer that was cut."""
+        if self.is_cut:
+            raise ValueError(f"the answer is longer than {len(self.body)} bytes")
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("the answer is nested too deeply") from error
+
+    def __str__(self) -> str:
+        return f"HTTP {self.status} {self.text[:_EXCERPT]}"
+
+
+class NoAnswerError(Exception):
+    """The last try got no answer either. `cause` is the fault of the connection."""
+
+    def __init__(self, cause: Exception, timeout_s: float) -> None:
+        said = f"no answer within {timeout_s:g} s" if isinstance(cause, TimeoutError) else str(cause)
+        super().__init__(f"{type(cause).__name__}: {said}")
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How often a request is sent, and how long is waited in between, in seconds."""
+
+    tries: int
+    first_wait_s: float  # doubled after each try
+    longest_wait_s: float = 60.0  # also when the server asks for more with Retry-After
+
+    def wait_s(self, attempt: int, answer: Answer | None, now: float) -> float:
+        """After try `attempt`, from 0. `now`: seconds since 1970, for a Retry-After that is a date."""
+        told = _retry_after(answer.headers.get("Retry-After"), now) if answer else 0.0
+        return min(max(self.first_wait_s * 2.0**attempt, told), self.longest_wait_s)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the request, and its key, to another address."""
+
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+
+def make_opener(*, proxies: bool) -> urllib.request.OpenerDirector:
+    """With `proxies`, those of the environment (HTTPS_PROXY, NO_PROXY), as an endpoint outside the cluster needs."""
+    proxy = urllib.request.ProxyHandler(None if proxies else {})
+    return urllib.request.build_opener(_NoRedirects(), proxy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpClient:
+    """Thread-safe: every request has its own connection."""
+
+    base_url: str  # http or https
+    timeout_s: float
+    most_bytes: int  # of an answer
+    wait: Wait
+    key: str | None = None  # sent as a bearer token, and masked in what the server says
+    now: Callable[[], float] = time.time
+    opener: urllib.request.OpenerDirector
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        retries: Retries,
+        again: Callable[[Answer], bool] = lambda answer: may_pass(answer.status),
+        patient: bool = True,
+    ) -> Answer:
+        """The first answer that is not to be sent `again`, or the last one. `body` is sent as JSON.
+
+        A time-out is sent again only when `patient`. Raises NoAnswerError, and what `wait` raises.
+        """
+        for attempt in range(retries.tries):
+            answer = None
+            last = attempt == retries.tries - 1
+            try:
+                answer = self.send(method, path, body, sent_again=attempt)
+                if last or not again(answer):
+                    return answer
+            except (OSError, http.client.HTTPException) as error:
+                if last or (isinstance(error, TimeoutError) and not patient):
+                    raise NoAnswerError(error, self.timeout_s) from None
+            self.wait(retries.wait_s(attempt, answer, self.now()))
+        raise ValueError("tries must be 1 or more")
+
+    def send(self, method: str, path: str, body: Any = None, *, sent_again: int = 0) -> Answer:
+        """One request. Raises OSError (TimeoutError is one) or http.client.HTTPException."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        request = urllib.request.Request(  # noqa: S310 - http and https alone, which the callers check
+            self.base_url.rstrip("/") + path, data=data, headers=headers, method=method
+        )
+        if self.key:
+            request.add_unredirected_header("Authorization", f"Bearer {self.key}")
+        try:
+            with self.opener.open(request, timeout=self.timeout_s) as response:
+                return self._answer(response.status, response, response.read(self.most_bytes + 1), sent_again)
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._answer(error.code, error, _read(error, self.most_bytes + 1), sent_again)
+        except urllib.error.URLError as error:  # around a fault of the connection
+            if isinstance(error.reason, Exception):
+                raise error.reason from None
+            raise
+
+    def _answer(self, status: int, response: Any, body: bytes, sent_again: int) -> Answer:
+        is_cut, body = len(body) > self.most_bytes, body[: self.most_bytes]
+        if self.key:
+            body = body.replace(self.key.encode(), b"***")
+        return Answer(status=status, body=body, headers=response.headers, is_cut=is_cut, sent_again=sent_again)
+
+
+def _read(error: urllib.error.HTTPError, most: int) -> bytes:
+    try:
+        return error.read(most)
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
+def _retry_after(value: str | None, now: float) -> float:
+    """Seconds to wait at least: the header holds seconds or a date. 0 for anything else."""
+    if not value:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, TypeError):
+            return 0.0
+    return max(0.0, seconds)

@@ -1,0 +1,116 @@
+"""The client of both endpoints: what is sent again and when, and what never leaves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.stages.test_verify_client import Reply, scripted
+
+from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
+
+NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
+KEY = "sk-very-secret"
+RETRIES = Retries(tries=3, first_wait_s=1.0, longest_wait_s=60.0)
+
+
+def client(url: str, *, proxies: bool = False, most_bytes: int = 1000, waits: list[float] | None = None) -> HttpClient:
+    told = [] if waits is None else waits
+    return HttpClient(
+        base_url=url, timeout_s=5.0, most_bytes=most_bytes, wait=told.append, key=KEY, now=lambda: NOW,
+        opener=make_opener(proxies=proxies),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "passing"),
+    [(200, False), (307, False), (400, False), (401, False), (404, False), (408, True), (409, True), (425, True),
+     (429, True), (500, True), (501, False), (502, True), (503, True), (504, True), (505, False), (529, True)],
+)  # fmt: skip
+def test_statuses_that_may_pass(status: int, passing: bool) -> None:
+    assert may_pass(status) is passing
+
+
+WAITS: dict[str, tuple[str | None, int, float]] = {
+    "the first wait": (None, 0, 1.0),
+    "it doubles": (None, 3, 8.0),
+    "up to a limit": (None, 10, 60.0),
+    "the server wants more": ("7", 0, 7.0),
+    "the server wants less": ("0", 2, 4.0),
+    "the server wants too much": ("86400", 0, 60.0),
+    "a date": ("Sun, 06 Nov 1994 08:49:57 GMT", 0, 20.0),
+    "a date that is past": ("Sun, 06 Nov 1994 08:00:00 GMT", 0, 1.0),
+    "neither": ("soon", 0, 1.0),
+    "no number": ("nan", 0, 1.0),
+    "no end": ("inf", 0, 60.0),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_how_long_is_waited(name: str) -> None:
+    told, attempt, expected = WAITS[name]
+    answer = Answer(status=429, body=b"", headers={} if told is None else {"Retry-After": told})
+    assert RETRIES.wait_s(attempt, answer, NOW) == expected
+    assert RETRIES.wait_s(attempt, None, NOW) == min(60.0, 2.0**attempt)
+
+
+def test_the_last_answer_comes_back_and_says_how_often_it_was_asked_for() -> None:
+    waits: list[float] = []
+    with scripted(lambda _, __, number: (503, {"number": number})) as url:
+        answer = client(url, waits=waits).request("POST", "/x", {}, retries=RETRIES)
+    assert (answer.status, answer.json, answer.sent_again, waits) == (503, {"number": 2}, 2, [1.0, 2.0])
+
+
+def test_a_wait_can_end_it() -> None:
+    def stop(_: float) -> None:
+        raise InterruptedError
+
+    with scripted(lambda *_: (503, {})) as url, pytest.raises(InterruptedError):
+        HttpClient(base_url=url, timeout_s=5.0, most_bytes=9, wait=stop, opener=make_opener(proxies=False)).request(
+            "GET", "/", retries=RETRIES
+        )
+
+
+def test_a_connection_that_breaks_is_tried_again_and_named() -> None:
+    waits: list[float] = []
+    with scripted(lambda *_: b"") as url, pytest.raises(NoAnswerError, match=r"^(RemoteDisconnected|ConnectionReset)"):
+        client(url, waits=waits).request("GET", "/x", retries=RETRIES)
+    assert waits == [1.0, 2.0]
+
+
+def test_the_key_is_masked_in_what_the_server_says() -> None:
+    with scripted(lambda *_: (400, {"error": f"bad key {KEY}"})) as url:
+        answer = client(url).send("POST", "/x", {})
+    assert KEY not in str(answer)
+    assert "bad key ***" in str(answer)
+
+
+def test_redirects_are_answers() -> None:
+    paths: list[str] = []
+
+    def reply(path: str, *_: Any) -> Reply:
+        paths.append(path)
+        return 307, {}
+
+    with scripted(reply) as url:
+        assert client(url).send("GET", "/x").status == 307
+    assert paths == ["/x"]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_endless_answer_is_cut(status: int) -> None:
+    with scripted(lambda *_: (status, "x" * 200)) as url:
+        answer = client(url, most_bytes=100).send("GET", "/x")
+    assert (len(answer.body), answer.is_cut) == (100, True)
+    with pytest.raises(ValueError, match="longer than 100 bytes"):
+        _ = answer.json
+
+
+@pytest.mark.parametrize("proxies", [False, True])
+def test_proxies_of_the_environment_are_used_only_when_wanted(proxies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(lambda *_: (200, "proxy")) as proxy, scripted(lambda *_: (200, "server")) as url:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", proxy)
+        answer = client(url, proxies=proxies).send("GET", "/x")
+    assert answer.json == ("proxy" if proxies else "server")
