@@ -11,7 +11,7 @@ from tools import ImagesError, run, say
 
 OLDEST_PYTHON = "3.11"
 TORCH = "stage_images/torch.lock"
-# Only BEIR's loader and its evaluator are used; what its other parts want is left out.
+# Only BEIR's evaluator is used; what its other parts want is left out.
 UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
 
 
