@@ -94,6 +94,11 @@ class PairSet:
     passages: dict[str, Passage]  # by id, in the order of the file
     pairs: list[Pair]
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """Of the passages, by id."""
+        return {name: passage.text for name, passage in self.passages.items()}
+
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> int:
     """Write one after the other, so that memory holds one. Returns their number."""

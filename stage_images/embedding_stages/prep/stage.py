@@ -89,8 +89,7 @@ def prepare(context: StageContext, settings: Settings, embedder: Callable[[int],
     bare = sum(not names for names in mined.negatives.values())
     if not examples:
         raise _no_examples(len(training), sides.leaked)
-    texts = {name: passage.text for name, passage in source.passages.items()}
-    write_training_set(context.folder(Artefact.TRAINING_SET), texts, examples)
+    write_training_set(context.folder(Artefact.TRAINING_SET), source.texts, examples)
     warnings = _warnings(len(examples), sides.queries)
     for warning in warnings:
         context.log("warning", warning=warning)
@@ -131,8 +130,7 @@ def _sides(context: StageContext, settings: Settings, source: PairSet, pairs: Se
     if context.has_input(Artefact.LABELLED_SET):
         asked, count = _copy_labelled_set(context.input(Artefact.LABELLED_SET), folder)
         training = without_leaks(pairs, asked)
-        texts = {name: passage.text for name, passage in source.passages.items()}
-        return _Sides(training, texts, len(asked), count, len(pairs) - len(training))
+        return _Sides(training, source.texts, len(asked), count, len(pairs) - len(training))
     try:
         split = split_by_document(pairs, fraction=settings.evalFraction, seed=settings.seed)
     except ValueError as error:
@@ -143,12 +141,11 @@ def _sides(context: StageContext, settings: Settings, source: PairSet, pairs: Se
             field="spec.corpus.source",
         ) from error
     held_out = {pair.document_id for pair in split.evaluation}
-    held_out_pairs = without_repeats(split.evaluation)
-    _write_evaluation_set(folder, source, held_out_pairs)
-    training = without_leaks(split.training, (pair.query for pair in held_out_pairs))
+    evaluation = without_repeats(split.evaluation)
+    _write_evaluation_set(folder, source, evaluation)
+    training = without_leaks(split.training, (pair.query for pair in evaluation))
     searched = {name: one.text for name, one in source.passages.items() if one.document_id not in held_out}
-    leaked = len(split.training) - len(training)
-    return _Sides(training, searched, len(held_out_pairs), len(source.passages), leaked)
+    return _Sides(training, searched, len(evaluation), len(source.passages), len(split.training) - len(training))
 
 
 def _write_evaluation_set(folder: Path, source: PairSet, pairs: Sequence[Pair]) -> None:
