@@ -1,8 +1,8 @@
 """What the watches have reported: the newest known state of every child, by owner. Thread-safe.
 
 A pass reads Jobs, Pods and Deployments from here and lists only Services. Three things keep it honest: it is filled by
-a list before the first pass, an older resourceVersion never replaces a newer one, and a periodic list drops what a watch
-missed.
+a list before the first pass, an older resourceVersion never replaces a newer one, and a periodic list drops what a
+watch missed.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, bui
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
+from embedding_stages.vectors import Vectors
 
-Vectors = NDArray[np.float32]
 # Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
 # that no processor waits for the last tiles of a product.
 EMBEDDING_BUDGET: Final = 2 * 132 * ops.ROWS_A_TILE
