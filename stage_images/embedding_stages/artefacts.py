@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ def digest_of_folder(folder: Path) -> str:
     return digest_of_files(describe(folder))
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A folder whose files have been read and hashed in this run, so that nobody need read them again."""
+
+    folder: Path
+    files: Mapping[str, Mapping[str, Any]]  # as `describe` gives them
+
+    @classmethod
+    def read(cls, folder: Path) -> Described:
+        """Reads every byte below `folder`."""
+        return cls(folder, describe(folder))
+
+    @property
+    def digest(self) -> str:
+        return digest_of_files(self.files)
+
+
 class Workspace:
     """The volume that a resource's stages share."""
 
@@ -99,13 +117,13 @@ class Workspace:
         return result
 
     def publish(
-        self, request: StageRequest, result: StageResult, extra: Iterable[tuple[Artefact, Path]] = ()
+        self, request: StageRequest, result: StageResult, extra: Iterable[tuple[Artefact, Described]] = ()
     ) -> StageResult:
         """Turn the partial folder into the final one and return the result with its artefacts filled in.
 
         Each sub-folder of the partial folder named like an `Artefact` becomes that artefact; what else lies
         there (caches, resume points) is removed. `extra` names artefacts that already lie elsewhere in the
-        workspace (content-addressed inputs).
+        workspace (content-addressed inputs); they are not read again.
         """
         partial, final = self.partial(request), self.final(request)
         refs: dict[Artefact, ArtefactRef] = {}
@@ -118,12 +136,9 @@ class Workspace:
             path = (final / child.name).relative_to(self.root).as_posix()
             refs[Artefact(child.name)] = ArtefactRef(path=path, digest=digest_of_files(described))
             files[child.name] = described
-        for artefact, folder in extra:
-            described = describe(folder)
-            refs[artefact] = ArtefactRef(
-                path=folder.relative_to(self.root).as_posix(), digest=digest_of_files(described)
-            )
-            files[artefact] = described
+        for artefact, kept in extra:
+            refs[artefact] = ArtefactRef(path=kept.folder.relative_to(self.root).as_posix(), digest=kept.digest)
+            files[artefact] = dict(kept.files)
         complete = StageResult(
             stage=result.stage,
             fingerprint=result.fingerprint,
@@ -143,8 +158,8 @@ class Workspace:
         self._remove_abandoned(request)
         return complete
 
-    def open(self, request: StageRequest, name: Artefact) -> Path:
-        """The folder of an input.
+    def open(self, request: StageRequest, name: Artefact, *, checked: bool = False) -> Path:
+        """The folder of an input; its content is read and compared, unless another process has `checked` it.
 
         Raises StageError `ArtefactMissing` or `ArtefactDamaged`, which say which stage to run again.
         """
@@ -154,6 +169,8 @@ class Workspace:
         folder = self.root / ref.path
         if not folder.is_dir():
             raise StageError("ArtefactMissing", f"input {name} is gone from the workspace: {ref.path}")
+        if checked:
+            return folder
         actual = digest_of_folder(folder)
         if actual != ref.digest:
             raise StageError(

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from embedding_stages import contract
-from embedding_stages.artefacts import Workspace
+from embedding_stages.artefacts import Described, Workspace
 from embedding_stages.contract import INTERRUPTED, Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
 from embedding_stages.errors import BadInput, StageError, Transient
 
@@ -44,17 +44,19 @@ class StageContext:
     clock: Callable[[], float] = time.monotonic
     leads: bool = True  # of several processes that do the work together one logs and publishes
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
-    extra: list[tuple[Artefact, Path]] = field(default_factory=list)
-    _started: float = 0.0
-    _last_report: float = float("-inf")
+    extra: list[tuple[Artefact, Described]] = field(default_factory=list)
+    _reports: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_REPORTS))  # (time, step)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         return self.request.settings
 
-    def input(self, name: Artefact) -> Path:
-        """The checked folder of an input artefact."""
-        return self.workspace.open(self.request, name)
+    def input(self, name: Artefact, *, checked: bool = False) -> Path:
+        """The folder of an input artefact. Its content is checked here unless another process has `checked` it.
+
+        Raises StageError `ArtefactMissing` or `ArtefactDamaged`.
+        """
+        return self.workspace.open(self.request, name, checked=checked)
 
     def has_input(self, name: Artefact) -> bool:
         return name in self.request.inputs

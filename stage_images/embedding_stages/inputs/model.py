@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from embedding_stages.artefacts import describe, digest_of_files, sha256_file
+from embedding_stages.artefacts import Described, describe, digest_of_files, sha256_file
 from embedding_stages.contract import ENCODER_FILE, Artefact
 from embedding_stages.encoder.description import EncoderDescription, describe_model
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, weight_files
@@ -73,8 +73,11 @@ def is_wanted(path: str) -> bool:
     return _WANTED.fullmatch(path) is not None and path not in (ENCODER_FILE, INDEX_FILE)
 
 
-def freeze(model: BaseModel, folder: Path, store: Store) -> tuple[Path, EncoderDescription]:
+def freeze(model: BaseModel, folder: Path, store: Store) -> tuple[Described, EncoderDescription]:
     """Copy the model into the store, unless it is there, with its description as encoder.json.
+
+    Each file of the source is hashed once, and so is each file of the store: what the source holds today decides
+    which folder is taken, and a folder that was damaged since is replaced.
 
     Raises BadInput `BaseModel...` (see `describe_model`), `MaxTokensTooLarge`; Transient `SourceChanged`.
     """

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 from embedding_stages import contract
-from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.artefacts import Described
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.formats import documents
@@ -40,8 +39,8 @@ def work(context: StageContext) -> StageResult:
         counts |= {"skippedLabelledQueries": labelled.skipped_queries} if labelled.skipped_queries else {}
     counts |= _corpus(context, store).to_json()
     description = _base_model(context, model, store)
-    for artefact, folder in context.extra:
-        details[f"{artefact.value}Digest"] = digest_of_folder(folder)
+    for artefact, kept in context.extra:
+        details[f"{artefact.value}Digest"] = kept.digest
     details["encoder"] = asdict(description)
     return context.result(
         counts=counts, details=details, message=f"{counts['documents']} documents, {description.architecture} model"
@@ -83,22 +82,22 @@ def _corpus(context: StageContext, store: Store) -> Counts:
 
 def _base_model(context: StageContext, model: BaseModel, store: Store) -> EncoderDescription:
     if model.kind != "huggingFace":
-        folder, description = freeze(model, folder_of(model, context.sources / contract.SOURCE_MODEL), store)
+        kept, description = freeze(model, folder_of(model, context.sources / contract.SOURCE_MODEL), store)
     else:
-        folder, description = _downloaded(context, model, store)
-    context.extra.append((Artefact.BASE_MODEL, folder))
-    context.log("base model frozen", folder=folder.name)
+        kept, description = _downloaded(context, model, store)
+    context.extra.append((Artefact.BASE_MODEL, kept))
+    context.log("base model frozen", folder=kept.folder.name)
     return description
 
 
-def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[Path, EncoderDescription]:
+def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[Described, EncoderDescription]:
     downloads = hugging_face.Downloads(store.root, model)
     known = downloads.recall()
     if known is not None:
-        folder = store.root / Path(known[0]).name
-        if folder.is_dir() and digest_of_folder(folder) == known[1]:
+        found = store.recall(*known)
+        if found is not None:
             context.log("this commit was downloaded before; its files are intact")
-            return folder, EncoderDescription.load(folder)
+            return found, EncoderDescription.load(found.folder)
 
     def between(done: int, files: int) -> None:
         context.stop_if_asked()
@@ -107,6 +106,6 @@ def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[
     target = context.scratch("download")
     token = context.secret(contract.SECRET_HUGGING_FACE, field=hugging_face.TOKEN_FIELD)
     hugging_face.download(model, target, token=token, endpoint=os.environ.get(HF_ENDPOINT), between=between)
-    folder, description = freeze(model, target, store)
-    downloads.remember(folder.name, digest_of_folder(folder))
-    return folder, description
+    kept, description = freeze(model, target, store)
+    downloads.remember(kept.folder.name, kept.digest)
+    return kept, description

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedding_stages.artefacts import digest_of_files, digest_of_folder
+from embedding_stages.artefacts import Described, digest_of_files
 from embedding_stages.contract import Artefact, Stage
 from embedding_stages.errors import Transient
 
@@ -44,28 +44,38 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def find(self, artefact: Artefact, files: Mapping[str, Any]) -> Path | None:
+    def find(self, artefact: Artefact, files: Mapping[str, Any]) -> Described | None:
         """The folder with exactly these files ({relative path: {size, sha256}}), when it is there and intact."""
-        digest = digest_of_files(files)
-        folder = self._folder(artefact, digest)
-        return folder if folder.is_dir() and digest_of_folder(folder) == digest else None
+        return self._intact(self._folder(artefact, digest_of_files(files)), digest_of_files(files))
 
-    def keep(self, artefact: Artefact, draft: Path, *, expected: str | None = None) -> Path:
+    def recall(self, name: str, digest: str) -> Described | None:
+        """The folder with this name and content, when it is there and intact."""
+        return self._intact(self.root / Path(name).name, digest)
+
+    def keep(self, artefact: Artefact, draft: Path, *, expected: str | None = None) -> Described:
         """Rename a filled draft to its name by content; an equal folder that is there already stays.
 
         Raises Transient `SourceChanged` when `expected` is given and the content has another digest.
         """
-        digest = digest_of_folder(draft)
+        filled = Described.read(draft)
+        digest = filled.digest
         if expected is not None and digest != expected:
             raise Transient("SourceChanged", f"the {artefact.value} changed while it was copied")
         _seal(draft)
         folder = self._folder(artefact, digest)
         if folder.is_dir():
-            if digest_of_folder(folder) == digest:
-                return folder
+            kept = self._intact(folder, digest)
+            if kept is not None:
+                return kept
             shutil.rmtree(folder)  # damaged: replace it
         draft.rename(folder)
-        return folder
+        return Described(folder, filled.files)
+
+    def _intact(self, folder: Path, digest: str) -> Described | None:
+        if not folder.is_dir():
+            return None
+        kept = Described.read(folder)
+        return kept if kept.digest == digest else None
 
     def _folder(self, artefact: Artefact, digest: str) -> Path:
         return self.root / f"{artefact.value}-{digest.removeprefix('sha256:')[:16]}"

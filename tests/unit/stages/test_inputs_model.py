@@ -27,7 +27,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DOCUMENT = "A document that is long enough to be used, because it has more than fifty characters."
 
 
-def make_model(folder: Path, *, vocabulary: int = 8, hidden: int = 4) -> Path:
+def make_model(folder: Path, *, vocabulary: int = 8, hidden: int = 4, fill: int = 0) -> Path:
     """The smallest folder that passes for a BERT: one tensor, no code that could load it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_type": "bert", "hidden_size": hidden, "vocab_size": vocabulary, "max_position_embeddings": 64}
@@ -36,7 +36,7 @@ def make_model(folder: Path, *, vocabulary: int = 8, hidden: int = 4) -> Path:
     size = vocabulary * hidden * 4
     name = "embeddings.word_embeddings.weight"
     header = json.dumps({name: {"dtype": "F32", "shape": [vocabulary, hidden], "data_offsets": [0, size]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes([fill]) * size)
     return folder
 
 
@@ -46,7 +46,8 @@ def test_what_a_model_needs_is_copied_and_nothing_else(tmp_path: Path) -> None:
     (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     for name in ("modeling.py", "pytorch_model.bin", "README.md", "encoder.json", "LICENSE"):
         (source / name).write_text("{}")
-    folder, description = freeze(MODEL, source, Store(tmp_path / "workspace"))
+    kept, description = freeze(MODEL, source, Store(tmp_path / "workspace"))
+    folder = kept.folder
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
         "1_Pooling/config.json",
         "LICENSE",
@@ -62,12 +63,12 @@ def test_what_a_model_needs_is_copied_and_nothing_else(tmp_path: Path) -> None:
 
 def test_an_equal_model_is_not_copied_again_and_a_damaged_copy_is_replaced(tmp_path: Path) -> None:
     source, store = make_model(tmp_path / "model"), Store(tmp_path / "workspace")
-    folder, _ = freeze(MODEL, source, store)
+    folder = freeze(MODEL, source, store)[0].folder
     inode = (folder / "model.safetensors").stat().st_ino
-    assert freeze(MODEL, source, store)[0] == folder
+    assert freeze(MODEL, source, store)[0].folder == folder
     assert (folder / "model.safetensors").stat().st_ino == inode
     (folder / "config.json").write_text("damaged")
-    assert freeze(MODEL, source, store)[0] == folder
+    assert freeze(MODEL, source, store)[0].folder == folder
     assert "bert" in (folder / "config.json").read_text()
     assert [path.name for path in store.root.iterdir()] == [folder.name], "no drafts are left behind"
 
@@ -76,7 +77,7 @@ def test_settings_that_change_the_encoder_change_the_folder(tmp_path: Path) -> N
     source, store = make_model(tmp_path / "model"), Store(tmp_path / "workspace")
     plain, _ = freeze(MODEL, source, store)
     other, description = freeze(BaseModel(name="tiny", kind="pvc", max_tokens=16), source, store)
-    assert plain != other
+    assert plain.folder != other.folder
     assert description.max_tokens == 16
 
 

@@ -14,7 +14,7 @@ from unit.stages.test_inputs_corpus import TEXT, config_map
 from unit.stages.test_inputs_labelled import make_set
 from unit.stages.test_inputs_model import make_model
 
-from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.artefacts import digest_of_folder, sha256_file
 from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult
 from embedding_stages.inputs.stage import work
 from embedding_stages.runner import run
@@ -117,6 +117,32 @@ def test_the_same_inputs_are_the_same_artefacts_and_an_edited_document_is_anothe
         path.name.split("-")[0] for path in (tmp_path / "workspace" / "inputs").iterdir() if "-" in path.name
     )
     assert names == ["baseModel", "corpus", "corpus", "labelledSet"]
+
+
+@pytest.mark.parametrize("revision", ["the first", "one that changes nothing", "another model"])
+def test_weights_are_read_once_where_they_come_from_and_once_where_they_are_kept(
+    revision: str, tmp_path: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sources / "model" / "models" / "tiny" / "model.safetensors"
+    if revision != "the first":
+        inputs(tmp_path)
+    if revision == "another model":
+        make_model(source.parent, fill=1)
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        if path.name == source.name:
+            read.append("source" if path == source else "kept")
+        return sha256_file(path)
+
+    monkeypatch.setattr("embedding_stages.artefacts.sha256_file", counted)
+    monkeypatch.setattr("embedding_stages.inputs.model.sha256_file", counted)
+    code, result = inputs(tmp_path, "later")
+    assert code == 0
+    assert read == ["source", "kept"]
+    kept = tmp_path / "workspace" / result.artefacts[Artefact.BASE_MODEL].path
+    assert (kept / source.name).read_bytes() == source.read_bytes()
+    assert digest_of_folder(kept) == result.artefacts[Artefact.BASE_MODEL].digest
 
 
 @pytest.mark.parametrize(
