@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from embedding_stages.errors import BadInput, StageError, Transient
 
 Work = Callable[["StageContext"], StageResult]
 _PROGRESS_INTERVAL_S = 2.0
+_REPORTS = 32  # of progress that are remembered: a minute of short steps
 _FULL = re.compile(  # safetensors and other Rust, the C library, numpy
     r"os error (?:28|122)\b|No space left on device|Disk quota exceeded|\d+ requested and \d+ written"
     r"|Not enough free space to write"
@@ -101,11 +103,11 @@ class StageContext:
     def progress(self, step: int, total_steps: int) -> None:
         """Report progress; cheap to call every step, written at most every two seconds and at the end."""
         now = self.clock()
-        if not self.leads or (step < total_steps and now - self._last_report < _PROGRESS_INTERVAL_S):
+        last = self._reports[-1][0] if self._reports else float("-inf")
+        if not self.leads or (step < total_steps and now - last < _PROGRESS_INTERVAL_S):
             return
-        self._last_report = now
-        elapsed = now - self._started
-        eta = round(elapsed * (total_steps - step) / step) if step else None
+        self._reports.append((now, step))
+        eta = eta_seconds(self._reports, total_steps)
         percent = 100 * step // max(1, total_steps)
         print(
             contract.progress_line(Progress(percent=percent, step=step, total_steps=total_steps, eta_seconds=eta)),
@@ -120,6 +122,19 @@ class StageContext:
         """Raises Transient when SIGTERM arrived; call it where the work can be resumed."""
         if self.stopping.is_set():
             raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
+
+
+def eta_seconds(reports: Sequence[tuple[float, int]], total_steps: int) -> int | None:
+    """Seconds to go at the pace of `reports`: (time, steps done), oldest first. None before there is a pace.
+
+    The first report may count what earlier attempts did, and its time holds what comes before all steps (a model is
+    loaded, kernels are compiled): neither says how long a step takes. Only late reports are asked, because work that
+    an earlier attempt left in a cache comes fast at the beginning.
+    """
+    (began, first), (now, step) = reports[0], reports[-1]
+    if step >= total_steps:
+        return 0
+    return round((now - began) * (total_steps - step) / (step - first)) if step > first else None
 
 
 def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True) -> int:
@@ -153,7 +168,6 @@ def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True)
 
 
 def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
-    context._started = context.clock()
     try:
         done = context.workspace.finished(context.request)
         if done is not None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult
+from embedding_stages.artefacts import Workspace
+from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult, parse_progress
 from embedding_stages.runner import StageContext, run
 
 Work = Callable[[StageContext], StageResult]
@@ -127,3 +128,50 @@ def test_a_published_stage_leaves_no_beginnings_of_its_own(tmp_path: Path) -> No
     assert [path.name for path in (root / "prep").iterdir()] == ["other.partial"], "another stage may resume"
     end_of(tmp_path, finished, fingerprint="new")
     assert sorted(path.name for path in (root / "sdg").iterdir()) == ["before", "new"], "results stay, to be reused"
+
+
+def context_at(times: list[float]) -> StageContext:
+    request = StageRequest(
+        stage=Stage.FINETUNE, fingerprint="f", attempt=2, revision=1, image="i", settings={}, inputs={}
+    )
+    left = iter(times)
+    nowhere = Path("/nowhere")
+    return StageContext(
+        request=request, workspace=Workspace(nowhere), sources=nowhere, secrets=nowhere, clock=lambda: next(left)
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "eta"),
+    [
+        ([(50, 1), (60, 2), (70, 3)], 70),  # of ten; loading took 50 s and will not come again
+        ([(50, 1)], None),
+        ([(60, 7), (70, 8)], 20),
+        ([(60, 7)], None),
+        ([(60, 10)], 0),
+        ([(50, 0), (60, 1)], 90),
+        ([(50, 1), (51, 2), (60, 3)], 35),  # the second is not written, and counts
+        ([(1, 5), *((3 + 2 * n, 6) for n in range(30)), (70, 7), (80, 8)], 77),  # slower and slower
+        ([(0, 1), (2, 6), *((12 + 10 * n, 7) for n in range(31))], 930),  # long ago five came of a cache
+    ],
+    ids=[
+        "from the start",
+        "the first",
+        "resumed",
+        "resumed, the first",
+        "the last",
+        "from none",
+        "often",
+        "at the pace of all that is remembered",
+        "what came of a cache is forgotten",
+    ],
+)
+def test_the_time_to_go_is_told_by_the_steps_of_this_attempt(
+    steps: list[tuple[float, int]], eta: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = context_at([time for time, _ in steps])
+    for _, step in steps:
+        context.progress(step, 10)
+    said = parse_progress(capsys.readouterr().out)
+    assert said is not None
+    assert (said.step, said.eta_seconds) == (steps[-1][1], eta)
