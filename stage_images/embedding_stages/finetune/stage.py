@@ -43,12 +43,12 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     world.join()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
-    base = context.input(Artefact.BASE_MODEL)
+    base = checked_input(Artefact.BASE_MODEL, context, world)
     bfloat16 = _bfloat16(settings, world.device.type)
     encoder = _encoder(base, context, world, bfloat16=bfloat16)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     data = load_training_set(
-        context.input(Artefact.TRAINING_SET),
+        checked_input(Artefact.TRAINING_SET, context, world),
         encoder.tokenizer,
         negatives_per_query=settings.negativesPerQuery,
     )
@@ -84,6 +84,16 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             "warnings": list(scale.warnings),
         },
     )
+
+
+def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
+    """The folder of an input that rank 0 has checked; the other ranks wait for it instead of reading all bytes too.
+
+    Raises StageError `ArtefactMissing` or `ArtefactDamaged`, Transient `PeerLost`.
+    """
+    folder = context.input(name, checked=not world.leads)
+    world.meet(f"checked-{name}")
+    return folder
 
 
 def train(

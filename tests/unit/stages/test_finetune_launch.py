@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from unit.stages.tiny_models import make_bert, run_stage, write_topics
 
 from embedding_stages import contract
-from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.artefacts import Workspace, digest_of_folder, sha256_file
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult, parse_progress
 from embedding_stages.finetune.launch import Ending, Plan, judge
-from embedding_stages.finetune.stage import work
+from embedding_stages.finetune.stage import checked_input, work
+from embedding_stages.finetune.world import World
+from embedding_stages.runner import StageContext
 
 SETTINGS: dict[str, Any] = {
     "epochs": 40,  # 120 steps: long enough to be met in the middle
@@ -36,16 +39,22 @@ LIMIT_S = 240  # of a run, on a slow machine
 class Launched:
     """A running `python3 -m embedding_stages.finetune` on a workspace."""
 
-    def __init__(self, workspace: Path, fingerprint: str, env: dict[str, str], data: str = "set", **settings: Any):
-        inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: workspace / data}
+    def __init__(
+        self, workspace: Path, fingerprint: str, env: dict[str, str], data: str = "set", digest: str | None = None
+    ) -> None:
+        """`digest`: what the request says of the training set, where it is not the truth."""
+        base, data_set = workspace / "bert", workspace / data
         request = StageRequest(
             stage=Stage.FINETUNE,
             fingerprint=fingerprint,
             attempt=1,
             revision=1,
             image="test",
-            settings=SETTINGS | settings,
-            inputs={name: ArtefactRef(path=path.name, digest=digest_of_folder(path)) for name, path in inputs.items()},
+            settings=SETTINGS,
+            inputs={
+                Artefact.BASE_MODEL: ArtefactRef(path=base.name, digest=digest_of_folder(base)),
+                Artefact.TRAINING_SET: ArtefactRef(path=data, digest=digest or digest_of_folder(data_set)),
+            },
         )
         node = env.get(contract.ENV_NODE_RANK, "0")
         self.message = workspace / f"message-{fingerprint}-{node}"
@@ -172,6 +181,38 @@ def test_bad_input_ends_like_a_single_process(workspace: Path) -> None:
     expected = alone(workspace, "broken", data="broken")
     assert (code, result) == expected
     assert (code, expected[1].reason) == (ExitCode.BAD_INPUT, "NegativesMissing")
+
+
+def test_an_input_that_rank_0_finds_damaged_ends_all(workspace: Path) -> None:
+    code, result, _ = Launched(workspace, "damaged", TWO_WORKERS, digest="sha256:0").ended()
+    assert result is not None
+    assert (code, result.reason) == (1, "ArtefactDamaged")
+
+
+@pytest.mark.parametrize(("rank", "reads"), [(0, ["config.json", "model"]), (1, [])])
+def test_one_rank_reads_an_input_to_check_it(
+    rank: int, reads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for name in ("config.json", "model"):
+        (folder / name).write_text(name)
+    ref = ArtefactRef(path="base", digest=digest_of_folder(folder))
+    request = StageRequest(
+        stage=Stage.FINETUNE, fingerprint="f", attempt=1, revision=1, image="i", settings={},
+        inputs={Artefact.BASE_MODEL: ref},
+    )  # fmt: skip
+    context = StageContext(request=request, workspace=Workspace(tmp_path), sources=tmp_path, secrets=tmp_path)
+    seen: list[str] = []
+
+    def counted(path: Path) -> str:
+        seen.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr("embedding_stages.artefacts.sha256_file", counted)
+    world = World(rank=rank, size=1, local_rank=0, parallelism="DDP", device=torch.device("cpu"))
+    assert checked_input(Artefact.BASE_MODEL, context, world) == folder
+    assert seen == reads
 
 
 def test_a_killed_worker_ends_the_pod_as_transient(workspace: Path) -> None:
