@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from unit.stages import rounding
 from unit.stages.tiny_models import make_llama
 
 from embedding_stages.encoder.load import load_encoder
@@ -26,6 +28,8 @@ SHORT = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter
 TEXTS = ["the key1 of", "", "noise1 noise2 key7 a"]
 ROWS = [[5, 6, 7], [9] * 20, [8], [5, 6, 9, 11], [12] * 7]
 EXAMPLES = [Example(0, (1, 2)), Example(3, (4, 2, 1))]
+CONFIG = {"hidden_size": 64, "num_hidden_layers": 2}
+TERMS = rounding.backward_terms(CONFIG, tokens=sum(map(len, ROWS)))
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     }
-    changes = {"hidden_size": 64, "num_key_value_heads": 2, "rope_scaling": scaling, "num_hidden_layers": 2}
-    return make_llama(tmp_path_factory.mktemp("models") / "llama", **changes)
+    changes = {"num_key_value_heads": 2, "rope_scaling": scaling}
+    return make_llama(tmp_path_factory.mktemp("models") / "llama", **CONFIG, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,8 @@ def _gradients(encoder: PackedEncoder) -> dict[str, torch.Tensor]:
     return {name: model.named[ours].grad[row : row + rows] for name, ours, row, rows in model.shape.disk_names()}
 
 
-def _share(part: torch.Tensor, whole: torch.Tensor) -> float:
-    return float((part - whole).norm() / whole.norm())
+def _assert_same_vectors(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding.of_vectors(CONFIG, expected))
 
 
 def test_the_same_vectors_in_the_texts_order(folder: Path) -> None:
@@ -72,7 +76,7 @@ def test_the_same_vectors_in_the_texts_order(folder: Path) -> None:
     encoder._budget = 16  # several packs
     seen: list[tuple[int, int]] = []
     found = encoder.embed(TEXTS, role="query", progress=lambda done, total: seen.append((done, total)))
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    _assert_same_vectors(found, expected)
     assert seen[-1] == (3, 3)
     assert encoder.embed([], role="query").shape == (0, 64)
 
@@ -87,7 +91,7 @@ def test_packs_are_filled_across_the_parts_that_are_tokenized(
     encoder = _packed(folder)
     encoder._budget = budget
     found = encoder.embed(texts, role="query")
-    np.testing.assert_allclose(found, _padded(folder).embed(texts, role="query"), atol=2e-6)
+    _assert_same_vectors(found, _padded(folder).embed(texts, role="query"))
 
 
 def test_the_same_gradients(folder: Path) -> None:
@@ -99,9 +103,7 @@ def test_the_same_gradients(folder: Path) -> None:
     for rows in ([0, 1, 2], [3, 4]):  # two packs add up
         pack = packed.send(packed.pack(Ragged.of(ROWS), rows))
         (packed.vectors(pack) * weights[rows]).sum().backward()
-    found = _gradients(packed)
-    assert found.keys() == expected.keys()
-    assert max(_share(found[name], expected[name]) for name in expected) < 1e-5
+    rounding.assert_same_gradients(_gradients(packed), expected, terms=TERMS)
 
 
 def test_gradients_are_returned_where_none_are_held(folder: Path) -> None:
@@ -124,7 +126,7 @@ def test_saved_under_the_names_and_in_the_type_it_came_in(folder: Path, tmp_path
         assert after[name].dtype == value.dtype
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
     found = _padded(tmp_path).embed(TEXTS, role="passage")
-    np.testing.assert_allclose(found, encoder.embed(TEXTS, role="passage"), atol=2e-6)
+    _assert_same_vectors(found, encoder.embed(TEXTS, role="passage"))
 
 
 def test_half_the_bits_stay_close(folder: Path) -> None:
@@ -137,14 +139,15 @@ def test_training_takes_the_same_steps(folder: Path) -> None:
     padded = Trainer(_padded(folder), temperature=0.1, weight_decay=0.01, micro_batch=4, texts_per_example=4)
     packed = PackedTrainer(_packed(folder), temperature=0.1, weight_decay=0.01, token_budget=32)
     texts = Ragged.of(ROWS)
+    limits = rounding.TrainedLimits(TERMS)
     for rate in (1e-3, 1e-2):
         expected = padded.step(EXAMPLES, ROWS, rate)
         found = packed.step(EXAMPLES, texts, rate, following=EXAMPLES)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
-    weights = dict(padded.encoder.module.named_parameters())
-    for name, value in packed.encoder.model.on_disk():
-        torch.testing.assert_close(value, weights[name].detach(), rtol=1e-4, atol=1e-5)
+        limits.after_step(padded.tensors(), rate)
+        assert found.loss == pytest.approx(expected.loss, rel=0, abs=rounding.of_loss(CONFIG, temperature=0.1))
+        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=rounding.of_sum(TERMS))
+    limits.assert_same(packed.tensors())
+    limits.assert_same({f"weights.{name}": value for name, value in packed.encoder.model.on_disk()})
 
 
 def test_a_step_with_infinite_loss_leaves_everything(folder: Path) -> None:
@@ -202,7 +205,7 @@ def test_small_packs_give_the_same_vectors(folder: Path, small: SmallPacks, rows
     expected = _padded(folder).vectors(rows)
     with torch.inference_mode():
         found = [small.vectors(Ragged.of(some)) for some in (rows, [[9] * 30], rows)]
-    torch.testing.assert_close(found[0], expected.detach(), rtol=0, atol=2e-6)
+    torch.testing.assert_close(found[0], expected.detach(), rtol=0, atol=rounding.of_vectors(CONFIG, expected.detach()))
     torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)  # nothing of the pack between is left
 
 
