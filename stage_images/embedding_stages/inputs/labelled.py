@@ -16,7 +16,8 @@ from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
 from embedding_stages.inputs.text import clean
 
-_BOUNDS: Final = Bounds(line_bytes=10 << 20, lines=20_000_000)
+# The server takes no longer text: `serve.settings.MAX_TEXT_CHARACTERS`.
+_BOUNDS: Final = Bounds(line_bytes=1 << 20, lines=20_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from embedding_stages.serve.batching import Batcher
+from embedding_stages.serve.bodies import SMALL_BODY, Bodies
 from embedding_stages.serve.instruments import Instruments
 from embedding_stages.serve.model import Model, valid
 from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, parse_request
@@ -28,11 +29,9 @@ from embedding_stages.vectors import Vectors
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EMBEDDINGS_PATH = "/v1/embeddings"
-# Read and written in the event loop, in less than the millisecond that handing it to a thread may take.
-_SMALL_BODY = 4096  # bytes
+# Written in the event loop, where small bodies are read too: sooner done than handed to a thread.
 _SMALL_ANSWER = 4  # vectors
 _READERS = 4  # large bodies tokenized at once, each of them with all CPUs
-_MOST_READING_BYTES = 4 * MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Endpoint:
     loaded: Loaded | None = None
     batcher: Batcher | None = None
     draining: bool = False
-    reading_bytes: int = 0  # of large bodies that are tokenized or wait for it
+    bodies: Bodies = field(default_factory=Bodies)
     _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "reader"))
     started: int = field(default_factory=lambda: int(time.time()))
 
@@ -111,8 +110,8 @@ class Endpoint:
         loaded, batcher = self.loaded, self.batcher
         if loaded is None or batcher is None:
             raise RequestError(503, "the model is still loading", code="not_ready")
-        sent = await request.read()
-        asked, rows = await self._read_in_turn(sent, loaded.model)
+        async with self.bodies.read(request) as sent:
+            asked, rows = await self._read_in_turn(sent, loaded.model)
         vectors = await batcher.embed(rows, asked.dimensions)
         invalid = int(np.count_nonzero(~valid(vectors)))
         if invalid:
@@ -125,23 +124,17 @@ class Endpoint:
         body = await _aside(len(rows) > _SMALL_ANSWER, _answer, self.name, vectors, asked, tokens)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
-    async def _read_in_turn(self, body: bytes, model: Model) -> tuple[EmbeddingRequest, Rows]:
+    async def _read_in_turn(self, body: bytearray, model: Model) -> tuple[EmbeddingRequest, Rows]:
         """Large bodies a few at a time: a tokenizer's answer takes a hundred times the memory of its text.
 
-        Raises RequestError, also 429 when too much waits.
+        Raises RequestError.
         """
-        if len(body) <= _SMALL_BODY:
+        if len(body) <= SMALL_BODY:
             return self._read(body, model)
-        if self.reading_bytes + len(body) > _MOST_READING_BYTES:
-            raise RequestError(429, "too many large requests are waiting, try again in a second", code="overloaded")
-        self.reading_bytes += len(body)
-        try:
-            # Threads of their own and no semaphore: a thread goes on when its client goes away, and still counts.
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, body, model)
-        finally:
-            self.reading_bytes -= len(body)
+        # Threads of their own and no semaphore: a thread goes on when its client goes away, and still counts.
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, body, model)
 
-    def _read(self, body: bytes, model: Model) -> tuple[EmbeddingRequest, Rows]:
+    def _read(self, body: bytearray, model: Model) -> tuple[EmbeddingRequest, Rows]:
         """Raises RequestError."""
         try:
             raw = json.loads(body)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from embedding_stages.encoder.description import ROLES, EncoderDescription, Role
-from embedding_stages.serve.settings import MAX_TEXTS
+from embedding_stages.serve.settings import MAX_TEXT_CHARACTERS, MAX_TEXTS
 
 Truncate = Literal["NONE", "START", "END"]
 Encoding = Literal["float", "base64"]
@@ -76,6 +76,13 @@ def _texts(value: Any) -> tuple[str, ...]:
             raise RequestError(400, f"input {index} is not a text", param="input", code="invalid_type")
         if not text:
             raise RequestError(400, f"input {index} is empty", param="input", code="empty")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise RequestError(
+                422,
+                f"input {index} has {len(text)} characters, at most {MAX_TEXT_CHARACTERS} fit a text",
+                param="input",
+                code="too_long",
+            )
         if not _encodable(text):
             raise RequestError(400, f"input {index} holds half a character pair", param="input", code="invalid_text")
     return tuple(texts)

@@ -10,6 +10,7 @@ from embedding_stages.contract import ENV_TERMINATION_LOG, SERVED_MODEL_PATH, TE
 
 MAX_BODY_BYTES = 32 << 20
 MAX_TEXTS = 1024  # a request
+MAX_TEXT_CHARACTERS = 1 << 20  # a text; a tokenizer's answer takes 150 bytes a character before it is cut
 MAX_BATCH_ROWS = 32  # through the model at once
 MAX_WAITING_ROWS = 8 * MAX_TEXTS  # of all requests; beyond it they are told to come back
 

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.serve.requests import RequestError, Truncate
+from embedding_stages.serve.settings import MAX_TEXT_CHARACTERS
 
 Rows = list[list[int]]
-_SLICE_CHARACTERS = 1 << 20  # tokenized at once: bounds the memory of the library's own result objects
 
 
 class TextReader:
@@ -66,10 +66,10 @@ class TextReader:
 
 
 def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Consecutive texts of some `_SLICE_CHARACTERS` together, at least one."""
+    """Consecutive texts, of no more characters together than one may have: bounds the library's result objects."""
     start = size = 0
     for at, text in enumerate(texts):
-        if at > start and size + len(text) > _SLICE_CHARACTERS:
+        if at > start and size + len(text) > MAX_TEXT_CHARACTERS:
             yield texts[start:at]
             start, size = at, 0
         size += len(text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from unit.stages.tiny_serving import HIDDEN, MAX_TOKENS, call, make_serving_fold
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.serve.app import Endpoint
-from embedding_stages.serve.settings import MAX_BODY_BYTES
+from embedding_stages.serve.bodies import Bodies
+from embedding_stages.serve.settings import MAX_BODY_BYTES, MAX_TEXT_CHARACTERS
 
 GOOD = {"input": ["topic1", "topic2 topic3"], "model": "tiny", "input_type": "query"}
 
@@ -96,14 +100,92 @@ def test_large_requests_are_told_to_come_back_when_too_many_wait(folder: Path) -
     with serving(folder, endpoint=endpoint) as url:
         large = GOOD | {"input": ["topic1 topic2"] * 500}
         assert call(f"{url}/v1/embeddings", large)[0] == 200
-        endpoint.reading_bytes = 4 * MAX_BODY_BYTES
+        endpoint.bodies.held = endpoint.bodies.budget
         status, body = call(f"{url}/v1/embeddings", large)
         assert (status, body["error"]["code"]) == (429, "overloaded")
         assert call(f"{url}/v1/embeddings", GOOD)[0] == 200, "a small one does not wait"
-        endpoint.reading_bytes = 0
+        endpoint.bodies.held = 0
         assert call(f"{url}/v1/embeddings", large)[0] == 200
         call(f"{url}/v1/embeddings", GOOD | {"input": ["topic1 " * 50] * 500})
-        assert endpoint.reading_bytes == 0, "a refused one counts no more"
+        assert endpoint.bodies.held == 0, "a refused one counts no more"
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class SlowClient:
+    """Sends a request of `size` bytes but for its last byte, or in pieces without saying how many."""
+
+    def __init__(self, url: str, size: int, *, chunked: bool = False) -> None:
+        self.rest = b" "
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+        self._connection.putrequest("POST", "/v1/embeddings")
+        start = json.dumps(GOOD).encode().ljust(size - 1)
+        if chunked:
+            self._connection.putheader("Transfer-Encoding", "chunked")
+            start, self.rest = b"%x\r\n%s\r\n" % (len(start), start), b"0\r\n\r\n"
+        else:
+            self._connection.putheader("Content-Length", str(size))
+        self._connection.endheaders()
+        self._connection.send(start)
+
+    def finish(self) -> None:
+        self._connection.send(self.rest)
+
+    def answer(self) -> tuple[int, str | None]:
+        """(status, error code)"""
+        response = self._connection.getresponse()
+        body = json.loads(response.read())
+        self._connection.close()
+        return response.status, body.get("error", {}).get("code")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_that_arrive_slowly_take_no_more_than_the_budget(folder: Path, chunked: bool) -> None:
+    size = 10_000
+    endpoint = Endpoint("tiny", bodies=Bodies(budget=4 * size))
+    with serving(folder, endpoint=endpoint) as url:
+        admitted = [SlowClient(url, size, chunked=chunked) for _ in range(4)]
+        wait_until(lambda: endpoint.bodies.held >= 4 * (size - 1))
+        for _ in range(3):
+            assert SlowClient(url, size, chunked=chunked).answer() == (429, "overloaded"), "answered before its end"
+        assert endpoint.bodies.held <= endpoint.bodies.budget
+        assert call(f"{url}/v1/embeddings", GOOD)[0] == 200, "a small one does not wait"
+        for client in admitted:
+            client.finish()
+            assert client.answer() == (200, None)
+        assert endpoint.bodies.held == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_never_ends_is_given_up(folder: Path, chunked: bool) -> None:
+    endpoint = Endpoint("tiny", bodies=Bodies(seconds=0.2))
+    with serving(folder, endpoint=endpoint) as url:
+        assert SlowClient(url, 10_000, chunked=chunked).answer() == (408, "timeout")
+        assert endpoint.bodies.held == 0
+
+
+def test_a_body_whose_stated_length_is_too_large_is_refused_unread(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/v1/embeddings")
+    connection.putheader("Content-Length", str(MAX_BODY_BYTES + 1))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["code"]) == (413, "too_large")
+    connection.close()
+
+
+def test_a_client_that_goes_away_counts_no_more(folder: Path) -> None:
+    endpoint = Endpoint("tiny")
+    with serving(folder, endpoint=endpoint) as url:
+        client = SlowClient(url, 10_000)
+        wait_until(lambda: endpoint.bodies.held > 0)
+        client._connection.close()
+        wait_until(lambda: endpoint.bodies.held == 0)
 
 
 def test_errors_have_openais_shape(url: str) -> None:
@@ -116,6 +198,7 @@ def test_errors_have_openais_shape(url: str) -> None:
         ("/v1/nothing", b"{}", 404),
         ("/v1/models", b"{}", 405),
         ("/v1/embeddings", b" " * (MAX_BODY_BYTES + 1), 413),
+        ("/v1/embeddings", json.dumps(GOOD | {"input": "a" * (MAX_TEXT_CHARACTERS + 1)}).encode(), 422),
     ):
         found, body = call(url + path, raw=sent)
         assert found == status, (path, sent[:20], body)

@@ -58,7 +58,7 @@ class TestTruncation:
     def test_slices_change_nothing(self, model: OnnxModel, rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         some = [f"topic{at}" for at in range(7)] + ([LONG] if rule != "NONE" else [])
         expected = model.reader.read(some, "query", rule)
-        monkeypatch.setattr(texts, "_SLICE_CHARACTERS", 14)
+        monkeypatch.setattr(texts, "MAX_TEXT_CHARACTERS", 14)
         assert model.reader.read(some, "query", rule) == expected
         with pytest.raises(RequestError, match="input 7 has"):
             model.reader.read([*some[:7], LONG], "query", "NONE")
