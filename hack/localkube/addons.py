@@ -45,15 +45,27 @@ def dns_ready(api: Api) -> bool:
     return bool(current and status.get("updatedReplicas") == 1 and status.get("availableReplicas") == 1)
 
 
-def node_ready(api: Api) -> bool:
+def node_ready(api: Api, name: str = settings.NODE_NAME) -> bool:
     try:
-        node = api.get(f"/api/v1/nodes/{settings.NODE_NAME}")
+        node = api.get(f"/api/v1/nodes/{name}")
     except ApiError:
         return False
     conditions = node.get("status", {}).get("conditions", [])
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
     # Until the controller manager has seen it, no pod is placed on a node.
     return ready and not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in node["spec"].get("taints", []))
+
+
+def remove_node(api: Api, name: str) -> None:
+    """Delete a node whose kubelet has ended, and the pods that nobody can end any more."""
+    pods = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}")["items"]
+    paths = [f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}" for pod in pods]
+    for path in (*paths, f"/api/v1/nodes/{name}"):
+        try:
+            api.request("DELETE", f"{path}?gracePeriodSeconds=0")
+        except ApiError as error:
+            if error.status != 404:
+                raise
 
 
 def advertise(api: Api, resource: str, count: int) -> None:

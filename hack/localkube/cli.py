@@ -13,6 +13,7 @@ import controlplane
 import foreign
 import imagestore
 import leftovers
+import secondnode
 from settings import State
 from shell import LocalkubeError, say
 
@@ -34,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("images", help="list the images that pods can use")
     advertise = commands.add_parser("advertise", help="make the node offer a resource; 0 removes it")
     advertise.add_argument("resource", metavar="NAME=COUNT", help="for example nvidia.com/gpu=1")
+    second = commands.add_parser("second-node", help="another node, for tests, in the foreground")
+    second.add_argument("images", nargs="*", metavar="IMAGE", help="images of the first node that its pods use")
     down = commands.add_parser("down", help="stop the cluster and leave nothing running")
     down.add_argument("--purge", action="store_true", help="remove the disk with the images too")
     commands.add_parser("check-clean", help="list what `down` left behind; fails if there is anything")
@@ -74,6 +77,14 @@ def _check_clean(state: State) -> int:
     return 1 if found else 0
 
 
+def _serve(arguments: argparse.Namespace, state: State) -> None:
+    """In the foreground, until somebody ends it."""
+    if arguments.command == "control-plane":
+        controlplane.serve(arguments.dir, arguments.port)
+    else:
+        secondnode.serve(state, arguments.images)
+
+
 def _dispatch(arguments: argparse.Namespace, state: State) -> int:
     match arguments.command:
         case "build":
@@ -98,8 +109,8 @@ def _dispatch(arguments: argparse.Namespace, state: State) -> int:
                 cluster.down(state, purge=arguments.purge)
         case "check-clean":
             return _check_clean(state)
-        case "control-plane":
-            controlplane.serve(arguments.dir, arguments.port)
+        case "control-plane" | "second-node":
+            _serve(arguments, state)
     return 0
 
 

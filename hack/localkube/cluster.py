@@ -22,7 +22,7 @@ import storage
 from api import ApiError
 from binaries import Binaries, require
 from components import Node
-from imagestore import StaticImage, ctr
+from imagestore import StaticImage, ctr, pause_image
 from processes import Process, kill_all, require_commands
 from settings import State
 from shell import LocalkubeError, run, say, wait_until
@@ -45,7 +45,7 @@ def only_one(state: State) -> Iterator[None]:
 
 def _images(binaries: Binaries) -> tuple[StaticImage, StaticImage]:
     dns = StaticImage("coredns", binaries.kubenode, "kubenode", ("coredns",))
-    return StaticImage("pause", binaries.pause, "pause"), dns
+    return pause_image(binaries), dns
 
 
 def node_of(state: State, binaries: Binaries) -> Node:

@@ -1,22 +1,20 @@
-"""The processes of the node: their command lines, configuration files and health."""
+"""The processes of the cluster: command lines and health of the control plane, and the order of them all."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import network
 import pki
 import settings
 from api import Api
 from binaries import Binaries
-from health import LOOPBACK, answers, listens
+from health import LOOPBACK, answers
 from pki import Pki
 from processes import Process
 from settings import State
-from shell import write_if_changed
+from worker import Worker
 
 CLIENT_RATE = ("--kube-api-qps=200", "--kube-api-burst=400")
 
@@ -78,12 +76,13 @@ class Node:
     """Every process of the cluster, in the order in which they start."""
 
     def __init__(self, state: State, binaries: Binaries, sandbox_image: str) -> None:
-        self.state, self.kubenode, self.sandbox_image = state, binaries.kubenode, sandbox_image
+        self.state, self.kubenode = state, binaries.kubenode
         self.keys = Pki(state.pki)
         self.api = Api(settings.NODE_ADDRESS, settings.API_PORT, self.keys)
+        self.worker = Worker(settings.FIRST, state, self.kubenode, self.keys, sandbox_image)
 
     def foundation(self) -> list[Process]:
-        return [self._containerd(), self._etcd()]
+        return [self.worker.containerd(), self._etcd()]
 
     def api_server(self) -> Process:
         node_access = self.keys.certificate(pki.ADMIN), self.keys.key(pki.ADMIN)
@@ -102,35 +101,30 @@ class Node:
         return self._process("kube-apiserver", command, self.api.is_ready)
 
     def workers(self) -> list[Process]:
-        return [self._controller_manager(), self._scheduler(), self._kubelet(), self._proxy(), self._provisioner()]
+        worker = self.worker
+        return [
+            self._controller_manager(),
+            self._scheduler(),
+            worker.kubelet(),
+            worker.proxy(),
+            self._provisioner(),
+        ]
 
     def all(self) -> list[Process]:
         return [*self.foundation(), self.api_server(), *self.workers()]
 
     def write_configuration(self) -> None:
-        state = self.state
-        for folder in (state.config / "cni", state.volumes, state.pod_logs, state.run, state.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        identities = (pki.CONTROLLER_MANAGER, pki.SCHEDULER, pki.KUBELET, pki.PROXY, pki.PROVISIONER)
-        for identity in identities:
+        self.state.volumes.mkdir(parents=True, exist_ok=True)
+        for identity in (pki.CONTROLLER_MANAGER, pki.SCHEDULER, pki.PROVISIONER):
             self.keys.write_kubeconfig(self._kubeconfig(identity), identity, self.api.server)
         self.keys.write_kubeconfig(self.state.kubeconfig, pki.ADMIN, self.api.server)
-        _write_json(self.state.config / "cni" / "10-localkube.conflist", network.cni_config(self.state))
-        write_if_changed(self.state.config / "containerd.toml", _containerd_config(self.state, self.sandbox_image))
-        _write_json(self.state.config / "kubelet.json", _kubelet_config(self.state, self.keys))
-        _write_json(self.state.config / "proxy.json", _proxy_config(self._kubeconfig(pki.PROXY)))
+        self.worker.write_configuration(self.api.server)
 
     def _kubeconfig(self, identity: pki.Identity) -> Path:
         return self.state.config / f"{identity.name}.kubeconfig"
 
-    def _process(
-        self, name: str, command: list[str], healthy: Callable[[], bool], reads: Sequence[Path] = ()
-    ) -> Process:
-        return Process(name, command, self.state.run, self.state.logs, healthy, reads=reads)
-
-    def _containerd(self) -> Process:
-        command = ["containerd", "--config", str(self.state.config / "containerd.toml")]
-        return self._process("containerd", command, lambda: listens(self.state.containerd_socket))
+    def _process(self, name: str, command: list[str], healthy: Callable[[], bool]) -> Process:
+        return Process(name, command, self.state.run, self.state.logs, healthy)
 
     def _etcd(self) -> Process:
         ports = EtcdPorts()
@@ -168,109 +162,8 @@ class Node:
         ]
         return self._process("kube-scheduler", command, lambda: answers(settings.SCHEDULER_PORT, "/healthz", tls=True))
 
-    def _kubelet(self) -> Process:
-        command = [
-            str(self.kubenode),
-            "kubelet",
-            f"--config={self.state.config / 'kubelet.json'}",
-            f"--kubeconfig={self._kubeconfig(pki.KUBELET)}",
-            f"--hostname-override={settings.NODE_NAME}",
-            f"--node-ip={settings.NODE_ADDRESS}",
-            f"--root-dir={self.state.kubelet}",
-        ]
-        reads = (self.keys.authority, self.keys.certificate(pki.KUBELET))
-        return self._process("kubelet", command, lambda: answers(settings.KUBELET_HEALTH_PORT, "/healthz"), reads)
-
-    def _proxy(self) -> Process:
-        command = [str(self.kubenode), "kube-proxy", f"--config={self.state.config / 'proxy.json'}"]
-        reads = (self._kubeconfig(pki.PROXY),)
-        return self._process("kube-proxy", command, lambda: answers(settings.PROXY_HEALTH_PORT, "/healthz"), reads)
-
     def _provisioner(self) -> Process:
         kubeconfig = self._kubeconfig(pki.PROVISIONER)
         options = ["--kubeconfig", str(kubeconfig), "--root", str(self.state.volumes)]
         command = [str(self.kubenode), "provisioner", *options]
         return self._process("provisioner", command, lambda: True)
-
-
-def _write_json(path: Path, document: object) -> None:
-    write_if_changed(path, json.dumps(document, indent=1) + "\n")
-
-
-def _containerd_config(state: State, sandbox_image: str) -> str:
-    cri = 'plugins."io.containerd.grpc.v1.cri"'
-    return f"""\
-version = 2
-root = "{state.containerd}"
-state = "{state.containerd_run}"
-oom_score = 0
-
-[grpc]
-address = "{state.containerd_socket}"
-
-[plugins."io.containerd.internal.v1.opt"]
-path = "{state.containerd / "opt"}"
-
-[{cri}]
-sandbox_image = "{sandbox_image}"
-# The machine may lack CAP_SYS_RESOURCE, without which runc dies of a lowered score.
-restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
-disable_tcp_service = true
-
-[{cri}.cni]
-bin_dir = "/usr/lib/cni"
-conf_dir = "{state.config / "cni"}"
-
-[{cri}.containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-"""
-
-
-def _kubelet_config(state: State, keys: Pki) -> dict[str, object]:
-    return {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "address": settings.NODE_ADDRESS,
-        "port": settings.KUBELET_PORT,
-        "healthzBindAddress": LOOPBACK,
-        "healthzPort": settings.KUBELET_HEALTH_PORT,
-        "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(keys.authority)}},
-        "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(keys.certificate(pki.KUBELET)),
-        "tlsPrivateKeyFile": str(keys.key(pki.KUBELET)),
-        "containerRuntimeEndpoint": f"unix://{state.containerd_socket}",
-        "podLogsDir": str(state.pod_logs),
-        "cgroupDriver": "cgroupfs",
-        "failSwapOn": False,
-        "failCgroupV1": False,
-        "clusterDNS": [settings.DNS_ADDRESS],
-        "clusterDomain": settings.CLUSTER_DOMAIN,
-        "resolvConf": "/dev/null",
-        "enforceNodeAllocatable": [],
-        # kube-proxy speaks nftables: no iptables chains are left on the machine.
-        "makeIPTablesUtilChains": False,
-        "evictionHard": {"nodefs.available": "1Gi", "imagefs.available": "1Gi", "memory.available": "200Mi"},
-        # Images are loaded by hand and cannot be pulled again.
-        "imageGCHighThresholdPercent": 100,
-        "serializeImagePulls": False,
-        "kubeAPIQPS": 100,
-        "kubeAPIBurst": 200,
-        "syncFrequency": "20s",
-    }
-
-
-def _proxy_config(kubeconfig: Path) -> dict[str, object]:
-    return {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
-        "clientConnection": {"kubeconfig": str(kubeconfig)},
-        "clusterCIDR": settings.POD_RANGE,
-        "hostnameOverride": settings.NODE_NAME,
-        "conntrack": {"maxPerCore": 0},
-        "healthzBindAddress": f"{LOOPBACK}:{settings.PROXY_HEALTH_PORT}",
-        "metricsBindAddress": f"{LOOPBACK}:{settings.PROXY_METRICS_PORT}",
-        "nodePortAddresses": [f"{settings.NODE_ADDRESS}/32"],
-        "nftables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
-    }

@@ -10,14 +10,14 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 
 
-def answers(port: int, path: str, *, tls: bool = False) -> bool:
-    """Whether a health page on loopback says 200."""
+def answers(port: int, path: str, *, tls: bool = False, host: str = LOOPBACK) -> bool:
+    """Whether a health page of this machine says 200."""
     connection: http.client.HTTPConnection
     if tls:
         # The page proves life, not identity: these components sign their own certificates.
-        connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=5, context=ssl._create_unverified_context())
+        connection = http.client.HTTPSConnection(host, port, timeout=5, context=ssl._create_unverified_context())
     else:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+        connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import settings
+from binaries import Binaries
 from settings import State
 from shell import LocalkubeError, run, say
 
@@ -96,6 +97,10 @@ class StaticImage:
             _add(tar, "index.json", index)
             for blob in (layer, config, manifest):
                 _add(tar, f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}", blob)
+
+
+def pause_image(binaries: Binaries) -> StaticImage:
+    return StaticImage("pause", binaries.pause, "pause")
 
 
 def digest_of(program: Path) -> str:

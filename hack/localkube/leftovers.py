@@ -16,7 +16,10 @@ from settings import State
 from shell import run
 
 CGROUPS = Path("/sys/fs/cgroup")
-POD_CGROUP = "kubepods"
+POD_CGROUPS = ("kubepods", settings.SECOND.cgroup_root.strip("/"))
+SHIMS = ("containerd-shim-runc-v1", "containerd-shim-runc-v2")
+# The last three hold or enter the namespaces of the second node.
+PROGRAMS = (*SHIMS, "containerd", "kubenode", "pause", "unshare", "nsenter")
 
 
 def processes(state: State) -> set[int]:
@@ -28,10 +31,11 @@ def processes(state: State) -> set[int]:
         if pid == mine or not words:
             continue
         program = Path(words[0]).name
-        if program.startswith("containerd-shim") and str(state.containerd_socket) in words:
-            found |= {pid} | descendants({pid})
-        elif program in ("containerd", "kubenode") and any(_names(word, state.root) for word in words):
-            found.add(pid)
+        if program not in PROGRAMS or not any(_names(word, state.root) for word in words):
+            continue
+        found.add(pid)
+        if program in SHIMS:
+            found |= descendants({pid})
     return found
 
 
@@ -40,11 +44,30 @@ def _names(word: str, folder: Path) -> bool:
 
 
 def pod_cgroups() -> list[Path]:
-    """The kubelet's groups in every hierarchy, version 1 or 2."""
-    candidates = [CGROUPS / POD_CGROUP]
-    with contextlib.suppress(OSError):
-        candidates += [entry / POD_CGROUP for entry in CGROUPS.iterdir()]
-    return [path for path in candidates if path.is_dir() and not path.parent.is_symlink()]
+    """The kubelets' groups in every hierarchy, version 1 or 2."""
+    candidates = [root / name for root in _hierarchies() for name in POD_CGROUPS]
+    return [path for path in candidates if path.is_dir()]
+
+
+def second_node_cgroups() -> list[Path]:
+    """What the second node's kubelet finds its groups below, in every hierarchy, there or not."""
+    return [root / settings.SECOND.cgroup_root.strip("/") for root in _hierarchies()]
+
+
+def remove_groups(groups: list[Path]) -> None:
+    for group in groups:
+        for inner, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(inner).rmdir()
+
+
+def _hierarchies() -> list[Path]:
+    """Version 2 has one at the top, version 1 one a controller."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    if not CGROUPS.is_dir():
+        return []
+    return [entry for entry in CGROUPS.iterdir() if entry.is_dir() and not entry.is_symlink()]
 
 
 def iptables_chains() -> list[str]:
@@ -72,10 +95,7 @@ def cni_results() -> list[Path]:
 def remove_files(state: State, *, shared: bool) -> None:
     """What lies outside the state folder because its place is fixed in somebody's source code;
     what every kubelet uses goes only when `shared` says that it is ours."""
-    for group in pod_cgroups() if shared else ():
-        for inner, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(inner).rmdir()
+    remove_groups(pod_cgroups() if shared else [])
     for path in (*log_links(state), *cni_results()):
         path.unlink(missing_ok=True)
     if shared:
@@ -92,6 +112,8 @@ def find(state: State, *, shared: bool) -> list[str]:
     found += [f"loop device {device}" for device in storage.loop_devices(state)]
     if network.has_bridge():
         found.append(f"bridge {settings.NODE_BRIDGE}")
+    if network.has_second_link():
+        found.append(f"link {settings.SECOND_LINK}")
     found += [f"pod link {link}" for link in network.pod_links()]
     found += [f"network namespace {name}" for name in _namespaces(state)]
     found += [f"route {line}" for line in network.routes()]

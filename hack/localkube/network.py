@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import settings
 from processes import BOOT_ID
-from settings import State
+from settings import Place, State
 from shell import run, wait_until
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -57,7 +58,29 @@ def has_bridge() -> bool:
     return Path("/sys/class/net", settings.NODE_BRIDGE).exists()
 
 
-def cni_config(state: State) -> dict[str, Any]:
+def has_second_link() -> bool:
+    return Path("/sys/class/net", settings.SECOND_LINK).exists()
+
+
+def link_second_node(pid: int, within: Sequence[str]) -> None:
+    """Join the network namespace of `pid` to this machine; `within` runs a command in it. No default route is
+    there, so nothing of the second node leaves the machine. The link ends with the namespace."""
+    here, second = settings.NODE_ADDRESS, settings.SECOND
+    link = ["ip", "link", "add", settings.SECOND_LINK, "type", "veth"]
+    run([*link, "peer", "name", "eth0", "netns", str(pid)])
+    run(["ip", "link", "set", settings.SECOND_LINK, "up"])
+    run(["ip", "route", "add", f"{second.address}/32", "dev", settings.SECOND_LINK, "src", here])
+    run(["ip", "route", "add", second.pod_subnet, "via", second.address, "src", here])
+    run([*within, "ip", "link", "set", "lo", "up"])
+    run([*within, "ip", "address", "add", f"{second.address}/32", "dev", "eth0"])
+    run([*within, "ip", "link", "set", "eth0", "up"])
+    run([*within, "ip", "route", "add", f"{here}/32", "dev", "eth0"])
+    for subnet in settings.TEST_RANGES:
+        run([*within, "ip", "route", "add", subnet, "via", here, "src", second.address])
+    run([*within, "sh", "-c", f"echo 1 > {IP_FORWARD}"])
+
+
+def cni_config(place: Place, state: State) -> dict[str, Any]:
     """Point-to-point links: every packet is routed by the node, so Service addresses are
     translated back on the way home whatever the machine's bridge filtering is set to."""
     return {
@@ -70,7 +93,7 @@ def cni_config(state: State) -> dict[str, Any]:
                 "ipam": {
                     "type": "host-local",
                     "dataDir": str(state.run / "cni"),
-                    "ranges": [[{"subnet": settings.POD_SUBNET, "gateway": settings.POD_GATEWAY}]],
+                    "ranges": [[{"subnet": place.pod_subnet, "gateway": place.pod_gateway}]],
                     "routes": [{"dst": subnet} for subnet in settings.TEST_RANGES],
                 },
             }
@@ -92,13 +115,13 @@ def pod_links() -> list[str]:
 
 def routes() -> list[str]:
     """Our routes to our ranges, in the words of `ip route`."""
-    links = {settings.NODE_BRIDGE, *pod_links()}
+    links = {settings.NODE_BRIDGE, settings.SECOND_LINK, *pod_links()}
     return [line for line in _routes("root") if _is_ours(line, links)]
 
 
 def foreign_routes() -> list[str]:
     """Routes of others inside our ranges, or around them; the default route does not count."""
-    links = {settings.NODE_BRIDGE, *pod_links()}
+    links = {settings.NODE_BRIDGE, settings.SECOND_LINK, *pod_links()}
     lines = dict.fromkeys(_routes("root") + _routes("match"))
     return [line for line in lines if not line.startswith("default") and not _is_ours(line, links)]
 

@@ -55,15 +55,20 @@ CONTROLLER_MANAGER = Identity("controller-manager", "/CN=system:kube-controller-
 SCHEDULER = Identity("scheduler", "/CN=system:kube-scheduler")
 PROXY = Identity("proxy", "/CN=system:kube-proxy")
 PROVISIONER = Identity("provisioner", "/CN=localkube:provisioner")
-# The kubelet's certificate must name the node's address, or logs and exec fail.
-KUBELET = Identity(
-    "kubelet",
-    f"/O=system:nodes/CN=system:node:{settings.NODE_NAME}",
-    (f"DNS:{settings.NODE_NAME}", "DNS:localhost", "IP:127.0.0.1", f"IP:{settings.NODE_ADDRESS}"),
-)
 # The store holds every Secret: on loopback, too, it talks to nobody but the API server.
 ETCD = Identity("etcd", "/CN=etcd")
 ETCD_CLIENT = Identity("etcd-client", "/CN=kube-apiserver-etcd-client")
+
+
+def kubelet(place: settings.Place) -> Identity:
+    """The kubelet's certificate must name the node's address, or logs and exec fail."""
+    # The files of the first node have had this name since there was only one.
+    name = "kubelet" if place == settings.FIRST else f"kubelet-{place.name}"
+    names = (f"DNS:{place.name}", "DNS:localhost", "IP:127.0.0.1", f"IP:{place.address}")
+    return Identity(name, f"/O=system:nodes/CN=system:node:{place.name}", names)
+
+
+KUBELET = kubelet(settings.FIRST)
 CLUSTER = (ADMIN, API_SERVER, ETCD, ETCD_CLIENT, CONTROLLER_MANAGER, SCHEDULER, PROXY, PROVISIONER, KUBELET)
 CONTROL_PLANE = (ADMIN, API_SERVER, ETCD, ETCD_CLIENT)
 
@@ -103,7 +108,7 @@ class Pki:
                 self._found_authority()
         with _stamp(self.folder / "stamp", (identities, LEAF_EXTENSIONS)) as current:
             for identity in () if current else identities:
-                self._issue(identity)
+                self.issue(identity)
 
     def _found_authority(self) -> None:
         _new_key(self.authority_key)
@@ -117,7 +122,8 @@ class Pki:
             command = [*authority, "-config", empty.name, *extensions]
             run([*command, "-key", self.authority_key, "-out", self.authority])
 
-    def _issue(self, identity: Identity) -> None:
+    def issue(self, identity: Identity) -> None:
+        """Make a new key and certificate; `ensure` has made the authority."""
         key = self.key(identity)
         _new_key(key)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:

@@ -75,8 +75,13 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """What a child calls before it becomes another program, so that the kernel sends it `number` when we end."""
+
+    def ask() -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class Process:
                 cwd=self.run_dir,
                 env={**os.environ, **self.environment},
                 start_new_session=True,
-                preexec_fn=_die_with_parent if self.tied_to_parent else None,  # noqa: PLW1509 - one thread only
+                preexec_fn=die_with_parent() if self.tied_to_parent else None,  # noqa: PLW1509 - one thread only
             )
         record = {
             "pid": child.pid,

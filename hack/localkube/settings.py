@@ -51,6 +51,35 @@ DISK_SIZE_GIB = 40
 LONGEST_SOCKET_SUFFIX = 60
 
 
+@dataclass(frozen=True)
+class Place:
+    """What tells one node from another."""
+
+    name: str
+    address: str
+    pod_subnet: str
+    pod_gateway: str
+    health_host: str = "127.0.0.1"
+    # The kubelet keeps the control groups of its pods below it; empty: below the machine's root.
+    cgroup_root: str = ""
+    # Keeps every pod away that does not tolerate this key.
+    taint: str = ""
+
+
+FIRST = Place(NODE_NAME, NODE_ADDRESS, POD_SUBNET, POD_GATEWAY)
+SECOND = Place(
+    name="localkube-2",
+    address="198.18.255.2",
+    pod_subnet="198.18.16.0/20",
+    pod_gateway="198.18.16.1",
+    health_host="198.18.255.2",
+    cgroup_root="/localkube-2",
+    taint="localkube/second-node",
+)
+# The machine's end of the link to the second node.
+SECOND_LINK = "kn1"
+
+
 def cache_home() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "embedding-operator" / "localkube"
@@ -89,6 +118,11 @@ class State:
     @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
+
+    @property
+    def second(self) -> State:
+        """The second node's folder, in the same file system, so that it goes with it."""
+        return State(self.disk / "node2")
 
     @property
     def disk_image(self) -> Path:
