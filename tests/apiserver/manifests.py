@@ -50,6 +50,12 @@ SPECS: dict[str, dict[str, Any]] = {
         "evaluation": {"beir": {"pvc": {"claimName": "labelled"}}},
         "storage": {"existingClaim": "shared"},
     },
+    "everything in one claim": {
+        "baseModel": {"source": {"pvc": {"claimName": "data", "path": "model"}}},
+        "corpus": {"source": {"configMap": None, "pvc": {"claimName": "data", "path": "docs"}}},
+        "evaluation": {"beir": {"pvc": {"claimName": "data", "path": "beir"}}},
+        "storage": {"existingClaim": "data"},
+    },
     "a model from a hub, everything about pods said": {
         "baseModel": {"source": {"pvc": None, "huggingFace": {"revision": "a" * 40, "tokenSecretRef": SECRET}}},
         "imagePullSecrets": [{"name": "pull"}],

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
-from embedding_operator.objects.manifests.job import COPY_PREFIX, OUT_OF_MEMORY_RETRIES
+from embedding_operator.objects.manifests.job import OUT_OF_MEMORY_RETRIES
+from embedding_operator.objects.manifests.sources import COPY_PREFIX
 from embedding_operator.objects.views import JobView, PodView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import BY_STAGE

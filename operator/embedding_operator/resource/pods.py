@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.resource.api import TORCH_SERVER, PodSettings, SpecError, Storage, Workers, integer
+from embedding_operator.resource.api import TORCH_SERVER, PodSettings, Source, SpecError, Storage, Workers, integer
 from embedding_stages.contract import PARALLELISMS, Stage
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
@@ -56,6 +56,17 @@ def check_shared(storage: Storage, nodes: int) -> None:
             "(spec.stages.finetune.nodes) mount the workspace at a time; storage cannot change, so make a new "
             "resource, or set nodes to 1",
         )
+
+
+def check_apart(storage: Storage, *sources: Source | None) -> None:
+    """Raises SpecError when a source would hold the workspace itself: a root of the claim in which that lies."""
+    for source in sources:
+        in_workspace = source is not None and source.kind == "pvc" and source.name == storage.existing_claim
+        if source is not None and in_workspace and not source.path.strip("/."):
+            raise SpecError(
+                f"{source.field}.path",
+                f"must name a folder: the claim {source.name!r} also holds the workspace (spec.storage.existingClaim)",
+            )
 
 
 def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -20,7 +20,14 @@ from embedding_operator.resource.api import (
     parse_secret,
     parse_source,
 )
-from embedding_operator.resource.pods import TIMEOUT_S, check_shared, count_gpus, parse_pod, stage_resources
+from embedding_operator.resource.pods import (
+    TIMEOUT_S,
+    check_apart,
+    check_shared,
+    count_gpus,
+    parse_pod,
+    stage_resources,
+)
 from embedding_stages.contract import Stage
 
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")  # NVIDIA embed recipe
@@ -61,6 +68,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images) for stage in Stage}
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
+    check_apart(storage, corpus_source, model_source, labelled)
     tolerance: Mapping[str, Any] = raw.get("tolerance") or {}
     return Spec(
         suspend=bool(raw.get("suspend", False)),

@@ -22,6 +22,12 @@ from embedding_stages.contract import Stage, StageRequest
 JOBS = [stage for stage in Stage if stage is not Stage.DEPLOY]
 HUB = {"name": "m", "source": {"huggingFace": {"revision": "a" * 40, "tokenSecretRef": {"name": "hub", "key": "t"}}}}
 IMAGE = {"reference": "files:1", "path": "/data/docs/", "pullPolicy": "Never"}
+
+
+def a_claim(name: str, path: str) -> Raw:
+    return {"name": "m", "source": {"pvc": {"claimName": name, "path": path}}}
+
+
 RICH = a_spec(
     baseModel={"name": "m", "source": {"image": {"reference": "model:1", "path": "/model"}}},
     corpus={"source": {"image": IMAGE}},
@@ -153,6 +159,64 @@ def test_each_kind_of_source_is_mounted_read_only_where_the_stage_looks() -> Non
         assert mounts[f"source-{name}"]["mountPath"] == f"/sources/{name}"
         assert mounts[f"source-{name}"]["readOnly"] is True
     assert "initContainers" not in body
+
+
+def claims_of(body: Raw) -> list[str]:
+    found = [item["persistentVolumeClaim"] for item in body["volumes"] if "persistentVolumeClaim" in item]
+    return [item["claimName"] for item in found]
+
+
+ONE_CLAIM: dict[str, tuple[Raw, list[str]]] = {
+    "documents and model": (
+        {"baseModel": a_claim("data", "model"), "corpus": {"source": {"pvc": {"claimName": "data", "path": "docs"}}}},
+        ["handbook-workspace", "data"],
+    ),
+    "documents, model and labelled set": (
+        {
+            "baseModel": a_claim("data", "model"),
+            "corpus": {"source": {"pvc": {"claimName": "data", "path": "docs"}}},
+            "evaluation": {"beir": {"pvc": {"claimName": "data", "path": "beir"}}},
+        },
+        ["handbook-workspace", "data"],
+    ),
+    "everything in the workspace's claim": (
+        {
+            "baseModel": a_claim("data", "model"),
+            "corpus": {"source": {"pvc": {"claimName": "data", "path": "docs"}}},
+            "storage": {"existingClaim": "data"},
+        },
+        ["data"],
+    ),
+    "the model in the claim that the operator made": (
+        {"baseModel": a_claim("handbook-workspace", "m")},
+        ["handbook-workspace"],
+    ),
+    "two claims": (
+        {"baseModel": a_claim("models", "m"), "corpus": {"source": {"pvc": {"claimName": "docs"}}}},
+        ["handbook-workspace", "docs", "models"],
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ONE_CLAIM)
+def test_a_claim_is_one_volume_however_often_it_is_mounted(row: str) -> None:
+    """The kubelet never mounts a pod that has two volumes of one claim."""
+    sections, claims = ONE_CLAIM[row]
+    body = pod(a_spec(**sections), Stage.INPUTS)
+    assert claims_of(body) == claims
+    names = [item["name"] for item in body["volumes"]]
+    assert len(names) == len(set(names))
+    mounts = {item["mountPath"]: item for item in body["containers"][0]["volumeMounts"]}
+    volumes = {item["name"]: item for item in body["volumes"]}
+    for purpose, source in (("corpus", sections.get("corpus")), ("model", sections["baseModel"])):
+        mount = mounts[f"/sources/{purpose}"]
+        assert mount["readOnly"] is True
+        assert "subPath" not in mount  # the stage says which folder is missing; the kubelet would not
+        if source is not None:
+            claim = volumes[mount["name"]]["persistentVolumeClaim"]
+            assert claim["claimName"] == source["source"]["pvc"]["claimName"]
+            assert claim.get("readOnly", False) is (mount["name"] != "workspace")
+    assert mounts["/workspace"].get("readOnly") is None
 
 
 def test_an_image_is_copied_by_a_program_that_the_image_need_not_have() -> None:

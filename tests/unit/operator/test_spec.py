@@ -220,6 +220,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tolerance": {"atOne": "2"}}, "spec.tolerance.atOne"),
     ({"tolerance": {"atFiveAndAbove": "-0.1"}}, "spec.tolerance.atFiveAndAbove"),
     ({"storage": {"existingClaim": "a", "size": "1Gi"}}, "spec.storage"),
+    (
+        {"storage": {"existingClaim": "a"}, "corpus": {"source": {"pvc": {"claimName": "a"}}}},
+        "spec.corpus.source.pvc.path",
+    ),
+    (
+        {"storage": {"existingClaim": "a"}, "evaluation": {"beir": {"pvc": {"claimName": "a", "path": "/"}}}},
+        "spec.evaluation.beir.pvc.path",
+    ),
     ({"storage": {"accessModes": ["ReadWriteOncePod"]}}, "spec.storage.accessModes"),
     ({"storage": {"accessModes": ["ReadWriteOnce", "ReadOnlyMany"]}}, "spec.storage.accessModes"),
     ({"runPolicy": {"startDeadlineSeconds": "soon"}}, "spec.runPolicy.startDeadlineSeconds"),

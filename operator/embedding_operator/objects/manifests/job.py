@@ -13,8 +13,9 @@ from embedding_operator.objects.manifests.common import (
     workspace_claim,
     workspace_folder,
 )
+from embedding_operator.objects.manifests.sources import mount_sources
 from embedding_operator.objects.manifests.workers import share_work
-from embedding_operator.resource.api import PodSettings, SecretRef, Source, Spec
+from embedding_operator.resource.api import PodSettings, SecretRef, Spec
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
@@ -27,9 +28,7 @@ from embedding_stages import contract
 from embedding_stages.contract import Stage, StageRequest, fingerprint_of
 
 CONTAINER: Final = "stage"
-COPY_PREFIX: Final = "copy-"  # init containers copy-corpus, copy-model, copy-beir
 _GRACE_S: Final = 120  # time to write a checkpoint after SIGTERM
-_TOOLS_PATH: Final = "/tools"
 _KEPT_S: Final = 86400
 _INT32: Final = 2**31 - 1
 OUT_OF_MEMORY_RETRIES: Final = 3
@@ -111,11 +110,10 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
     ]
     inits: list[dict[str, Any]] = []
     if request.stage is Stage.INPUTS:
-        for name, source in _sources(spec).items():
-            _mount_source(name, source, volumes, mounts, inits)
-        if inits:
-            volumes.append({"name": "tools", "emptyDir": {}})
-            inits.insert(0, _tools_container(settings.image))
+        sources = mount_sources(spec, settings.image, volumes)
+        volumes += sources.volumes
+        mounts += sources.mounts
+        inits += sources.inits
     for purpose, secret in _secrets(spec, request.stage).items():
         volumes.append(_secret_volume(purpose, secret))
         mounts.append(
@@ -148,63 +146,6 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
 def _request_env(request: StageRequest) -> dict[str, str]:
     # The kubelet expands `$(NAME)` and makes one `$` of `$$`, so each of them is doubled.
     return {"name": contract.ENV_REQUEST, "value": request.to_json().replace("$", "$$")}
-
-
-def _sources(spec: Spec) -> dict[str, Source]:
-    found = {contract.SOURCE_CORPUS: spec.corpus_source, contract.SOURCE_MODEL: spec.model_source}
-    if spec.labelled_source is not None:
-        found[contract.SOURCE_BEIR] = spec.labelled_source
-    return found
-
-
-def _mount_source(
-    name: str,
-    source: Source,
-    volumes: list[dict[str, Any]],
-    mounts: list[dict[str, Any]],
-    inits: list[dict[str, Any]],
-) -> None:
-    """Make the source readable below the sources path; images are copied by an init container of their own."""
-    target = f"{contract.SOURCES_PATH}/{name}"
-    volume = f"source-{name}"
-    if source.kind == "pvc":
-        volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": source.name, "readOnly": True}})
-    elif source.kind == "configMap":
-        volumes.append({"name": volume, "configMap": {"name": source.name}})
-    elif source.kind == "image":
-        volumes.append({"name": volume, "emptyDir": {}})
-        inits.append(_copy_container(name, source, volume, target))
-    else:  # huggingFace: the stage downloads it
-        return
-    mounts.append({"name": volume, "mountPath": target, "readOnly": True})
-
-
-def _tools_container(image: str) -> dict[str, Any]:
-    """Puts a static busybox where containers of images that carry only files can run it."""
-    return {
-        "name": "tools",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/busybox", "cp", "/bin/busybox", f"{_TOOLS_PATH}/busybox"],
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": "tools", "mountPath": _TOOLS_PATH}],
-    }
-
-
-def _copy_container(name: str, source: Source, volume: str, target: str) -> dict[str, Any]:
-    """Runs in the user's image, which needs no shell and no C library."""
-    return {
-        "name": f"{COPY_PREFIX}{name}",
-        "image": source.name,
-        "imagePullPolicy": source.pull_policy,
-        "command": [f"{_TOOLS_PATH}/busybox", "cp", "-r", f"/{source.path.strip('/')}/.", target],
-        "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "tools", "mountPath": _TOOLS_PATH, "readOnly": True},
-            {"name": volume, "mountPath": target},
-        ],
-    }
 
 
 def _secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
