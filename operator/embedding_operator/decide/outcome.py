@@ -6,6 +6,7 @@ its deadline) is sorted here too. Every failure has a CamelCase reason and a mes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,12 +14,12 @@ from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
 from embedding_operator.objects.manifests.job import OUT_OF_MEMORY_RETRIES
-from embedding_operator.objects.manifests.sources import COPY_PREFIX
+from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.views import JobView, PodView
-from embedding_operator.resource.api import Spec
+from embedding_operator.resource.api import Source, Spec
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages import contract
-from embedding_stages.contract import ExitCode, StageResult
+from embedding_stages.contract import ExitCode, Stage, StageResult
 
 FailureClass = Literal["BadInput", "Transient", "OutOfMemory", "Stopped", "Bug", "Disrupted"]
 _KINDS: Final[Mapping[int, FailureClass]] = {
@@ -29,6 +30,8 @@ _KINDS: Final[Mapping[int, FailureClass]] = {
 }
 # Reasons that a stage gives when it was asked to stop, or when a peer of it is gone.
 _FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
+# In the kubelet's words, of a volume into which an image is copied.
+_FULL_VOLUME: Final = re.compile(rf'EmptyDir volume "{SOURCE_VOLUME_PREFIX}(\w+)" exceeds the limit')
 _BUG_RETRIES: Final = 1
 _BACKOFF_S: Final = 10
 _BACKOFF_MAX_S: Final = 300
@@ -115,6 +118,8 @@ def _failure(job: JobView, spec: Spec) -> Failure:
         # and it may be gone by then, with what Kubernetes noted in it.
         message = f"a pod of Job {job.name} was drained or preempted, and the others cannot go on without it"
         return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
+    if pod is not None and pod.evicted:
+        return _eviction(pod, job.stage, spec)
     if pod is None or pod.exit_code in (None, 0):
         return Failure(kind="Transient", reason="PodLost", message=f"the pod of Job {job.name} is gone")
     if pod.failed_init.startswith(COPY_PREFIX):
@@ -144,14 +149,30 @@ def _failure(job: JobView, spec: Spec) -> Failure:
     )
 
 
+def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
+    """The kubelet put the pod out: a volume or the whole pod took too much disk, or the node ran short."""
+    if match := _FULL_VOLUME.search(pod.evicted):
+        source = _image_source(match[1], spec)
+        return Failure(
+            kind="BadInput",
+            reason="SourceImageTooLarge",
+            field=f"{source.field}.path",
+            message=f"the folder {source.path!r} of image {source.name} is larger than the workspace "
+            f"({spec.storage.size}); name a smaller folder, raise spec.storage.size, or take it from a pvc",
+            exit_code=pod.exit_code,
+        )
+    disk = "local storage" in pod.evicted
+    return Failure(
+        kind="Bug" if disk else "Transient",
+        reason="Evicted",
+        field=f"spec.stages.{stage}.resources.limits.ephemeral-storage" if disk else "",
+        message=f"the pod was evicted: {pod.evicted.strip()}{'; raise it' if disk else ''}",
+        exit_code=pod.exit_code,
+    )
+
+
 def _copy_failure(pod: PodView, spec: Spec) -> Failure:
-    source = {
-        contract.SOURCE_CORPUS: spec.corpus_source,
-        contract.SOURCE_MODEL: spec.model_source,
-        contract.SOURCE_BEIR: spec.labelled_source,
-    }[pod.failed_init.removeprefix(COPY_PREFIX)]
-    if source is None:  # an init container exists only for a source that the manifest names
-        raise ValueError(f"unknown init container {pod.failed_init}")
+    source = _image_source(pod.failed_init.removeprefix(COPY_PREFIX), spec)
     return Failure(
         kind="BadInput",
         reason="SourceImagePathMissing",
@@ -160,6 +181,18 @@ def _copy_failure(pod: PodView, spec: Spec) -> Failure:
         f"{pod.termination_message.strip()[-300:]}",
         exit_code=pod.exit_code,
     )
+
+
+def _image_source(name: str, spec: Spec) -> Source:
+    """The source that an init container copies; `name` is corpus, model or beir."""
+    source = {
+        contract.SOURCE_CORPUS: spec.corpus_source,
+        contract.SOURCE_MODEL: spec.model_source,
+        contract.SOURCE_BEIR: spec.labelled_source,
+    }[name]
+    if source is None:  # an init container exists only for a source that the manifest names
+        raise ValueError(f"the manifest has no source for {name}")
+    return source
 
 
 def failure_record(job: JobView, failure: Failure, observed: Observed, known: Mapping[str, Any]) -> dict[str, Any]:

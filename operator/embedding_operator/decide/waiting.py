@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.objects.views import EventView, JobView, PodView
+from embedding_operator.objects.views import MAIN_CONTAINERS, EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
@@ -40,6 +40,7 @@ _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidI
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
 _SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
+_MUST_SPECIFY: Final = re.compile(r"must specify (\w[\w./-]* for: .+)")
 _CONFIG_MAP: Final = re.compile(r'configmap "([^"]+)" not found')
 
 
@@ -55,7 +56,7 @@ def waits_for_quota(status: Status) -> bool:
 def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec, stage: Stage) -> Wait:
     """The most specific reason that the pod's status and Events give; without a pod, those of its Job."""
     if pod is None:
-        return _not_created(warnings)
+        return _not_created(warnings, stage)
     texts = [text for text in (pod.unschedulable, pod.waiting_message, *(item.message for item in warnings)) if text]
     for text in texts:
         found = _missing_reference(text, spec, stage)
@@ -79,14 +80,33 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
     return Wait(reason="PodStarting", message=f"pod {pod.name} is starting", broken=False)
 
 
-def _not_created(warnings: Sequence[EventView]) -> Wait:
+def _not_created(warnings: Sequence[EventView], stage: Stage) -> Wait:
     text = next((event.message for event in warnings if event.reason == "FailedCreate"), "")
     if not text:
         return Wait(reason="PodPending", message="the pod has not been created yet", broken=False)
     if "exceeded quota" in text:
         return Wait(reason=WAITING_FOR_QUOTA, message=quota_message(text), broken=False)
+    cure = "".join(_unsaid_resources(match[1], stage) for match in _MUST_SPECIFY.finditer(text))
     # A policy that forbids the pod goes on forbidding it; a webhook that does not answer may come back.
-    return Wait(reason="PodCreationFailed", message=f"the pod cannot be created: {text}", broken="forbidden" in text)
+    message = f"the pod cannot be created: {cure}{text}"
+    return Wait(reason="PodCreationFailed", message=message, broken="forbidden" in text)
+
+
+def _unsaid_resources(text: str, stage: Stage) -> str:
+    """From the words of a quota, such as `limits.cpu for: a,b; requests.memory for: a`, to the manifest's fields."""
+    missing: dict[str, list[str]] = {}  # container -> what it does not say
+    for part in text.split(";"):
+        resource, _, containers = part.strip().partition(" for: ")
+        for name in containers.split(","):
+            missing.setdefault(name.strip(), []).append(resource)
+    cures: list[str] = []
+    for name, resources in missing.items():
+        wanted = ", ".join(resources)
+        if name in MAIN_CONTAINERS:
+            cures.insert(0, f"give {wanted} in spec.stages.{stage}.resources")
+        else:
+            cures.append(f"container {name} is not the operator's: whoever adds it, or a LimitRange, gives {wanted}")
+    return f"a quota of the namespace wants more to be said; {'; '.join(cures)}: "
 
 
 def explain_waits(job: JobView, warnings: Mapping[str, Sequence[EventView]], spec: Spec) -> Wait:

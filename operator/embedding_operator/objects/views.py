@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+from embedding_operator.objects.manifests.job import CONTAINER as STAGE_CONTAINER
+from embedding_operator.objects.manifests.serving import CONTAINER as SERVER_CONTAINER
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
@@ -17,6 +19,8 @@ from embedding_operator.resource.labels import (
     TEMPLATE_ANNOTATION,
 )
 from embedding_stages.contract import Stage
+
+MAIN_CONTAINERS: Final = frozenset({STAGE_CONTAINER, SERVER_CONTAINER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class PodView:
     waiting_message: str
     unschedulable: str  # the scheduler's message
     image_id: str
+    evicted: str  # the kubelet's message when it put the pod out
     disrupted: bool  # drained, preempted or evicted: what it says is not why its Job failed
     deleting: bool
 
@@ -148,6 +153,7 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         waiting_message=waiting.get("message", ""),
         unschedulable=_unschedulable(status),
         image_id=main.get("imageID", ""),
+        evicted=status.get("message", "") if status.get("reason") == "Evicted" else "",
         disrupted=any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in _conditions(status)),
         deleting="deletionTimestamp" in meta,
     )

@@ -86,6 +86,7 @@ def a_pod(**changes: Any) -> PodView:
         waiting_message="",
         unschedulable="",
         image_id="",
+        evicted="",
         disrupted=False,
         deleting=False,
     )

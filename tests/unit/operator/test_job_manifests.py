@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import OPEN_AI, OWNER, Raw, a_request, a_spec
 
+from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name, template_of
 from embedding_operator.objects.manifests.storage import build_workspace
@@ -45,6 +46,12 @@ RICH = a_spec(
         },
     },
 )
+
+
+def replace_resources(spec: Spec, stage: Stage, resources: Raw) -> Spec:
+    settings = spec.stages[stage]
+    changed = replace(settings, pod=replace(settings.pod, resources=resources))
+    return replace(spec, stages={**spec.stages, stage: changed})
 
 
 def job(spec: Spec, stage: Stage = Stage.SDG, **changes: Any) -> Raw:
@@ -228,7 +235,36 @@ def test_an_image_is_copied_by_a_program_that_the_image_need_not_have() -> None:
     assert copy["imagePullPolicy"] == "Never"
     assert copy["command"] == ["/tools/busybox", "cp", "-r", "/data/docs/.", "/sources/corpus"]
     volumes = {item["name"]: item for item in body["volumes"]}
-    assert volumes["source-corpus"]["emptyDir"] == {}
+    assert volumes["source-corpus"]["emptyDir"] == {"sizeLimit": "50Gi"}
+    assert volumes["tools"]["emptyDir"] == {"sizeLimit": "16Mi"}
+
+
+def test_a_copied_source_is_bounded_by_the_workspace_that_it_goes_into() -> None:
+    spec = replace(RICH, storage=replace(RICH.storage, size="2Ti"))
+    volumes = {item["name"]: item for item in pod(spec, Stage.INPUTS)["volumes"]}
+    assert volumes["source-model"]["emptyDir"] == {"sizeLimit": "2Ti"}
+
+
+@pytest.mark.parametrize("stage", JOBS)
+def test_every_container_says_what_a_quota_may_ask_for(stage: Stage) -> None:
+    """Where a ResourceQuota counts limits the manifest has to give those of the stage's container, and of no other."""
+    body = pod(RICH, stage)
+    (main,) = body["containers"]
+    assert main["resources"]["requests"].keys() >= {"cpu", "memory"}
+    for helper in body.get("initContainers", ()):
+        for kind in ("requests", "limits"):
+            assert helper["resources"][kind].keys() == {"cpu", "memory"}, helper["name"]
+        for name, amount in helper["resources"]["requests"].items():  # a pod asks for the larger of the two
+            assert quantity(amount) <= quantity(main["resources"]["requests"][name])
+
+
+def test_helpers_ask_for_as_much_disk_as_the_stage() -> None:
+    """A limit of theirs alone would be the pod's, and evict it."""
+    disk = {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage": "9Gi"}}
+    body = pod(replace_resources(RICH, Stage.INPUTS, disk), Stage.INPUTS)
+    for helper in body["initContainers"]:
+        for kind, values in disk.items():
+            assert helper["resources"][kind]["ephemeral-storage"] == values["ephemeral-storage"]
 
 
 def test_a_model_from_the_hub_needs_no_volume() -> None:

@@ -26,6 +26,10 @@ SPEC = a_spec(corpus={"source": {"image": {"reference": "docs:1", "path": "/docs
 SAID = a_result(artefacts={}, reason="Because", message="it is so", field="spec.corpus")
 
 
+def too_large(volume: str, limit: str) -> str:
+    return f'Usage of EmptyDir volume "{volume}" exceeds the limit "{limit}". '
+
+
 def failure_of(job: JobView) -> Failure:
     outcome = outcome_of(job, SPEC)
     assert isinstance(outcome, Failure)
@@ -92,8 +96,47 @@ def test_the_exit_code_says_what_to_do(exit_code: int, kind: str) -> None:
             "spec.corpus.source.image.path",
         ),
         (a_failed_job(an_ended_pod(1, "no busybox", failed_init="tools")), "Bug", "StageCrashed", ""),
+        (
+            a_failed_job(an_ended_pod(137, failed_init="copy-corpus", evicted=too_large("source-corpus", "50Gi"))),
+            "BadInput",
+            "SourceImageTooLarge",
+            "spec.corpus.source.image.path",
+        ),
+        (
+            a_failed_job(a_pod(phase="Failed", evicted=too_large("source-corpus", "50Gi"))),
+            "BadInput",
+            "SourceImageTooLarge",
+            "spec.corpus.source.image.path",
+        ),
+        (
+            a_failed_job(
+                an_ended_pod(137, evicted="Pod ephemeral local storage usage exceeds the total limit of 1Gi.")
+            ),
+            "Bug",
+            "Evicted",
+            "resources.limits.ephemeral-storage",
+        ),
+        (
+            a_failed_job(a_pod(phase="Failed", evicted="The node was low on resource: memory.")),
+            "Transient",
+            "Evicted",
+            "",
+        ),
     ],
-    ids=["no pod", "evicted", "memory", "killed", "deadline", "deadline and result", "copy", "tools"],
+    ids=[
+        "no pod",
+        "gone",
+        "memory",
+        "killed",
+        "deadline",
+        "deadline and result",
+        "copy",
+        "tools",
+        "a copy too large",
+        "a copy too large, without a code",
+        "disk",
+        "a node that ran short",
+    ],
 )
 def test_what_never_reached_an_exit_code_is_sorted_too(job: JobView, kind: str, reason: str, field: str) -> None:
     failure = failure_of(job)

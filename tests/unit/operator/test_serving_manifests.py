@@ -77,6 +77,10 @@ def test_the_artefact_is_checked_with_our_image_before_any_server_starts(backend
     mount = next(item for item in body["containers"][0]["volumeMounts"] if item["name"] == "workspace")
     assert check["volumeMounts"] == [mount]
     assert check["command"][-2:] == [mount["mountPath"], MODEL.digest]
+    assert {kind: values.keys() for kind, values in check["resources"].items()} == {
+        "requests": {"cpu", "memory"},
+        "limits": {"cpu", "memory"},
+    }
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

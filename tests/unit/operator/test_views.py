@@ -88,6 +88,18 @@ def test_why_the_scheduler_has_no_place() -> None:
     assert pod(conditions=[condition | {"status": "True"}]).unschedulable == ""
 
 
+@pytest.mark.parametrize(
+    ("status", "evicted"),
+    [
+        ({}, ""),
+        ({"reason": "Evicted", "message": "too much"}, "too much"),
+        ({"reason": "NodeLost", "message": "x"}, ""),
+    ],
+)
+def test_why_the_kubelet_put_a_pod_out(status: Raw, evicted: str) -> None:
+    assert pod(**status).evicted == evicted
+
+
 def job(**status: Any) -> Raw:
     raw = build_job(OWNER, a_spec(), a_request(attempt=3, revision=2))
     raw["metadata"]["creationTimestamp"] = CREATED

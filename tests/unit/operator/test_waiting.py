@@ -261,3 +261,24 @@ def test_the_workspace_of_our_own_is_nobodys_mistake() -> None:
 def test_what_is_missing_is_said_rather_than_that_there_is_no_room() -> None:
     pod = a_pod(unschedulable='0/2 nodes: 1 Insufficient nvidia.com/gpu, persistentvolumeclaim "labelled" not found')
     assert explain_wait(pod, (), SPEC, Stage.INPUTS).reason == "VolumeMissing"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (
+            "must specify limits.cpu for: stage; limits.memory for: stage",
+            "give limits.cpu, limits.memory in spec.stages.sdg.resources",
+        ),
+        (
+            "must specify limits.cpu for: istio-proxy,stage; requests.memory for: istio-proxy",
+            "give limits.cpu in spec.stages.sdg.resources; container istio-proxy is not the operator's",
+        ),
+    ],
+)
+def test_what_a_quota_wants_to_be_said_is_named_by_its_field(refusal: str, said: str) -> None:
+    text = f'Error creating: pods "a" is forbidden: failed quota: compute: {refusal}'
+    wait = explain_waits(a_job(pods=()), {"uid-job": event("FailedCreate", text)}, SPEC)
+    assert (wait.reason, wait.broken) == ("PodCreationFailed", True)
+    assert said in wait.message
+    assert refusal in wait.message

@@ -93,6 +93,22 @@ def container_security(*, read_only_root: bool = True) -> dict[str, Any]:
     }
 
 
+def helper_resources(pod: PodSettings) -> dict[str, dict[str, str]]:
+    """Requests and limits of the containers that run before the pod's own; no field of the manifest has them.
+
+    They copy files and hash a model block by block, which takes 20 MB and at most one CPU. A pod asks for the larger of
+    what its init containers and its containers ask for, so requests stay below the smallest default of a stage. The
+    limits are there because a ResourceQuota that counts limits refuses a pod with a container that has none. Disk is
+    the stage's: a limit that helpers alone have would be the whole pod's.
+    """
+    found = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+    for kind in found:
+        disk = pod.resources.get(kind, {}).get("ephemeral-storage")
+        if disk is not None:
+            found[kind]["ephemeral-storage"] = disk
+    return found
+
+
 def workspace_claim(owner: Owner, spec: Spec) -> str:
     return spec.storage.existing_claim or f"{owner.name}-workspace"
 

@@ -110,7 +110,7 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
     ]
     inits: list[dict[str, Any]] = []
     if request.stage is Stage.INPUTS:
-        sources = mount_sources(spec, settings.image, volumes)
+        sources = mount_sources(spec, settings, volumes)
         volumes += sources.volumes
         mounts += sources.mounts
         inits += sources.inits

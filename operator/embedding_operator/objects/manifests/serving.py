@@ -11,6 +11,7 @@ from typing import Any, Final
 from embedding_operator.objects.manifests.common import (
     Owner,
     container_security,
+    helper_resources,
     metadata,
     owner_labels,
     pod_spec,
@@ -110,6 +111,7 @@ def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict
                 "image": check_image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python3", "-m", "embedding_stages.serve.check", path, model.digest],
+                "resources": helper_resources(settings),
                 "securityContext": container_security(),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": [mount],

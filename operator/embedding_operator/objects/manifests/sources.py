@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from embedding_operator.objects.manifests.common import container_security
-from embedding_operator.resource.api import Source, Spec
+from embedding_operator.objects.manifests.common import container_security, helper_resources
+from embedding_operator.resource.api import PodSettings, Source, Spec
 from embedding_stages import contract
 
 COPY_PREFIX: Final = "copy-"  # init containers copy-corpus, copy-model, copy-beir
 TOOLS_CONTAINER: Final = "tools"
 SOURCE_VOLUME_PREFIX: Final = "source-"
 _TOOLS_PATH: Final = "/tools"
+_TOOLS_SIZE: Final = "16Mi"  # busybox has one or two
 
 
 @dataclass(slots=True)
@@ -25,10 +26,10 @@ class Sources:
     inits: list[dict[str, Any]] = field(default_factory=list)
 
 
-def mount_sources(spec: Spec, image: str, volumes: Iterable[dict[str, Any]]) -> Sources:
+def mount_sources(spec: Spec, pod: PodSettings, volumes: Iterable[dict[str, Any]]) -> Sources:
     """Make every source readable below the sources path.
 
-    `image` is the stage's image, `volumes` are those that the pod has already. The kubelet never mounts a pod that has
+    `pod` are the stage's settings, `volumes` those that its pod has already. The kubelet never mounts a pod that has
     two volumes of one claim, so sources of one claim share a volume, also with the workspace.
     """
     found = Sources()
@@ -42,16 +43,16 @@ def mount_sources(spec: Spec, image: str, volumes: Iterable[dict[str, Any]]) -> 
         if source.kind == "pvc" and source.name in of_claim:
             volume = of_claim[source.name]
         else:
-            found.volumes.append(_volume(volume, source))
+            found.volumes.append(_volume(volume, source, spec))
         if source.kind == "pvc":
             of_claim[source.name] = volume
         if source.kind == "image":
-            found.inits.append(_copy_container(name, source, volume, target))
+            found.inits.append(_copy_container(name, source, volume, target, pod))
         # The whole claim is mounted: the stage looks for the path and can say that it does not exist.
         found.mounts.append({"name": volume, "mountPath": target, "readOnly": True})
     if found.inits:
-        found.volumes.append({"name": TOOLS_CONTAINER, "emptyDir": {}})
-        found.inits.insert(0, _tools_container(image))
+        found.volumes.append({"name": TOOLS_CONTAINER, "emptyDir": {"sizeLimit": _TOOLS_SIZE}})
+        found.inits.insert(0, _tools_container(pod))
     return found
 
 
@@ -62,33 +63,36 @@ def _by_name(spec: Spec) -> dict[str, Source]:
     return found
 
 
-def _volume(name: str, source: Source) -> dict[str, Any]:
+def _volume(name: str, source: Source, spec: Spec) -> dict[str, Any]:
     if source.kind == "pvc":
         return {"name": name, "persistentVolumeClaim": {"claimName": source.name, "readOnly": True}}
     if source.kind == "configMap":
         return {"name": name, "configMap": {"name": source.name}}
-    return {"name": name, "emptyDir": {}}
+    # What is used of a source goes into the workspace, so nothing larger than that is copied onto the node's disk.
+    return {"name": name, "emptyDir": {"sizeLimit": spec.storage.size}}
 
 
-def _tools_container(image: str) -> dict[str, Any]:
+def _tools_container(pod: PodSettings) -> dict[str, Any]:
     """Puts a static busybox where containers of images that carry only files can run it."""
     return {
         "name": TOOLS_CONTAINER,
-        "image": image,
+        "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/busybox", "cp", "/bin/busybox", f"{_TOOLS_PATH}/busybox"],
+        "resources": helper_resources(pod),
         "securityContext": container_security(),
         "volumeMounts": [{"name": TOOLS_CONTAINER, "mountPath": _TOOLS_PATH}],
     }
 
 
-def _copy_container(name: str, source: Source, volume: str, target: str) -> dict[str, Any]:
+def _copy_container(name: str, source: Source, volume: str, target: str, pod: PodSettings) -> dict[str, Any]:
     """Runs in the user's image, which needs no shell and no C library."""
     return {
         "name": f"{COPY_PREFIX}{name}",
         "image": source.name,
         "imagePullPolicy": source.pull_policy,
         "command": [f"{_TOOLS_PATH}/busybox", "cp", "-r", f"/{source.path.strip('/')}/.", target],
+        "resources": helper_resources(pod),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
