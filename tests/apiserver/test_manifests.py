@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from apiserver.api import Api, pod_of
+from apiserver.api import Api, at, merge, pod_of, until
 from apiserver.manifests import JOB_STAGES, SPECS, deployment, job, kept_objects, made
 
 from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.storage import build_workspace
+from embedding_operator.resource.api import Spec
 from embedding_stages.contract import Stage
 
 
@@ -32,6 +34,36 @@ def test_the_standard_is_in_force_in_these_tests(api: Api, namespace: str) -> No
     del template["spec"]["securityContext"]["seccompProfile"]
     objection = api.objection(f"/api/v1/namespaces/{namespace}/pods", pod_of(template, "pod", namespace))
     assert "violates PodSecurity" in objection
+
+
+def test_a_quota_on_limits_takes_every_pod_whose_stage_says_its_own(api: Api, namespace: str) -> None:
+    room = dict.fromkeys(("requests.cpu", "requests.memory", "limits.cpu", "limits.memory"), "999Gi")
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "compute", "namespace": namespace},
+        "spec": {"hard": room},
+    }
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    live = api.make(path, quota)
+    # The controller that counts is not running here, and without its numbers a quota refuses nothing.
+    live["status"] = {"hard": room, "used": dict.fromkeys(room, "0")}
+    assert api.send("PUT", f"{path}/compute/status", live)[0] == 200
+    said = {"resources": {"limits": {"cpu": "2", "memory": "4Gi"}}}
+    patch = copy.deepcopy(SPECS["sources from images, a Secret for the LLM"])
+    owner, silent = made(api, namespace, patch)
+    merge(patch, at("stages", {stage.value: said for stage in Stage}))
+    _, spoken = made(api, namespace, patch, "spoken")
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+
+    def objections(spec: Spec) -> set[str]:
+        templates = [job(owner, spec, stage)["spec"]["template"] for stage in JOB_STAGES]
+        templates.append(deployment(owner, spec)["spec"]["template"])
+        return {api.objection(pods, pod_of(template, "pod", namespace)) for template in templates}
+
+    refused = until("the quota to be in force", lambda: objections(silent) - {""})
+    assert all("must specify limits.cpu for: " in text for text in refused)
+    assert objections(spoken) == {""}
 
 
 @pytest.mark.parametrize("row", SPECS)
