@@ -80,6 +80,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
     "a model from a hub": at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "a" * 40}}),
     "an existing claim": at("storage.existingClaim", "shared"),
+    **{
+        f"of an image the folder {path}": at("evaluation.beir.image", {"reference": "x", "path": path})
+        for path in ("docs", "/./docs", "/a/proc", "/process", "/.hidden", "...")
+    },
     "a folder whose name begins with dots": at(
         "corpus.source", {"configMap": None, "pvc": {"claimName": "c", "path": "..a/b"}}
     ),
@@ -122,6 +126,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.evaluation.beir.image.path",
         "must not contain '..'",
     ),
+    **{
+        f"of an image the path {path}": (
+            at("evaluation.beir.image", {"reference": "x", "path": path}),
+            "spec.evaluation.beir.image.path",
+            "must name a folder of the image",
+        )
+        for path in ("/", "//", ".", "/./.", "/proc", "./sys/a", "dev")
+    },
     "one prefix of two": (at("baseModel.prefixes.query", "q"), "spec.baseModel.prefixes.passage", "Required value"),
     "no provider": (at("stages.sdg", {"provider": None}), "spec.stages.sdg.provider", "Required value"),
     "a provider without a name": (

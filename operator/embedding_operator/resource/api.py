@@ -23,6 +23,8 @@ MANAGER: Final = "embedding-operator"
 TORCH_SERVER: Final = "deploy.torch"  # key of the torch server's default image, beside the stages' keys
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+# The root of a container, and what the container runtime mounts below it.
+_NOT_OF_AN_IMAGE: Final = frozenset({"", "proc", "sys", "dev"})
 # The pods of a Job of several nodes are hosts named <Job>-<index>, in 63 characters like every label of DNS.
 _NAME_CHARACTERS_SEVERAL_NODES: Final = 37
 
@@ -226,6 +228,12 @@ def parse_source(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> So
     path = str(body.get("path", ""))
     if ".." in path.split("/"):
         raise SpecError(f"{field}.{kind}.path", "must not contain '..'")
+    if kind == "image" and _first_folder(path) in _NOT_OF_AN_IMAGE:
+        raise SpecError(
+            f"{field}.image.path",
+            f"{path!r} must name a folder of the image, such as /model: the folder is copied whole, and with the root "
+            "come /proc, /sys and /dev, which hold more than any disk",
+        )
     token = None
     if body.get("tokenSecretRef"):
         token = parse_secret(body["tokenSecretRef"], f"{field}.{kind}.tokenSecretRef")
@@ -238,6 +246,11 @@ def parse_source(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> So
         revision=str(body.get("revision", "")),
         pull_policy=str(body.get("pullPolicy", "IfNotPresent")),
     )
+
+
+def _first_folder(path: str) -> str:
+    """The first step of a path from the root; empty for the root itself."""
+    return next((part for part in path.split("/") if part not in ("", ".")), "")
 
 
 def parse_secret(raw: Mapping[str, Any], field: str) -> SecretRef:

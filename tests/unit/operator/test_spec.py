@@ -157,6 +157,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "spec.corpus.source.pvc.path",
     ),
     ({"corpus": {"source": {"image": {"path": "/docs"}}}}, "spec.corpus.source.image.reference"),
+    ({"corpus": {"source": {"image": {"reference": "docs:1"}}}}, "spec.corpus.source.image.path"),
+    *(
+        ({"corpus": {"source": {"image": {"reference": "docs:1", "path": path}}}}, "spec.corpus.source.image.path")
+        for path in ("", "/", "//", ".", "/.", "./", "/./.", "/proc", "proc", "//proc/", "./sys/a", "/dev/shm")
+    ),
     ({"corpus": {"source": {"configMap": {"name": "d"}}, "minTextLength": "x"}}, "spec.corpus.minTextLength"),
     ({"evaluation": {"beir": {"configMap": {"name": "d"}}}}, "spec.evaluation.beir"),
     ({"evaluation": {"kValues": [10, 5]}}, "spec.evaluation.kValues"),
@@ -240,6 +245,12 @@ def test_a_field_that_cannot_be_acted_on_is_named(sections: dict[str, Any], fiel
         parse_spec(a_manifest(**sections), IMAGES)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("path", ["/docs", "docs", "/./docs", "/a/proc", "/process", "/.hidden", "/srv/dev", "..."])
+def test_a_folder_of_an_image(path: str) -> None:
+    source = {"image": {"reference": "docs:1", "path": path}}
+    assert a_spec(corpus={"source": source}).corpus_source.path == path
 
 
 def test_a_secret_is_known_by_where_the_manifest_names_it() -> None:
