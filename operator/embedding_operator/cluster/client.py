@@ -19,6 +19,7 @@ from kubernetes import client, config
 from embedding_operator.cluster.answers import error_of, must_be_ours, server_ahead_s
 from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
 from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL
 
@@ -75,7 +76,7 @@ class Cluster(Protocol):
         """Post an Event about the resource."""
 
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
-        """The end of the log of a pod's first container; empty when there is none, or it cannot be read soon."""
+        """The end of the log of a pod's stage container; empty when there is none, or it cannot be read soon."""
 
 
 class KubeCluster:
@@ -198,7 +199,7 @@ class KubeCluster:
 
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
-        query = {"tailLines": str(lines), "limitBytes": "16384"}
+        query = {"container": CONTAINER, "tailLines": str(lines), "limitBytes": "16384"}
         try:
             status, _, data = self._send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
         except _NO_ANSWER:  # a log is no reason to fail

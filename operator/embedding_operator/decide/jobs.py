@@ -9,7 +9,13 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
 from embedding_operator.decide.outcome import Failure, failure_record, micro_batch, outcome_of, retry_at
-from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, explain_waits, quota_message
+from embedding_operator.decide.waiting import (
+    POLL_QUOTA_S,
+    WAITING_FOR_QUOTA,
+    explain_overtime,
+    explain_waits,
+    quota_message,
+)
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name, template_of
 from embedding_operator.objects.views import JobView, parse_time
@@ -184,12 +190,16 @@ class _Step:
         progress = parse_progress(self.observed.log_tails.get(job.name, ""))
         if self.entry.state != "Running":
             self.draft.event("Normal", "Running", f"{self.stage}: attempt {job.attempt} started")
+        overtime = explain_overtime(job, self.observed.now)
+        if overtime is not None and self.entry.reason != overtime.reason:
+            self.draft.event("Warning", overtime.reason, f"{self.stage}: {overtime.message}")
+        running = f"attempt {job.attempt} is running" + (f" on {job.nodes} nodes" if job.nodes > 1 else "")
         pod_image = job.pod.image_id if job.pod is not None else ""
         self.entry = replace(
             self._of_job(job),
             state="Running",
-            reason="Running",
-            message=f"attempt {job.attempt} is running" + (f" on {job.nodes} nodes" if job.nodes > 1 else ""),
+            reason=overtime.reason if overtime is not None else "Running",
+            message=overtime.message if overtime is not None else running,
             details={"imageID": pod_image} if pod_image else {},
             percent=progress.percent if progress else self.entry.percent,
             step=progress.step if progress else self.entry.step,

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
+from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
 from embedding_operator.objects.manifests.job import OUT_OF_MEMORY_RETRIES
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.views import JobView, PodView
@@ -54,18 +55,25 @@ class Failure:
 
 def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
     """What a finished Job means. A Job that succeeded without a complete result has failed."""
-    if job.succeeded:
-        result = _result(job.pod)
-        wanted = BY_STAGE[job.stage].outputs
-        if result is None or result.fingerprint != job.fingerprint or any(a not in result.artefacts for a in wanted):
-            return Failure(
-                kind="Bug",
-                reason="NoResult",
-                message=f"Job {job.name} ended without a valid result; exit 0 without artefacts is a failure",
-                exit_code=0,
-            )
+    result = _result(job.pod)
+    # A pod fails with any of its containers, also one that is not the operator's, and its Job with it.
+    all_done = len(job.pods) >= job.nodes and all(pod.exit_code == 0 for pod in job.pods)
+    if result is not None and _is_of(job, result) and (job.succeeded or all_done):
         return result
+    if job.succeeded:
+        return Failure(
+            kind="Bug",
+            reason="NoResult",
+            message=f"Job {job.name} ended without a valid result; exit 0 without artefacts is a failure",
+            exit_code=0,
+        )
     return _failure(job, spec)
+
+
+def _is_of(job: JobView, result: StageResult) -> bool:
+    """Whether a result is that of the Job's own work, with everything that its stage writes."""
+    wanted = BY_STAGE[job.stage].outputs
+    return result.fingerprint == job.fingerprint and all(name in result.artefacts for name in wanted)
 
 
 def culprit(job: JobView) -> PodView | None:
@@ -120,6 +128,8 @@ def _failure(job: JobView, spec: Spec) -> Failure:
         return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
     if pod is not None and pod.evicted:
         return _eviction(pod, job.stage, spec)
+    if pod is not None and pod.blocked_by and not pod.started and not pod.failed_init:
+        return Failure(kind="Transient", reason=INJECTED_BLOCKS, message=injected_message(pod))
     if pod is None or pod.exit_code in (None, 0):
         return Failure(kind="Transient", reason="PodLost", message=f"the pod of Job {job.name} is gone")
     if pod.failed_init.startswith(COPY_PREFIX):

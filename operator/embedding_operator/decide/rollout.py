@@ -85,7 +85,7 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
     if live.replica_failure:
         refusal = EventView(reason="FailedCreate", message=live.replica_failure)
         return explain_wait(None, (refusal,), spec, Stage.DEPLOY)
-    if pod is not None and pod.started:
+    if pod is not None and pod.started and not pod.blocked_by:
         return Wait(reason="Starting", message=f"pod {pod.name} is loading the model", broken=False)
     return explain_wait(pod, observed.warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.objects.views import MAIN_CONTAINERS, EventView, JobView, PodView
+from embedding_operator.objects.injected import MAIN_CONTAINERS
+from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
+from embedding_operator.resource.labels import STAGE_LABEL
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
@@ -32,7 +34,9 @@ class Wait:
 
 
 WAITING_FOR_QUOTA: Final = "WaitingForQuota"
+INJECTED_BLOCKS: Final = "InjectedContainerBlocks"
 POLL_QUOTA_S: Final = 15.0
+_OVERTIME_S: Final = 30  # that a Job may take to notice that its pods are done
 _UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 # Warnings that come with every start, or that the pod's own status tells better.
 _ORDINARY: Final = frozenset({"BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"})
@@ -62,6 +66,8 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
         found = _missing_reference(text, spec, stage)
         if found is not None:
             return found
+    if pod.blocked_by:
+        return Wait(reason=INJECTED_BLOCKS, message=injected_message(pod), broken=False)
     if pod.waiting_reason in _IMAGE_REASONS:
         return Wait(
             reason="ImagePullFailed",
@@ -119,6 +125,28 @@ def explain_waits(job: JobView, warnings: Mapping[str, Sequence[EventView]], spe
         return worst
     missing = job.nodes - sum(pod.started for pod in job.pods)
     return replace(worst, message=f"{missing} of {job.nodes} pods wait: {worst.message}")
+
+
+def explain_overtime(job: JobView, now: datetime) -> Wait | None:
+    """Why a Job goes on whose stage is done: containers that something else put into its pods do not end."""
+    ends = [pod.ended for pod in job.pods if pod.exit_code == 0 and pod.ended is not None]
+    sidecars = sorted({name for pod in job.pods for name in pod.sidecars})
+    if len(ends) < job.nodes or not sidecars or (now - max(ends)).total_seconds() < _OVERTIME_S:
+        return None
+    return Wait(
+        reason="SidecarRunning",
+        message=f"the stage is done, but its Job ends only when {', '.join(sidecars)} ends, which is not the "
+        f"operator's: have it injected as a native sidecar (an init container with restartPolicy Always), or not into "
+        f"pods with the label {STAGE_LABEL}",
+        broken=True,
+    )
+
+
+def injected_message(pod: PodView) -> str:
+    return (
+        f"{pod.blocked_by}; it is not the operator's, and pod {pod.name} waits for it: look at what put it there "
+        "(a mesh, a policy), or exempt this pod"
+    )
 
 
 def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from embedding_operator.objects.manifests.job import CONTAINER as STAGE_CONTAINER
-from embedding_operator.objects.manifests.serving import CONTAINER as SERVER_CONTAINER
+from embedding_operator.objects.injected import (
+    blocker,
+    has_begun,
+    main_container,
+    own_init_containers,
+    running_sidecars,
+)
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
@@ -20,12 +25,10 @@ from embedding_operator.resource.labels import (
 )
 from embedding_stages.contract import Stage
 
-MAIN_CONTAINERS: Final = frozenset({STAGE_CONTAINER, SERVER_CONTAINER})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodView:
-    """A pod: whether it started, how it ended, and why it waits."""
+    """A pod: whether it started, how it ended, and why it waits. It speaks of the operator's own containers."""
 
     name: str
     index: int  # in an Indexed Job; 0 elsewhere
@@ -39,6 +42,8 @@ class PodView:
     termination_reason: str  # OOMKilled, Error, Completed, ...
     termination_message: str
     failed_init: str  # name of an init container that failed
+    blocked_by: str  # what a container that something else put there does, for which the pod's own waits
+    sidecars: Sequence[str]  # names of the containers of that kind that run beside the pod's own
     waiting_reason: str  # of the first container that waits
     waiting_message: str
     unschedulable: str  # the scheduler's message
@@ -129,13 +134,11 @@ def time_of(meta: Mapping[str, Any]) -> datetime:
 
 def view_pod(raw: Mapping[str, Any]) -> PodView:
     meta, status = raw["metadata"], raw.get("status") or {}
-    main: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
-    init: Sequence[Mapping[str, Any]] = status.get("initContainerStatuses") or ()
+    main, init = main_container(status), own_init_containers(status)
     bad_init = next((c for c in init if _exit_code(c) not in (None, 0)), None)
     ended = bad_init or main
     terminated = _terminated(ended)
     waiting: Mapping[str, Any] = next((w for c in (*init, main) if (w := (c.get("state") or {}).get("waiting"))), {})
-    state: Mapping[str, Any] = main.get("state") or {}
     return PodView(
         name=meta["name"],
         index=int((meta.get("annotations") or {}).get(INDEX_ANNOTATION, 0)),
@@ -143,12 +146,14 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         created=time_of(meta),
         phase=status.get("phase", "Pending"),
         node=(raw.get("spec") or {}).get("nodeName", ""),
-        started="running" in state or "terminated" in state or bool(main.get("lastState")),
+        started=has_begun(main),
         exit_code=terminated.get("exitCode"),
         ended=parse_time(terminated.get("finishedAt")),
         termination_reason=terminated.get("reason", ""),
         termination_message=terminated.get("message", ""),
         failed_init=bad_init["name"] if bad_init else "",
+        blocked_by=blocker(raw),
+        sidecars=running_sidecars(status),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         unschedulable=_unschedulable(status),

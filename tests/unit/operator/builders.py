@@ -87,6 +87,8 @@ def a_pod(**changes: Any) -> PodView:
         unschedulable="",
         image_id="",
         evicted="",
+        blocked_by="",
+        sidecars=(),
         disrupted=False,
         deleting=False,
     )

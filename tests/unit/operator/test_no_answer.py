@@ -63,6 +63,24 @@ def test_a_log_that_does_not_come_is_empty_and_soon_given_up(
         assert time.monotonic() - started < 2
 
 
+def test_a_log_is_that_of_the_stage_whatever_runs_beside_it(
+    deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server refuses to choose among several containers."""
+    sent: list[dict[str, str]] = []
+
+    def send(
+        method: str, path: str, query: dict[str, str], *_: object, **__: object
+    ) -> tuple[int, dict[str, str], bytes]:
+        sent.append(query)
+        return 200, {}, b"line"
+
+    with connected(deaf, tmp_path, monkeypatch) as cluster:
+        monkeypatch.setattr(cluster, "_send", send)
+        assert cluster.log_tail("n", "pod", lines=5) == "line"
+    assert sent[0]["container"] == "stage"
+
+
 def test_a_log_from_nobody_is_empty(deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(deaf, tmp_path, monkeypatch) as cluster:
         assert cluster.log_tail("n", "pod", lines=5) == ""

@@ -59,6 +59,11 @@ def test_exit_0_without_a_result_of_this_work_is_a_bug(pod: Any) -> None:
     assert (failure.kind, failure.reason) == ("Bug", "NoResult")
 
 
+def test_a_stage_that_is_done_is_done_whatever_fails_beside_it() -> None:
+    """A pod fails with any of its containers, and its Job with it."""
+    assert outcome_of(a_failed_job(an_ended_pod(0, a_result())), SPEC) == a_result()
+
+
 @pytest.mark.parametrize(
     ("exit_code", "kind"),
     [
@@ -97,6 +102,13 @@ def test_the_exit_code_says_what_to_do(exit_code: int, kind: str) -> None:
         ),
         (a_failed_job(an_ended_pod(1, "no busybox", failed_init="tools")), "Bug", "StageCrashed", ""),
         (
+            a_failed_job(a_pod(phase="Failed", blocked_by="container istio-init ended with exit code 1")),
+            "Transient",
+            "InjectedContainerBlocks",
+            "",
+        ),
+        (a_failed_job(an_ended_pod(0, sidecars=("x",))), "Transient", "PodLost", ""),
+        (
             a_failed_job(an_ended_pod(137, failed_init="copy-corpus", evicted=too_large("source-corpus", "50Gi"))),
             "BadInput",
             "SourceImageTooLarge",
@@ -132,6 +144,8 @@ def test_the_exit_code_says_what_to_do(exit_code: int, kind: str) -> None:
         "deadline and result",
         "copy",
         "tools",
+        "a container of somebody else",
+        "done, and silent",
         "a copy too large",
         "a copy too large, without a code",
         "disk",

@@ -27,6 +27,7 @@ def ended(exit_code: int, **more: Any) -> Raw:
     return {"exitCode": exit_code, "reason": "Error", **more}
 
 
+COPY = "copy-corpus"
 BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
 
 
@@ -41,27 +42,30 @@ BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
         ({"containerStatuses": [container(waiting=BACK_OFF, last=ended(1))]}, True, 1, "", "CrashLoopBackOff"),
         (
             {
-                "initContainerStatuses": [container("tools", terminated=ended(0)), container("c", terminated=ended(1))],
+                "initContainerStatuses": [
+                    container("tools", terminated=ended(0)),
+                    container(COPY, terminated=ended(1)),
+                ],
                 "containerStatuses": [container(waiting={"reason": "PodInitializing"})],
             },
             False,
             1,
-            "c",
+            COPY,
             "PodInitializing",
         ),
         (
             {
-                "initContainerStatuses": [container("c", waiting=BACK_OFF, last=ended(10))],
+                "initContainerStatuses": [container(COPY, waiting=BACK_OFF, last=ended(10))],
                 "containerStatuses": [container(waiting={"reason": "PodInitializing"})],
             },
             False,
             10,
-            "c",
+            COPY,
             "CrashLoopBackOff",
         ),
         (
             {
-                "initContainerStatuses": [container("c", terminated=ended(0), last=ended(10))],
+                "initContainerStatuses": [container(COPY, terminated=ended(0), last=ended(10))],
                 "containerStatuses": [container(running={})],
             },
             True,
@@ -80,6 +84,81 @@ def test_what_a_pod_has_done(status: Raw, started: bool, exit_code: Any, failed_
         failed_init,
         waiting,
     )
+
+
+PROXY = container("istio-proxy", running={"startedAt": CREATED})
+BEGINNING = container(waiting={"reason": "PodInitializing"})
+
+
+@pytest.mark.parametrize("name", ["stage", "server"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_pod_is_read_from_our_container_wherever_it_stands(name: str, order: int) -> None:
+    ours = container(name, terminated=ended(10, message="why")) | {"imageID": "sha256:ours"}
+    theirs = container("istio-proxy", terminated=ended(143, message="bye")) | {"imageID": "sha256:theirs"}
+    view = pod(containerStatuses=[ours, theirs][::order])
+    assert (view.exit_code, view.termination_message, view.image_id) == (10, "why", "sha256:ours")
+    waits = pod(containerStatuses=[PROXY, container(name, waiting={"reason": "ErrImagePull"})][::order])
+    assert (waits.started, waits.waiting_reason) == (False, "ErrImagePull")
+
+
+def test_a_sidecar_that_was_asked_to_end_is_no_init_container_that_failed() -> None:
+    view = pod(
+        initContainerStatuses=[container("istio-proxy", terminated=ended(143))],
+        containerStatuses=[container(terminated=ended(0, message="result"))],
+    )
+    assert (view.exit_code, view.failed_init, view.termination_message, view.blocked_by) == (0, "", "result", "")
+
+
+@pytest.mark.parametrize(
+    ("inits", "mains", "blocked_by"),
+    [
+        ([], [BEGINNING], ""),
+        ([container("vault", waiting={"reason": "PodInitializing"})], [BEGINNING], ""),
+        (
+            [container("vault", waiting={"reason": "ErrImagePull", "message": "not found"})],
+            [BEGINNING],
+            "container vault waits: ErrImagePull: not found",
+        ),
+        (
+            [container("vault", terminated=ended(1, message="no token"))],
+            [BEGINNING],
+            "container vault ended with exit code 1: no token",
+        ),
+        (
+            [container("vault", waiting=BACK_OFF, last=ended(1, message="no token"))],
+            [BEGINNING],
+            "container vault ended with exit code 1: no token",
+        ),
+        ([container("vault", running={})], [BEGINNING], "container vault is not done yet"),
+        ([container("istio-proxy", running={}) | {"started": True}], [BEGINNING], ""),
+        (
+            [container("istio-proxy", running={}) | {"started": False}],
+            [BEGINNING],
+            "container istio-proxy is not done yet",
+        ),
+        ([container(COPY, running={}), container("vault", waiting={"reason": "ErrImagePull"})], [BEGINNING], ""),
+        ([container("vault", terminated=ended(0)), container(COPY, terminated=ended(1))], [BEGINNING], ""),
+        (
+            [],
+            [container("istio-proxy", waiting=BACK_OFF, last=ended(2)), container("server", running={})],
+            "container istio-proxy ended with exit code 2",
+        ),
+        ([], [PROXY, container("server", running={})], ""),
+    ],
+)
+def test_what_else_keeps_a_pod_from_starting(inits: list[Raw], mains: list[Raw], blocked_by: str) -> None:
+    raw = {
+        "metadata": {"name": "p", "creationTimestamp": CREATED},
+        "spec": {"initContainers": [{"name": "istio-proxy", "restartPolicy": "Always"}, {"name": "vault"}]},
+        "status": {"initContainerStatuses": inits, "containerStatuses": mains},
+    }
+    assert view_pod(raw).blocked_by == blocked_by
+
+
+def test_what_runs_beside_our_container() -> None:
+    ended_proxy = container("other", terminated=ended(0))
+    view = pod(containerStatuses=[PROXY, ended_proxy, container(terminated=ended(0))])
+    assert view.sidecars == ("istio-proxy",)
 
 
 def test_why_the_scheduler_has_no_place() -> None:

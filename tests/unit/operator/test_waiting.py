@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from unit.operator.builders import OPEN_AI, a_job, a_job_of_several, a_pod, a_spec
+from unit.operator.builders import NOON, OPEN_AI, a_job, a_job_of_several, a_pod, a_spec
 
-from embedding_operator.decide.waiting import explain_wait, explain_waits
+from embedding_operator.decide.waiting import explain_overtime, explain_wait, explain_waits
 from embedding_operator.objects.views import EventView
 from embedding_stages.contract import Stage
 
@@ -157,6 +159,15 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] 
             "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind.",
         )
     ),
+    (
+        "a container that a mesh put in",
+        Stage.SDG,
+        {"waiting_reason": "PodInitializing", "blocked_by": "container istio-init ended with exit code 1: no iptables"},
+        event("BackOff"),
+        "InjectedContainerBlocks",
+        "container istio-init ended with exit code 1: no iptables",
+        False,
+    ),
     ("nothing in particular", Stage.SDG, {"waiting_reason": "ContainerCreating"}, [], "PodStarting", "pod-1", False),
     ("an Event of no interest", Stage.SDG, {}, event("Unhealthy", "Readiness"), "PodStarting", "pod-1", False),
     *(
@@ -282,3 +293,18 @@ def test_what_a_quota_wants_to_be_said_is_named_by_its_field(refusal: str, said:
     assert (wait.reason, wait.broken) == ("PodCreationFailed", True)
     assert said in wait.message
     assert refusal in wait.message
+
+
+def test_a_sidecar_that_outlives_its_stage_is_named() -> None:
+    done = a_pod(started=True, exit_code=0, ended=NOON, sidecars=("istio-proxy",))
+    later = NOON + timedelta(minutes=1)
+    wait = explain_overtime(a_job(pods=(done,)), later)
+    assert wait is not None
+    assert wait.reason == "SidecarRunning"
+    assert "istio-proxy" in wait.message
+    assert explain_overtime(a_job(pods=(done,)), NOON + timedelta(seconds=5)) is None
+    assert explain_overtime(a_job(pods=(replace(done, sidecars=()),)), later) is None
+    assert explain_overtime(a_job(pods=(replace(done, exit_code=None, ended=None),)), later) is None
+    running = a_pod(index=1, started=True, sidecars=("istio-proxy",))
+    assert explain_overtime(a_job_of_several(done, running), later) is None
+    assert explain_overtime(a_job_of_several(done), later) is None
