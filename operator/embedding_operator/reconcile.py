@@ -33,21 +33,20 @@ from embedding_operator.decide.decision import (
     Apply,
     CreateJob,
     DeleteObject,
-    Draft,
     Observed,
     Plan,
+    Refusal,
+    RefusalKind,
     SuspendJob,
 )
 from embedding_operator.decide.plan import Defaults, plan
-from embedding_operator.decide.summary import held_up, refused
+from embedding_operator.decide.summary import held_up, unread
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.resource.status import Status
 
 log = logging.getLogger(__name__)
-_REFUSED_RETRY_S: Final = 15.0
-_GONE_RETRY_S: Final = 3.0
 _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
 
@@ -75,11 +74,10 @@ class Reconciler:
         try:
             try:
                 observed = Observer(cluster=self.cluster, cache=self.cache).observe(owner, resource, status, observed)
+            except (Rejected, Forbidden) as error:
+                decided = unread(status, replace(observed, refusals=(_refusal("refused", error),)))
+            else:
                 decided = self._decide_and_act(owner, resource, status, observed)
-            except (Rejected, Forbidden, ForeignObject) as error:
-                decided = _refused(error, status, observed)
-            except NotYetGone as error:
-                decided = held_up(status, observed, type(error).__name__, str(error), retry_s=_GONE_RETRY_S)
             self._record(resource, status, decided, observed)
         except Unavailable as error:
             self._report(key, resource, status, observed, error)
@@ -89,23 +87,29 @@ class Reconciler:
         return decided.requeue_after_s
 
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:
-        """What is refused, and can be lived with, goes into the same decision again."""
-        spec = resource.get("spec") or {}
-        decided = plan(owner, spec, status, observed, self.defaults)
-        for action in decided.actions:
-            log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
+        """What is refused goes into the same decision again: the rest of what the pass has learnt stays true."""
+        spec, tried, full = resource.get("spec") or {}, list[Action](), None
+        while True:
+            decided = plan(owner, spec, status, observed, self.defaults)
             try:
-                self._do(owner, action)
-            except (Rejected, Forbidden, QuotaExceeded) as error:
-                if _makes_claim_larger(action, observed):
-                    return self._decide_and_act(owner, resource, status, replace(observed, claim_refusal=str(error)))
-                if not isinstance(error, QuotaExceeded):
-                    raise
-                waiting = plan(owner, spec, status, replace(observed, quota=str(error)), self.defaults)
-                if not waits_for_quota(waiting.status):
-                    raise
-                return waiting
-        return decided
+                self._act(owner, decided, tried)
+            except (Rejected, Forbidden, ForeignObject, NotYetGone, QuotaExceeded) as error:
+                refusal = _refusal(_kind_of(error, tried[-1], observed), error)
+                full = error if refusal.kind == "quota" else full
+                observed = replace(observed, refusals=(*observed.refusals, refusal))
+                continue
+            if full is not None and not waits_for_quota(decided.status):
+                raise full
+            return decided
+
+    def _act(self, owner: Owner, decided: Plan, tried: list[Action]) -> None:
+        """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError."""
+        for action in decided.actions:
+            if action in tried:
+                continue
+            tried.append(action)
+            log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
+            self._do(owner, action)
 
     def _report(
         self, key: Key, resource: Mapping[str, Any], status: Status, observed: Observed, error: Unavailable
@@ -153,14 +157,21 @@ class Reconciler:
                 log.warning("event not posted: %s", error)
 
 
-def _makes_claim_larger(action: Action, observed: Observed) -> bool:
+def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
     claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
-    return claim and observed.workspace_exists
+    if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
+        return "claim"
+    match error:
+        case QuotaExceeded():
+            return "quota"
+        case NotYetGone():
+            return "late"
+        case _:
+            return "refused"
 
 
-def _refused(error: ClusterError, status: Status, observed: Observed) -> Plan:
-    draft = Draft(status=replace(status, observed_generation=observed.generation))
-    return refused(draft, observed, type(error).__name__, str(error), retry_s=_REFUSED_RETRY_S)
+def _refusal(kind: RefusalKind, error: ClusterError) -> Refusal:
+    return Refusal(kind=kind, reason=type(error).__name__, tried=error.tried, detail=error.detail)
 
 
 def _stamp(now: datetime) -> str:

@@ -17,7 +17,8 @@ class ClusterError(Exception):
     """An API call failed."""
 
     def __init__(self, verb: str, kind: str, namespace: str, name: str, detail: str) -> None:
-        super().__init__(f"cannot {verb} {kind} {namespace}/{name}: {detail}")
+        self.tried = f"cannot {verb} {kind} {namespace}/{name}"
+        super().__init__(f"{self.tried}: {detail}")
         self.verb, self.kind, self.namespace, self.name, self.detail = verb, kind, namespace, name, detail
 
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from embedding_operator.objects.views import DeploymentView, EventView, JobView
 from embedding_operator.resource.status import Status
 
+RefusalKind = Literal["claim", "quota", "late", "refused"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
@@ -23,10 +25,38 @@ class Observed:
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
     workspace_request: str = ""  # the size that the claim asks for; empty for one that is not ours
-    claim_refusal: str = ""  # why the API server refused to enlarge the claim
-    quota: str = ""  # message of the ResourceQuota that refused an action in this pass
+    refusals: Sequence[Refusal] = ()  # actions of this pass that the cluster did not carry out
     warnings: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # by uid of a pod, or of a Job without
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log
+
+    def refusal(self, *kinds: RefusalKind) -> Refusal | None:
+        """The first refusal of one of these kinds in this pass."""
+        return next((item for item in self.refusals if item.kind in kinds), None)
+
+    @property
+    def stopped(self) -> Refusal | None:
+        """The refusal that stops everything but deletes, for this pass."""
+        return self.refusal("refused", "late")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An action that the cluster did not carry out. The same pass decides again, knowing it.
+
+    - "claim": the workspace claim cannot grow, and work goes on in the room that there is;
+    - "quota": a ResourceQuota has no room for a new object, and its stage waits;
+    - "late": an object of a deleted predecessor is in the way, and will be removed;
+    - "refused": nothing goes on before somebody edits the manifest, a right or a policy.
+    """
+
+    kind: RefusalKind
+    reason: str  # name of the ClusterError
+    tried: str  # verb, kind and name of the object; the same in every pass
+    detail: str  # the API server's words; a webhook may put a number of its own into each answer
+
+    @property
+    def message(self) -> str:
+        return f"{self.tried}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +113,20 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole decision. `str(plan)` is a report that a person can read."""
+    """The whole decision. `str(plan)` is a report that a person can read.
+
+    Deletes come before everything else: they free room in a quota, a GPU or the volume, and an action behind one that
+    the API server refuses would not be carried out.
+    """
 
     status: Status
     actions: Sequence[Action] = ()
     events: Sequence[Event] = ()
     requeue_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.actions, key=lambda action: not isinstance(action, DeleteObject))
+        object.__setattr__(self, "actions", tuple(ordered))
 
     def __str__(self) -> str:
         return "\n".join([f"phase {self.status.phase}", *(str(action) for action in self.actions)])

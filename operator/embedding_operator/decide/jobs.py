@@ -9,13 +9,8 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed, SuspendJob
 from embedding_operator.decide.outcome import Failure, failure_record, micro_batch, outcome_of, retry_at
-from embedding_operator.decide.waiting import (
-    POLL_QUOTA_S,
-    WAITING_FOR_QUOTA,
-    explain_overtime,
-    explain_waits,
-    quota_message,
-)
+from embedding_operator.decide.refusals import RETRY_S, refusal_wait
+from embedding_operator.decide.waiting import explain_overtime, explain_waits
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name, template_of
 from embedding_operator.objects.views import JobView, parse_time
@@ -247,12 +242,13 @@ class _Step:
             )
 
     def _create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
-        if self.observed.quota:
-            self._wait(WAITING_FOR_QUOTA, quota_message(self.observed.quota), poll_s=POLL_QUOTA_S)
-            return
         attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1
         request = self._request(attempt, failed)
         self.draft.actions.append(CreateJob(manifest=build_job(self.owner, self.spec, request), why=why))
+        refused = refusal_wait(self.observed)
+        if refused is not None:
+            self._wait(refused.reason, refused.message, details=refused.details(None), poll_s=RETRY_S["quota"])
+            return
         self.entry = replace(
             self.entry,
             state="Pending",

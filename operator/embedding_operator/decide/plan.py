@@ -12,6 +12,7 @@ from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
 from embedding_operator.decide.jobs import advance
+from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.rollout import kept_images
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
@@ -40,7 +41,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     """Decide. The same arguments always give the same plan."""
     if observed.deleting:  # children carry ownerReferences: garbage collection does the rest
         return Plan(status=status)
-    draft = Draft(status=status)
+    draft, observed = Draft(status=status), with_first_words(status, observed)
     images = _images(status, observed, defaults)
     try:
         spec = parse_spec(raw_spec, images)
@@ -62,7 +63,12 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
         keep_active(draft, owner, observed, reported=reported)
+    # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
+    # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
+    # when each has had its say; conditions and phase are computed from stages that do not change any more.
     keep_rendezvous_services(draft, owner, observed)
+    if refusal_wait(observed) is not None:  # nothing is created behind what was refused
+        draft.actions = [action for action in draft.actions if isinstance(action, DeleteObject)]
     _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)
 
@@ -131,7 +137,7 @@ def _suspend(draft: Draft, observed: Observed) -> None:
 def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
     if not spec.storage.existing_claim and not observed.workspace_exists:
         draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the stages' shared volume"))
-    elif _grows(spec, observed) and not observed.claim_refusal:
+    elif _grows(spec, observed) and observed.refusal("claim") is None:
         draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the manifest asks for a larger volume"))
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
-from embedding_operator.decide.rollout import fail, follow, record, was_available
-from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, quota_message
+from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
+from embedding_operator.decide.rollout import fail, follow, kept_images, record, was_available
+from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import (
@@ -21,7 +22,7 @@ from embedding_operator.objects.views import DeploymentView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
 from embedding_operator.resource.pipeline import serving_fingerprint
-from embedding_operator.resource.status import Served, StageStatus
+from embedding_operator.resource.status import Served, StageStatus, State
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 
@@ -47,7 +48,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     )
     live = next((d for d in observed.deployments if d.serving == serving[:16] and not d.deleting), None)
     others = [d for d in observed.deployments if d.serving != serving[:16]]
-    entry = _entry(draft, spec, serving, f"{observed.now:%Y-%m-%dT%H:%M:%SZ}")
+    entry = _entry(draft, spec, serving, observed)
     if spec.deploy.strategy == "Recreate" and live is None:
         _make_room(draft, others)
         if others:
@@ -65,16 +66,28 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
     service = build_service(owner, name, serving)
     if differs(service, observed.services.get(name)):
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
+    wait = refusal_wait(observed)
+    if wait is not None and applied and (live is None or observed.stopped is not None):
+        _refused(draft, entry, live, wait)
+        return False
     if live is not None:
         return follow(draft, spec, entry, live, observed, applied=applied)
-    if observed.quota:
-        message = quota_message(observed.quota)
-        record(draft, replace(entry, state="Waiting", reason=WAITING_FOR_QUOTA, message=message), poll_s=POLL_QUOTA_S)
-    elif was_available(entry):
+    if was_available(entry):
         fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
     else:
         record(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
     return False
+
+
+def _refused(draft: Draft, entry: StageStatus, live: DeploymentView | None, wait: Wait) -> None:
+    """The Deployment cannot be created, or not be changed: a server that answers goes on, and its entry says so."""
+    if was_available(entry) and live is not None and live.available:
+        record(draft, entry)
+        return
+    state: State = "Failed" if was_available(entry) and wait.broken else "Waiting"
+    details = {**kept_images(entry), "broken": True} if wait.broken else kept_images(entry)
+    refused = replace(entry, state=state, reason=wait.reason, message=wait.message, details=details)
+    record(draft, refused, poll_s=RETRY_S["quota"])
 
 
 def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
@@ -107,7 +120,8 @@ def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
             draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why=why))
 
 
-def _entry(draft: Draft, spec: Spec, serving: str, now: str) -> StageStatus:
+def _entry(draft: Draft, spec: Spec, serving: str, observed: Observed) -> StageStatus:
+    now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     entry = draft.status.stage(Stage.DEPLOY)
     if entry.fingerprint != serving:
         entry = StageStatus(
@@ -116,7 +130,8 @@ def _entry(draft: Draft, spec: Spec, serving: str, now: str) -> StageStatus:
             image=spec.stages[Stage.DEPLOY].pod.image,
             revision=draft.status.revision,
         )
-    if entry.state == "Pending":  # restart the start timer for each revision, also where its Deployment exists already
+    # The start timer begins anew with each revision, also where its Deployment exists already, and after a refusal.
+    if entry.state == "Pending" or (was_refused(entry) and refusal_wait(observed) is None):
         return replace(entry, started_at=now, finished_at="")
     return entry
 

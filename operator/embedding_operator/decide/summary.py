@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed, Plan
+from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.decide.verdict import Verdict, relative_uplift
 from embedding_operator.resource import conditions as c
@@ -13,6 +14,7 @@ from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.status import ConditionStatus, StageStatus, Status, decimal_text
 from embedding_stages.contract import Stage
 
+CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
 _HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
 
 
@@ -52,13 +54,20 @@ def invalid(draft: Draft, observed: Observed, error: SpecError) -> Plan:
     return refused(draft, observed, "InvalidSpec", str(error), retry_s=None)
 
 
+def unread(status: Status, observed: Observed) -> Plan:
+    """What a decision needs could not be read: say why, and go on with what the status knows."""
+    observed = with_first_words(status, observed)
+    stop = observed.stopped
+    if stop is None:
+        raise ValueError("nothing was refused")
+    draft = Draft(status=replace(status, observed_generation=observed.generation))
+    return refused(draft, observed, stop.reason, stop.message, retry_s=RETRY_S[stop.kind])
+
+
 def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
-    """The manifest, or the API server's answer to what it asks for, stops everything."""
+    """The manifest, or the API server's answer to a read, stops everything."""
     write = _Conditions(draft, observed)
-    known = draft.status.condition(c.VALIDATED)
-    if known is None or known.message != message[:1024]:
-        draft.event("Warning", reason, message)
-    write.put(c.VALIDATED, "False", reason, message)
+    _not_valid(write, "False", reason, message)
     lost = _lost(draft.status)
     deployed = draft.status.condition(c.DEPLOYED)
     if lost:
@@ -72,6 +81,14 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=retry_s)
 
 
+def _not_valid(write: _Conditions, status: ConditionStatus, reason: str, message: str) -> None:
+    """Write Validated, and tell it once. `message` keeps the words of the first refusal; see refusals.py."""
+    known = write.draft.status.condition(c.VALIDATED)
+    if known is None or known.message != message[:1024]:
+        write.draft.event("Warning", reason, message)
+    write.put(c.VALIDATED, status, reason, message)
+
+
 def held_up(status: Status, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
     """Nothing is known to be wrong, and nothing goes on before something else has happened.
 
@@ -82,7 +99,7 @@ def held_up(status: Status, observed: Observed, reason: str, message: str, *, re
         return Plan(status=status, requeue_after_s=retry_s)
     draft = Draft(status=replace(status, observed_generation=observed.generation))
     write = _Conditions(draft, observed)
-    message = f"{message}; it is tried again until it works"
+    message = f"{message}{TRIED_AGAIN}"
     draft.event("Warning", reason, message)
     write.put(c.VALIDATED, "Unknown", reason, message)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
@@ -113,15 +130,17 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     write.put(c.READY, *ready)
     if ready[0] == "True" and not was_ready:
         draft.event("Normal", "Ready", ready[2])
-    if was_ready and ready[0] == "False":
+    stop = observed.stopped
+    if was_ready and ready[0] == "False" and stop is None:  # a refusal has been told
         draft.event("Warning", ready[1], ready[2])
-    stuck = _stuck(draft.status, verdict)
+    stopped = stop is not None and stop.kind == "refused"
+    stuck = stopped or _stuck(draft.status, verdict)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
     draft.status = replace(
         draft.status,
-        phase="Degraded" if elsewhere else _phase(draft.status, spec, ready[0], current, stuck=stuck),
+        phase=_phase(draft.status, spec, ready[0], current, stuck=stuck, stopped=stopped, lost=elsewhere),
         current_stage=current.value if current is not None else "",
         progress=_progress(draft.status, current)[:128],
         metrics=_metrics(draft.status),
@@ -129,19 +148,30 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         verification=verdict.report if verdict is not None else {},
     )
     requeue = min(draft.requeue_s) if draft.requeue_s else None
+    if stop is not None:
+        requeue = RETRY_S[stop.kind]
     return Plan(status=draft.status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=requeue)
 
 
 def _valid(write: _Conditions, observed: Observed) -> None:
     """A claim that cannot grow is no reason to stop: work goes on in the room that there is."""
-    if not observed.claim_refusal:
+    stop, claim = observed.stopped, observed.refusal("claim")
+    if stop is not None and stop.kind == "refused":
+        _not_valid(write, "False", stop.reason, stop.message)
+        return
+    if stop is not None:
+        _not_valid(write, "Unknown", stop.reason, f"{stop.message}{TRIED_AGAIN}")
+        return
+    if claim is None:
         write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
         return
-    message = f"the manifest is valid, but the workspace claim stays as small as it is: {observed.claim_refusal}"
+    message = f"the manifest is valid, but the workspace claim stays as small as it is: {claim.message}"
     known = write.draft.status.condition(c.VALIDATED)
-    if known is None or known.reason != "ClaimNotExpanded":
-        write.draft.event("Warning", "ClaimNotExpanded", message)
-    write.put(c.VALIDATED, "True", "ClaimNotExpanded", message)
+    if known is None or known.reason != CLAIM_NOT_EXPANDED:
+        write.draft.event("Warning", CLAIM_NOT_EXPANDED, message)
+    elif known.observed_generation == observed.generation:
+        message = known.message  # the words may change from pass to pass
+    write.put(c.VALIDATED, "True", CLAIM_NOT_EXPANDED, message)
 
 
 def _lost(status: Status) -> bool:
@@ -204,7 +234,21 @@ def _stuck(status: Status, verdict: Verdict | None) -> bool:
     return any(item.state == "Failed" and item.name is not Stage.DEPLOY for item in status.stages)
 
 
-def _phase(status: Status, spec: Spec, ready: ConditionStatus, current: Stage | None, *, stuck: bool) -> str:
+def _phase(
+    status: Status,
+    spec: Spec,
+    ready: ConditionStatus,
+    current: Stage | None,
+    *,
+    stuck: bool,
+    stopped: bool,
+    lost: bool,
+) -> str:
+    """`stopped`: an action was refused; `lost`: clients were sent to a server that does not answer."""
+    if lost:
+        return "Degraded"
+    if stopped:
+        return "Failed"
     if spec.suspend:
         return "Suspended"
     if ready == "True":
@@ -213,7 +257,7 @@ def _phase(status: Status, spec: Spec, ready: ConditionStatus, current: Stage | 
         return "Failed"
     if status.stage(Stage.DEPLOY).state == "Failed":
         return "Degraded" if status.served.active_fingerprint else "Failed"
-    if current in (Stage.DEPLOY, Stage.VERIFY):
+    if current in (Stage.DEPLOY, Stage.VERIFY, None):
         return "Verifying"
     started = any(item.attempt or item.state != "Pending" for item in status.stages)
     return "Running" if started else "Pending"

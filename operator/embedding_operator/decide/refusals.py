@@ -1,0 +1,49 @@
+"""What the API server refused in this pass, as reasons to wait and words that stay the same. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from embedding_operator.decide.decision import Observed, Refusal
+from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, Wait, quota_message
+from embedding_operator.resource.conditions import VALIDATED
+from embedding_operator.resource.status import StageStatus, Status
+
+RETRY_S: Final = {"refused": 15.0, "late": 3.0, "quota": POLL_QUOTA_S}
+TRIED_AGAIN: Final = "; it is tried again until it works"
+_REASONS: Final = frozenset({"Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA})
+
+
+def with_first_words(status: Status, observed: Observed) -> Observed:
+    """A refusal that the status reports already keeps the words it had there.
+
+    A webhook may put a number of its own into every answer. New words would make every pass write the status, and the
+    write's own watch event would start the next pass at once.
+    """
+    known = status.condition(VALIDATED)
+    if known is None or known.observed_generation != observed.generation:
+        return observed
+
+    def as_known(refusal: Refusal) -> Refusal:
+        start = f"{refusal.tried}: "
+        if known.reason != refusal.reason or not known.message.startswith(start):
+            return refusal
+        return replace(refusal, detail=known.message.removeprefix(start).removesuffix(TRIED_AGAIN))
+
+    return replace(observed, refusals=tuple(as_known(item) for item in observed.refusals))
+
+
+def refusal_wait(observed: Observed) -> Wait | None:
+    """Why nothing can be created in this pass."""
+    stop, full = observed.stopped, observed.refusal("quota")
+    if stop is not None:
+        return Wait(reason=stop.reason, message=stop.message, broken=stop.kind == "refused")
+    if full is not None:
+        return Wait(reason=WAITING_FOR_QUOTA, message=quota_message(full.message), broken=False)
+    return None
+
+
+def was_refused(entry: StageStatus) -> bool:
+    """Whether the stage waits because the API server refused its object in an earlier pass."""
+    return entry.state == "Waiting" and entry.reason in _REASONS

@@ -1,0 +1,149 @@
+"""A pass whose action is refused: its deletes are done, what it has learnt is on record, and it is no hot loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from simulation.fake_cluster import NAMESPACE, Call
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
+
+from embedding_operator.cluster.errors import (
+    ClusterError,
+    Forbidden,
+    ForeignObject,
+    NotYetGone,
+    QuotaExceeded,
+    Rejected,
+)
+from embedding_stages.contract import Stage
+
+TORCH = {"deploy": {"backend": {"torch": {}}}}
+FULL = "exceeded quota: team-a, requested: count/jobs.batch=1, used: 9, limited: 9"
+
+
+def refusing(
+    verb: str, kind: str, error: type[ClusterError], words: str = "denied", name: str = ""
+) -> Callable[[Call, str], None]:
+    """A hook that refuses some calls; `{}` in `words` is the number of the refusal."""
+    count = iter(range(10**6))
+
+    def hook(call: Call, when: str) -> None:
+        if when == "before" and (call.verb, call.kind) == (verb, kind) and name in call.name:
+            raise error(call.verb, call.kind, NAMESPACE, call.name, words.format(next(count)))
+
+    return hook
+
+
+def alive(scene: Scene) -> list[str]:
+    """Stages whose Jobs have not ended."""
+    jobs = [raw for raw in scene.cluster.find("Job") if not raw.get("status", {}).get("conditions")]
+    return [raw["metadata"]["name"].split("-")[1] for raw in jobs if "deletionTimestamp" not in raw["metadata"]]
+
+
+@pytest.mark.parametrize("error", [QuotaExceeded, Rejected, Forbidden])
+def test_a_job_of_an_outdated_input_is_deleted_although_its_successor_is_refused(error: type[ClusterError]) -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(stages={"sdg": {"provider": {"extractive": {}}, "pairsPerDocument": 9}}))
+    scene.cluster.hook = refusing("create", "Job", error, FULL, "-sdg-")
+    scene.run(lambda scene: scene.status.revision == 2 and scene.status.stage(Stage.SDG).state == "Waiting")
+    assert alive(scene) == []
+
+
+@pytest.mark.parametrize("error", [QuotaExceeded, Rejected])
+def test_a_refused_server_frees_its_gpu_although_the_job_that_corrects_it_is_refused(error: type[ClusterError]) -> None:
+    scene = a_scene()
+    scene.world.served_offset = -0.1
+    scene.run(is_stalled)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.cluster.hook = refusing("create", "Job", error, FULL, "-finetune-")
+    scene.run(lambda scene: scene.status.stage(Stage.FINETUNE).state == "Waiting")
+    scene.settle(2)
+    assert scene.cluster.find("Deployment") == []
+
+
+def test_deletes_come_first() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(stages={"sdg": {"provider": {"extractive": {}}, "pairsPerDocument": 9}}))
+    before = len(scene.cluster.calls)
+    scene.run(stage_is(Stage.SDG, "Running"))
+    writes = [call.verb for call in scene.cluster.calls[before:] if call.writes and call.name.startswith("handbook-")]
+    assert writes.index("delete") < [i for i, verb in enumerate(writes) if verb == "create"][-1]
+
+
+@pytest.mark.parametrize("error", [Forbidden, Rejected, ForeignObject])
+def test_what_a_refused_pass_has_learnt_is_recorded(error: type[ClusterError]) -> None:
+    scene = a_scene(stages=TORCH)
+    scene.cluster.hook = refusing("apply", "Deployment", error)
+    scene.run(lambda scene: scene.condition("Validated") == f"False {error.__name__}")
+    assert scene.states()["eval"] == "Succeeded"
+    assert scene.status.metrics["fineTuned"]
+    assert scene.condition("Evaluated") == "True Completed"
+    assert scene.condition("Deployed") == f"False {error.__name__}"
+    assert scene.condition("Ready") == f"False {error.__name__}"
+    assert scene.condition("Stalled") == f"True {error.__name__}"
+    assert scene.condition("Reconciling") == "absent"
+    assert scene.status.phase == "Failed"
+    assert scene.events().count(error.__name__) == 1
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
+    assert {name[-2:] for name in scene.cluster.created_jobs} == {"-1"}
+
+
+def test_a_result_is_recorded_also_while_an_object_of_a_predecessor_is_in_the_way() -> None:
+    scene = a_scene(stages=TORCH)
+    scene.cluster.hook = refusing("apply", "Deployment", NotYetGone)
+    scene.run(lambda scene: scene.condition("Validated") == "Unknown NotYetGone")
+    assert scene.states()["eval"] == "Succeeded"
+    assert scene.condition("Reconciling") == "True NotYetGone"
+    assert scene.condition("Stalled") == "absent"
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
+
+
+@pytest.mark.parametrize("when", ["a Job", "the first server", "a change of the server", "the clients' Service"])
+@pytest.mark.parametrize("words", ["denied", "denied, request {}"])
+def test_a_refusal_is_said_once_whatever_its_words(words: str, when: str) -> None:
+    scene = a_scene()
+    verb, kind, name = {
+        "a Job": ("create", "Job", "-inputs-"),
+        "the first server": ("apply", "Deployment", ""),
+        "a change of the server": ("apply", "Deployment", ""),
+        "the clients' Service": ("apply", "Service", ""),
+    }[when]
+    if when == "a change of the server":
+        scene.run(is_ready)
+        scene.edit(a_spec(stages={"deploy": {"replicas": 2}}))
+    scene.cluster.hook = refusing(verb, kind, Rejected, words, name)
+    scene.run(lambda scene: scene.condition("Validated") == "False Rejected").settle(3)
+    assert words.partition("{")[0] in scene.message("Validated")
+    written, events = len(scene.history), len(scene.events())
+    scene.settle(10)
+    assert (len(scene.history), len(scene.events())) == (written, events)
+    assert scene.events().count("Rejected") == 1
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
+
+
+def test_another_object_that_is_refused_for_the_same_reason_is_said() -> None:
+    scene = a_scene()
+    scene.cluster.hook = refusing("create", "Job", Rejected, "no, {}", "-inputs-")
+    scene.run(lambda scene: scene.condition("Validated") == "False Rejected")
+    assert "-inputs-" in scene.message("Validated")
+    scene.cluster.hook = refusing("apply", "PersistentVolumeClaim", Rejected, "no, {}")
+    scene.cluster.remove("PersistentVolumeClaim", NAMESPACE, "handbook-workspace")
+    scene.settle(2)
+    assert "PersistentVolumeClaim" in scene.message("Validated")
+
+
+@pytest.mark.parametrize("words", ["denied", "denied, request {}"])
+@pytest.mark.parametrize("error", [Forbidden, Rejected, QuotaExceeded])
+def test_a_claim_that_cannot_grow_is_said_once_whatever_the_words(error: type[ClusterError], words: str) -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec(storage={"size": "100Gi"}))
+    scene.cluster.hook = refusing("apply", "PersistentVolumeClaim", error, words)
+    scene.run(is_ready)
+    written = len(scene.history)
+    scene.settle(10)
+    assert len(scene.history) == written
+    assert scene.condition("Validated") == "True ClaimNotExpanded"
