@@ -14,10 +14,9 @@ from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
-from embedding_operator.objects.manifests.job import OUT_OF_MEMORY_RETRIES
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.views import JobView, PodView
-from embedding_operator.resource.api import Source, Spec
+from embedding_operator.resource.api import PodSettings, Source, Spec
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages import contract
 from embedding_stages.contract import ExitCode, Stage, StageResult
@@ -34,6 +33,8 @@ _FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
 # In the kubelet's words, of a volume into which an image is copied.
 _FULL_VOLUME: Final = re.compile(rf'EmptyDir volume "{SOURCE_VOLUME_PREFIX}(\w+)" exceeds the limit')
 _BUG_RETRIES: Final = 1
+_OUT_OF_MEMORY_RETRIES: Final = 3
+_KEPT_S: Final = 86400
 _BACKOFF_S: Final = 10
 _BACKOFF_MAX_S: Final = 300
 _LOG_TAIL_BYTES: Final = 4096
@@ -230,11 +231,17 @@ def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetim
     """
     job, last = failed[-1]
     same = sum(1 for _, failure in failed if failure.kind == last.kind)
-    allowed = {"Transient": retries, "OutOfMemory": OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
+    allowed = {"Transient": retries, "OutOfMemory": _OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
     if same > allowed.get(last.kind, 0) and last.kind != "Disrupted":
         return None
     delay = 0 if last.kind == "OutOfMemory" else min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))
     return (job.ended or job.created) + timedelta(seconds=delay)
+
+
+def kept_s(pod: PodSettings, start_deadline_s: int) -> int:
+    """Seconds for which a Job that ended is kept: a day for people, and while later attempts may count it."""
+    attempts = max(pod.retries, _OUT_OF_MEMORY_RETRIES)
+    return _KEPT_S + attempts * (pod.timeout_s + start_deadline_s)
 
 
 def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> int:
@@ -243,4 +250,4 @@ def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> i
     return max(1, configured >> halvings)
 
 
-__all__ = ["Failure", "culprit", "failure_record", "micro_batch", "outcome_of", "retry_at"]
+__all__ = ["Failure", "culprit", "failure_record", "kept_s", "micro_batch", "outcome_of", "retry_at"]

@@ -14,7 +14,6 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
-from embedding_operator.decide.rollout import kept_images
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.decide.summary import conclude, invalid
 from embedding_operator.decide.traffic import activate, keep_active
@@ -122,9 +121,16 @@ def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
 
 def _remember(item: StageStatus) -> StageStatus:
     """Pending, with what is needed to recognise its work again."""
-    details = item.details if item.artefacts else kept_images(item)
     return replace(
-        item, state="Pending", reason="NotStarted", message="", percent=None, reused_from=None, details=details
+        item,
+        state="Pending",
+        reason="NotStarted",
+        message="",
+        percent=None,
+        reused_from=None,
+        details=item.details if item.artefacts else {},
+        broken=False,
+        ran_until="",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.waiting import Wait, explain_wait
@@ -15,7 +15,6 @@ from embedding_operator.resource.status import DAMAGED, StageStatus, State
 from embedding_stages.contract import ExitCode, Stage
 
 _POLL_S: Final = 3.0
-IMAGE_IDS: Final = "imageIDs"
 _IMAGE_IDS_KEPT: Final = 8  # of one tag, on nodes of several kinds
 
 
@@ -53,12 +52,12 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
     finished = entry.finished_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     message = f"{live.available} of {wanted} replicas of {live.name} are available"
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
-    record(draft, replace(done, details=_images(draft, entry, live)))
+    record(draft, replace(done, broken=False, image_ids=_images(draft, entry, live)))
 
 
-def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> dict[str, list[str]]:
+def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> tuple[str, ...]:
     """The images that the server's pods ran, by digest. A tag that moved is another server: it is measured anew."""
-    known: list[str] = entry.details.get(IMAGE_IDS, [])
+    known = entry.image_ids
     running = {_digest(pod.image_id) for pod in live.pods if pod.image_id and not pod.deleting}
     new = sorted(running - set(known))
     if known and new:
@@ -66,8 +65,7 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> dict[str,
         attempt = draft.status.stage(Stage.VERIFY).attempt
         draft.status = draft.status.with_stage(StageStatus(name=Stage.VERIFY, attempt=attempt, distrusted=attempt))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
-    kept = (sorted(running) if known and new else [*known, *new])[-_IMAGE_IDS_KEPT:]
-    return {IMAGE_IDS: kept} if kept else {}
+    return tuple(sorted(running) if known and new else (*known, *new))[-_IMAGE_IDS_KEPT:]
 
 
 def _digest(image_id: str) -> str:
@@ -100,13 +98,7 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
     else:
         state: State = "Waiting" if wait.broken else "Running"
-        details = {**kept_images(entry), "broken": True} if wait.broken else kept_images(entry)
-        record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, details=details))
-
-
-def kept_images(entry: StageStatus) -> dict[str, Any]:
-    """What a deploy entry remembers of the same server, whatever becomes of it."""
-    return {IMAGE_IDS: entry.details[IMAGE_IDS]} if IMAGE_IDS in entry.details else {}
+        record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken))
 
 
 def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
-from embedding_operator.decide.rollout import fail, follow, kept_images, record, was_available
+from embedding_operator.decide.rollout import fail, follow, record, was_available
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
@@ -85,8 +85,7 @@ def _refused(draft: Draft, entry: StageStatus, live: DeploymentView | None, wait
         record(draft, entry)
         return
     state: State = "Failed" if was_available(entry) and wait.broken else "Waiting"
-    details = {**kept_images(entry), "broken": True} if wait.broken else kept_images(entry)
-    refused = replace(entry, state=state, reason=wait.reason, message=wait.message, details=details)
+    refused = replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken)
     record(draft, refused, poll_s=RETRY_S["quota"])
 
 

@@ -206,7 +206,7 @@ def _stage_condition(
         entry = status.stage(stage)
         if entry.done:
             continue
-        failed = entry.state == "Failed" or bool(entry.details.get("broken"))
+        failed = entry.state == "Failed" or entry.broken
         write.put(kind, "False" if failed else "Unknown", entry.reason, f"{stage}: {entry.message}")
         return False
     last = status.stage(stages[-1])

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from embedding_operator.objects.injected import MAIN_CONTAINERS
 from embedding_operator.objects.views import EventView, JobView, PodView
@@ -26,11 +26,6 @@ class Wait:
     reason: str
     message: str
     broken: bool
-
-    def details(self, ran_until: datetime | None) -> dict[str, Any]:
-        """What the stage's status remembers of it; `ran_until` is when its Job was last seen running."""
-        body: dict[str, Any] = {"broken": True} if self.broken else {}
-        return {**body, "ranUntil": f"{ran_until:%Y-%m-%dT%H:%M:%SZ}"} if ran_until else body
 
 
 WAITING_FOR_QUOTA: Final = "WaitingForQuota"

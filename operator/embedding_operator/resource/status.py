@@ -14,6 +14,7 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 # What a stage says of itself is cut, or one talkative image would make every status write be refused.
 _MESSAGE_CHARACTERS: Final = 1024
 _REASON_CHARACTERS: Final = 64
+_MEMORY: Final = frozenset({"broken", "ranUntil", "imageIDs", "imageID"})
 _FIXED_BELOW: Final = 1e6
 # Every pass reads and every watch carries the whole status.
 _STATUS_BYTES: Final = 31 << 10
@@ -47,7 +48,10 @@ class StageStatus:
     eta_seconds: int | None = None
     artefacts: Mapping[Artefact, ArtefactRef] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)  # the stage's own words
+    broken: bool = False  # what the stage waits for will not come unless somebody acts
+    ran_until: str = ""  # when its Job was last seen running, while it waits again
+    image_ids: Sequence[str] = ()  # digests of the images that its pods run; of the server, all that were measured
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -72,6 +76,9 @@ class StageStatus:
             "artefacts": {name.value: ref.to_json() for name, ref in self.artefacts.items()},
             "counts": dict(self.counts),
             "details": dict(self.details),
+            "broken": self.broken or None,
+            "ranUntil": self.ran_until,
+            "imageIDs": list(self.image_ids),
             "metrics": {kind: {k: decimal_text(v) for k, v in values.items()} for kind, values in self.metrics.items()},
         }
         if self.percent is not None:
@@ -88,6 +95,9 @@ class StageStatus:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> StageStatus:
         progress: Mapping[str, Any] = raw.get("progress") or {}
+        details: Mapping[str, Any] = raw.get("details") or {}
+        # An earlier release kept the operator's memory among the stage's details.
+        memory = {key: details[key] for key in ("broken", "ranUntil", "imageIDs") if key in details} | {**raw}
         return cls(
             name=Stage(raw["name"]),
             state=raw.get("state", "Pending"),
@@ -111,7 +121,10 @@ class StageStatus:
                 for k, v in (raw.get("artefacts") or {}).items()
             },
             counts=dict(raw.get("counts") or {}),
-            details=dict(raw.get("details") or {}),
+            details={key: value for key, value in details.items() if key not in _MEMORY},
+            broken=bool(memory.get("broken")),
+            ran_until=memory.get("ranUntil", ""),
+            image_ids=tuple(memory.get("imageIDs") or ()),
             metrics={k: {m: float(x) for m, x in v.items()} for k, v in (raw.get("metrics") or {}).items()},
         )
 

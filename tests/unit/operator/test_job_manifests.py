@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import OPEN_AI, OWNER, Raw, a_request, a_spec
 
+from embedding_operator.decide.outcome import kept_s
 from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name, template_of
@@ -394,5 +395,6 @@ def test_the_workspace_is_what_the_manifest_asks_for() -> None:
 )
 def test_a_finished_job_goes_when_no_later_attempt_can_count_it(finetune: Raw, days: float) -> None:
     spec = a_spec(stages={"finetune": finetune}, runPolicy={"startDeadlineSeconds": 1})
-    kept = job(spec, Stage.FINETUNE)["spec"]["ttlSecondsAfterFinished"]
+    wanted = kept_s(spec.stages[Stage.FINETUNE].pod, spec.start_deadline_s)
+    kept = build_job(OWNER, spec, a_request(Stage.FINETUNE), kept_s=wanted)["spec"]["ttlSecondsAfterFinished"]
     assert days * 86400 <= kept < min((days + 1) * 86400, 2**31)

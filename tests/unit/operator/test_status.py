@@ -26,6 +26,7 @@ FULL = Status(
     stages=(
         a_stage(Stage.INPUTS, state="Reused", reused_from=2, artefacts={Artefact.CORPUS: a_ref()}),
         a_stage(Stage.EVAL, metrics={"base": {"ndcg@10": 0.12345}}, counts={"queries": 0}, details={"x": [1.5]}),
+        a_stage(Stage.DEPLOY, state="Waiting", broken=True, ran_until="2026-01-01T00:00:00Z", image_ids=("sha256:a",)),
         a_stage(Stage.VERIFY, state="Running", percent=0, step=1, total_steps=9, eta_seconds=7, distrusted=2),
     ),
     conditions=(a_condition("Ready", "Unknown", 4), a_condition("Validated", "True", 4)),
@@ -49,7 +50,8 @@ def test_zero_and_false_are_written_and_nothing_is_not() -> None:
     written = FULL.to_json()
     assert written["verification"] == {"withinTolerance": False}
     assert written["stages"][1]["counts"] == {"queries": 0}
-    assert written["stages"][2]["progress"]["percent"] == 0
+    assert written["stages"][3]["progress"]["percent"] == 0
+    assert "broken" not in written["stages"][0]
     assert "message" not in written["stages"][0]
     assert "lastFailure" not in Status().to_json()
 
@@ -132,3 +134,11 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
     assert status_errors(json.loads(text)) == []
     assert len(text.encode()) < 32 << 10
     assert Status.from_json(json.loads(text)).to_json() == json.loads(text)
+
+
+def test_what_an_earlier_release_kept_among_the_details_is_found_there() -> None:
+    memory = {"broken": True, "ranUntil": "2026-01-01T00:00:00Z", "imageIDs": ["sha256:a"]}
+    read = StageStatus.from_json({"name": "deploy", "details": {**memory, "contract": {"dimensions": 8}}})
+    assert (read.broken, read.ran_until, read.image_ids) == (True, "2026-01-01T00:00:00Z", ("sha256:a",))
+    assert read.details == {"contract": {"dimensions": 8}}
+    assert StageStatus.from_json(read.to_json()) == read

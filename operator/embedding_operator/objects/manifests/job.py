@@ -15,7 +15,7 @@ from embedding_operator.objects.manifests.common import (
 )
 from embedding_operator.objects.manifests.sources import mount_sources
 from embedding_operator.objects.manifests.workers import share_work
-from embedding_operator.resource.api import PodSettings, SecretRef, Spec
+from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
@@ -31,7 +31,6 @@ CONTAINER: Final = "stage"
 _GRACE_S: Final = 120  # time to write a checkpoint after SIGTERM
 _KEPT_S: Final = 86400
 _INT32: Final = 2**31 - 1
-OUT_OF_MEMORY_RETRIES: Final = 3
 
 
 def job_name(owner: Owner, request: StageRequest) -> str:
@@ -44,8 +43,12 @@ def job_name(owner: Owner, request: StageRequest) -> str:
     return f"{owner.name}-{request.stage.value}-{fingerprint_of(work)[:8]}-{request.attempt}"
 
 
-def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
-    """One attempt of one stage. Retries are counted by the operator, so the Job itself has none."""
+def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = _KEPT_S) -> dict[str, Any]:
+    """One attempt of one stage. Retries are counted by the operator, so the Job itself has none.
+
+    `kept_s`: seconds after its end for which the Job is kept. Done-ness lives in the status, so that is for people,
+    and for attempts that count it.
+    """
     name = job_name(owner, request)
     settings, pod = spec.stages[request.stage].pod, _pod(owner, spec, request)
     body: dict[str, Any] = {
@@ -53,7 +56,7 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]
         "completions": 1,
         "parallelism": 1,
         "activeDeadlineSeconds": settings.timeout_s,
-        "ttlSecondsAfterFinished": _kept_s(spec, settings),
+        "ttlSecondsAfterFinished": min(kept_s, _INT32),
         # Never two pods of one stage on one volume, unless they share the work.
         "podReplacementPolicy": "Failed",
         # A drained node or a preemption is not the stage's fault and costs no attempt.
@@ -75,12 +78,6 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]
         "metadata": metadata(owner, name, labels, notes),
         "spec": {**body, "template": template},
     }
-
-
-def _kept_s(spec: Spec, pod: PodSettings) -> int:
-    """Done-ness lives in the status, so a Job is kept for people: a day, and while later attempts may count it."""
-    attempts = max(pod.retries, OUT_OF_MEMORY_RETRIES)
-    return min(_KEPT_S + attempts * (pod.timeout_s + spec.start_deadline_s), _INT32)
 
 
 def template_of(job: Mapping[str, Any]) -> str:

@@ -1,0 +1,163 @@
+"""The state of one stage's step in one pass: what is known, and the stage's entry as it will be written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
+from embedding_operator.decide.outcome import Failure, failure_record, kept_s, micro_batch
+from embedding_operator.decide.refusals import RETRY_S, refusal_wait
+from embedding_operator.decide.waiting import Wait
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.job import build_job, job_name
+from embedding_operator.objects.views import JobView
+from embedding_operator.resource.api import PodSettings, Spec
+from embedding_operator.resource.status import StageStatus
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
+
+_POLL_WAITING_S: Final = 3.0
+
+
+@dataclass(kw_only=True)
+class Step:
+    """The checks of start.py, run.py and retry.py read it; the one that applies writes its entry and its actions."""
+
+    draft: Draft
+    spec: Spec
+    owner: Owner
+    observed: Observed
+    entry: StageStatus
+    inputs: Mapping[Artefact, ArtefactRef]
+    settings: Mapping[str, Any]  # what the stage's code is told beside the manifest's settings
+
+    @property
+    def stage(self) -> Stage:
+        return self.entry.name
+
+    @property
+    def pod(self) -> PodSettings:
+        return self.spec.stages[self.stage].pod
+
+    @cached_property
+    def mine(self) -> Sequence[JobView]:
+        """Jobs that do this very work, oldest attempt first. Of distrusted attempts no result is taken."""
+        believed = (
+            job
+            for job in self.observed.jobs
+            if job.stage is self.stage
+            and job.fingerprint == self.entry.fingerprint
+            and job.attempt > self.entry.distrusted
+        )
+        return sorted(believed, key=lambda job: job.attempt)
+
+    @cached_property
+    def others(self) -> Sequence[JobView]:
+        """Jobs of the stage that do other work and have not ended."""
+        return [
+            job
+            for job in self.observed.jobs
+            if job.stage is self.stage and job.fingerprint != self.entry.fingerprint and not job.finished
+        ]
+
+    @property
+    def last(self) -> JobView:
+        """The newest attempt; only to be asked for once there is one."""
+        return self.mine[-1]
+
+    def create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
+        """Create the next attempt's Job, or say what refuses it."""
+        attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1
+        request = self.request(attempt, failed)
+        manifest = build_job(self.owner, self.spec, request, kept_s=kept_s(self.pod, self.spec.start_deadline_s))
+        self.draft.actions.append(CreateJob(manifest=manifest, why=why))
+        refused = refusal_wait(self.observed)
+        if refused is not None:
+            self.wait(refused, poll_s=RETRY_S["quota"])
+            return
+        self.entry = replace(
+            self.entry,
+            state="Pending",
+            reason="JobCreated",
+            message=f"attempt {attempt}: {why}",
+            job_name=job_name(self.owner, request),
+            attempt=attempt,
+            revision=self.draft.status.revision,
+            image=self.pod.image,
+            reused_from=None,
+            percent=None,
+            started_at="",
+            broken=False,
+            ran_until="",
+        )
+        self.draft.look_again_in(_POLL_WAITING_S)
+
+    def request(self, attempt: int, failed: Sequence[tuple[JobView, Failure]] = ()) -> StageRequest:
+        """What an attempt is asked to do; `failed` are the attempts before it."""
+        settings = {**self.spec.stages[self.stage].settings, **self.settings}
+        if "microBatchSize" in settings:
+            settings["microBatchSize"] = micro_batch(settings["microBatchSize"], failed)
+        return StageRequest(
+            stage=self.stage,
+            fingerprint=self.entry.fingerprint,
+            attempt=attempt,
+            revision=self.draft.status.revision,
+            image=self.pod.image,
+            settings=settings,
+            inputs=self.inputs,
+        )
+
+    def wait(
+        self,
+        wait: Wait,
+        job: JobView | None = None,
+        *,
+        ran_until: datetime | None = None,
+        poll_s: float = _POLL_WAITING_S,
+    ) -> None:
+        """`ran_until` is when the Job was last seen running."""
+        entry = self.of_job(job) if job is not None else self.entry
+        self.entry = replace(
+            entry,
+            state="Waiting",
+            reason=wait.reason,
+            message=wait.message,
+            details={},
+            broken=wait.broken,
+            ran_until=f"{ran_until:%Y-%m-%dT%H:%M:%SZ}" if ran_until else "",
+            image_ids=(),
+        )
+        self.draft.look_again_in(poll_s)
+
+    def fail(self, job: JobView, failure: Failure, *, final: bool) -> None:
+        """Record a failed attempt; `final`: there is no other one, so the stage has failed."""
+        known = self.draft.status.last_failure
+        if known.get("job") != job.name or known.get("reason") != failure.reason:
+            self.draft.event("Warning", failure.reason, f"{self.stage}: {failure}")
+        record = failure_record(job, failure, self.observed, known)
+        self.draft.status = replace(self.draft.status, last_failure=record)
+        if final:
+            self.entry = replace(
+                self.of_job(job),
+                state="Failed",
+                reason=failure.reason,
+                message=str(failure),
+                revision=self.draft.status.revision,
+                percent=None,
+            )
+
+    def of_job(self, job: JobView) -> StageStatus:
+        """The entry, saying which Job does the work."""
+        return replace(
+            self.entry,
+            job_name=job.name,
+            attempt=job.attempt,
+            revision=job.revision,
+            started_at=f"{job.started or job.created:%Y-%m-%dT%H:%M:%SZ}",
+        )
+
+    def delete(self, job: JobView, why: str) -> None:
+        self.draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
