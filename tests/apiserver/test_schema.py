@@ -11,9 +11,9 @@ import yaml
 from apiserver.api import EFT, ROOT, Api, at, examples, resource
 
 from embedding_operator.resource.api import TORCH_SERVER
-from embedding_operator.resource.pods import SERVER_VARIABLES
 from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Stage
+from embedding_stages.contract.servers import RESERVED_VARIABLES
 
 SECRET = {"name": "llm", "key": "token"}
 OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET}
@@ -283,7 +283,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.stages.deploy.env[0].name",
         "the operator sets this variable",
     )
-    for name in sorted(SERVER_VARIABLES)
+    for name in sorted(RESERVED_VARIABLES)
 }
 
 BAD_NAMES = ("1st", "has.dot", "ends-", "a" * 41)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from embedding_stages.contract import PARALLELISMS, Stage
+from embedding_stages.contract.servers import TORCH, Precision, ServerProfile
 
 GROUP: Final = "embedding-operator.dev"
 VERSION: Final = "v1alpha1"
@@ -20,7 +21,7 @@ KIND: Final = "EmbeddingFineTune"
 PLURAL: Final = "embeddingfinetunes"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 MANAGER: Final = "embedding-operator"
-TORCH_SERVER: Final = "deploy.torch"  # key of the torch server's default image, beside the stages' keys
+TORCH_SERVER: Final = str(TORCH.default_image)  # key of the torch server's default image, beside the stages' keys
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 # The root of a container, and what the container runtime mounts below it.
@@ -105,24 +106,24 @@ class StageSpec:
 class Deploy:
     """How the model is served."""
 
-    backend: str  # onnx | torch | nim
+    profile: ServerProfile
+    precision: Precision  # what the server computes in
     model_name: str
     replicas: int
     strategy: str  # Recreate | BlueGreen
-    nim_generation: int  # 1: ONNX in NIM_CUSTOM_MODEL, 2: checkpoint in NIM_MODEL_PATH
     ngc_key: SecretRef | None
     shared_memory: str
     start_timeout_s: int
 
     @property
-    def serves_checkpoint(self) -> bool:
-        """Such a server needs no export."""
-        return self.backend == "torch" or self.is_nim_2
+    def backend(self) -> str:
+        """Key of `spec.stages.deploy.backend`."""
+        return self.profile.backend
 
     @property
-    def is_nim_2(self) -> bool:
-        """It has a variable and a path of its own for the model."""
-        return self.backend == "nim" and self.nim_generation == 2
+    def serves_checkpoint(self) -> bool:
+        """Such a server needs no export."""
+        return self.profile.serves_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

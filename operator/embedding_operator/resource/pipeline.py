@@ -126,7 +126,7 @@ def serving_fingerprint(spec: Spec, model: ArtefactRef) -> str:
             "artefact": model.digest,
             "backend": deploy.backend,
             "model": deploy.model_name,
-            "generation": deploy.nim_generation,
+            "generation": deploy.profile.generation,
             "env": [dict(pair) for pair in pod.env],
         }
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.resource.api import TORCH_SERVER, PodSettings, Source, SpecError, Storage, Workers, integer
+from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of
 from embedding_stages.contract import PARALLELISMS, Stage
+from embedding_stages.contract.servers import RESERVED_VARIABLES, ServerProfile, backends, find_profile
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 _GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT})
@@ -22,9 +23,6 @@ TIMEOUT_S: Final[Mapping[Stage, int]] = {
     Stage.DEPLOY: 3600,
     Stage.VERIFY: 21600,
 }
-# What the operator tells every server; see manifests/serving.py.
-_NIM: Final = ("CUSTOM_MODEL", "MODEL_PATH", "HTTP_API_PORT", "SERVED_MODEL_NAME", "CACHE_PATH")
-SERVER_VARIABLES: Final = frozenset({"NGC_API_KEY", *(f"NIM_{name}" for name in _NIM)})
 _MOST_NODES: Final = 64
 _MOST_GPUS: Final = 16
 
@@ -72,26 +70,40 @@ def check_apart(storage: Storage, *sources: Source | None) -> None:
 def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The user's requests and limits over the defaults; one GPU for the stages that need one, unless they say so."""
     given: Mapping[str, Any] = raw.get("resources") or {}
-    torch = stage in _GPU_STAGES or _has_backend("torch", stage, raw)
-    nim = _has_backend("nim", stage, raw)
-    requests = {**(_TORCH_REQUESTS if torch else _LIGHT_REQUESTS), **_strings(given.get("requests"))}
+    computes = stage in _GPU_STAGES
+    requests = dict(_TORCH_REQUESTS if computes else _LIGHT_REQUESTS)
+    if stage is Stage.DEPLOY:
+        profile = parse_profile(raw)
+        computes = profile.needs_gpu
+        requests = {"cpu": profile.cpu, "memory": profile.memory}
+    requests |= _strings(given.get("requests"))
     limits = _strings(given.get("limits"))
     # A limit below our default request would be refused: the user's limit wins.
     requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
     if stage is Stage.FINETUNE and raw.get("gpusPerNode") is not None:
         limits[GPU_RESOURCE] = str(_gpus_per_node(raw, limits))
-    elif (torch or nim) and not _gpu_limits(limits):
+    elif computes and not _gpu_limits(limits):
         limits[GPU_RESOURCE] = "1"
     limits = {key: value for key, value in limits.items() if not (key.startswith("nvidia.com/") and value == "0")}
     return {"requests": requests, "limits": limits}
 
 
-def _has_backend(name: str, stage: Stage, raw: Mapping[str, Any]) -> bool:
-    return stage is Stage.DEPLOY and (raw.get("backend") or {}).get(name) is not None
+def parse_profile(raw: Mapping[str, Any]) -> ServerProfile:
+    """The kind of server that the deploy stage's section asks for. Raises SpecError."""
+    field = "spec.stages.deploy.backend"
+    given: Mapping[str, Any] = raw.get("backend") or {backends()[0]: {}}
+    backend = one_of(given, backends(), field)
+    generation = integer(given[backend], "generation", 1, f"{field}.{backend}")
+    try:
+        return find_profile(backend, generation)
+    except LookupError as error:
+        raise SpecError(
+            f"{field}.{backend}.generation", f"{generation} is not known; remove it, or give a lower one"
+        ) from error
 
 
 def _image_name(stage: Stage, raw: Mapping[str, Any]) -> str:
-    return TORCH_SERVER if _has_backend("torch", stage, raw) else stage
+    return (parse_profile(raw).default_image if stage is Stage.DEPLOY else None) or stage
 
 
 def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
@@ -131,7 +143,7 @@ def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapp
     """Literal variables; the operator's own cannot be given twice, the API server would refuse the pod."""
     found = tuple({"name": str(item["name"]), "value": str(item.get("value", ""))} for item in raw.get("env") or ())
     for name in (item["name"] for item in found):
-        if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in SERVER_VARIABLES):
+        if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in RESERVED_VARIABLES):
             raise SpecError(f"{field}.env", f"{name} is set by the operator; remove it")
     return found
 

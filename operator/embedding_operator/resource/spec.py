@@ -26,6 +26,7 @@ from embedding_operator.resource.pods import (
     check_shared,
     count_gpus,
     parse_pod,
+    parse_profile,
     stage_resources,
 )
 from embedding_stages.contract import Stage
@@ -201,25 +202,22 @@ def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
 
 def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
     field = "spec.stages.deploy"
-    backend_raw: Mapping[str, Any] = raw.get("backend") or {"onnx": {}}
-    backend = one_of(backend_raw, ("onnx", "torch", "nim"), f"{field}.backend")
-    nim: Mapping[str, Any] = backend_raw.get("nim") or {}
-    if backend == "nim" and not raw.get("image"):
-        raise SpecError(f"{field}.image", "backend nim needs the NIM's image, with a tag or digest")
+    profile = parse_profile(raw)
+    backend = profile.backend
+    given: Mapping[str, Any] = (raw.get("backend") or {}).get(backend) or {}
+    if profile.default_image is None and not raw.get("image"):
+        raise SpecError(f"{field}.image", f"backend {backend} needs the server's image, with a tag or digest")
     ngc_key = (
-        parse_secret(nim["ngcKeySecretRef"], f"{field}.backend.nim.ngcKeySecretRef")
-        if nim.get("ngcKeySecretRef")
+        parse_secret(given["ngcKeySecretRef"], f"{field}.backend.{backend}.ngcKeySecretRef")
+        if given.get("ngcKeySecretRef")
         else None
     )
     replicas = integer(raw, "replicas", 1, field)
-    generation = integer(nim, "generation", 1, f"{field}.backend.nim")
-    if generation > 2:
-        raise SpecError(f"{field}.backend.nim.generation", f"{generation} is not known; give 1 or 2")
     wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw), field) > 0
-    if backend == "onnx" and wants_gpu and not raw.get("image"):
+    if wants_gpu and not profile.needs_gpu and not raw.get("image"):
         raise SpecError(
             f"{field}.resources.limits",
-            "the onnx server of the default image computes on CPUs, a GPU would idle; remove the limit, "
+            f"the {backend} server of the default image computes on CPUs, a GPU would idle; remove the limit, "
             "or take backend torch, or name an image with onnxruntime-gpu",
         )
     # One GPU and one replica cannot hold two revisions side by side: waiting for a second GPU may be for ever.
@@ -227,13 +225,13 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
     if strategy not in ("Recreate", "BlueGreen"):
         raise SpecError(f"{field}.strategy", f"{strategy!r} is neither Recreate nor BlueGreen")
     return Deploy(
-        backend=backend,
+        profile=profile,
+        precision=profile.precision(gpu=wants_gpu),
         model_name=str(raw.get("modelName") or base_model),
         replicas=replicas,
         strategy=strategy,
-        nim_generation=generation,
         ngc_key=ngc_key,
-        shared_memory=str(nim.get("sharedMemory", "2Gi")),
+        shared_memory=str(given.get("sharedMemory", "2Gi")),
         start_timeout_s=integer(raw, "timeoutSeconds", TIMEOUT_S[Stage.DEPLOY], field),
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedding_stages.contract import ENV_TERMINATION_LOG, SERVED_MODEL_PATH, TERMINATION_LOG_PATH
+from embedding_stages.contract import ENV_TERMINATION_LOG, TERMINATION_LOG_PATH
+from embedding_stages.contract.servers import MODEL_VARIABLES, NAME_VARIABLE, ONNX, PORT_VARIABLE
 
 MAX_BODY_BYTES = 32 << 20
 MAX_TEXTS = 1024  # a request
@@ -29,15 +30,16 @@ class ServerSettings:
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> ServerSettings:
-        """NIM_CUSTOM_MODEL (generation 1) or NIM_MODEL_PATH (generation 2), NIM_SERVED_MODEL_NAME,
-        NIM_HTTP_API_PORT; EFT_HOST and EFT_DRAIN_SECONDS are this server's own. Raises ValueError.
+        """NIM's variables for the model's folder (of either generation), its name and the port; EFT_HOST and
+        EFT_DRAIN_SECONDS are this server's own. Raises ValueError.
         """
-        folder = Path(env.get("NIM_CUSTOM_MODEL") or env.get("NIM_MODEL_PATH") or SERVED_MODEL_PATH)
+        given = next((env[name] for name in MODEL_VARIABLES if env.get(name)), ONNX.model_path)
+        folder = Path(given)
         return cls(
             folder=folder,
-            model=env.get("NIM_SERVED_MODEL_NAME") or folder.name,
+            model=env.get(NAME_VARIABLE) or folder.name,
             host=env.get("EFT_HOST") or None,
-            port=int(env.get("NIM_HTTP_API_PORT") or 8000),
+            port=int(env.get(PORT_VARIABLE) or ONNX.port),
             termination_log=Path(env.get(ENV_TERMINATION_LOG) or TERMINATION_LOG_PATH),
             drain_seconds=float(env.get("EFT_DRAIN_SECONDS") or 5),
             finish_seconds=20.0,

@@ -11,7 +11,7 @@ from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_ref, a_spec
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import build_deployment, build_service, serving_name
 from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
-from embedding_operator.resource.pods import SERVER_VARIABLES
+from embedding_stages.contract.servers import RESERVED_VARIABLES
 
 MODEL = a_ref("model")
 NGC = {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}
@@ -87,7 +87,7 @@ def test_the_artefact_is_checked_with_our_image_before_any_server_starts(backend
 def test_no_variable_is_given_twice_and_all_of_ours_are_reserved(backend: str) -> None:
     names = [item["name"] for item in pod(BACKENDS[backend])["containers"][0]["env"]]
     assert len(names) == len(set(names))
-    assert set(names) <= SERVER_VARIABLES
+    assert set(names) <= RESERVED_VARIABLES
 
 
 @pytest.mark.parametrize(

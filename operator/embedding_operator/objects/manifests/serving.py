@@ -20,12 +20,12 @@ from embedding_operator.objects.manifests.common import (
 )
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
-from embedding_stages.contract import SERVED_MODEL_PATH, ArtefactRef, Stage, fingerprint_of
+from embedding_stages.contract import ArtefactRef, Stage, fingerprint_of
+from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
-PORT: Final = 8000
+PORT: Final = 8000  # of Services; a server's own port is in its profile
 CONTAINER: Final = "server"
 CHECK_CONTAINER: Final = "check-artefact"
-_NIM_2_MODEL_PATH: Final = "/opt/nim/model"
 
 
 def serving_name(owner_name: str, serving: str) -> str:
@@ -38,7 +38,7 @@ def service_url(owner: Owner, name: str) -> str:
 
 def clients_url(owner: Owner) -> str:
     """What clients are told; the same for every revision."""
-    return f"{service_url(owner, owner.name)}/v1/embeddings"
+    return f"{service_url(owner, owner.name)}{EMBEDDINGS_PATH}"
 
 
 def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef, *, check_image: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _selector_owner(owner: Owner) -> dict[str, str]:
 
 def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict[str, Any]:
     settings = spec.stages[Stage.DEPLOY].pod
-    path = _NIM_2_MODEL_PATH if spec.deploy.is_nim_2 else SERVED_MODEL_PATH
+    path = spec.deploy.profile.model_path
     mount = {
         "name": "workspace",
         "mountPath": path,
@@ -117,7 +117,7 @@ def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict
                 "volumeMounts": [mount],
             }
         ],
-        "containers": [_server(spec, path, mount)],
+        "containers": [_server(spec, mount)],
         "volumes": [
             {"name": "workspace", "persistentVolumeClaim": {"claimName": workspace_claim(owner, spec)}},
             {"name": "cache", "emptyDir": {}},
@@ -128,44 +128,43 @@ def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict
     return body
 
 
-def _server(spec: Spec, path: str, mount: dict[str, Any]) -> dict[str, Any]:
-    settings = spec.stages[Stage.DEPLOY].pod
-    nim = spec.deploy.backend == "nim"
-    return {
+def _server(spec: Spec, mount: dict[str, Any]) -> dict[str, Any]:
+    settings, profile = spec.stages[Stage.DEPLOY].pod, spec.deploy.profile
+    body = {
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [*(dict(item) for item in settings.env), *_environment(spec, path)],
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "env": [*(dict(item) for item in settings.env), *_environment(spec)],
+        "ports": [{"name": "http", "containerPort": profile.port, "protocol": "TCP"}],
         "resources": {kind: dict(values) for kind, values in settings.resources.items() if values},
-        "securityContext": container_security(read_only_root=not nim),
+        "securityContext": container_security(read_only_root=profile.read_only_root),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         # A NIM builds engines at its first start: many minutes of starting are normal, a slow start is no crash.
-        "startupProbe": _probe("/v1/health/ready", period_s=2, failures=max(1, spec.deploy.start_timeout_s // 2)),
-        "readinessProbe": _probe("/v1/health/ready", period_s=5, failures=3),
-        "livenessProbe": _probe("/v1/health/live", period_s=10, failures=6),
+        "startupProbe": _probe(profile.ready_path, period_s=2, failures=max(1, spec.deploy.start_timeout_s // 2)),
+        "readinessProbe": _probe(profile.ready_path, period_s=5, failures=3),
+        "livenessProbe": _probe(profile.live_path, period_s=10, failures=6),
         "volumeMounts": [
             mount,
-            {"name": "cache", "mountPath": "/opt/nim/.cache"},
+            {"name": "cache", "mountPath": profile.cache_path},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
     }
+    for key, texts in (("command", profile.command), ("args", profile.arguments)):
+        if texts:  # absent: the image's own
+            body[key] = [profile.fill(text, model=spec.deploy.model_name) for text in texts]
+    return body
 
 
-def _environment(spec: Spec, path: str) -> list[dict[str, Any]]:
-    """NIM's own variables; our server honours them too. Generation 2 refuses the names of generation 1."""
-    deploy = spec.deploy
-    model_variable = "NIM_MODEL_PATH" if deploy.is_nim_2 else "NIM_CUSTOM_MODEL"
+def _environment(spec: Spec) -> list[dict[str, Any]]:
+    """The variables of the server's profile, in its order."""
+    deploy, profile = spec.deploy, spec.deploy.profile
     variables: list[dict[str, Any]] = [
-        {"name": model_variable, "value": path},
-        {"name": "NIM_HTTP_API_PORT", "value": str(PORT)},
-        {"name": "NIM_SERVED_MODEL_NAME", "value": deploy.model_name},
-        {"name": "NIM_CACHE_PATH", "value": "/opt/nim/.cache"},
+        {"name": name, "value": profile.fill(text, model=deploy.model_name)} for name, text in profile.variables.items()
     ]
-    if deploy.ngc_key is not None:
+    if deploy.ngc_key is not None and profile.key_variable is not None:
         reference = {"name": deploy.ngc_key.name, "key": deploy.ngc_key.key}
-        variables.append({"name": "NGC_API_KEY", "valueFrom": {"secretKeyRef": reference}})
+        variables.append({"name": profile.key_variable, "valueFrom": {"secretKeyRef": reference}})
     return variables
 
 
