@@ -49,8 +49,30 @@ def test_clients_find_the_model_behind_the_service_of_the_resource() -> None:
     scene = a_scene().run(is_ready)
     served = scene.resource["status"]["served"]
     assert served["url"] == f"http://{NAME}.team-a:8000/v1/embeddings"
-    assert served["contract"] == {"dimensions": 384}
     assert "candidateFingerprint" not in served
+
+
+@pytest.mark.parametrize(
+    ("deploy", "more"),
+    [
+        ({}, {"precision": "fp32", "opset": 17}),
+        ({"backend": {"torch": {}}}, {}),
+        ({"image": "nim:1", "backend": {"nim": {}}}, {"precision": "fp32", "opset": 17}),
+        ({"image": "nim:2", "backend": {"nim": {"generation": 2}}}, {}),
+    ],
+    ids=["onnx", "torch", "nim 1", "nim 2"],
+)
+def test_clients_are_told_what_they_must_know_whatever_serves(deploy: dict[str, Any], more: dict[str, Any]) -> None:
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready)
+    assert scene.resource["status"]["served"]["contract"] == {
+        "path": "/v1/embeddings",
+        "inputTypes": ["query", "passage"],
+        "prefixes": {"query": "query: ", "passage": "passage: "},
+        "dimensions": [384],
+        "normalized": True,
+        "maxTokens": 512,
+        **more,
+    }
 
 
 def test_nothing_is_written_once_it_is_ready() -> None:

@@ -21,6 +21,16 @@ from embedding_stages.contract import (
 BASE = {"ndcg@1": 0.4, "ndcg@10": 0.5, "recall@10": 0.6, "map@10": 0.4567891}
 TUNED = {"ndcg@1": 0.5123456, "ndcg@10": 0.6, "recall@10": 0.7000049, "map@10": 0.55}
 QUERIES = 100
+# encoder.json of the base model, as the inputs stage tells it
+ENCODER = {
+    "architecture": "bert",
+    "prefixes": {"query": "query: ", "passage": "passage: "},
+    "max_tokens": 512,
+    "hidden_size": 384,
+    "dimensions": [384],
+    "pooling": "mean",
+    "normalized": True,
+}
 
 
 def do_work(
@@ -35,10 +45,12 @@ def do_work(
     metrics: dict[str, dict[str, float]] = {}
     counts: dict[str, int] = {"items": 1}
     details: dict[str, Any] = {}
+    if request.stage is Stage.INPUTS:
+        details = {"encoder": ENCODER}
     if request.stage is Stage.EVAL:
         metrics, counts = {"base": BASE, "fineTuned": TUNED}, {"queries": QUERIES}
     if request.stage is Stage.EXPORT:
-        details = {"contract": {"dimensions": 384}}
+        details = {"contract": {"precision": "fp32", "opset": 17}}
     if request.stage is Stage.VERIFY:
         metrics = {"served": {name: value + offset for name, value in TUNED.items()}}
         counts = {"queries": QUERIES, "changedQueries": changed, "invalidVectors": 0}

@@ -6,8 +6,9 @@ lost Deployment of the active revision; it reports the loss. It can always resto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
 from embedding_operator.decide.serving import serving_model
@@ -61,7 +62,6 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool
         draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))
         draft.look_again_in(1.0)
         return False
-    export = draft.status.stage(Stage.EXPORT)
     if served.active_fingerprint != serving:
         draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {draft.status.revision}")
     draft.status = replace(
@@ -75,7 +75,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool
             artefact_digest=serving_model(draft).digest,
             url=clients_url(owner),
             model=spec.deploy.model_name,
-            contract=export.details.get("contract", {}),
+            contract=_client_contract(draft, spec),
         ),
     )
     if served.active_fingerprint != serving:
@@ -84,6 +84,13 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool
         return False
     _retire(draft, owner, observed, serving)
     return True
+
+
+def _client_contract(draft: Draft, spec: Spec) -> Mapping[str, Any]:
+    """Fine-tuning keeps the base model's description, which inputs tells in every revision, export or not."""
+    encoder = draft.status.stage(Stage.INPUTS).details.get("encoder") or {}
+    graph = draft.status.stage(Stage.EXPORT).details.get("contract") or {}
+    return {**graph, **spec.deploy.profile.client_contract(encoder)}
 
 
 def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:

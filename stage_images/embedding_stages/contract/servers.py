@@ -79,9 +79,16 @@ class ServerProfile:
         """What a client puts before a text; a server that is told the role does it itself."""
         return "" if role in self.input_types else prefixes.get(role, "")
 
-    def client_contract(self) -> dict[str, Any]:
-        """What clients must know about the server; what they must know about the model comes from its stage."""
-        return {"path": EMBEDDINGS_PATH, "inputTypes": list(self.input_types)}
+    def client_contract(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        """What clients must know: how this server is asked, and what `encoder` (encoder.json) says of the model."""
+        told = {
+            "prefixes": "prefixes",
+            "dimensions": "dimensions",
+            "normalized": "normalized",
+            "maxTokens": "max_tokens",
+        }
+        model = {name: encoder[key] for name, key in told.items() if key in encoder}
+        return {"path": EMBEDDINGS_PATH, "inputTypes": list(self.input_types), **model}
 
 
 def _nim_variables(model_variable: str) -> Mapping[str, str]:
