@@ -15,6 +15,7 @@ from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
+from embedding_operator.decide.settle import settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.verdict import Verdict, judge
@@ -22,6 +23,7 @@ from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec, SpecError, check_name
+from embedding_operator.resource.frozen import carry, resolved
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
 from embedding_stages.contract import Artefact, Stage, fingerprint_of
@@ -41,23 +43,23 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     if observed.deleting:  # children carry ownerReferences: garbage collection does the rest
         return Plan(status=status)
     draft, observed = Draft(status=status), with_first_words(status, observed)
-    images = _images(status, observed, defaults)
     try:
-        spec = parse_spec(raw_spec, images)
+        spec = parse_spec(raw_spec, defaults.images)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
     except SpecError as error:
         keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
-    _begin_revision(draft, spec, images, observed)
+    spec = carry(spec, status, observed.generation)
+    _begin_revision(draft, spec, observed)
     verdict: Verdict | None = None
     trained = activated = False
     if spec.suspend:
         _suspend(draft, observed)
     else:
         _workspace(draft, spec, owner, observed)
-        trained = _run_pipeline(draft, spec, owner, observed)
+        trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
-            verdict, activated = _serve(draft, spec, owner, observed, check_image=images[Stage.DEPLOY])
+            verdict, activated = _serve(draft, spec, owner, observed, defaults)
     if verdict is None or not verdict.within:
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
@@ -72,14 +74,6 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     return conclude(draft, spec, observed, verdict, activated=activated)
 
 
-def _images(status: Status, observed: Observed, defaults: Defaults) -> Mapping[str, str]:
-    """The default images of this revision: an upgrade of the operator must not train every model anew."""
-    if status.revision != observed.generation:
-        return defaults.images
-    settled: Mapping[str, str] = status.resolved.get("defaultImages") or {}
-    return {name: settled.get(str(name), image) for name, image in defaults.images.items()}
-
-
 def _set_back(draft: Draft) -> None:
     """What comes after the first stage that is not done has not been shown to be valid: it is pending again."""
     reached = True
@@ -90,14 +84,14 @@ def _set_back(draft: Draft) -> None:
         reached = reached and entry.done
 
 
-def _begin_revision(draft: Draft, spec: Spec, images: Mapping[str, str], observed: Observed) -> None:
+def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
     """An edit makes a new revision: nothing is forgotten, but everything has to be shown to be valid again."""
     status = draft.status
+    in_force = resolved(spec, status, observed.generation)
     if status.revision != observed.generation:
         stages = tuple(_pending(item, status, spec) for item in status.stages)
         status = replace(status, revision=observed.generation, stages=stages, last_failure={}, verification={})
-    resolved = {**spec.resolved(), "defaultImages": {str(name): image for name, image in images.items()}}
-    draft.status = replace(status, observed_generation=observed.generation, resolved=resolved)
+    draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 
 def _refused(status: Status, spec: Spec) -> bool:
@@ -153,16 +147,17 @@ def _grows(spec: Spec, observed: Observed) -> bool:
     return bool(request) and quantity(request) < quantity(spec.storage.size)
 
 
-def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> bool:
+def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults) -> bool:
     for stage in BEFORE_SERVING:
-        # Documents, models and labelled sets may change in place without an edit here: each revision looks again.
-        identity = {"generation": observed.generation} if stage is Stage.INPUTS else None
+        # Documents, models and labelled sets may change in place: every edit of data or training looks again.
+        identity = {"generation": draft.status.resolved["data"]["generation"]} if stage is Stage.INPUTS else None
         if stage is Stage.EXPORT and spec.deploy.serves_checkpoint:
             _skip_export(draft, observed)
             continue
+        spec = settle(draft, stage, spec, observed, defaults.images, identity=identity)
         if not advance(draft, stage, spec, owner, observed, identity=identity):
             _stop_obsolete(draft, observed, after=stage)
-            if stage is not Stage.INPUTS:  # which runs in every revision, also in one that changes no server
+            if stage is not Stage.INPUTS:  # which also runs in a revision that changes no server
                 drop_candidates(draft, observed.deployments)
             return False
     return True
@@ -197,12 +192,14 @@ def _stop_obsolete(draft: Draft, observed: Observed, after: Stage) -> None:
 
 
 def _serve(
-    draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_image: str
+    draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults
 ) -> tuple[Verdict | None, bool]:
     """(verdict, whether clients reach the verified revision)."""
+    spec, check_image = settle_server(draft, spec, defaults.images)
     if not deploy(draft, spec, owner, observed, check_image=check_image):
         return None, False
     identity, settings = verification(draft, owner, spec)
+    spec = settle(draft, Stage.VERIFY, spec, observed, defaults.images, identity=identity)
     if not advance(draft, Stage.VERIFY, spec, owner, observed, identity=identity, settings=settings):
         return None, False
     verdict = judge(

@@ -147,5 +147,7 @@ def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, A
         "expectedDigest": serving_model(draft).digest,
     }
     distrusted = draft.status.stage(Stage.VERIFY).distrusted
-    identity: dict[str, Any] = {"serving": serving}
+    # The image of a release is not part of the served fingerprint, but what was measured with another image was
+    # another server. It is settled with the Deployment, so an upgrade does not change it.
+    identity: dict[str, Any] = {"serving": serving, "image": spec.stages[Stage.DEPLOY].pod.image}
     return (identity | {"distrusted": distrusted} if distrusted else identity), settings

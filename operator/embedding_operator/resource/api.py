@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 from embedding_stages.contract import PARALLELISMS, Stage
+from embedding_stages.contract.declare import SettingInvalid, Table
 from embedding_stages.contract.servers import TORCH, Precision, ServerProfile
 
 GROUP: Final = "embedding-operator.dev"
@@ -83,6 +84,7 @@ class PodSettings:
     """What a user may say about a stage's pod: an allow-list, never a pod template."""
 
     image: str
+    own_image: bool  # the manifest names it; else it is a default of the operator's
     resources: Mapping[str, Mapping[str, str]]
     node_selector: Mapping[str, str]
     tolerations: Sequence[Mapping[str, Any]]
@@ -96,10 +98,16 @@ class PodSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    """One stage: how its pod looks and the resolved settings its code gets."""
+    """One stage: how its pod looks, the resolved settings its code gets, and what was settled with them."""
 
     pod: PodSettings
     settings: Mapping[str, Any]
+    asked: str  # hash of what the manifest says about the settings; see frozen.py
+    code_version: int
+    settled_in: int = 0  # the revision that image and code version were settled in
+
+    def with_image(self, image: str) -> StageSpec:
+        return replace(self, pod=replace(self.pod, image=image))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,15 +168,10 @@ class Spec:
     storage: Storage
     start_deadline_s: int
     image_pull_secrets: Sequence[str]
+    data_asked: str  # hash of what the manifest says about data and training; see frozen.py
 
-    def resolved(self) -> dict[str, Any]:
-        """Effective settings, for `status.resolved`: the operator never writes the spec."""
-        stages: dict[str, Any] = {
-            stage.value: {"image": item.pod.image, **item.settings} for stage, item in self.stages.items()
-        }
-        stages["finetune"] |= self.stages[Stage.FINETUNE].pod.workers.to_json()
-        stages["deploy"] |= {"backend": self.deploy.backend, "strategy": self.deploy.strategy}
-        return {"stages": stages}
+    def with_stage(self, stage: Stage, item: StageSpec) -> Spec:
+        return replace(self, stages={**self.stages, stage: item})
 
 
 def check_name(name: str, nodes: int = 1) -> None:
@@ -188,16 +191,15 @@ def check_name(name: str, nodes: int = 1) -> None:
         )
 
 
-def decimal(raw: Mapping[str, Any], key: str, default: str, field: str, low: float, high: float) -> float:
-    """A decimal kept as a string in the manifest, between `low` and `high` inclusive."""
-    text = str(raw.get(key, default))
+_T = TypeVar("_T", bound=Table)
+
+
+def read(table: type[_T], raw: Mapping[str, Any] | None, at: str = "") -> _T:
+    """A section of the manifest as its table reads it. Raises SpecError."""
     try:
-        value = float(text)
-    except ValueError as error:
-        raise SpecError(f"{field}.{key}", f"{text!r} is not a decimal number") from error
-    if not low <= value <= high:  # also false for NaN
-        raise SpecError(f"{field}.{key}", f"{text} must lie between {low:g} and {high:g}")
-    return value
+        return table.parse(raw or {}, at)
+    except SettingInvalid as error:
+        raise SpecError(error.field, error.message) from error
 
 
 def integer(raw: Mapping[str, Any], key: str, default: int, field: str, low: int = 1, high: int | None = None) -> int:

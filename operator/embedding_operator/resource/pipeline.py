@@ -1,7 +1,8 @@
 """The table of stages and their fingerprints. Pure.
 
-A fingerprint is the identity of work: settings + image + digests of the inputs. Equal fingerprints mean that the
-work is the same, so it is never done twice; a changed one means that everything downstream may change too.
+A fingerprint is the identity of work: settings, the code version of the stage, and the digests of the inputs. Equal
+fingerprints mean that the work is the same, so it is never done twice; a changed one means that everything downstream
+may change too. See docs/decisions/0013-identity-of-work.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, fingerprint_of
+from embedding_stages.contract import settings as tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,31 +104,53 @@ def fingerprint(
 ) -> str:
     """64 hex digits. How a pod is scheduled, its resources and its Secrets do not change what the work is.
 
-    `extra` is what else the work depends on: the generation for `inputs` (documents may have been edited since),
-    the served fingerprint for `verify`.
+    Neither do settings that say `as before`, nor the image of a release: the code version stands for that one. An image
+    that the manifest names is another matter, since nobody else knows what it does.
+    `extra` is what else the work depends on: the generation for `inputs` (documents may have been edited since), what
+    is measured for `verify`.
     """
     item = spec.stages[stage]
-    identity = {
-        "stage": stage.value,
-        "image": item.pod.image,
-        "settings": dict(item.settings),
-        "env": [dict(pair) for pair in item.pod.env],
-        "inputs": {name.value: ref.digest for name, ref in inputs.items()},
-        "extra": dict(extra or {}),
-    }
-    return fingerprint_of(identity)
+    return _identity(
+        {
+            "stage": stage.value,
+            "codeVersion": item.code_version,
+            "image": item.pod.image if item.pod.own_image else "",
+            "settings": _settings(stage, item.settings),
+            "env": [dict(pair) for pair in item.pod.env],
+            "inputs": {name.value: ref.digest for name, ref in inputs.items()},
+            "extra": dict(extra or {}),
+        }
+    )
 
 
 def serving_fingerprint(spec: Spec, model: ArtefactRef) -> str:
-    """Identity of what a Deployment serves: the artefact, the image and how they are started."""
-    pod, deploy = spec.stages[Stage.DEPLOY].pod, spec.deploy
-    return fingerprint_of(
+    """Identity of what a Deployment serves: the artefact, and the server as far as its answers depend on it."""
+    item, deploy = spec.stages[Stage.DEPLOY], spec.deploy
+    return _identity(
         {
-            "image": pod.image,
+            "codeVersion": item.code_version,
+            "image": item.pod.image if item.pod.own_image else "",
             "artefact": model.digest,
             "backend": deploy.backend,
             "model": deploy.model_name,
             "generation": deploy.profile.generation,
-            "env": [dict(pair) for pair in pod.env],
+            "env": [dict(pair) for pair in item.pod.env],
         }
     )
+
+
+def _settings(stage: Stage, settings: Mapping[str, Any]) -> dict[str, Any]:
+    table = tables.OF_STAGE.get(stage)
+    return dict(settings) if table is None else table.identity(settings)
+
+
+def _identity(parts: Mapping[str, Any]) -> str:
+    return fingerprint_of(_said(parts))
+
+
+def _said(value: Any) -> Any:
+    """Without what says nothing, so that a part that a later release adds changes nothing where it is absent."""
+    if isinstance(value, Mapping):
+        found = {key: _said(part) for key, part in value.items()}
+        return {key: part for key, part in found.items() if part is not None and part not in ("", {}, [])}
+    return value

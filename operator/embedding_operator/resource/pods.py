@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of
-from embedding_stages.contract import PARALLELISMS, Stage
+from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of, read
+from embedding_stages.contract import Stage
+from embedding_stages.contract import settings as tables
 from embedding_stages.contract.servers import RESERVED_VARIABLES, ServerProfile, backends, find_profile
+from embedding_stages.contract.settings import Run
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 _GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT})
@@ -23,24 +25,23 @@ TIMEOUT_S: Final[Mapping[Stage, int]] = {
     Stage.DEPLOY: 3600,
     Stage.VERIFY: 21600,
 }
-_MOST_NODES: Final = 64
-_MOST_GPUS: Final = 16
 
 
 def parse_pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -> PodSettings:
     """`raw` is the stage's section of the manifest. Raises SpecError."""
     field = f"spec.stages.{stage}"
-    resources = stage_resources(stage, raw)
+    resources, run = stage_resources(stage, raw), read(Run, raw, field)
     return PodSettings(
         image=str(raw.get("image") or images[_image_name(stage, raw)]),
+        own_image=bool(raw.get("image")),
         resources=resources,
         node_selector=dict(raw.get("nodeSelector") or {}),
         tolerations=tuple(raw.get("tolerations") or ()),
         priority_class=str(raw.get("priorityClassName", "")),
         runtime_class=str(raw.get("runtimeClassName", "")),
         env=_environment(stage, raw, field),
-        timeout_s=integer(raw, "timeoutSeconds", TIMEOUT_S[stage], field),
-        retries=integer(raw, "retries", 3, field, low=0),
+        timeout_s=run.timeoutSeconds or TIMEOUT_S[stage],
+        retries=run.retries,
         workers=_workers(raw, resources, field) if stage is Stage.FINETUNE else Workers(),
     )
 
@@ -117,7 +118,7 @@ def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
 
 def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str]) -> int:
     field = "spec.stages.finetune"
-    wanted = integer(raw, "gpusPerNode", 1, field, low=0, high=_MOST_GPUS)
+    wanted = read(tables.Workers, raw).gpusPerNode or 0
     for key, value in _gpu_limits(limits).items():
         if (key, value) != (GPU_RESOURCE, str(wanted)):
             raise SpecError(
@@ -129,14 +130,10 @@ def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str]) -> int:
 
 def _workers(raw: Mapping[str, Any], resources: Mapping[str, Mapping[str, str]], field: str) -> Workers:
     count_gpus(resources, field)
-    parallelism = str(raw.get("parallelism") or PARALLELISMS[0])
-    if parallelism not in PARALLELISMS:
-        raise SpecError(f"{field}.parallelism", f"{parallelism!r} is neither {' nor '.join(PARALLELISMS)}")
+    asked = read(tables.Workers, raw)
     # A process sees one part of a partitioned GPU and no more (MIG), so only whole ones count.
     gpus = int(resources["limits"].get(GPU_RESOURCE, "0"))
-    return Workers(
-        nodes=integer(raw, "nodes", 1, field, high=_MOST_NODES), per_node=max(1, gpus), parallelism=parallelism
-    )
+    return Workers(nodes=asked.nodes, per_node=max(1, gpus), parallelism=asked.parallelism)
 
 
 def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapping[str, str], ...]:

@@ -14,12 +14,12 @@ from embedding_operator.resource.api import (
     StageSpec,
     Storage,
     Tolerance,
-    decimal,
-    integer,
     one_of,
     parse_secret,
     parse_source,
+    read,
 )
+from embedding_operator.resource.frozen import asked_of_data, asked_of_stages
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
     check_apart,
@@ -30,9 +30,9 @@ from embedding_operator.resource.pods import (
     stage_resources,
 )
 from embedding_stages.contract import Stage
+from embedding_stages.contract import settings as tables
+from embedding_stages.contract.versions import CODE_VERSIONS
 
-DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")  # NVIDIA embed recipe
-_MIN_TEXT_LENGTH: Final = 50
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
@@ -43,6 +43,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     stages: Mapping[str, Any] = raw.get("stages") or {}
     model = _object(raw, "baseModel")
     corpus = _object(raw, "corpus")
+    documents = read(tables.Corpus, corpus)
     evaluation: Mapping[str, Any] = raw.get("evaluation") or {}
     model_source = parse_source(
         _object(model, "source", "spec.baseModel"), ("pvc", "image", "huggingFace"), "spec.baseModel.source"
@@ -53,24 +54,26 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     labelled = None
     if evaluation.get("beir"):
         labelled = parse_source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
-    sdg, llm_key = _sdg(stages.get("sdg") or {}, _min_text_length(corpus))
-    k_values = _k_values(evaluation)
+    sdg, llm_key = _sdg(stages.get("sdg") or {}, documents.minTextLength)
+    k_values = {"kValues": _k_values(evaluation)}
     deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")))
     settings: dict[Stage, Mapping[str, Any]] = {
-        Stage.INPUTS: _inputs(model, model_source, corpus, corpus_source, labelled),
+        Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled),
         Stage.SDG: sdg,
-        Stage.PREP: _prep(stages.get("prep") or {}),
-        Stage.FINETUNE: _finetune(stages.get("finetune") or {}),
-        Stage.EVAL: {"kValues": k_values, "batchSize": _batch_size(stages.get("eval") or {}, "spec.stages.eval")},
-        Stage.EXPORT: {"precision": str((stages.get("export") or {}).get("precision", "fp32")), "opset": 17},
+        Stage.PREP: _settings(Stage.PREP, stages),
+        Stage.FINETUNE: _settings(Stage.FINETUNE, stages),
+        Stage.EVAL: _settings(Stage.EVAL, stages) | k_values,
+        Stage.EXPORT: _settings(Stage.EXPORT, stages),
         Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
-        Stage.VERIFY: {"kValues": k_values, "batchSize": 32, "timeoutSeconds": 60},
+        Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
     }
+    _check_negatives(settings)
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images) for stage in Stage}
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
     check_apart(storage, corpus_source, model_source, labelled)
-    tolerance: Mapping[str, Any] = raw.get("tolerance") or {}
+    tolerance = read(tables.Tolerance, raw.get("tolerance"))
+    asked = asked_of_stages(raw)
     return Spec(
         suspend=bool(raw.get("suspend", False)),
         base_model=str(model.get("name", "")),
@@ -78,15 +81,18 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         corpus_source=corpus_source,
         labelled_source=labelled,
         llm_key=llm_key,
-        stages={stage: StageSpec(pod=pods[stage], settings=settings[stage]) for stage in Stage},
+        stages={
+            stage: StageSpec(
+                pod=pods[stage], settings=settings[stage], asked=asked[stage], code_version=CODE_VERSIONS[stage]
+            )
+            for stage in Stage
+        },
         deploy=deploy,
-        tolerance=Tolerance(
-            at_one=decimal(tolerance, "atOne", "0.03", "spec.tolerance", 0, 1),
-            at_five_and_above=decimal(tolerance, "atFiveAndAbove", "0.01", "spec.tolerance", 0, 1),
-        ),
+        tolerance=Tolerance(at_one=tolerance.atOne, at_five_and_above=tolerance.atFiveAndAbove),
         storage=storage,
-        start_deadline_s=integer(raw.get("runPolicy") or {}, "startDeadlineSeconds", 1800, "spec.runPolicy"),
+        start_deadline_s=read(tables.RunPolicy, raw.get("runPolicy")).startDeadlineSeconds,
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
+        data_asked=asked_of_data(raw),
     )
 
 
@@ -100,7 +106,7 @@ def _object(raw: Mapping[str, Any], key: str, parent: str = "spec") -> Mapping[s
 def _inputs(
     model: Mapping[str, Any],
     model_source: Source,
-    corpus: Mapping[str, Any],
+    documents: tables.Corpus,
     corpus_source: Source,
     labelled: Source | None,
 ) -> dict[str, Any]:
@@ -112,14 +118,14 @@ def _inputs(
             "path": model_source.path,
             "revision": model_source.revision or None,
             "prefixes": dict(model["prefixes"]) if model.get("prefixes") else None,
-            "maxTokens": model.get("maxTokens"),
+            "maxTokens": read(tables.BaseModel, model).maxTokens,
         },
         "corpus": {
             "kind": corpus_source.kind,
             "source": corpus_source.name,
             "path": corpus_source.path,
-            "include": list(corpus.get("include") or DEFAULT_INCLUDE),
-            "minTextLength": _min_text_length(corpus),
+            "include": list(documents.include),
+            "minTextLength": documents.minTextLength,
             "limits": dict(LIMITS),
         },
         "labelledSet": None
@@ -128,8 +134,8 @@ def _inputs(
     }
 
 
-def _min_text_length(corpus: Mapping[str, Any]) -> int:
-    return integer(corpus, "minTextLength", _MIN_TEXT_LENGTH, "spec.corpus")
+def _settings(stage: Stage, stages: Mapping[str, Any]) -> dict[str, Any]:
+    return read(tables.OF_STAGE[stage], stages.get(stage.value)).to_json()
 
 
 def _sdg(raw: Mapping[str, Any], min_text_length: int) -> tuple[dict[str, Any], SecretRef | None]:
@@ -145,55 +151,26 @@ def _sdg(raw: Mapping[str, Any], min_text_length: int) -> tuple[dict[str, Any], 
         endpoint = {"baseURL": str(body["baseURL"]), "model": str(body.get("model", ""))}
         if body.get("apiKeySecretRef"):
             key = parse_secret(body["apiKeySecretRef"], f"{field}.openAI.apiKeySecretRef")
-    settings = {
-        "provider": kind,
-        "openAI": endpoint,
-        "pairsPerDocument": integer(raw, "pairsPerDocument", 7, "spec.stages.sdg"),
-        "sentencesPerChunk": integer(raw, "sentencesPerChunk", 5, "spec.stages.sdg"),
-        # What is shorter than a higher limit is gone by then.
-        "minTextLength": min(_MIN_TEXT_LENGTH, min_text_length),
-        "seed": integer(raw, "seed", 42, "spec.stages.sdg", low=0),
-    }
-    return settings, key
+    settings = read(tables.OF_STAGE[Stage.SDG], raw).to_json()
+    # What is shorter than a higher limit is gone by then.
+    shortest = min(settings["minTextLength"], min_text_length)
+    return settings | {"provider": kind, "openAI": endpoint, "minTextLength": shortest}, key
 
 
-def _prep(raw: Mapping[str, Any]) -> dict[str, Any]:
-    field = "spec.stages.prep"
-    return {
-        "qualityThreshold": decimal(raw, "qualityThreshold", "7.0", field, 0, 10),
-        "evalFraction": decimal(raw, "evalFraction", "0.2", field, 0.01, 0.9),
-        "margin": decimal(raw, "margin", "0.95", field, 0.01, 1),
-        "hardNegatives": integer(raw, "hardNegatives", 5, field),
-        "maxPositives": 5,
-        "batchSize": _batch_size(raw, field),
-        "seed": integer(raw, "seed", 42, field, low=0),
-    }
-
-
-def _batch_size(raw: Mapping[str, Any], field: str) -> int:
-    return integer(raw, "batchSize", 128, field)
-
-
-def _finetune(raw: Mapping[str, Any]) -> dict[str, Any]:
-    field = "spec.stages.finetune"
-    return {
-        "epochs": integer(raw, "epochs", 3, field),
-        "globalBatchSize": integer(raw, "globalBatchSize", 128, field),
-        "microBatchSize": integer(raw, "microBatchSize", 4, field),
-        "learningRate": decimal(raw, "learningRate", "1e-5", field, 1e-9, 1),
-        "weightDecay": decimal(raw, "weightDecay", "0.01", field, 0, 1),
-        "warmupSteps": integer(raw, "warmupSteps", 5, field, low=0),
-        "temperature": decimal(raw, "temperature", "0.02", field, 1e-4, 10),
-        "negativesPerQuery": integer(raw, "negativesPerQuery", 4, field),
-        "checkpointEverySteps": integer(raw, "checkpointEverySteps", 100, field),
-        "seed": integer(raw, "seed", 42, field, low=0),
-    }
+def _check_negatives(settings: Mapping[Stage, Mapping[str, Any]]) -> None:
+    used, mined = settings[Stage.FINETUNE]["negativesPerQuery"], settings[Stage.PREP]["hardNegatives"]
+    if used > mined:
+        raise SpecError(
+            "spec.stages.finetune.negativesPerQuery",
+            f"{used} hard negatives a question cannot be used where {mined} are mined; lower it, or raise "
+            "spec.stages.prep.hardNegatives",
+        )
 
 
 def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
-    values = list(evaluation.get("kValues") or (1, 5, 10, 100))
+    values = list(read(tables.Evaluation, evaluation).kValues)
     field = "spec.evaluation.kValues"
-    if not all(isinstance(k, int) and k > 0 for k in values) or values != sorted(set(values)):
+    if values != sorted(set(values)):
         raise SpecError(field, "must be positive, unique and in rising order, for example [1, 5, 10, 100]")
     if 10 not in values:
         raise SpecError(field, "must contain 10: NDCG@10 is the headline figure")
@@ -201,7 +178,7 @@ def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
 
 
 def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
-    field = "spec.stages.deploy"
+    field, asked = "spec.stages.deploy", read(tables.Deploy, raw)
     profile = parse_profile(raw)
     backend = profile.backend
     given: Mapping[str, Any] = (raw.get("backend") or {}).get(backend) or {}
@@ -212,7 +189,6 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
         if given.get("ngcKeySecretRef")
         else None
     )
-    replicas = integer(raw, "replicas", 1, field)
     wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw), field) > 0
     if wants_gpu and not profile.needs_gpu and not raw.get("image"):
         raise SpecError(
@@ -221,18 +197,16 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
             "or take backend torch, or name an image with onnxruntime-gpu",
         )
     # One GPU and one replica cannot hold two revisions side by side: waiting for a second GPU may be for ever.
-    strategy = str(raw.get("strategy") or ("Recreate" if wants_gpu else "BlueGreen"))
-    if strategy not in ("Recreate", "BlueGreen"):
-        raise SpecError(f"{field}.strategy", f"{strategy!r} is neither Recreate nor BlueGreen")
+    strategy = asked.strategy or ("Recreate" if wants_gpu else "BlueGreen")
     return Deploy(
         profile=profile,
         precision=profile.precision(gpu=wants_gpu),
-        model_name=str(raw.get("modelName") or base_model),
-        replicas=replicas,
+        model_name=asked.modelName or base_model,
+        replicas=asked.replicas,
         strategy=strategy,
         ngc_key=ngc_key,
         shared_memory=str(given.get("sharedMemory", "2Gi")),
-        start_timeout_s=integer(raw, "timeoutSeconds", TIMEOUT_S[Stage.DEPLOY], field),
+        start_timeout_s=read(tables.Run, raw, field).timeoutSeconds or TIMEOUT_S[Stage.DEPLOY],
     )
 
 

@@ -49,7 +49,7 @@ class Settings:
             expected_digest=_text(raw, "expectedDigest"),
             k_values=k_values_of(raw.get("kValues", DEFAULT_K_VALUES), field="spec.evaluation.kValues"),
             batch_size=int(_positive(raw, "batchSize", 32)),
-            timeout_s=_positive(raw, "timeoutSeconds", 60),
+            timeout_s=_positive(raw, "requestTimeoutSeconds", 60),
             ready_s=_positive(raw, "readySeconds", 120),
         )
 

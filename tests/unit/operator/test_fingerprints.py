@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
+from embedding_stages.contract import settings as tables
+from embedding_stages.contract.declare import setting
 
 PLAIN = {stage: fingerprint(stage, a_spec(), refs(stage)) for stage in Stage if stage is not Stage.DEPLOY}
 
@@ -76,6 +79,34 @@ def test_how_many_share_the_training_does_not_either(how: dict[str, Any]) -> Non
 def test_what_is_no_stages_business_changes_none(sections: dict[str, Any]) -> None:
     spec = a_spec(**sections)
     assert {stage: fingerprint(stage, spec, refs(stage)) for stage in PLAIN} == PLAIN
+
+
+def test_an_image_of_the_release_is_not_part_of_the_work_and_one_of_the_manifest_is() -> None:
+    newer = {name: f"{image}-next" for name, image in IMAGES.items()}
+    spec = parse_spec(a_manifest(), newer)
+    assert {stage: fingerprint(stage, spec, refs(stage)) for stage in PLAIN} == PLAIN
+    assert serving_fingerprint(spec, a_ref("model")) == serving_fingerprint(a_spec(), a_ref("model"))
+    own = {"stages": {"finetune": {"image": IMAGES[Stage.FINETUNE]}}}
+    assert fingerprint(Stage.FINETUNE, a_spec(**own), refs(Stage.FINETUNE)) != PLAIN[Stage.FINETUNE]
+
+
+@pytest.mark.parametrize("stage", list(PLAIN))
+def test_a_code_version_that_is_raised_makes_it_another_work(stage: Stage) -> None:
+    spec = a_spec()
+    raised = spec.with_stage(stage, replace(spec.stages[stage], code_version=2))
+    assert fingerprint(stage, raised, refs(stage)) != PLAIN[stage]
+
+
+def test_a_setting_that_joined_later_changes_nothing_while_it_says_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Later(tables.Finetune):
+        loraRank: int = setting(0, since="0.2", says="New.")
+
+    monkeypatch.setattr(tables, "OF_STAGE", {**tables.OF_STAGE, Stage.FINETUNE: Later})
+    assert a_spec().stages[Stage.FINETUNE].settings["loraRank"] == 0
+    assert fingerprint(Stage.FINETUNE, a_spec(), refs(Stage.FINETUNE)) == PLAIN[Stage.FINETUNE]
+    asked = a_spec(stages={"finetune": {"loraRank": 8}})
+    assert fingerprint(Stage.FINETUNE, asked, refs(Stage.FINETUNE)) != PLAIN[Stage.FINETUNE]
 
 
 def test_another_secret_does_not_change_it() -> None:

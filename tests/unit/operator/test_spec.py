@@ -8,8 +8,11 @@ import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, SECRET, a_manifest, a_spec
 
 from embedding_operator.resource.api import TORCH_SERVER, SpecError, Workers, check_name
+from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.spec import parse_spec
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
+from embedding_stages.contract.settings import Run
 
 SHARED = {"accessModes": ["ReadWriteMany"]}
 
@@ -23,7 +26,6 @@ def test_defaults_are_the_recipes() -> None:
         "evalFraction": 0.2,
         "margin": 0.95,
         "hardNegatives": 5,
-        "maxPositives": 5,
         "batchSize": 128,
         "seed": 42,
     }
@@ -186,6 +188,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (stages(finetune={"epochs": "three"}), "spec.stages.finetune.epochs"),
     (stages(finetune={"learningRate": "0"}), "spec.stages.finetune.learningRate"),
     (stages(finetune={"warmupSteps": -1}), "spec.stages.finetune.warmupSteps"),
+    (stages(finetune={"epochs": 101}), "spec.stages.finetune.epochs"),
+    (stages(finetune={"negativesPerQuery": 6}), "spec.stages.finetune.negativesPerQuery"),
+    (stages(prep={"hardNegatives": 3}), "spec.stages.finetune.negativesPerQuery"),
+    ({"corpus": {"source": {"configMap": {"name": "d"}}, "version": "v" * 65}}, "spec.corpus.version"),
     (stages(finetune={"retries": -1}), "spec.stages.finetune.retries"),
     (stages(finetune={"timeoutSeconds": 0}), "spec.stages.finetune.timeoutSeconds"),
     (stages(finetune={"env": [{"name": "EFT_REQUEST"}]}), "spec.stages.finetune.env"),
@@ -279,9 +285,15 @@ def test_host_names_begin_with_the_name_of_the_resource(characters: int, nodes: 
         check_name("a" * (characters + 1), nodes)
 
 
+def in_force(**sections: Any) -> dict[str, Any]:
+    """Stages of `status.resolved`."""
+    found: dict[str, Any] = resolved(a_spec(**sections), Status(), 1)["stages"]
+    return found
+
+
 def test_resolved_settings_say_how_many_share_the_training() -> None:
     alone, shared = (
-        a_spec(stages={"finetune": finetune}, storage=SHARED).resolved()["stages"]["finetune"]
+        in_force(stages={"finetune": finetune}, storage=SHARED)["finetune"]
         for finetune in ({"parallelism": "FSDP"}, {"nodes": 2, "gpusPerNode": 4})
     )
     assert alone | {"nodes": 1, "processesPerNode": 1} == alone
@@ -290,10 +302,18 @@ def test_resolved_settings_say_how_many_share_the_training() -> None:
 
 
 def test_resolved_settings_show_every_default() -> None:
-    resolved = a_spec().resolved()["stages"]
-    assert set(resolved) == {stage.value for stage in Stage}
-    assert resolved["finetune"]["epochs"] == 3
-    assert resolved["deploy"]["strategy"] == "BlueGreen"
+    found = in_force()
+    assert set(found) == {stage.value for stage in Stage}
+    assert found["finetune"]["settings"]["epochs"] == 3
+    assert found["deploy"]["strategy"] == "BlueGreen"
+
+
+def test_resolved_settings_show_the_users_number_under_the_users_name() -> None:
+    found = in_force(stages={stage.value: {"timeoutSeconds": 77} for stage in Stage if stage is not Stage.SDG})
+    assert {name: item["timeoutSeconds"] for name, item in found.items() if name != "sdg"} == {
+        stage.value: 77 for stage in Stage if stage is not Stage.SDG
+    }
+    assert not [name for item in found.values() for name in item["settings"] if name in Run.settings()]
 
 
 @pytest.mark.parametrize(("asked", "told"), [({}, 50), ({"minTextLength": 10}, 10), ({"minTextLength": 200}, 50)])

@@ -12,6 +12,7 @@ from simulation.invariants import status_errors
 from unit.operator.builders import FINGERPRINT, a_condition, a_ref, a_spec, a_stage
 
 from embedding_operator.resource.conditions import ORDER
+from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_operator.resource.status import Served, StageStatus, Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
@@ -34,7 +35,7 @@ FULL = Status(
     metrics={"queries": 3},
     verification={"withinTolerance": False},
     last_failure={"stage": "sdg"},
-    resolved=a_spec().resolved(),
+    resolved=resolved(a_spec(), Status(), 1),
 )
 
 
@@ -128,7 +129,9 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         conditions=[replace(a_condition(kind), message="m" * 1024) for kind in ORDER],
         metrics={"base": shown, "fineTuned": shown, "served": shown},
         last_failure={"message": "m" * 1024, "logTail": "ü" * 4096},
-        resolved=a_spec(corpus={"source": {"configMap": {"name": "d"}}, "include": ["g" * 64] * 16}).resolved(),
+        resolved=resolved(
+            a_spec(corpus={"source": {"configMap": {"name": "d"}}, "include": ["g" * 64] * 16}), Status(), 10**6
+        ),
     )
     text = json.dumps(status.to_json())
     assert status_errors(json.loads(text)) == []

@@ -73,7 +73,7 @@ def verify(workspace: Path, url: str, **changes: Any) -> tuple[int, StageResult]
         "model": "tiny",
         "kValues": list(K_VALUES),
         "batchSize": 16,
-        "timeoutSeconds": 5,
+        "requestTimeoutSeconds": 5,
         "expectedDigest": digest_of_folder(workspace / "model"),
     }
     inputs = {
@@ -278,7 +278,14 @@ def test_sigterm_ends_it_between_batches(workspace: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"url": ""}, {"url": "svc"}, {"model": None}, {"expectedDigest": 5}, {"batchSize": 0}, {"timeoutSeconds": "60"}],
+    [
+        {"url": ""},
+        {"url": "svc"},
+        {"model": None},
+        {"expectedDigest": 5},
+        {"batchSize": 0},
+        {"requestTimeoutSeconds": "60"},
+    ],
     ids=str,
 )
 def test_settings_that_are_none(workspace: Path, changes: dict[str, Any]) -> None:

@@ -1,0 +1,80 @@
+"""Which image and which code version a stage runs with: as settled, until it has to run anew. Pure.
+
+`resource/frozen.py` carries what was settled from revision to revision. A stage that finds its work done, or being
+done, stays with it. One that has to run takes the newest default image and the code version that belongs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.serving import serving_model
+from embedding_operator.resource.api import Spec, StageSpec
+from embedding_operator.resource.frozen import shown
+from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
+from embedding_stages.contract import Stage
+from embedding_stages.contract.versions import CODE_VERSIONS
+
+_SERVER_CHARACTERS: Final = 16  # of a serving fingerprint, as in labels
+
+
+def settle(
+    draft: Draft,
+    stage: Stage,
+    spec: Spec,
+    observed: Observed,
+    images: Mapping[str, str],
+    *,
+    identity: Mapping[str, Any] | None,
+) -> Spec:
+    """The spec with which `stage` goes on. `images` are the default images of this release by stage."""
+    item, inputs = spec.stages[stage], inputs_of(stage, draft.status)
+    if item.settled_in == draft.status.revision or inputs is None:
+        return spec
+    if _is_done_or_runs(draft, stage, fingerprint(stage, spec, inputs, extra=identity), observed):
+        return spec
+    return _renewed(draft, stage, spec, images[stage])
+
+
+def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, observed: Observed) -> bool:
+    entry = draft.status.stage(stage)
+    if entry.fingerprint == wanted and entry.artefacts and entry.finished_at:
+        return True
+    return any(
+        job.stage is stage and job.fingerprint == wanted and job.attempt > entry.distrusted and not job.failed
+        for job in observed.jobs
+    )
+
+
+def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[Spec, str]:
+    """(spec, image of the check container). A server that serves the same keeps the images it was settled with."""
+    model = serving_model(draft)
+    known: Mapping[str, Any] = draft.status.resolved.get("servers") or {}
+    serving = serving_fingerprint(spec, model)[:_SERVER_CHARACTERS]
+    if serving not in known and spec.stages[Stage.DEPLOY].settled_in != draft.status.revision:
+        spec = _renewed(draft, Stage.DEPLOY, spec, spec.stages[Stage.DEPLOY].pod.image)
+        serving = serving_fingerprint(spec, model)[:_SERVER_CHARACTERS]
+    fresh = {"image": spec.stages[Stage.DEPLOY].pod.image, "checkImage": images[Stage.DEPLOY]}
+    settled = {**fresh, **known.get(serving, {})}
+    active = draft.status.served.active_fingerprint[:_SERVER_CHARACTERS]
+    kept = {name: known[name] for name in (active,) if name in known}
+    spec = spec.with_stage(Stage.DEPLOY, spec.stages[Stage.DEPLOY].with_image(settled["image"]))
+    _record(draft, Stage.DEPLOY, spec.stages[Stage.DEPLOY], servers={**kept, serving: settled})
+    return spec, settled["checkImage"]
+
+
+def _renewed(draft: Draft, stage: Stage, spec: Spec, image: str) -> Spec:
+    item = replace(spec.stages[stage], code_version=CODE_VERSIONS[stage], settled_in=draft.status.revision)
+    item = item if item.pod.own_image else item.with_image(image)
+    _record(draft, stage, item)
+    return spec.with_stage(stage, item)
+
+
+def _record(draft: Draft, stage: Stage, item: StageSpec, **beside: Any) -> None:
+    resolved = draft.status.resolved
+    entry = {**resolved["stages"][stage.value], **shown(item)}
+    changed = {**resolved, "stages": {**resolved["stages"], stage.value: entry}, **beside}
+    draft.status = replace(draft.status, resolved=changed)

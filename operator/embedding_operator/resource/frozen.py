@@ -1,0 +1,139 @@
+"""What is settled with a revision and carried into later ones: each stage's settings, image and code version. Pure.
+
+A later release of the operator may know other defaults and bring other images. So the status keeps what each stage was
+resolved to (`status.resolved`), and a later pass or revision takes that up again, stage by stage, for as long as the
+manifest says the same about the stage. docs/decisions/0013-identity-of-work.md tells why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from embedding_operator.resource.api import Spec, StageSpec
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import Stage, fingerprint_of
+from embedding_stages.contract import settings as tables
+
+# How a pod is run, and how many share the work: no part of what the work is.
+_HOW: Final = frozenset(
+    {
+        "resources",
+        "nodeSelector",
+        "tolerations",
+        "priorityClassName",
+        "runtimeClassName",
+        *tables.Run.settings(),
+        *tables.Workers.settings(),
+    }
+)
+_HASH_CHARACTERS: Final = 16
+_OF_DATA_AND_TRAINING: Final = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT)
+
+
+def asked_of_stages(raw: Mapping[str, Any]) -> dict[Stage, str]:
+    """By stage, the hash of what the manifest `raw` says about its settings, without a default."""
+    corpus, evaluation = raw.get("corpus") or {}, raw.get("evaluation") or {}
+    beside: dict[Stage, Any] = {
+        Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir")],
+        Stage.SDG: corpus.get("minTextLength"),
+        Stage.EVAL: evaluation.get("kValues"),
+        Stage.VERIFY: evaluation.get("kValues"),
+    }
+    return {stage: _hash([_section(raw, stage), beside.get(stage)]) for stage in Stage}
+
+
+def asked_of_data(raw: Mapping[str, Any]) -> str:
+    """The hash of what decides data and training: an edit of it makes `inputs` look at the sources again."""
+    sections = {stage.value: _section(raw, stage) for stage in _OF_DATA_AND_TRAINING}
+    return _hash([raw.get("baseModel"), raw.get("corpus"), raw.get("evaluation"), sections])
+
+
+def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    section = (raw.get("stages") or {}).get(stage.value) or {}
+    return {key: value for key, value in section.items() if key not in _HOW}
+
+
+def _hash(said: object) -> str:
+    return fingerprint_of(said)[:_HASH_CHARACTERS]
+
+
+def carry(spec: Spec, status: Status, generation: int) -> Spec:
+    """The spec with what earlier passes and revisions have settled; what nobody settled yet is settled now.
+
+    Within a revision everything is kept. A new revision keeps the settings of each stage about which the manifest says
+    the same as before, and every image and code version until the stage has to run (`decide/settle.py`).
+    """
+    known: Mapping[str, Any] = status.resolved.get("stages") or {}
+    same = status.revision == generation
+    stages = {
+        stage: _carried(stage, item, known.get(stage.value), generation, same=same)
+        for stage, item in spec.stages.items()
+    }
+    return replace(spec, stages=stages)
+
+
+def _carried(stage: Stage, item: StageSpec, record: Any, generation: int, *, same: bool) -> StageSpec:
+    fresh = replace(item, settled_in=generation)
+    if not isinstance(record, Mapping) or not isinstance(record.get("settings"), Mapping):
+        return fresh  # a new resource, or a status that somebody removed
+    try:
+        old = replace(item, settled_in=int(record["settledIn"]), code_version=int(record["codeVersion"]))
+        image = str(record["image"])
+        settings = _restored(stage, item.settings, record["settings"])
+    except (KeyError, TypeError, ValueError):
+        return fresh
+    if same or record.get("asked") == item.asked:
+        old = replace(old, settings=settings)
+    # The server's image is settled with what it serves; see decide/settle.py.
+    keeps_image = stage is not Stage.DEPLOY and not item.pod.own_image and not record.get("ownImage")
+    return old.with_image(image) if keeps_image else old
+
+
+def _restored(stage: Stage, fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were settled; JSON has one kind of number, so the table says again which is a decimal.
+
+    A setting that the status lacks did not exist then: its stage goes on as before. Raises SettingInvalid.
+    """
+    table = tables.OF_STAGE.get(stage)
+    found = {key: _as_before(value, stored.get(key)) for key, value in fresh.items()}
+    return found if table is None else found | table.of(stored).to_json()
+
+
+def _as_before(fresh: Any, stored: Any) -> Any:
+    if isinstance(fresh, Mapping) and isinstance(stored, Mapping):
+        return {key: _as_before(value, stored.get(key)) for key, value in fresh.items()}
+    return stored
+
+
+def data_generation(spec: Spec, status: Status, generation: int) -> int:
+    """The generation of the last edit that touched data or training: `inputs` looks once for each."""
+    record = status.resolved.get("data")
+    if not isinstance(record, Mapping) or not isinstance(record.get("generation"), int):
+        return generation
+    unchanged = status.revision == generation or record.get("asked") == spec.data_asked
+    return int(record["generation"]) if unchanged else generation
+
+
+def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
+    """`status.resolved`: what is in force, defaults included. The operator never writes the spec."""
+    stages = {stage.value: shown(item) for stage, item in spec.stages.items()}
+    stages["finetune"] |= spec.stages[Stage.FINETUNE].pod.workers.to_json()
+    stages["deploy"] |= {"backend": spec.deploy.backend, "strategy": spec.deploy.strategy}
+    data = {"generation": data_generation(spec, status, generation), "asked": spec.data_asked}
+    servers = status.resolved.get("servers")
+    return {"stages": stages, "data": data} | ({"servers": servers} if servers else {})
+
+
+def shown(item: StageSpec) -> dict[str, Any]:
+    """One stage of `status.resolved`: settings, image and code version, and what they were settled by."""
+    return {
+        "settings": dict(item.settings),
+        "image": item.pod.image,
+        "ownImage": item.pod.own_image,
+        "codeVersion": item.code_version,
+        "timeoutSeconds": item.pod.timeout_s,
+        "settledIn": item.settled_in,
+        "asked": item.asked,
+    }

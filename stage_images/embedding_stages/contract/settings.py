@@ -1,0 +1,233 @@
+"""Every setting of a manifest that is a number, a decimal, a text or a list, declared once. Standard library only.
+
+The operator's parser, the stages, the CRD's properties (crds/generate.py) and the tables of docs/resource.md are made
+from it; docs/adding-a-setting.md says how to add one. Defaults are those of the published recipe (NVIDIA NeMo embed
+recipe, profile llama) unless a comment says why not. Names are those of the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_stages.contract import PARALLELISMS, Stage
+from embedding_stages.contract.declare import Table, setting
+
+_SEED_HIGH: Final = 2**32 - 1
+_BATCH = {"low": 1, "high": 8192}
+DEFAULT_K_VALUES: Final = (1, 5, 10, 100)
+DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel(Table):
+    FIELD = "spec.baseModel"
+
+    name: str = setting(
+        shortest=1, longest=253, says="The model's name, for example nvidia/llama-nemotron-embed-1b-v2."
+    )
+    maxTokens: int | None = setting(
+        None,
+        low=8,
+        high=8192,
+        says="Texts are cut here, in every stage and by the server, tokens; at most 512 when absent.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus(Table):
+    FIELD = "spec.corpus"
+
+    include: tuple[str, ...] = setting(
+        DEFAULT_INCLUDE,
+        most=32,
+        shortest=1,
+        longest=256,
+        says="Globs of the files to read; when absent .txt, .text, .md and names without a dot, **/+([!.]).",
+    )
+    minTextLength: int = setting(
+        50, low=1, high=1_000_000, says="Shorter documents are skipped and counted, characters."
+    )
+    version: str = setting(
+        "",
+        longest=64,
+        says="Change it when documents, model or labelled set changed in place: everything is looked at again.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation(Table):
+    FIELD = "spec.evaluation"
+
+    kValues: tuple[int, ...] = setting(
+        DEFAULT_K_VALUES,
+        low=1,
+        high=10_000,
+        fewest=1,
+        most=16,
+        says="Cut-offs of the metrics, in rising order and 10 among them.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sdg(Table):
+    FIELD = "spec.stages.sdg"
+
+    pairsPerDocument: int = setting(7, low=1, high=100, says="Questions a document.")
+    sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
+    minTextLength: int = setting(50, low=1, says="Documents below this get no questions, characters.", told=True)
+    seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prep(Table):
+    FIELD = "spec.stages.prep"
+
+    qualityThreshold: float = setting(7.0, low=0, high=10, says="Questions that the judge scores lower are dropped.")
+    evalFraction: float = setting(
+        0.2, low=0.01, high=0.9, says="Share of the documents that is held out for the evaluation."
+    )
+    margin: float = setting(
+        0.95, low=0.01, high=1, says="A hard negative scores below this share of the positive passage's score."
+    )
+    hardNegatives: int = setting(5, low=1, high=100, says="Hard negatives mined a question.")
+    batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
+    seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetune(Table):
+    FIELD = "spec.stages.finetune"
+
+    epochs: int = setting(3, low=1, high=100, says="Passes over the training set.")
+    globalBatchSize: int = setting(
+        128, low=1, high=65536, says="Questions an optimizer step, scaled down for small sets."
+    )
+    microBatchSize: int = setting(
+        4,
+        low=1,
+        high=65536,
+        says="Questions a forward pass, halved when GPU memory runs out; without meaning for a Llama on a GPU.",
+    )
+    learningRate: float = setting(1e-5, low=1e-9, high=1, says="Learning rate at its peak.")
+    weightDecay: float = setting(0.01, low=0, high=1, says="Weight decay of the optimizer.")
+    warmupSteps: int = setting(5, low=0, high=1_000_000, says="Optimizer steps until the learning rate is at its peak.")
+    temperature: float = setting(0.02, low=1e-4, high=10, says="Temperature of the contrastive loss.")
+    negativesPerQuery: int = setting(
+        4, low=1, high=100, says="Hard negatives used a question, at most stages.prep.hardNegatives."
+    )
+    checkpointEverySteps: int = setting(100, low=1, high=1_000_000, says="Optimizer steps between two resume points.")
+    seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers(Table):
+    """How many share the training. That is scheduling: it is no part of the work's identity."""
+
+    FIELD = "spec.stages.finetune"
+
+    gpusPerNode: int | None = setting(
+        None,
+        low=0,
+        high=16,
+        says="GPUs on each node, one process a GPU; 0 for one process without. "
+        "What resources.limits says, or 1, when absent.",
+    )
+    nodes: int = setting(
+        1,
+        low=1,
+        high=64,
+        says="Pods that share the training, at best each on a node of its own; more than one need a "
+        "workspace that several nodes can mount.",
+    )
+    parallelism: str = setting(
+        PARALLELISMS[0],
+        choices=PARALLELISMS,
+        says="With several GPUs: a copy of the model on each (DDP), or its parameters and "
+        "optimizer state in shards (FSDP).",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eval(Table):
+    FIELD = "spec.stages.eval"
+
+    kValues: tuple[int, ...] = setting(DEFAULT_K_VALUES, low=1, fewest=1, says="spec.evaluation.kValues.", told=True)
+    batchSize: int = setting(128, **_BATCH, says="Texts that a model embeds at once.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export(Table):
+    FIELD = "spec.stages.export"
+
+    precision: str = setting("fp32", choices=("fp32", "fp16"), says="Number format of the exported weights.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy(Table):
+    FIELD = "spec.stages.deploy"
+
+    modelName: str | None = setting(
+        None, shortest=1, longest=253, says="The model's name for clients; baseModel.name when absent."
+    )
+    replicas: int = setting(1, low=1, high=100, says="Pods of the server.")
+    strategy: str | None = setting(
+        None,
+        choices=("Recreate", "BlueGreen"),
+        says="How a new revision takes the old one's place: beside it and then the traffic, or in its place. "
+        "Recreate when absent and the server asks for a GPU, else BlueGreen.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify(Table):
+    FIELD = "spec.stages.verify"
+
+    kValues: tuple[int, ...] = setting(DEFAULT_K_VALUES, low=1, fewest=1, says="spec.evaluation.kValues.", told=True)
+    batchSize: int = setting(32, low=1, says="Texts a request.", told=True)
+    requestTimeoutSeconds: int = setting(
+        60, low=1, says="How long one request to the endpoint may take, seconds.", told=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance(Table):
+    FIELD = "spec.tolerance"
+
+    atOne: float = setting(0.03, low=0, high=1, says="At k below 5.")
+    atFiveAndAbove: float = setting(0.01, low=0, high=1, says="At k of 5 and above.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPolicy(Table):
+    FIELD = "spec.runPolicy"
+
+    startDeadlineSeconds: int = setting(
+        1800, low=10, high=604_800, says="A stage whose pod has not started by then fails, seconds."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Table):
+    """How every stage's pod is run; the time differs from stage to stage."""
+
+    FIELD = "spec.stages"
+
+    timeoutSeconds: int | None = setting(
+        None, low=1, high=2_592_000, says="The stage fails when it runs longer, seconds."
+    )
+    retries: int = setting(
+        3, low=0, high=20, says="Further attempts after a transient failure. Preemption and drains never count."
+    )
+
+
+# What a stage's code is told. `inputs` gets sections of the manifest instead, `deploy` is a Deployment.
+OF_STAGE: Final[Mapping[Stage, type[Table]]] = {
+    Stage.SDG: Sdg,
+    Stage.PREP: Prep,
+    Stage.FINETUNE: Finetune,
+    Stage.EVAL: Eval,
+    Stage.EXPORT: Export,
+    Stage.VERIFY: Verify,
+}

@@ -1,0 +1,23 @@
+"""The version of each stage's code. Raise one, on purpose, when the stage's results change for the same settings.
+
+It is part of the identity of a stage's work, which the stage's image is not: an image of a new release does the same
+work as the old one until a number here says otherwise. The server's stands for how it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from embedding_stages.contract import Stage
+
+CODE_VERSIONS: Final[Mapping[Stage, int]] = {
+    Stage.INPUTS: 1,
+    Stage.SDG: 1,
+    Stage.PREP: 1,
+    Stage.FINETUNE: 1,
+    Stage.EVAL: 1,
+    Stage.EXPORT: 1,
+    Stage.DEPLOY: 1,
+    Stage.VERIFY: 1,
+}

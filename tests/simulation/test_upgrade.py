@@ -1,0 +1,168 @@
+"""An upgrade of the operator trains nothing anew, and neither does the next edit of a field that no stage reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from simulation.scene import IMAGES, Scene, a_scene, a_spec, is_ready
+
+from embedding_operator.decide.plan import Defaults
+from embedding_stages.contract import Stage
+from embedding_stages.contract import settings as table
+from embedding_stages.contract.declare import setting
+from embedding_stages.contract.versions import CODE_VERSIONS
+
+NEXT_IMAGES: Mapping[str, str] = {name: image.replace(":1", ":2") for name, image in IMAGES.items()}
+AFTER_FINETUNE = ["finetune", "eval", "export", "verify"]
+NIM = {"image": "nim:1", "backend": {"nim": {}}}
+SHAPES: dict[str, dict[str, Any]] = {
+    "onnx": {},
+    "torch": {"stages": {"deploy": {"backend": {"torch": {}}}}},
+    "nim": {"stages": {"deploy": NIM}},
+    "an image of its own": {"stages": {"finetune": {"image": "team/finetune@sha256:abc"}}},
+    "a labelled set": {"evaluation": {"beir": {"pvc": {"claimName": "labelled"}}}},
+}
+OF_A_SHAPE = 10
+EDITS: list[dict[str, Any]] = [
+    {},  # suspended and back
+    {"stages": {"deploy": {"replicas": 2}}},
+    {"tolerance": {"atOne": "0.05"}},
+    {"imagePullSecrets": [{"name": "registry"}]},
+    {"stages": {"finetune": {"retries": 5, "nodeSelector": {"gpu": "h100"}}}},
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextFinetune(table.Finetune):
+    """One setting more, at the value by which training goes on as before, and a default that moved."""
+
+    warmupSteps: int = setting(50, low=0, says="Moved.")
+    loraRank: int = setting(0, low=0, since="0.2", says="New.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextSdg(table.Sdg):
+    """A setting whose default is another value than the one that means as before."""
+
+    overlap: int = setting(1, before=0, low=0, since="0.2", says="New.")
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scene], Scene]:
+    """Restart the operator as a later release: new images, two new settings, a moved default."""
+
+    def upgrade(scene: Scene) -> Scene:
+        monkeypatch.setattr(table, "OF_STAGE", {**OF_STAGE, Stage.FINETUNE: NextFinetune, Stage.SDG: NextSdg})
+        scene.restart()
+        scene.operator.reconciler.defaults = Defaults(images=NEXT_IMAGES)
+        return scene
+
+    return upgrade
+
+
+OF_STAGE = table.OF_STAGE
+
+
+def edited(shape: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
+    """The manifest of a shape with an edit; `stages` is merged setting by setting."""
+    stages = {name: dict(body) for name, body in shape.get("stages", {}).items()}
+    for name, body in sections.pop("stages", {}).items():
+        stages[name] = stages.get(name, {}) | body
+    return a_spec(**{**shape, **sections, "stages": stages})
+
+
+def pods_of_servers(scene: Scene) -> list[Any]:
+    """Images and environment of what every Deployment runs."""
+    pods = [raw["spec"]["template"]["spec"] for raw in scene.cluster.find("Deployment")]
+    return [[(part["image"], part.get("env")) for part in (*pod["initContainers"], *pod["containers"])] for pod in pods]
+
+
+def jobs(scene: Scene, before: int) -> list[str]:
+    """Stages of the Jobs that were made since."""
+    return [name.split("-")[1] for name in scene.cluster.created_jobs[before:]]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_fleet_takes_an_upgrade_and_its_edits(shape: str, release: Callable[[Scene], Scene]) -> None:
+    manifest = SHAPES[shape]
+    ready = a_scene(**manifest).run(is_ready).settle(2)
+    servers = pods_of_servers(ready)
+    for number in range(OF_A_SHAPE):
+        scene = ready.fork()
+        before = len(scene.cluster.created_jobs)
+        release(scene).settle(2)
+        assert jobs(scene, before) == []
+        if number % len(EDITS) == 0:
+            scene.edit(edited(manifest, suspend=True))
+            scene.settle(2)
+        scene.edit(edited(manifest, **EDITS[number % len(EDITS)]))
+        scene.run(is_ready)
+        assert jobs(scene, before) == []
+        assert pods_of_servers(scene) == servers
+    scene.edit(edited(manifest, stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    wanted = ["inputs"] + [name for name in AFTER_FINETUNE if name != "export" or scene.states()["export"] != "Skipped"]
+    assert jobs(scene, before) == wanted
+    trained = scene.ran(Stage.FINETUNE)[-1]
+    assert trained.settings["warmupSteps"] == 50  # an edited section takes the new release's defaults
+    assert trained.image == manifest.get("stages", {}).get("finetune", {}).get("image", NEXT_IMAGES[Stage.FINETUNE])
+
+
+def test_a_stage_that_runs_anew_for_its_inputs_keeps_its_settings_and_takes_the_new_image(
+    release: Callable[[Scene], Scene],
+) -> None:
+    scene = release(a_scene().run(is_ready))
+    scene.edit(a_spec(stages={"prep": {"hardNegatives": 6}}))
+    scene.run(is_ready)
+    trained = scene.ran(Stage.FINETUNE)[-1]
+    assert (trained.settings["warmupSteps"], trained.settings["loraRank"]) == (5, 0)
+    assert trained.image == NEXT_IMAGES[Stage.FINETUNE]
+    assert len(scene.ran(Stage.SDG)) == 1
+
+
+def test_what_runs_at_the_upgrade_goes_on(release: Callable[[Scene], Scene]) -> None:
+    scene = release(a_scene().running(Stage.FINETUNE)).settle(3)
+    scene.release()
+    scene.run(is_ready)
+    assert {name: len(scene.attempts(Stage(name))) for name in AFTER_FINETUNE} == dict.fromkeys(AFTER_FINETUNE, 1)
+    assert scene.ran(Stage.EVAL)[0].image == IMAGES[Stage.EVAL]  # frozen with the revision
+
+
+def test_a_code_version_that_is_raised_runs_the_stage_anew_only_where_it_has_to_run(
+    release: Callable[[Scene], Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = a_scene().run(is_ready)
+    monkeypatch.setitem(CODE_VERSIONS, Stage.FINETUNE, 2)
+    before = len(scene.cluster.created_jobs)
+    release(scene).settle(5)
+    scene.edit(a_spec(tolerance={"atOne": "0.05"}))
+    scene.run(is_ready)
+    assert jobs(scene, before) == []
+    scene.edit(a_spec(stages={"finetune": {"seed": 1}}))
+    scene.run(is_ready)
+    assert jobs(scene, before) == ["inputs", *AFTER_FINETUNE]
+    assert scene.resource["status"]["resolved"]["stages"]["finetune"]["codeVersion"] == 2
+
+
+def test_an_edit_and_back_never_takes_an_older_look_at_the_documents() -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.INPUTS)) == 3
+
+
+def test_another_version_of_the_corpus_looks_at_everything_again() -> None:
+    scene = a_scene().run(is_ready)
+    before = len(scene.cluster.created_jobs)
+    scene.edit(a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "version": "2"}))
+    scene.run(is_ready)
+    assert jobs(scene, before) == ["inputs"]
+    scene.world.corpus = "second edition"
+    scene.edit(a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "version": "3"}))
+    scene.run(is_ready)
+    assert jobs(scene, before) == ["inputs", "inputs", "sdg", "prep", "finetune", "eval", "export", "verify"]
