@@ -6,7 +6,7 @@ PYTHON ?= python3
 export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile tests/unit tests/simulation
-.PHONY: help quickstart test check unit images cluster-up cluster-down purge room venv lock charts
+.PHONY: help quickstart test check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ room:
 
 charts: ## copy the CRD into the chart
 	@charts/sync.sh
+
+fingerprints: venv ## write down anew what this release identifies work by (tests/unit/operator/data)
+	@PYTHONPATH=operator:stage_images:tests .venv/bin/python -m unit.operator.released
 
 venv: ## the development environment, cached outside the repository
 	@hack/venv.sh
