@@ -57,3 +57,14 @@ def test_a_claim_that_cannot_grow_is_said_and_stops_nothing(kind: type[ClusterEr
     written = len(scene.history)
     scene.settle(5)
     assert len(scene.history) == written
+
+
+@pytest.mark.parametrize(("modes", "tied"), [(["ReadWriteOnce"], True), (["ReadWriteMany"], False), ([], True)])
+def test_pods_are_tied_to_one_node_by_what_an_existing_claim_can_do(modes: list[str], tied: bool) -> None:
+    scene = a_scene(storage={"existingClaim": "shared"})
+    if modes:
+        claim = {"metadata": {"name": "shared", "namespace": NAMESPACE}, "spec": {"accessModes": modes}}
+        scene.cluster.add({"kind": "PersistentVolumeClaim", **claim})
+    scene.run(is_ready)
+    made = [*scene.cluster.find("Job"), *scene.cluster.find("Deployment")]
+    assert {"affinity" in raw["spec"]["template"]["spec"] for raw in made} == {tied}

@@ -77,8 +77,9 @@ class Observer:
         return views
 
     def _workspace(self, owner: Owner, resource: Mapping[str, Any]) -> dict[str, Any]:
-        if ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
-            return {"workspace_exists": True}
+        if existing := ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
+            claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, existing) or {}
+            return {"workspace_exists": True, "workspace_modes": (claim.get("spec") or {}).get("accessModes") or ()}
         claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace") or {}
         # A stranger's claim of that name does not count; applying ours then says so in a condition.
         owners = claim.get("metadata", {}).get("ownerReferences") or ()

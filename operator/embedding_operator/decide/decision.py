@@ -25,6 +25,7 @@ class Observed:
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
     workspace_request: str = ""  # the size that the claim asks for; empty for one that is not ours
+    workspace_modes: Sequence[str] = ()  # access modes of an existing claim; empty when it was not found
     refusals: Sequence[Refusal] = ()  # actions of this pass that the cluster did not carry out
     warnings: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # by uid of a pod, or of a Job without
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log

@@ -24,6 +24,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import carry, resolved
+from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
 from embedding_stages.contract import Artefact, Stage, fingerprint_of
@@ -44,7 +45,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         return Plan(status=status)
     draft, observed = Draft(status=status), with_first_words(status, observed)
     try:
-        spec = parse_spec(raw_spec, defaults.images)
+        spec = with_access_modes(parse_spec(raw_spec, defaults.images), observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
     except SpecError as error:
         keep_active(draft, owner, observed, reported=False)

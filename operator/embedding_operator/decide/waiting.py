@@ -34,7 +34,9 @@ POLL_QUOTA_S: Final = 15.0
 _OVERTIME_S: Final = 30  # that a Job may take to notice that its pods are done
 _UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 # Warnings that come with every start, or that the pod's own status tells better.
-_ORDINARY: Final = frozenset({"BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"})
+_ORDINARY: Final = frozenset(
+    {"AlreadyMountedVolume", "BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"}
+)
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
@@ -75,6 +77,8 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
     if pod.unschedulable:
         return _unschedulable(pod.unschedulable, stage)
     for event in warnings:
+        if "Multi-Attach" in event.message:
+            return _workspace_elsewhere(event.message, stage)
         if event.reason and event.reason not in _ORDINARY:
             message = f"pod {pod.name} does not start: {event.message}"
             return Wait(reason=event.reason, message=message, broken=False)
@@ -204,7 +208,29 @@ def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:
     return [ref] if ref is not None else []
 
 
+def _workspace_elsewhere(text: str, stage: Stage) -> Wait:
+    return Wait(
+        reason="WorkspaceOnAnotherNode",
+        message="one node at a time mounts the workspace (spec.storage.accessModes has no ReadWriteMany), it is in use "
+        f"on another one, and stage {stage} does not fit there: {text}; wait, free or enlarge that node, let "
+        "spec.stages.finetune.nodeSelector name nodes that suit every stage and the server, or make a new resource "
+        "with spec.storage.accessModes [ReadWriteMany]",
+        broken=False,
+    )
+
+
 def _unschedulable(text: str, stage: Stage) -> Wait:
+    # The scheduler looks at resources first: a node that it refuses for one of these would have room.
+    if "match pod affinity rules" in text:
+        return _workspace_elsewhere(text, stage)
+    if "volume node affinity conflict" in text or "match PersistentVolume's node affinity" in text:
+        return Wait(
+            reason="VolumeOnAnotherNode",
+            message=f"a volume of stage {stage} can only be mounted on nodes where the stage does not fit: {text}; let "
+            f"spec.stages.{stage}.nodeSelector name those nodes, or make a new resource whose "
+            "spec.stages.finetune.nodeSelector names nodes that suit every stage: its volume is made there",
+            broken=False,
+        )
     if "nvidia.com/" in text:
         fewer = f", or gpusPerNode and nodes of spec.stages.{stage}" if stage is Stage.FINETUNE else ""
         return Wait(

@@ -12,6 +12,7 @@ STAGE_LABEL: Final = f"{GROUP}/stage"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 REVISION_LABEL: Final = f"{GROUP}/revision"
 SERVING_LABEL: Final = f"{GROUP}/serving"
+WORKSPACE_LABEL: Final = f"{GROUP}/workspace"  # of every pod that mounts the claim; see manifests/common.py
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"  # Kubernetes sets both in the pods of a Job
 INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"  # of an Indexed Job
 FINGERPRINT_ANNOTATION: Final = f"{GROUP}/fingerprint"

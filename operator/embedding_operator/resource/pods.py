@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of, read
+from embedding_operator.resource.placement import READ_WRITE_MANY
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
 from embedding_stages.contract.servers import RESERVED_VARIABLES, ServerProfile, backends, find_profile
@@ -48,7 +49,7 @@ def parse_pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -
 
 def check_shared(storage: Storage, nodes: int) -> None:
     """Raises SpecError when pods of several nodes could not mount the workspace that the operator makes."""
-    if nodes > 1 and not storage.existing_claim and "ReadWriteMany" not in storage.access_modes:
+    if nodes > 1 and not storage.existing_claim and READ_WRITE_MANY not in storage.access_modes:
         raise SpecError(
             "spec.storage.accessModes",
             f"must hold ReadWriteMany, with a storageClassName that offers it: {nodes} nodes "

@@ -114,7 +114,8 @@ def test_what_somebody_adds_to_a_server_makes_it_another(edit: Edit) -> None:
     "edit",
     [
         lambda pod: pod.update(dnsPolicy="ClusterFirst", restartPolicy="Always", schedulerName="default-scheduler"),
-        lambda pod: pod.update(tolerations=[{"operator": "Exists"}], nodeSelector={"pool": "a"}, affinity={}),
+        lambda pod: pod.update(tolerations=[{"operator": "Exists"}], nodeSelector={"pool": "a"}),
+        lambda pod: pod["affinity"].update(nodeAffinity={"preferredDuringSchedulingIgnoredDuringExecution": []}),
         lambda pod: pod.update(imagePullSecrets=[{"name": "mirror"}]),
         lambda pod: check(pod).update(terminationMessagePath="/dev/termination-log", stdin=False),
         lambda pod: server(pod)["startupProbe"].update(successThreshold=1),

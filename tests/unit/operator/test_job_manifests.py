@@ -273,7 +273,8 @@ def test_a_model_from_the_hub_needs_no_volume() -> None:
 
 
 def test_scheduling_fields_reach_the_pod_and_only_its_own() -> None:
-    body, other = pod(RICH, Stage.FINETUNE), pod(RICH, Stage.EVAL)
+    spec = replace(RICH, storage=replace(RICH.storage, access_modes=("ReadWriteMany",)))
+    body, other = pod(spec, Stage.FINETUNE), pod(spec, Stage.EVAL)
     assert body["nodeSelector"] == {"gpu": "h100"}
     assert body["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
     assert (body["priorityClassName"], body["runtimeClassName"]) == ("high", "nvidia")

@@ -153,6 +153,44 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] 
         False,
     ),
     *(
+        (
+            f"a workspace that is elsewhere: {text[:30]}",
+            Stage.FINETUNE,
+            {"unschedulable": text},
+            [],
+            reason,
+            said,
+            False,
+        )
+        for text, reason, said in (
+            (
+                "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) didn't match pod affinity rules.",
+                "WorkspaceOnAnotherNode",
+                "spec.storage.accessModes",
+            ),
+            (
+                "0/2 nodes are available: 1 node(s) had volume node affinity conflict, 1 Insufficient nvidia.com/gpu.",
+                "VolumeOnAnotherNode",
+                "spec.stages.finetune.nodeSelector",
+            ),
+            (
+                "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+                "VolumeOnAnotherNode",
+                "spec.stages.finetune.nodeSelector",
+            ),
+        )
+    ),
+    (
+        "a volume that another node has attached",
+        Stage.VERIFY,
+        {"waiting_reason": "ContainerCreating"},
+        event("FailedAttachVolume", 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) s-1'),
+        "WorkspaceOnAnotherNode",
+        "spec.storage.accessModes",
+        False,
+    ),
+    ("a volume that is mounted", Stage.SDG, {}, event("AlreadyMountedVolume"), "PodStarting", "pod-1", False),
+    *(
         ("a volume", Stage.INPUTS, {"unschedulable": text}, [], "VolumeUnbound", "spec.storage", False)
         for text in (
             f"0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. {PREEMPTION}",

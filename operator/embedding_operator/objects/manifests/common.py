@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from embedding_operator.resource.api import API_VERSION, KIND, MANAGER, PodSettings, Spec
-from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL
+from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL, WORKSPACE_LABEL
+from embedding_operator.resource.placement import mounts_on_one_node, placed
+from embedding_stages.contract import Stage, fingerprint_of
 
+_LABEL_CHARACTERS: Final = 63  # a claim's name may have 253
 USER_ID: Final = 65532  # the images' user; no name needed, only not root
 
 
@@ -57,8 +60,9 @@ def owner_labels(owner: Owner) -> dict[str, str]:
     }
 
 
-def pod_spec(spec: Spec, pod: PodSettings) -> dict[str, Any]:
+def pod_spec(owner: Owner, spec: Spec, stage: Stage) -> dict[str, Any]:
     """The parts of a pod that all of ours share. Containers and volumes are the caller's."""
+    pod = placed(spec, stage)
     body: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -75,6 +79,8 @@ def pod_spec(spec: Spec, pod: PodSettings) -> dict[str, Any]:
         body["imagePullSecrets"] = [{"name": name} for name in spec.image_pull_secrets]
     if pod.node_selector:
         body["nodeSelector"] = dict(pod.node_selector)
+    if mounts_on_one_node(spec):
+        body["affinity"] = {"podAffinity": _beside(owner, spec)}
     if pod.tolerations:
         body["tolerations"] = [dict(item) for item in pod.tolerations]
     if pod.priority_class:
@@ -82,6 +88,23 @@ def pod_spec(spec: Spec, pod: PodSettings) -> dict[str, Any]:
     if pod.runtime_class:
         body["runtimeClassName"] = pod.runtime_class
     return body
+
+
+def _beside(owner: Owner, spec: Spec) -> dict[str, Any]:
+    """On the node of the pods that mount the same claim; where there are none, on any node."""
+    term = {
+        "labelSelector": {"matchLabels": workspace_label(owner, spec)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+
+
+def workspace_label(owner: Owner, spec: Spec) -> dict[str, str]:
+    """The label of the pods that mount a claim, also of those of other resources that share it."""
+    claim = workspace_claim(owner, spec)
+    if len(claim) > _LABEL_CHARACTERS:
+        claim = f"{claim[:46]}-{fingerprint_of({'claim': claim})[:16]}"
+    return {WORKSPACE_LABEL: claim}
 
 
 def container_security(*, read_only_root: bool = True) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from embedding_operator.objects.manifests.common import (
     pod_spec,
     workspace_claim,
     workspace_folder,
+    workspace_label,
 )
 from embedding_operator.objects.manifests.sources import mount_sources
 from embedding_operator.objects.manifests.workers import share_work
@@ -69,6 +70,7 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = 
         STAGE_LABEL: request.stage.value,
         ATTEMPT_LABEL: str(request.attempt),
         REVISION_LABEL: str(request.revision),
+        **workspace_label(owner, spec),
     }
     template = {"metadata": {"labels": {**metadata(owner, "")["labels"], **labels}}, "spec": pod}
     notes = {FINGERPRINT_ANNOTATION: request.fingerprint, TEMPLATE_ANNOTATION: _template_hash(pod)}
@@ -116,7 +118,7 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
         mounts.append(
             {"name": f"secret-{purpose}", "mountPath": f"{contract.SECRETS_PATH}/{purpose}", "readOnly": True}
         )
-    body = pod_spec(spec, settings)
+    body = pod_spec(owner, spec, request.stage)
     if inits:
         body["initContainers"] = inits
     body |= {

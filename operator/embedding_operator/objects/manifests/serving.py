@@ -17,6 +17,7 @@ from embedding_operator.objects.manifests.common import (
     pod_spec,
     workspace_claim,
     workspace_folder,
+    workspace_label,
 )
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
@@ -47,7 +48,7 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
     The init container refuses a folder whose digest is not the exported one, so that swapped weights never
     start, with any server image.
     """
-    labels = {**owner_labels(owner), SERVING_LABEL: serving[:16]}
+    labels = {**owner_labels(owner), **workspace_label(owner, spec), SERVING_LABEL: serving[:16]}
     body = {
         "replicas": spec.deploy.replicas,
         "revisionHistoryLimit": 1,
@@ -102,7 +103,7 @@ def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict
         "subPath": f"{workspace_folder(owner)}/{model.path}",
         "readOnly": True,
     }
-    body = pod_spec(spec, settings)
+    body = pod_spec(owner, spec, Stage.DEPLOY)
     body |= {
         "terminationGracePeriodSeconds": 30,
         "initContainers": [
