@@ -136,7 +136,9 @@ class Reconciler:
             case DeleteObject():
                 self.cluster.delete(action.kind, owner.namespace, action.name)
             case SuspendJob():
-                raw_job = self.cluster.suspend_job(owner.namespace, action.name, suspend=action.suspend)
+                raw_job = self.cluster.suspend_job(
+                    owner.namespace, action.name, suspend=action.suspend, revision=action.revision
+                )
                 if raw_job is not None:
                     self.cache.put("Job", raw_job)
             case _:

@@ -16,7 +16,7 @@ from embedding_operator.cluster.errors import Conflict, Forbidden, ForeignObject
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service
 from embedding_operator.objects.views import time_of, view_job
-from embedding_operator.resource.labels import OWNER_UID_LABEL
+from embedding_operator.resource.labels import OWNER_UID_LABEL, SUSPENDED_ANNOTATION
 from embedding_stages.contract import Stage
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -180,10 +180,11 @@ def test_nobody_answers(cluster: KubeCluster) -> None:
 def test_a_job_is_suspended_and_resumed(api: Api, namespace: str, cluster: KubeCluster) -> None:
     name = cluster.create_job(job(*made(api, namespace)))["metadata"]["name"]
     for suspend in (True, False):
-        answer = cluster.suspend_job(namespace, name, suspend=suspend)
+        answer = cluster.suspend_job(namespace, name, suspend=suspend, revision=7)
         assert answer is not None
         assert answer["spec"]["suspend"] is suspend
-    assert cluster.suspend_job(namespace, "gone", suspend=True) is None
+        assert (SUSPENDED_ANNOTATION in answer["metadata"].get("annotations", {})) is suspend
+    assert cluster.suspend_job(namespace, "gone", suspend=True, revision=7) is None
 
 
 def test_a_job_is_gone_when_its_pods_are(api: Api, namespace: str, cluster: KubeCluster) -> None:

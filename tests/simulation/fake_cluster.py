@@ -20,6 +20,7 @@ from simulation.server_rules import add_defaults, merge_applied, selects
 from embedding_operator.cluster.answers import must_be_ours
 from embedding_operator.cluster.errors import Conflict
 from embedding_operator.resource.api import KIND
+from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
 Ref = tuple[str, str, str]  # kind, namespace, name
@@ -60,6 +61,7 @@ class FakeCluster:
         self.created_jobs: list[str] = []
         self.logs: dict[str, str] = {}
         self.hook: Callable[[Call, str], None] = _accept
+        self.admit: Callable[[Raw], object] = lambda raw: None  # an admission policy that changes Deployments
         self.on_status: list[Callable[[Raw], None]] = []
         self._version = 0
         self._applied: dict[Ref, Raw] = {}
@@ -115,9 +117,16 @@ class FakeCluster:
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self._call(Call("delete", kind, name), lambda: self.mark_deleted(kind, namespace, name))
 
-    def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> Raw | None:
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
+        def edit(raw: Raw) -> None:
+            raw["spec"].update(suspend=suspend)
+            notes = raw["metadata"].setdefault("annotations", {})
+            notes.pop(SUSPENDED_ANNOTATION, None)
+            if suspend:
+                notes[SUSPENDED_ANNOTATION] = str(revision)
+
         def patch() -> Raw | None:
-            return self.change("Job", namespace, name, lambda raw: raw["spec"].update(suspend=suspend))
+            return self.change("Job", namespace, name, edit)
 
         return self._call(Call("suspend", "Job", name), patch)
 
@@ -167,6 +176,7 @@ class FakeCluster:
         twin = FakeCluster(clock, foreground=self.foreground)
         twin.objects, twin.watch, twin.calls = dict(self.objects), list(self.watch), list(self.calls)
         twin.created_jobs, twin.logs = list(self.created_jobs), dict(self.logs)
+        twin.admit = self.admit
         twin._version, twin._applied = self._version, dict(self._applied)
         return twin
 
@@ -184,7 +194,7 @@ class FakeCluster:
             "generation": 1,
             "creationTimestamp": f"{self.clock():%Y-%m-%dT%H:%M:%SZ}",
         }
-        add_defaults(raw)
+        self._default(raw)
         return self._put("ADDED", raw)
 
     def change(self, kind: str, namespace: str, name: str, edit: Callable[[Raw], object]) -> Raw | None:
@@ -194,12 +204,17 @@ class FakeCluster:
             return None
         new = _copy(old)
         edit(new)
-        add_defaults(new)
+        self._default(new)
         if new == old:
             return None
         if new.get("spec") != old.get("spec"):
             new["metadata"]["generation"] += 1
         return self._put("MODIFIED", new)
+
+    def _default(self, raw: Raw) -> None:
+        if raw["kind"] == "Deployment":
+            self.admit(raw)
+        add_defaults(raw)
 
     def _put(self, event: str, raw: Raw) -> Raw:
         self._version += 1

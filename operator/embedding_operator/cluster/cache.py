@@ -87,6 +87,9 @@ class ChildCache:
 def _slim(kind: str, raw: Raw) -> Raw:
     """What views and comparisons read: the rest of thousands of objects would only fill the memory."""
     body = {**raw, "metadata": {key: value for key, value in raw["metadata"].items() if key != "managedFields"}}
+    managers = {item.get("manager", "") for item in raw["metadata"].get("managedFields") or ()}
+    if kind == "Deployment" and managers:  # who changed it, without the fields
+        body["metadata"]["managedFields"] = [{"manager": name} for name in sorted(managers)]
     if kind in _SPEC_READ and isinstance(raw.get("spec"), Mapping):
         body["spec"] = {key: raw["spec"][key] for key in _SPEC_READ[kind] if key in raw["spec"]}
     return body

@@ -21,7 +21,7 @@ from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
-from embedding_operator.resource.labels import OWNER_LABEL
+from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
 Body = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
@@ -66,8 +66,8 @@ class Cluster(Protocol):
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete with its dependents; an object that is gone already is fine."""
 
-    def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> Raw | None:
-        """Set `spec.suspend`; None when the Job is gone."""
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
+        """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         """Replace the status if nobody wrote since `resource` was read; Conflict otherwise."""
@@ -168,8 +168,9 @@ class KubeCluster:
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
         self._call("delete", kind, namespace, name, body=options, missing_ok=True)
 
-    def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> Raw | None:
-        body = {"spec": {"suspend": suspend}}
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
+        note = str(revision) if suspend else None
+        body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"suspend": suspend}}
         content_type = "application/merge-patch+json"
         return self._call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
 

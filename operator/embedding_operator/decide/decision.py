@@ -83,6 +83,7 @@ class DeleteObject:
 class SuspendJob:
     name: str
     suspend: bool
+    revision: int  # whose spec.suspend it follows; noted in the Job, so that nobody else's suspension is undone
     why: str
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.retry import ended
-from embedding_operator.decide.run import running
+from embedding_operator.decide.run import overdue, running, unreachable
 from embedding_operator.decide.start import absent, leaving, outdated, superseded, suspended, waiting
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.manifests.common import Owner
@@ -23,6 +23,8 @@ _CHECKS: Final[tuple[Callable[[Step], bool | None], ...]] = (
     absent,
     leaving,
     ended,
+    unreachable,
+    overdue,
     running,
     outdated,
     suspended,

@@ -116,9 +116,7 @@ def _result(pod: PodView | None) -> StageResult | None:
 
 def _failure(job: JobView, spec: Spec) -> Failure:
     if job.failure_reason == "DeadlineExceeded":
-        field = f"spec.stages.{job.stage}.timeoutSeconds"
-        timeout_s = spec.stages[job.stage].pod.timeout_s
-        return Failure(kind="Stopped", reason="Timeout", field=field, message=f"not done after {timeout_s} s: raise it")
+        return timed_out(job.stage, spec)
     pod = culprit(job)
     result = _result(pod)
     disrupted = job.disrupted or (result is not None and result.reason == contract.INTERRUPTED)
@@ -180,6 +178,12 @@ def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
         message=f"the pod was evicted: {pod.evicted.strip()}{'; raise it' if disk else ''}",
         exit_code=pod.exit_code,
     )
+
+
+def timed_out(stage: Stage, spec: Spec) -> Failure:
+    """A stage that ran longer than it may."""
+    field, timeout_s = f"spec.stages.{stage}.timeoutSeconds", spec.stages[stage].pod.timeout_s
+    return Failure(kind="Stopped", reason="Timeout", field=field, message=f"not done after {timeout_s} s: raise it")
 
 
 def _copy_failure(pod: PodView, spec: Spec) -> Failure:
@@ -250,4 +254,4 @@ def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> i
     return max(1, configured >> halvings)
 
 
-__all__ = ["Failure", "culprit", "failure_record", "kept_s", "micro_batch", "outcome_of", "retry_at"]
+__all__ = ["Failure", "culprit", "failure_record", "kept_s", "micro_batch", "outcome_of", "retry_at", "timed_out"]

@@ -126,13 +126,18 @@ def _remember(item: StageStatus) -> StageStatus:
         details=item.details if item.artefacts else {},
         broken=False,
         ran_until="",
+        restores=0,
+        restored_at="",
     )
 
 
 def _suspend(draft: Draft, observed: Observed) -> None:
+    """Suspend each Job once a revision: who resumes it afterwards, such as a queue, is not fought."""
+    revision = draft.status.revision
     for job in observed.jobs:
-        if not job.finished and not job.suspended and not job.deleting:
-            draft.actions.append(SuspendJob(name=job.name, suspend=True, why="spec.suspend is true"))
+        if not job.finished and not job.suspended and not job.deleting and job.suspended_by != revision:
+            why = "spec.suspend is true"
+            draft.actions.append(SuspendJob(name=job.name, suspend=True, revision=revision, why=why))
 
 
 def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:

@@ -1,15 +1,41 @@
-"""A Job whose pods run: its progress. Pure."""
+"""A Job whose pods run: its progress, its time, and a node that is lost meanwhile. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
+from embedding_operator.decide.lost import lost_node
+from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
 from embedding_stages.contract import parse_progress
 
 _POLL_S: Final = 10.0  # progress is read this often
+
+
+def unreachable(step: Step) -> bool | None:
+    """Say that a pod's node is lost. Its Job makes no other pod before the first is known to have ended."""
+    wait = lost_node(step.last.pods, step.observed.now)
+    if wait is None:
+        return None
+    step.wait(wait, step.last, ran_until=step.ran_until)
+    return False
+
+
+def overdue(step: Step) -> bool | None:
+    """End an attempt that has run for longer than its stage may, counted from when the last of its pods started."""
+    job = step.last
+    going = [pod for pod in job.pods if pod.exit_code is None]
+    if not job.all_started or job.suspended or not going:
+        return None
+    starts = [pod.running_since for pod in going if pod.running_since is not None]
+    if not starts or step.observed.now < max(starts) + timedelta(seconds=step.pod.timeout_s):
+        return None
+    step.delete(job, f"it runs for longer than spec.stages.{step.stage}.timeoutSeconds")
+    step.fail(job, timed_out(step.stage, step.spec), final=True)
+    return False
 
 
 def running(step: Step) -> bool | None:

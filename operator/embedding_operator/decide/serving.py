@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, drift_of
+from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
 from embedding_operator.decide.rollout import fail, follow, record, was_available
 from embedding_operator.decide.waiting import Wait
@@ -20,7 +22,6 @@ from embedding_operator.objects.manifests.serving import (
 )
 from embedding_operator.objects.views import DeploymentView
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
 from embedding_operator.resource.pipeline import serving_fingerprint
 from embedding_operator.resource.status import Served, StageStatus, State
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
@@ -53,25 +54,34 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
         _make_room(draft, others)
         if others:
             message = "waiting for the previous revision's server to end (strategy Recreate)"
-            record(draft, replace(entry, state="Waiting", reason="ReplacingRevision", message=message))
+            going = Wait(reason="ReplacingRevision", message=message, broken=False)
+            wait = lost_node([pod for other in others for pod in other.pods], observed.now) or going
+            if wait.broken and entry.reason != wait.reason:
+                draft.event("Warning", wait.reason, f"deploy: {wait.message}")
+            waiting = replace(entry, state="Waiting", reason=wait.reason, message=wait.message, broken=wait.broken)
+            record(draft, waiting)
             return False
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_deployment(owner, spec, serving, model, check_image=check_image)
-    applied = live is None or differs(desired, live.raw)
-    if applied:
-        if live is not None and _asked_for(live.raw) == _asked_for(desired):
-            draft.event("Warning", "DriftCorrected", f"Deployment {name} was changed by somebody; restored")
+    drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
+    entry = drift.entry
+    if drift.first:
+        draft.event("Warning", "DriftCorrected", f"Deployment {name} was changed by somebody; restored")
+    if drift.apply:
         draft.actions.append(Apply(manifest=desired, why="serve the exported model"))
     service = build_service(owner, name, serving)
     if differs(service, observed.services.get(name)):
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
     wait = refusal_wait(observed)
-    if wait is not None and applied and (live is None or observed.stopped is not None):
+    if wait is not None and drift.apply and (live is None or observed.stopped is not None):
         _refused(draft, entry, live, wait)
         return False
+    if drift.wait is not None:
+        _not_corrected(draft, entry, drift.wait)
+        return False
     if live is not None:
-        return follow(draft, spec, entry, live, observed, applied=applied)
+        return follow(draft, spec, entry, live, observed, applied=drift.stale)
     if was_available(entry):
         fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
     else:
@@ -89,6 +99,15 @@ def _refused(draft: Draft, entry: StageStatus, live: DeploymentView | None, wait
     record(draft, refused, poll_s=RETRY_S["quota"])
 
 
+def _not_corrected(draft: Draft, entry: StageStatus, wait: Wait) -> None:
+    """Restoring the Deployment does not help, so what serves is not what was asked for."""
+    if entry.reason != wait.reason:
+        draft.event("Warning", wait.reason, f"deploy: {wait.message}")
+    else:  # the field that differs first may be another one from time to time
+        wait = replace(wait, message=entry.message)
+    record(draft, replace(entry, state="Waiting", reason=wait.reason, message=wait.message, broken=True), poll_s=60)
+
+
 def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     """Remove every other server, the one that clients talk to included: from now on none is active."""
     for other in others:
@@ -100,11 +119,6 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
         return
     left = Served(candidate_fingerprint=served.candidate_fingerprint, candidate_revision=served.candidate_revision)
     draft.status = replace(draft.status, served=left)
-
-
-def _asked_for(raw: Mapping[str, Any]) -> str:
-    """The hash of the manifest that a Deployment was last applied from."""
-    return str((raw["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
 
 
 def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
@@ -130,7 +144,8 @@ def _entry(draft: Draft, spec: Spec, serving: str, observed: Observed) -> StageS
             revision=draft.status.revision,
         )
     # The start timer begins anew with each revision, also where its Deployment exists already, and after a refusal.
-    if entry.state == "Pending" or (was_refused(entry) and refusal_wait(observed) is None):
+    held_up = was_refused(entry) or entry.reason == DRIFT_NOT_CORRECTED
+    if entry.state == "Pending" or (held_up and refusal_wait(observed) is None):
         return replace(entry, started_at=now, finished_at="")
     return entry
 

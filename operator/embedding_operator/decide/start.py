@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from embedding_operator.decide.decision import SuspendJob
+from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.outcome import Failure
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import Wait, explain_waits
 from embedding_operator.objects.manifests.job import build_job, template_of
-from embedding_operator.objects.views import JobView, parse_time
 
 
 def superseded(step: Step) -> bool | None:
@@ -21,7 +21,8 @@ def superseded(step: Step) -> bool | None:
     if not step.others:
         return None
     message = "waiting for the Job of an older revision to end"
-    step.wait(Wait(reason="Superseding", message=message, broken=False))
+    lost = lost_node([pod for job in step.others for pod in job.pods], step.observed.now)
+    step.wait(lost or Wait(reason="Superseding", message=message, broken=False))
     return False
 
 
@@ -37,7 +38,9 @@ def leaving(step: Step) -> bool | None:
     """Wait for a Job that is being deleted."""
     if not step.last.deleting:
         return None
-    step.wait(Wait(reason="JobDeleting", message=f"waiting for Job {step.last.name} to be gone", broken=False))
+    message = f"waiting for Job {step.last.name} to be gone"
+    lost = lost_node(step.last.pods, step.observed.now)
+    step.wait(lost or Wait(reason="JobDeleting", message=message, broken=False))
     return False
 
 
@@ -54,21 +57,33 @@ def outdated(step: Step) -> bool | None:
 
 
 def suspended(step: Step) -> bool | None:
-    """Resume a Job that was suspended."""
+    """Resume a Job that spec.suspend suspended. One that somebody else suspended is theirs to resume."""
     job = step.last
     if not job.suspended:
         return None
-    step.draft.actions.append(SuspendJob(name=job.name, suspend=False, why="the resource is not suspended"))
-    step.wait(Wait(reason="Resuming", message=f"Job {job.name} was suspended and goes on", broken=False), job)
+    if job.suspended_by is not None:
+        revision = step.draft.status.revision
+        why = "the resource is not suspended"
+        step.draft.actions.append(SuspendJob(name=job.name, suspend=False, revision=revision, why=why))
+        step.wait(Wait(reason="Resuming", message=f"Job {job.name} was suspended and goes on", broken=False), job)
+        return False
+    if job.queue:
+        message = f"Job {job.name} is suspended in Kueue's queue {job.queue!r}, and starts when Kueue admits it"
+        step.wait(Wait(reason="Queued", message=message, broken=False), job)
+        return False
+    message = (
+        f"Job {job.name} is suspended, and not by this operator: a person, or a controller that queues Jobs, has set "
+        "its spec.suspend, and resumes it by setting that to false"
+    )
+    step.wait(Wait(reason="Suspended", message=message, broken=False), job)
     return False
 
 
 def waiting(step: Step) -> bool | None:
     """Say what the Job's pods wait for, until spec.runPolicy.startDeadlineSeconds."""
     job, now = step.last, step.observed.now
-    ran_until = _ran_until(step, job)
     # A suspended Job is started anew, and a pod that replaces a drained one has all the time of the first.
-    times = (job.created, job.started, ran_until, *(pod.created for pod in job.pods))
+    times = (job.created, job.started, step.ran_until, *(pod.created for pod in job.pods))
     since = max(time for time in times if time is not None)
     wait = explain_waits(job, step.observed.warnings, step.spec)
     if now >= since + timedelta(seconds=step.spec.start_deadline_s):
@@ -77,14 +92,5 @@ def waiting(step: Step) -> bool | None:
         failure = Failure(kind="Stopped", reason="StartDeadlineExceeded", message=f"{message}: {wait.message}")
         step.fail(job, failure, final=True)
         return False
-    if wait.broken and step.entry.reason != wait.reason:
-        step.draft.event("Warning", wait.reason, f"{step.stage}: {wait.message}")
-    step.wait(wait, job, ran_until=ran_until)
+    step.wait(wait, job, ran_until=step.ran_until)
     return False
-
-
-def _ran_until(step: Step, job: JobView) -> datetime | None:
-    """When the Job was last seen running: one that loses a pod after hours has not failed to start."""
-    if step.entry.job_name != job.name:
-        return None
-    return step.observed.now if step.entry.state == "Running" else parse_time(step.entry.ran_until)

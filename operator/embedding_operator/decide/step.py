@@ -14,7 +14,7 @@ from embedding_operator.decide.refusals import RETRY_S, refusal_wait
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name
-from embedding_operator.objects.views import JobView
+from embedding_operator.objects.views import JobView, parse_time
 from embedding_operator.resource.api import PodSettings, Spec
 from embedding_operator.resource.status import StageStatus
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
@@ -68,6 +68,13 @@ class Step:
         """The newest attempt; only to be asked for once there is one."""
         return self.mine[-1]
 
+    @property
+    def ran_until(self) -> datetime | None:
+        """When the newest Job was last seen running: one that loses a pod after hours has not failed to start."""
+        if self.entry.job_name != self.last.name:
+            return None
+        return self.observed.now if self.entry.state == "Running" else parse_time(self.entry.ran_until)
+
     def create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
         """Create the next attempt's Job, or say what refuses it."""
         attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1
@@ -118,7 +125,9 @@ class Step:
         ran_until: datetime | None = None,
         poll_s: float = _POLL_WAITING_S,
     ) -> None:
-        """`ran_until` is when the Job was last seen running."""
+        """`ran_until` is when the Job was last seen running. What needs somebody to act is told in an Event, once."""
+        if wait.broken and self.entry.reason != wait.reason and self.observed.stopped is None:
+            self.draft.event("Warning", wait.reason, f"{self.stage}: {wait.message}")
         entry = self.of_job(job) if job is not None else self.entry
         self.entry = replace(
             entry,

@@ -1,8 +1,9 @@
 """Does a live object still say what we asked for? Pure.
 
-The API server adds defaults, so the question is whether every value of the desired object is in the live one. Of a
-container that is not enough: a command more, or variables more, and it is another server.
-Lists must agree in length and order; resource quantities are compared by value, since "1024Mi" is stored as "1Gi".
+The API server adds defaults, and admission policies add variables, volumes and sidecars, so the question is whether
+every value of the desired object is in the live one. Of our containers that is not enough: with a command more it is
+another server. Lists whose items have no name must agree in length and order; quantities are compared by value,
+since "1024Mi" is stored as "1Gi".
 """
 
 from __future__ import annotations
@@ -38,78 +39,117 @@ _EXACT: Final = frozenset({"selector"})
 _IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
 
 
-# What a pod or a container may have that was not asked for: the server's defaults, and what admission policies say
-# about where pods run and whence images come.
+# Lists whose items have a name: what others add to them is left alone. Every other list is compared as it is.
+_NAMED_BY: Final[Mapping[str, str]] = {
+    "containers": "name",
+    "env": "name",
+    "imagePullSecrets": "name",
+    "initContainers": "name",
+    "volumeMounts": "mountPath",
+    "volumes": "name",
+    "containerPorts": "containerPort",
+}
+# What a pod or a container of ours may have that was not asked for: the server's defaults, and what admission policies
+# add. A command, a hook or another account would make it another server.
 _POD_MAY_HAVE: Final = frozenset(
-    {
-        "affinity",
-        "dnsConfig",
-        "dnsPolicy",
-        "imagePullSecrets",
-        "nodeSelector",
-        "overhead",
-        "preemptionPolicy",
-        "priority",
-    }
-    | {"priorityClassName", "restartPolicy", "runtimeClassName", "schedulerName", "tolerations"}
-    | {"terminationGracePeriodSeconds", "topologySpreadConstraints"}
+    {"affinity", "dnsConfig", "dnsPolicy", "hostAliases", "imagePullSecrets", "nodeSelector", "overhead"}
+    | {"preemptionPolicy", "priority", "priorityClassName", "restartPolicy", "runtimeClassName", "schedulerName"}
+    | {"terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints"}
 )
 _CONTAINER_MAY_HAVE: Final = frozenset(
-    {"imagePullPolicy", "resources", "securityContext", "terminationMessagePath", "terminationMessagePolicy"}
+    {"env", "envFrom", "imagePullPolicy", "ports", "resources", "securityContext", "terminationMessagePath"}
+    | {"terminationMessagePolicy"}
 )
 
 
 def differs(desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
-    """True when the object is missing, lacks something that is desired, or runs its containers in another way."""
-    return live is None or not _contains(live, desired, quantities=False) or _runs_more(live, desired)
+    """True when the object is missing, lacks something that is desired, or runs our containers in another way."""
+    return live is None or bool(difference(desired, live))
 
 
-def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
-    """For what has a pod template and contains what is desired."""
+def difference(desired: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+    """The first field, such as `spec.replicas`, by which the live object is not what is desired; empty when none is."""
+    return _difference(live, desired, "", quantities=False) or _runs_more(live, desired)
+
+
+def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+    """The first field that somebody added to our pod or containers and that makes them run otherwise."""
     template: Mapping[str, Any] = (desired.get("spec") or {}).get("template") or {}
     if "spec" not in template:
-        return False
-    wanted, found = template["spec"], live["spec"]["template"]["spec"]
-    if _added(found, wanted, _POD_MAY_HAVE):
-        return True
-    return any(
-        _added(there, asked, _CONTAINER_MAY_HAVE)
-        for kind in ("initContainers", "containers")
-        for there, asked in zip(found.get(kind) or (), wanted.get(kind) or (), strict=False)
-    )
+        return ""
+    path, wanted, found = "spec.template.spec", template["spec"], live["spec"]["template"]["spec"]
+    if added := _added(found, wanted, _POD_MAY_HAVE):
+        return f"{path}.{added}"
+    for kind in ("initContainers", "containers"):
+        for asked in wanted.get(kind) or ():
+            there = next(item for item in found[kind] if item["name"] == asked["name"])
+            where = f"{path}.{kind}[{asked['name']}]"
+            if added := _added(there, asked, _CONTAINER_MAY_HAVE):
+                return f"{where}.{added}"
+            if _covered(there, asked):
+                return f"{where}.volumeMounts"
+    return ""
 
 
-def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> bool:
-    more = live.keys() - desired.keys() - may_have
-    return any(live[key] not in (None, "", [], {}, False) for key in more)
+def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> str:
+    more = sorted(live.keys() - desired.keys() - may_have)
+    return next((key for key in more if live[key] not in (None, "", [], {}, False)), "")
 
 
-def _contains(live: Any, desired: Any, *, quantities: bool) -> bool:
+def _covered(live: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
+    """Whether something was mounted over a read-only folder of ours: what was checked is not what is read then."""
+    ours = [item["mountPath"] for item in desired.get("volumeMounts") or ()]
+    guarded = [item["mountPath"] for item in desired.get("volumeMounts") or () if item.get("readOnly")]
+    more = [item["mountPath"] for item in live.get("volumeMounts") or () if item["mountPath"] not in ours]
+    return any(f"{path}/".startswith(f"{folder}/") for path in more for folder in guarded)
+
+
+def _difference(live: Any, desired: Any, path: str, *, quantities: bool) -> str:
+    """The path of the first difference; `path` is where the two values stand."""
+    here = path or "the object"
     if isinstance(desired, Mapping):
         if not isinstance(live, Mapping):
-            return not desired and live is None  # an empty mapping may be dropped
+            return "" if not desired and live is None else here  # an empty mapping may be dropped
         if quantities:
-            return all(_same_quantity(str(live.get(key, "0")), str(value)) for key, value in desired.items())
-        return all(
-            live.get(key) == value
-            if key in _EXACT
-            else key in _IGNORED or _contains(live.get(key), value, quantities=key in _QUANTITY_MAPS)
-            for key, value in desired.items()
-        )
+            return next((f"{path}.{k}" for k, v in desired.items() if not _same_quantity(live.get(k, "0"), v)), "")
+        return next((found for key in desired if (found := _of_key(live, desired, key, path))), "")
     if isinstance(desired, list):
-        return (
-            isinstance(live, list)
-            and len(live) == len(desired)
-            and all(_contains(a, b, quantities=False) for a, b in zip(live, desired, strict=True))
-        )
+        if not isinstance(live, list) or len(live) != len(desired):
+            return here
+        pairs = enumerate(zip(live, desired, strict=True))
+        found = (_difference(a, b, f"{path}[{index}]", quantities=False) for index, (a, b) in pairs)
+        return next((item for item in found if item), "")
     if live is None:
-        return desired in ("", 0, False)  # the server omits zero values
+        return "" if desired in ("", 0, False) else here  # the server omits zero values
     if isinstance(desired, str) and isinstance(live, str) and desired != live:
-        return _same_quantity(live, desired)
-    return bool(live == desired)
+        return "" if _same_quantity(live, desired) else here
+    return "" if live == desired else here
 
 
-def _same_quantity(live: str, desired: str) -> bool:
+def _of_key(live: Mapping[str, Any], desired: Mapping[str, Any], key: str, path: str) -> str:
+    where = f"{path}.{key}" if path else key
+    if key in _IGNORED:
+        return ""
+    if key in _EXACT:
+        return "" if live.get(key) == desired[key] else where
+    named = "containerPorts" if key == "ports" and "image" in desired else key
+    if named in _NAMED_BY and isinstance(desired[key], list) and isinstance(live.get(key), list):
+        return _named_difference(live[key], desired[key], where, _NAMED_BY[named])
+    return _difference(live.get(key), desired[key], where, quantities=key in _QUANTITY_MAPS)
+
+
+def _named_difference(live: list[Any], desired: list[Any], path: str, name: str) -> str:
+    """Items that others add are left alone; of two with one name the last counts, as in a container."""
+    known = {item.get(name): item for item in live}
+    for wanted in desired:
+        where = f"{path}[{wanted[name]}]"
+        if found := _difference(known.get(wanted[name]), wanted, where, quantities=False):
+            return found
+    return ""
+
+
+def _same_quantity(live: Any, desired: Any) -> bool:
+    live, desired = str(live), str(desired)
     try:
         return quantity(live) == quantity(desired)
     except ArithmeticError:

@@ -18,9 +18,11 @@ from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
     INDEX_ANNOTATION,
+    QUEUE_LABEL,
     REVISION_LABEL,
     SERVING_LABEL,
     STAGE_LABEL,
+    SUSPENDED_ANNOTATION,
     TEMPLATE_ANNOTATION,
 )
 from embedding_stages.contract import Stage
@@ -51,6 +53,8 @@ class PodView:
     evicted: str  # the kubelet's message when it put the pod out
     disrupted: bool  # drained, preempted or evicted: what it says is not why its Job failed
     deleting: bool
+    running_since: datetime | None = None  # when the stage's own container started
+    gone_by: datetime | None = None  # of a pod that is being deleted: the end of its grace period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,8 @@ class JobView:
     nodes: int  # pods that share its work
     pods: Sequence[PodView]  # the newest of each index, in the order of indexes
     disrupted: bool  # whether one of all its pods was
+    suspended_by: int | None = None  # the revision whose spec.suspend suspended it; None: the operator did not
+    queue: str = ""  # of Kueue, which suspends and resumes its Jobs
 
     @property
     def finished(self) -> bool:
@@ -161,6 +167,8 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         evicted=status.get("message", "") if status.get("reason") == "Evicted" else "",
         disrupted=any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in _conditions(status)),
         deleting="deletionTimestamp" in meta,
+        running_since=parse_time((state.get("running") or {}).get("startedAt")),
+        gone_by=parse_time(meta.get("deletionTimestamp")),
     )
 
 
@@ -220,6 +228,8 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         nodes=int((raw.get("spec") or {}).get("completions") or 1),
         pods=tuple(newest[index] for index in sorted(newest)),
         disrupted=any(pod.disrupted for pod in pods),
+        suspended_by=int(by) if (by := notes.get(SUSPENDED_ANNOTATION, "")).isdigit() else None,
+        queue=labels.get(QUEUE_LABEL, ""),
     )
 
 

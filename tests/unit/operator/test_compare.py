@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from unit.operator.test_serving_manifests import deployment
 
-from embedding_operator.objects.compare import differs, quantity
+from embedding_operator.objects.compare import difference, differs, quantity
+from embedding_stages.contract import SERVED_MODEL_PATH
 
 
 @pytest.mark.parametrize(
@@ -90,20 +91,25 @@ def check(pod: dict[str, Any]) -> dict[str, Any]:
     [
         lambda pod: server(pod).update(command=["python3", "-m", "other"]),
         lambda pod: server(pod).update(args=["--model=/elsewhere"]),
-        lambda pod: server(pod).update(envFrom=[{"configMapRef": {"name": "other"}}]),
         lambda pod: server(pod).update(lifecycle={"postStart": {"exec": {"command": ["sh"]}}}),
         lambda pod: server(pod).update(workingDir="/elsewhere"),
         lambda pod: check(pod).update(args=["sha256:other"]),
-        lambda pod: check(pod).update(env=[{"name": "PYTHONPATH", "value": "/elsewhere"}]),
         lambda pod: check(pod).update(restartPolicy="Always"),
-        lambda pod: pod.update(initContainers=[*pod["initContainers"], {"name": "more"}]),
         lambda pod: pod.update(hostNetwork=True),
         lambda pod: pod.update(serviceAccountName="other"),
         lambda pod: pod.update(shareProcessNamespace=True),
-        lambda pod: pod.update(hostAliases=[{"ip": "1.2.3.4", "hostnames": ["a"]}]),
+        lambda pod: server(pod).update(image="other:1"),
+        lambda pod: check(pod).update(command=["true"]),
+        lambda pod: check(pod).update(image="other:1"),
+        lambda pod: pod["initContainers"].pop(),
+        lambda pod: pod["volumes"].pop(),
+        lambda pod: server(pod)["env"].pop(),
+        lambda pod: server(pod)["env"].append({"name": "NIM_SERVED_MODEL_NAME", "value": "other"}),  # the last counts
+        lambda pod: server(pod)["volumeMounts"].append({"name": "more", "mountPath": f"{SERVED_MODEL_PATH}/weights"}),
+        lambda pod: check(pod)["volumeMounts"].append({"name": "more", "mountPath": SERVED_MODEL_PATH}),
     ],
 )
-def test_what_somebody_adds_to_a_server_makes_it_another(edit: Edit) -> None:
+def test_another_server_is_not_what_was_asked_for(edit: Edit) -> None:
     desired, live = deployment({}), deployment({})
     assert not differs(desired, live)
     edit(live["spec"]["template"]["spec"])
@@ -119,9 +125,34 @@ def test_what_somebody_adds_to_a_server_makes_it_another(edit: Edit) -> None:
         lambda pod: pod.update(imagePullSecrets=[{"name": "mirror"}]),
         lambda pod: check(pod).update(terminationMessagePath="/dev/termination-log", stdin=False),
         lambda pod: server(pod)["startupProbe"].update(successThreshold=1),
+        lambda pod: server(pod)["env"].insert(0, {"name": "HTTPS_PROXY", "value": "http://proxy"}),
+        lambda pod: server(pod).update(envFrom=[{"configMapRef": {"name": "proxies"}}]),
+        lambda pod: check(pod).update(env=[{"name": "HTTPS_PROXY", "value": "http://proxy"}]),
+        lambda pod: pod["containers"].insert(0, {"name": "a-proxy", "image": "proxy:1", "command": ["run"]}),
+        lambda pod: pod["initContainers"].insert(0, {"name": "a-proxy-init", "image": "proxy:1"}),
+        lambda pod: pod["volumes"].insert(0, {"name": "certificates", "secret": {"secretName": "ca"}}),
+        lambda pod: server(pod)["volumeMounts"].insert(0, {"name": "certificates", "mountPath": "/etc/ssl/certs"}),
+        lambda pod: pod.update(hostAliases=[{"ip": "1.2.3.4", "hostnames": ["a"]}]),
+        lambda pod: server(pod)["ports"].append({"name": "metrics", "containerPort": 9000}),
     ],
 )
-def test_defaults_and_policies_about_where_pods_run_are_left_alone(edit: Edit) -> None:
+def test_defaults_and_what_policies_add_are_left_alone(edit: Edit) -> None:
     desired, live = deployment({}), deployment({})
     edit(live["spec"]["template"]["spec"])
     assert not differs(desired, live)
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        (lambda pod: server(pod).update(image="other:1"), "spec.template.spec.containers[server].image"),
+        (lambda pod: server(pod).update(command=["sh"]), "spec.template.spec.containers[server].command"),
+        (lambda pod: server(pod)["env"].pop(0), "spec.template.spec.containers[server].env[NIM_CUSTOM_MODEL]"),
+        (lambda pod: pod.update(hostNetwork=True), "spec.template.spec.hostNetwork"),
+        (lambda pod: check(pod).update(command=["true"]), "spec.template.spec.initContainers[check-artefact].command"),
+    ],
+)
+def test_the_field_that_differs_is_named(edit: Edit, field: str) -> None:
+    desired, live = deployment({}), deployment({})
+    edit(live["spec"]["template"]["spec"])
+    assert difference(desired, live) == field

@@ -56,7 +56,8 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = 
         "backoffLimit": 0,
         "completions": 1,
         "parallelism": 1,
-        "activeDeadlineSeconds": settings.timeout_s,
+        # It counts from the Job's start, waits included. The operator judges the time to run by itself.
+        "activeDeadlineSeconds": min(settings.timeout_s + spec.start_deadline_s, _INT32),
         "ttlSecondsAfterFinished": min(kept_s, _INT32),
         # Never two pods of one stage on one volume, unless they share the work.
         "podReplacementPolicy": "Failed",

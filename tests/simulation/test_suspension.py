@@ -1,0 +1,97 @@
+"""Who suspends a Job resumes it: a queue of another controller is not worked around."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+
+from embedding_operator.resource.labels import QUEUE_LABEL
+from embedding_stages.contract import Stage
+
+
+def others_suspend(scene: Scene, suspend: bool, labels: dict[str, str] | None = None) -> None:
+    """Another controller says whether unfinished Jobs may run."""
+    for job in scene.cluster.find("Job"):
+        if not job.get("status", {}).get("conditions"):
+            scene.cluster.change(
+                "Job",
+                NAMESPACE,
+                job["metadata"]["name"],
+                lambda raw: (raw["spec"].update(suspend=suspend), raw["metadata"]["labels"].update(labels or {})),
+            )
+
+
+def patches(scene: Scene) -> int:
+    """How often the operator has suspended or resumed a Job."""
+    return sum(call.verb == "suspend" for call in scene.cluster.calls)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason", "who"),
+    [({}, "Suspended", "not by this operator"), ({QUEUE_LABEL: "gpus"}, "Queued", "Kueue's queue 'gpus'")],
+)
+def test_a_job_that_somebody_else_suspends_is_waited_for(labels: dict[str, str], reason: str, who: str) -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    others_suspend(scene, True, labels)
+    scene.run(lambda scene: scene.condition("Trained") == f"Unknown {reason}")
+    assert who in scene.message("Trained")
+    writes, start = scene.writes(), scene.clock.now
+    while (scene.clock.now - start).total_seconds() < 60:
+        others_suspend(scene, True, labels)
+        scene.turn()
+    assert patches(scene) == 0
+    assert scene.writes() == writes
+    others_suspend(scene, False)
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_a_queue_that_suspends_every_job_at_its_creation_is_waited_for() -> None:
+    scene = a_scene()
+    for _ in range(30):
+        scene.operator.hear()
+        scene.operator.reconcile()
+        others_suspend(scene, True)
+        scene.world.step()
+    assert patches(scene) == 0
+    assert len(scene.cluster.created_jobs) == 1
+    assert scene.world.requests == []
+
+
+def test_what_the_resource_suspends_it_resumes() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(suspend=True))
+    scene.run(lambda scene: scene.status.phase == "Suspended").settle(3)
+    assert [raw["spec"].get("suspend") for raw in scene.cluster.find("Job")][-1] is True
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert patches(scene) == 2
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_a_suspended_resource_does_not_fight_who_resumes_its_job() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(suspend=True))
+    scene.run(lambda scene: scene.status.phase == "Suspended").settle(3)
+    for _ in range(10):
+        others_suspend(scene, False)
+        scene.turn()
+    assert patches(scene) == 1
+    scene.edit(a_spec())
+    scene.settle(2)
+    scene.edit(a_spec(suspend=True))
+    scene.settle(2)
+    assert patches(scene) == 2  # another edit, another suspension
+
+
+def test_a_job_that_was_queued_before_the_resource_was_suspended_stays_queued_afterwards() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    others_suspend(scene, True)
+    scene.run(stage_is(Stage.FINETUNE, "Waiting"))
+    scene.edit(a_spec(suspend=True))
+    scene.settle(3)
+    scene.edit(a_spec())
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown Suspended").settle(3)
+    assert patches(scene) == 0
