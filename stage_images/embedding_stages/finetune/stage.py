@@ -89,11 +89,13 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
 def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
     """The folder of an input that rank 0 has checked; the other ranks wait for it instead of reading all bytes too.
 
+    They go on when it found damage as well, and meet nobody in their first step: waiting they would hold up the end.
     Raises StageError `ArtefactMissing` or `ArtefactDamaged`, Transient `PeerLost`.
     """
-    folder = context.input(name, checked=not world.leads)
-    world.meet(f"checked-{name}")
-    return folder
+    try:
+        return context.input(name, checked=not world.leads)
+    finally:
+        world.meet(f"checked-{name}")
 
 
 def train(
