@@ -167,7 +167,7 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         evicted=status.get("message", "") if status.get("reason") == "Evicted" else "",
         disrupted=any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in _conditions(status)),
         deleting="deletionTimestamp" in meta,
-        running_since=parse_time((state.get("running") or {}).get("startedAt")),
+        running_since=parse_time(((main.get("state") or {}).get("running") or {}).get("startedAt")),
         gone_by=parse_time(meta.get("deletionTimestamp")),
     )
 

@@ -28,7 +28,7 @@ _STEPS = 3
 
 def work(context: StageContext) -> StageResult:
     """Export, then gate on parity with the checkpoint."""
-    precision, opset, min_cosine = _settings(context.settings)
+    precision = _precision(context.settings)
     checkpoint = context.input(Artefact.CHECKPOINT)
     encoder = PaddedEncoder.load(checkpoint, device="cpu", dtype=torch.float32)
     folder = context.folder(Artefact.SERVING_MODEL)
@@ -47,16 +47,16 @@ def work(context: StageContext) -> StageResult:
     context.progress(2, _STEPS)
     parity = measure_parity(encoder, exported, texts)
     context.log("parity", minCosine=parity.min_cosine, maxAbsDiff=parity.max_abs_diff, texts=parity.texts)
-    _gate(parity, min_cosine, precision)
+    _gate(parity, precision)
     context.progress(3, _STEPS)
     return context.result(
         metrics={"parity": {"minCosine": parity.min_cosine, "maxAbsDiff": parity.max_abs_diff}},
         counts={"parityTexts": parity.texts},
-        details={"contract": serving_contract(encoder.description, precision, opset)},
+        details={"contract": serving_contract(encoder.description, precision)},
     )
 
 
-def serving_contract(description: EncoderDescription, precision: Precision, opset: int) -> dict[str, Any]:
+def serving_contract(description: EncoderDescription, precision: Precision) -> dict[str, Any]:
     """What clients of the served model must know; copied to status.served.contract."""
     return {
         "path": "/v1/embeddings",
@@ -66,38 +66,33 @@ def serving_contract(description: EncoderDescription, precision: Precision, opse
         "normalized": description.normalized,
         "maxTokens": description.max_tokens,
         "precision": precision,
-        "opset": opset,
+        "opset": OPSET,
     }
 
 
-def _settings(raw: Mapping[str, Any]) -> tuple[Precision, int, float]:
+def _precision(raw: Mapping[str, Any]) -> Precision:
     precision: Any = raw.get("precision", "fp32")
     if precision not in get_args(Precision):
         raise BadInput(
             "SettingInvalid", f"precision is {precision!r}, expected fp32 or fp16", field=f"{_FIELD}.precision"
         )
-    opset = raw.get("opset", OPSET)
-    if opset != OPSET:
-        raise BadInput("SettingInvalid", f"opset is {opset!r}; only {OPSET} is written", field=f"{_FIELD}.opset")
-    least = raw.get("parityMinCosine")
-    if least is None:
-        least = _MIN_COSINE[precision]
-    if isinstance(least, bool) or not isinstance(least, int | float) or not -1.0 <= least <= 1.0:
-        raise BadInput(
-            "SettingInvalid", f"parityMinCosine is {least!r}, expected -1..1", field=f"{_FIELD}.parityMinCosine"
-        )
-    return precision, OPSET, float(least)
+    chosen: Precision = precision
+    return chosen
 
 
-def _gate(parity: Parity, min_cosine: float, precision: Precision) -> None:
-    if parity.min_cosine >= min_cosine:
+def _gate(parity: Parity, precision: Precision) -> None:
+    """Raises Stopped `ParityFailed` with the field whose change helps."""
+    if parity.min_cosine >= _MIN_COSINE[precision]:
         return
-    cure = "export in fp32" if precision == "fp16" else "report the base model to this project"
+    cure, field = "set it to fp32", f"{_FIELD}.precision"
+    if precision == "fp32":
+        cure = "serve the checkpoint itself (backend torch), and report the base model to this project"
+        field = "spec.stages.deploy.backend"
     raise Stopped(
         "ParityFailed",
         f"the exported model differs from the checkpoint: smallest cosine {parity.min_cosine:.6f} over "
-        f"{parity.texts} texts, {min_cosine:.6f} wanted; {cure} or lower parityMinCosine",
-        field=f"{_FIELD}.precision",
+        f"{parity.texts} texts, {_MIN_COSINE[precision]} wanted in {precision}; {cure}",
+        field=field,
     )
 
 

@@ -23,7 +23,6 @@ class Settings:
     negativesPerQuery: int = 4  # noqa: N815
     checkpointEverySteps: int = 100  # noqa: N815
     seed: int = 42
-    precision: str = "auto"  # of matrix products: bf16 where the hardware is fast at it, else fp32
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Settings:
@@ -31,9 +30,6 @@ class Settings:
         known: dict[str, Any] = {}
         for field in fields(cls):
             value = raw.get(field.name, field.default)
-            if field.name == "precision":
-                known[field.name] = _precision(value)
-                continue
             kind: type[int | float] = int if isinstance(field.default, int) else float
             zero_is_fine = field.name in ("warmupSteps", "weightDecay", "seed")
             wrong_type = isinstance(value, bool) or not isinstance(value, int | float)
@@ -45,13 +41,3 @@ class Settings:
                 )
             known[field.name] = kind(value)
         return cls(**known)
-
-
-def _precision(value: Any) -> str:
-    if value not in ("auto", "bf16", "fp32"):
-        raise BadInput(
-            "SettingInvalid",
-            f"precision is {value!r}, expected auto, bf16 or fp32",
-            field="spec.stages.finetune.precision",
-        )
-    return str(value)

@@ -44,7 +44,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     base = checked_input(Artefact.BASE_MODEL, context, world)
-    bfloat16 = _bfloat16(settings, world.device.type)
+    bfloat16 = trains_in_bfloat16(world.device.type)
     encoder = _encoder(base, context, world, bfloat16=bfloat16)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     data = load_training_set(
@@ -153,12 +153,10 @@ def _due(world: World, seconds: float, *, busy: bool) -> bool:
     return world.any(world.leads and seconds >= _SAVE_SECONDS and not busy)
 
 
-def _bfloat16(settings: Settings, device: str) -> bool:
+def trains_in_bfloat16(device: str) -> bool:
     """The recipe trains in bf16; a CPU without instructions for it would be slower than in fp32."""
-    if settings.precision == "auto":
-        products = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        return device == "cuda" or (products and has_fast_bfloat16())
-    return settings.precision == "bf16"
+    products = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device == "cuda" or (products and has_fast_bfloat16())
 
 
 def _encoder(base: Path, context: StageContext, world: World, *, bfloat16: bool) -> AnyEncoder:

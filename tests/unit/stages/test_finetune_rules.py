@@ -258,7 +258,6 @@ def test_settings_default_to_the_recipe() -> None:
         ("a negative rate", "learningRate", -1e-5),
         ("a rate as text", "learningRate", "1e-5"),
         ("a truth value", "microBatchSize", True),
-        ("an unknown precision", "precision", "fp8"),
     ],
 )
 def test_a_setting_is_refused_for(sentence: str, name: str, value: object) -> None:

@@ -19,7 +19,7 @@ from embedding_stages.finetune import resume, stage, stream
 from embedding_stages.finetune.packed_trainer import PackedTrainer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SETTINGS = {"epochs": 1, "globalBatchSize": 2, "learningRate": 1e-3, "negativesPerQuery": 1, "precision": "fp32"}
+SETTINGS = {"epochs": 1, "globalBatchSize": 2, "learningRate": 1e-3, "negativesPerQuery": 1}
 
 
 def _packed(folder: Path, **_: Any) -> PackedEncoder:
