@@ -156,7 +156,7 @@ def _newest(
         try:
             progressed = Progressed(**json.loads((candidate / _STATE).read_bytes()))
             read_header(candidate / _TENSORS)
-            tensors = load_file(candidate / _TENSORS)
+            tensors = load_file(candidate / _TENSORS)  # maps the file: a node's ranks share its pages
             fits = all(tensors[key].shape == shape for key, shape in shapes.items())
         except (OSError, ValueError, KeyError, TypeError):
             continue
