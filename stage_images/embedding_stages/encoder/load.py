@@ -56,7 +56,7 @@ def _obstacle(folder: Path, description: EncoderDescription, device: torch.devic
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     from embedding_stages.encoder.packed.check import works
-    from embedding_stages.encoder.packed.llama import Shape
+    from embedding_stages.encoder.packed.shape import Shape
 
     config = json.loads((folder / "config.json").read_bytes())
     try:

@@ -26,7 +26,7 @@ from embedding_stages.encoder.families import FAMILIES, Family, family_named, fa
 from embedding_stages.encoder.families.bert import BERT
 from embedding_stages.encoder.families.llama import LLAMA_BIDIRECTIONAL
 from embedding_stages.encoder.model import PaddedEncoder, pool
-from embedding_stages.encoder.packed.llama import Shape
+from embedding_stages.encoder.packed.shape import Shape
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
 from embedding_stages.errors import BadInput
 from embedding_stages.export.attention import mask_scores

@@ -15,8 +15,8 @@ from unit.stages.tiny_models import make_llama
 from embedding_stages.encoder.load import load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.encoder import PackedEncoder
-from embedding_stages.encoder.packed.llama import Shape
 from embedding_stages.encoder.packed.packs import Ragged
+from embedding_stages.encoder.packed.shape import Shape
 from embedding_stages.encoder.packed.small import SmallPacks
 from embedding_stages.errors import OutOfMemory, StageError
 from embedding_stages.finetune.batches import Example

@@ -37,7 +37,7 @@ class Family(ABC):
     prefixes: ClassVar[Mapping[str, str]] = MappingProxyType({"query": "", "passage": ""})  # when the files name none
     shorter_dimensions: ClassVar[tuple[int, ...]] = ()  # Matryoshka sizes; those below the hidden size are offered
     causal: ClassVar[bool] = False  # a token sees the tokens before it alone
-    packs: ClassVar[bool] = False  # `encoder.packed` computes it; `packed.llama.Shape.of` refuses single models
+    packs: ClassVar[bool] = False  # `encoder.packed` computes it; `packed.shape.Shape.of` refuses single models
     sentence_transformers: ClassVar[bool] = False  # that library loads a checkpoint as it is, without the model's code
 
     @abstractmethod

@@ -22,8 +22,9 @@ from embedding_stages.encoder.description import EncoderDescription, Role, descr
 from embedding_stages.encoder.model import copy_tokenizer
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.device import DevicePack, send
-from embedding_stages.encoder.packed.llama import PackedLlama, Shape
+from embedding_stages.encoder.packed.llama import PackedLlama
 from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, build_pack, consecutive
+from embedding_stages.encoder.packed.shape import Shape
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
