@@ -127,8 +127,10 @@ DRIFTS: dict[str, tuple[str, Edit]] = {
     "another image": ("Deployment", lambda raw: _server(raw).update(image="other:2")),
     "no replicas": ("Deployment", lambda raw: raw["spec"].update(replicas=0)),
     "another model in the environment": ("Deployment", lambda raw: _server(raw)["env"][0].update(value="/elsewhere")),
-    "a variable more": ("Deployment", lambda raw: _server(raw)["env"].append({"name": "MODEL", "value": "other"})),
-    "a container more": ("Deployment", lambda raw: _pod(raw)["containers"].append({**_server(raw), "name": "more"})),
+    "a variable more that the server reads": (
+        "Deployment",
+        lambda raw: _server(raw)["env"].append({"name": "NIM_MODEL_PROFILE", "value": "other"}),
+    ),
     "another command": ("Deployment", lambda raw: _server(raw).update(command=["python3", "-m", "other"])),
     "arguments": ("Deployment", lambda raw: _server(raw).update(args=["--model=/elsewhere"])),
     "variables from elsewhere": (
@@ -198,7 +200,7 @@ def _drift(api: Api, cluster: KubeCluster, desired: dict[str, Any], edit: Edit) 
 
 
 def test_what_others_add_is_left_alone(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    """Meshes and people annotate; an autoscaler's labels are none of ours."""
+    """Meshes and people annotate; an autoscaler's labels are none of ours; policies add variables and sidecars."""
     owner, spec = made(api, namespace)
     desired = deployment(owner, spec)
     cluster.apply(desired)
@@ -206,6 +208,14 @@ def test_what_others_add_is_left_alone(api: Api, namespace: str, cluster: KubeCl
     api.kubectl("annotate", "deployment", name, "-n", namespace, "mesh.example/inject=false")
     assert not differs(desired, cluster.get("Deployment", namespace, name))
     assert cluster.apply(desired)["metadata"]["annotations"]["mesh.example/inject"] == "false"
+    api.kubectl("set", "env", f"deployment/{name}", "-n", namespace, "HTTPS_PROXY=http://proxy")
+    live = cluster.get("Deployment", namespace, name)
+    assert not differs(desired, live)
+    assert live is not None
+    _pod(live)["containers"].append({"name": "more", "image": "proxy:1"})
+    status, answer = api.send("PUT", f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}", live)
+    assert status == 200, answer
+    assert [item["name"] for item in _pod(cluster.apply(desired))["containers"]] == ["server", "more"]
 
 
 def test_a_bound_claim_grows_and_one_that_cannot_says_why(api: Api, namespace: str, cluster: KubeCluster) -> None:

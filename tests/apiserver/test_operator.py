@@ -159,11 +159,11 @@ def test_somebody_changes_what_is_served_and_it_is_put_back(api: Api, namespace:
     until("Ready", lambda: _ready(api, namespace, 1), [played.step])
     name = played.find("Deployment")[0]["metadata"]["name"]
     api.kubectl("set", "image", f"deployment/{name}", "-n", namespace, "server=other:2")
-    api.kubectl("set", "env", f"deployment/{name}", "-n", namespace, "MODEL=other")
+    api.kubectl("set", "env", f"deployment/{name}", "-n", namespace, "NIM_SERVED_MODEL_NAME=other")
 
     def restored() -> bool:
         (server,) = played.find("Deployment")[0]["spec"]["template"]["spec"]["containers"]
-        return server["image"] == "image:1" and "MODEL" not in [item["name"] for item in server["env"]]
+        return server["image"] == "image:1" and "other" not in [item.get("value") for item in server["env"]]
 
     until("our image and our variables", restored, [played.step])
     until("Ready", lambda: _ready(api, namespace, 1), [played.step])

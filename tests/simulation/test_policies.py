@@ -141,5 +141,5 @@ def test_a_controller_that_takes_turns_with_the_operator_is_noticed() -> None:
     for _ in range(40):
         scene.cluster.change("Deployment", NAMESPACE, name, no_replica)
         scene.settle(2)
-    assert applies(scene) <= 12
+    assert applies(scene) <= 20
     assert scene.condition("Deployed") == "False DriftNotCorrected"

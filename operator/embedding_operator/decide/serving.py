@@ -18,6 +18,7 @@ from embedding_operator.objects.manifests.serving import (
     build_deployment,
     build_service,
     service_url,
+    serving_label,
     serving_name,
 )
 from embedding_operator.objects.views import DeploymentView
@@ -47,8 +48,8 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
             candidate_revision=draft.status.revision,
         ),
     )
-    live = next((d for d in observed.deployments if d.serving == serving[:16] and not d.deleting), None)
-    others = [d for d in observed.deployments if d.serving != serving[:16]]
+    live = next((d for d in observed.deployments if d.serving == serving_label(serving) and not d.deleting), None)
+    others = [d for d in observed.deployments if d.serving != serving_label(serving)]
     entry = _entry(draft, spec, serving, observed)
     if spec.deploy.strategy == "Recreate" and live is None:
         _make_room(draft, others)
@@ -124,9 +125,9 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
 def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
     """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs."""
     served = draft.status.served
-    kept = {served.active_fingerprint[:16]}
+    kept = {serving_label(served.active_fingerprint)}
     if served.candidate_revision == draft.status.revision:
-        kept.add(served.candidate_fingerprint[:16])
+        kept.add(serving_label(served.candidate_fingerprint))
     for other in servers:
         if other.serving not in kept and not other.deleting:
             why = "its revision was replaced before it served"

@@ -14,7 +14,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url
+from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import Served
@@ -41,7 +41,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
 
 
 def _answers(served: Served, observed: Observed) -> bool:
-    serving = served.active_fingerprint[:16]
+    serving = serving_label(served.active_fingerprint)
     return any(item.serving == serving and item.available and not item.deleting for item in observed.deployments)
 
 
@@ -96,10 +96,10 @@ def _client_contract(draft: Draft, spec: Spec) -> Mapping[str, Any]:
 def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:
     """Remove what served before; it gets no traffic any more."""
     for other in observed.deployments:
-        if other.serving != serving[:16] and not other.deleting:
+        if other.serving != serving_label(serving) and not other.deleting:
             draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
     for name, raw in observed.services.items():
         labels = raw["metadata"].get("labels") or {}
         # Skip the rendezvous Services of multi-node Jobs; see rendezvous.py.
-        if name != owner.name and labels.get(SERVING_LABEL) != serving[:16] and STAGE_LABEL not in labels:
+        if name != owner.name and labels.get(SERVING_LABEL) != serving_label(serving) and STAGE_LABEL not in labels:
             draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))

@@ -57,9 +57,13 @@ _POD_MAY_HAVE: Final = frozenset(
     | {"terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints"}
 )
 _CONTAINER_MAY_HAVE: Final = frozenset(
-    {"env", "envFrom", "imagePullPolicy", "ports", "resources", "securityContext", "terminationMessagePath"}
+    {"env", "imagePullPolicy", "ports", "resources", "securityContext", "terminationMessagePath"}
     | {"terminationMessagePolicy"}
 )
+
+
+# Variables that decide which code a container runs, or that the servers and the check read.
+_TAKE_OVER: Final = ("EFT_", "LD_", "NIM_", "PYTHON")
 
 
 def differs(desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
@@ -88,6 +92,8 @@ def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
                 return f"{where}.{added}"
             if _covered(there, asked):
                 return f"{where}.volumeMounts"
+            if taken := _taken_over(there, asked):
+                return f"{where}.env[{taken}]"
     return ""
 
 
@@ -102,6 +108,13 @@ def _covered(live: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
     guarded = [item["mountPath"] for item in desired.get("volumeMounts") or () if item.get("readOnly")]
     more = [item["mountPath"] for item in live.get("volumeMounts") or () if item["mountPath"] not in ours]
     return any(f"{path}/".startswith(f"{folder}/") for path in more for folder in guarded)
+
+
+def _taken_over(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+    """The first variable that somebody added and that may change what our container does."""
+    ours = {item["name"] for item in desired.get("env") or ()}
+    more = (item["name"] for item in live.get("env") or () if item["name"] not in ours)
+    return next((name for name in more if name.startswith(_TAKE_OVER)), "")
 
 
 def _difference(live: Any, desired: Any, path: str, *, quantities: bool) -> str:

@@ -29,7 +29,13 @@ CONTAINER: Final = "server"
 CHECK_CONTAINER: Final = "check-artefact"
 
 
+def serving_label(serving: str) -> str:
+    """A served fingerprint as a label's value: the first 16 of its 64 digits."""
+    return serving[:16]
+
+
 def serving_name(owner_name: str, serving: str) -> str:
+    """The name of its Deployment and Service; 8 digits, because a name may be no longer than 63 characters."""
     return f"{owner_name}-{serving[:8]}"
 
 
@@ -48,12 +54,12 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
     The init container refuses a folder whose digest is not the exported one, so that swapped weights never
     start, with any server image.
     """
-    labels = {**owner_labels(owner), **workspace_label(owner, spec), SERVING_LABEL: serving[:16]}
+    labels = {**owner_labels(owner), **workspace_label(owner, spec), SERVING_LABEL: serving_label(serving)}
     body = {
         "replicas": spec.deploy.replicas,
         "revisionHistoryLimit": 1,
         "progressDeadlineSeconds": spec.deploy.start_timeout_s,
-        "selector": {"matchLabels": {SERVING_LABEL: serving[:16], **_selector_owner(owner)}},
+        "selector": {"matchLabels": {SERVING_LABEL: serving_label(serving), **_selector_owner(owner)}},
         "strategy": _strategy(spec),
         "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image)},
     }
@@ -62,7 +68,7 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(owner, serving_name(owner.name, serving), {SERVING_LABEL: serving[:16]}, notes),
+        "metadata": metadata(owner, serving_name(owner.name, serving), {SERVING_LABEL: serving_label(serving)}, notes),
         "spec": body,
     }
 
@@ -79,10 +85,10 @@ def build_service(owner: Owner, name: str, serving: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(owner, name, {SERVING_LABEL: serving[:16]}),
+        "metadata": metadata(owner, name, {SERVING_LABEL: serving_label(serving)}),
         "spec": {
             "type": "ClusterIP",
-            "selector": {SERVING_LABEL: serving[:16], **_selector_owner(owner)},
+            "selector": {SERVING_LABEL: serving_label(serving), **_selector_owner(owner)},
             "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     }
