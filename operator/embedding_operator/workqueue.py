@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Final
 
@@ -32,6 +33,8 @@ class WorkQueue:
         self._again: set[Key] = set()  # rung while busy
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        # asyncio's default pool has a few threads more than there are CPUs, whatever the concurrency is.
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pass")
 
     def add(self, key: Key) -> None:
         """Ask for a pass as soon as possible."""
@@ -61,9 +64,12 @@ class WorkQueue:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._concurrency):
-                group.create_task(self._worker())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._concurrency):
+                    group.create_task(self._worker())
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _worker(self) -> None:
         while True:
@@ -82,7 +88,7 @@ class WorkQueue:
     async def _one(self, key: Key) -> None:
         with METRICS.pass_seconds.time():
             try:
-                after = await asyncio.to_thread(self._work, key)
+                after = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, key)
             except Conflict:
                 METRICS.passes.labels(result="conflict").inc()
                 self.add_after(key, _CONFLICT_S)

@@ -230,3 +230,25 @@ def test_resources_are_worked_on_side_by_side_and_each_by_one_worker() -> None:
     bench.play(script, 0)
     assert sorted(key for key, _ in bench.passes) == keys
     assert bench.most == 3
+
+
+def test_the_concurrency_is_what_was_asked_for_however_few_cpus_there_are() -> None:
+    """On a loop of the usual kind: each pass waits until all have begun."""
+    most = 40
+    bench = Bench(asyncio.new_event_loop(), concurrency=most)
+    together = threading.Barrier(most)
+    keys = [("ns", str(number)) for number in range(most)]
+
+    def meet(key: Key) -> None:
+        together.wait(timeout=30)
+
+    bench.during = meet
+
+    async def script() -> None:
+        for key in keys:
+            bench.queue.add(key)
+        while len(bench.passes) < most or bench.busy:
+            await asyncio.sleep(0)
+
+    bench.play(script, 0)
+    assert bench.most == most
