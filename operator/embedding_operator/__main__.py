@@ -9,6 +9,7 @@ import sys
 import kopf
 
 from embedding_operator.cluster.client import KubeCluster
+from embedding_operator.cluster.logs import THREADS
 from embedding_operator.handlers import Doorbell, register
 from embedding_operator.settings import Settings
 
@@ -24,7 +25,7 @@ def main() -> int:
         return 2
     os.environ.setdefault("LOGNAME", "embedding-operator")  # Kopf asks for the user's name; the image's has none
     registry = kopf.OperatorRegistry()
-    cluster = KubeCluster.connect(connections=settings.concurrency + 4)
+    cluster = KubeCluster.connect(connections=settings.concurrency + THREADS + 4)
     register(registry, Doorbell(settings, cluster))
     kopf.run(
         registry=registry,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, repeat
 from random import Random
 from typing import Any, Final
 
 import kopf
 from prometheus_client import start_http_server
 
-from embedding_operator.cluster.cache import KINDS, ChildCache, owner_key
+from embedding_operator.cluster.cache import KINDS, ChildCache, Key, owner_key
 from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
 from embedding_operator.reconcile import Reconciler
@@ -32,13 +36,24 @@ class Doorbell:
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self.settings, self.cluster = settings, cluster
         self.cache = ChildCache()
-        self.reconciler = Reconciler(cluster=cluster, cache=self.cache, defaults=Defaults(images=settings.images))
+        self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.logs = LogTails(
+            read=lambda namespace, pod, lines: cluster.log_tail(namespace, pod, lines=lines),
+            submit=self.log_threads.submit,
+            ring=self.ring,
+            clock=time.monotonic,
+        )
+        self.reconciler = Reconciler(
+            cluster=cluster, cache=self.cache, logs=self.logs, defaults=Defaults(images=settings.images)
+        )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
         self.tasks: list[asyncio.Task[None]] = []
         self.last_resync = time.monotonic()
 
     async def start(self) -> None:
         """Fill the cache before the first pass, then work and resync for ever."""
+        self.loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.relist)
         start_http_server(self.settings.metrics_port)
         self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._resync())]
@@ -47,6 +62,12 @@ class Doorbell:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.log_threads.shutdown(wait=False, cancel_futures=True)
+
+    def ring(self, key: Key) -> None:
+        """Ask for a pass, from any thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.queue.add, key)
 
     def relist(self) -> list[tuple[str, str]]:
         """Take the cluster's word for what exists; the keys of all resources."""
@@ -77,16 +98,33 @@ class Doorbell:
         return recent and all(not task.done() for task in self.tasks)
 
 
+class Endless:
+    """Seconds between Kopf's attempts at a request, without end; each request begins anew.
+
+    Kopf lets the error out after the last one, and the process ends with it: a load balancer that answers 503 for a
+    minute, or rights that are not loaded yet (403), must not stop the watches.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1, 1, 2, 3, 5, 8, 13), repeat(21))
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Use Kopf for its watches alone."""
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = Endless()
+    settings.watching.chunk_size = 500
+    for resource in _CHILDREN:
+        settings.watching.label_selectors[resource] = OWNER_LABEL
+    settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
+
+
 def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     """Put every handler on Kopf's registry."""
 
     @kopf.on.startup(registry=registry, backoff=_START_AGAIN_S)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.posting.enabled = False
-        settings.watching.chunk_size = 500
-        for resource in _CHILDREN:
-            settings.watching.label_selectors[resource] = OWNER_LABEL
-        settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
+        configure(settings)
         await doorbell.start()
 
     @kopf.on.login(registry=registry)

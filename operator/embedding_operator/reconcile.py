@@ -27,6 +27,7 @@ from embedding_operator.cluster.errors import (
     Rejected,
     Unavailable,
 )
+from embedding_operator.cluster.logs import LogTails
 from embedding_operator.cluster.observe import Observer
 from embedding_operator.decide.decision import (
     Action,
@@ -57,6 +58,7 @@ class Reconciler:
 
     cluster: Cluster
     cache: ChildCache
+    logs: LogTails
     defaults: Defaults
     held_up_since: dict[Key, datetime] = field(default_factory=dict)
 
@@ -73,7 +75,8 @@ class Reconciler:
         observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
         try:
             try:
-                observed = Observer(cluster=self.cluster, cache=self.cache).observe(owner, resource, status, observed)
+                observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs)
+                observed = observer.observe(owner, resource, status, observed)
             except (Rejected, Forbidden) as error:
                 decided = unread(status, replace(observed, refusals=(_refusal("refused", error),)))
             else:

@@ -16,6 +16,7 @@ from simulation.world import World
 from embedding_operator.cluster.cache import KINDS, ChildCache
 from embedding_operator.cluster.client import child_selector
 from embedding_operator.cluster.errors import ClusterError
+from embedding_operator.cluster.logs import LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.resource.api import API_VERSION, KIND, TORCH_SERVER
@@ -50,12 +51,24 @@ class Clock:
         return self.now
 
 
+def log_tails(cluster: FakeCluster) -> LogTails:
+    """Read at once, where they are asked for."""
+    return LogTails(
+        read=lambda namespace, pod, lines: cluster.log_tail(namespace, pod, lines=lines),
+        submit=lambda work: work(),
+        ring=lambda key: None,
+        clock=lambda: cluster.now().timestamp(),
+    )
+
+
 class Operator:
     """One process of the operator: a cache of its own, filled by a list, then by the watch."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
-        self.reconciler = Reconciler(cluster=cluster, cache=ChildCache(), defaults=Defaults(images=IMAGES))
+        self.reconciler = Reconciler(
+            cluster=cluster, cache=ChildCache(), logs=log_tails(cluster), defaults=Defaults(images=IMAGES)
+        )
         self.heard = len(cluster.watch)
         for kind in KINDS:
             before = self.reconciler.cache.uids(kind)
@@ -70,7 +83,9 @@ class Operator:
             for kind, by_owner in self.reconciler.cache._objects.items()
         }
         twin.cluster = cluster
-        twin.reconciler = Reconciler(cluster=cluster, cache=cache, defaults=self.reconciler.defaults)
+        twin.reconciler = Reconciler(
+            cluster=cluster, cache=cache, logs=log_tails(cluster), defaults=self.reconciler.defaults
+        )
         return twin
 
     def hear(self, until: int | None = None, *, deaf_to: str = "", stutter: bool = False) -> None:

@@ -55,6 +55,9 @@ def error_of(
     except (ValueError, AttributeError):
         detail = data[:200].decode(errors="replace")
     match status:
+        case _ if status < 400:
+            location = headers.get("Location", "nowhere")
+            return Unavailable(verb, *where, f"answer {status} redirects to {location}: it is not the API server's")
         case 409:
             return Conflict(verb, *where, detail)
         case 403 if "exceeded quota" in detail:

@@ -75,8 +75,8 @@ class Cluster(Protocol):
     def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
         """Post an Event about the resource."""
 
-    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
-        """The end of the log of a pod's stage container; empty when there is none, or it cannot be read soon."""
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str | None:
+        """The end of the log of a pod's stage container; empty when there is none, None when nobody answers soon."""
 
 
 class KubeCluster:
@@ -96,7 +96,18 @@ class KubeCluster:
         settings = client.Configuration.get_default_copy()
         settings.connection_pool_maxsize = connections
         # What cannot be connected is tried again at once; what was sent is the work queue's to repeat, after a pause.
-        settings.retries = urllib3.Retry(connect=2, read=0, status=0, other=0, redirect=0)
+        # urllib3 would answer in the server's place: to a redirect, and to a 413, 429 or 503 with a Retry-After header,
+        # by an error without the server's words and seconds.
+        settings.retries = urllib3.Retry(
+            connect=2,
+            read=0,
+            status=0,
+            other=0,
+            redirect=0,
+            raise_on_redirect=False,
+            raise_on_status=False,
+            respect_retry_after_header=False,
+        )
         return cls(client.ApiClient(settings))
 
     def now(self) -> datetime:
@@ -198,13 +209,15 @@ class KubeCluster:
         }
         self._call("create", "Event", meta["namespace"], "", body=body)
 
-    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str | None:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         query = {"container": CONTAINER, "tailLines": str(lines), "limitBytes": "16384"}
         try:
             status, _, data = self._send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
         except _NO_ANSWER:  # a log is no reason to fail
-            return ""
+            return None
+        if status in (502, 503, 504):  # the API server does not reach the kubelet
+            return None
         return data.decode(errors="replace") if status == 200 else ""
 
     def _call(
@@ -233,9 +246,13 @@ class KubeCluster:
             raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
         if status == 404 and missing_ok:
             return None
-        if status >= 400:
+        if status >= 300:
             raise error_of(status, verb, where, headers, data)
-        answer: Raw = json.loads(data)
+        try:
+            answer: Raw = json.loads(data)
+        except ValueError as error:
+            words = data[:200].decode(errors="replace")
+            raise Unavailable(verb, *where, f"the answer is no JSON, so it is not the API server's: {words}") from error
         return answer
 
     def _send(

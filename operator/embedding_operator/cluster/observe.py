@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from embedding_operator.cluster.cache import ChildCache, Key
 from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.logs import LogTails
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.outcome import culprit
 from embedding_operator.objects.manifests.common import Owner
@@ -16,7 +17,6 @@ from embedding_operator.objects.views import EventView, JobView, PodView, view_d
 from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL
 from embedding_operator.resource.status import Status
 
-_LOG_LINES: Final = 40
 _EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read
 
 
@@ -26,6 +26,7 @@ class Observer:
 
     cluster: Cluster
     cache: ChildCache
+    logs: LogTails
 
     def observe(self, owner: Owner, resource: Mapping[str, Any], status: Status, known: Observed) -> Observed:
         """`known` has the time and the generation. Raises ClusterError."""
@@ -48,7 +49,7 @@ class Observer:
             services={raw["metadata"]["name"]: raw for raw in services},
             **self._workspace(owner, resource),
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
-            log_tails={job.name: self._log_tail(owner, job) for job in jobs if _wants_log(job, status)},
+            log_tails={job.name: self._log_tail(key, job) for job in jobs if _wants_log(job, status)},
         )
 
     def _own(self, kind: str, key: Key, owner: Owner) -> list[Mapping[str, Any]]:
@@ -95,9 +96,11 @@ class Observer:
             EventView(reason=str(raw.get("reason", "")), message=str(raw.get("message", ""))) for raw in events[:5]
         )
 
-    def _log_tail(self, owner: Owner, job: JobView) -> str:
+    def _log_tail(self, key: Key, job: JobView) -> str:
         pod = _speaker(job)
-        return self.cluster.log_tail(owner.namespace, pod.name, lines=_LOG_LINES) if pod else ""
+        if pod is None:
+            return ""
+        return self.logs.last(key, pod) if job.failed else self.logs.newest(key, pod)
 
 
 def _pods_of(raw: Mapping[str, Any], pods: list[Mapping[str, Any]], kind: str) -> list[PodView]:

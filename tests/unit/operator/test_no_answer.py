@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from kubernetes import client
 
 from embedding_operator.cluster import client as cluster_module
 from embedding_operator.cluster.client import KubeCluster
-from embedding_operator.cluster.errors import Unavailable
+from embedding_operator.cluster.errors import ClusterError, Rejected, Unavailable
 
 
 @contextmanager
@@ -53,13 +53,13 @@ def deaf() -> Iterator[int]:
         yield int(holder.getsockname()[1])
 
 
-def test_a_log_that_does_not_come_is_empty_and_soon_given_up(
+def test_a_log_that_does_not_come_is_soon_given_up(
     silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_module, "_LOG_TIMEOUT_S", 0.2)
     with connected(silent, tmp_path, monkeypatch) as cluster:
         started = time.monotonic()
-        assert cluster.log_tail("n", "pod", lines=5) == ""
+        assert cluster.log_tail("n", "pod", lines=5) is None
         assert time.monotonic() - started < 2
 
 
@@ -81,9 +81,9 @@ def test_a_log_is_that_of_the_stage_whatever_runs_beside_it(
     assert sent[0]["container"] == "stage"
 
 
-def test_a_log_from_nobody_is_empty(deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_from_nobody_is_none(deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(deaf, tmp_path, monkeypatch) as cluster:
-        assert cluster.log_tail("n", "pod", lines=5) == ""
+        assert cluster.log_tail("n", "pod", lines=5) is None
 
 
 def test_a_request_that_was_sent_is_not_sent_again_behind_the_queues_back(
@@ -119,6 +119,85 @@ def test_the_clock_follows_the_date_of_the_last_answer(tmp_path: Path, monkeypat
             cluster.get("Job", "n", "x")
             assert 3590 < (cluster.now() - before).total_seconds() < 3610
         thread.join()
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes = b"{}") -> Iterator[tuple[int, list[str]]]:
+    """A server that always answers the same; (port, paths that were asked for)."""
+    asked: list[str] = []
+
+    class Same(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append(self.path)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def do_POST(self) -> None:
+            self.answer()
+
+        def do_DELETE(self) -> None:
+            self.answer()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Same) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port, asked
+        server.shutdown()
+        thread.join()
+
+
+BUSY = b'{"kind": "Status", "message": "too many requests, please try again later"}'
+
+
+@pytest.mark.parametrize("status", [413, 429, 503])
+@pytest.mark.parametrize("verb", ["get", "create", "delete"])
+def test_a_server_that_says_when_to_come_back_is_understood(
+    status: int, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {
+        "get": lambda cluster: cluster.get("Job", "n", "x"),
+        "create": lambda cluster: cluster.create_job({"metadata": {"namespace": "n", "name": "x"}}),
+        "delete": lambda cluster: cluster.delete("Job", "n", "x"),
+    }
+    with answering(status, {"Retry-After": "7"}, BUSY) as (port, asked), connected(port, tmp_path, monkeypatch) as it:
+        with pytest.raises(ClusterError, match="please try again later") as error:
+            calls[verb](it)
+        assert len(asked) == 1
+    if status == 413:
+        assert isinstance(error.value, Rejected)
+    else:
+        assert isinstance(error.value, Unavailable)
+        assert error.value.retry_after_s == 7
+
+
+@pytest.mark.parametrize("status", [301, 303, 307, 308])
+def test_a_redirect_is_no_answer_and_the_token_is_not_sent_on(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(status, {"Location": "/elsewhere"}) as (port, asked), connected(port, tmp_path, monkeypatch) as it:
+        with pytest.raises(Unavailable, match=f"{status}.*/elsewhere"):
+            it.get("Job", "n", "x")
+        assert asked == ["/apis/batch/v1/namespaces/n/jobs/x"]
+
+
+def test_an_answer_that_is_no_json_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's page with code 200."""
+    with (
+        answering(200, {}, b"<html>") as (port, _),
+        connected(port, tmp_path, monkeypatch) as it,
+        pytest.raises(Unavailable, match="no JSON"),
+    ):
+        it.get("Job", "n", "x")
 
 
 def test_nobody_is_unavailable(deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

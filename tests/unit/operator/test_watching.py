@@ -1,0 +1,21 @@
+"""Watches are never given up: the process would end, and come back later and later."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import kopf
+
+from embedding_operator.handlers import Endless, configure
+
+
+def test_the_pauses_grow_and_never_end() -> None:
+    pauses = Endless()
+    assert list(islice(pauses, 11)) == [1, 1, 2, 3, 5, 8, 13, 21, 21, 21, 21]
+    assert list(islice(pauses, 3)) == [1, 1, 2]  # each request begins anew
+
+
+def test_kopf_is_told_so() -> None:
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    assert isinstance(settings.networking.error_backoffs, Endless)
