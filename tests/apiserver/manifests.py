@@ -62,7 +62,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "stages": {stage.value: POD for stage in Stage} | {"deploy": {**POD, "backend": {"torch": {}}}},
         "storage": {"size": "1024Gi", "storageClassName": "", "accessModes": ["ReadWriteMany", "ReadWriteOnce"]},
     },
-    "no GPU anywhere": at("stages", {stage: {"resources": NO_GPU} for stage in ("prep", "finetune", "eval", "export")}),
+    "no GPU anywhere": at("stages", {stage: {"resources": NO_GPU} for stage in ("prep", "finetune", "eval")}),
     "training on four GPUs": at("stages.finetune", {"gpusPerNode": 4, "parallelism": "FSDP"}),
     "training on two nodes": {
         "stages": {"finetune": {"gpusPerNode": 0, "nodes": 2}},

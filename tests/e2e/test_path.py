@@ -64,7 +64,7 @@ def test_jobs_asked_for_a_gpu_and_got_it(kube: Kube) -> None:
     for job in kube.list("jobs", f"embedding-operator.dev/owner={NAME}"):
         stage = job["metadata"]["labels"]["embedding-operator.dev/stage"]
         limits = job["spec"]["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
-        expected = "1" if stage in ("prep", "finetune", "eval", "export") else None
+        expected = "1" if stage in ("prep", "finetune", "eval") else None
         assert limits.get("nvidia.com/gpu") == expected, stage
 
 

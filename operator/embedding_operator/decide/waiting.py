@@ -15,6 +15,7 @@ from embedding_operator.objects.injected import MAIN_CONTAINERS
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
+from embedding_operator.resource.pods import gpu_limits
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
@@ -75,7 +76,7 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
     if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return Wait(reason=pod.waiting_reason, message=pod.waiting_message, broken=True)
     if pod.unschedulable:
-        return _unschedulable(pod.unschedulable, stage)
+        return _unschedulable(pod.unschedulable, stage, spec)
     for event in warnings:
         if "Multi-Attach" in event.message:
             return _workspace_elsewhere(event.message, stage)
@@ -219,7 +220,14 @@ def _workspace_elsewhere(text: str, stage: Stage) -> Wait:
     )
 
 
-def _unschedulable(text: str, stage: Stage) -> Wait:
+def _asking_for(gpu: str, spec: Spec) -> list[str]:
+    """The sections of the manifest whose pods ask for a GPU and could do without; a NIM cannot."""
+    stages = [stage for stage, item in spec.stages.items() if gpu in item.pod.resources["limits"]]
+    could = [stage for stage in stages if stage is not Stage.DEPLOY or spec.deploy.backend != "nim"]
+    return [f"spec.stages.{stage}" for stage in could]
+
+
+def _unschedulable(text: str, stage: Stage, spec: Spec) -> Wait:
     # The scheduler looks at resources first: a node that it refuses for one of these would have room.
     if "match pod affinity rules" in text:
         return _workspace_elsewhere(text, stage)
@@ -231,12 +239,13 @@ def _unschedulable(text: str, stage: Stage) -> Wait:
             "spec.stages.finetune.nodeSelector names nodes that suit every stage: its volume is made there",
             broken=False,
         )
-    if "nvidia.com/" in text:
-        fewer = f", or gpusPerNode and nodes of spec.stages.{stage}" if stage is Stage.FINETUNE else ""
+    gpu = next((key for key in gpu_limits(spec.stages[stage].pod.resources["limits"]) if key in text), "")
+    if gpu:
+        fewer = "lower spec.stages.finetune.gpusPerNode or nodes, " if stage is Stage.FINETUNE else ""
         return Wait(
             reason="GPUUnschedulable",
-            message=f"no node has a free GPU for stage {stage}: {text}; wait, add a node, or set "
-            f"spec.stages.{stage}.resources.limits{fewer}",
+            message=f"no node has a free {gpu} for stage {stage}: {text}; wait, add a node, {fewer}or, to run without, "
+            f"set {gpu}: 0 in resources.limits of {', '.join(_asking_for(gpu, spec))}",
             broken=False,
         )
     return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}", broken=False)

@@ -13,7 +13,17 @@ from embedding_stages.contract.servers import RESERVED_VARIABLES, ServerProfile,
 from embedding_stages.contract.settings import Run
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
-_GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT})
+# Extended resources that are accelerators: a limit of one of them stands in the place of the default one.
+_ACCELERATORS: Final = (
+    "nvidia.com/",
+    "amd.com/",
+    "gpu.intel.com/",
+    "habana.ai/",
+    "aws.amazon.com/neuron",
+    "google.com/tpu",
+)
+_GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL})
+_TORCH_STAGES: Final = _GPU_STAGES | {Stage.EXPORT}  # export loads the model, and computes on the CPU
 _TORCH_REQUESTS: Final = {"cpu": "500m", "memory": "2Gi"}
 _LIGHT_REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
 TIMEOUT_S: Final[Mapping[Stage, int]] = {
@@ -70,13 +80,15 @@ def check_apart(storage: Storage, *sources: Source | None) -> None:
 
 
 def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The user's requests and limits over the defaults; one GPU for the stages that need one, unless they say so."""
+    """The user's requests and limits over the defaults; one NVIDIA GPU for the stages that compute on one, unless
+    they name GPUs themselves, be it 0 or those of another vendor.
+    """
     given: Mapping[str, Any] = raw.get("resources") or {}
-    computes = stage in _GPU_STAGES
-    requests = dict(_TORCH_REQUESTS if computes else _LIGHT_REQUESTS)
+    on_gpu = stage in _GPU_STAGES
+    requests = dict(_TORCH_REQUESTS if stage in _TORCH_STAGES else _LIGHT_REQUESTS)
     if stage is Stage.DEPLOY:
         profile = parse_profile(raw)
-        computes = profile.needs_gpu
+        on_gpu = profile.needs_gpu
         requests = {"cpu": profile.cpu, "memory": profile.memory}
     requests |= _strings(given.get("requests"))
     limits = _strings(given.get("limits"))
@@ -84,10 +96,15 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str,
     requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
     if stage is Stage.FINETUNE and raw.get("gpusPerNode") is not None:
         limits[GPU_RESOURCE] = str(_gpus_per_node(raw, limits))
-    elif computes and not _gpu_limits(limits):
+    elif on_gpu and not gpu_limits(limits):
         limits[GPU_RESOURCE] = "1"
-    limits = {key: value for key, value in limits.items() if not (key.startswith("nvidia.com/") and value == "0")}
-    return {"requests": requests, "limits": limits}
+    none = {key for key, value in gpu_limits(limits).items() if value == "0"}
+    return {"requests": requests, "limits": {key: value for key, value in limits.items() if key not in none}}
+
+
+def gpu_limits(limits: Mapping[str, str]) -> dict[str, str]:
+    """Those of the limits that are GPUs, parts of GPUs or other accelerators, of any vendor."""
+    return {key: value for key, value in limits.items() if key.startswith(_ACCELERATORS)}
 
 
 def parse_profile(raw: Mapping[str, Any]) -> ServerProfile:
@@ -110,7 +127,7 @@ def _image_name(stage: Stage, raw: Mapping[str, Any]) -> str:
 
 def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
     """How many GPUs, or parts of one, a container gets. Raises SpecError."""
-    limits = _gpu_limits(resources["limits"])
+    limits = gpu_limits(resources["limits"])
     for key, value in limits.items():
         if not value.isdigit():
             raise SpecError(f"{field}.resources.limits.{key}", f"{value!r} must be a whole number")
@@ -120,8 +137,9 @@ def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
 def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str]) -> int:
     field = "spec.stages.finetune"
     wanted = read(tables.Workers, raw).gpusPerNode or 0
-    for key, value in _gpu_limits(limits).items():
-        if (key, value) != (GPU_RESOURCE, str(wanted)):
+    for key, value in gpu_limits(limits).items():
+        another_vendors = not key.startswith("nvidia.com/") and wanted == 0
+        if (key, value) != (GPU_RESOURCE, str(wanted)) and not another_vendors:
             raise SpecError(
                 f"{field}.gpusPerNode",
                 f"says {wanted}, and {field}.resources.limits says {key}: {value}; remove one of the two",
@@ -144,10 +162,6 @@ def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapp
         if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in RESERVED_VARIABLES):
             raise SpecError(f"{field}.env", f"{name} is set by the operator; remove it")
     return found
-
-
-def _gpu_limits(limits: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in limits.items() if key.startswith("nvidia.com/")}
 
 
 def _strings(raw: Mapping[str, Any] | None) -> dict[str, str]:

@@ -48,6 +48,7 @@ def test_defaults_are_the_recipes() -> None:
         ({"deploy": {"backend": {"nim": {}}, "image": "nim:1"}}, "Recreate"),
         ({"deploy": {"image": "onnxruntime-gpu:1", "resources": {"limits": {"nvidia.com/gpu": 1}}}}, "Recreate"),
         ({"deploy": {"backend": {"torch": {}}}}, "Recreate"),
+        ({"deploy": {"backend": {"torch": {}}, "resources": {"limits": {"amd.com/gpu": 1}}}}, "Recreate"),
         ({"deploy": {"backend": {"torch": {}}, "resources": {"limits": {"nvidia.com/gpu": 0}}}}, "BlueGreen"),
         ({"deploy": {"resources": {"limits": {"nvidia.com/gpu": 0}}}}, "BlueGreen"),
         ({"deploy": {"backend": {"nim": {}}, "image": "nim:1", "strategy": "BlueGreen"}}, "BlueGreen"),
@@ -83,6 +84,16 @@ def test_each_backend_has_its_image_and_its_gpu(deploy: Any, image: str, gpus: s
             {"cpu": "500m", "memory": "2Gi"},
             {"nvidia.com/mig-1g.10gb": "1"},
         ),
+        *(
+            ({"limits": {key: 1}}, {"cpu": "500m", "memory": "2Gi"}, {key: "1"})
+            for key in ("amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi")
+        ),
+        ({"limits": {"amd.com/gpu": 0}}, {"cpu": "500m", "memory": "2Gi"}, {}),
+        (
+            {"limits": {"example.com/nic": 1}},
+            {"cpu": "500m", "memory": "2Gi"},
+            {"example.com/nic": "1", "nvidia.com/gpu": "1"},
+        ),
         (
             {"limits": {"memory": "1Gi", "nvidia.com/gpu": 0}},
             {"cpu": "500m", "memory": "1Gi"},
@@ -107,6 +118,7 @@ def test_resources_are_the_users_over_the_defaults_and_one_gpu(given: Any, reque
         ({"gpusPerNode": 1}, "1", Workers()),
         ({"gpusPerNode": 0}, None, Workers()),
         ({"gpusPerNode": 4}, "4", Workers(per_node=4)),
+        ({"gpusPerNode": 0, "resources": {"limits": {"amd.com/gpu": 1}}}, None, Workers()),
         ({"gpusPerNode": 4, "resources": {"limits": {"nvidia.com/gpu": "4"}}}, "4", Workers(per_node=4)),
         ({"gpusPerNode": 0, "resources": {"limits": {"nvidia.com/gpu": 0}}}, None, Workers()),
         ({"resources": {"limits": {"nvidia.com/gpu": 2}}}, "2", Workers(per_node=2)),
@@ -130,7 +142,7 @@ def test_a_workspace_that_several_nodes_can_mount(storage: Any) -> None:
     assert a_spec(stages={"finetune": {"nodes": 2}}, storage=storage).stages[Stage.FINETUNE].pod.workers.nodes == 2
 
 
-@pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.SDG, Stage.DEPLOY, Stage.VERIFY])
+@pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.SDG, Stage.EXPORT, Stage.DEPLOY, Stage.VERIFY])
 def test_stages_without_a_model_on_the_gpu_ask_for_none(stage: Stage) -> None:
     assert a_spec().stages[stage].pod.resources["limits"] == {}
 
@@ -205,6 +217,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
         stages(finetune={"gpusPerNode": 1, "resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}),
         "spec.stages.finetune.gpusPerNode",
     ),
+    (
+        stages(finetune={"gpusPerNode": 1, "resources": {"limits": {"amd.com/gpu": 1}}}),
+        "spec.stages.finetune.gpusPerNode",
+    ),
+    (
+        stages(finetune={"resources": {"limits": {"amd.com/gpu": "half"}}}),
+        "spec.stages.finetune.resources.limits.amd.com/gpu",
+    ),
+    (stages(deploy={"resources": {"limits": {"amd.com/gpu": 1}}}), "spec.stages.deploy.resources.limits"),
     (
         stages(finetune={"resources": {"limits": {"nvidia.com/gpu": "1.5"}}}),
         "spec.stages.finetune.resources.limits.nvidia.com/gpu",

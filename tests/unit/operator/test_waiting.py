@@ -140,7 +140,7 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] 
         {"unschedulable": f"0/3 nodes are available: 3 Insufficient nvidia.com/gpu. {PREEMPTION}"},
         [],
         "GPUUnschedulable",
-        "spec.stages.finetune.resources.limits",
+        "in resources.limits of spec.stages.prep, spec.stages.finetune",
         False,
     ),
     (
@@ -250,8 +250,8 @@ NO_IMAGE = {"waiting_reason": "ErrImagePull", "waiting_message": "not found"}
 @pytest.mark.parametrize(
     ("pods", "reason", "message"),
     [
-        ([{"started": True}, NO_GPU], "GPUUnschedulable", "1 of 2 pods wait: no node has a free GPU"),
-        ([NO_GPU, {"started": True}], "GPUUnschedulable", "or gpusPerNode and nodes of spec.stages.finetune"),
+        ([{"started": True}, NO_GPU], "GPUUnschedulable", "1 of 2 pods wait: no node has a free nvidia.com/gpu"),
+        ([NO_GPU, {"started": True}], "GPUUnschedulable", "lower spec.stages.finetune.gpusPerNode or nodes"),
         ([NO_GPU, NO_IMAGE], "ImagePullFailed", "2 of 2 pods wait"),
         ([{}, NO_GPU], "GPUUnschedulable", "2 of 2 pods wait"),
         ([NO_GPU], "GPUUnschedulable", "2 of 2 pods wait"),
@@ -346,3 +346,39 @@ def test_a_sidecar_that_outlives_its_stage_is_named() -> None:
     running = a_pod(index=1, started=True, sidecars=("istio-proxy",))
     assert explain_overtime(a_job_of_several(done, running), later) is None
     assert explain_overtime(a_job_of_several(done), later) is None
+
+
+FOUR_GPUS = {"gpusPerNode": 4}
+AMD = {"resources": {"limits": {"amd.com/gpu": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("stages", "stage", "resource", "said"),
+    [
+        (
+            {},
+            Stage.PREP,
+            "nvidia.com/gpu",
+            "set nvidia.com/gpu: 0 in resources.limits of spec.stages.prep, spec.stages.finetune, spec.stages.eval",
+        ),
+        (
+            {"prep": {"resources": {"limits": {"nvidia.com/gpu": 0}}}, "deploy": {"backend": {"torch": {}}}},
+            Stage.FINETUNE,
+            "nvidia.com/gpu",
+            "in resources.limits of spec.stages.finetune, spec.stages.eval, spec.stages.deploy",
+        ),
+        ({"finetune": FOUR_GPUS}, Stage.FINETUNE, "nvidia.com/gpu", "lower spec.stages.finetune.gpusPerNode"),
+        ({"finetune": AMD}, Stage.FINETUNE, "amd.com/gpu", "no node has a free amd.com/gpu"),
+    ],
+)
+def test_a_wait_for_a_gpu_says_how_to_run_without(stages: Any, stage: Stage, resource: str, said: str) -> None:
+    pod = a_pod(unschedulable=f"0/1 nodes are available: 1 Insufficient {resource}.")
+    wait = explain_wait(pod, (), a_spec(stages=stages), stage)
+    assert wait.reason == "GPUUnschedulable"
+    assert said in wait.message
+
+
+def test_a_nim_is_not_told_to_run_without_a_gpu() -> None:
+    pod = a_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    wait = explain_wait(pod, (), SPEC, Stage.DEPLOY)
+    assert "spec.stages.deploy" not in wait.message.split("to run without")[1]
