@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from embedding_operator.objects.injected import MAIN_CONTAINERS
+from embedding_operator.objects.injected import AT_WORK, MAIN_CONTAINERS
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
@@ -64,6 +64,8 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
         found = _missing_reference(text, spec, stage)
         if found is not None:
             return found
+    if pod.blocked_by.endswith(AT_WORK):
+        return Wait(reason="PodStarting", message=f"pod {pod.name} is starting: {pod.blocked_by}", broken=False)
     if pod.blocked_by:
         return Wait(reason=INJECTED_BLOCKS, message=injected_message(pod), broken=False)
     if pod.waiting_reason in _IMAGE_REASONS:

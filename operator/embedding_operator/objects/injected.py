@@ -16,6 +16,7 @@ from embedding_operator.objects.manifests.sources import COPY_PREFIX, TOOLS_CONT
 
 Raw = Mapping[str, Any]
 MAIN_CONTAINERS: Final = frozenset({STAGE_CONTAINER, SERVER_CONTAINER})
+AT_WORK: Final = "is not done yet"  # how the description of a container ends that has no trouble
 _BEGINNING: Final = frozenset({"PodInitializing", "ContainerCreating"})
 _MESSAGE_CHARACTERS: Final = 300
 
@@ -84,7 +85,7 @@ def _describe(item: Raw) -> str:
     if waiting:
         said = str(waiting.get("message", ""))[:_MESSAGE_CHARACTERS]
         return f"container {item['name']} waits: {waiting.get('reason', '')}{f': {said}' if said else ''}"
-    return f"container {item['name']} is not done yet"
+    return f"container {item['name']} {AT_WORK}"
 
 
 def _state(item: Raw) -> Raw:

@@ -206,6 +206,15 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] 
         "container istio-init ended with exit code 1: no iptables",
         False,
     ),
+    (
+        "a container that a mesh put in, at work",
+        Stage.SDG,
+        {"blocked_by": "container istio-init is not done yet"},
+        [],
+        "PodStarting",
+        "pod pod-1 is starting: container istio-init is not done yet",
+        False,
+    ),
     ("nothing in particular", Stage.SDG, {"waiting_reason": "ContainerCreating"}, [], "PodStarting", "pod-1", False),
     ("an Event of no interest", Stage.SDG, {}, event("Unhealthy", "Readiness"), "PodStarting", "pod-1", False),
     *(
