@@ -15,6 +15,7 @@ from embedding_operator.objects.injected import AT_WORK, MAIN_CONTAINERS
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
+from embedding_operator.resource.placement import mounts_on_one_node
 from embedding_operator.resource.pods import gpu_limits
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
@@ -80,8 +81,9 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
     if pod.unschedulable:
         return _unschedulable(pod.unschedulable, stage, spec)
     for event in warnings:
-        if "Multi-Attach" in event.message:
-            return _workspace_elsewhere(event.message, stage)
+        if "Multi-Attach" in event.message and mounts_on_one_node(spec):
+            source = " or the claim of a source" if stage is Stage.INPUTS else ""
+            return _workspace_elsewhere(event.message, stage, f"the workspace{source}")
         if event.reason and event.reason not in _ORDINARY:
             message = f"pod {pod.name} does not start: {event.message}"
             return Wait(reason=event.reason, message=message, broken=False)
@@ -211,10 +213,10 @@ def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:
     return [ref] if ref is not None else []
 
 
-def _workspace_elsewhere(text: str, stage: Stage) -> Wait:
+def _workspace_elsewhere(text: str, stage: Stage, what: str = "the workspace") -> Wait:
     return Wait(
         reason="WorkspaceOnAnotherNode",
-        message="one node at a time mounts the workspace (spec.storage.accessModes has no ReadWriteMany), it is in use "
+        message=f"one node at a time mounts {what} (spec.storage.accessModes has no ReadWriteMany), it is in use "
         f"on another one, and stage {stage} does not fit there: {text}; wait, free or enlarge that node, let "
         "spec.stages.finetune.nodeSelector name nodes that suit every stage and the server, or make a new resource "
         "with spec.storage.accessModes [ReadWriteMany]",

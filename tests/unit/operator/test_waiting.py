@@ -391,3 +391,11 @@ def test_a_nim_is_not_told_to_run_without_a_gpu() -> None:
     pod = a_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     wait = explain_wait(pod, (), SPEC, Stage.DEPLOY)
     assert "spec.stages.deploy" not in wait.message.split("to run without")[1]
+
+
+def test_a_shared_workspace_is_not_blamed_for_a_volume_of_somebody_else() -> None:
+    attached = event("FailedAttachVolume", 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) x')
+    spec = a_spec(storage={"accessModes": ["ReadWriteMany"]})
+    assert explain_wait(a_pod(), attached, spec, Stage.INPUTS).reason == "FailedAttachVolume"
+    assert "or the claim of a source" in explain_wait(a_pod(), attached, SPEC, Stage.INPUTS).message
+    assert "of a source" not in explain_wait(a_pod(), attached, SPEC, Stage.SDG).message
