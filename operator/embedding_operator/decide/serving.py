@@ -56,11 +56,11 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
         if others:
             message = "waiting for the previous revision's server to end (strategy Recreate)"
             going = Wait(reason="ReplacingRevision", message=message, broken=False)
-            wait = lost_node([pod for other in others for pod in other.pods], observed.now) or going
-            if wait.broken and entry.reason != wait.reason:
-                draft.event("Warning", wait.reason, f"deploy: {wait.message}")
-            waiting = replace(entry, state="Waiting", reason=wait.reason, message=wait.message, broken=wait.broken)
-            record(draft, waiting)
+            lost = lost_node([pod for other in others for pod in other.pods], observed.now)
+            if lost is not None and entry.reason != lost.reason:
+                draft.event("Warning", lost.reason, f"deploy: {lost.message}")
+            why = lost or going
+            record(draft, replace(entry, state="Waiting", reason=why.reason, message=why.message, broken=why.broken))
             return False
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)

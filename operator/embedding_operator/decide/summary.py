@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from embedding_operator.decide.decision import Draft, Observed, Plan
+from embedding_operator.decide.figures import metrics_of, uplift_of
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
-from embedding_operator.decide.verdict import Verdict, relative_uplift
+from embedding_operator.decide.verdict import Verdict
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import Spec, SpecError
-from embedding_operator.resource.status import ConditionStatus, StageStatus, Status, decimal_text
+from embedding_operator.resource.status import ConditionStatus, Status
 from embedding_stages.contract import Stage
 
 CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
-_HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
 
 
 class _Conditions:
@@ -143,8 +143,8 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         phase=_phase(draft.status, spec, ready[0], current, stuck=stuck, stopped=stopped, lost=elsewhere),
         current_stage=current.value if current is not None else "",
         progress=_progress(draft.status, current)[:128],
-        metrics=_metrics(draft.status),
-        uplift=_uplift(draft.status),
+        metrics=metrics_of(draft.status),
+        uplift=uplift_of(draft.status),
         verification=verdict.report if verdict is not None else {},
     )
     requeue = min(draft.requeue_s) if draft.requeue_s else None
@@ -270,34 +270,3 @@ def _progress(status: Status, current: Stage | None) -> str:
     if entry.percent is not None:
         return f"{current} {entry.percent}%"
     return f"{current} {entry.reason}" if entry.reason != "NotStarted" else f"{current} Pending"
-
-
-def _figures(entry: StageStatus, kind: str) -> dict[str, str]:
-    return {k: decimal_text(v) for k, v in sorted(entry.metrics.get(kind, {}).items()) if k.startswith(_HEADLINE)}
-
-
-def _metrics(status: Status) -> dict[str, Any]:
-    """Figures of this revision only: an older revision's would be read as this one's."""
-    evaluated, verified = status.stage(Stage.EVAL), status.stage(Stage.VERIFY)
-    if not evaluated.done:
-        return {}
-    metrics: dict[str, Any] = {
-        "base": _figures(evaluated, "base"),
-        "fineTuned": _figures(evaluated, "fineTuned"),
-        "queries": evaluated.counts.get("queries", 0),
-    }
-    uplift = relative_uplift(evaluated)
-    if uplift is not None:
-        metrics["relativeUplift"] = decimal_text(uplift)
-    interval = evaluated.details.get("confidenceInterval")
-    if interval:
-        metrics["confidenceInterval"] = [f"{float(x):.5f}" for x in interval]
-    if verified.done:
-        metrics["served"] = _figures(verified, "served")
-    return metrics
-
-
-def _uplift(status: Status) -> str:
-    evaluated = status.stage(Stage.EVAL)
-    uplift = relative_uplift(evaluated) if evaluated.done else None
-    return f"{100 * uplift:+.1f}%" if uplift is not None else ""

@@ -130,8 +130,8 @@ def _difference(live: Any, desired: Any, path: str, *, quantities: bool) -> str:
         if not isinstance(live, list) or len(live) != len(desired):
             return here
         pairs = enumerate(zip(live, desired, strict=True))
-        found = (_difference(a, b, f"{path}[{index}]", quantities=False) for index, (a, b) in pairs)
-        return next((item for item in found if item), "")
+        differences = (_difference(a, b, f"{path}[{index}]", quantities=False) for index, (a, b) in pairs)
+        return next((item for item in differences if item), "")
     if live is None:
         return "" if desired in ("", 0, False) else here  # the server omits zero values
     if isinstance(desired, str) and isinstance(live, str) and desired != live:
@@ -162,11 +162,10 @@ def _named_difference(live: list[Any], desired: list[Any], path: str, name: str)
 
 
 def _same_quantity(live: Any, desired: Any) -> bool:
-    live, desired = str(live), str(desired)
     try:
-        return quantity(live) == quantity(desired)
+        return quantity(str(live)) == quantity(str(desired))
     except ArithmeticError:
-        return live == desired
+        return str(live) == str(desired)
 
 
 def quantity(text: str) -> Decimal:
