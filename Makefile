@@ -55,7 +55,7 @@ purge: ## cluster-down, and remove the images, disks and caches of this project 
 room:
 	@$(PYTHON) hack/cluster room venv
 
-charts: ## copy the CRD into the chart
+charts: venv ## generate the CRD and the docs from the table of settings, and copy the CRD into the chart
 	@charts/sync.sh
 
 fingerprints: venv ## write down anew what this release identifies work by (tests/unit/operator/data)

@@ -44,7 +44,7 @@ class Corpus(Table):
         most=32,
         shortest=1,
         longest=256,
-        says="Globs of the files to read; when absent .txt, .text, .md and names without a dot, **/+([!.]).",
+        says="Globs of the files to read; when absent .txt, .text, .md and names without a dot that are not hidden.",
     )
     minTextLength: int = setting(
         50, low=1, high=1_000_000, says="Shorter documents are skipped and counted, characters."
@@ -84,12 +84,14 @@ class Sdg(Table):
 class Prep(Table):
     FIELD = "spec.stages.prep"
 
-    qualityThreshold: float = setting(7.0, low=0, high=10, says="Questions that the judge scores lower are dropped.")
+    qualityThreshold: float = setting(
+        7.0, low=0, high=10, says="Lowest score of the judge, of 10, that is kept; questions without one pass."
+    )
     evalFraction: float = setting(
         0.2, low=0.01, high=0.9, says="Share of the documents that is held out for the evaluation."
     )
     margin: float = setting(
-        0.95, low=0.01, high=1, says="A hard negative scores below this share of the positive passage's score."
+        0.95, low=0.01, high=1, says="Hard negatives score below this share of the lowest positive's score."
     )
     hardNegatives: int = setting(5, low=1, high=100, says="Hard negatives mined a question.")
     batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
@@ -138,8 +140,7 @@ class Workers(Table):
         1,
         low=1,
         high=64,
-        says="Pods that share the training, at best each on a node of its own; more than one need a "
-        "workspace that several nodes can mount.",
+        says="Pods that share the training, at best one a node. Several need a workspace that several nodes mount.",
     )
     parallelism: str = setting(
         PARALLELISMS[0],
@@ -175,8 +176,8 @@ class Deploy(Table):
     strategy: str | None = setting(
         None,
         choices=("Recreate", "BlueGreen"),
-        says="How a new revision takes the old one's place: beside it and then the traffic, or in its place. "
-        "Recreate when absent and the server asks for a GPU, else BlueGreen.",
+        says="Whether a new revision is verified beside the old one (BlueGreen) or in its place (Recreate). "
+        "Recreate when absent and a GPU is asked for, else BlueGreen.",
     )
 
 

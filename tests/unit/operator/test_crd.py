@@ -1,0 +1,137 @@
+"""The CRD says what the table of settings says, and everything that a message names is in it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulation.invariants import crd_schema, spec_errors
+from unit.operator.builders import a_manifest
+
+from embedding_operator.resource.api import TORCH_SERVER, SpecError
+from embedding_operator.resource.spec import parse_spec
+from embedding_stages.contract import Stage
+from embedding_stages.contract import settings as tables
+from embedding_stages.contract.declare import Setting, Table
+
+ROOT = Path(__file__).parents[3]
+IMAGES = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
+SOURCES = sorted([*(ROOT / "operator").rglob("*.py"), *(ROOT / "stage_images").rglob("*.py")])
+
+
+def schema_of(path: str) -> dict[str, Any] | None:
+    """The schema of a field, by its path that starts with `spec`; None where there is none."""
+    node: dict[str, Any] = crd_schema()
+    for part in path.split("."):
+        inner = (node.get("properties") or {}).get(part)
+        if inner is None:
+            return None
+        node = inner
+    return node
+
+
+def fields_named(text: str) -> Iterator[str]:
+    for found in re.findall(r"\bspec(?:\.[A-Za-z]+)+", text):
+        yield found.removesuffix(".")
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """Every text of a module with its own constants filled in; docstrings as well."""
+    tree = ast.parse(path.read_text())
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and isinstance(node.value.value, str)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(_part(part, constants) for part in node.values)
+
+
+def _part(part: ast.expr, constants: dict[str, str]) -> str:
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name):
+        return constants.get(part.value.id, "{}")
+    return "{}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_field_that_a_message_names_exists(path: Path) -> None:
+    named = {field for text in texts_of(path) for field in fields_named(text)}
+    assert [field for field in sorted(named) if schema_of(field) is None] == []
+
+
+def test_the_generated_parts_of_crd_and_docs_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "crds" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_field_has_a_description() -> None:
+    def missing(node: dict[str, Any], path: str) -> Iterator[str]:
+        for name, inner in (node.get("properties") or {}).items():
+            if "description" not in inner:
+                yield f"{path}.{name}"
+            yield from missing(inner, f"{path}.{name}")
+        for key in ("items", "additionalProperties"):
+            if isinstance(node.get(key), dict):
+                yield from missing(node[key], f"{path}[]")
+
+    assert [name for part in ("spec", "status") for name in missing(crd_schema()["properties"][part], part)] == []
+
+
+def numbers() -> Iterator[tuple[type[Table], Setting]]:
+    for table in vars(tables).values():
+        if isinstance(table, type) and issubclass(table, Table) and table not in (Table, tables.Run):
+            for item in table.settings().values():
+                if not item.told and not item.listed and item.kind in (int, float):
+                    yield table, item
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    """A manifest with one field set, and beside it what a high value of it needs."""
+    manifest = json.loads(json.dumps(a_manifest(storage={"accessModes": ["ReadWriteMany"]})))
+    if path.endswith("negativesPerQuery"):
+        manifest["stages"]["prep"] = {"hardNegatives": 100}
+    if path.endswith("hardNegatives"):
+        manifest["stages"]["finetune"] = {"negativesPerQuery": 1}
+    node = manifest
+    *parents, name = path.split(".")[1:]
+    for part in parents:
+        node = node.setdefault(part, {})
+    node[name] = value
+    return manifest
+
+
+@pytest.mark.parametrize(("table", "item"), list(numbers()), ids=lambda value: getattr(value, "name", ""))
+def test_operator_and_crd_agree_on_the_range_of_a_number(table: type[Table], item: Setting) -> None:
+    assert item.low is not None
+    assert item.high is not None
+    path = f"{table.FIELD}.{item.name}"
+    written = (lambda value: value) if item.kind is int else (lambda value: f"{value:.12f}".rstrip("0").rstrip("."))
+    for value in (item.low, item.high):
+        manifest = with_value(path, written(value))
+        parse_spec(manifest, IMAGES)
+        assert spec_errors(manifest) == []
+    for value in (item.low - 1, item.high + 1):
+        with pytest.raises(SpecError, match=path):
+            parse_spec(with_value(path, written(value)), IMAGES)
+        if item.kind is int:
+            assert spec_errors(with_value(path, value)) != []
+        else:
+            (rule,) = (schema_of(path) or {})["x-kubernetes-validations"]
+            low, high = (f"{bound:.12g}".replace("e-0", "e-") for bound in (item.low, item.high))
+            assert rule["message"] == f"must lie between {low} and {high}"
