@@ -24,7 +24,7 @@ test: room venv ## everything: unit, simulation, API server and end-to-end tests
 unit: venv ## the tests that need no cluster
 	@$(UNIT)
 
-check: venv ## lint, types, import layers, chart and CRD drift
+check: venv ## lint, types, import layers; what is generated, and what identifies work, against what is written
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -33,6 +33,7 @@ check: venv ## lint, types, import layers, chart and CRD drift
 	@PYTHONPATH=operator:stage_images .venv/bin/lint-imports --no-logo
 	@.venv/bin/yamllint --strict .
 	@charts/sync.sh --check
+	@.venv/bin/pytest --quiet tests/unit/operator/test_crd.py tests/unit/operator/test_released_fingerprints.py
 
 images: ## build the images and load them into the cluster
 	@$(PYTHON) hack/images build

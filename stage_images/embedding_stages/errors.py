@@ -9,7 +9,13 @@ StageError                 (a bug unless one of these)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 from embedding_stages.contract import ExitCode
+from embedding_stages.contract.declare import SettingInvalid, Table
+
+_T = TypeVar("_T", bound=Table)
 
 
 class StageError(Exception):
@@ -46,3 +52,11 @@ class Stopped(StageError):
     """A gate or budget ended the stage on purpose."""
 
     exit_code = ExitCode.STOPPED
+
+
+def settings_of(table: type[_T], raw: Mapping[str, Any]) -> _T:
+    """The settings of a stage's request, checked. Raises BadInput `SettingInvalid` that names the field."""
+    try:
+        return table.of(raw)
+    except SettingInvalid as error:
+        raise BadInput("SettingInvalid", error.message, field=error.field) from error

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract.settings import Eval
 from embedding_stages.encoder.description import Role
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_encoder
-from embedding_stages.errors import BadInput, StageError, Stopped
+from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
-from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, headline, k_values_of, measure
+from embedding_stages.evaluate.metrics import Scores, headline, k_values_of, measure
 from embedding_stages.evaluate.report import BASE, FINE_TUNED, build_report, save_report, uplift_of
 from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
@@ -43,13 +44,9 @@ class Settings:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Settings:
         """Raises BadInput `SettingInvalid`."""
-        size = raw.get("batchSize", 128)
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise BadInput(
-                "SettingInvalid", f"batchSize is {size!r}, expected a whole number > 0", field=f"{_FIELD}.batchSize"
-            )
-        k_values = k_values_of(raw.get("kValues", DEFAULT_K_VALUES), field="spec.evaluation.kValues")
-        return cls(k_values=k_values, batch_size=size)
+        asked = settings_of(Eval, raw)
+        k_values = k_values_of(asked.kValues, field="spec.evaluation.kValues")
+        return cls(k_values=k_values, batch_size=asked.batchSize)
 
 
 def work(context: StageContext) -> StageResult:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract.settings import Export
 from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.encoder.model import PaddedEncoder, copy_tokenizer
-from embedding_stages.errors import BadInput, Stopped
+from embedding_stages.errors import Stopped, settings_of
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import OPSET, Precision
 from embedding_stages.export.parity import OnnxEncoder, Parity, measure_parity, sample_texts
@@ -71,13 +72,9 @@ def serving_contract(description: EncoderDescription, precision: Precision) -> d
 
 
 def _precision(raw: Mapping[str, Any]) -> Precision:
-    precision: Any = raw.get("precision", "fp32")
-    if precision not in get_args(Precision):
-        raise BadInput(
-            "SettingInvalid", f"precision is {precision!r}, expected fp32 or fp16", field=f"{_FIELD}.precision"
-        )
-    chosen: Precision = precision
-    return chosen
+    chosen: Any = settings_of(Export, raw).precision
+    precision: Precision = chosen
+    return precision
 
 
 def _gate(parity: Parity, precision: Precision) -> None:

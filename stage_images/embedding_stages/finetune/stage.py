@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from embedding_stages.contract import PEER_LOST, Artefact, StageResult
+from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.errors import OutOfMemory, Transient
+from embedding_stages.errors import OutOfMemory, Transient, settings_of
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import Scale, auto_scale
 from embedding_stages.finetune.schedule import learning_rate
-from embedding_stages.finetune.settings import Settings
 from embedding_stages.finetune.trainer import StepReport, Trainer
 from embedding_stages.finetune.world import World, lost_peers
 from embedding_stages.runner import StageContext
@@ -39,7 +39,7 @@ _SAVE_SECONDS = 60.0  # a resume point that costs more to write than the steps s
 def work(context: StageContext, world: World | None = None) -> StageResult:
     """Train and save the checkpoint, together with the other ranks of `world`; alone when it is absent."""
     world = world or World.alone()
-    settings = Settings.of(context.settings)
+    settings = settings_of(Finetune, context.settings)
     world.join()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
@@ -99,7 +99,7 @@ def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
 
 
 def train(
-    context: StageContext, trainer: AnyTrainer, data: TrainingSet, settings: Settings, scale: Scale
+    context: StageContext, trainer: AnyTrainer, data: TrainingSet, settings: Finetune, scale: Scale
 ) -> list[float]:
     """Run the steps that are left and return the loss of every step. All ranks call it and get the same.
 
@@ -169,7 +169,7 @@ def _encoder(base: Path, context: StageContext, world: World, *, bfloat16: bool)
 
 
 def _trainer(
-    encoder: AnyEncoder, settings: Settings, context: StageContext, world: World, data: TrainingSet, *, bfloat16: bool
+    encoder: AnyEncoder, settings: Finetune, context: StageContext, world: World, data: TrainingSet, *, bfloat16: bool
 ) -> AnyTrainer:
     """The trainer for this encoder, its packs measured. Raises OutOfMemory when the state alone does not fit."""
     common: dict[str, Any] = {
@@ -194,7 +194,7 @@ def _trainer(
     return packed
 
 
-def _examples(step: int, data: TrainingSet, settings: Settings, scale: Scale) -> list[Example]:
+def _examples(step: int, data: TrainingSet, settings: Finetune, scale: Scale) -> list[Example]:
     if step >= scale.total_steps:
         return []
     numbers = examples_of_step(step, examples=len(data.examples), global_batch=scale.global_batch, seed=settings.seed)
@@ -202,7 +202,7 @@ def _examples(step: int, data: TrainingSet, settings: Settings, scale: Scale) ->
 
 
 def _step(
-    step: int, trainer: AnyTrainer, data: TrainingSet, settings: Settings, scale: Scale
+    step: int, trainer: AnyTrainer, data: TrainingSet, settings: Finetune, scale: Scale
 ) -> tuple[StepReport, float]:
     examples = _examples(step, data, settings, scale)
     rate = learning_rate(

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract.settings import Prep
 from embedding_stages.encoder.fitting import FittingEncoder
-from embedding_stages.errors import BadInput, StageError
+from embedding_stages.errors import BadInput, StageError, settings_of
 from embedding_stages.formats import beir
 from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
 from embedding_stages.formats.lines import FormatError
@@ -35,37 +36,18 @@ from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
 
 FIELD: Final = "spec.stages.prep"
+MAX_POSITIVES: Final = 5  # NVIDIA embed recipe: a question
 FEW_QUERIES: Final = 50  # NVIDIA embed recipe: warns below
 FEW_EXAMPLES: Final = 100  # NVIDIA embed recipe: warns below
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """NVIDIA embed recipe, profile llama. Names are those of the stage's settings."""
-
-    hardNegatives: int = 5  # noqa: N815 - mined a query
-    margin: float = 0.95
-    evalFraction: float = 0.2  # noqa: N815 - of the documents
-    qualityThreshold: float = 7.0  # noqa: N815 - of the judge's score
-    maxPositives: int = 5  # noqa: N815 - a query
-    batchSize: int = 128  # noqa: N815 - texts the base model embeds at once
-    seed: int = 42
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Settings:
-        default = cls()
-        return cls(
-            **{name: type(getattr(default, name))(raw.get(name, getattr(default, name))) for name in cls.__slots__}
-        )
-
-
 def work(context: StageContext) -> StageResult:
     """Prepare with the base model of the request."""
-    settings = Settings.of(context.settings)
+    settings = settings_of(Prep, context.settings)
     return prepare(context, settings, lambda texts: _embedder(context, settings, texts))
 
 
-def prepare(context: StageContext, settings: Settings, embedder: Callable[[int], Embed]) -> StageResult:
+def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Embed]) -> StageResult:
     """`embedder` loads the model; it is called after everything that can be checked without it, with the number
     of texts that it will get.
 
@@ -85,7 +67,7 @@ def prepare(context: StageContext, settings: Settings, embedder: Callable[[int],
     sides = _sides(context, settings, source, pairs)
     training = without_repeats(sides.training)
     mined = _mine(context, settings, embedder, training, sides.searched)
-    examples = unroll(training, mined.negatives, max_positives=settings.maxPositives)
+    examples = unroll(training, mined.negatives, max_positives=MAX_POSITIVES)
     bare = sum(not names for names in mined.negatives.values())
     if not examples:
         raise _no_examples(len(training), sides.leaked)
@@ -124,7 +106,7 @@ class _Sides:
     leaked: int
 
 
-def _sides(context: StageContext, settings: Settings, source: PairSet, pairs: Sequence[Pair]) -> _Sides:
+def _sides(context: StageContext, settings: Prep, source: PairSet, pairs: Sequence[Pair]) -> _Sides:
     """Write the evaluation set. It depends on the pairs, evalFraction, qualityThreshold and seed alone."""
     folder = context.folder(Artefact.EVALUATION_SET)
     if context.has_input(Artefact.LABELLED_SET):
@@ -167,7 +149,7 @@ def _copy_labelled_set(source: Path, target: Path) -> tuple[list[str], int]:
 
 def _mine(
     context: StageContext,
-    settings: Settings,
+    settings: Prep,
     embedder: Callable[[int], Embed],
     training: Sequence[Pair],
     searched: Mapping[str, str],
@@ -185,7 +167,7 @@ def _mine(
     )
 
 
-def _embedder(context: StageContext, settings: Settings, total: int) -> Embed:
+def _embedder(context: StageContext, settings: Prep, total: int) -> Embed:
     """`total` texts in all, for the progress."""
     from embedding_stages.encoder.load import load_encoder  # torch takes seconds to import
 

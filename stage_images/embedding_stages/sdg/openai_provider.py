@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from embedding_stages import contract
-from embedding_stages.errors import BadInput
+from embedding_stages.contract.settings import Sdg
+from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.formats.pairs import Pair, Passage, normalised
 from embedding_stages.runner import StageContext
@@ -90,7 +91,8 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
         key=context.secret(contract.SECRET_OPENAI, field=f"{FIELD}.apiKeySecretRef"),
         stopping=stopping,
     )
-    wanted, seed = int(settings.get("pairsPerDocument", 7)), int(settings.get("seed", 42))
+    asked = settings_of(Sdg, settings)
+    wanted, seed = asked.pairsPerDocument, asked.seed
     scratch = context.scratch("llm")
 
     def one(source: CutDocument) -> _Document:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from embedding_stages.contract import Artefact, StageResult
-from embedding_stages.errors import BadInput
+from embedding_stages.contract.settings import Sdg
+from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
@@ -25,11 +26,11 @@ def work(context: StageContext) -> StageResult:
 
     Raises BadInput `NoPairs`, and what the provider raises.
     """
-    settings = context.settings
+    settings, asked = context.settings, settings_of(Sdg, context.settings)
     corpus = CutCorpus(
         folder=context.input(Artefact.CORPUS),
-        sentences_per_passage=int(settings.get("sentencesPerChunk", 5)),  # NVIDIA embed recipe
-        min_text_length=int(settings.get("minTextLength", 50)),  # NVIDIA embed recipe
+        sentences_per_passage=asked.sentencesPerChunk,
+        min_text_length=asked.minTextLength,
     )
     folder = context.folder(Artefact.PAIRS)
     statistics = extractive.Statistics()
@@ -59,8 +60,8 @@ def work(context: StageContext) -> StageResult:
 
 
 def _by_rules(context: StageContext, corpus: CutCorpus, statistics: extractive.Statistics, documents: int) -> Outcome:
-    wanted = int(context.settings.get("pairsPerDocument", 7))  # NVIDIA embed recipe
-    seed = int(context.settings.get("seed", 42))
+    asked = settings_of(Sdg, context.settings)
+    wanted, seed = asked.pairsPerDocument, asked.seed
     found: list[list[extractive.Candidate]] = []
     for number, document in enumerate(corpus.documents(), start=1):
         context.stop_if_asked()

@@ -16,16 +16,18 @@ from typing import Any
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import SCHEMA, Artefact, StageResult
+from embedding_stages.contract.settings import Verify
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.errors import BadInput, StageError, Stopped
+from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
-from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, k_values_of, measure
+from embedding_stages.evaluate.metrics import k_values_of, measure
 from embedding_stages.evaluate.report import FINE_TUNED, changed_queries, load_report, per_query, save_report
 from embedding_stages.runner import StageContext
 from embedding_stages.verify.client import EndpointClient
 from embedding_stages.verify.vectors import EndpointVectors, Pace
 
 _FIELD = "spec.stages.deploy"
+READY_S = 120.0  # how long to wait for an endpoint that does not answer yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +40,18 @@ class Settings:
     k_values: tuple[int, ...]
     batch_size: int
     timeout_s: float
-    ready_s: float  # how long to wait for readiness
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Settings:
         """Raises BadInput `SettingInvalid`."""
+        asked = settings_of(Verify, raw)
         return cls(
             url=_text(raw, "url"),
             model=_text(raw, "model"),
             expected_digest=_text(raw, "expectedDigest"),
-            k_values=k_values_of(raw.get("kValues", DEFAULT_K_VALUES), field="spec.evaluation.kValues"),
-            batch_size=int(_positive(raw, "batchSize", 32)),
-            timeout_s=_positive(raw, "requestTimeoutSeconds", 60),
-            ready_s=_positive(raw, "readySeconds", 120),
+            k_values=k_values_of(asked.kValues, field="spec.evaluation.kValues"),
+            batch_size=asked.batchSize,
+            timeout_s=asked.requestTimeoutSeconds,
         )
 
 
@@ -61,7 +62,7 @@ def work(context: StageContext) -> StageResult:
     evaluated = _comparable_report(context)
     artefact_digest, dimension = check_artefact(context, settings.expected_digest)
     client = EndpointClient(settings.url, timeout_s=settings.timeout_s)
-    client.wait_ready(settings.ready_s, context.stop_if_asked)
+    client.wait_ready(READY_S, context.stop_if_asked)
     server_digest = check_server(client, settings)
     texts = len(evaluation_set.queries) + len(evaluation_set.passages)
     endpoint = _endpoint_vectors(context, settings, client, dimension=dimension, texts=texts)
@@ -161,11 +162,4 @@ def _text(raw: Mapping[str, Any], key: str) -> str:
     value = raw.get(key)
     if not isinstance(value, str) or not value:
         raise BadInput("SettingInvalid", f"{key} is {value!r}, expected a text", field=f"{_FIELD}.{key}")
-    return value
-
-
-def _positive(raw: Mapping[str, Any], key: str, default: float) -> float:
-    value = raw.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
-        raise BadInput("SettingInvalid", f"{key} is {value!r}, expected a number >= 1", field=f"{_FIELD}.{key}")
     return value

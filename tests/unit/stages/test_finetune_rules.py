@@ -13,15 +13,15 @@ import pytest
 import torch
 from unit.stages.tiny_models import make_bert
 
+from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.tokens import TextTokenizer
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.finetune.batches import Example, cost, examples_of_step, padded_tokens, plan_step, split
 from embedding_stages.finetune.dataset import load_training_set
 from embedding_stages.finetune.loss import candidate_loss
 from embedding_stages.finetune.scale import auto_scale
 from embedding_stages.finetune.schedule import learning_rate
-from embedding_stages.finetune.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_missing_file_of_the_training_set_is_named(tokenizer: TextTokenizer, t
 
 
 def test_settings_default_to_the_recipe() -> None:
-    assert Settings.of({}) == Settings(
+    assert settings_of(Finetune, {}) == Finetune(
         epochs=3,
         globalBatchSize=128,
         microBatchSize=4,
@@ -262,5 +262,5 @@ def test_settings_default_to_the_recipe() -> None:
 )
 def test_a_setting_is_refused_for(sentence: str, name: str, value: object) -> None:
     with pytest.raises(BadInput) as caught:
-        Settings.of({name: value})
+        settings_of(Finetune, {name: value})
     assert caught.value.field == f"spec.stages.finetune.{name}"

@@ -18,12 +18,12 @@ from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topi
 from embedding_stages import contract
 from embedding_stages.artefacts import Workspace, digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.errors import OutOfMemory, StageError, Transient
+from embedding_stages.errors import OutOfMemory, StageError, Transient, settings_of
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import auto_scale
-from embedding_stages.finetune.settings import Settings
 from embedding_stages.finetune.stage import train, work
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.runner import StageContext, run
@@ -277,7 +277,7 @@ def run_training(
     context = context_of(workspace, fingerprint)
     damage(context.scratch("resume"))
     context.stopping = stopping
-    settings = Settings.of(SETTINGS)
+    settings = settings_of(Finetune, SETTINGS)
     trainer = trainer_of(workspace / "bert", micro_batch=2, between=context.stop_if_asked)
     data = data_of(workspace, trainer)
     scale = auto_scale(examples=len(data.examples), epochs=4, global_batch=8, checkpoint_every=2)

@@ -15,8 +15,10 @@ from unit.stages.tiny_models import make_bert
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.contract.settings import Prep
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.prep.stage import Settings, prepare, work
+from embedding_stages.errors import settings_of
+from embedding_stages.prep.stage import prepare, work
 from embedding_stages.runner import StageContext, run
 from embedding_stages.vectors import Vectors
 
@@ -79,7 +81,7 @@ def stage(
     )
 
     def with_counted_words(context: StageContext) -> StageResult:
-        return prepare(context, Settings.of(context.settings), lambda _total: count_words)
+        return prepare(context, settings_of(Prep, context.settings), lambda _total: count_words)
 
     env = {
         "EFT_REQUEST": request.to_json(),
@@ -123,9 +125,7 @@ def test_a_fifth_of_the_documents_is_asked_and_the_others_train(tmp_path: Path) 
     assert result.details["negatives"]["meanPositiveScore"] > result.details["negatives"]["meanNegativeScore"]
 
 
-@pytest.mark.parametrize(
-    "change", [{"margin": 0.9}, {"hardNegatives": 2}, {"negativesPerQuery": 2}, {"maxPositives": 1}]
-)
+@pytest.mark.parametrize("change", [{"margin": 0.9}, {"hardNegatives": 2}, {"batchSize": 2}])
 def test_settings_of_negatives_leave_the_evaluation_set_as_it_is(tmp_path: Path, change: dict[str, Any]) -> None:
     _, first = stage(tmp_path, *records())
     _, second = stage(tmp_path, *records(), fingerprint="other", **change)
@@ -178,7 +178,7 @@ def test_a_question_of_both_sides_is_asked_and_does_not_train(tmp_path: Path) ->
     [
         (1, {}, {}, "TooFewDocuments", "spec.corpus.source"),
         (5, {"score": 3.0}, {}, "NoPairs", "spec.stages.prep.qualityThreshold"),
-        (5, {}, {"margin": 0.0}, "NoTrainingRows", "spec.stages.prep.margin"),
+        (5, {}, {"margin": 0.01}, "NoTrainingRows", "spec.stages.prep.margin"),
         (5, {"question": "One question?"}, {}, "NoTrainingRows", "spec.corpus.source"),
     ],
 )

@@ -256,8 +256,9 @@ def test_a_slow_start_is_waited_for(workspace: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_server_that_never_becomes_ready_is_transient(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_POLL_S", 0.05)
+    monkeypatch.setattr("embedding_stages.verify.stage.READY_S", 1)
     with serving(None) as url:
-        code, result = verify(workspace, url, readySeconds=1)
+        code, result = verify(workspace, url)
     assert (code, result.reason) == (ExitCode.TRANSIENT, "EndpointNotReady")
 
 
