@@ -1,7 +1,7 @@
 """Every setting of a manifest that is a number, a decimal, a text or a list, declared once. Standard library only.
 
 The operator's parser, the stages, the CRD's properties (crds/generate.py) and the tables of docs/resource.md are made
-from it; docs/adding-a-setting.md says how to add one. Defaults are those of the published recipe (NVIDIA NeMo embed
+from it; CONTRIBUTING.md says how to add one. Defaults are those of the published recipe (NVIDIA NeMo embed
 recipe, profile llama) unless a comment says why not. Names are those of the manifest.
 """
 
