@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from apiserver.api import EFT, Api, at, resource
+from apiserver.api import EFT, Api, at, merge, resource
 
 from embedding_operator.resource.api import TORCH_SERVER, SpecError
 from embedding_operator.resource.spec import parse_spec
@@ -35,6 +35,12 @@ NUMBERS = {
     "stages.deploy.replicas": (1, 100),
     "runPolicy.startDeadlineSeconds": (10, 604_800),
 }
+# field -> what a high or low value of it needs
+BESIDE: dict[str, dict[str, Any]] = {
+    "stages.finetune.nodes": at("storage.accessModes", ["ReadWriteMany"]),
+    "stages.prep.hardNegatives": at("stages.finetune.negativesPerQuery", 1),
+    "stages.finetune.negativesPerQuery": at("stages.prep.hardNegatives", 100),
+}
 # field -> the lowest and the highest that is taken, and one beyond each; None: the pattern has no way to say it
 DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
     "stages.prep.qualityThreshold": ("0", "10", None, "10.1"),
@@ -52,9 +58,9 @@ DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
 def test_a_number_outside_its_range_is_refused(api: Api, scratch: str, field: str) -> None:
     low, high = NUMBERS[field]
     for value, taken in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
-        # Whatever several nodes need is there.
-        shared = {"storage": {"accessModes": ["ReadWriteMany"]}}
-        objection = api.objection(EFT.format(scratch), resource(scratch, {**shared, **at(field, value)}))
+        patch = at(field, value)
+        merge(patch, BESIDE.get(field, {}))
+        objection = api.objection(EFT.format(scratch), resource(scratch, patch))
         assert (objection == "") is taken, f"{value}: {objection}"
         assert taken or f"spec.{field}" in objection
 
@@ -74,6 +80,34 @@ def test_schema_and_operator_agree_on_the_range_of_a_decimal(api: Api, scratch: 
             assert f"spec.{field}" in objection
             with pytest.raises(SpecError, match=f"spec.{field}"):
                 parse_spec(manifest["spec"], IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("used", "mined", "taken"),
+    [
+        (None, None, True),
+        (5, None, True),
+        (6, None, False),
+        (None, 4, True),
+        (None, 3, False),
+        (8, 8, True),
+        (9, 8, False),
+    ],
+)
+def test_no_more_hard_negatives_are_used_than_are_mined(
+    api: Api, scratch: str, used: int | None, mined: int | None, taken: bool
+) -> None:
+    stages: dict[str, Any] = {"finetune": {"negativesPerQuery": used} if used else {}}
+    stages |= {"prep": {"hardNegatives": mined}} if mined else {}
+    manifest = resource(scratch, {"stages": stages})
+    objection = api.objection(EFT.format(scratch), manifest)
+    assert (objection == "") is taken, objection
+    if taken:
+        parse_spec(manifest["spec"], IMAGES)
+        return
+    assert "spec.stages.finetune.negativesPerQuery" in objection
+    with pytest.raises(SpecError, match=r"spec\.stages\.finetune\.negativesPerQuery"):
+        parse_spec(manifest["spec"], IMAGES)
 
 
 ANOTHER: dict[str, Any] = {
