@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from simulation.fake_cluster import Call, Crash
 from simulation.scene import IMAGES, Scene, a_scene, a_spec, is_ready
 
 from embedding_operator.decide.plan import Defaults
@@ -166,3 +167,25 @@ def test_another_version_of_the_corpus_looks_at_everything_again() -> None:
     scene.edit(a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "version": "3"}))
     scene.run(is_ready)
     assert jobs(scene, before) == ["inputs", "inputs", "sdg", "prep", "finetune", "eval", "export", "verify"]
+
+
+def test_a_pass_that_dies_after_a_renewed_stage_got_its_job_makes_no_second_one(
+    release: Callable[[Scene], Scene],
+) -> None:
+    scene = release(a_scene().run(is_ready))
+    scene.edit(a_spec(stages={"prep": {"hardNegatives": 6}}))
+    scene.running(Stage.PREP)
+    deaths = []
+
+    def dies_once(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("create", "Job", "after") and "finetune" in call.name and not deaths:
+            deaths.append(call.name)
+            raise Crash
+
+    scene.cluster.hook = dies_once
+    scene.release()
+    scene.run(lambda scene: bool(deaths))
+    scene.operator.reconciler.defaults = Defaults(images=NEXT_IMAGES)  # the process that restarted is the new release
+    scene.run(is_ready)
+    assert scene.attempts(Stage.FINETUNE)[1:] == deaths
+    assert scene.ran(Stage.FINETUNE)[-1].image == NEXT_IMAGES[Stage.FINETUNE]

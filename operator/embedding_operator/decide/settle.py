@@ -13,7 +13,7 @@ from typing import Any, Final
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.resource.api import Spec, StageSpec
-from embedding_operator.resource.frozen import shown
+from embedding_operator.resource.frozen import mapping, shown
 from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
 from embedding_stages.contract import Stage
 from embedding_stages.contract.versions import CODE_VERSIONS
@@ -40,25 +40,29 @@ def settle(
 
 
 def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, observed: Observed) -> bool:
+    """Whether an older revision did the work `wanted`, or its Job is doing it.
+
+    A Job of this very revision was created by a pass that died before it could write down with which image.
+    """
     entry = draft.status.stage(stage)
     if entry.fingerprint == wanted and entry.artefacts and entry.finished_at:
         return True
+    of_stage = (job for job in observed.jobs if job.stage is stage and job.fingerprint == wanted)
     return any(
-        job.stage is stage and job.fingerprint == wanted and job.attempt > entry.distrusted and not job.failed
-        for job in observed.jobs
+        job.attempt > entry.distrusted and job.revision != draft.status.revision and not job.failed for job in of_stage
     )
 
 
 def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[Spec, str]:
     """(spec, image of the check container). A server that serves the same keeps the images it was settled with."""
     model = serving_model(draft)
-    known: Mapping[str, Any] = draft.status.resolved.get("servers") or {}
+    known = mapping(draft.status.resolved.get("servers"))
     serving = serving_fingerprint(spec, model)[:_SERVER_CHARACTERS]
     if serving not in known and spec.stages[Stage.DEPLOY].settled_in != draft.status.revision:
         spec = _renewed(draft, Stage.DEPLOY, spec, spec.stages[Stage.DEPLOY].pod.image)
         serving = serving_fingerprint(spec, model)[:_SERVER_CHARACTERS]
     fresh = {"image": spec.stages[Stage.DEPLOY].pod.image, "checkImage": images[Stage.DEPLOY]}
-    settled = {**fresh, **known.get(serving, {})}
+    settled = {**fresh, **mapping(known.get(serving))}
     active = draft.status.served.active_fingerprint[:_SERVER_CHARACTERS]
     kept = {name: known[name] for name in (active,) if name in known}
     spec = spec.with_stage(Stage.DEPLOY, spec.stages[Stage.DEPLOY].with_image(settled["image"]))

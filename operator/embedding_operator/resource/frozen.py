@@ -35,10 +35,11 @@ _OF_DATA_AND_TRAINING: Final = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINET
 def asked_of_stages(raw: Mapping[str, Any]) -> dict[Stage, str]:
     """By stage, the hash of what the manifest `raw` says about its settings, without a default."""
     corpus, evaluation = raw.get("corpus") or {}, raw.get("evaluation") or {}
+    backend = sorted(_section(raw, Stage.DEPLOY).get("backend") or {})  # eval measures what it will serve
     beside: dict[Stage, Any] = {
         Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir")],
         Stage.SDG: corpus.get("minTextLength"),
-        Stage.EVAL: evaluation.get("kValues"),
+        Stage.EVAL: [evaluation.get("kValues"), backend],
         Stage.VERIFY: evaluation.get("kValues"),
     }
     return {stage: _hash([_section(raw, stage), beside.get(stage)]) for stage in Stage}
@@ -65,13 +66,18 @@ def carry(spec: Spec, status: Status, generation: int) -> Spec:
     Within a revision everything is kept. A new revision keeps the settings of each stage about which the manifest says
     the same as before, and every image and code version until the stage has to run (`decide/settle.py`).
     """
-    known: Mapping[str, Any] = status.resolved.get("stages") or {}
+    known = mapping(status.resolved.get("stages"))
     same = status.revision == generation
     stages = {
         stage: _carried(stage, item, known.get(stage.value), generation, same=same)
         for stage, item in spec.stages.items()
     }
     return replace(spec, stages=stages)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A part of the status, or nothing where somebody made something else of it."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _carried(stage: Stage, item: StageSpec, record: Any, generation: int, *, same: bool) -> StageSpec:
@@ -122,8 +128,8 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
     stages["finetune"] |= spec.stages[Stage.FINETUNE].pod.workers.to_json()
     stages["deploy"] |= {"backend": spec.deploy.backend, "strategy": spec.deploy.strategy}
     data = {"generation": data_generation(spec, status, generation), "asked": spec.data_asked}
-    servers = status.resolved.get("servers")
-    return {"stages": stages, "data": data} | ({"servers": servers} if servers else {})
+    servers = mapping(status.resolved.get("servers"))
+    return {"stages": stages, "data": data} | ({"servers": dict(servers)} if servers else {})
 
 
 def shown(item: StageSpec) -> dict[str, Any]:

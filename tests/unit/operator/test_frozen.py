@@ -1,0 +1,126 @@
+"""What is settled with a revision comes back from the status, and only while the manifest says the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from unit.operator.builders import IMAGES, a_manifest
+
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.frozen import asked_of_data, asked_of_stages, carry, data_generation, resolved
+from embedding_operator.resource.spec import parse_spec
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import Stage
+
+NEWER: Mapping[str, str] = {name: f"{image}-next" for name, image in IMAGES.items()}
+JOBS = [stage for stage in Stage if stage is not Stage.DEPLOY]
+
+
+def as_stored(value: Any) -> Any:
+    """As the API server hands it back: 7.0 is 7 in its JSON."""
+    return json.loads(
+        json.dumps(value), parse_float=lambda text: int(float(text)) if float(text) % 1 == 0 else float(text)
+    )
+
+
+def settled(**sections: Any) -> Status:
+    """The status of a first revision."""
+    spec = carry(parse_spec(a_manifest(**sections), IMAGES), Status(), 1)
+    return Status(revision=1, resolved=as_stored(resolved(spec, Status(), 1)))
+
+
+def later(status: Status, generation: int, **sections: Any) -> Spec:
+    """The manifest as the next release reads it."""
+    return carry(parse_spec(a_manifest(**sections), NEWER), status, generation)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_everything_comes_back_as_it_was_settled(generation: int) -> None:
+    before, after = carry(parse_spec(a_manifest(), IMAGES), Status(), 1), later(settled(), generation)
+    for stage in JOBS:
+        assert after.stages[stage].pod.image == IMAGES[stage]
+        assert after.stages[stage].settings == before.stages[stage].settings
+        assert after.stages[stage].settled_in == 1
+    assert type(after.stages[Stage.PREP].settings["qualityThreshold"]) is float
+
+
+def test_an_edited_section_is_resolved_anew_within_the_next_revision() -> None:
+    after = later(settled(), 2, stages={"finetune": {"epochs": 5}})
+    assert after.stages[Stage.FINETUNE].settings["epochs"] == 5
+    assert after.stages[Stage.FINETUNE].settled_in == 1  # the image, until the stage has to run
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "image"),
+    [
+        ({"image": "mine:1"}, {}, NEWER[Stage.FINETUNE]),
+        ({}, {"image": "mine:1"}, "mine:1"),
+        ({"image": "mine:1"}, {"image": "mine:2"}, "mine:2"),
+        ({}, {"nodeSelector": {"a": "b"}}, IMAGES[Stage.FINETUNE]),
+    ],
+)
+def test_an_image_of_the_manifest_is_never_taken_for_a_default(first: Any, then: Any, image: str) -> None:
+    after = later(settled(stages={"finetune": first}), 2, stages={"finetune": then})
+    assert after.stages[Stage.FINETUNE].pod.image == image
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"stages": "none"},
+        {"stages": {"finetune": {"epochs": 3, "image": "x:1"}}},
+        {"stages": {"finetune": {"settings": {"epochs": "many"}, "image": "x:1", "codeVersion": 1, "settledIn": 1}}},
+        {"stages": {"finetune": {"settings": {}, "image": "x:1", "codeVersion": None, "settledIn": 1}}},
+    ],
+    ids=str,
+)
+def test_a_record_that_cannot_be_read_is_settled_anew(damage: dict[str, Any]) -> None:
+    after = later(replace(settled(), resolved=damage), 1)
+    assert after.stages[Stage.FINETUNE].pod.image == NEWER[Stage.FINETUNE]
+    assert after.stages[Stage.FINETUNE].settings["epochs"] == 3
+
+
+DATA: list[tuple[dict[str, Any], bool]] = [
+    ({"baseModel": {"name": "other", "source": {"pvc": {"claimName": "models"}}}}, True),
+    ({"corpus": {"source": {"configMap": {"name": "docs"}}, "version": "2"}}, True),
+    ({"evaluation": {"kValues": [1, 10]}}, True),
+    *(({"stages": {stage: {"env": [{"name": "A", "value": "1"}]}}}, True) for stage in ("inputs", "prep", "export")),
+    ({"stages": {"finetune": {"epochs": 5}}}, True),
+    *(({"stages": {stage: {"env": [{"name": "A", "value": "1"}]}}}, False) for stage in ("deploy", "verify")),
+    ({"stages": {"deploy": {"replicas": 2}}}, False),
+    ({"stages": {"finetune": {"resources": {"limits": {"memory": "9Gi"}}, "timeoutSeconds": 9, "nodes": 1}}}, False),
+    ({"tolerance": {"atOne": "0.5"}}, False),
+    ({"storage": {"size": "60Gi"}}, False),
+    ({"imagePullSecrets": [{"name": "registry"}]}, False),
+    ({"suspend": True}, False),
+    ({"runPolicy": {"startDeadlineSeconds": 99}}, False),
+]
+
+
+@pytest.mark.parametrize(("sections", "looks"), DATA, ids=str)
+def test_an_edit_of_data_or_training_looks_at_the_inputs_again(sections: dict[str, Any], looks: bool) -> None:
+    status = settled()
+    assert data_generation(later(status, 2, **sections), status, 2) == (2 if looks else 1)
+    assert (asked_of_data(a_manifest(**sections)) != asked_of_data(a_manifest())) is looks
+
+
+@pytest.mark.parametrize(
+    ("sections", "stages"),
+    [
+        ({"corpus": {"source": {"configMap": {"name": "docs"}}, "minTextLength": 9}}, {Stage.INPUTS, Stage.SDG}),
+        ({"evaluation": {"kValues": [1, 10]}}, {Stage.EVAL, Stage.VERIFY}),
+        ({"evaluation": {"beir": {"pvc": {"claimName": "labelled"}}}}, {Stage.INPUTS}),
+        ({"stages": {"prep": {"seed": 1}}}, {Stage.PREP}),
+        ({"stages": {"deploy": {"backend": {"torch": {}}}}}, {Stage.DEPLOY, Stage.EVAL}),
+        ({"tolerance": {"atOne": "0.5"}}, set()),
+    ],
+    ids=str,
+)
+def test_an_edit_concerns_the_stages_whose_settings_follow_from_it(sections: Any, stages: set[Stage]) -> None:
+    before, after = asked_of_stages(a_manifest()), asked_of_stages(a_manifest(**sections))
+    assert {stage for stage in Stage if before[stage] != after[stage]} == stages
