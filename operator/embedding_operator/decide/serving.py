@@ -159,6 +159,7 @@ def verification(draft: Draft, owner: Owner, spec: Spec) -> tuple[Mapping[str, A
     serving = draft.status.served.candidate_fingerprint
     settings = {
         "url": service_url(owner, serving_name(owner.name, serving)),
+        "server": spec.deploy.profile.name,
         "model": spec.deploy.model_name,
         "expectedDigest": serving_model(draft).digest,
     }

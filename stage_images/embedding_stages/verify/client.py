@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from embedding_stages.contract.servers import EMBEDDINGS_PATH, ONNX, ServerProfile
 from embedding_stages.encoder.description import Role
 from embedding_stages.errors import BadInput, Stopped, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
@@ -43,6 +44,7 @@ class EndpointClient:
         url: str,
         *,
         timeout_s: float,
+        profile: ServerProfile = ONNX,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,6 +60,7 @@ class EndpointClient:
             wait=sleep,
             opener=make_opener(proxies=False),
         )
+        self._profile = profile
         self._sleep = sleep
         self._clock = clock
 
@@ -67,7 +70,7 @@ class EndpointClient:
         while True:
             check()
             try:
-                answer = self._http.send("GET", "/v1/health/ready")
+                answer = self._http.send("GET", self._profile.ready_path)
                 if answer.status == _OK:
                     return
                 last = str(answer)
@@ -79,7 +82,9 @@ class EndpointClient:
 
     def artefact_digest(self) -> str | None:
         """What the server says that it serves, or None: NIM, for one, does not say."""
-        answer = self._request("GET", "/v1/metadata")
+        if self._profile.metadata_path is None:
+            return None
+        answer = self._request("GET", self._profile.metadata_path)
         body = answer.json if answer.status == _OK else None
         digest = body.get("artefactDigest") if isinstance(body, dict) else None
         return digest if isinstance(digest, str) else None
@@ -100,17 +105,16 @@ class EndpointClient:
             body = {
                 "input": [texts[at] for at in missing],
                 "model": model,
-                "input_type": role,
                 "encoding_format": "float",
-                "truncate": "END",
+                **self._profile.request_body(role),
             }
-            answer = self._request("POST", "/v1/embeddings", body, patient=len(missing) == 1)
+            answer = self._request("POST", EMBEDDINGS_PATH, body, patient=len(missing) == 1)
             retries += answer.sent_again
             if _has_unfit_vectors(answer):  # the server's own word: at least one
                 invalid += 1
                 continue
             if answer.status != _OK:
-                raise Stopped("EndpointRefused", f"POST {self._name}/v1/embeddings: {answer}")
+                raise Stopped("EndpointRefused", f"POST {self._name}{EMBEDDINGS_PATH}: {answer}")
             found = read_vectors(answer.json, texts=len(missing), dimension=dimension)
             for at, vector in zip(missing, found, strict=True):
                 vectors[at] = vector

@@ -16,8 +16,9 @@ from typing import Any
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import SCHEMA, Artefact, StageResult
+from embedding_stages.contract.servers import ONNX, ServerProfile, profile_named
 from embedding_stages.contract.settings import Verify
-from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import k_values_of, measure
@@ -35,6 +36,7 @@ class Settings:
     """NVIDIA embed recipe: batches of 32, 60 s a request."""
 
     url: str
+    server: ServerProfile  # the onnx server's when absent: what every server was asked before
     model: str
     expected_digest: str
     k_values: tuple[int, ...]
@@ -47,6 +49,7 @@ class Settings:
         asked = settings_of(Verify, raw)
         return cls(
             url=_text(raw, "url"),
+            server=_profile(raw),
             model=_text(raw, "model"),
             expected_digest=_text(raw, "expectedDigest"),
             k_values=k_values_of(asked.kValues, field="spec.evaluation.kValues"),
@@ -60,12 +63,13 @@ def work(context: StageContext) -> StageResult:
     settings = Settings.of(context.settings)
     evaluation_set = load_evaluation_set(context.input(Artefact.EVALUATION_SET))
     evaluated = _comparable_report(context)
-    artefact_digest, dimension = check_artefact(context, settings.expected_digest)
-    client = EndpointClient(settings.url, timeout_s=settings.timeout_s)
+    artefact_digest, description = check_artefact(context, settings.expected_digest)
+    dimension = description.hidden_size
+    client = EndpointClient(settings.url, timeout_s=settings.timeout_s, profile=settings.server)
     client.wait_ready(READY_S, context.stop_if_asked)
     server_digest = check_server(client, settings)
     texts = len(evaluation_set.queries) + len(evaluation_set.passages)
-    endpoint = _endpoint_vectors(context, settings, client, dimension=dimension, texts=texts)
+    endpoint = _endpoint_vectors(context, settings, client, description, texts=texts)
     passages = endpoint.embed(evaluation_set.passages, "passage")
     queries = endpoint.embed(evaluation_set.queries, "query")
     scores = measure(evaluation_set, queries, passages, settings.k_values)
@@ -96,8 +100,8 @@ def work(context: StageContext) -> StageResult:
     return context.result(metrics=metrics, counts=counts, details=details)
 
 
-def check_artefact(context: StageContext, expected: str) -> tuple[str, int]:
-    """(digest of the mounted serving model, its vectors' dimension). Raises Stopped `ArtefactMismatch`.
+def check_artefact(context: StageContext, expected: str) -> tuple[str, EncoderDescription]:
+    """(digest of the mounted serving model, what it is). Raises Stopped `ArtefactMismatch`.
 
     Read from disk here and not through `context.input`, which would call a swapped model a damaged input.
     """
@@ -117,7 +121,7 @@ def check_artefact(context: StageContext, expected: str) -> tuple[str, int]:
             f"the mounted serving model has digest {actual}, this revision was evaluated with {expected}: "
             "the endpoint must not be trusted; run the export stage again",
         )
-    return actual, EncoderDescription.load(folder).hidden_size
+    return actual, EncoderDescription.load(folder)
 
 
 def check_server(client: EndpointClient, settings: Settings) -> str | None:
@@ -133,12 +137,13 @@ def check_server(client: EndpointClient, settings: Settings) -> str | None:
 
 
 def _endpoint_vectors(
-    context: StageContext, settings: Settings, client: EndpointClient, *, dimension: int, texts: int
+    context: StageContext, settings: Settings, client: EndpointClient, description: EncoderDescription, *, texts: int
 ) -> EndpointVectors:
     return EndpointVectors(
         client=client,
         model=settings.model,
-        dimension=dimension,
+        dimension=description.hidden_size,
+        prefixes={role: settings.server.text_prefix(role, description.prefixes) for role in ROLES},
         pace=Pace(settings.batch_size),
         between=context.stop_if_asked,
         progress=lambda done: context.progress(done, texts),
@@ -156,6 +161,13 @@ def _comparable_report(context: StageContext) -> dict[str, Any]:
             "EvaluationReportInvalid", f"the report is about evaluation set {theirs}, not {ours}; run eval again"
         )
     return report
+
+
+def _profile(raw: Mapping[str, Any]) -> ServerProfile:
+    try:
+        return profile_named(str(raw.get("server") or ONNX.name))
+    except LookupError as error:
+        raise BadInput("SettingInvalid", f"server: {error}", field=f"{_FIELD}.backend") from error
 
 
 def _text(raw: Mapping[str, Any], key: str) -> str:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from unit.stages.tiny_models import run_stage
 from unit.stages.tiny_serving import HIDDEN, TOPICS, make_serving_folder, serving
 
 from embedding_stages.artefacts import digest_of_folder
-from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
+from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult, servers
+from embedding_stages.contract.servers import NIM_1, SERVERS, ServerProfile
+from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, measure
 from embedding_stages.evaluate.report import Uplift, build_report, save_report
@@ -98,6 +101,40 @@ def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> Non
     assert written["metrics"] == result.metrics
     assert written["changed"] == {}
     assert len(written["perQuery"]["served"]) == 20
+
+
+@pytest.mark.parametrize("profile", SERVERS, ids=lambda item: item.name)
+def test_every_profile_in_the_table_is_measured_the_same(workspace: Path, profile: ServerProfile) -> None:
+    with serving(workspace / "model") as url:
+        code, result = verify(workspace, url, server=profile.name)
+    assert (code, result.counts["changedQueries"]) == (ExitCode.DONE, 0)
+
+
+def test_a_server_that_is_not_told_the_role_gets_prefixed_texts_at_its_own_paths(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server here knows no prefixes, as one that serves the bare weights."""
+    seen: list[tuple[str, Any]] = []
+    plain = replace(NIM_1, name="plain", input_types=(), request_fields={}, ready_path="/health", metadata_path=None)
+    monkeypatch.setattr(servers, "SERVERS", (*SERVERS, plain))
+
+    async def front(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        seen.append((request.path, await request.json() if request.method == "POST" else None))
+        if request.path == "/health":
+            return web.json_response({})
+        return await handler(request)
+
+    description = EncoderDescription.load(workspace / "model")
+    shutil.copytree(workspace / "model", workspace / "unaware")
+    replace(description, prefixes={"query": "", "passage": ""}).save(workspace / "unaware")
+    replace(description, prefixes={"query": "q ", "passage": "p "}).save(workspace / "model")
+    with serving(workspace / "unaware", front=front) as url:
+        code, result = verify(workspace, url, server="plain")
+    assert code == ExitCode.DONE, result.message
+    assert {path for path, _ in seen} == {"/health", "/v1/embeddings"}
+    bodies = [body for _, body in seen if body]
+    assert {key for body in bodies for key in body} == {"input", "model", "encoding_format"}
+    assert {text[:2] for body in bodies for text in body["input"]} == {"q ", "p "}
 
 
 def test_a_server_that_hides_another_model_is_seen_in_the_metrics(workspace: Path) -> None:
@@ -282,6 +319,7 @@ def test_sigterm_ends_it_between_batches(workspace: Path) -> None:
     [
         {"url": ""},
         {"url": "svc"},
+        {"server": "x"},
         {"model": None},
         {"expectedDigest": 5},
         {"batchSize": 0},

@@ -21,7 +21,7 @@ def test_a_slow_server_gets_one_smaller_request_at_a_time() -> None:
 
     with scripted(reply) as url:
         vectors = EndpointVectors(
-            client=client(url, timeout_s=0.3), model="m", dimension=2, pace=Pace(8), between=lambda: None,
+            client=client(url, timeout_s=0.3), model="m", dimension=2, prefixes={}, pace=Pace(8), between=lambda: None,
             progress=lambda _: None, on_slow=told.append,
         )  # fmt: skip
         assert vectors.embed(["text"] * 19, "query").tolist() == [pytest.approx(GOOD)] * 19
@@ -39,8 +39,8 @@ def test_an_interruption_ends_it() -> None:
 
     with scripted(lambda _, request, __: (200, vectors_for(request))) as url, pytest.raises(Transient):
         EndpointVectors(
-            client=client(url), model="m", dimension=2, pace=Pace(8), between=stop, progress=lambda _: None,
-            on_slow=lambda _: None,
+            client=client(url), model="m", dimension=2, prefixes={}, pace=Pace(8), between=stop,
+            progress=lambda _: None, on_slow=lambda _: None,
         ).embed(["text"] * 19, "query")  # fmt: skip
 
 
