@@ -32,14 +32,16 @@ _HASH_CHARACTERS: Final = 16
 _OF_DATA_AND_TRAINING: Final = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT)
 
 
-def asked_of_stages(raw: Mapping[str, Any]) -> dict[Stage, str]:
-    """By stage, the hash of what the manifest `raw` says about its settings, without a default."""
+def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, str]:
+    """By stage, the hash of what the manifest `raw` says about its settings, without a default.
+
+    `served_in` is the precision that the server computes in: eval computes in the same.
+    """
     corpus, evaluation = raw.get("corpus") or {}, raw.get("evaluation") or {}
-    backend = sorted(_section(raw, Stage.DEPLOY).get("backend") or {})  # eval measures what it will serve
     beside: dict[Stage, Any] = {
         Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir")],
         Stage.SDG: corpus.get("minTextLength"),
-        Stage.EVAL: [evaluation.get("kValues"), backend],
+        Stage.EVAL: [evaluation.get("kValues"), served_in],
         Stage.VERIFY: evaluation.get("kValues"),
     }
     return {stage: _hash([_section(raw, stage), beside.get(stage)]) for stage in Stage}

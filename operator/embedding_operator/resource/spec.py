@@ -62,7 +62,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         Stage.SDG: sdg,
         Stage.PREP: _settings(Stage.PREP, stages),
         Stage.FINETUNE: _settings(Stage.FINETUNE, stages),
-        Stage.EVAL: _settings(Stage.EVAL, stages) | k_values,
+        Stage.EVAL: _settings(Stage.EVAL, stages) | k_values | {"precision": deploy.precision},
         Stage.EXPORT: _settings(Stage.EXPORT, stages),
         Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
         Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
@@ -73,7 +73,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
     check_apart(storage, corpus_source, model_source, labelled)
     tolerance = read(tables.Tolerance, raw.get("tolerance"))
-    asked = asked_of_stages(raw)
+    asked = asked_of_stages(raw, served_in=deploy.precision)
     return Spec(
         suspend=bool(raw.get("suspend", False)),
         base_model=str(model.get("name", "")),

@@ -156,6 +156,12 @@ class Eval(Table):
 
     kValues: tuple[int, ...] = setting(DEFAULT_K_VALUES, low=1, fewest=1, says="spec.evaluation.kValues.", told=True)
     batchSize: int = setting(128, **_BATCH, says="Texts that a model embeds at once.")
+    precision: str | None = setting(
+        None,
+        choices=("float32", "bfloat16"),
+        says="What the server computes in; as the machine likes when absent.",
+        told=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from embedding_stages.contract.servers import Precision
 from embedding_stages.encoder.description import EncoderDescription, description_of
 from embedding_stages.encoder.model import PaddedEncoder
 
@@ -49,6 +50,20 @@ def load_encoder(
                 return PackedEncoder.load(folder, device=device, dtype=dtype)
             log("texts are padded, not packed: slower", reason=reason)
     return PaddedEncoder.load(folder, device=device, dtype=padded_dtype)
+
+
+def load_in_precision(folder: Path, precision: Precision | None, *, log: Log = _silent) -> AnyEncoder:
+    """The encoder in `folder` that computes in `precision`, on the GPU when there is one; None: as `load_encoder` does.
+
+    float32 means every bit of it: padded, for packs are half-precision, and without TF32. Raises what `load_encoder`
+    does.
+    """
+    if precision == "float32":
+        torch.set_float32_matmul_precision("highest")
+        return PaddedEncoder.load(folder, dtype=torch.float32)
+    if precision == "bfloat16":
+        return load_encoder(folder, padded_dtype=torch.bfloat16, log=log)
+    return load_encoder(folder, log=log)
 
 
 def _obstacle(folder: Path, description: EncoderDescription, device: torch.device, dtype: torch.dtype) -> str | None:

@@ -47,8 +47,12 @@ def build_report(
     uplift: Uplift,
     k_values: Sequence[int],
     digests: Mapping[str, str],
+    *,
+    precision: str,
 ) -> dict[str, Any]:
-    """`scores` by model (`base`, `fineTuned`); `digests` by artefact: what exactly was compared."""
+    """`scores` by model (`base`, `fineTuned`); `digests` by artefact: what exactly was compared; `precision` is what
+    both models computed in.
+    """
     return {
         "schema": SCHEMA,
         "kValues": list(k_values),
@@ -57,6 +61,7 @@ def build_report(
         "passages": len(evaluation_set.passage_ids),
         "unknownPassages": evaluation_set.unknown_passages,
         "digests": dict(digests),
+        "precision": precision,
         "metrics": {model: dict(found.means) for model, found in scores.items()},
         "relativeUplift": uplift.relative,
         "confidenceInterval": None if uplift.interval is None else list(uplift.interval),

@@ -2,7 +2,8 @@
 
 Metrics: base and fineTuned, each ndcg@k, map@k, recall@k and precision@k. Counts: queries, passages,
 unknownPassages. Details: headline (the metric of the uplift), relativeUplift, confidenceInterval ([low, high],
-95 %); the last two are null when the base model finds nothing.
+95 %), precision (what the models computed in); relativeUplift and confidenceInterval are null when the base model
+finds nothing.
 Whether the uplift is enough is the operator's decision, not this stage's.
 """
 
@@ -12,15 +13,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract.servers import Precision
 from embedding_stages.contract.settings import Eval
 from embedding_stages.encoder.description import Role
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
-from embedding_stages.encoder.load import load_encoder
+from embedding_stages.encoder.load import load_in_precision
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, headline, k_values_of, measure
@@ -40,13 +43,15 @@ class Settings:
 
     k_values: tuple[int, ...]
     batch_size: int
+    precision: Precision | None = None  # what the server computes in; None: bfloat16 on a GPU, float32 on a CPU
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Settings:
         """Raises BadInput `SettingInvalid`."""
         asked = settings_of(Eval, raw)
         k_values = k_values_of(asked.kValues, field="spec.evaluation.kValues")
-        return cls(k_values=k_values, batch_size=asked.batchSize)
+        precision = cast("Precision | None", asked.precision)
+        return cls(k_values=k_values, batch_size=asked.batchSize, precision=precision)
 
 
 def work(context: StageContext) -> StageResult:
@@ -58,18 +63,19 @@ def work(context: StageContext) -> StageResult:
     scores: dict[str, Scores] = {}
     texts = len(evaluation_set.queries) + len(evaluation_set.passages)
     for number, (model, artefact) in enumerate(_MODELS):
-        vectors = _ModelVectors(context, model, context.input(artefact), settings.batch_size)
+        vectors = _ModelVectors(context, model, context.input(artefact), settings)
         vectors.done, vectors.total = number * texts, len(_MODELS) * texts
         scores[model] = evaluate_model(model, evaluation_set, vectors.embed, settings.k_values)
         context.log("evaluated", model=model, **{headline(settings.k_values): _headline(scores[model], settings)})
     uplift = uplift_of(scores[BASE], scores[FINE_TUNED], settings.k_values)
     digests = {name.value: ref.digest for name, ref in context.request.inputs.items()}
-    report = build_report(evaluation_set, scores, uplift, settings.k_values, digests)
+    precision = settings.precision or ("bfloat16" if torch.cuda.is_available() else "float32")
+    report = build_report(evaluation_set, scores, uplift, settings.k_values, digests, precision=precision)
     save_report(context.folder(Artefact.EVAL_REPORT), report)
     return context.result(
         metrics={model: found.means for model, found in scores.items()},
         counts={key: report[key] for key in ("queries", "passages", "unknownPassages")},
-        details={key: report[key] for key in ("headline", "relativeUplift", "confidenceInterval")},
+        details={key: report[key] for key in ("headline", "relativeUplift", "confidenceInterval", "precision")},
     )
 
 
@@ -95,11 +101,11 @@ class _ModelVectors:
     done = 0  # texts of all models, for progress
     total = 1
 
-    def __init__(self, context: StageContext, model: str, folder: Path, batch_size: int) -> None:
+    def __init__(self, context: StageContext, model: str, folder: Path, settings: Settings) -> None:
         self._context = context
         self._model = model
         self._folder = folder
-        self._batch_size = batch_size
+        self._settings = settings
         self._encoder: FittingEncoder | None = None
 
     def embed(self, texts: list[str], role: Role) -> Vectors:
@@ -129,8 +135,8 @@ class _ModelVectors:
 
     def _fitting(self) -> FittingEncoder:
         if self._encoder is None:
-            encoder = load_encoder(self._folder, log=self._context.log)
-            self._encoder = FittingEncoder(encoder, self._batch_size, self._context.log)
+            encoder = load_in_precision(self._folder, self._settings.precision, log=self._context.log)
+            self._encoder = FittingEncoder(encoder, self._settings.batch_size, self._context.log)
         return self._encoder
 
 

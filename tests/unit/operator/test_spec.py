@@ -75,6 +75,23 @@ def test_each_backend_has_its_image_and_its_gpu(deploy: Any, image: str, gpus: s
 
 
 @pytest.mark.parametrize(
+    ("deploy", "precision"),
+    [
+        ({}, "float32"),
+        ({"image": "onnxruntime-gpu:1", "resources": {"limits": {"nvidia.com/gpu": 1}}}, "float32"),
+        ({"backend": {"torch": {}}}, "bfloat16"),
+        ({"backend": {"torch": {}}, "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}, "bfloat16"),
+        ({"backend": {"torch": {}}, "resources": {"limits": {"nvidia.com/gpu": 0}}}, "float32"),
+        ({"backend": {"nim": {}}, "image": "nim:1"}, "float32"),
+        ({"backend": {"nim": {"generation": 2}}, "image": "nim:2"}, "float32"),
+    ],
+)
+def test_the_evaluation_computes_in_what_the_server_computes_in(deploy: Any, precision: str) -> None:
+    spec = a_spec(stages={"deploy": deploy})
+    assert spec.stages[Stage.EVAL].settings["precision"] == spec.deploy.precision == precision
+
+
+@pytest.mark.parametrize(
     ("given", "requests", "limits"),
     [
         ({}, {"cpu": "500m", "memory": "2Gi"}, {"nvidia.com/gpu": "1"}),

@@ -64,6 +64,7 @@ def test_result_and_report_hold_the_same_numbers(workspace: Path) -> None:
         "headline": "ndcg@10",
         "relativeUplift": report["relativeUplift"],
         "confidenceInterval": report["confidenceInterval"],
+        "precision": "bfloat16" if torch.cuda.is_available() else "float32",
     }
     ratio = result.metrics["fineTuned"]["ndcg@10"] / result.metrics["base"]["ndcg@10"] - 1
     assert report["relativeUplift"] == pytest.approx(ratio)
@@ -71,6 +72,24 @@ def test_result_and_report_hold_the_same_numbers(workspace: Path) -> None:
     assert low <= ratio <= high
     assert report["perQuery"]["base"].keys() == {f"q{at}" for at in range(TOPICS)}
     assert report["digests"].keys() == {"baseModel", "checkpoint", "evaluationSet"}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_both_models_compute_in_the_precision_that_is_served(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
+) -> None:
+    seen: list[torch.dtype] = []
+    embed = Encoder.embed
+
+    def watched(self: Encoder, texts: Sequence[str], **options: Any) -> Any:
+        seen.append(next(self.module.parameters()).dtype)
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "embed", watched)
+    code, result = evaluate(workspace, {"precision": precision})
+    assert (code, set(seen), len(seen)) == (ExitCode.DONE, {dtype}, 4)
+    assert result.details["precision"] == report_of(workspace, result)["precision"] == precision
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_the_message_fits_with_room_to_spare(workspace: Path) -> None:
@@ -143,7 +162,9 @@ def test_a_model_that_diverged_is_stopped_and_a_damaged_base_is_bad_input(worksp
     assert bad.value.field == "spec.baseModel"
 
 
-@pytest.mark.parametrize("raw", [{"batchSize": 0}, {"batchSize": "8"}, {"kValues": [0]}, {"kValues": []}])
+@pytest.mark.parametrize(
+    "raw", [{"batchSize": 0}, {"batchSize": "8"}, {"kValues": [0]}, {"kValues": []}, {"precision": "int8"}]
+)
 def test_settings_that_are_none(raw: dict[str, Any]) -> None:
     with pytest.raises(BadInput) as caught:
         Settings.of(raw)

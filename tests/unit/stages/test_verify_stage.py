@@ -67,6 +67,7 @@ def report_of(folder: Path, evaluation_set_folder: Path) -> dict[str, Any]:
         Uplift(0.0, None),
         K_VALUES,
         {"evaluationSet": digest_of_folder(evaluation_set_folder)},
+        precision="float32",
     )
 
 
