@@ -49,6 +49,8 @@ def do_work(
         details = {"encoder": ENCODER}
     if request.stage is Stage.EVAL:
         metrics, counts = {"base": BASE, "fineTuned": TUNED}, {"queries": QUERIES}
+        uplift = TUNED["ndcg@10"] / BASE["ndcg@10"] - 1
+        details = {"relativeUplift": uplift, "precision": request.settings["precision"]}
     if request.stage is Stage.EXPORT:
         details = {"contract": {"precision": "fp32", "opset": 17}}
     if request.stage is Stage.VERIFY:

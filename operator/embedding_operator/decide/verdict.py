@@ -1,6 +1,8 @@
 """Does the served model measure the same as the evaluated one? Pure numbers.
 
-The limits are the recipe's: NDCG and Recall within 0.03 at k = 1 and 0.01 at k >= 5. With one relevant passage a
+An evaluation computes in the precision of the server, and its report says in which (docs/decisions/0015). In float32
+little but ties can differ, so the default limits are 0.01 at k below 5 and 0.005 at k of 5 and above. For bfloat16, and
+for a report of an older release that does not say, they are the recipe's: 0.03 and 0.01. With one relevant passage a
 query, one query that changes sides moves Recall by 1/n; a limit below that allows no change at all, so the effective
 limit is max(limit, 1/n), and the status says so. BEIR rounds every metric to 5 places, so two rounded figures may lie
 1e-5 further apart than the measured ones: that much is added, or rounding would decide at n = 36 and others.
@@ -18,6 +20,9 @@ from embedding_operator.resource.status import StageStatus
 
 _COMPARED: Final = ("ndcg", "recall")
 _STRICT_FROM_K: Final = 5
+_Limits = tuple[float, float]  # at k below 5, at k of 5 and above
+_FLOAT32_LIMITS: Final[_Limits] = (0.01, 0.005)
+_RECIPE_LIMITS: Final[_Limits] = (0.03, 0.01)  # NVIDIA embed recipe
 _ROUNDING: Final = 1e-5 + 1e-9
 
 
@@ -33,6 +38,9 @@ class Verdict:
 
 def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, artefact_digest: str) -> Verdict:
     """Compare the eval stage's fine-tuned metrics with the verify stage's served ones."""
+    precision = str(evaluated.details.get("precision") or "")
+    limits = _limits(tolerance, precision)
+    how = f"evaluated in {precision}" if precision else "evaluated"
     tuned, served = evaluated.metrics.get("fineTuned", {}), verified.metrics.get("served", {})
     queries = verified.counts.get("queries", 0)
     report: dict[str, Any] = {
@@ -42,6 +50,7 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
         "artefactDigest": str(verified.details.get("artefactDigest", "")),
         "effectiveTolerance": {},
         "withinTolerance": False,
+        **({"evaluatedIn": precision} if precision else {}),
     }
 
     def failed(reason: str, message: str) -> Verdict:
@@ -66,7 +75,7 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
     worst_name, worst_excess, worst_difference = "", float("-inf"), 0.0
     for name in names:
         k = int(name.split("@")[1])
-        limit = effective_limit(tolerance, k, queries)
+        limit = effective_limit(limits, k, queries)
         report["effectiveTolerance"][f"@{k}"] = f"{limit:.5f}"
         difference = abs(served[name] - tuned[name])
         if difference - limit > worst_excess:
@@ -75,30 +84,34 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
     if worst_excess > 0:
         return failed(
             "OutsideTolerance",
-            f"{worst_name}: served {served[worst_name]:.5f}, evaluated {tuned[worst_name]:.5f}; they differ by "
+            f"{worst_name}: served {served[worst_name]:.5f}, {how} {tuned[worst_name]:.5f}; they differ by "
             f"{worst_difference:.5f}, more than the tolerance allows with {queries} queries",
         )
     report["withinTolerance"] = True
     message = (
         f"served metrics equal evaluated ones within tolerance: largest difference {worst_difference:.5f} "
-        f"({worst_name}), {report['changedQueries']} of {queries} queries changed"
+        f"({worst_name}), {report['changedQueries']} of {queries} queries changed" + (f"; {how}" if precision else "")
     )
     return Verdict(within=True, reason="WithinTolerance", message=message, report=report)
 
 
-def effective_limit(tolerance: Tolerance, k: int, queries: int) -> float:
+def effective_limit(limits: _Limits, k: int, queries: int) -> float:
     """The limit at cut-off k with this many queries, absolute."""
-    limit = tolerance.at_five_and_above if k >= _STRICT_FROM_K else tolerance.at_one
-    return max(limit, 1 / queries) + _ROUNDING
+    return max(limits[k >= _STRICT_FROM_K], 1 / queries) + _ROUNDING
+
+
+def _limits(tolerance: Tolerance, precision: str) -> _Limits:
+    """The manifest's limits, and the precision's where it names none."""
+    default = _FLOAT32_LIMITS if precision == "float32" else _RECIPE_LIMITS
+    given = (tolerance.at_one, tolerance.at_five_and_above)
+    low, high = (limit if wanted is None else wanted for wanted, limit in zip(given, default, strict=True))
+    return low, high
 
 
 def relative_uplift(evaluated: StageStatus) -> float | None:
-    """(fine-tuned - base) / base of NDCG@10; None when there is nothing to divide by."""
-    base = evaluated.metrics.get("base", {}).get("ndcg@10")
-    tuned = evaluated.metrics.get("fineTuned", {}).get("ndcg@10")
-    if base is None or tuned is None or base == 0:
-        return None
-    return (tuned - base) / base
+    """Of NDCG@10, as the eval stage computed it beside its interval; None when the base model finds nothing."""
+    found = evaluated.details.get("relativeUplift")
+    return None if found is None else float(found)
 
 
 def _sort_key(name: str) -> tuple[str, int]:

@@ -136,10 +136,10 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far served metrics may lie from evaluated ones, absolute."""
+    """How far served metrics may lie from evaluated ones, absolute. None: the default of decide/verdict.py."""
 
-    at_one: float
-    at_five_and_above: float
+    at_one: float | None = None
+    at_five_and_above: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,8 +202,18 @@ class Verify(Table):
 class Tolerance(Table):
     FIELD = "spec.tolerance"
 
-    atOne: float = setting(0.03, low=0, high=1, says="At k below 5.")
-    atFiveAndAbove: float = setting(0.01, low=0, high=1, says="At k of 5 and above.")
+    atOne: float | None = setting(
+        None,
+        low=0,
+        high=1,
+        says="At k below 5. When absent 0.01 where the evaluation computed in float32, 0.03 where in bfloat16.",
+    )
+    atFiveAndAbove: float | None = setting(
+        None,
+        low=0,
+        high=1,
+        says="At k of 5 and above. When absent 0.005 where the evaluation computed in float32, 0.01 where in bfloat16.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

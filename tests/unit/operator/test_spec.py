@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, SECRET, a_manifest, a_spec
 
-from embedding_operator.resource.api import TORCH_SERVER, SpecError, Workers, check_name
+from embedding_operator.resource.api import TORCH_SERVER, SpecError, Tolerance, Workers, check_name
 from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import Status
@@ -34,7 +34,8 @@ def test_defaults_are_the_recipes() -> None:
         == (settings[Stage.FINETUNE])
     )
     assert settings[Stage.EVAL]["kValues"] == [1, 5, 10, 100]
-    assert (spec.tolerance.at_one, spec.tolerance.at_five_and_above) == (0.03, 0.01)
+    assert spec.tolerance == Tolerance(at_one=None, at_five_and_above=None)
+    assert a_spec(tolerance={"atOne": "0.02"}).tolerance == Tolerance(at_one=0.02)
     assert spec.start_deadline_s == 1800
     assert spec.stages[Stage.SDG].pod.retries == 3
     assert spec.deploy.model_name == "tiny"

@@ -18,11 +18,19 @@ LIMITS = Tolerance(at_one=0.03, at_five_and_above=0.01)
 DIGEST = "sha256:model"
 
 
-def verdict(tuned: Mapping[str, float], served: Mapping[str, float], queries: int = 1000, **changes: Any) -> Verdict:
+def verdict(
+    tuned: Mapping[str, float],
+    served: Mapping[str, float],
+    queries: int = 1000,
+    evaluated: Mapping[str, Any] | None = None,
+    tolerance: Tolerance = LIMITS,
+    **changes: Any,
+) -> Verdict:
+    """`evaluated` are the details of the eval stage, `changes` those of the verify stage's status."""
     counts = {"queries": queries, "changedQueries": 1, "invalidVectors": 0}
-    evaluated = a_stage(Stage.EVAL, metrics={"fineTuned": tuned}, counts={"queries": queries})
+    measured = {"metrics": {"fineTuned": tuned}, "counts": {"queries": queries}, "details": evaluated or {}}
     verified = a_stage(Stage.VERIFY, metrics={"served": served}, counts=counts, details={"artefactDigest": DIGEST})
-    return judge(evaluated, replace(verified, **changes), LIMITS, DIGEST)
+    return judge(a_stage(Stage.EVAL, **measured), replace(verified, **changes), tolerance, DIGEST)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +107,35 @@ def test_the_worst_metric_is_the_one_that_exceeds_its_own_limit_most() -> None:
     assert found.report["largestDifference"] == {"metric": "ndcg@10", "difference": "0.01500"}
 
 
+@pytest.mark.parametrize("uplift", [0.2000049, -0.2, 0.0, None])
+def test_the_uplift_is_the_evaluations_own_whose_interval_stands_beside_it(uplift: float | None) -> None:
+    """Metrics in the status are rounded to five decimals; the stage divides before it rounds."""
+    metrics = {"base": {"ndcg@10": 0.00003}, "fineTuned": {"ndcg@10": 0.00004}}
+    assert relative_uplift(a_stage(metrics=metrics, details={"relativeUplift": uplift})) == uplift
+    assert relative_uplift(a_stage(metrics=metrics)) is None
+
+
 @pytest.mark.parametrize(
-    ("base", "tuned", "uplift"), [(0.5, 0.6, 0.2), (0.5, 0.4, -0.2), (0.0, 0.4, None), (None, 0.4, None)]
+    ("precision", "at_one", "at_five"),
+    [("float32", 0.01, 0.005), ("bfloat16", 0.03, 0.01), (None, 0.03, 0.01)],
 )
-def test_uplift_is_relative_and_needs_something_to_divide_by(
-    base: float | None, tuned: float, uplift: float | None
-) -> None:
-    metrics = {"base": {} if base is None else {"ndcg@10": base}, "fineTuned": {"ndcg@10": tuned}}
-    assert relative_uplift(a_stage(metrics=metrics)) == (None if uplift is None else pytest.approx(uplift))
+def test_default_limits_are_those_of_the_precision(precision: str | None, at_one: float, at_five: float) -> None:
+    """An evaluation that says nothing of it is of an older release and may have computed in bfloat16."""
+    details = {} if precision is None else {"precision": precision}
+
+    def within(name: str, difference: float, **limits: float) -> bool:
+        tuned, served = ({"ndcg@10": 0.5, name: value} for value in (0.5, 0.5 + difference))
+        return verdict(tuned, served, evaluated=details, tolerance=Tolerance(**limits)).within
+
+    assert (within("recall@1", at_one), within("recall@1", at_one + 0.0001)) == (True, False)
+    assert (within("recall@5", at_five), within("recall@5", at_five + 0.0001)) == (True, False)
+    assert within("recall@5", 0.02, at_five_and_above=0.02)
+    assert not within("recall@5", 0.004, at_five_and_above=0.003)
+
+
+@pytest.mark.parametrize("served", [0.5, 0.6])
+def test_the_precision_of_the_evaluation_is_told(served: float) -> None:
+    found = verdict({"ndcg@10": 0.5}, {"ndcg@10": served}, evaluated={"precision": "float32"})
+    assert "evaluated in float32" in found.message
+    assert found.report["evaluatedIn"] == "float32"
+    assert "evaluatedIn" not in verdict({"ndcg@10": 0.5}, {"ndcg@10": served}).report

@@ -79,13 +79,13 @@ def test_both_models_compute_in_the_precision_that_is_served(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
 ) -> None:
     seen: list[torch.dtype] = []
-    embed = Encoder.embed
+    embed = PaddedEncoder.embed
 
-    def watched(self: Encoder, texts: Sequence[str], **options: Any) -> Any:
+    def watched(self: PaddedEncoder, texts: Sequence[str], **options: Any) -> Any:
         seen.append(next(self.module.parameters()).dtype)
         return embed(self, texts, **options)
 
-    monkeypatch.setattr(Encoder, "embed", watched)
+    monkeypatch.setattr(PaddedEncoder, "embed", watched)
     code, result = evaluate(workspace, {"precision": precision})
     assert (code, set(seen), len(seen)) == (ExitCode.DONE, {dtype}, 4)
     assert result.details["precision"] == report_of(workspace, result)["precision"] == precision
