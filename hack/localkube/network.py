@@ -145,6 +145,20 @@ def nftables_tables() -> list[tuple[str, str]]:
     return [table for table in PROXY_TABLES if table in present]
 
 
+def remove_half_written_rules(within: Sequence[str] = ()) -> None:
+    """Call it before kube-proxy starts. An endpoint that goes leaves its chain empty for a while, and a new kube-proxy
+    takes every endpoint's chain that it finds for a full one: a Service whose endpoint came back meanwhile would
+    answer nobody until the next full write, an hour later. Without the table all of it is written anew."""
+    for family, table in PROXY_TABLES:
+        listing = run([*within, "nft", "--json", "list", "table", family, table], check=False).stdout
+        with contextlib.suppress(ValueError):
+            found = json.loads(listing or "{}").get("nftables", [])
+            chains = {str(item["chain"]["name"]) for item in found if "chain" in item}
+            filled = {str(item["rule"]["chain"]) for item in found if "rule" in item}
+            if any(name.startswith("endpoint-") for name in chains - filled):
+                run([*within, "nft", "delete", "table", family, table])
+
+
 def tear_down(state: State, *, shared: bool) -> None:
     """Call it when no process of the cluster lives any more: the last-resort routes go last.
     What has a name that every cluster uses goes only when `shared` says that it is ours."""

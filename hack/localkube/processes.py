@@ -97,6 +97,8 @@ class Process:
     tied_to_parent: bool = False
     # Files that its configuration names, beside those that its command names.
     reads: Sequence[Path] = ()
+    # Called before each start, to put right what its killed predecessor left half done.
+    prepare: Callable[[], None] = lambda: None
 
     @property
     def pid_file(self) -> Path:
@@ -148,6 +150,7 @@ class Process:
     def _start(self) -> None:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.log_dir.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         files = self._files()
         with self.log.open("ab") as log:
             child = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import network
@@ -57,7 +58,8 @@ class Worker:
     def proxy(self) -> Process:
         command = [str(self.kubenode), "kube-proxy", f"--config={self.state.config / 'proxy.json'}"]
         reads = (self._kubeconfig(pki.PROXY),)
-        return self._process("kube-proxy", command, lambda: self._answers(settings.PROXY_HEALTH_PORT), reads)
+        process = self._process("kube-proxy", command, lambda: self._answers(settings.PROXY_HEALTH_PORT), reads)
+        return replace(process, prepare=lambda: network.remove_half_written_rules(self.within))
 
     def _kubeconfig(self, identity: pki.Identity) -> Path:
         return self.state.config / f"{identity.name}.kubeconfig"

@@ -81,6 +81,21 @@ def _answers(url: str) -> bool:
         return False
 
 
+def test_a_service_whose_endpoint_left_and_came_back_while_kube_proxy_was_dead_answers(
+    kube: Kube, answering: dict[str, Any]
+) -> None:
+    def select(app: str) -> None:
+        kube.run("patch", "service", "web", "-n", NAMESPACE, "-p", json.dumps({"spec": {"selector": {"app": app}}}))
+
+    select("nobody")
+    kube.until("nobody answers for a Service without endpoints", lambda: not _answers(answering["url"]), 120)
+    os.kill(_pid("kube-proxy"), signal.SIGKILL)
+    select("web")
+    up = _tool("hack/localkube", "up")
+    assert up.returncode == 0, up.stderr
+    kube.until("the Service answers again", lambda: _answers(answering["url"]), 120)
+
+
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_killed_component_comes_back_and_pods_go_on(kube: Kube, answering: dict[str, Any], name: str) -> None:
     killed = _pid(name)
@@ -91,7 +106,8 @@ def test_a_killed_component_comes_back_and_pods_go_on(kube: Kube, answering: dic
     assert _pid(name) != killed
     status = _tool("hack/localkube", "status")
     assert status.returncode == 0, status.stdout
-    kube.until(f"the pod answers after {name} was killed", lambda: _answers(answering["url"]), 20)
+    # A restarted kubelet calls its pods unready until it has probed them, so a Service may refuse for a moment.
+    kube.until(f"the pod answers after {name} was killed", lambda: _answers(answering["url"]), 120)
     pod = kube.get("pod", "web")
     assert pod is not None
     assert pod["metadata"]["uid"] == answering["uid"]
