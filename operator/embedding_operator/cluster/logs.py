@@ -67,8 +67,12 @@ class LogTails:
     def last(self, key: Key, pod: PodView) -> str:
         """The tail of a pod that has ended, waited for a little; what is known by then if it does not come."""
         tail = self._ask(key, pod, ended=True)
-        if tail.asked is not None:
-            tail.asked.wait(_LAST_WAIT_S)
+        for _ in range(2):  # a read from before the end may be under way
+            asked = tail.asked
+            if tail.whole or asked is None:
+                break
+            asked.wait(_LAST_WAIT_S)
+            tail = self._ask(key, pod, ended=True)
         return tail.text
 
     def _ask(self, key: Key, pod: PodView, *, ended: bool) -> _Tail:
