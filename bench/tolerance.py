@@ -27,13 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
 
 from embedding_stages.encoder.load import load_encoder  # noqa: E402
-from embedding_stages.encoder.model import Encoder, Vectors  # noqa: E402
+from embedding_stages.encoder.model import PaddedEncoder  # noqa: E402
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set  # noqa: E402
 from embedding_stages.evaluate.metrics import DEFAULT_K_VALUES, Scores, measure  # noqa: E402
 from embedding_stages.evaluate.report import changed_queries, per_query  # noqa: E402
 from embedding_stages.export.build import build_onnx  # noqa: E402
 from embedding_stages.export.graph import Precision  # noqa: E402
 from embedding_stages.export.parity import OnnxEncoder  # noqa: E402
+from embedding_stages.vectors import Vectors  # noqa: E402
 
 KS: Final = DEFAULT_K_VALUES
 NAMES: Final = tuple(f"{metric}@{k}" for metric in ("ndcg", "recall") for k in KS)
@@ -82,7 +83,7 @@ def main() -> None:
 
 def ways(model: Path, scratch: Path, batch_size: int) -> Any:
     """(name, name of its reference or "", texts and role -> vectors), one at a time: each loads its own model."""
-    plain = Encoder.load(model, device="cpu", dtype=torch.float32)
+    plain = PaddedEncoder.load(model, device="cpu", dtype=torch.float32)
     yield "cpu float32", "", _texts(plain, batch_size)
     for precision in ("fp32", "fp16"):
         yield f"onnx {precision}", "cpu float32", _graph(plain, model, scratch / precision, precision)
@@ -91,17 +92,25 @@ def ways(model: Path, scratch: Path, batch_size: int) -> Any:
     if not torch.cuda.is_available():
         return
     torch.set_float32_matmul_precision("highest")
-    yield "gpu float32", "cpu float32", _texts(Encoder.load(model, device="cuda", dtype=torch.float32), batch_size)
+    yield (
+        "gpu float32",
+        "cpu float32",
+        _texts(PaddedEncoder.load(model, device="cuda", dtype=torch.float32), batch_size),
+    )
     torch.set_float32_matmul_precision("high")
-    yield "gpu TF32", "gpu float32", _texts(Encoder.load(model, device="cuda", dtype=torch.float32), batch_size)
+    yield "gpu TF32", "gpu float32", _texts(PaddedEncoder.load(model, device="cuda", dtype=torch.float32), batch_size)
     torch.set_float32_matmul_precision("highest")
-    yield "gpu float16", "gpu float32", _texts(Encoder.load(model, device="cuda", dtype=torch.float16), batch_size)
-    half = Encoder.load(model, device="cuda", dtype=torch.bfloat16)
+    yield (
+        "gpu float16",
+        "gpu float32",
+        _texts(PaddedEncoder.load(model, device="cuda", dtype=torch.float16), batch_size),
+    )
+    half = PaddedEncoder.load(model, device="cuda", dtype=torch.bfloat16)
     yield "gpu bfloat16", "gpu float32", _texts(half, batch_size)
     # What the torch server does differently from the evaluation: texts come in other batches.
     yield "gpu bfloat16, batches of 7", "gpu bfloat16", _texts(half, 7)
     packed = load_encoder(model, device="cuda", dtype=torch.bfloat16)
-    if not isinstance(packed, Encoder):
+    if not isinstance(packed, PaddedEncoder):
         yield "gpu bfloat16, packed", "gpu float32", _texts(packed, batch_size)
 
 
@@ -109,7 +118,7 @@ def _texts(encoder: Any, batch_size: int) -> Embed:
     return lambda texts, role: encoder.embed(list(texts), role=role, batch_size=batch_size)
 
 
-def _graph(plain: Encoder, model: Path, folder: Path, precision: Precision) -> Embed:
+def _graph(plain: PaddedEncoder, model: Path, folder: Path, precision: Precision) -> Embed:
     """The exported graph under ONNX Runtime on the CPU, as the onnx server runs it."""
     if not folder.is_dir():
         folder.mkdir()
@@ -122,14 +131,14 @@ def _graph(plain: Encoder, model: Path, folder: Path, precision: Precision) -> E
     return lambda texts, role: exported.embed(list(texts), role=role)
 
 
-def _rounded(model: Path, dtype: torch.dtype) -> Encoder:
+def _rounded(model: Path, dtype: torch.dtype) -> PaddedEncoder:
     """Weights, and what every module gives, rounded to `dtype`; sums inside attention stay float32."""
 
     def rounded(value: Any) -> Any:
         floating = isinstance(value, torch.Tensor) and value.is_floating_point()
         return value.to(dtype).float() if floating else value
 
-    encoder = Encoder.load(model, device="cpu", dtype=torch.float32)
+    encoder = PaddedEncoder.load(model, device="cpu", dtype=torch.float32)
     with torch.no_grad():
         for parameter in encoder.module.parameters():
             parameter.copy_(rounded(parameter))
