@@ -73,6 +73,7 @@ class Reconciler:
         owner = Owner(namespace=namespace, name=name, uid=resource["metadata"]["uid"])
         status = Status.from_json(resource.get("status"))
         observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
+        gathered = False
         try:
             try:
                 observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs)
@@ -80,10 +81,11 @@ class Reconciler:
             except (Rejected, Forbidden) as error:
                 decided = unread(status, replace(observed, refusals=(_refusal("refused", error),)))
             else:
+                gathered = True
                 decided = self._decide_and_act(owner, resource, status, observed)
             self._record(resource, status, decided, observed)
         except Unavailable as error:
-            self._report(key, resource, status, observed, error)
+            self._report(owner, resource, status, observed, error, gathered=gathered)
             raise
         self.held_up_since.pop(key, None)
         METRICS.resource(key, decided.status)
@@ -115,13 +117,29 @@ class Reconciler:
             self._do(owner, action)
 
     def _report(
-        self, key: Key, resource: Mapping[str, Any], status: Status, observed: Observed, error: Unavailable
+        self,
+        owner: Owner,
+        resource: Mapping[str, Any],
+        status: Status,
+        observed: Observed,
+        error: Unavailable,
+        *,
+        gathered: bool,
     ) -> None:
-        """Say what is away, once, when it is away for long; the work queue goes on trying."""
+        """Say what is away, once, when it is away for long; the work queue goes on trying.
+
+        `gathered`: everything was read, so what the pass has learnt is said too.
+        """
+        key = (owner.namespace, owner.name)
         since = self.held_up_since.setdefault(key, observed.now)
         if (observed.now - since).total_seconds() < _REPORTED_AFTER_S:
             return
-        decided = held_up(status, observed, _UNAVAILABLE, str(error), retry_s=None)
+        if gathered:
+            away = Refusal(kind="late", reason=_UNAVAILABLE, tried=error.tried, detail=error.detail)
+            known = replace(observed, refusals=(away,))
+            decided = plan(owner, resource.get("spec") or {}, status, known, self.defaults)
+        else:
+            decided = held_up(status, observed, _UNAVAILABLE, str(error), retry_s=None)
         try:
             self._record(resource, status, decided, observed)
         except ClusterError as second:

@@ -80,7 +80,8 @@ def test_it_is_killed_at_every_step_and_still_comes_to_ready_with_one_job_a_stag
     shown = api.kubectl("get", "eft", "docs", "-n", namespace).splitlines()[1].split()
     assert shown[1:-1] == ["Ready", "done", "0.60000", "+20.0%", "True"]
     events = api.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}").split()
-    assert {"Completed", "Available", "Activated", "Ready"} <= set(events)
+    # An Event follows its status write, and one that a kill comes between is lost: these are of the last life too.
+    assert {"Completed", "Activated", "Ready"} <= set(events)
     _without_trouble(operator)
 
 

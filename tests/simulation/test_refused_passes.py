@@ -15,6 +15,7 @@ from embedding_operator.cluster.errors import (
     NotYetGone,
     QuotaExceeded,
     Rejected,
+    Unavailable,
 )
 from embedding_stages.contract import Stage
 
@@ -97,6 +98,20 @@ def test_a_result_is_recorded_also_while_an_object_of_a_predecessor_is_in_the_wa
     assert scene.states()["eval"] == "Succeeded"
     assert scene.condition("Reconciling") == "True NotYetGone"
     assert scene.condition("Stalled") == "absent"
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
+
+
+def test_a_result_is_recorded_also_while_a_webhook_is_away_for_long() -> None:
+    scene = a_scene(stages=TORCH)
+    scene.cluster.hook = refusing("apply", "Deployment", Unavailable, "webhook {}")
+    scene.run(lambda scene: scene.condition("Validated") == "Unknown ClusterUnavailable")
+    assert scene.states()["eval"] == "Succeeded"
+    assert scene.condition("Reconciling") == "True ClusterUnavailable"
+    written = len(scene.history)
+    scene.settle(10)
+    assert len(scene.history) == written
+    assert scene.events().count("ClusterUnavailable") == 1
     scene.cluster.hook = lambda call, when: None
     scene.run(is_ready)
 

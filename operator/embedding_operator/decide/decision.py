@@ -42,11 +42,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An action that the cluster did not carry out. The same pass decides again, knowing it.
+    """An action that the cluster did not carry out. The same pass decides again, and knows of it.
 
     - "claim": the workspace claim cannot grow, and work goes on in the room that there is;
     - "quota": a ResourceQuota has no room for a new object, and its stage waits;
-    - "late": an object of a deleted predecessor is in the way, and will be removed;
+    - "late": it will pass: an object of a deleted predecessor is in the way, or the API server does not answer;
     - "refused": nothing goes on before somebody edits the manifest, a right or a policy.
     """
 

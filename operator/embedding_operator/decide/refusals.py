@@ -12,7 +12,9 @@ from embedding_operator.resource.status import StageStatus, Status
 
 RETRY_S: Final = {"refused": 15.0, "late": 3.0, "quota": POLL_QUOTA_S}
 TRIED_AGAIN: Final = "; it is tried again until it works"
-_REASONS: Final = frozenset({"Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA})
+_REASONS: Final = frozenset(
+    {"ClusterUnavailable", "Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA}
+)
 
 
 def with_first_words(status: Status, observed: Observed) -> Observed:
