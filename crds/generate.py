@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "stage_images")]
+sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "operator"), str(ROOT / "stage_images")]
+
+import blocks  # noqa: E402
 
 from embedding_operator.resource.pods import TIMEOUT_S  # noqa: E402
 from embedding_stages.contract import Stage  # noqa: E402
@@ -41,7 +43,6 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
 )
 _DECIMAL: Final = r"^[0-9]+(\\.[0-9]+)?(e-?[0-9]+)?$"
 _LONGEST: Final = 190  # characters of a line, before its indent
-_QUANTITY: Final = "^[0-9]+([.][0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$"
 _BLOCK: Final = re.compile(
     r"(?P<begin>^(?P<indent> *)(?:#|<!--) generated: (?P<what>[^\n]*?)(?: -->)?\n)"
     r".*?"
@@ -144,80 +145,9 @@ def _double(text: str) -> str:
 
 
 def _pod(stage: str) -> Iterator[str]:
-    """What may be said about a stage's pod: an allow-list, the same for every stage."""
-    yield (
-        "image: {type: string, minLength: 1, maxLength: 512, description: "
-        '"Image of this stage, best by digest: it is part of what identifies the work. The operator\'s default when absent."}'
-    )
-    yield from _text(
-        """
-        resources:
-          type: object
-          description: "Requests and limits of the stage's container. Say nvidia.com/gpu: 0 in limits to run without a GPU."
-          properties:
-        """
-    )
-    for kind, says in (("requests", "What the scheduler keeps free for it."), ("limits", "What it may use at most.")):
-        yield from _text(
-            f"""
-                {kind}:
-                  type: object
-                  maxProperties: 16
-                  description: "{says}"
-                  additionalProperties:
-                    x-kubernetes-int-or-string: true
-                    anyOf: [{{type: integer}}, {{type: string}}]
-                    minimum: 0
-                    maxLength: 32
-                    pattern: "{_QUANTITY}"
-            """,
-            indent=4,
-        )
-    yield from _text(
-        """
-        nodeSelector:
-          type: object
-          maxProperties: 32
-          description: "Labels that a node must have."
-          additionalProperties: {type: string, maxLength: 63}
-        tolerations:
-          type: array
-          maxItems: 32
-          description: "Taints of nodes that do not keep the pod away."
-          items:
-            type: object
-            properties:
-              key: {type: string, maxLength: 316, description: "The taint's key; every key when absent, with operator Exists."}
-              operator: {type: string, enum: [Exists, Equal], description: "Equal compares the value, and is meant when absent."}
-              value: {type: string, maxLength: 63, description: "The taint's value."}
-              effect: {type: string, enum: [NoSchedule, PreferNoSchedule, NoExecute], description: "The taint's effect; every effect when absent."}
-              tolerationSeconds: {type: integer, format: int64, minimum: 0, description: "How long a taint NoExecute is tolerated, seconds; for ever when absent."}
-        priorityClassName: {type: string, maxLength: 253, description: "PriorityClass of the pod."}
-        runtimeClassName: {type: string, maxLength: 253, description: "RuntimeClass of the pod."}
-        env:
-          type: array
-          maxItems: 64
-          description: "Literal environment variables; part of the stage's fingerprint."
-          x-kubernetes-list-type: map
-          x-kubernetes-list-map-keys: [name]
-          items:
-            type: object
-            required: [name]
-            properties:
-              name:
-                type: string
-                maxLength: 253
-                description: "The variable's name."
-                x-kubernetes-validations:
-                  - {rule: "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')", message: "must be an environment variable's name"}
-                  - {rule: "!self.startsWith('EFT_')", message: "names that start with EFT_ belong to the operator"}
-        """
-    )
-    if stage == Stage.DEPLOY:
-        names = ", ".join(f"'{name}'" for name in sorted(RESERVED_VARIABLES))
-        yield f'          - rule: "!(self in [{names}])"'
-        yield '            message: "the operator sets this variable of the server; remove it"'
-    yield '      value: {type: string, maxLength: 4096, description: "The variable\'s value, as it stands here; empty when absent."}'
+    """How a stage's pod is run; the server has no retries, since it is no Job."""
+    serves = stage == Stage.DEPLOY
+    yield from blocks.pod(RESERVED_VARIABLES if serves else ())
     run = tables.Run.settings()
     fails = (
         "A server that is not available by then has failed"
@@ -225,80 +155,8 @@ def _pod(stage: str) -> Iterator[str]:
         else "The stage fails when it runs longer"
     )
     yield from _property(run["timeoutSeconds"], f"{fails}, seconds; {TIMEOUT_S[Stage(stage)]} when absent.")
-    if stage != Stage.DEPLOY:
+    if not serves:
         yield from _property(run["retries"])
-
-
-def _source(kind: str) -> Iterator[str]:
-    """Where files come from."""
-    yield from _text(_SOURCES[kind])
-    if kind == "configMap":
-        return
-    yield "      x-kubernetes-validations:"
-    yield "        - {rule: \"!self.matches('(^|/)[.][.](/|$)')\", message: \"must not contain '..'\"}"
-    if kind == "image":
-        message = "must name a folder of the image, such as /model: with the root come /proc, /sys and /dev"
-        rule = "!self.matches('^(/|[.]/)*([.]?|(proc|sys|dev)(/.*)?)$')"
-        yield f'        - {{rule: "{rule}", message: "{message}"}}'
-        yield '    pullPolicy: {type: string, enum: [Always, IfNotPresent, Never], description: "IfNotPresent when absent."}'
-
-
-def _secret(says: str) -> Iterator[str]:
-    """A key of a Secret in the namespace of the resource."""
-    yield from _text(
-        f"""
-        type: object
-        description: "{says}"
-        required: [name, key]
-        properties:
-          name: {{type: string, minLength: 1, maxLength: 253, description: "Name of the Secret, in the namespace of the resource."}}
-          key: {{type: string, minLength: 1, maxLength: 253, description: "Key in the Secret."}}
-        """
-    )
-
-
-def _text(block: str, indent: int = 0) -> Iterator[str]:
-    """The lines of a text without their common margin."""
-    lines = [line for line in block.splitlines() if line.strip()]
-    margin = min(len(line) - len(line.lstrip()) for line in lines)
-    return (" " * indent + line[margin:] for line in lines)
-
-
-_SOURCES: Final = {
-    "pvc": """
-        pvc:
-          type: object
-          description: "A PersistentVolumeClaim in the namespace of the resource; it is mounted read-only."
-          required: [claimName]
-          properties:
-            claimName: {type: string, minLength: 1, maxLength: 253, description: "Name of the claim."}
-            path:
-              type: string
-              maxLength: 512
-              description: "Folder in the volume; its root when absent."
-        """,
-    "image": """
-        image:
-          type: object
-          description: "An image that carries the files; it needs no shell."
-          required: [reference, path]
-          properties:
-            reference: {type: string, minLength: 1, maxLength: 512, description: "The image, with a tag or a digest."}
-            path:
-              type: string
-              minLength: 1
-              maxLength: 512
-              description: "Folder in the image, not its root."
-        """,
-    "configMap": """
-        configMap:
-          type: object
-          description: "A ConfigMap in the namespace of the resource: every key is a file."
-          required: [name]
-          properties:
-            name: {type: string, minLength: 1, maxLength: 253, description: "Name of the ConfigMap."}
-        """,
-}
 
 
 # The docs.
@@ -341,8 +199,8 @@ def _values(item: Setting) -> str:
 _GENERATORS: Final[dict[str, Callable[[str], Iterator[str]]]] = {
     "settings": _settings,
     "pod": _pod,
-    "source": _source,
-    "secret": _secret,
+    "source": blocks.source,
+    "secret": blocks.secret,
     "table": _table,
 }
 
