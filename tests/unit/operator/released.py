@@ -10,7 +10,7 @@ import yaml
 from unit.operator.builders import IMAGES, OPEN_AI, a_manifest, a_ref, refs
 
 from embedding_operator.resource.api import KIND
-from embedding_operator.resource.frozen import asked_of_data, asked_of_stages
+from embedding_operator.resource.frozen import asked_of_data
 from embedding_operator.resource.pipeline import fingerprint, serving_fingerprint
 from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Artefact, Stage
@@ -74,7 +74,7 @@ def fingerprints_of(raw: dict[str, Any]) -> dict[str, str]:
         if stage is not Stage.DEPLOY
     }
     found["deploy"] = serving_fingerprint(spec, a_ref("model"))
-    asked = {f"asked of {stage}": said for stage, said in asked_of_stages(raw).items()}
+    asked = {f"asked of {stage}": item.asked for stage, item in spec.stages.items()}
     return {**found, **asked, "asked of data": asked_of_data(raw)}
 
 
