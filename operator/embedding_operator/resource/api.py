@@ -168,7 +168,6 @@ class Spec:
     storage: Storage
     start_deadline_s: int
     image_pull_secrets: Sequence[str]
-    data_asked: str  # hash of what the manifest says about data and training; see frozen.py
 
     def with_stage(self, stage: Stage, item: StageSpec) -> Spec:
         return replace(self, stages={**self.stages, stage: item})

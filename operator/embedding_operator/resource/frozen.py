@@ -29,7 +29,6 @@ _HOW: Final = frozenset(
     }
 )
 _HASH_CHARACTERS: Final = 16
-_OF_DATA_AND_TRAINING: Final = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT)
 
 
 def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, str]:
@@ -45,12 +44,6 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
         Stage.VERIFY: evaluation.get("kValues"),
     }
     return {stage: _hash([_section(raw, stage), beside.get(stage)]) for stage in Stage}
-
-
-def asked_of_data(raw: Mapping[str, Any]) -> str:
-    """The hash of what decides data and training: an edit of it makes `inputs` look at the sources again."""
-    sections = {stage.value: _section(raw, stage) for stage in _OF_DATA_AND_TRAINING}
-    return _hash([raw.get("baseModel"), raw.get("corpus"), raw.get("evaluation"), sections])
 
 
 def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
@@ -116,11 +109,11 @@ def _as_before(fresh: Any, stored: Any) -> Any:
 
 
 def data_generation(spec: Spec, status: Status, generation: int) -> int:
-    """The generation of the last edit that touched data or training: `inputs` looks once for each."""
+    """The generation of the last edit that touched what `inputs` reads: it looks at the sources once for each."""
     record = status.resolved.get("data")
     if not isinstance(record, Mapping) or not isinstance(record.get("generation"), int):
         return generation
-    unchanged = status.revision == generation or record.get("asked") == spec.data_asked
+    unchanged = status.revision == generation or record.get("asked") == spec.stages[Stage.INPUTS].asked
     return int(record["generation"]) if unchanged else generation
 
 
@@ -129,7 +122,7 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
     stages = {stage.value: shown(item) for stage, item in spec.stages.items()}
     stages["finetune"] |= spec.stages[Stage.FINETUNE].pod.workers.to_json()
     stages["deploy"] |= {"backend": spec.deploy.backend, "strategy": spec.deploy.strategy}
-    data = {"generation": data_generation(spec, status, generation), "asked": spec.data_asked}
+    data = {"generation": data_generation(spec, status, generation), "asked": spec.stages[Stage.INPUTS].asked}
     servers = mapping(status.resolved.get("servers"))
     return {"stages": stages, "data": data} | ({"servers": dict(servers)} if servers else {})
 

@@ -19,7 +19,7 @@ from embedding_operator.resource.api import (
     parse_source,
     read,
 )
-from embedding_operator.resource.frozen import asked_of_data, asked_of_stages
+from embedding_operator.resource.frozen import asked_of_stages
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
     check_apart,
@@ -92,7 +92,6 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         storage=storage,
         start_deadline_s=read(tables.RunPolicy, raw.get("runPolicy")).startDeadlineSeconds,
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
-        data_asked=asked_of_data(raw),
     )
 
 

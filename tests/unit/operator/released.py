@@ -10,7 +10,6 @@ import yaml
 from unit.operator.builders import IMAGES, OPEN_AI, a_manifest, a_ref, refs
 
 from embedding_operator.resource.api import KIND
-from embedding_operator.resource.frozen import asked_of_data
 from embedding_operator.resource.pipeline import fingerprint, serving_fingerprint
 from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Artefact, Stage
@@ -75,7 +74,7 @@ def fingerprints_of(raw: dict[str, Any]) -> dict[str, str]:
     }
     found["deploy"] = serving_fingerprint(spec, a_ref("model"))
     asked = {f"asked of {stage}": item.asked for stage, item in spec.stages.items()}
-    return {**found, **asked, "asked of data": asked_of_data(raw)}
+    return {**found, **asked}
 
 
 def main() -> None:
