@@ -1,4 +1,4 @@
-"""Pods that mount a claim, as the operator writes them, but with nothing to do."""
+"""Pods that mount a claim, placed by the operator's own builder, but with nothing to do."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from e2e.kube import NAMESPACE
+from unit.operator.builders import a_spec
 
-OWNER_LABEL = "embedding-operator.dev/owner-uid"
-CLAIM_LABEL = "embedding-operator.dev/workspace"
-OWNER = "00000000-0000-0000-0000-000000000001"
+from embedding_operator.objects.manifests.common import Owner, pod_spec, workspace_label
+from embedding_operator.resource.labels import WORKSPACE_LABEL
+from embedding_operator.resource.placement import with_access_modes
+from embedding_stages.contract import Stage
+
+CLAIM_LABEL = WORKSPACE_LABEL
+OWNER = Owner(namespace=NAMESPACE, name="two-nodes", uid="00000000-0000-0000-0000-000000000001")
 
 
 def consumer(
     name: str,
     claim: str,
     *,
-    affinity: bool = True,
+    mode: str = "ReadWriteOnce",
     requests: Mapping[str, str],
     limits: Mapping[str, str] | None = None,
     node_selector: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A pod that mounts the claim until there is a file /tmp/end in it."""
-    labels = {OWNER_LABEL: OWNER, CLAIM_LABEL: claim}
-    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+    """A pod that mounts the claim until there is a file /tmp/end in it; `mode` is what the operator takes it to be."""
+    manifest = {
+        "storage": {"existingClaim": claim},
+        "stages": {"finetune": {"nodeSelector": dict(node_selector or {})}},
+    }
+    resource = with_access_modes(a_spec(**manifest), [mode])
     container = {
         "name": "main",
         "command": ["/bin/busybox", "sh", "-c", "until [ -e /tmp/end ]; do /bin/busybox sleep 1; done"],
@@ -32,22 +40,13 @@ def consumer(
         "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
     spec: dict[str, Any] = {
+        **pod_spec(OWNER, resource, Stage.FINETUNE),
         "restartPolicy": "Never",
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
         "containers": [container],
         "volumes": [
             {"name": "workspace", "persistentVolumeClaim": {"claimName": claim}},
             {"name": "tmp", "emptyDir": {}},
         ],
     }
-    if affinity:
-        spec["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-    if node_selector:
-        spec["nodeSelector"] = dict(node_selector)
-    metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": workspace_label(OWNER, resource)}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

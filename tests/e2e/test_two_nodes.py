@@ -126,10 +126,10 @@ def _end(kube: Kube, *names: str) -> None:
         kube.until(f"pod {name} succeeds", lambda name=name: _node_of(kube, name, "Succeeded"), 60)
 
 
-def test_without_the_affinity_the_pods_of_a_claim_spread(
+def test_the_pods_of_a_claim_that_many_nodes_mount_spread(
     kube: Kube, shared_claim: str, start: Callable[..., None]
 ) -> None:
-    pods = [consumer(name, shared_claim, affinity=False, requests=MUCH) for name in ("spread-1", "spread-2")]
+    pods = [consumer(name, shared_claim, mode="ReadWriteMany", requests=MUCH) for name in ("spread-1", "spread-2")]
     start(*pods)
     assert {_running(kube, "spread-1"), _running(kube, "spread-2")} == {FIRST, SECOND}
 
