@@ -50,7 +50,7 @@ def settings(folder: Path, drain_seconds: float = 0.6) -> ServerSettings:
     )
 
 
-def wait_for(status: int, url: str, limit: float = 20.0) -> None:
+def wait_for(status: int, url: str, limit: float = 120.0) -> None:
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         try:
@@ -134,7 +134,7 @@ def test_the_module_runs_with_nims_environment(tmp_path: Path) -> None:
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(Path(contract.__file__).parents[1]),
+        "PYTHONPATH": str(Path(contract.__file__).parents[2]),
         "NIM_CUSTOM_MODEL": str(folder),
         "NIM_HTTP_API_PORT": str(port),
         "NGC_API_KEY": "unused",
@@ -245,5 +245,5 @@ class TestCheck:
             "import sys; import embedding_stages.serve.check\n"
             "assert not {'numpy', 'aiohttp', 'onnxruntime', 'tokenizers'} & sys.modules.keys()"
         )
-        environment = {"PYTHONPATH": str(Path(contract.__file__).parents[1])}
+        environment = {"PYTHONPATH": str(Path(contract.__file__).parents[2])}
         subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -134,7 +134,7 @@ def call(url: str, body: Any = None, *, raw: bytes | None = None) -> tuple[int, 
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             status, text = response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
