@@ -17,7 +17,11 @@ Raw = Mapping[str, Any]
 Key = tuple[str, str]  # namespace, name of the resource
 KINDS: Final = ("Job", "Pod", "Deployment")
 # A Deployment is compared with what was asked for; of the others a few fields are looked at (views.py).
-_SPEC_READ: Final[Mapping[str, tuple[str, ...]]] = {"Job": ("suspend", "completions"), "Pod": ("nodeName",)}
+_SPEC_READ: Final[Mapping[str, tuple[str, ...]]] = {
+    "Job": ("suspend", "completions"),
+    "Pod": ("nodeName", "initContainers"),
+}
+_INIT_READ: Final = ("name", "restartPolicy")  # which of them are sidecars, that run as long as the pod does
 
 
 class ChildCache:
@@ -92,6 +96,9 @@ def _slim(kind: str, raw: Raw) -> Raw:
         body["metadata"]["managedFields"] = [{"manager": name} for name in sorted(managers)]
     if kind in _SPEC_READ and isinstance(raw.get("spec"), Mapping):
         body["spec"] = {key: raw["spec"][key] for key in _SPEC_READ[kind] if key in raw["spec"]}
+    if "initContainers" in (body.get("spec") or {}) and kind == "Pod":
+        inits = body["spec"]["initContainers"] or ()
+        body["spec"]["initContainers"] = [{key: item[key] for key in _INIT_READ if key in item} for item in inits]
     return body
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from embedding_operator.cluster.cache import ChildCache
+from embedding_operator.objects.views import view_pod
 from embedding_operator.resource.labels import OWNER_LABEL
 
 KEY = ("team-a", "handbook")
@@ -118,3 +119,19 @@ def test_what_nobody_reads_is_not_kept(kind: str, way: str) -> None:
     assert ("many words" in str(kept)) == (kind == "Deployment")
     assert full["spec"] is spec, "what was handed in belongs to somebody else"
     assert "managedFields" in full["metadata"]
+
+
+def test_a_native_sidecar_is_known_as_one_from_what_is_kept_of_its_pod() -> None:
+    """Otherwise its pod would seem to wait for it, and what the stage's own container waits for would not be said."""
+    pod = raw("pod")
+    pod["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    proxy = {"name": "istio-proxy", "image": "many words", "restartPolicy": "Always"}
+    stuck = {"name": "stage", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
+    runs = {"name": "istio-proxy", "started": True, "state": {"running": {}}}
+    pod["spec"] = {"initContainers": [proxy], "containers": []}
+    pod["status"] = {"phase": "Pending", "initContainerStatuses": [runs], "containerStatuses": [stuck]}
+    cache = ChildCache()
+    cache.put("Pod", pod)
+    (kept,) = cache.children("Pod", KEY)
+    assert view_pod(kept).blocked_by == ""
+    assert "many words" not in str(kept)
