@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from simulation.endings import HANG, PENDING, Ending
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
@@ -162,3 +164,21 @@ def test_a_claim_that_cannot_grow_is_said_once_whatever_the_words(error: type[Cl
     scene.settle(10)
     assert len(scene.history) == written
     assert scene.condition("Validated") == "True ClaimNotExpanded"
+
+
+@pytest.mark.parametrize(("error", "turns"), [(Forbidden, 2), (Unavailable, 60)])
+@pytest.mark.parametrize("ending", [HANG, PENDING])
+def test_a_job_whose_delete_is_refused_does_not_outlive_its_failed_stage(
+    ending: Ending, error: type[ClusterError], turns: int
+) -> None:
+    scene = a_scene()
+    scene.will(Stage.PREP, ending)
+    scene.run(lambda scene: scene.states().get("prep") in ("Running", "Waiting") and alive(scene) == ["prep"])
+    scene.clock.now += timedelta(days=1)
+    scene.cluster.hook = refusing("delete", "Job", error)
+    scene.settle(turns)
+    assert (scene.states()["prep"], alive(scene)) == ("Failed", ["prep"])
+    scene.cluster.hook = lambda call, when: None
+    scene.settle(5)
+    assert (scene.states()["prep"], alive(scene)) == ("Failed", [])
+    assert len(scene.attempts(Stage.PREP)) == 1

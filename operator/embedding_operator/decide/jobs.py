@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.decision import DeleteObject, Draft, Observed
 from embedding_operator.decide.retry import ended
 from embedding_operator.decide.run import overdue, running, unreachable
 from embedding_operator.decide.start import absent, leaving, outdated, superseded, suspended, waiting
@@ -65,6 +65,7 @@ def advance(
         _reuse(draft, entry)
         return True
     elif entry.state == "Failed" and entry.revision == draft.status.revision:
+        _end(draft, entry, observed)
         return False
     step = Step(
         draft=draft, spec=spec, owner=owner, observed=observed, entry=entry, inputs=inputs, settings=settings or {}
@@ -72,6 +73,14 @@ def advance(
     done = next(answer for check in _CHECKS if (answer := check(step)) is not None)
     draft.status = draft.status.with_stage(step.entry)
     return done
+
+
+def _end(draft: Draft, entry: StageStatus, observed: Observed) -> None:
+    """Delete the Job of a stage that has failed if it still runs: the first delete may have been refused or lost."""
+    for job in observed.jobs:
+        mine = job.stage is entry.name and job.fingerprint == entry.fingerprint and job.attempt <= entry.attempt
+        if mine and not job.finished and not job.deleting:
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="its stage has failed"))
 
 
 def _reuse(draft: Draft, entry: StageStatus) -> None:
