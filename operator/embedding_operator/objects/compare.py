@@ -9,7 +9,7 @@ since "1024Mi" is stored as "1Gi".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -63,7 +63,7 @@ _CONTAINER_MAY_HAVE: Final = frozenset(
 
 
 # Variables that decide which code a container runs, or that the servers and the check read.
-_TAKE_OVER: Final = ("EFT_", "LD_", "NIM_", "PYTHON")
+_TAKE_OVER: Final = ("EFT_", "LD_", "NIM_", "PATH", "PYTHON")
 
 
 def differs(desired: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
@@ -94,7 +94,18 @@ def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
                 return f"{where}.volumeMounts"
             if taken := _taken_over(there, asked):
                 return f"{where}.env[{taken}]"
+        if intruder := _intruder(found.get(kind) or (), wanted, kind):
+            return f"{path}.{kind}[{intruder}].volumeMounts"
     return ""
+
+
+def _intruder(live: Sequence[Mapping[str, Any]], pod: Mapping[str, Any], kind: str) -> str:
+    """The first container that somebody added and that mounts a claim of ours: it could change what was checked."""
+    ours = {item["name"] for item in pod.get(kind) or ()}
+    claims = {item["name"] for item in pod.get("volumes") or () if "persistentVolumeClaim" in item}
+    more = (item for item in live if item["name"] not in ours)
+    mounts = ((item["name"], mount["name"]) for item in more for mount in item.get("volumeMounts") or ())
+    return next((name for name, volume in mounts if volume in claims), "")
 
 
 def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> str:

@@ -73,6 +73,7 @@ def test_only_what_is_asked_for_counts(desired: dict[str, Any], live: Any, answe
     assert differs(desired, live) is answer
 
 
+WRITER = {"name": "more", "volumeMounts": [{"name": "workspace", "mountPath": "/w"}]}
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -102,8 +103,10 @@ def check(pod: dict[str, Any]) -> dict[str, Any]:
         lambda pod: server(pod).update(envFrom=[{"configMapRef": {"name": "other"}}]),
         lambda pod: server(pod)["env"].append({"name": "NIM_MODEL_PROFILE", "value": "other"}),
         lambda pod: check(pod).update(env=[{"name": "PYTHONPATH", "value": "/elsewhere"}]),
+        lambda pod: check(pod).update(env=[{"name": "PATH", "value": "/elsewhere"}]),
         lambda pod: check(pod).update(command=["true"]),
         lambda pod: check(pod).update(image="other:1"),
+        *(lambda pod, kind=kind: pod[kind].append(WRITER) for kind in ("initContainers", "containers")),
         lambda pod: pod["initContainers"].pop(),
         lambda pod: pod["volumes"].pop(),
         lambda pod: server(pod)["env"].pop(),
