@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from simulation.endings import BAD_INPUT, SILENT, Ending
 from simulation.fake_cluster import Call, Crash
-from simulation.scene import IMAGES, Scene, a_scene, a_spec, is_ready
+from simulation.scene import IMAGES, Scene, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.decide.plan import Defaults
 from embedding_stages.contract import Stage
@@ -188,4 +189,18 @@ def test_a_pass_that_dies_after_a_renewed_stage_got_its_job_makes_no_second_one(
     scene.operator.reconciler.defaults = Defaults(images=NEXT_IMAGES)  # the process that restarted is the new release
     scene.run(is_ready)
     assert scene.attempts(Stage.FINETUNE)[1:] == deaths
+    assert scene.ran(Stage.FINETUNE)[-1].image == NEXT_IMAGES[Stage.FINETUNE]
+
+
+@pytest.mark.parametrize("ending", [BAD_INPUT, SILENT])
+def test_a_stage_that_failed_takes_the_new_image_at_the_next_edit(
+    ending: Ending, release: Callable[[Scene], Scene]
+) -> None:
+    scene = a_scene()
+    scene.will(Stage.FINETUNE, ending, ending)
+    scene.run(stage_is(Stage.FINETUNE, "Failed"))
+    scene.world.endings[Stage.FINETUNE].clear()
+    release(scene).settle(3)
+    scene.edit(a_spec(tolerance={"atOne": "0.05"}))
+    scene.run(is_ready)
     assert scene.ran(Stage.FINETUNE)[-1].image == NEXT_IMAGES[Stage.FINETUNE]

@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.decide.serving import serving_model
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.frozen import mapping, shown
 from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
@@ -34,12 +36,12 @@ def settle(
     item, inputs = spec.stages[stage], inputs_of(stage, draft.status)
     if item.settled_in == draft.status.revision or inputs is None:
         return spec
-    if _is_done_or_runs(draft, stage, fingerprint(stage, spec, inputs, extra=identity), observed):
+    if _is_done_or_runs(draft, stage, fingerprint(stage, spec, inputs, extra=identity), spec, observed):
         return spec
     return _renewed(draft, stage, spec, images[stage])
 
 
-def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, observed: Observed) -> bool:
+def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, spec: Spec, observed: Observed) -> bool:
     """Whether an older revision did the work `wanted`, or its Job is doing it.
 
     A Job of this very revision was created by a pass that died before it could write down with which image.
@@ -48,9 +50,13 @@ def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, observed: Observed
     if entry.fingerprint == wanted and entry.artefacts and entry.finished_at:
         return True
     of_stage = (job for job in observed.jobs if job.stage is stage and job.fingerprint == wanted)
-    return any(
-        job.attempt > entry.distrusted and job.revision != draft.status.revision and not job.failed for job in of_stage
-    )
+    older = (job for job in of_stage if job.attempt > entry.distrusted and job.revision != draft.status.revision)
+    return any(not _has_failed(job, spec) for job in older)
+
+
+def _has_failed(job: JobView, spec: Spec) -> bool:
+    """Also without a result: its stage has to run again."""
+    return job.finished and isinstance(outcome_of(job, spec), Failure)
 
 
 def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[Spec, str]:
