@@ -10,6 +10,7 @@ from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.views import PodView
 
 _MARGIN: Final = timedelta(seconds=60)  # a kubelet that lives reports within seconds
+_ENDED: Final = ("Succeeded", "Failed")
 NODE_LOST: Final = "NodeLost"
 
 
@@ -20,6 +21,8 @@ def lost_node(pods: Iterable[PodView], now: datetime) -> Wait | None:
     write to the volume.
     """
     for pod in pods:
+        if pod.phase in _ENDED:  # its end was confirmed, and a finalizer of somebody keeps the object
+            continue
         if pod.gone_by is not None and now > pod.gone_by + _MARGIN:
             message = (
                 f"pod {pod.name} was asked to end, and node {pod.node} does not confirm that it has: if the machine is "

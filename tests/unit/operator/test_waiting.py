@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import NOON, OPEN_AI, a_job, a_job_of_several, a_pod, a_spec
 
+from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.waiting import explain_overtime, explain_wait, explain_waits
 from embedding_operator.objects.views import EventView
 from embedding_stages.contract import Stage
@@ -399,3 +400,10 @@ def test_a_shared_workspace_is_not_blamed_for_a_volume_of_somebody_else() -> Non
     assert explain_wait(a_pod(), attached, spec, Stage.INPUTS).reason == "FailedAttachVolume"
     assert "or the claim of a source" in explain_wait(a_pod(), attached, SPEC, Stage.INPUTS).message
     assert "of a source" not in explain_wait(a_pod(), attached, SPEC, Stage.SDG).message
+
+
+@pytest.mark.parametrize(("phase", "lost"), [("Running", True), ("Failed", False), ("Succeeded", False)])
+def test_a_pod_whose_end_was_confirmed_is_on_no_lost_node(phase: str, lost: bool) -> None:
+    """A finalizer of somebody else may keep it for long."""
+    pod = a_pod(phase=phase, deleting=True, gone_by=NOON)
+    assert (lost_node([pod], NOON + timedelta(hours=1)) is not None) is lost
