@@ -85,7 +85,8 @@ def _carried(stage: Stage, item: StageSpec, record: Any, generation: int, *, sam
         settings = _restored(stage, item.settings, record["settings"])
     except (KeyError, TypeError, ValueError):
         return fresh
-    if same or record.get("asked") == item.asked:
+    # How a model is served is read anew in each pass, and its name may be the base model's.
+    if stage is not Stage.DEPLOY and (same or record.get("asked") == item.asked):
         old = replace(old, settings=settings)
     # The server's image is settled with what it serves; see decide/settle.py.
     keeps_image = stage is not Stage.DEPLOY and not item.pod.own_image and not record.get("ownImage")

@@ -126,3 +126,8 @@ def test_an_edit_of_what_inputs_reads_looks_at_the_sources_again(sections: dict[
 def test_an_edit_concerns_the_stages_whose_settings_follow_from_it(sections: Any, stages: str) -> None:
     before, after = parse_spec(a_manifest(), IMAGES).stages, parse_spec(a_manifest(**sections), IMAGES).stages
     assert [stage for stage in Stage if before[stage].asked != after[stage].asked] == stages.split()
+
+
+def test_the_served_name_follows_the_base_models() -> None:
+    after = later(settled(), 2, baseModel={"name": "other", "source": {"pvc": {"claimName": "models"}}})
+    assert after.stages[Stage.DEPLOY].settings["modelName"] == "other"
