@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from simulation.endings import HANG
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
@@ -75,6 +76,7 @@ def test_a_suspended_resource_does_not_fight_who_resumes_its_job() -> None:
     scene = a_scene().running(Stage.FINETUNE)
     scene.edit(a_spec(suspend=True))
     scene.run(lambda scene: scene.status.phase == "Suspended").settle(3)
+    scene.will(Stage.FINETUNE, HANG)
     for _ in range(10):
         others_suspend(scene, False)
         scene.turn()
@@ -83,7 +85,22 @@ def test_a_suspended_resource_does_not_fight_who_resumes_its_job() -> None:
     scene.settle(2)
     scene.edit(a_spec(suspend=True))
     scene.settle(2)
-    assert patches(scene) == 2  # another edit, another suspension
+    assert patches(scene) == 3  # the note of the first is taken off; another edit, another suspension
+
+
+def test_a_job_that_a_queue_resumed_while_the_resource_was_suspended_is_the_queues_again() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(suspend=True))
+    scene.run(lambda scene: scene.status.phase == "Suspended").settle(3)
+    scene.will(Stage.FINETUNE, HANG)
+    others_suspend(scene, False)
+    scene.settle(3)
+    scene.edit(a_spec())
+    scene.run(stage_is(Stage.FINETUNE, "Running")).settle(3)
+    before = patches(scene)
+    others_suspend(scene, True)
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown Suspended").settle(3)
+    assert patches(scene) == before
 
 
 def test_a_job_that_was_queued_before_the_resource_was_suspended_stays_queued_afterwards() -> None:

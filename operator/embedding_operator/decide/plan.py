@@ -57,6 +57,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     if spec.suspend:
         _suspend(draft, observed)
     else:
+        _forget_suspensions(draft, observed)
         _workspace(draft, spec, owner, observed)
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
@@ -138,6 +139,15 @@ def _suspend(draft: Draft, observed: Observed) -> None:
         if not job.finished and not job.suspended and not job.deleting and job.suspended_by != revision:
             why = "spec.suspend is true"
             draft.actions.append(SuspendJob(name=job.name, suspend=True, revision=revision, why=why))
+
+
+def _forget_suspensions(draft: Draft, observed: Observed) -> None:
+    """Take the note off a Job that somebody else resumed: whoever suspends it from now on resumes it."""
+    revision = draft.status.revision
+    for job in observed.jobs:
+        if not job.finished and not job.suspended and not job.deleting and job.suspended_by is not None:
+            why = "it was resumed, and spec.suspend is no longer true"
+            draft.actions.append(SuspendJob(name=job.name, suspend=False, revision=revision, why=why))
 
 
 def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
