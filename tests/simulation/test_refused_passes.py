@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from simulation.endings import HANG, PENDING, Ending
 from simulation.fake_cluster import NAMESPACE, Call
-from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
 from embedding_operator.cluster.errors import (
     ClusterError,
@@ -182,3 +182,18 @@ def test_a_job_whose_delete_is_refused_does_not_outlive_its_failed_stage(
     scene.settle(5)
     assert (scene.states()["prep"], alive(scene)) == ("Failed", [])
     assert len(scene.attempts(Stage.PREP)) == 1
+
+
+@pytest.mark.parametrize("error", [Rejected, Forbidden, QuotaExceeded])
+def test_a_suspended_resource_stops_its_job_although_the_clients_service_is_refused(error: type[ClusterError]) -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.running(Stage.FINETUNE)
+    scene.cluster.delete("Service", NAMESPACE, NAME)
+    scene.cluster.hook = refusing("apply", "Service", error)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}, suspend=True))
+    scene.settle(5)
+    job = next(
+        raw for raw in scene.cluster.find("Job") if raw["metadata"]["name"] == scene.attempts(Stage.FINETUNE)[-1]
+    )
+    assert job["spec"].get("suspend") is True

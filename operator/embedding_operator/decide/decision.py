@@ -104,6 +104,11 @@ class Apply:
 Action = CreateJob | DeleteObject | SuspendJob | Apply
 
 
+def frees(action: Action) -> bool:
+    """Whether an action only takes something away: it is done also where everything else is refused."""
+    return isinstance(action, DeleteObject) or (isinstance(action, SuspendJob) and action.suspend)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A Kubernetes Event to post once the status that it tells of is written."""
@@ -117,8 +122,8 @@ class Event:
 class Plan:
     """The whole decision. `str(plan)` is a report that a person can read.
 
-    Deletes come before everything else: they free room in a quota, a GPU or the volume, and an action behind one that
-    the API server refuses would not be carried out.
+    Deletes and suspensions come before everything else: they free room in a quota, a GPU or the volume, and an action
+    behind one that the API server refuses would not be carried out.
     """
 
     status: Status
@@ -127,7 +132,7 @@ class Plan:
     requeue_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.actions, key=lambda action: not isinstance(action, DeleteObject))
+        ordered = sorted(self.actions, key=lambda action: not frees(action))
         object.__setattr__(self, "actions", tuple(ordered))
 
     def __str__(self) -> str:

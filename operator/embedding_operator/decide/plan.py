@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob, frees
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
@@ -71,7 +71,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
     keep_rendezvous_services(draft, owner, observed)
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
-        draft.actions = [action for action in draft.actions if isinstance(action, DeleteObject)]
+        draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft)
     return conclude(draft, spec, observed, verdict, activated=activated)
 
