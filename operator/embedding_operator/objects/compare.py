@@ -8,8 +8,9 @@ since "1024Mi" is stored as "1Gi".
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ _CONTAINER_MAY_HAVE: Final = frozenset(
 )
 
 
+_CODE: Final = "/app"  # of the project's images
 # Variables that decide which code a container runs, or that the servers and the check read.
 _TAKE_OVER: Final = ("EFT_", "LD_", "NIM_", "PATH", "PYTHON")
 
@@ -84,28 +86,30 @@ def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     path, wanted, found = "spec.template.spec", template["spec"], live["spec"]["template"]["spec"]
     if added := _added(found, wanted, _POD_MAY_HAVE):
         return f"{path}.{added}"
+    claims = _volumes_of_claims(found, wanted)
     for kind in ("initContainers", "containers"):
-        for asked in wanted.get(kind) or ():
-            there = next(item for item in found[kind] if item["name"] == asked["name"])
-            where = f"{path}.{kind}[{asked['name']}]"
+        ours = {item["name"]: item for item in wanted.get(kind) or ()}
+        for there in found.get(kind) or ():
+            where, asked = f"{path}.{kind}[{there['name']}]", ours.get(there["name"])
+            if _covered(there, asked or {}, claims):
+                return f"{where}.volumeMounts"
+            if asked is None:
+                continue
             if added := _added(there, asked, _CONTAINER_MAY_HAVE):
                 return f"{where}.{added}"
-            if _covered(there, asked):
-                return f"{where}.volumeMounts"
             if taken := _taken_over(there, asked):
                 return f"{where}.env[{taken}]"
-        if intruder := _intruder(found.get(kind) or (), wanted, kind):
-            return f"{path}.{kind}[{intruder}].volumeMounts"
     return ""
 
 
-def _intruder(live: Sequence[Mapping[str, Any]], pod: Mapping[str, Any], kind: str) -> str:
-    """The first container that somebody added and that mounts a claim of ours: it could change what was checked."""
-    ours = {item["name"] for item in pod.get(kind) or ()}
-    claims = {item["name"] for item in pod.get("volumes") or () if "persistentVolumeClaim" in item}
-    more = (item for item in live if item["name"] not in ours)
-    mounts = ((item["name"], mount["name"]) for item in more for mount in item.get("volumeMounts") or ())
-    return next((name for name, volume in mounts if volume in claims), "")
+def _volumes_of_claims(live: Mapping[str, Any], desired: Mapping[str, Any]) -> set[str]:
+    """Names of the live pod's volumes that are claims which our pod mounts too, whatever somebody calls them."""
+
+    def claim(volume: Mapping[str, Any]) -> str:
+        return str((volume.get("persistentVolumeClaim") or {}).get("claimName", ""))
+
+    ours = {claim(item) for item in desired.get("volumes") or ()} - {""}
+    return {item["name"] for item in live.get("volumes") or () if claim(item) in ours}
 
 
 def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> str:
@@ -113,12 +117,21 @@ def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozen
     return next((key for key in more if live[key] not in (None, "", [], {}, False)), "")
 
 
-def _covered(live: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
-    """Whether something was mounted over a read-only folder of ours: what was checked is not what is read then."""
+def _covered(live: Mapping[str, Any], desired: Mapping[str, Any], claims: set[str]) -> bool:
+    """Whether a mount was added by which what was checked may not be what is read.
+
+    It lies over a read-only folder of ours or over our code, or it is a further mount of one of the `claims`.
+    """
     ours = [item["mountPath"] for item in desired.get("volumeMounts") or ()]
     guarded = [item["mountPath"] for item in desired.get("volumeMounts") or () if item.get("readOnly")]
-    more = [item["mountPath"] for item in live.get("volumeMounts") or () if item["mountPath"] not in ours]
-    return any(f"{path}/".startswith(f"{folder}/") for path in more for folder in guarded)
+    guarded += [_CODE] if desired else []
+    more = [item for item in live.get("volumeMounts") or () if item["mountPath"] not in ours]
+    over = any(f"{_clean(item['mountPath'])}/".startswith(f"{folder}/") for item in more for folder in guarded)
+    return over or any(item["name"] in claims for item in more)
+
+
+def _clean(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _taken_over(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:

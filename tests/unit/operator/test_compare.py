@@ -74,6 +74,8 @@ def test_only_what_is_asked_for_counts(desired: dict[str, Any], live: Any, answe
 
 
 WRITER = {"name": "more", "volumeMounts": [{"name": "workspace", "mountPath": "/w"}]}
+SAME_CLAIM = {"name": "again", "persistentVolumeClaim": {"claimName": "handbook-workspace"}}
+OTHER_WRITER = {"name": "more", "volumeMounts": [{"name": "again", "mountPath": "/w"}]}
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -113,6 +115,10 @@ def check(pod: dict[str, Any]) -> dict[str, Any]:
         lambda pod: server(pod)["env"].append({"name": "NIM_SERVED_MODEL_NAME", "value": "other"}),  # the last counts
         lambda pod: server(pod)["volumeMounts"].append({"name": "more", "mountPath": f"{SERVED_MODEL_PATH}/weights"}),
         lambda pod: check(pod)["volumeMounts"].append({"name": "more", "mountPath": SERVED_MODEL_PATH}),
+        lambda pod: server(pod)["volumeMounts"].append({"name": "more", "mountPath": f"/.{SERVED_MODEL_PATH}/weights"}),
+        lambda pod: check(pod)["volumeMounts"].append({"name": "more", "mountPath": "/app/embedding_stages"}),
+        lambda pod: server(pod)["volumeMounts"].append({"name": "workspace", "mountPath": "/w"}),
+        lambda pod: (pod["volumes"].append(SAME_CLAIM), pod["containers"].append(OTHER_WRITER)),
     ],
 )
 def test_another_server_is_not_what_was_asked_for(edit: Edit) -> None:
