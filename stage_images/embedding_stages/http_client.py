@@ -41,10 +41,13 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     is_cut: bool = False  # longer than the client reads
     sent_again: int = 0  # requests before this one that were in vain
+    key: str | None = field(default=None, repr=False)  # what `text` masks
 
     @property
     def text(self) -> str:
-        return self.body.decode("utf-8", "replace")
+        """For messages. The body itself is left as it is: a key such as "token" may be a word of the answer."""
+        said = self.body.decode("utf-8", "replace")
+        return said.replace(self.key, "***") if self.key else said
 
     @cached_property
     def json(self) -> Any:
@@ -156,10 +159,14 @@ class HttpClient:
             raise
 
     def _answer(self, status: int, response: Any, body: bytes, sent_again: int) -> Answer:
-        is_cut, body = len(body) > self.most_bytes, body[: self.most_bytes]
-        if self.key:
-            body = body.replace(self.key.encode(), b"***")
-        return Answer(status=status, body=body, headers=response.headers, is_cut=is_cut, sent_again=sent_again)
+        return Answer(
+            status=status,
+            body=body[: self.most_bytes],
+            headers=response.headers,
+            is_cut=len(body) > self.most_bytes,
+            sent_again=sent_again,
+            key=self.key,
+        )
 
 
 def _read(error: urllib.error.HTTPError, most: int) -> bytes:

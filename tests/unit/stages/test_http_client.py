@@ -85,6 +85,16 @@ def test_the_key_is_masked_in_what_the_server_says() -> None:
     assert "bad key ***" in str(answer)
 
 
+def test_a_key_that_is_a_word_of_the_answer_changes_nothing_in_it() -> None:
+    with scripted(lambda *_: (200, {"token": 11})) as url:
+        for key in ("token", "1"):
+            answer = HttpClient(
+                base_url=url, timeout_s=5.0, most_bytes=99, wait=[].append, key=key, opener=make_opener(proxies=False)
+            ).send("POST", "/x", {})
+            assert answer.json == {"token": 11}
+            assert key not in str(answer).removeprefix("HTTP 200 ")
+
+
 def test_redirects_are_answers() -> None:
     paths: list[str] = []
 
