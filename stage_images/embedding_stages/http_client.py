@@ -89,8 +89,10 @@ class Retries:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the request, and its key, to another address."""
 
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        return None
+    def http_error_302(self, *_args: Any, **_kwargs: Any) -> None:
+        """Nothing reads the new address, which may be no address at all."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def make_opener(*, proxies: bool) -> urllib.request.OpenerDirector:
@@ -185,6 +187,6 @@ def _retry_after(value: str | None, now: float) -> float:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
     return max(0.0, seconds)

@@ -40,6 +40,7 @@ WAITS: dict[str, tuple[str | None, int, float]] = {
     "the server wants too much": ("86400", 0, 60.0),
     "a date": ("Sun, 06 Nov 1994 08:49:57 GMT", 0, 20.0),
     "a date that is past": ("Sun, 06 Nov 1994 08:00:00 GMT", 0, 1.0),
+    "a date that no clock has": (f"Sun, 06 Nov 1994 08:49:57 +{'9' * 17}", 0, 1.0),
     "neither": ("soon", 0, 1.0),
     "no number": ("nan", 0, 1.0),
     "no end": ("inf", 0, 60.0),
@@ -105,6 +106,12 @@ def test_redirects_are_answers() -> None:
     with scripted(reply) as url:
         assert client(url).send("GET", "/x").status == 307
     assert paths == ["/x"]
+
+
+def test_a_redirect_to_no_address_is_an_answer_too() -> None:
+    raw = b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n"
+    with scripted(lambda *_: raw) as url:
+        assert client(url).send("GET", "/x").status == 302
 
 
 @pytest.mark.parametrize("status", [200, 500])
