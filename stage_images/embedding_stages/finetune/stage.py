@@ -8,6 +8,7 @@ the first and last tenth of the steps), precision (bf16 or fp32), workers, warni
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,7 +26,7 @@ from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import Scale, auto_scale
 from embedding_stages.finetune.schedule import learning_rate
 from embedding_stages.finetune.trainer import StepReport, Trainer
-from embedding_stages.finetune.world import World, lost_peers
+from embedding_stages.finetune.world import ENDED, World, lost_peers
 from embedding_stages.runner import StageContext
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 AnyTrainer: TypeAlias = "Trainer | PackedTrainer"
 _LOG_EVERY = 10  # steps
+_REFUSED = "refused"  # rank 0's word about an input
 _SAVE_SECONDS = 60.0  # a resume point that costs more to write than the steps since the last one saves nothing
 
 
@@ -89,13 +91,23 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
 def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
     """The folder of an input that rank 0 has checked; the other ranks wait for it instead of reading all bytes too.
 
-    They go on when it found damage as well, and meet nobody in their first step: waiting they would hold up the end.
+    Where rank 0 finds damage they read nothing, since what they find would be told in its place, and end after it.
     Raises StageError `ArtefactMissing` or `ArtefactDamaged`, Transient `PeerLost`.
     """
+    place = f"checked-{name}"
+    if not world.leads:
+        if world.meet(place) == _REFUSED:
+            world.meet(ENDED)
+            raise Transient(PEER_LOST, f"rank 0 refuses the input {name}: its result says why")
+        return context.input(name, checked=True)
     try:
-        return context.input(name, checked=not world.leads)
-    finally:
-        world.meet(f"checked-{name}")
+        folder = context.input(name)
+    except Exception:
+        with suppress(Transient):  # the damage is the news
+            world.meet(place, _REFUSED)
+        raise
+    world.meet(place)
+    return folder
 
 
 def train(

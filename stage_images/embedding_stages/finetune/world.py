@@ -30,6 +30,7 @@ from embedding_stages.errors import StageError, Transient
 COLLECTIVE_TIMEOUT: Final = timedelta(minutes=10)
 _PATIENCE_S: Final = 3600.0  # for rank 0 to write or hash what may be tens of gigabytes on a slow volume
 _POLL_S: Final = 0.1
+ENDED: Final = "ended"  # where rank 0 comes when its outcome is told
 _BUCKET: Final = 64 * 2**20 // 4  # float32 numbers in one message: large enough for full speed, small beside a model
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "connection was", "broken pipe")
 
@@ -110,7 +111,7 @@ class World:
             return
         if self.leads or code == ExitCode.DONE:
             try:
-                self.meet("ended")
+                self.meet(ENDED)
             except Transient as error:  # the run's outcome is rank 0's: lost is only the news of it
                 print(error, file=sys.stderr)
         if code == ExitCode.DONE:  # with a peer missing this could wait for it
@@ -120,24 +121,25 @@ class World:
         """Wait for all ranks. Raises Transient `PeerLost`."""
         self.sum_numbers([0.0])
 
-    def meet(self, name: str) -> None:
-        """The others wait for rank 0 to come here, for an hour if need be; rank 0 waits for nobody.
+    def meet(self, name: str, word: str = "here") -> str:
+        """The others wait for rank 0 to come here, for an hour if need be; rank 0 waits for nobody. All get its `word`.
 
         Not a collective: what rank 0 does meanwhile may take longer than those may. Each `name` works once.
         Raises Transient `PeerLost`.
         """
         if self.size == 1:
-            return
+            return word
         with lost_peers():
             store = PrefixStore("meetings", _store())
             if self.leads:
-                store.set(name, "here")
-                return
+                store.set(name, word)
+                return word
             end = time.monotonic() + _PATIENCE_S
             while not store.check([name]):
                 if time.monotonic() > end:
                     raise Transient(PEER_LOST, f"rank 0 has not come to {name!r} for {_PATIENCE_S:.0f} s")
                 time.sleep(_POLL_S)
+            return store.get(name).decode()
 
     def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the ranks, added in float32; all ranks give equal shapes in one order.

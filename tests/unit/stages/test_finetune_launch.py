@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from unit.stages.tiny_models import make_bert, run_stage, write_topics
 
 from embedding_stages import contract
 from embedding_stages.artefacts import Workspace, digest_of_folder, sha256_file
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult, parse_progress
+from embedding_stages.errors import StageError, Transient
 from embedding_stages.finetune.launch import Ending, Plan, judge
 from embedding_stages.finetune.stage import checked_input, work
 from embedding_stages.finetune.world import World
@@ -224,6 +226,28 @@ def test_one_rank_reads_an_input_to_check_it(
     world = World(rank=rank, size=1, local_rank=0, parallelism="DDP", device=torch.device("cpu"))
     assert checked_input(Artefact.BASE_MODEL, context, world) == folder
     assert seen == reads
+
+
+def test_what_rank_0_finds_damaged_nobody_else_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rank would blame the model for it: bad input, which is told in the place of damage."""
+    (tmp_path / "base").mkdir()
+    request = StageRequest(
+        stage=Stage.FINETUNE, fingerprint="f", attempt=1, revision=1, image="i", settings={},
+        inputs={Artefact.BASE_MODEL: ArtefactRef(path="base", digest="sha256:0")},
+    )  # fmt: skip
+    context = StageContext(request=request, workspace=Workspace(tmp_path), sources=tmp_path, secrets=tmp_path)
+    store = dist.HashStore()
+    monkeypatch.setattr("embedding_stages.finetune.world._store", lambda: store)
+    first, second = (
+        World(rank=rank, size=2, local_rank=rank, parallelism="DDP", device=torch.device("cpu")) for rank in (0, 1)
+    )
+    with pytest.raises(StageError) as damage:
+        checked_input(Artefact.BASE_MODEL, context, first)
+    assert damage.value.reason == "ArtefactDamaged"
+    first.meet("ended")
+    with pytest.raises(Transient) as followed:
+        checked_input(Artefact.BASE_MODEL, context, second)
+    assert followed.value.reason == contract.PEER_LOST
 
 
 def test_a_killed_worker_ends_the_pod_as_transient(workspace: Path) -> None:
