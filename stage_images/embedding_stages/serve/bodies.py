@@ -29,7 +29,8 @@ class Bodies:
         """The body, which counts until the context ends.
 
         Raises RequestError: 413 for a body that is too large, 429 when those of others leave no room, 408 when it does
-        not arrive in time. Nothing is read of a body whose stated length is refused.
+        not arrive in time, 400 when it is not in the coding that it states. Nothing is read of a body whose stated
+        length is refused.
         """
         body = bytearray()
         taken = 0
@@ -59,6 +60,8 @@ class Bodies:
                 raise RequestError(
                     408, f"the body did not arrive within {self.seconds:.0f} s: send fewer texts", code="timeout"
                 ) from error
+            except web.RequestPayloadError as error:  # such as a damaged gzip stream
+                raise RequestError(400, f"the body cannot be read: {error}", code="invalid_body") from error
             yield body
         finally:
             self.held -= taken

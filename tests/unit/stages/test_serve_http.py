@@ -179,6 +179,14 @@ def test_a_body_whose_stated_length_is_too_large_is_refused_unread(url: str) -> 
     connection.close()
 
 
+def test_a_body_that_is_not_in_its_coding_is_the_clients_fault(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+    connection.request("POST", "/v1/embeddings", json.dumps(GOOD), {"Content-Encoding": "gzip"})
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["code"]) == (400, "invalid_body")
+    connection.close()
+
+
 def test_a_client_that_goes_away_counts_no_more(folder: Path) -> None:
     endpoint = Endpoint("tiny")
     with serving(folder, endpoint=endpoint) as url:
