@@ -136,5 +136,5 @@ def normalised(query: str) -> str:
 def _blank(found: re.Match[str]) -> str:
     mark, text, at = found[0], found.string, found.start()
     if mark in "'’" and text[at - 1 : at].isalnum() and text[at + 1 : at + 2].isalnum():
-        return mark  # don't
+        return "'"  # don't, however it is typed
     return " " if unicodedata.category(mark)[0] == "P" and mark not in _MEANT else mark

@@ -150,6 +150,7 @@ SAME_QUERY = [
     ("marks of other scripts", "これは何ですか？", "これは何ですか。", True),
     ("a mark at the start", "¿Qué es?", "qué es", True),
     ("an apostrophe around a word", "the 'it' field", "the it field", True),
+    ("how an apostrophe is typed", "don't", "don’t", True),
     ("another tense", "What is it?", "What was it?", False),
     ("a symbol", "C++", "C", False),
     ("punctuation that is part of a name", "C#", "C", False),
