@@ -86,6 +86,15 @@ class Described:
         """Reads every byte below `folder`."""
         return cls(folder, describe(folder))
 
+    @classmethod
+    def intact(cls, folder: Path, digest: str) -> Described | None:
+        """The folder, when it is there and holds what `digest` says and nothing else; a link in it is damage."""
+        try:
+            found = cls.read(folder) if folder.is_dir() else None
+        except StageError:
+            return None
+        return found if found is not None and found.digest == digest else None
+
     @property
     def digest(self) -> str:
         return digest_of_files(self.files)
@@ -112,7 +121,7 @@ class Workspace:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         for ref in result.artefacts.values():
-            if not self._intact(ref):
+            if Described.intact(self.root / ref.path, ref.digest) is None:
                 return None
         return result
 
@@ -186,10 +195,6 @@ class Workspace:
         """
         for folder in self.final(request).parent.glob("*.partial"):
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _intact(self, ref: ArtefactRef) -> bool:
-        folder = self.root / ref.path
-        return folder.is_dir() and digest_of_folder(folder) == ref.digest
 
     def _write_manifest(
         self, partial: Path, request: StageRequest, result: StageResult, files: Mapping[str, Any]

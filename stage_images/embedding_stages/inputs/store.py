@@ -46,11 +46,12 @@ class Store:
 
     def find(self, artefact: Artefact, files: Mapping[str, Any]) -> Described | None:
         """The folder with exactly these files ({relative path: {size, sha256}}), when it is there and intact."""
-        return self._intact(self._folder(artefact, digest_of_files(files)), digest_of_files(files))
+        digest = digest_of_files(files)
+        return Described.intact(self._folder(artefact, digest), digest)
 
     def recall(self, name: str, digest: str) -> Described | None:
         """The folder with this name and content, when it is there and intact."""
-        return self._intact(self.root / Path(name).name, digest)
+        return Described.intact(self.root / Path(name).name, digest)
 
     def keep(self, artefact: Artefact, draft: Path, *, expected: str | None = None) -> Described:
         """Rename a filled draft to its name by content; an equal folder that is there already stays.
@@ -64,18 +65,12 @@ class Store:
         _seal(draft)
         folder = self._folder(artefact, digest)
         if folder.is_dir():
-            kept = self._intact(folder, digest)
+            kept = Described.intact(folder, digest)
             if kept is not None:
                 return kept
             shutil.rmtree(folder)  # damaged: replace it
         draft.rename(folder)
         return Described(folder, filled.files)
-
-    def _intact(self, folder: Path, digest: str) -> Described | None:
-        if not folder.is_dir():
-            return None
-        kept = Described.read(folder)
-        return kept if kept.digest == digest else None
 
     def _folder(self, artefact: Artefact, digest: str) -> Path:
         return self.root / f"{artefact.value}-{digest.removeprefix('sha256:')[:16]}"

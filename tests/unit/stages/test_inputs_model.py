@@ -70,6 +70,9 @@ def test_an_equal_model_is_not_copied_again_and_a_damaged_copy_is_replaced(tmp_p
     (folder / "config.json").write_text("damaged")
     assert freeze(MODEL, source, store)[0].folder == folder
     assert "bert" in (folder / "config.json").read_text()
+    (folder / "link").symlink_to("/etc/hostname")
+    assert freeze(MODEL, source, store)[0].folder == folder
+    assert not (folder / "link").is_symlink()
     assert [path.name for path in store.root.iterdir()] == [folder.name], "no drafts are left behind"
 
 

@@ -130,6 +130,21 @@ def test_a_published_stage_leaves_no_beginnings_of_its_own(tmp_path: Path) -> No
     assert sorted(path.name for path in (root / "sdg").iterdir()) == ["before", "new"], "results stay, to be reused"
 
 
+@pytest.mark.parametrize("damage", [lambda f: f.symlink_to("/etc/hostname"), lambda f: f.write_text("more")])
+def test_damage_to_what_an_earlier_attempt_published_is_mended(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    def finished(context: StageContext) -> StageResult:
+        (context.folder(Artefact.PAIRS) / "pairs.jsonl").write_text("{}\n")
+        return context.result()
+
+    end_of(tmp_path, finished)
+    damaged = tmp_path / "workspace" / "sdg" / "f" / Artefact.PAIRS / "other"
+    damage(damaged)
+    assert end_of(tmp_path, finished)["exitCode"] == 0
+    assert not os.path.lexists(damaged)
+
+
 def context_at(times: list[float]) -> StageContext:
     request = StageRequest(
         stage=Stage.FINETUNE, fingerprint="f", attempt=2, revision=1, image="i", settings={}, inputs={}
