@@ -27,9 +27,7 @@ from embedding_operator.resource.frozen import carry, resolved
 from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
-from embedding_stages.contract import Artefact, Stage, fingerprint_of
-
-BEFORE_SERVING = (Stage.INPUTS, Stage.SDG, Stage.PREP, Stage.FINETUNE, Stage.EVAL, Stage.EXPORT)
+from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,10 @@ class Stage(StrEnum):
     VERIFY = "verify"  # the deployed endpoint against the evaluation
 
 
+# The stages of data and training, and of the model that is served.
+BEFORE_SERVING: Final = tuple(Stage)[: tuple(Stage).index(Stage.DEPLOY)]
+
+
 class Artefact(StrEnum):
     """What stages hand to each other; each is a folder of the workspace with a digest."""
 
