@@ -58,12 +58,10 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     k_values = {"kValues": _k_values(evaluation)}
     deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")))
     settings: dict[Stage, Mapping[str, Any]] = {
+        **{stage: _settings(stage, stages) for stage in tables.OF_STAGE},
         Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled),
         Stage.SDG: sdg,
-        Stage.PREP: _settings(Stage.PREP, stages),
-        Stage.FINETUNE: _settings(Stage.FINETUNE, stages),
         Stage.EVAL: _settings(Stage.EVAL, stages) | k_values | {"precision": deploy.precision},
-        Stage.EXPORT: _settings(Stage.EXPORT, stages),
         Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
         Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
     }
