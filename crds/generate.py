@@ -156,7 +156,9 @@ def _pod(stage: str) -> Iterator[str]:
     )
     yield from _property(run["timeoutSeconds"], f"{fails}, seconds; {TIMEOUT_S[Stage(stage)]} when absent.")
     if not serves:
-        yield from _property(run["retries"])
+        for name, item in run.items():
+            if name != "timeoutSeconds":
+                yield from _property(item)
 
 
 # The docs.
