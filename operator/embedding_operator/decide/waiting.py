@@ -225,9 +225,9 @@ def _workspace_elsewhere(text: str, stage: Stage, what: str = "the workspace") -
 
 
 def _asking_for(gpu: str, spec: Spec) -> list[str]:
-    """The sections of the manifest whose pods ask for a GPU and could do without; a NIM cannot."""
+    """The sections of the manifest whose pods ask for a GPU and could do without it."""
     stages = [stage for stage, item in spec.stages.items() if gpu in item.pod.resources["limits"]]
-    could = [stage for stage in stages if stage is not Stage.DEPLOY or spec.deploy.backend != "nim"]
+    could = [stage for stage in stages if stage is not Stage.DEPLOY or spec.deploy.profile.runs_on_cpu]
     return [f"spec.stages.{stage}" for stage in could]
 
 

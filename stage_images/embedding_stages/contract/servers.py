@@ -35,6 +35,7 @@ class ServerProfile:
     default_image: str | None  # key among the operator's default images; None: the manifest must name an image
     generation: int = 1  # backend.<backend>.generation
     needs_gpu: bool = False  # one GPU unless the manifest says otherwise; without: the default image uses none
+    runs_on_cpu: bool = True  # whether it serves without a GPU, where the manifest says 0
     cpu: str = "100m"  # requested when the manifest says nothing
     memory: str = "256Mi"
     gpu_precision: Precision = "float32"  # what it computes in on a GPU; see `precision`
@@ -119,6 +120,7 @@ NIM_1: Final = ServerProfile(
     serves="graph",
     default_image=None,
     needs_gpu=True,
+    runs_on_cpu=False,
     read_only_root=False,
     variables=_nim_variables(MODEL_VARIABLES[0]),
     key_variable=NGC_KEY_VARIABLE,
@@ -130,6 +132,7 @@ NIM_2: Final = ServerProfile(
     serves="checkpoint",
     default_image=None,
     needs_gpu=True,
+    runs_on_cpu=False,
     read_only_root=False,
     model_path="/opt/nim/model",
     variables=_nim_variables(MODEL_VARIABLES[1]),

@@ -25,6 +25,7 @@ VLLM = ServerProfile(
     serves="checkpoint",
     default_image=None,
     needs_gpu=True,
+    runs_on_cpu=False,
     model_path="/model",
     command=("vllm", "serve", "{path}"),
     arguments=("--served-model-name", "{model}", "--port", "{port}"),
@@ -57,7 +58,7 @@ def test_names_of_profiles_are_unique() -> None:
 
 
 def test_no_other_module_knows_a_backend_by_name() -> None:
-    named = re.compile(r"""["'](nim|onnx|torch)["']\s*[,:=)]|==\s*["'](nim|onnx|torch)["']|NIM_[A-Z]|NGC_API_KEY""")
+    named = re.compile(r"""["'](nim|onnx|torch)["']\s*[,:=)]|[!=]=\s*["'](nim|onnx|torch)["']|NIM_[A-Z]|NGC_API_KEY""")
     places = [ROOT / "operator/embedding_operator", *(ROOT / "stage_images/embedding_stages" / x for x in ("verify",))]
     places.append(ROOT / "stage_images/embedding_stages/serve/settings.py")
     files = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
