@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from embedding_operator.objects.injected import AT_WORK, MAIN_CONTAINERS
+from embedding_operator.objects.manifests.job import mounted_secrets
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
@@ -207,10 +208,10 @@ def _config_map_fields(spec: Spec) -> dict[str, str]:
 
 
 def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:
-    """The Secrets that the stage's pod mounts: two stages may use the same key of different Secrets."""
-    refs = {Stage.SDG: spec.llm_key, Stage.INPUTS: spec.model_source.token, Stage.DEPLOY: spec.deploy.ngc_key}
-    ref = refs.get(stage)
-    return [ref] if ref is not None else []
+    """The Secrets that the stage's pod uses: two stages may use the same key of different Secrets."""
+    if stage is Stage.DEPLOY:
+        return [spec.deploy.ngc_key] if spec.deploy.ngc_key is not None else []
+    return list(mounted_secrets(spec, stage).values())
 
 
 def _workspace_elsewhere(text: str, stage: Stage, what: str = "the workspace") -> Wait:

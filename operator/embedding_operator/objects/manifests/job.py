@@ -114,7 +114,7 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
         volumes += sources.volumes
         mounts += sources.mounts
         inits += sources.inits
-    for purpose, secret in _secrets(spec, request.stage).items():
+    for purpose, secret in mounted_secrets(spec, request.stage).items():
         volumes.append(_secret_volume(purpose, secret))
         mounts.append(
             {"name": f"secret-{purpose}", "mountPath": f"{contract.SECRETS_PATH}/{purpose}", "readOnly": True}
@@ -148,13 +148,13 @@ def _request_env(request: StageRequest) -> dict[str, str]:
     return {"name": contract.ENV_REQUEST, "value": request.to_json().replace("$", "$$")}
 
 
-def _secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
-    """Only the stage that needs a Secret gets it."""
-    if stage is Stage.INPUTS and spec.model_source.token is not None:
-        return {contract.SECRET_HUGGING_FACE: spec.model_source.token}
-    if stage is Stage.SDG and spec.llm_key is not None:
-        return {contract.SECRET_OPENAI: spec.llm_key}
-    return {}
+def mounted_secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
+    """By purpose, the Secrets that the pod of a Job stage mounts. Only the stage that needs a Secret gets it."""
+    wanted = {
+        Stage.INPUTS: {contract.SECRET_HUGGING_FACE: spec.model_source.token},
+        Stage.SDG: {contract.SECRET_OPENAI: spec.llm_key},
+    }
+    return {purpose: secret for purpose, secret in wanted.get(stage, {}).items() if secret is not None}
 
 
 def _secret_volume(purpose: str, secret: SecretRef) -> dict[str, Any]:
