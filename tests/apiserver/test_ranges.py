@@ -6,34 +6,22 @@ from typing import Any
 
 import pytest
 from apiserver.api import EFT, Api, at, merge, resource
+from unit.operator.test_crd import numbers
 
 from embedding_operator.resource.api import TORCH_SERVER, SpecError
 from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Stage
+from embedding_stages.contract.settings import Run
 
 IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
 # field -> the lowest and the highest that is taken
 NUMBERS = {
-    "baseModel.maxTokens": (8, 8192),
-    "corpus.minTextLength": (1, 1_000_000),
-    "stages.sdg.pairsPerDocument": (1, 100),
-    "stages.sdg.sentencesPerChunk": (1, 100),
-    "stages.sdg.seed": (0, 4294967295),
-    "stages.prep.hardNegatives": (1, 100),
-    "stages.prep.batchSize": (1, 8192),
-    "stages.finetune.epochs": (1, 100),
-    "stages.finetune.globalBatchSize": (1, 65536),
-    "stages.finetune.microBatchSize": (1, 65536),
-    "stages.finetune.warmupSteps": (0, 1_000_000),
-    "stages.finetune.negativesPerQuery": (1, 100),
-    "stages.finetune.checkpointEverySteps": (1, 1_000_000),
-    "stages.finetune.gpusPerNode": (0, 16),
-    "stages.finetune.nodes": (1, 64),
-    "stages.finetune.timeoutSeconds": (1, 2_592_000),
-    "stages.finetune.retries": (0, 20),
-    "stages.eval.batchSize": (1, 8192),
-    "stages.deploy.replicas": (1, 100),
-    "runPolicy.startDeadlineSeconds": (10, 604_800),
+    f"{field.removeprefix('spec.')}.{item.name}": (int(item.low or 0), int(item.high or 0))
+    for field, item in (
+        *((table.FIELD, item) for table, item in numbers()),
+        *(("spec.stages.finetune", item) for item in Run.settings().values()),
+    )
+    if item.kind is int
 }
 # field -> what a high or low value of it needs
 BESIDE: dict[str, dict[str, Any]] = {
