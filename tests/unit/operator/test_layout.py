@@ -1,13 +1,19 @@
-"""Where packages may be, and that the import rules know them all.
+"""Where packages may be, and that the import rules and the chart know them all.
 
 An __init__.py in the wrong place shadows the standard library or another test.
 """
 
 from __future__ import annotations
 
+import json
 import operator
+import re
 import tomllib
 from pathlib import Path
+
+import yaml
+
+from embedding_operator.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 STAGES = ROOT / "stage_images" / "embedding_stages"
@@ -29,3 +35,15 @@ def test_the_import_rules_name_every_stage() -> None:
     rules = {item["name"]: stages - set(item.get("forbidden_modules", ())) for item in contracts}
     assert rules["of the stages the operator knows the contract alone"] == set()
     assert rules["formats and HTTP know no stage and need the standard library alone"] == set()
+
+
+def test_the_chart_gives_the_operator_every_default_image() -> None:
+    chart = ROOT / "charts" / "embedding-operator"
+    values = set(yaml.safe_load((chart / "values.yaml").read_text())["stageImages"])
+    schema = json.loads((chart / "values.schema.json").read_text())["properties"]["stageImages"]["properties"]
+    listed = re.search(r"range \$name := list (.*?) }}", (chart / "templates/deployment.yaml").read_text())
+    assert listed is not None
+    folders = {path.parent.name for path in (ROOT / "stage_images").glob("*/Containerfile")}
+    assert values == set(schema) == set(re.findall(r'"(.*?)"', listed[1])) == folders
+    variables = {f"IMAGE_{name.upper().replace('-', '_')}": name for name in folders}
+    assert set(Settings.from_env(variables).images.values()) == folders
