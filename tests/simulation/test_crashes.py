@@ -8,6 +8,7 @@ from simulation.golden import Golden, end_state, story
 from simulation.scene import a_scene, a_spec, is_ready
 
 from embedding_operator.cluster.errors import ClusterError, Conflict, Forbidden, Unavailable
+from embedding_operator.resource.pipeline import PIPELINE
 
 EDITED = a_spec(stages={"finetune": {"epochs": 5}})
 
@@ -57,7 +58,7 @@ def test_it_gets_there_when_every_seventh_call_fails() -> None:
 
     scene.cluster.hook = hook
     scene.run(is_ready, turns=300)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
     assert len(scene.refusals) > 10
 
 
@@ -78,7 +79,7 @@ def test_a_permission_that_is_missing_is_named_and_work_goes_on_when_it_is_given
     assert scene.writes() == writes
     allowed = True
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 5, 8])

@@ -24,6 +24,7 @@ from simulation.endings import (
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import a_scene, a_spec, is_ready, is_stalled, stage_is
 
+from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
 
 CURED = a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "minTextLength": 10})
@@ -183,7 +184,7 @@ def test_finished_jobs_that_are_deleted_are_not_missed() -> None:
             scene.cluster.mark_deleted("Job", NAMESPACE, job["metadata"]["name"])
     scene.release()
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 def test_jobs_that_time_removes_are_not_missed_either() -> None:

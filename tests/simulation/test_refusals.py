@@ -10,6 +10,7 @@ from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import Scene, a_scene, is_ready, stage_is
 
 from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Unavailable
+from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
 
 FULL = "exceeded quota: team-a, requested: count/jobs.batch=1, used: 9, limited: 9"
@@ -67,7 +68,7 @@ def test_a_full_quota_is_waited_for_by_name(verb: str, kind: str, condition: str
     quiet(scene, wall)
     wall.stands = False
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
     assert {name[-2:] for name in scene.cluster.created_jobs} == {"-1"}
     assert scene.refusals == []
 
@@ -97,7 +98,7 @@ def test_a_right_to_read_that_is_missing_is_named(verb: str, kind: str, late: bo
     quiet(scene, wall)
     wall.stands = False
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_what_is_away_for_long_is_reported_once(verb: str, kind: str) -> None:
     quiet(scene, wall, 40)
     wall.stands = False
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
     assert scene.events().count("ClusterUnavailable") == 1
 
 
@@ -150,4 +151,4 @@ def test_pods_that_cannot_be_created_are_explained(said: str, status: str, reaso
     assert scene.writes() == writes
     scene.world.refuses_pods = ""
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)

@@ -8,6 +8,7 @@ from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
 from embedding_operator.resource.labels import SERVING_LABEL
+from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Artefact, Stage
 
 
@@ -154,7 +155,7 @@ def test_a_server_that_somebody_changes_is_restored(change: str) -> None:
     assert spec["replicas"] == 1
     assert spec["template"]["spec"]["containers"][0]["image"] == "registry.test/deploy:1"
     assert scene.events().count("DriftCorrected") == 1
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 def test_a_server_that_is_gone_is_degraded_until_it_is_back_and_nothing_is_trained_again() -> None:
@@ -164,7 +165,7 @@ def test_a_server_that_is_gone_is_degraded_until_it_is_back_and_nothing_is_train
     seen = len(scene.history)
     scene.run(lambda scene: is_ready(scene) and len(scene.history) > seen)
     assert "Degraded" in [status["phase"] for status in scene.history[seen:]]
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 def test_an_unavailable_server_is_degraded_until_it_answers_again() -> None:
@@ -179,7 +180,7 @@ def test_an_unavailable_server_is_degraded_until_it_answers_again() -> None:
     assert scene.writes() == writes
     scene.world.server = "ready"
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 @pytest.mark.parametrize("name", [NAME, "measured"])

@@ -10,6 +10,7 @@ from simulation.endings import HANG
 from simulation.scene import a_scene, is_ready, stage_is
 from simulation.world import World
 
+from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
 
 Raw = dict[str, Any]
@@ -41,7 +42,7 @@ def test_a_run_with_a_proxy_in_every_pod_is_like_one_without() -> None:
     scene = a_scene()
     scene.world = Meshed(scene.cluster)
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
     assert set(scene.states().values()) == {"Succeeded"}
     scene.settle(10)
     assert is_ready(scene)

@@ -10,6 +10,7 @@ from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled,
 
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL
+from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
 
 NOT_VALID = {"evaluation": {"kValues": [10, 5]}}
@@ -45,7 +46,7 @@ def test_an_object_of_somebody_else_is_named_and_never_touched(kind: str) -> Non
     assert scene.events().count("ForeignObject") == 1
     scene.cluster.remove(kind, NAMESPACE, name)
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 def test_a_manifest_that_is_not_valid_waits_for_an_edit() -> None:
@@ -72,7 +73,7 @@ def test_an_edit_that_is_not_valid_leaves_what_serves_and_is_undone_by_the_next(
     scene.edit(a_spec())
     scene.run(is_ready)
     assert scene.status.revision == 3
-    assert len(scene.cluster.created_jobs) == 7  # nothing is looked at again for an edit and back
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)  # nothing is looked at again for an edit and back
 
 
 @pytest.mark.parametrize("foreground", [True, False])
@@ -118,7 +119,7 @@ def test_a_status_that_somebody_emptied_is_found_again_from_the_jobs() -> None:
     scene = a_scene().run(is_ready)
     scene.cluster.change(KIND, NAMESPACE, NAME, lambda raw: raw.update(status={"observedGeneration": -1}))
     scene.run(is_ready)
-    assert len(scene.cluster.created_jobs) == 7
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
 def test_a_status_with_nonsense_in_it_is_replaced() -> None:
