@@ -69,6 +69,7 @@ class BeirReader:
 
     open_file: Open
     bounds: Bounds | None = None  # of untrusted files
+    most_characters: int | None = None  # of a query, and of a passage with its title
     clean: Clean = str
 
     @classmethod
@@ -88,7 +89,9 @@ class BeirReader:
         names: set[str] = set()
         for where, record in self._records(CORPUS):
             name = _id_of(record, where, names)
-            yield BeirPassage(name, self._text(record, "title", where), self._text(record, "text", where))
+            passage = BeirPassage(name, self._text(record, "title", where), self._text(record, "text", where))
+            self._check_length(passage.full_text, where)
+            yield passage
         if not names:
             raise FormatError(CORPUS, "it holds no passages; write one JSON object with _id and text a line")
 
@@ -99,6 +102,7 @@ class BeirReader:
             query = BeirQuery(_id_of(record, where, names), self._text(record, "text", where))
             if not query.text.strip():
                 raise FormatError(where, "text is empty; add it or remove the line and what refers to it")
+            self._check_length(query.text, where)
             yield query
         if not names:
             raise FormatError(QUERIES, "it holds no queries; write one JSON object with _id and text a line")
@@ -130,6 +134,11 @@ class BeirReader:
     def _lines(self, name: str) -> Iterator[tuple[int, str]]:
         with self.open_file(name) as stream:
             yield from read_lines(stream, name, self.bounds)
+
+    def _check_length(self, text: str, where: str) -> None:
+        if self.most_characters is not None and len(text) > self.most_characters:
+            fault = f"the text has {len(text)} characters, at most {self.most_characters} can be embedded; shorten it"
+            raise FormatError(where, fault)
 
     def _text(self, record: Mapping[str, Any], key: str, where: str) -> str:
         value = record.get(key)

@@ -16,8 +16,8 @@ from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
 from embedding_stages.inputs.text import clean
 
-# The server takes no longer text: `serve.settings.MAX_TEXT_CHARACTERS`.
-_BOUNDS: Final = Bounds(line_bytes=1 << 20, lines=20_000_000)
+_BOUNDS: Final = Bounds(line_bytes=10 << 20, lines=20_000_000)  # a character may take 6 bytes, as \u and digits
+MAX_TEXT_CHARACTERS: Final = 1 << 20  # the server takes no longer text: `serve.settings.MAX_TEXT_CHARACTERS`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class LabelledSet:
         Raises BadInput `LabelledSetIncomplete`, `LabelledSetForbidden` or `LabelledSetInvalid`, with file and line.
         """
         try:
-            return self._write(BeirReader(self._open, _BOUNDS, lambda text: clean(text).strip()), target)
+            reader = BeirReader(self._open, _BOUNDS, MAX_TEXT_CHARACTERS, lambda text: clean(text).strip())
+            return self._write(reader, target)
         except FormatError as error:
             raise BadInput("LabelledSetInvalid", str(error), field=self.field) from error
 

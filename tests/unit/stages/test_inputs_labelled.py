@@ -10,7 +10,9 @@ import pytest
 
 from embedding_stages.errors import BadInput
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+from embedding_stages.inputs import labelled as inputs_labelled
 from embedding_stages.inputs.labelled import LabelledSet
+from embedding_stages.serve.settings import MAX_TEXT_CHARACTERS
 
 FIELD = "spec.evaluation.beir.pvc.path"
 CORPUS = [{"_id": "d1", "title": "T", "text": "one"}, {"_id": "d2", "text": "two"}]
@@ -51,6 +53,14 @@ def test_a_passage_without_text_is_accepted_as_evaluation_does(tmp_path: Path) -
     assert load_evaluation_set(tmp_path / "out").passages == ("T one", "two", "-", "-")
 
 
+def test_a_text_counts_in_characters_however_json_spells_them(tmp_path: Path) -> None:
+    """json.dumps writes 6 bytes for each of these by default."""
+    folder = make_set(tmp_path / "set")
+    append("corpus.jsonl", json.dumps({"_id": "d3", "text": "中" * MAX_TEXT_CHARACTERS}))(folder)
+    assert LabelledSet(folder, FIELD).write(tmp_path / "out").passages == 3
+    assert inputs_labelled.MAX_TEXT_CHARACTERS == MAX_TEXT_CHARACTERS
+
+
 def test_ids_with_quotation_marks_are_the_same_for_all_stages(tmp_path: Path) -> None:
     folder = make_set(tmp_path / "set")
     append("corpus.jsonl", json.dumps({"_id": '"d3"', "text": "three"}))(folder)
@@ -83,6 +93,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a surrogate": (
         append("queries.jsonl", '{"_id": "q3", "text": "\\ud800"}'),
         "queries.jsonl:4: text is not text",
+    ),
+    "a passage that no server takes": (
+        append("corpus.jsonl", json.dumps({"_id": "d3", "title": "T", "text": "a" * (MAX_TEXT_CHARACTERS - 1)})),
+        "corpus.jsonl:3: the text has 1048577 characters",
+    ),
+    "a query that no server takes": (
+        append("queries.jsonl", json.dumps({"_id": "q3", "text": "a" * (MAX_TEXT_CHARACTERS + 1)})),
+        "queries.jsonl:4: the text has 1048577 characters",
     ),
     "another header": (lambda f: (f / QRELS_FILE).write_text("q\td\ts\n"), "qrels/test.tsv:1: the header must be"),
     "two columns": (append(QRELS_FILE, "q1\td1"), "qrels/test.tsv:4: 2 columns"),
