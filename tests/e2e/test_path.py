@@ -121,13 +121,13 @@ def test_an_edited_epoch_reuses_what_comes_before_while_the_old_revision_answers
         stop.set()
         client.join()
     states = {stage["name"]: (stage["state"], stage.get("reusedFrom")) for stage in status["stages"]}
-    assert states["sdg"] == states["prep"] == ("Reused", 1)
-    assert all(states[stage] == ("Succeeded", None) for stage in ("inputs", "finetune", "eval", "export", "verify"))
+    assert states["inputs"] == states["sdg"] == states["prep"] == ("Reused", 1)
+    assert all(states[stage] == ("Succeeded", None) for stage in ("finetune", "eval", "export", "verify"))
     assert status["served"]["activeFingerprint"] != old
     assert answers[0] > 10
     assert not failures, f"{len(failures)} of {answers[0]} requests failed: {failures[:3]}"
     jobs = {stage: len(names) for stage, names in kube.jobs_of(NAME).items()}
-    assert jobs == dict.fromkeys(JOB_STAGES, 2) | {"sdg": 1, "prep": 1}
+    assert jobs == dict.fromkeys(JOB_STAGES, 2) | {"inputs": 1, "sdg": 1, "prep": 1}
 
 
 def test_a_nim_deployment_is_exercised_with_our_server_in_its_place(kube: Kube, images: dict[str, str]) -> None:

@@ -15,7 +15,8 @@ from embedding_stages.contract.settings import Run
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 # Extended resources that are accelerators: a limit of one of them stands in the place of the default one.
 _ACCELERATORS: Final = (
-    "nvidia.com/",
+    "nvidia.com/gpu",
+    "nvidia.com/mig-",
     "amd.com/",
     "gpu.intel.com/",
     "habana.ai/",

@@ -102,6 +102,11 @@ def test_the_evaluation_computes_in_what_the_server_computes_in(deploy: Any, pre
             {"cpu": "500m", "memory": "2Gi"},
             {"nvidia.com/mig-1g.10gb": "1"},
         ),
+        (  # a network device is no GPU
+            {"limits": {"nvidia.com/hostdev": 1}},
+            {"cpu": "500m", "memory": "2Gi"},
+            {"nvidia.com/hostdev": "1", "nvidia.com/gpu": "1"},
+        ),
         *(
             ({"limits": {key: 1}}, {"cpu": "500m", "memory": "2Gi"}, {key: "1"})
             for key in ("amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi")
