@@ -246,11 +246,15 @@ def _unschedulable(text: str, stage: Stage, spec: Spec) -> Wait:
         )
     gpu = next((key for key in gpu_limits(spec.stages[stage].pod.resources["limits"]) if key in text), "")
     if gpu:
-        fewer = "lower spec.stages.finetune.gpusPerNode or nodes, " if stage is Stage.FINETUNE else ""
+        cures = ["wait", "add a node"]
+        if stage is Stage.FINETUNE:
+            cures.append("lower spec.stages.finetune.gpusPerNode or nodes")
+        if asking := _asking_for(gpu, spec):
+            cures.append(f"to run without, set {gpu}: 0 in resources.limits of {', '.join(asking)}")
+        *others, last = cures
         return Wait(
             reason="GPUUnschedulable",
-            message=f"no node has a free {gpu} for stage {stage}: {text}; wait, add a node, {fewer}or, to run without, "
-            f"set {gpu}: 0 in resources.limits of {', '.join(_asking_for(gpu, spec))}",
+            message=f"no node has a free {gpu} for stage {stage}: {text}; {', '.join(others)}, or {last}",
             broken=False,
         )
     return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}", broken=False)

@@ -94,6 +94,7 @@ def test_a_sidecar_that_outlives_its_stage_is_named() -> None:
     assert explain_overtime(a_job_of_several(done), later) is None
 
 
+NO_GPU = {"unschedulable": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}
 FOUR_GPUS = {"gpusPerNode": 4}
 AMD = {"resources": {"limits": {"amd.com/gpu": 1}}}
 
@@ -128,6 +129,14 @@ def test_a_nim_is_not_told_to_run_without_a_gpu() -> None:
     pod = a_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     wait = explain_wait(pod, (), SPEC, Stage.DEPLOY)
     assert "spec.stages.deploy" not in wait.message.split("to run without")[1]
+
+
+def test_where_only_a_nim_asks_for_a_gpu_nothing_can_run_without() -> None:
+    none = {"resources": {"limits": {"nvidia.com/gpu": 0}}}
+    nim = {"image": "nim:1", "backend": {"nim": {}}}
+    spec = a_spec(stages=dict.fromkeys(("prep", "finetune", "eval"), none) | {"deploy": nim})
+    wait = explain_wait(a_pod(**NO_GPU), (), spec, Stage.DEPLOY)
+    assert wait.message.endswith("; wait, or add a node")
 
 
 def test_a_shared_workspace_is_not_blamed_for_a_volume_of_somebody_else() -> None:
