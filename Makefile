@@ -5,7 +5,8 @@ PYTHON ?= python3
 # onnxruntime sends telemetry unless told not to; nothing here phones home.
 export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
-UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile tests/unit tests/simulation
+# Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
+UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
 .PHONY: help quickstart test check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
