@@ -5,35 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from unit.operator.builders import OPEN_AI, a_job, a_job_of_several, a_pod, a_spec
+from unit.operator.builders import a_job, a_job_of_several, a_pod
+from unit.operator.waits import PREEMPTION, SPEC, event, mount
 
 from embedding_operator.decide.waiting import explain_wait, explain_waits
 from embedding_operator.objects.views import EventView
 from embedding_stages.contract import Stage
-
-PREEMPTION = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-HUGGING_FACE = {"revision": "a" * 40, "tokenSecretRef": {"name": "hub", "key": "token"}}
-SPEC = a_spec(
-    baseModel={"name": "m", "source": {"huggingFace": HUGGING_FACE}},
-    evaluation={"beir": {"pvc": {"claimName": "labelled"}}},
-    storage={"existingClaim": "shared"},
-    stages={
-        "sdg": {"provider": OPEN_AI},
-        "deploy": {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}}},
-    },
-)
-FROM_PVC = a_spec(
-    corpus={"source": {"pvc": {"claimName": "docs"}}}, baseModel={"name": "m", "source": {"pvc": {"claimName": "w"}}}
-)
-
-
-def mount(text: str) -> list[EventView]:
-    return [EventView(reason="FailedMount", message=f'MountVolume.SetUp failed for volume "v" : {text}')]
-
-
-def event(reason: str, message: str = "it is so") -> list[EventView]:
-    return [EventView(reason=reason, message=message)]
-
 
 CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] = [
     (
