@@ -31,6 +31,9 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.BaseModel,
     tables.Corpus,
     tables.Evaluation,
+    tables.Guard,
+    tables.Gates,
+    tables.MaxRegression,
     tables.Sdg,
     tables.Prep,
     tables.Finetune,
@@ -110,6 +113,9 @@ def _limits(item: Setting) -> Iterator[str]:
         if item.high is not None:
             yield f"maximum: {item.high:d}"
         return
+    if item.kind is bool:
+        yield "type: boolean"
+        return
     yield "type: string"
     if item.choices:
         yield f"enum: [{', '.join(item.choices)}]"
@@ -176,6 +182,8 @@ def _default(item: Setting) -> str:
         return ""
     if item.listed:
         return f"[{', '.join(map(str, item.default))}]"
+    if item.kind is bool:
+        return str(item.default).lower()
     return _number(item.default) if item.kind in (int, float) else str(item.default)
 
 
@@ -191,6 +199,10 @@ def _table(_: str) -> Iterator[str]:
 
 
 def _values(item: Setting) -> str:
+    if item.kind is bool:
+        return "`true`, `false`"
+    if item.listed and item.pattern == tables.METRIC:
+        return "metrics, such as `ndcg@10`"
     if item.choices:
         return ", ".join(f"`{choice}`" for choice in item.choices)
     if item.low is not None and item.high is not None:

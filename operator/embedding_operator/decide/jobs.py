@@ -46,7 +46,7 @@ def advance(
 
     `identity` is what else the stage's fingerprint depends on, `settings` what its code is told besides.
     """
-    inputs = inputs_of(stage, draft.status)
+    inputs = inputs_of(stage, spec, draft.status)
     if inputs is None:
         return False
     wanted = fingerprint(stage, spec, inputs, extra=identity)

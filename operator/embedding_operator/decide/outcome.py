@@ -16,7 +16,7 @@ from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.views import JobView, PodView
-from embedding_operator.resource.api import PodSettings, Source, Spec
+from embedding_operator.resource.api import PodSettings, Spec
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages import contract
 from embedding_stages.contract import ExitCode, Stage, StageResult
@@ -31,7 +31,7 @@ _KINDS: Final[Mapping[int, FailureClass]] = {
 # Reasons that a stage gives when it was asked to stop, or when a peer of it is gone.
 _FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
 # In the kubelet's words, of a volume into which an image is copied.
-_FULL_VOLUME: Final = re.compile(rf'EmptyDir volume "{SOURCE_VOLUME_PREFIX}(\w+)" exceeds the limit')
+_FULL_VOLUME: Final = re.compile(rf'EmptyDir volume "{SOURCE_VOLUME_PREFIX}([\w-]+)" exceeds the limit')
 _BUG_RETRIES: Final = 1
 _OUT_OF_MEMORY_RETRIES: Final = 3
 _KEPT_S: Final = 86400
@@ -161,7 +161,7 @@ def _failure(job: JobView, spec: Spec) -> Failure:
 def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
     """The kubelet put the pod out: a volume or the whole pod took too much disk, or the node ran short."""
     if match := _FULL_VOLUME.search(pod.evicted):
-        source = _image_source(match[1], spec)
+        source = spec.sources[match[1]]
         return Failure(
             kind="BadInput",
             reason="SourceImageTooLarge",
@@ -187,7 +187,7 @@ def timed_out(stage: Stage, spec: Spec) -> Failure:
 
 
 def _copy_failure(pod: PodView, spec: Spec) -> Failure:
-    source = _image_source(pod.failed_init.removeprefix(COPY_PREFIX), spec)
+    source = spec.sources[pod.failed_init.removeprefix(COPY_PREFIX)]
     return Failure(
         kind="BadInput",
         reason="SourceImagePathMissing",
@@ -196,18 +196,6 @@ def _copy_failure(pod: PodView, spec: Spec) -> Failure:
         f"{pod.termination_message.strip()[-300:]}",
         exit_code=pod.exit_code,
     )
-
-
-def _image_source(name: str, spec: Spec) -> Source:
-    """The source that an init container copies; `name` is corpus, model or beir."""
-    source = {
-        contract.SOURCE_CORPUS: spec.corpus_source,
-        contract.SOURCE_MODEL: spec.model_source,
-        contract.SOURCE_BEIR: spec.labelled_source,
-    }[name]
-    if source is None:  # an init container exists only for a source that the manifest names
-        raise ValueError(f"the manifest has no source for {name}")
-    return source
 
 
 def failure_record(job: JobView, failure: Failure, observed: Observed, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob, frees
+from embedding_operator.decide.gates import judge_gates
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
@@ -70,18 +71,18 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     keep_rendezvous_services(draft, owner, observed)
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
         draft.actions = [action for action in draft.actions if frees(action)]
-    _set_back(draft)
+    _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, activated=activated)
 
 
-def _set_back(draft: Draft) -> None:
+def _set_back(draft: Draft, spec: Spec) -> None:
     """What comes after the first stage that is not done has not been shown to be valid: it is pending again."""
     reached = True
     for stage in Stage:
         entry = draft.status.stage(stage)
         if not reached and entry.state != "Pending":
             draft.status = draft.status.with_stage(_remember(entry))
-        reached = reached and entry.done
+        reached = reached and entry.done and not (stage is Stage.EVAL and _gate_blocks(draft, spec))
 
 
 def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
@@ -174,7 +175,16 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
             if stage is not Stage.INPUTS:  # which also runs in a revision that changes no server
                 drop_candidates(draft, observed.deployments)
             return False
+        if stage is Stage.EVAL and _gate_blocks(draft, spec):
+            _stop_obsolete(draft, observed, after=stage)
+            drop_candidates(draft, observed.deployments)
+            return False
     return True
+
+
+def _gate_blocks(draft: Draft, spec: Spec) -> bool:
+    """Whether the evaluated model is not good enough to be exported."""
+    return judge_gates(draft.status.stage(Stage.EVAL), spec.gates, spec.guards, draft.status.served).blocks
 
 
 def _skip_export(draft: Draft, observed: Observed) -> None:

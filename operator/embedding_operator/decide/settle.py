@@ -33,7 +33,7 @@ def settle(
     identity: Mapping[str, Any] | None,
 ) -> Spec:
     """The spec with which `stage` goes on. `images` are the default images of this release by stage."""
-    item, inputs = spec.stages[stage], inputs_of(stage, draft.status)
+    item, inputs = spec.stages[stage], inputs_of(stage, spec, draft.status)
     if item.settled_in == draft.status.revision or inputs is None:
         return spec
     if _is_done_or_runs(draft, stage, fingerprint(stage, spec, inputs, extra=identity), spec, observed):
@@ -47,6 +47,9 @@ def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, spec: Spec, observ
     A Job of this very revision was created by a pass that died before it could write down with which image.
     """
     entry = draft.status.stage(stage)
+    needs_interval = stage is Stage.EVAL and spec.gates.enabled and spec.gates.criterion != "PointEstimate"
+    if needs_interval and entry.artefacts and "comparisons" not in entry.details:
+        return False  # an earlier release measured none
     if entry.fingerprint == wanted and entry.artefacts and entry.finished_at:
         return True
     of_stage = (job for job in observed.jobs if job.stage is stage and job.fingerprint == wanted)

@@ -7,6 +7,7 @@ from typing import Final
 
 from embedding_operator.decide.decision import Draft, Observed, Plan
 from embedding_operator.decide.figures import metrics_of, uplift_of
+from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, judge_gates
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.decide.verdict import Verdict
@@ -113,7 +114,8 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     """Write conditions, phase and figures from the stages' states. Ready is computed, never assigned."""
     write = _Conditions(draft, observed)
     _valid(write, observed)
-    current = _current(draft.status, verdict, activated=activated)
+    gate = _gate(draft.status, spec)
+    current = _current(draft.status, gate, verdict, activated=activated)
     reached = True
     elsewhere = _lost(draft.status) and not _judged(draft.status)
     for kind, stages in c.STAGES_OF.items():
@@ -125,6 +127,9 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             _verified(write, verdict, activated=activated)
             continue
         reached = _stage_condition(write, draft.status, kind, stages, reached=reached)
+        if kind == c.EVALUATED:
+            _gate_condition(write, gate)
+            reached = gate is not None and gate.passed
     was_ready = (known := draft.status.condition(c.READY)) is not None and known.status == "True"
     ready = c.compute_ready(draft.status.conditions, observed.generation)
     write.put(c.READY, *ready)
@@ -134,7 +139,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     if was_ready and ready[0] == "False" and stop is None:  # a refusal has been told
         draft.event("Warning", ready[1], ready[2])
     stopped = stop is not None and stop.kind == "refused"
-    stuck = stopped or _stuck(draft.status, verdict)
+    stuck = stopped or _stuck(draft.status, gate, verdict)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
@@ -142,7 +147,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         draft.status,
         phase=_phase(draft.status, spec, ready[0], current, stuck=stuck, stopped=stopped, lost=elsewhere),
         current_stage=current.value if current is not None else "",
-        progress=_progress(draft.status, current)[:128],
+        progress=_progress(draft.status, current, gate)[:128],
         metrics=metrics_of(draft.status),
         uplift=uplift_of(draft.status),
         verification=verdict.report if verdict is not None else {},
@@ -185,8 +190,30 @@ def _judged(status: Status) -> bool:
     return entry.state != "Pending" and entry.fingerprint == status.served.active_fingerprint
 
 
-def _current(status: Status, verdict: Verdict | None, *, activated: bool) -> Stage | None:
-    """The first stage that is not done; None when all is."""
+def _gate(status: Status, spec: Spec) -> Gate | None:
+    """None: there is nothing to judge yet."""
+    before = tuple(Stage)[: tuple(Stage).index(Stage.EVAL) + 1]
+    if not all(status.stage(stage).done for stage in before):
+        return None
+    return judge_gates(status.stage(Stage.EVAL), spec.gates, spec.guards, status.served)
+
+
+def _gate_condition(write: _Conditions, gate: Gate | None) -> None:
+    if gate is None:
+        write.put(c.QUALITY_GATE, "Unknown", "Pending", "an earlier stage comes first")
+        return
+    status: ConditionStatus = "True" if gate.passed else "False"
+    known = write.draft.status.condition(c.QUALITY_GATE)
+    if known is None or (known.status, known.reason) != (status, gate.reason):
+        good = gate.reason in (PASSED, GATE_DISABLED)
+        write.draft.event("Normal" if good else "Warning", gate.reason, f"eval: {gate.message}")
+    write.put(c.QUALITY_GATE, status, gate.reason, gate.message)
+
+
+def _current(status: Status, gate: Gate | None, verdict: Verdict | None, *, activated: bool) -> Stage | None:
+    """The first stage that is not done, or eval where the gate stops what it measured; None when all is done."""
+    if gate is not None and gate.blocks:
+        return Stage.EVAL
     for stage in Stage:
         if not status.stage(stage).done:
             return stage
@@ -227,8 +254,10 @@ def _verified(write: _Conditions, verdict: Verdict, *, activated: bool) -> None:
         write.put(c.VERIFIED, "True", verdict.reason, verdict.message)
 
 
-def _stuck(status: Status, verdict: Verdict | None) -> bool:
+def _stuck(status: Status, gate: Gate | None, verdict: Verdict | None) -> bool:
     """Nothing will happen before somebody acts."""
+    if gate is not None and gate.blocks:
+        return True
     if verdict is not None and not verdict.within:
         return True
     return any(item.state == "Failed" and item.name is not Stage.DEPLOY for item in status.stages)
@@ -263,9 +292,11 @@ def _phase(
     return "Running" if started else "Pending"
 
 
-def _progress(status: Status, current: Stage | None) -> str:
+def _progress(status: Status, current: Stage | None, gate: Gate | None) -> str:
     if current is None:
         return "done"
+    if gate is not None and gate.blocks:
+        return f"{current} {gate.reason}"
     entry = status.stage(current)
     if entry.percent is not None:
         return f"{current} {entry.percent}%"

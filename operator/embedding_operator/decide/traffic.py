@@ -17,8 +17,8 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
-from embedding_operator.resource.status import Served
-from embedding_stages.contract import Stage
+from embedding_operator.resource.status import FrozenSet, Served
+from embedding_stages.contract import Artefact, Stage
 
 ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
 
@@ -75,15 +75,32 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool
             artefact_digest=serving_model(draft).digest,
             url=clients_url(owner),
             model=spec.deploy.model_name,
+            checkpoint=draft.status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT),
             contract=_client_contract(draft, spec),
         ),
     )
+    _freeze(draft, spec)
     if served.active_fingerprint != serving:
         # What served before goes once this is on record: a write that fails must not leave clients to what is gone.
         draft.look_again_in(1.0)
         return False
     _retire(draft, owner, observed, serving)
     return True
+
+
+def _freeze(draft: Draft, spec: Spec) -> None:
+    """Later revisions are scored on the set of the first that was Ready, until the manifest asks for another one."""
+    known, made = draft.status.evaluation_set, draft.status.stage(Stage.PREP).artefacts.get(Artefact.EVALUATION_SET)
+    if made is None or (known is not None and spec.freeze and known.asked == spec.labelled_asked):
+        return
+    evaluated = draft.status.stage(Stage.EVAL)
+    frozen = FrozenSet(
+        ref=made,
+        revision=evaluated.revision,
+        asked=spec.labelled_asked,
+        queries=evaluated.counts.get("queries", 0),
+    )
+    draft.status = replace(draft.status, evaluation_set=frozen)
 
 
 def _client_contract(draft: Draft, spec: Spec) -> Mapping[str, Any]:

@@ -195,7 +195,7 @@ def _missing(reason: str, kind: str, name: str, fields: Mapping[str, str]) -> Wa
 
 
 def _claim_fields(spec: Spec) -> dict[str, str]:
-    sources = [item for item in (spec.labelled_source, spec.model_source, spec.corpus_source) if item is not None]
+    sources = list(reversed(spec.sources.values()))
     fields = {item.name: f"{item.field}.claimName" for item in sources if item.kind == "pvc"}
     if spec.storage.existing_claim:
         fields[spec.storage.existing_claim] = "spec.storage.existingClaim"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from embedding_stages.contract import PARALLELISMS, Stage
+from embedding_stages.contract import PARALLELISMS, SOURCE_BEIR, SOURCE_CORPUS, SOURCE_GUARD, SOURCE_MODEL, Stage
 from embedding_stages.contract.declare import SettingInvalid, Table
 from embedding_stages.contract.servers import TORCH, Precision, ServerProfile
 
@@ -118,7 +118,10 @@ class Deploy:
     precision: Precision  # what the server computes in
     model_name: str
     replicas: int
-    strategy: str  # Recreate | BlueGreen
+    strategy: str  # Recreate | BlueGreen | Shadow
+    acknowledged: str  # the vector space that the index holds by now, as its owner says; empty: nobody said
+    drain_s: int
+    pinned: int | None  # a revision that serves again
     ngc_key: SecretRef | None
     shared_memory: str
     start_timeout_s: int
@@ -143,6 +146,28 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A further labelled set, on which NDCG@10 may not fall by more than `max_regression` below the base model's."""
+
+    name: str
+    source: Source
+    max_regression: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What a revision must measure before it is exported. Limits are absolute, and how far a metric may fall."""
+
+    enabled: bool
+    metrics: Sequence[str]
+    max_regression_base: float
+    max_regression_active: float
+    min_relative_uplift: float | None  # of NDCG@10; None: not asked for
+    criterion: str  # PointEstimate | NotInferior | Better
+    stops: bool  # else a revision that fails goes on, and its status says so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """The workspace volume: one of our own making, or a claim that exists."""
 
@@ -161,6 +186,10 @@ class Spec:
     model_source: Source
     corpus_source: Source
     labelled_source: Source | None
+    guards: Sequence[Guard]
+    labelled_asked: str  # hash of what the manifest says about the labelled set
+    freeze: bool  # score on the evaluation set of the first revision that was Ready
+    gates: Gates
     llm_key: SecretRef | None
     stages: Mapping[Stage, StageSpec]
     deploy: Deploy
@@ -168,6 +197,14 @@ class Spec:
     storage: Storage
     start_deadline_s: int
     image_pull_secrets: Sequence[str]
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """What `inputs` reads, by the name that each source is mounted under."""
+        found = {SOURCE_CORPUS: self.corpus_source, SOURCE_MODEL: self.model_source}
+        if self.labelled_source is not None:
+            found[SOURCE_BEIR] = self.labelled_source
+        return found | {f"{SOURCE_GUARD}{guard.name}": guard.source for guard in self.guards}
 
     def with_stage(self, stage: Stage, item: StageSpec) -> Spec:
         return replace(self, stages={**self.stages, stage: item})

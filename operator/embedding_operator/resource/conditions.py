@@ -16,6 +16,7 @@ VALIDATED: Final = "Validated"
 DATA_READY: Final = "DataReady"
 TRAINED: Final = "Trained"
 EVALUATED: Final = "Evaluated"
+QUALITY_GATE: Final = "QualityGatePassed"
 EXPORTED: Final = "Exported"
 DEPLOYED: Final = "Deployed"
 VERIFIED: Final = "Verified"
@@ -24,10 +25,10 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 
 # Ready is the conjunction of these, in the order in which a reader wants to hear of a failure.
-DEPENDENTS: Final = (VALIDATED, DATA_READY, TRAINED, EVALUATED, EXPORTED, DEPLOYED, VERIFIED)
+DEPENDENTS: Final = (VALIDATED, DATA_READY, TRAINED, EVALUATED, QUALITY_GATE, EXPORTED, DEPLOYED, VERIFIED)
 ORDER: Final = (READY, *DEPENDENTS, RECONCILING, STALLED)
 
-# Which stages a condition speaks for.
+# Which stages a condition speaks for; QUALITY_GATE judges what EVALUATED has found.
 STAGES_OF: Final[dict[str, tuple[Stage, ...]]] = {
     DATA_READY: (Stage.INPUTS, Stage.SDG, Stage.PREP),
     TRAINED: (Stage.FINETUNE,),
@@ -85,7 +86,11 @@ def compute_ready(conditions: Sequence[Condition], generation: int) -> tuple[Con
         return "Unknown", unknown.reason, f"{unknown.type}: {unknown.message}"
     if missing:
         return "Unknown", "InProgress", f"{missing} is not known yet for generation {generation}"
-    return "True", "Verified", "the served model measured the same as the evaluated one, within tolerance"
+    return (
+        "True",
+        "Verified",
+        "the model passed its gates, and the served one measured the same as the evaluated one, within tolerance",
+    )
 
 
 def _ordered(conditions: Iterable[Condition]) -> tuple[Condition, ...]:

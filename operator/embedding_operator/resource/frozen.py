@@ -36,14 +36,19 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
 
     `served_in` is the precision that the server computes in: eval computes in the same.
     """
-    corpus, evaluation = raw.get("corpus") or {}, raw.get("evaluation") or {}
+    corpus, evaluation, gates = (raw.get(key) or {} for key in ("corpus", "evaluation", "gates"))
     beside: dict[Stage, Any] = {
-        Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir")],
+        Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir"), *_joined(evaluation.get("guards"))],
         Stage.SDG: corpus.get("minTextLength"),
-        Stage.EVAL: [evaluation.get("kValues"), served_in],
+        Stage.EVAL: [evaluation.get("kValues"), served_in, *_joined(gates.get("metrics"))],
         Stage.VERIFY: evaluation.get("kValues"),
     }
-    return {stage: _hash([_section(raw, stage), beside.get(stage)]) for stage in Stage}
+    return {stage: hash_of([_section(raw, stage), beside.get(stage)]) for stage in Stage}
+
+
+def _joined(said: Any) -> list[Any]:
+    """What a later release added counts where it is said: the hashes of what does not say it stay as they were."""
+    return [said] if said else []
 
 
 def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
@@ -51,7 +56,8 @@ def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in _HOW}
 
 
-def _hash(said: object) -> str:
+def hash_of(said: object) -> str:
+    """Of a part of the manifest; short, because it is kept in the status."""
     return fingerprint_of(said)[:_HASH_CHARACTERS]
 
 

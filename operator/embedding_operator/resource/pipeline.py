@@ -45,7 +45,7 @@ PIPELINE: Final[tuple[StageDef, ...]] = (
         stage=Stage.PREP,
         module="embedding_stages.prep",
         inputs=(Artefact.PAIRS, Artefact.BASE_MODEL),
-        optional_inputs=(Artefact.LABELLED_SET,),
+        optional_inputs=(Artefact.LABELLED_SET, Artefact.FROZEN_SET),
         outputs=(Artefact.TRAINING_SET, Artefact.EVALUATION_SET),
     ),
     StageDef(
@@ -58,6 +58,7 @@ PIPELINE: Final[tuple[StageDef, ...]] = (
         stage=Stage.EVAL,
         module="embedding_stages.evaluate",
         inputs=(Artefact.BASE_MODEL, Artefact.CHECKPOINT, Artefact.EVALUATION_SET),
+        optional_inputs=(Artefact.GUARD_SETS, Artefact.ACTIVE_CHECKPOINT),
         outputs=(Artefact.EVAL_REPORT,),
     ),
     StageDef(
@@ -85,14 +86,47 @@ def available_artefacts(status: Status) -> dict[Artefact, ArtefactRef]:
     return found
 
 
-def inputs_of(stage: Stage, status: Status) -> dict[Artefact, ArtefactRef] | None:
+def inputs_of(stage: Stage, spec: Spec, status: Status) -> dict[Artefact, ArtefactRef] | None:
     """The inputs of a stage, or None when one of them does not exist yet."""
     definition = BY_STAGE[stage]
     available = available_artefacts(status)
     if any(name not in available for name in definition.inputs):
         return None
     wanted = (*definition.inputs, *definition.optional_inputs)
-    return {name: available[name] for name in wanted if name in available}
+    found = {name: available[name] for name in wanted if name in available}
+    if stage is Stage.PREP:
+        return found | _frozen_set(spec, status, found)
+    if stage is Stage.EVAL:
+        return found | _active_checkpoint(spec, status, found)
+    return found
+
+
+def _frozen_set(spec: Spec, status: Status, inputs: Mapping[Artefact, ArtefactRef]) -> dict[Artefact, ArtefactRef]:
+    """The evaluation set that an earlier revision was scored on, unless this very work is what made it."""
+    frozen = status.evaluation_set
+    if frozen is None or not spec.freeze or frozen.asked != spec.labelled_asked:
+        return {}
+    entry = status.stage(Stage.PREP)
+    made = entry.artefacts.get(Artefact.EVALUATION_SET)
+    is_it = made is not None and made.digest == frozen.ref.digest and bool(entry.finished_at)
+    if is_it and entry.fingerprint == fingerprint(Stage.PREP, spec, inputs):
+        return {}
+    return {Artefact.FROZEN_SET: frozen.ref}
+
+
+def _active_checkpoint(
+    spec: Spec, status: Status, inputs: Mapping[Artefact, ArtefactRef]
+) -> dict[Artefact, ArtefactRef]:
+    """What serves now, to be compared with. A model that has taken its place stays with what it was compared with."""
+    active = status.served.checkpoint
+    if active is not None and active.digest != inputs[Artefact.CHECKPOINT].digest:
+        return {Artefact.ACTIVE_CHECKPOINT: active}
+    entry = status.stage(Stage.EVAL)
+    digest = entry.details.get(Artefact.ACTIVE_CHECKPOINT.value)
+    if not digest or not entry.finished_at:
+        return {}
+    before = {Artefact.ACTIVE_CHECKPOINT: ArtefactRef(path="", digest=str(digest))}
+    return before if entry.fingerprint == fingerprint(Stage.EVAL, spec, {**inputs, **before}) else {}
 
 
 def fingerprint(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from embedding_operator.resource.api import (
     Deploy,
+    Guard,
     SecretRef,
     Source,
     Spec,
@@ -19,7 +20,8 @@ from embedding_operator.resource.api import (
     parse_source,
     read,
 )
-from embedding_operator.resource.frozen import asked_of_stages
+from embedding_operator.resource.frozen import asked_of_stages, hash_of
+from embedding_operator.resource.gates import parse_gates, parse_guards
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
     check_apart,
@@ -56,12 +58,16 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         labelled = parse_source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
     sdg, llm_key = _sdg(stages.get("sdg") or {}, documents.minTextLength)
     k_values = {"kValues": _k_values(evaluation)}
+    guards = parse_guards(evaluation.get("guards") or ())
+    gates = parse_gates(raw.get("gates") or {}, k_values["kValues"])
     deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")))
     settings: dict[Stage, Mapping[str, Any]] = {
         **{stage: _settings(stage, stages) for stage in tables.OF_STAGE},
-        Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled),
+        Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled, guards),
         Stage.SDG: sdg,
-        Stage.EVAL: _settings(Stage.EVAL, stages) | k_values | {"precision": deploy.precision},
+        Stage.EVAL: _settings(Stage.EVAL, stages)
+        | k_values
+        | {"precision": deploy.precision, "gateMetrics": list(gates.metrics)},
         Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
         Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
     }
@@ -69,7 +75,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images) for stage in Stage}
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
-    check_apart(storage, corpus_source, model_source, labelled)
+    check_apart(storage, corpus_source, model_source, labelled, *(guard.source for guard in guards))
     tolerance = read(tables.Tolerance, raw.get("tolerance"))
     asked = asked_of_stages(raw, served_in=deploy.precision)
     return Spec(
@@ -78,6 +84,10 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         model_source=model_source,
         corpus_source=corpus_source,
         labelled_source=labelled,
+        guards=guards,
+        labelled_asked=hash_of(evaluation.get("beir")),
+        freeze=read(tables.Evaluation, evaluation).freeze,
+        gates=gates,
         llm_key=llm_key,
         stages={
             stage: StageSpec(
@@ -106,7 +116,12 @@ def _inputs(
     documents: tables.Corpus,
     corpus_source: Source,
     labelled: Source | None,
+    guards: Sequence[Guard],
 ) -> dict[str, Any]:
+    told = {
+        guard.name: {"kind": guard.source.kind, "source": guard.source.name, "path": guard.source.path}
+        for guard in guards
+    }
     return {
         "baseModel": {
             "name": str(model.get("name", "")),
@@ -128,6 +143,7 @@ def _inputs(
         "labelledSet": None
         if labelled is None
         else {"kind": labelled.kind, "source": labelled.name, "path": labelled.path},
+        **({"guards": told} if told else {}),
     }
 
 
@@ -201,6 +217,9 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
         model_name=asked.modelName or base_model,
         replicas=asked.replicas,
         strategy=strategy,
+        acknowledged=asked.acknowledgedVectorSpace,
+        drain_s=asked.drainSeconds,
+        pinned=asked.pinRevision,
         ngc_key=ngc_key,
         shared_memory=str(given.get("sharedMemory", "2Gi")),
         start_timeout_s=read(tables.Run, raw, field).timeoutSeconds or TIMEOUT_S[Stage.DEPLOY],

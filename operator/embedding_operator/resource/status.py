@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from embedding_operator.resource.stage_status import DONE_STATES, StageStatus, State, decimal_text, present
-from embedding_stages.contract import Stage
+from embedding_stages.contract import ArtefactRef, Stage
 
 __all__ = ["DAMAGED", "Condition", "ConditionStatus", "Served", "StageStatus", "State", "Status", "decimal_text"]
 
@@ -65,6 +65,13 @@ class Served:
     artefact_digest: str = ""
     url: str = ""
     model: str = ""
+    checkpoint: ArtefactRef | None = None  # what was trained, and is served
+    vector_space: str = ""  # see contract.vector_space_of
+    candidate_vector_space: str = ""
+    next_url: str = ""  # where a verified candidate answers while clients are not moved to it
+    draining_fingerprint: str = ""  # the server that clients have left
+    draining_until: str = ""  # when it is removed
+    reindex: Mapping[str, Any] = field(default_factory=dict)  # what moving to the candidate takes
     contract: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +84,13 @@ class Served:
                 "artefactDigest": self.artefact_digest,
                 "url": self.url,
                 "model": self.model,
+                "checkpoint": self.checkpoint.to_json() if self.checkpoint is not None else None,
+                "vectorSpace": self.vector_space,
+                "candidateVectorSpace": self.candidate_vector_space,
+                "nextURL": self.next_url,
+                "drainingFingerprint": self.draining_fingerprint,
+                "drainingUntil": self.draining_until,
+                "reindex": dict(self.reindex),
                 "contract": dict(self.contract),
             }
         )
@@ -91,8 +105,48 @@ class Served:
             artefact_digest=raw.get("artefactDigest", ""),
             url=raw.get("url", ""),
             model=raw.get("model", ""),
+            checkpoint=_ref(raw.get("checkpoint")),
+            vector_space=raw.get("vectorSpace", ""),
+            candidate_vector_space=raw.get("candidateVectorSpace", ""),
+            next_url=raw.get("nextURL", ""),
+            draining_fingerprint=raw.get("drainingFingerprint", ""),
+            draining_until=raw.get("drainingUntil", ""),
+            reindex=dict(raw.get("reindex") or {}),
             contract=dict(raw.get("contract") or {}),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenSet:
+    """The evaluation set that later revisions are scored on."""
+
+    ref: ArtefactRef
+    revision: int  # the first that was Ready with it
+    asked: str  # hash of what the manifest said about the labelled set
+    queries: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.ref.to_json(), "revision": self.revision, "asked": self.asked, "queries": self.queries}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> FrozenSet | None:
+        ref = _ref(raw)
+        if ref is None:
+            return None
+        return cls(
+            ref=ref,
+            revision=int(raw.get("revision", 0)),
+            asked=str(raw.get("asked", "")),
+            queries=int(raw.get("queries", 0)),
+        )
+
+
+def _ref(raw: Any) -> ArtefactRef | None:
+    """An artefact's reference, or None where there is none to be read."""
+    try:
+        return ArtefactRef(path=str(raw["path"]), digest=str(raw["digest"]))
+    except (KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +164,7 @@ class Status:
     served: Served = field(default_factory=Served)
     metrics: Mapping[str, Any] = field(default_factory=dict)  # as shown: decimals are strings
     verification: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_set: FrozenSet | None = None
     last_failure: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)
 
@@ -137,6 +192,7 @@ class Status:
                 "served": self.served.to_json(),
                 "metrics": dict(self.metrics),
                 "verification": dict(self.verification),
+                "evaluationSet": self.evaluation_set.to_json() if self.evaluation_set is not None else None,
                 "lastFailure": dict(self.last_failure),
                 "resolved": dict(self.resolved),
             }
@@ -159,6 +215,7 @@ class Status:
             served=Served.from_json(raw.get("served") or {}),
             metrics=dict(raw.get("metrics") or {}),
             verification=dict(raw.get("verification") or {}),
+            evaluation_set=FrozenSet.from_json(raw.get("evaluationSet")),
             last_failure=dict(raw.get("lastFailure") or {}),
             resolved=dict(raw.get("resolved") or {}),
         )

@@ -48,6 +48,9 @@ class Artefact(StrEnum):
     EVAL_REPORT = "evalReport"  # eval: report.json with per-query scores
     SERVING_MODEL = "servingModel"  # export: model.onnx, tokenizer, encoder.json
     VERIFY_REPORT = "verifyReport"  # verify: report.json
+    GUARD_SETS = "guardSets"  # inputs: one BEIR folder a guard of the manifest, by its name
+    FROZEN_SET = "frozenSet"  # an input only: the EVALUATION_SET that an earlier revision was scored on
+    ACTIVE_CHECKPOINT = "activeCheckpoint"  # an input only: the CHECKPOINT that serves now
 
 
 class ExitCode(IntEnum):
@@ -85,6 +88,7 @@ SERVED_MODEL_PATH: Final = "/opt/nim/custom_model"
 SOURCE_CORPUS: Final = "corpus"
 SOURCE_MODEL: Final = "model"
 SOURCE_BEIR: Final = "beir"
+SOURCE_GUARD: Final = "guard-"  # with the guard's place in the manifest: guard-0
 SECRET_OPENAI: Final = "openai"
 SECRET_HUGGING_FACE: Final = "huggingface"
 SECRET_FILE: Final = "token"  # every Secret key is mounted under this file name
@@ -107,6 +111,15 @@ def canonical_json(value: object) -> str:
 def fingerprint_of(value: object) -> str:
     """sha256 (64 hex digits) of a JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def vector_space_of(checkpoint_digest: str) -> str:
+    """The name of a vector space: 16 hex digits. Vectors of one space can be compared, those of two cannot.
+
+    It follows the trained weights with their tokenizer, pooling and prefixes (all files of the checkpoint). A server of
+    another kind, or another number format, answers in the same space; training anew makes a new one.
+    """
+    return fingerprint_of({"vectorSpace": checkpoint_digest})[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

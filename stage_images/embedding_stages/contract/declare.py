@@ -98,7 +98,13 @@ class Table:
     def identity(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         """What of a request's settings makes its work another work: all but those that say `as before`."""
         known = cls.settings()
-        return {name: value for name, value in raw.items() if name not in known or value != known[name].as_before}
+        return {name: value for name, value in raw.items() if name not in known or not _says(known[name], value)}
+
+
+def _says(item: Setting, value: Any) -> bool:
+    """Whether a request's value is the one by which the stage does what it did before the setting existed."""
+    before = item.as_before
+    return bool(value == (list(before) if isinstance(before, tuple) else before))
 
 
 @cache

@@ -17,6 +17,9 @@ from embedding_stages.contract.declare import Table, setting
 _SEED_HIGH: Final = 2**32 - 1
 _BATCH = {"low": 1, "high": 8192}
 DEFAULT_K_VALUES: Final = (1, 5, 10, 100)
+METRIC: Final = r"^(ndcg|recall|map|precision)@[1-9][0-9]{0,4}$"
+DEFAULT_GATE_METRICS: Final = ("ndcg@10", "recall@10")
+_JOINED: Final = "0.2"  # the release that the settings joined in
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")
 
 
@@ -60,6 +63,11 @@ class Corpus(Table):
 class Evaluation(Table):
     FIELD = "spec.evaluation"
 
+    freeze: bool = setting(
+        True,
+        since=_JOINED,
+        says="Score later revisions on the evaluation set of the first one that was Ready; false takes a new set.",
+    )
     kValues: tuple[int, ...] = setting(
         DEFAULT_K_VALUES,
         low=1,
@@ -67,6 +75,75 @@ class Evaluation(Table):
         fewest=1,
         most=16,
         says="Cut-offs of the metrics, in rising order and 10 among them.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard(Table):
+    """A further labelled set on which the tuned model may not fall far behind the base model."""
+
+    FIELD = "spec.evaluation.guards"
+
+    name: str = setting(
+        since=_JOINED,
+        shortest=1,
+        longest=32,
+        pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        says="Name of the set, in messages.",
+    )
+    maxRegression: float = setting(
+        0.02, since=_JOINED, low=0, high=1, says="How far NDCG@10 may fall below the base model's, absolute."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates(Table):
+    """What a revision must measure before it may be exported and served."""
+
+    FIELD = "spec.gates"
+
+    enabled: bool = setting(True, since=_JOINED, says="Whether a revision is judged before it is exported.")
+    metrics: tuple[str, ...] = setting(
+        DEFAULT_GATE_METRICS,
+        since=_JOINED,
+        fewest=1,
+        most=4,
+        longest=16,
+        pattern=METRIC,
+        says="Metrics that are judged; their cut-offs must be among evaluation.kValues.",
+    )
+    minRelativeUplift: float | None = setting(
+        None,
+        since=_JOINED,
+        low=0,
+        high=10,
+        says="Least relative change of NDCG@10 against the base model. "
+        "When absent 0, or what maxRegression.base allows where that is given.",
+    )
+    criterion: str = setting(
+        "PointEstimate",
+        since=_JOINED,
+        choices=("PointEstimate", "NotInferior", "Better"),
+        says="What has to be within the limits: the measured difference, or the lower end of its one-sided 95 % "
+        "interval (NotInferior). Better: that end above 0, whatever the limits.",
+    )
+    onFail: str = setting(
+        "Stop",
+        since=_JOINED,
+        choices=("Stop", "Warn"),
+        says="Stop: the revision is not exported and gets no traffic. Warn: it goes on, and its status says so.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxRegression(Table):
+    """How far a metric may fall, absolute."""
+
+    FIELD = "spec.gates.maxRegression"
+
+    base: float = setting(0.0, since=_JOINED, low=0, high=1, says="Below the base model's, absolute.")
+    active: float = setting(
+        0.01, since=_JOINED, low=0, high=1, says="Below that of the revision that serves now, absolute."
     )
 
 
@@ -162,6 +239,9 @@ class Eval(Table):
         says="What the server computes in; as the machine likes when absent.",
         told=True,
     )
+    gateMetrics: tuple[str, ...] = setting(
+        DEFAULT_GATE_METRICS, since=_JOINED, pattern=METRIC, says="spec.gates.metrics.", told=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +261,33 @@ class Deploy(Table):
     replicas: int = setting(1, low=1, high=100, says="Pods of the server.")
     strategy: str | None = setting(
         None,
-        choices=("Recreate", "BlueGreen"),
-        says="Whether a new revision is verified beside the old one (BlueGreen) or in its place (Recreate). "
+        choices=("Recreate", "BlueGreen", "Shadow"),
+        says="Whether a new revision is verified beside the old one (BlueGreen), in its place (Recreate), or beside it "
+        "and waits until its vector space is acknowledged (Shadow). "
         "Recreate when absent and a GPU is asked for, else BlueGreen.",
+    )
+    acknowledgedVectorSpace: str = setting(
+        "",
+        since=_JOINED,
+        longest=64,
+        pattern="^([0-9a-f]{16})?$",
+        says="With strategy Shadow: the vector space that the index holds now (status.served.candidateVectorSpace). "
+        "Clients are moved to the revision that has it.",
+    )
+    drainSeconds: int = setting(
+        30,
+        since=_JOINED,
+        low=0,
+        high=86_400,
+        says="How long the server that clients have left goes on answering, seconds.",
+    )
+    pinRevision: int | None = setting(
+        None,
+        since=_JOINED,
+        low=1,
+        high=2**31 - 1,
+        says="Serve this revision again, from its artefacts; nothing is trained. "
+        "status.history lists what can be pinned.",
     )
 
 

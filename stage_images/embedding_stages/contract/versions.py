@@ -16,7 +16,7 @@ CODE_VERSIONS: Final[Mapping[Stage, int]] = {
     Stage.SDG: 1,
     Stage.PREP: 1,
     Stage.FINETUNE: 1,
-    Stage.EVAL: 1,
+    Stage.EVAL: 2,  # tells comparisons, for the gates
     Stage.EXPORT: 1,
     Stage.DEPLOY: 1,
     Stage.VERIFY: 1,

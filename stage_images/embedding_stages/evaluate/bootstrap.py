@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 SAMPLES = 10_000
 SEED = 42
@@ -33,13 +34,16 @@ def confidence_interval(
     if len(base) != len(tuned) or not base:
         raise ValueError(f"{len(base)} base scores and {len(tuned)} tuned scores are no pairs")
     pairs = np.stack([np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)], axis=1)
-    generator = np.random.default_rng(seed)
-    ratios: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
-    for start in range(0, samples, _CHUNK):
-        drawn = generator.integers(len(pairs), size=(min(_CHUNK, samples - start), len(pairs)))
-        means = pairs[drawn].mean(axis=1)
-        if not (means[:, 0] > 0.0).all():
-            return None
-        ratios.append(means[:, 1] / means[:, 0] - 1.0)
-    low, high = np.quantile(np.concatenate(ratios), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    means = resampled_means(pairs, samples=samples, seed=seed)
+    if not (means[:, 0] > 0.0).all():
+        return None
+    ratios = means[:, 1] / means[:, 0] - 1.0
+    low, high = np.quantile(ratios, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
+
+
+def resampled_means(rows: NDArray[np.float64], *, samples: int, seed: int) -> NDArray[np.float64]:
+    """(samples, columns): the mean row of each sample, which draws as many rows as there are with replacement."""
+    generator = np.random.default_rng(seed)
+    sizes = (min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK))
+    return np.concatenate([rows[generator.integers(len(rows), size=(size, len(rows)))].mean(axis=1) for size in sizes])

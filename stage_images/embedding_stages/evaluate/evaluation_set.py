@@ -26,6 +26,11 @@ class EvaluationSet:
     relevance: Mapping[str, Mapping[str, int]]  # query id -> passage id -> grade, relevant when > 0
 
     @property
+    def texts(self) -> int:
+        """How many texts a model embeds to be measured on the set."""
+        return len(self.queries) + len(self.passages) if self.queries else 0
+
+    @property
     def unknown_passages(self) -> int:
         """Relevant judgements of passages that the corpus lacks: no model can find them."""
         known = set(self.passage_ids)
@@ -33,10 +38,13 @@ class EvaluationSet:
         return sum(grade > 0 and passage not in known for passage, grade in judged)
 
 
-def load_evaluation_set(folder: Path) -> EvaluationSet:
-    """Raises BadInput `EvaluationSetInvalid` that names the file, the fault and the cure."""
+def load_evaluation_set(folder: Path, *, may_be_empty: bool = False) -> EvaluationSet:
+    """Raises BadInput `EvaluationSetInvalid` that names the file, the fault and the cure.
+
+    `may_be_empty`: a frozen set may have lost all of its queries, when their documents changed.
+    """
     try:
-        return _load(BeirReader.of(folder))
+        return _load(BeirReader.of(folder, may_be_empty=may_be_empty))
     except FormatError as error:
         raise BadInput("EvaluationSetInvalid", f"evaluation set: {error}", field=FIELD) from error
 
@@ -47,7 +55,9 @@ def _load(reader: BeirReader) -> EvaluationSet:
     relevance: dict[str, dict[str, int]] = {}
     for judgement in reader.judgements(queries):
         relevance.setdefault(judgement.query_id, {})[judgement.passage_id] = judgement.score
-    if not any(grade > 0 for grades in relevance.values() for grade in grades.values()):
+    if (queries or not reader.may_be_empty) and not any(
+        grade > 0 for grades in relevance.values() for grade in grades.values()
+    ):
         raise FormatError(beir.JUDGEMENTS, "no passage is judged relevant; a score above 0 marks one")
     query_ids = tuple(sorted(relevance))
     passage_ids = tuple(sorted(passages))

@@ -15,7 +15,8 @@ from embedding_stages.evaluate.evaluation_set import EvaluationSet
 from embedding_stages.evaluate.metrics import Scores, headline
 
 REPORT_FILE = "report.json"
-BASE, FINE_TUNED = "base", "fineTuned"
+BASE, FINE_TUNED, ACTIVE = "base", "fineTuned", "active"
+GUARD = "guard:"  # with the guard's name
 _SAME = 1e-9
 _DECIMALS = 10
 
@@ -49,9 +50,10 @@ def build_report(
     digests: Mapping[str, str],
     *,
     precision: str,
+    comparisons: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """`scores` by model (`base`, `fineTuned`); `digests` by artefact: what exactly was compared; `precision` is what
-    both models computed in.
+    """`scores` by model (`base`, `fineTuned`, and `active` where one serves); `digests` by artefact: what exactly was
+    compared; `precision` is what the models computed in; `comparisons` as the stage tells them.
     """
     return {
         "schema": SCHEMA,
@@ -65,6 +67,7 @@ def build_report(
         "metrics": {model: dict(found.means) for model, found in scores.items()},
         "relativeUplift": uplift.relative,
         "confidenceInterval": None if uplift.interval is None else list(uplift.interval),
+        "comparisons": dict(comparisons or {}),
         "perQuery": {model: per_query(found, k_values) for model, found in scores.items()},
     }
 

@@ -1,10 +1,15 @@
 """The eval stage: baseModel, checkpoint and evaluationSet in, evalReport out.
 
+Where another revision serves, its checkpoint (activeCheckpoint) is measured on the same set; where the manifest names
+guards, base and tuned model are measured on each of them (guardSets).
+
 Metrics: base and fineTuned, each ndcg@k, map@k, recall@k and precision@k. Counts: queries, passages,
 unknownPassages. Details: headline (the metric of the uplift), relativeUplift, confidenceInterval ([low, high],
-95 %), precision (what the models computed in); relativeUplift and confidenceInterval are null when the base model
-finds nothing.
-Whether the uplift is enough is the operator's decision, not this stage's.
+95 %), precision (what the models computed in), evaluationSet (its digest), activeCheckpoint (its digest, or null), and
+comparisons by what the tuned model is compared with: base, active, guard:<name>; each has, by metric, what
+`comparison.Comparison` says. relativeUplift and confidenceInterval are null when the base model finds nothing.
+A set without queries has no metrics and no comparisons.
+Whether the tuned model is good enough is the operator's decision, not this stage's.
 """
 
 from __future__ import annotations
@@ -20,20 +25,31 @@ import torch
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.servers import Precision
-from embedding_stages.contract.settings import Eval
+from embedding_stages.contract.settings import DEFAULT_GATE_METRICS, Eval
 from embedding_stages.encoder.description import Role
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_in_precision
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
+from embedding_stages.evaluate.comparison import compare_scores
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, headline, k_values_of, measure
-from embedding_stages.evaluate.report import BASE, FINE_TUNED, build_report, save_report, uplift_of
+from embedding_stages.evaluate.report import (
+    ACTIVE,
+    BASE,
+    FINE_TUNED,
+    GUARD,
+    Uplift,
+    build_report,
+    save_report,
+    uplift_of,
+)
 from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
 
 _FIELD = "spec.stages.eval"
 _CHUNK = 4096  # texts between two resume points; also how soon SIGTERM is heard
-_MODELS = ((BASE, Artefact.BASE_MODEL), (FINE_TUNED, Artefact.CHECKPOINT))
+_MODELS = ((BASE, Artefact.BASE_MODEL), (FINE_TUNED, Artefact.CHECKPOINT), (ACTIVE, Artefact.ACTIVE_CHECKPOINT))
+_MAIN = ""  # the evaluation set among the sets; the others are guards, by name
 Embed = Callable[[list[str], Role], Vectors]  # texts -> float32 (texts, dimension) of length 1
 
 
@@ -43,6 +59,7 @@ class Settings:
 
     k_values: tuple[int, ...]
     batch_size: int
+    gate_metrics: tuple[str, ...] = DEFAULT_GATE_METRICS
     precision: Precision | None = None  # what the server computes in; None: bfloat16 on a GPU, float32 on a CPU
 
     @classmethod
@@ -51,42 +68,98 @@ class Settings:
         asked = settings_of(Eval, raw)
         k_values = k_values_of(asked.kValues, field="spec.evaluation.kValues")
         precision = cast("Precision | None", asked.precision)
-        return cls(k_values=k_values, batch_size=asked.batchSize, precision=precision)
+        return cls(k_values=k_values, batch_size=asked.batchSize, gate_metrics=asked.gateMetrics, precision=precision)
 
 
 def work(context: StageContext) -> StageResult:
-    """Evaluate both models on the same set, one after the other, so that one accelerator holds one model."""
+    """Evaluate every model on the same sets, one after the other, so that one accelerator holds one model."""
     settings = Settings.of(context.settings)
-    evaluation_set = load_evaluation_set(context.input(Artefact.EVALUATION_SET))
-    if evaluation_set.unknown_passages:
-        context.log("judgements name passages that the corpus lacks", judgements=evaluation_set.unknown_passages)
-    scores: dict[str, Scores] = {}
-    texts = len(evaluation_set.queries) + len(evaluation_set.passages)
-    for number, (model, artefact) in enumerate(_MODELS):
-        vectors = _ModelVectors(context, model, context.input(artefact), settings)
-        vectors.done, vectors.total = number * texts, len(_MODELS) * texts
-        scores[model] = evaluate_model(model, evaluation_set, vectors.embed, settings.k_values)
-        context.log("evaluated", model=model, **{headline(settings.k_values): _headline(scores[model], settings)})
-    uplift = uplift_of(scores[BASE], scores[FINE_TUNED], settings.k_values)
+    sets = _load_sets(context)
+    main = sets[_MAIN]
+    scores = _scores(context, sets, settings)
+    of_main = {model: found[_MAIN] for model, found in scores.items()}
+    uplift = uplift_of(of_main[BASE], of_main[FINE_TUNED], settings.k_values) if main.queries else Uplift(None, None)
     digests = {name.value: ref.digest for name, ref in context.request.inputs.items()}
-    precision = settings.precision or ("bfloat16" if torch.cuda.is_available() else "float32")
-    report = build_report(evaluation_set, scores, uplift, settings.k_values, digests, precision=precision)
-    save_report(context.folder(Artefact.EVAL_REPORT), report)
-    return context.result(
-        metrics={model: found.means for model, found in scores.items()},
-        counts={key: report[key] for key in ("queries", "passages", "unknownPassages")},
-        details={key: report[key] for key in ("headline", "relativeUplift", "confidenceInterval", "precision")},
+    report = build_report(
+        main,
+        of_main,
+        uplift,
+        settings.k_values,
+        digests,
+        precision=settings.precision or ("bfloat16" if torch.cuda.is_available() else "float32"),
+        comparisons=_comparisons(scores, settings),
     )
+    save_report(context.folder(Artefact.EVAL_REPORT), report)
+    told = ("headline", "relativeUplift", "confidenceInterval", "precision", "comparisons")
+    return context.result(
+        metrics={model: of_main[model].means for model in (BASE, FINE_TUNED)},
+        counts={key: report[key] for key in ("queries", "passages", "unknownPassages")},
+        details={key: report[key] for key in told}
+        | {name.value: digests.get(name.value) for name in (Artefact.EVALUATION_SET, Artefact.ACTIVE_CHECKPOINT)},
+    )
+
+
+def _load_sets(context: StageContext) -> dict[str, EvaluationSet]:
+    """The evaluation set, which may have lost every query, and the guards by name."""
+    main = load_evaluation_set(context.input(Artefact.EVALUATION_SET), may_be_empty=True)
+    if main.unknown_passages:
+        context.log("judgements name passages that the corpus lacks", judgements=main.unknown_passages)
+    guards = {}
+    if context.has_input(Artefact.GUARD_SETS):
+        folder = context.input(Artefact.GUARD_SETS)
+        guards = {path.name: load_evaluation_set(path) for path in sorted(folder.iterdir())}
+    return {_MAIN: main, **guards}
+
+
+def _scores(
+    context: StageContext, sets: Mapping[str, EvaluationSet], settings: Settings
+) -> dict[str, dict[str, Scores]]:
+    """By model and set. What serves now is not measured on guards: those ask what tuning made of the base model."""
+    models = [(model, artefact) for model, artefact in _MODELS if context.has_input(artefact)]
+    wanted = {model: [_MAIN] if model == ACTIVE else list(sets) for model, _ in models}
+    total = sum(sets[name].texts for names in wanted.values() for name in names)
+    done, scores = 0, dict[str, dict[str, Scores]]()
+    for model, artefact in models:
+        vectors = _ModelVectors(context, model, context.input(artefact), settings)
+        vectors.done, vectors.total = done, total
+        for name in wanted[model]:
+            vectors.of_set = name
+            found = evaluate_model(model, sets[name], vectors.embed, settings.k_values)
+            scores.setdefault(model, {})[name] = found
+            said = {headline(settings.k_values): found.means.get(headline(settings.k_values))}
+            context.log("evaluated", model=model, **({"guard": name} if name else {}), **said)
+        done = vectors.done
+    return scores
+
+
+def _comparisons(scores: Mapping[str, Mapping[str, Scores]], settings: Settings) -> dict[str, dict[str, Any]]:
+    """What the tuned model is compared with -> metric -> figures; guards are judged by the headline metric alone."""
+    tuned = scores[FINE_TUNED]
+    found: dict[str, dict[str, Any]] = {}
+    for model in (BASE, ACTIVE):
+        if model in scores and tuned[_MAIN].per_query:
+            metrics = dict.fromkeys((headline(settings.k_values), *settings.gate_metrics))
+            found[model] = compare_scores(scores[model][_MAIN], tuned[_MAIN], metrics)
+    for name in tuned:
+        if name != _MAIN:
+            one = [headline(settings.k_values)]
+            figures = compare_scores(scores[BASE][name], tuned[name], one)
+            found[f"{GUARD}{name}"] = {**figures, "queries": len(tuned[name].per_query)}
+    return found
 
 
 def evaluate_model(model: str, evaluation_set: EvaluationSet, embed: Embed, k_values: tuple[int, ...]) -> Scores:
     """Raises Stopped (fine-tuned) or BadInput (base) `VectorsNotFinite` for a model that answers NaN."""
+    if not evaluation_set.queries:
+        return Scores({}, {})
     passages = embed(list(evaluation_set.passages), "passage")
     queries = embed(list(evaluation_set.queries), "query")
     try:
         return measure(evaluation_set, queries, passages, k_values)
     except StageError as error:
         if error.reason != "VectorsNotFinite":
+            raise
+        if model == ACTIVE:
             raise
         if model == BASE:
             cure = "the base model is damaged or overflows: choose another revision"
@@ -100,6 +173,7 @@ class _ModelVectors:
 
     done = 0  # texts of all models, for progress
     total = 1
+    of_set = _MAIN  # the set that is being embedded
 
     def __init__(self, context: StageContext, model: str, folder: Path, settings: Settings) -> None:
         self._context = context
@@ -116,7 +190,7 @@ class _ModelVectors:
         for start in range(0, len(texts), _CHUNK):
             self._context.stop_if_asked()
             part = texts[start : start + _CHUNK]
-            yield self._saved(f"{self._model}-{role}-{start}", part, role)
+            yield self._saved(f"{self._model}{self.of_set and '-'}{self.of_set}-{role}-{start}", part, role)
             self.done += len(part)
             self._context.progress(self.done, self.total)
 
@@ -138,7 +212,3 @@ class _ModelVectors:
             encoder = load_in_precision(self._folder, self._settings.precision, log=self._context.log)
             self._encoder = FittingEncoder(encoder, self._settings.batch_size, self._context.log)
         return self._encoder
-
-
-def _headline(scores: Scores, settings: Settings) -> float:
-    return scores.means[headline(settings.k_values)]

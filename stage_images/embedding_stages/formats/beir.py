@@ -71,9 +71,10 @@ class BeirReader:
     bounds: Bounds | None = None  # of untrusted files
     most_characters: int | None = None  # of a query, and of a passage with its title
     clean: Clean = str
+    may_be_empty: bool = False  # a frozen set that lost every query
 
     @classmethod
-    def of(cls, folder: Path) -> BeirReader:
+    def of(cls, folder: Path, *, may_be_empty: bool = False) -> BeirReader:
         """The reader of a folder that a stage wrote."""
 
         def open_file(name: str) -> BinaryIO:
@@ -82,7 +83,7 @@ class BeirReader:
             except FileNotFoundError as error:
                 raise FormatError(name, f"it is missing; a BEIR set has {', '.join(FILES)}") from error
 
-        return cls(open_file)
+        return cls(open_file, may_be_empty=may_be_empty)
 
     def passages(self) -> Iterator[BeirPassage]:
         """In the order of the file, one at a time; ids differ."""
@@ -92,7 +93,7 @@ class BeirReader:
             passage = BeirPassage(name, self._text(record, "title", where), self._text(record, "text", where))
             self._check_length(passage.full_text, where)
             yield passage
-        if not names:
+        if not names and not self.may_be_empty:
             raise FormatError(CORPUS, "it holds no passages; write one JSON object with _id and text a line")
 
     def queries(self) -> Iterator[BeirQuery]:
@@ -104,7 +105,7 @@ class BeirReader:
                 raise FormatError(where, "text is empty; add it or remove the line and what refers to it")
             self._check_length(query.text, where)
             yield query
-        if not names:
+        if not names and not self.may_be_empty:
             raise FormatError(QUERIES, "it holds no queries; write one JSON object with _id and text a line")
 
     def judgements(self, queries: Collection[str], passages: Collection[str] | None = None) -> Iterator[Judgement]:

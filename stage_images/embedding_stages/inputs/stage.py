@@ -1,13 +1,16 @@
 """The inputs stage: documents, base model and labelled set become content-addressed artefacts.
 
 Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates; with a labelled
-set also labelledPassages, labelledQueries. Details: corpusDigest, baseModelDigest, labelledSetDigest, encoder.
+set also labelledPassages, labelledQueries, with guards guardQueries. Details: corpusDigest, baseModelDigest,
+labelledSetDigest, guardSetsDigest, encoder.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from embedding_stages import contract
 from embedding_stages.artefacts import Described
@@ -37,6 +40,7 @@ def work(context: StageContext) -> StageResult:
     if labelled is not None:
         counts |= {"labelledPassages": labelled.passages, "labelledQueries": labelled.queries}
         counts |= {"skippedLabelledQueries": labelled.skipped_queries} if labelled.skipped_queries else {}
+    counts |= _guard_sets(context, store)
     counts |= _corpus(context, store).to_json()
     description = _base_model(context, model, store)
     for artefact, kept in context.extra:
@@ -51,16 +55,37 @@ def _labelled_set(context: StageContext, store: Store) -> LabelledCounts | None:
     raw = context.settings.get("labelledSet")
     if not raw:
         return None
-    field = f"spec.evaluation.beir.{raw['kind']}.path"
-    path = str(raw.get("path") or "") if raw["kind"] == "pvc" else ""
-    mount = context.sources / contract.SOURCE_BEIR
-    with safe_files.permitted("the labelled set", reason="LabelledSetForbidden", field=field):
-        folder = safe_files.sub_folder(mount, path, reason="LabelledSetNotFound", field=field)
+    labelled = _found(context, raw, contract.SOURCE_BEIR, f"spec.evaluation.beir.{raw['kind']}.path")
     with store.draft(Artefact.LABELLED_SET) as draft:
-        counts = LabelledSet(folder, field).write(draft)
+        counts = labelled.write(draft)
         context.extra.append((Artefact.LABELLED_SET, store.keep(Artefact.LABELLED_SET, draft)))
     context.log("labelled set frozen", passages=counts.passages, queries=counts.queries)
     return counts
+
+
+def _found(context: StageContext, raw: Mapping[str, Any], mount: str, field: str) -> LabelledSet:
+    """Raises BadInput `LabelledSetNotFound` or `LabelledSetForbidden`."""
+    path = str(raw.get("path") or "") if raw["kind"] == "pvc" else ""
+    with safe_files.permitted("the labelled set", reason="LabelledSetForbidden", field=field):
+        return LabelledSet(
+            safe_files.sub_folder(context.sources / mount, path, reason="LabelledSetNotFound", field=field), field
+        )
+
+
+def _guard_sets(context: StageContext, store: Store) -> dict[str, int]:
+    """One folder with a set for each guard, by its name; the number of questions in all of them."""
+    guards: Mapping[str, Any] = context.settings.get("guards") or {}
+    if not guards:
+        return {}
+    with store.draft(Artefact.GUARD_SETS) as draft:
+        queries = 0
+        for name, raw in sorted(guards.items()):
+            field = f"spec.evaluation.guards[name={name}].beir.{raw['kind']}.path"
+            (draft / name).mkdir()
+            queries += _found(context, raw, f"{contract.SOURCE_GUARD}{name}", field).write(draft / name).queries
+        context.extra.append((Artefact.GUARD_SETS, store.keep(Artefact.GUARD_SETS, draft)))
+    context.log("guard sets frozen", guards=len(guards), queries=queries)
+    return {"guardQueries": queries}
 
 
 def _corpus(context: StageContext, store: Store) -> Counts:

@@ -10,7 +10,7 @@ from embedding_operator.objects.manifests.common import container_security, help
 from embedding_operator.resource.api import PodSettings, Source, Spec
 from embedding_stages import contract
 
-COPY_PREFIX: Final = "copy-"  # init containers copy-corpus, copy-model, copy-beir
+COPY_PREFIX: Final = "copy-"  # init containers copy-corpus, copy-model, copy-beir, copy-guard-<name>
 TOOLS_CONTAINER: Final = "tools"
 SOURCE_VOLUME_PREFIX: Final = "source-"
 _TOOLS_PATH: Final = "/tools"
@@ -36,7 +36,7 @@ def mount_sources(spec: Spec, pod: PodSettings, volumes: Iterable[dict[str, Any]
     of_claim = {
         item["persistentVolumeClaim"]["claimName"]: item["name"] for item in volumes if "persistentVolumeClaim" in item
     }
-    for name, source in _by_name(spec).items():
+    for name, source in spec.sources.items():
         if source.kind == "huggingFace":  # the stage downloads it
             continue
         volume, target = f"{SOURCE_VOLUME_PREFIX}{name}", f"{contract.SOURCES_PATH}/{name}"
@@ -53,13 +53,6 @@ def mount_sources(spec: Spec, pod: PodSettings, volumes: Iterable[dict[str, Any]
     if found.inits:
         found.volumes.append({"name": TOOLS_CONTAINER, "emptyDir": {"sizeLimit": _TOOLS_SIZE}})
         found.inits.insert(0, _tools_container(pod))
-    return found
-
-
-def _by_name(spec: Spec) -> dict[str, Source]:
-    found = {contract.SOURCE_CORPUS: spec.corpus_source, contract.SOURCE_MODEL: spec.model_source}
-    if spec.labelled_source is not None:
-        found[contract.SOURCE_BEIR] = spec.labelled_source
     return found
 
 

@@ -1,0 +1,180 @@
+"""Is the tuned model good enough to be exported and served? Pure numbers.
+
+The eval stage measures the tuned model, the base model and the one that serves now on the same questions; this module
+compares what it found with the manifest's limits. A difference is the tuned model's mean minus the other's, absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from embedding_operator.resource.api import Gates, Guard
+from embedding_operator.resource.status import Served, StageStatus
+
+PASSED: Final = "Passed"
+WORSE_THAN_BASE: Final = "WorseThanBase"
+WORSE_THAN_ACTIVE: Final = "WorseThanActive"
+NOT_SHOWN_BETTER: Final = "NotShownBetter"
+NO_QUESTIONS: Final = "NoQuestions"
+GATE_DISABLED: Final = "GateDisabled"
+WARNED: Final = "Warned"
+_HEADLINE: Final = "ndcg@10"
+_GUARD: Final = "guard:"
+_SAME: Final = 1e-6  # figures come with six places
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Whether the revision may go on, with the reason and the sentence of its condition."""
+
+    passed: bool
+    reason: str
+    message: str
+
+    @property
+    def blocks(self) -> bool:
+        return not self.passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """One metric of the tuned model beside that of another one."""
+
+    beside: str  # base, active, or guard:<name>
+    metric: str
+    before: float
+    after: float
+    lower: float | None  # None: an earlier release measured no interval
+    detectable: float | None
+    queries: int
+    floor: float  # the least difference that is allowed
+    field: str  # which says so
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+    def shortfall(self, criterion: str) -> str:
+        """The reason why it is not enough; empty when it is."""
+        worse = WORSE_THAN_ACTIVE if self.beside == "active" else WORSE_THAN_BASE
+        if criterion != "Better" and self.difference < self.floor - _SAME:
+            return worse
+        if criterion == "PointEstimate" or self.lower is None:
+            return ""
+        if criterion == "NotInferior":
+            return "" if self.lower >= self.floor - _SAME else NOT_SHOWN_BETTER
+        if self.lower > 0:
+            return ""
+        return worse if self.difference < self.floor - _SAME else NOT_SHOWN_BETTER
+
+    def __str__(self) -> str:
+        with_what = {"base": "the base model's", "active": "the serving revision's"}
+        what = with_what.get(self.beside, f"the base model's on guard {self.beside.removeprefix(_GUARD)}")
+        text = f"{self.metric} {self.after:.5f} against {what} {self.before:.5f}: {self.difference:+.5f}"
+        if self.lower is None or self.detectable is None:
+            return f"{text} (n={self.queries}, no interval was measured)"
+        return (
+            f"{text} (one-sided 95 % interval from {self.lower:+.5f}, n={self.queries}, which tells differences from "
+            f"{self.detectable:.5f} on)"
+        )
+
+
+def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], served: Served) -> Gate:
+    """Judge what the eval stage found, once it is done."""
+    if not gates.enabled:
+        return Gate(passed=True, reason=GATE_DISABLED, message="spec.gates.enabled is false: any model may be served")
+    if "comparisons" not in evaluated.details and 0 < evaluated.revision <= served.active_revision:
+        message = "it was evaluated and served before there were gates; the next evaluation is judged"
+        return Gate(passed=True, reason=GATE_DISABLED, message=message)
+    if not evaluated.counts.get("queries", 0):
+        return _failed(
+            gates,
+            served,
+            NO_QUESTIONS,
+            "the evaluation set has no question, so nothing says how good the model is; name a labelled set in "
+            "spec.evaluation.beir, add documents, or take a new set with spec.evaluation.freeze: false",
+        )
+    measured = list(_measured(evaluated, gates, guards))
+    short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
+    if not short:
+        least = min(measured, key=lambda item: item.difference - item.floor)
+        return Gate(passed=True, reason=PASSED, message=f"nearest to its limit: {least}")
+    # What is worse by measure says more than what is not shown.
+    short.sort(key=lambda pair: pair[0] == NOT_SHOWN_BETTER)
+    reason, worst = short[0]
+    others = ", ".join(f"{item.metric} ({item.beside})" for _, item in short[1:])
+    return _failed(
+        gates, served, reason, f"{worst}; {_wanted(worst, gates)}{f'; also short: {others}' if others else ''}"
+    )
+
+
+def _wanted(item: _Measured, gates: Gates) -> str:
+    if gates.criterion == "Better":
+        need = "its lower end has to be above 0 (spec.gates.criterion: Better)"
+    elif gates.criterion == "NotInferior":
+        need = f"its lower end has to be {item.floor:+.5f} or more (spec.gates.criterion: NotInferior, {item.field})"
+    else:
+        need = f"{item.floor:+.5f} or more is wanted ({item.field})"
+    return need
+
+
+def _failed(gates: Gates, served: Served, reason: str, message: str) -> Gate:
+    if not gates.stops:
+        message = f"{reason}: {message}; it goes on, because spec.gates.onFail is Warn"
+        return Gate(passed=True, reason=WARNED, message=message)
+    serves = (
+        f"revision {served.active_revision} goes on serving" if served.active_fingerprint else "nothing is served yet"
+    )
+    cure = "" if reason == NO_QUESTIONS else "change data or training, evaluate on more questions, move the limit, or "
+    message = f"{message}; {serves}; {cure or 'or '}set spec.gates.onFail: Warn to serve it all the same"
+    return Gate(passed=False, reason=reason, message=message)
+
+
+def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> Iterator[_Measured]:
+    queries = evaluated.counts.get("queries", 0)
+    comparisons: Mapping[str, Any] = evaluated.details.get("comparisons") or _of_metrics(evaluated, gates.metrics)
+    for beside in ("base", "active"):
+        for metric in gates.metrics:
+            figures = (comparisons.get(beside) or {}).get(metric)
+            if figures:
+                floor, field = _floor(beside, metric, float(figures[0]), gates)
+                yield _of(beside, metric, figures, queries, floor, field)
+    for guard in guards:
+        found: Mapping[str, Any] = comparisons.get(f"{_GUARD}{guard.name}") or {}
+        for metric, figures in found.items():
+            if metric != "queries":
+                field = f"maxRegression of guard {guard.name} in spec.evaluation.guards"
+                yield _of(f"{_GUARD}{guard.name}", metric, figures, found["queries"], -guard.max_regression, field)
+
+
+def _of(beside: str, metric: str, figures: Sequence[Any], queries: int, floor: float, field: str) -> _Measured:
+    before, after, *sure = (float(figure) for figure in figures)
+    lower, detectable = sure or (None, None)
+    return _Measured(
+        beside=beside,
+        metric=metric,
+        before=before,
+        after=after,
+        lower=lower,
+        detectable=detectable,
+        queries=queries,
+        floor=floor,
+        field=field,
+    )
+
+
+def _floor(beside: str, metric: str, before: float, gates: Gates) -> tuple[float, str]:
+    if beside == "active":
+        return -gates.max_regression_active, "spec.gates.maxRegression.active"
+    floor, field = -gates.max_regression_base, "spec.gates.maxRegression.base"
+    if metric == _HEADLINE and gates.min_relative_uplift is not None and gates.min_relative_uplift * before > floor:
+        return gates.min_relative_uplift * before, "spec.gates.minRelativeUplift"
+    return floor, field
+
+
+def _of_metrics(evaluated: StageStatus, metrics: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """From an evaluation of an earlier release, which has no comparisons."""
+    base, tuned = evaluated.metrics.get("base", {}), evaluated.metrics.get("fineTuned", {})
+    return {"base": {name: [base[name], tuned[name]] for name in metrics if name in base and name in tuned}}
