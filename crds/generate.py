@@ -42,6 +42,7 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Export,
     tables.Deploy,
     tables.Tolerance,
+    tables.Verification,
     tables.RunPolicy,
 )
 _DECIMAL: Final = r"^[0-9]+(\\.[0-9]+)?(e-?[0-9]+)?$"

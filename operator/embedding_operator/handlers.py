@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 
 from embedding_operator.cluster.cache import KINDS, ChildCache, Key, owner_key
 from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.endpoint import ask_canaries
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
@@ -45,7 +46,11 @@ class Doorbell:
             clock=time.monotonic,
         )
         self.reconciler = Reconciler(
-            cluster=cluster, cache=self.cache, logs=self.logs, defaults=Defaults(images=settings.images)
+            cluster=cluster,
+            cache=self.cache,
+            logs=self.logs,
+            defaults=Defaults(images=settings.images),
+            ask=ask_canaries,
         )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
         self.tasks: list[asyncio.Task[None]] = []

@@ -20,6 +20,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._phase_of: dict[tuple[str, str], str] = {}
         self._reasons: set[str] = set()
+        self._watched: set[tuple[str, str]] = set()  # with a canary_cosine
         self.passes = Counter("embedding_operator_reconcile", "Passes over a resource", ["result"])
         self.pass_seconds = Histogram("embedding_operator_reconcile_seconds", "Duration of a pass, seconds")
         self.queue_depth = Gauge("embedding_operator_queue_depth", "Resources waiting for a pass")
@@ -32,13 +33,24 @@ class Metrics:
             buckets=_STAGE_BUCKETS,
         )
         self.stage_ends = Counter("embedding_operator_stage_ends", "Stages that ended", ["stage", "state", "reason"])
+        self.canary_cosine = Gauge(
+            "embedding_operator_canary_cosine",
+            "Least cosine of what serves to what it answered when it was verified, at the last comparison",
+            ["namespace", "name"],
+        )
         self.last_resync = Gauge("embedding_operator_last_resync_timestamp_seconds", "Unix time of the last resync")
 
     def action(self, name: str) -> None:
         self.actions.labels(action=name).inc()
 
     def resource(self, key: tuple[str, str], status: Status) -> None:
+        cosine = status.served.canaries.get("cosine")
+        if cosine is not None:
+            self.canary_cosine.labels(*key).set(float(cosine))
         with self._lock:
+            if cosine is None and key in self._watched:
+                self.canary_cosine.remove(*key)
+            (self._watched.add if cosine is not None else self._watched.discard)(key)
             old = self._phase_of.get(key)
             if old == status.phase:
                 return
@@ -57,6 +69,9 @@ class Metrics:
 
     def forget(self, key: tuple[str, str]) -> None:
         with self._lock:
+            if key in self._watched:
+                self._watched.discard(key)
+                self.canary_cosine.remove(*key)
             old = self._phase_of.pop(key, None)
             if old is not None:
                 self.phases.labels(phase=old).dec()

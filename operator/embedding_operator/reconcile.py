@@ -18,6 +18,7 @@ from typing import Any, Final, assert_never
 
 from embedding_operator.cluster.cache import ChildCache, Key
 from embedding_operator.cluster.client import Cluster
+from embedding_operator.cluster.endpoint import Ask
 from embedding_operator.cluster.errors import (
     ClusterError,
     Forbidden,
@@ -60,6 +61,7 @@ class Reconciler:
     cache: ChildCache
     logs: LogTails
     defaults: Defaults
+    ask: Ask
     held_up_since: dict[Key, datetime] = field(default_factory=dict)
 
     def reconcile(self, key: Key) -> float | None:
@@ -76,7 +78,7 @@ class Reconciler:
         gathered = False
         try:
             try:
-                observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs)
+                observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs, ask=self.ask)
                 observed = observer.observe(owner, resource, status, observed)
             except (Rejected, Forbidden) as error:
                 decided = unread(status, replace(observed, refusals=(_refusal("refused", error),)))

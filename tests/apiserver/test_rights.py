@@ -20,6 +20,7 @@ RIGHTS: dict[str, str] = {
     "deployments.apps": "get list watch create patch delete",
     "services": "get list watch create patch delete",
     "persistentvolumeclaims": "get create patch",
+    "configmaps": "get create patch delete",
     "pods": "list watch",
     "pods/log": "get",
     "events": "list create",
@@ -27,7 +28,6 @@ RIGHTS: dict[str, str] = {
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 STRANGERS = (
     "secrets",
-    "configmaps",
     "nodes",
     "namespaces",
     "serviceaccounts",

@@ -62,6 +62,7 @@ class FakeCluster:
         self.logs: dict[str, str] = {}
         self.hook: Callable[[Call, str], None] = _accept
         self.admit: Callable[[Raw], object] = lambda raw: None  # an admission policy that changes Deployments
+        self.swapped = ""  # weights that servers answer with, whatever lies on the volume
         self.on_status: list[Callable[[Raw], None]] = []
         self._version = 0
         self._applied: dict[Ref, Raw] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from simulation.endings import DONE, HANG, Ending
 from simulation.fake_cluster import NAMESPACE, Crash, FakeCluster
 from simulation.invariants import check_status, spec_errors
+from simulation.servers import answer_canaries
 from simulation.world import World
 
 from embedding_operator.cluster.cache import KINDS, ChildCache
@@ -67,7 +68,11 @@ class Operator:
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
         self.reconciler = Reconciler(
-            cluster=cluster, cache=ChildCache(), logs=log_tails(cluster), defaults=Defaults(images=IMAGES)
+            cluster=cluster,
+            cache=ChildCache(),
+            logs=log_tails(cluster),
+            defaults=Defaults(images=IMAGES),
+            ask=lambda url, contract: answer_canaries(cluster, url),
         )
         self.heard = len(cluster.watch)
         for kind in KINDS:
@@ -84,7 +89,11 @@ class Operator:
         }
         twin.cluster = cluster
         twin.reconciler = Reconciler(
-            cluster=cluster, cache=cache, logs=log_tails(cluster), defaults=self.reconciler.defaults
+            cluster=cluster,
+            cache=cache,
+            logs=log_tails(cluster),
+            defaults=self.reconciler.defaults,
+            ask=lambda url, contract: answer_canaries(cluster, url),
         )
         return twin
 

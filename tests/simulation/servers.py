@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+from random import Random
 from typing import TYPE_CHECKING, Any
 
-from simulation.fake_cluster import FakeCluster
+from simulation.fake_cluster import NAMESPACE, FakeCluster
 from simulation.pods import missing_secret
 
 from embedding_stages.contract import fingerprint_of
+from embedding_stages.contract.canaries import CANARIES
 
 Raw = dict[str, Any]
+
+
+def answer_canaries(cluster: FakeCluster, url: str) -> list[list[float]] | None:
+    """What the endpoint behind a Service answers: the same for the same weights, and like no other's."""
+    service = cluster.objects.get(("Service", NAMESPACE, url.split("/")[2].partition(".")[0]))
+    if service is None:
+        return None
+    wanted = service["spec"]["selector"].items()
+    for deployment in cluster.find("Deployment"):
+        template = deployment["spec"]["template"]
+        if wanted <= template["metadata"]["labels"].items() and deployment.get("status", {}).get("availableReplicas"):
+            weights = cluster.swapped or template["spec"]["initContainers"][0]["command"][-1]
+            return [unit_vector(f"{weights} {role} {text}") for role, text in CANARIES]
+    return None
+
+
+def unit_vector(seed: str) -> list[float]:
+    """Of 8 numbers."""
+    random = Random(seed)
+    numbers = [random.gauss(0, 1) for _ in range(8)]
+    length = math.sqrt(sum(x * x for x in numbers))
+    return [x / length for x in numbers]
 
 
 class Servers:

@@ -39,6 +39,7 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     "Pod": ("/api/v1", "pods"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
     "Event": ("/api/v1", "events"),
+    "ConfigMap": ("/api/v1", "configmaps"),
 }
 
 
@@ -160,7 +161,8 @@ class KubeCluster:
         if merged is not None and not differs(manifest, merged):
             return merged
         # Server-side apply leaves alone what others put into a list (a port, a variable, a container): take it back.
-        change = [{"op": "replace", "path": "/spec", "value": manifest["spec"]}]
+        part = "spec" if "spec" in manifest else "data"
+        change = [{"op": "replace", "path": f"/{part}", "value": manifest[part]}]
         where = (kind, meta["namespace"], meta["name"])
         self._call("patch", *where, body=change, content_type="application/json-patch+json")
         return self._merge(manifest)

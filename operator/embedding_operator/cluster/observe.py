@@ -9,13 +9,18 @@ from typing import Any, Final
 
 from embedding_operator.cluster.cache import ChildCache, Key
 from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.endpoint import Ask
 from embedding_operator.cluster.logs import LogTails
+from embedding_operator.decide.contract import due_s
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.outcome import culprit
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.records import contract_name, record_name
+from embedding_operator.objects.manifests.serving import service_url, serving_name
 from embedding_operator.objects.views import EventView, JobView, PodView, view_deployment, view_job, view_pod
 from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL
 from embedding_operator.resource.status import Status
+from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
 _EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read
 
@@ -27,6 +32,7 @@ class Observer:
     cluster: Cluster
     cache: ChildCache
     logs: LogTails
+    ask: Ask
 
     def observe(self, owner: Owner, resource: Mapping[str, Any], status: Status, known: Observed) -> Observed:
         """`known` has the time and the generation. Raises ClusterError."""
@@ -48,6 +54,7 @@ class Observer:
             deployments=deployments,
             services={raw["metadata"]["name"]: raw for raw in services},
             **self._workspace(owner, resource),
+            **self._asked(owner, resource, status, now),
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
             log_tails={job.name: self._log_tail(key, job) for job in jobs if _wants_log(job, status)},
         )
@@ -76,6 +83,32 @@ class Observer:
                 self.cache.put("Pod", raw)
             views = _views(raws, self._own("Pod", key, owner))
         return views
+
+    def _asked(self, owner: Owner, resource: Mapping[str, Any], status: Status, now: datetime) -> dict[str, Any]:
+        """What the manifest asks to look at beside its children: a pinned revision, and what serves."""
+        raw, served = resource.get("spec") or {}, status.served
+        found: dict[str, Any] = {}
+        pinned = ((raw.get("stages") or {}).get("deploy") or {}).get("pinRevision")
+        if pinned is not None:
+            name = record_name(owner.name, int(pinned))
+            found["pinned"] = self._own_record(owner, name)
+        if not served.active_fingerprint or not served.url or not served.vector_space:
+            return found
+        interval = (raw.get("verification") or {}).get("intervalSeconds")
+        left_s = due_s(served, interval, now)
+        due = left_s is not None and left_s <= 0
+        if due or "takenAt" not in served.canaries:
+            url = f"{service_url(owner, serving_name(owner.name, served.active_fingerprint))}{EMBEDDINGS_PATH}"
+            found["canaries"] = self.ask(url, {**served.contract, "model": served.model})
+            found["canaries_of"] = served.active_fingerprint
+        if due:
+            found["contract"] = self._own_record(owner, contract_name(owner.name))
+        return found
+
+    def _own_record(self, owner: Owner, name: str) -> Mapping[str, Any] | None:
+        raw = self.cluster.get("ConfigMap", owner.namespace, name)
+        labels = ((raw or {}).get("metadata") or {}).get("labels") or {}
+        return raw if labels.get(OWNER_UID_LABEL) == owner.uid else None
 
     def _workspace(self, owner: Owner, resource: Mapping[str, Any]) -> dict[str, Any]:
         if existing := ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):

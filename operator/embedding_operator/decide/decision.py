@@ -28,6 +28,12 @@ class Observed:
     workspace_modes: Sequence[str] = ()  # access modes of an existing claim; empty when it was not found
     refusals: Sequence[Refusal] = ()  # actions of this pass that the cluster did not carry out
     warnings: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # by uid of a pod, or of a Job without
+    pinned: Mapping[str, Any] | None = None  # the record of the revision that the manifest pins
+    contract: Mapping[str, Any] | None = None  # the ConfigMap, when the canaries are to be compared
+    canaries: Sequence[Sequence[float]] | None = (
+        None  # what serves answered, in their order; None: not asked, no answer
+    )
+    canaries_of: str = ""  # served fingerprint that was asked
     log_tails: Mapping[str, str] = field(default_factory=dict)  # Job name -> end of its pod's log
 
     def refusal(self, *kinds: RefusalKind) -> Refusal | None:
@@ -71,7 +77,7 @@ class CreateJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject:
-    kind: Literal["Job", "Deployment", "Service"]
+    kind: Literal["Job", "Deployment", "Service", "ConfigMap"]
     name: str
     why: str
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_operator.resource.api import Gates, Guard
-from embedding_operator.resource.status import Served, StageStatus
+from embedding_operator.resource.api import Gates, Guard, Spec
+from embedding_operator.resource.status import Served, StageStatus, Status
+from embedding_stages.contract import Stage
 
 PASSED: Final = "Passed"
 WORSE_THAN_BASE: Final = "WorseThanBase"
@@ -79,6 +80,14 @@ class _Measured:
             f"{text} (one-sided 95 % interval from {self.lower:+.5f}, n={self.queries}, which tells differences from "
             f"{self.detectable:.5f} on)"
         )
+
+
+def gate_of(status: Status, spec: Spec) -> Gate:
+    """Judge the evaluation of this revision. One that the manifest pins is served whatever it measured."""
+    if spec.deploy.pinned is not None:
+        message = f"revision {spec.deploy.pinned} is pinned by spec.stages.deploy.pinRevision"
+        return Gate(passed=True, reason=GATE_DISABLED, message=message)
+    return judge_gates(status.stage(Stage.EVAL), spec.gates, spec.guards, status.served)
 
 
 def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], served: Served) -> Gate:

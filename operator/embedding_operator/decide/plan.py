@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob, frees
-from embedding_operator.decide.gates import judge_gates
+from embedding_operator.decide.gates import gate_of
+from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.jobs import advance
+from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
+from embedding_operator.decide.retire import end_drain
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.decide.settle import settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid
@@ -46,13 +50,16 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     try:
         spec = with_access_modes(parse_spec(raw_spec, defaults.images), observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
+        check_pinned(spec, status, observed)
     except SpecError as error:
         keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
     spec = carry(spec, status, observed.generation)
     _begin_revision(draft, spec, observed)
     verdict: Verdict | None = None
-    trained = activated = False
+    traffic: Traffic | None = None
+    trained = False
+    end_drain(draft, observed)
     if spec.suspend:
         _suspend(draft, observed)
     else:
@@ -60,11 +67,15 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         _workspace(draft, spec, owner, observed)
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
-            verdict, activated = _serve(draft, spec, owner, observed, defaults)
-    if verdict is None or not verdict.within:
+            verdict, traffic = _serve(draft, spec, owner, observed, defaults)
+        if draft.status.served.candidate_revision != draft.status.revision:
+            withdraw_offer(draft, owner, observed)
+    if traffic is None or traffic.state == "waiting":
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
         keep_active(draft, owner, observed, reported=reported)
+    publish_contract(draft, owner, observed)
+    check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
@@ -72,7 +83,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
         draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft, spec)
-    return conclude(draft, spec, observed, verdict, activated=activated)
+    return conclude(draft, spec, observed, verdict, traffic)
 
 
 def _set_back(draft: Draft, spec: Spec) -> None:
@@ -163,6 +174,10 @@ def _grows(spec: Spec, observed: Observed) -> bool:
 
 
 def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults) -> bool:
+    if spec.deploy.pinned is not None:
+        _stop_all(draft, observed)
+        take_pinned(draft, spec, observed)
+        return True
     for stage in BEFORE_SERVING:
         # Documents, models and labelled sets may change in place: every edit of data or training looks again.
         identity = {"generation": draft.status.resolved["data"]["generation"]} if stage is Stage.INPUTS else None
@@ -184,7 +199,14 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
 
 def _gate_blocks(draft: Draft, spec: Spec) -> bool:
     """Whether the evaluated model is not good enough to be exported."""
-    return judge_gates(draft.status.stage(Stage.EVAL), spec.gates, spec.guards, draft.status.served).blocks
+    return gate_of(draft.status, spec).blocks
+
+
+def _stop_all(draft: Draft, observed: Observed) -> None:
+    """With a revision pinned nothing is trained."""
+    for job in observed.jobs:
+        if job.stage in BEFORE_SERVING and not job.finished and not job.deleting:
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="a revision is pinned"))
 
 
 def _skip_export(draft: Draft, observed: Observed) -> None:
@@ -217,15 +239,15 @@ def _stop_obsolete(draft: Draft, observed: Observed, after: Stage) -> None:
 
 def _serve(
     draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults
-) -> tuple[Verdict | None, bool]:
-    """(verdict, whether clients reach the verified revision)."""
-    spec, check_image = settle_server(draft, spec, defaults.images)
-    if not deploy(draft, spec, owner, observed, check_image=check_image):
-        return None, False
+) -> tuple[Verdict | None, Traffic | None]:
+    """(verdict, where the verified revision stands with clients)."""
+    spec, settled = settle_server(draft, spec, defaults.images)
+    if not deploy(draft, spec, owner, observed, settled):
+        return None, None
     identity, settings = verification(draft, owner, spec)
     spec = settle(draft, Stage.VERIFY, spec, observed, defaults.images, identity=identity)
     if not advance(draft, Stage.VERIFY, spec, owner, observed, identity=identity, settings=settings):
-        return None, False
+        return None, None
     verdict = judge(
         draft.status.stage(Stage.EVAL),
         draft.status.stage(Stage.VERIFY),
@@ -233,5 +255,8 @@ def _serve(
         serving_model(draft).digest,
     )
     if not verdict.within:
-        return verdict, False
-    return verdict, activate(draft, owner, spec, observed)
+        return verdict, None
+    traffic = activate(draft, owner, spec, observed)
+    if traffic.state == "active":
+        record_revision(draft, owner, spec)
+    return verdict, traffic

@@ -31,7 +31,7 @@ def follow(
         return True
     pod = max((p for p in live.pods if not p.deleting), key=lambda p: p.created, default=None)
     if pod is not None and not applied and (failure := _failure_of(pod, entry)) is not None:
-        fail(draft, entry, *failure)
+        fail(draft, entry, *_of_pinned(spec, failure))
         return False
     if was_available(entry) and available:
         # A rolling update: the old pods still serve, so this is not a failure. The start timer begins anew.
@@ -111,6 +111,17 @@ def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
         said = pod.termination_message.strip()[-600:]
         return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}"
     return None
+
+
+def _of_pinned(spec: Spec, failure: tuple[str, str]) -> tuple[str, str]:
+    """A pinned revision whose artefacts are gone says nothing about the workspace of later ones."""
+    reason, message = failure
+    if spec.deploy.pinned is None or reason not in DAMAGED:
+        return failure
+    cure = "pin another revision of status.history, or remove pinRevision"
+    return "PinnedRevisionGone", (
+        f"spec.stages.deploy.pinRevision: revision {spec.deploy.pinned} cannot be served again: {message}; {cure}"
+    )
 
 
 def _failed_check(pod: PodView) -> tuple[str, str]:

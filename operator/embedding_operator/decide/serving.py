@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
@@ -28,12 +28,20 @@ from embedding_operator.resource.status import Served, StageStatus, State
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledServer:
+    """What a server's pods were first made with, beside what the manifest says."""
+
+    check_image: str
+    vector_space: str  # told to the server; empty for one of an earlier release, whose pods stay as they are
+
+
 def serving_model(draft: Draft) -> ArtefactRef:
     """The exported artefact; only to be asked for once export is done."""
     return draft.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL]
 
 
-def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_image: str) -> bool:
+def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: SettledServer) -> bool:
     """Have the exported model served by a Deployment of its own; True while it is available.
 
     Judged anew in every pass, never remembered: a server that goes away takes Ready with it.
@@ -64,7 +72,9 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, check_
             return False
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
-    desired = build_deployment(owner, spec, serving, model, check_image=check_image)
+    desired = build_deployment(
+        owner, spec, serving, model, check_image=settled.check_image, vector_space=settled.vector_space
+    )
     drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
     entry = drift.entry
     if drift.first:
@@ -125,7 +135,7 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
 def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
     """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs."""
     served = draft.status.served
-    kept = {serving_label(served.active_fingerprint)}
+    kept = {serving_label(served.active_fingerprint), serving_label(served.draining_fingerprint)}
     if served.candidate_revision == draft.status.revision:
         kept.add(serving_label(served.candidate_fingerprint))
     for other in servers:

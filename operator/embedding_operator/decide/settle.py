@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.handover import vector_space
 from embedding_operator.decide.outcome import Failure, outcome_of
-from embedding_operator.decide.serving import serving_model
+from embedding_operator.decide.serving import SettledServer, serving_model
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.frozen import mapping, shown
@@ -62,8 +63,8 @@ def _has_failed(job: JobView, spec: Spec) -> bool:
     return job.finished and isinstance(outcome_of(job, spec), Failure)
 
 
-def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[Spec, str]:
-    """(spec, image of the check container). A server that serves the same keeps the images it was settled with."""
+def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[Spec, SettledServer]:
+    """A server that serves the same keeps the images that it was settled with."""
     model = serving_model(draft)
     known = mapping(draft.status.resolved.get("servers"))
     serving = serving_fingerprint(spec, model)[:_SERVER_CHARACTERS]
@@ -71,12 +72,13 @@ def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[
         spec = _renewed(draft, Stage.DEPLOY, spec, spec.stages[Stage.DEPLOY].pod.image)
         serving = serving_fingerprint(spec, model)[:_SERVER_CHARACTERS]
     fresh = {"image": spec.stages[Stage.DEPLOY].pod.image, "checkImage": images[Stage.DEPLOY]}
-    settled = {**fresh, **mapping(known.get(serving))}
+    told = {} if serving in known else {"vectorSpace": vector_space(draft.status)}
+    settled = {**fresh, **told, **mapping(known.get(serving))}
     active = draft.status.served.active_fingerprint[:_SERVER_CHARACTERS]
     kept = {name: known[name] for name in (active,) if name in known}
     spec = spec.with_stage(Stage.DEPLOY, spec.stages[Stage.DEPLOY].with_image(settled["image"]))
     _record(draft, Stage.DEPLOY, spec.stages[Stage.DEPLOY], servers={**kept, serving: settled})
-    return spec, settled["checkImage"]
+    return spec, SettledServer(check_image=settled["checkImage"], vector_space=settled.get("vectorSpace", ""))
 
 
 def _renewed(draft: Draft, stage: Stage, spec: Spec, image: str) -> Spec:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from embedding_operator.decide.contract import CANARIES_DIFFER, differ
 from embedding_operator.decide.decision import Draft, Observed, Plan
 from embedding_operator.decide.figures import metrics_of, uplift_of
-from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, judge_gates
+from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
+from embedding_operator.decide.handover import MOVING, Traffic
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.decide.verdict import Verdict
@@ -52,7 +54,7 @@ class _Conditions:
 def invalid(draft: Draft, observed: Observed, error: SpecError) -> Plan:
     """A manifest that cannot be acted on: say so and wait for an edit. Whatever serves goes on serving."""
     draft.status = replace(draft.status, observed_generation=observed.generation)
-    return refused(draft, observed, "InvalidSpec", str(error), retry_s=None)
+    return refused(draft, observed, error.reason, str(error), retry_s=None)
 
 
 def unread(status: Status, observed: Observed) -> Plan:
@@ -110,8 +112,9 @@ def held_up(status: Status, observed: Observed, reason: str, message: str, *, re
     return Plan(status=replace(draft.status, phase=phase), events=tuple(draft.events), requeue_after_s=retry_s)
 
 
-def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, *, activated: bool) -> Plan:
+def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, traffic: Traffic | None) -> Plan:
     """Write conditions, phase and figures from the stages' states. Ready is computed, never assigned."""
+    activated = traffic is not None and traffic.state == "active"
     write = _Conditions(draft, observed)
     _valid(write, observed)
     gate = _gate(draft.status, spec)
@@ -124,7 +127,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             reached = reached and draft.status.stage(Stage.DEPLOY).done
             continue
         if kind == c.VERIFIED and verdict is not None and reached:
-            _verified(write, verdict, activated=activated)
+            _verified(write, verdict, traffic)
             continue
         reached = _stage_condition(write, draft.status, kind, stages, reached=reached)
         if kind == c.EVALUATED:
@@ -139,13 +142,21 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     if was_ready and ready[0] == "False" and stop is None:  # a refusal has been told
         draft.event("Warning", ready[1], ready[2])
     stopped = stop is not None and stop.kind == "refused"
-    stuck = stopped or _stuck(draft.status, gate, verdict)
+    stuck = stopped or _stuck(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
     draft.status = replace(
         draft.status,
-        phase=_phase(draft.status, spec, ready[0], current, stuck=stuck, stopped=stopped, lost=elsewhere),
+        phase=_phase(
+            draft.status,
+            spec,
+            ready[0],
+            current,
+            stuck=stuck,
+            stopped=stopped,
+            lost=elsewhere or bool(activated and differ(draft.status.served)),
+        ),
         current_stage=current.value if current is not None else "",
         progress=_progress(draft.status, current, gate)[:128],
         metrics=metrics_of(draft.status),
@@ -195,7 +206,7 @@ def _gate(status: Status, spec: Spec) -> Gate | None:
     before = tuple(Stage)[: tuple(Stage).index(Stage.EVAL) + 1]
     if not all(status.stage(stage).done for stage in before):
         return None
-    return judge_gates(status.stage(Stage.EVAL), spec.gates, spec.guards, status.served)
+    return gate_of(status, spec)
 
 
 def _gate_condition(write: _Conditions, gate: Gate | None) -> None:
@@ -241,15 +252,18 @@ def _stage_condition(
     return True
 
 
-def _verified(write: _Conditions, verdict: Verdict, *, activated: bool) -> None:
+def _verified(write: _Conditions, verdict: Verdict, traffic: Traffic | None) -> None:
     if not verdict.within:
         served = write.draft.status.served
         serves = bool(served.active_fingerprint) and served.active_fingerprint == served.candidate_fingerprint
         fate = "it serves clients since an earlier revision and goes on" if serves else "the revision gets no traffic"
         message = f"{verdict.message}; {fate}"
         write.put(c.VERIFIED, "False", verdict.reason, message)
-    elif not activated:
-        write.put(c.VERIFIED, "Unknown", "Activating", "verified; the Service is being pointed at this revision")
+    elif traffic is None or traffic.state != "active":
+        waits = traffic or MOVING
+        write.put(c.VERIFIED, "False" if waits.broken else "Unknown", waits.reason, waits.message)
+    elif other := differ(write.draft.status.served):
+        write.put(c.VERIFIED, "False", CANARIES_DIFFER, other)
     else:
         write.put(c.VERIFIED, "True", verdict.reason, verdict.message)
 
@@ -273,7 +287,7 @@ def _phase(
     stopped: bool,
     lost: bool,
 ) -> str:
-    """`stopped`: an action was refused; `lost`: clients were sent to a server that does not answer."""
+    """`stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not the same any more."""
     if lost:
         return "Degraded"
     if stopped:

@@ -10,13 +10,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import Apply, Draft, Observed
+from embedding_operator.decide.handover import (
+    ACTIVE,
+    MOVING,
+    Traffic,
+    note_candidate,
+    vector_space,
+    waits_for,
+)
+from embedding_operator.decide.retire import begin_drain, retire
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import FrozenSet, Served
 from embedding_stages.contract import Artefact, Stage
 
@@ -52,46 +60,56 @@ def lost_message(served: Served) -> str:
     )
 
 
-def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> bool:
-    """Point the clients' Service at the verified revision in one write; True once it points there."""
+def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traffic:
+    """Point the clients' Service at the verified revision in one write, when they may be moved to it."""
     served = draft.status.served
     serving = served.candidate_fingerprint
+    note_candidate(draft)
+    waits = waits_for(draft, owner, spec, observed)
+    if waits is not None:
+        return waits
     desired = build_service(owner, owner.name, serving)
     live = observed.services.get(owner.name)
     if differs(desired, live):
         draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))
         draft.look_again_in(1.0)
-        return False
-    if served.active_fingerprint != serving:
-        draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {draft.status.revision}")
+        return MOVING
+    moved = served.active_fingerprint != serving
+    revision = spec.deploy.pinned or draft.status.stage(Stage.DEPLOY).revision
+    if moved:
+        draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {revision}")
+        served = begin_drain(served, served.active_fingerprint, observed, spec.deploy.drain_s)
     draft.status = replace(
         draft.status,
         served=replace(
             served,
             active_fingerprint=serving,
-            active_revision=draft.status.stage(Stage.DEPLOY).revision,
+            active_revision=revision,
             candidate_fingerprint="",
             candidate_revision=0,
+            candidate_vector_space="",
+            reindex={},
             artefact_digest=serving_model(draft).digest,
             url=clients_url(owner),
             model=spec.deploy.model_name,
             checkpoint=draft.status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT),
+            vector_space=vector_space(draft.status),
             contract=_client_contract(draft, spec),
         ),
     )
     _freeze(draft, spec)
-    if served.active_fingerprint != serving:
+    if moved:
         # What served before goes once this is on record: a write that fails must not leave clients to what is gone.
         draft.look_again_in(1.0)
-        return False
-    _retire(draft, owner, observed, serving)
-    return True
+        return MOVING
+    retire(draft, owner, observed, serving)
+    return ACTIVE
 
 
 def _freeze(draft: Draft, spec: Spec) -> None:
     """Later revisions are scored on the set of the first that was Ready, until the manifest asks for another one."""
     known, made = draft.status.evaluation_set, draft.status.stage(Stage.PREP).artefacts.get(Artefact.EVALUATION_SET)
-    if made is None or (known is not None and spec.freeze and known.asked == spec.labelled_asked):
+    if made is None or spec.deploy.pinned or (known is not None and spec.freeze and known.asked == spec.labelled_asked):
         return
     evaluated = draft.status.stage(Stage.EVAL)
     frozen = FrozenSet(
@@ -108,15 +126,3 @@ def _client_contract(draft: Draft, spec: Spec) -> Mapping[str, Any]:
     encoder = draft.status.stage(Stage.INPUTS).details.get("encoder") or {}
     graph = draft.status.stage(Stage.EXPORT).details.get("contract") or {}
     return {**graph, **spec.deploy.profile.client_contract(encoder)}
-
-
-def _retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:
-    """Remove what served before; it gets no traffic any more."""
-    for other in observed.deployments:
-        if other.serving != serving_label(serving) and not other.deleting:
-            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
-    for name, raw in observed.services.items():
-        labels = raw["metadata"].get("labels") or {}
-        # Skip the rendezvous Services of multi-node Jobs; see rendezvous.py.
-        if name != owner.name and labels.get(SERVING_LABEL) != serving_label(serving) and STAGE_LABEL not in labels:
-            draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))

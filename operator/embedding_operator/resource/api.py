@@ -34,9 +34,10 @@ _NAME_CHARACTERS_SEVERAL_NODES: Final = 37
 class SpecError(ValueError):
     """The manifest cannot be acted on: `field` is where, the text is what and how to cure it."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, *, reason: str = "InvalidSpec") -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +197,7 @@ class Spec:
     tolerance: Tolerance
     storage: Storage
     start_deadline_s: int
+    canaries_every_s: int | None  # None: never
     image_pull_secrets: Sequence[str]
 
     @property

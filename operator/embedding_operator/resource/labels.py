@@ -11,6 +11,7 @@ OWNER_UID_LABEL: Final = f"{GROUP}/owner-uid"
 STAGE_LABEL: Final = f"{GROUP}/stage"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 REVISION_LABEL: Final = f"{GROUP}/revision"
+RECORD_LABEL: Final = f"{GROUP}/record"  # of ConfigMaps: contract, or revision
 SERVING_LABEL: Final = f"{GROUP}/serving"
 WORKSPACE_LABEL: Final = f"{GROUP}/workspace"  # of every pod that mounts the claim; see manifests/common.py
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"  # Kubernetes sets both in the pods of a Job

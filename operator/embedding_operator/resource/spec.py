@@ -99,6 +99,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         tolerance=Tolerance(at_one=tolerance.atOne, at_five_and_above=tolerance.atFiveAndAbove),
         storage=storage,
         start_deadline_s=read(tables.RunPolicy, raw.get("runPolicy")).startDeadlineSeconds,
+        canaries_every_s=read(tables.Verification, raw.get("verification")).intervalSeconds,
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
     )
 

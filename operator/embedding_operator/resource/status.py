@@ -68,6 +68,10 @@ class Served:
     checkpoint: ArtefactRef | None = None  # what was trained, and is served
     vector_space: str = ""  # see contract.vector_space_of
     candidate_vector_space: str = ""
+    contract_map: str = ""  # name of the ConfigMap with the contract
+    canaries: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # contract, takenAt, checkedAt, cosine; see decide/contract
     next_url: str = ""  # where a verified candidate answers while clients are not moved to it
     draining_fingerprint: str = ""  # the server that clients have left
     draining_until: str = ""  # when it is removed
@@ -87,6 +91,8 @@ class Served:
                 "checkpoint": self.checkpoint.to_json() if self.checkpoint is not None else None,
                 "vectorSpace": self.vector_space,
                 "candidateVectorSpace": self.candidate_vector_space,
+                "contractConfigMap": self.contract_map,
+                "canaries": dict(self.canaries),
                 "nextURL": self.next_url,
                 "drainingFingerprint": self.draining_fingerprint,
                 "drainingUntil": self.draining_until,
@@ -108,6 +114,8 @@ class Served:
             checkpoint=_ref(raw.get("checkpoint")),
             vector_space=raw.get("vectorSpace", ""),
             candidate_vector_space=raw.get("candidateVectorSpace", ""),
+            contract_map=raw.get("contractConfigMap", ""),
+            canaries=dict(raw.get("canaries") or {}),
             next_url=raw.get("nextURL", ""),
             draining_fingerprint=raw.get("drainingFingerprint", ""),
             draining_until=raw.get("drainingUntil", ""),
@@ -165,6 +173,7 @@ class Status:
     metrics: Mapping[str, Any] = field(default_factory=dict)  # as shown: decimals are strings
     verification: Mapping[str, Any] = field(default_factory=dict)
     evaluation_set: FrozenSet | None = None
+    history: Sequence[Mapping[str, Any]] = ()  # revisions that can be pinned, the oldest first
     last_failure: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)
 
@@ -193,6 +202,7 @@ class Status:
                 "metrics": dict(self.metrics),
                 "verification": dict(self.verification),
                 "evaluationSet": self.evaluation_set.to_json() if self.evaluation_set is not None else None,
+                "history": [dict(item) for item in self.history],
                 "lastFailure": dict(self.last_failure),
                 "resolved": dict(self.resolved),
             }
@@ -216,6 +226,7 @@ class Status:
             metrics=dict(raw.get("metrics") or {}),
             verification=dict(raw.get("verification") or {}),
             evaluation_set=FrozenSet.from_json(raw.get("evaluationSet")),
+            history=tuple(dict(item) for item in raw.get("history") or () if isinstance(item, Mapping)),
             last_failure=dict(raw.get("lastFailure") or {}),
             resolved=dict(raw.get("resolved") or {}),
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from embedding_stages.contract import SERVED_MODEL_PATH
+from embedding_stages.contract import ENV_VECTOR_SPACE, SERVED_MODEL_PATH
 
 Serves = Literal["graph", "checkpoint"]  # the ONNX graph that export writes, or finetune's folder itself
 Precision = Literal["float32", "bfloat16"]
@@ -48,6 +48,8 @@ class ServerProfile:
     arguments: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     key_variable: str | None = None  # the variable of the licence key, backend.<backend>.ngcKeySecretRef
+
+    space_variable: str | None = None  # the variable by which a server is told the vector space that it answers in
 
     ready_path: str = "/v1/health/ready"
     live_path: str = "/v1/health/live"
@@ -87,6 +89,7 @@ class ServerProfile:
             "dimensions": "dimensions",
             "normalized": "normalized",
             "maxTokens": "max_tokens",
+            "pooling": "pooling",
         }
         model = {name: encoder[key] for name, key in told.items() if key in encoder}
         return {"path": EMBEDDINGS_PATH, "inputTypes": list(self.input_types), **model}
@@ -101,6 +104,7 @@ ONNX: Final = ServerProfile(
     backend="onnx",
     serves="graph",
     default_image="deploy",
+    space_variable=ENV_VECTOR_SPACE,
     variables=_nim_variables(MODEL_VARIABLES[0]),
 )
 TORCH: Final = ServerProfile(
@@ -112,6 +116,7 @@ TORCH: Final = ServerProfile(
     cpu="500m",
     memory="2Gi",
     gpu_precision="bfloat16",
+    space_variable=ENV_VECTOR_SPACE,
     variables=_nim_variables(MODEL_VARIABLES[0]),
 )
 NIM_1: Final = ServerProfile(

@@ -321,6 +321,21 @@ class Tolerance(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verification(Table):
+    """How what serves is watched after it was verified."""
+
+    FIELD = "spec.verification"
+
+    intervalSeconds: int | None = setting(
+        None,
+        since=_JOINED,
+        low=60,
+        high=604_800,
+        says="How often the canaries of the contract are sent to what serves, seconds; never when absent.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPolicy(Table):
     FIELD = "spec.runPolicy"
 

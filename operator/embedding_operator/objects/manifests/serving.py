@@ -48,8 +48,11 @@ def clients_url(owner: Owner) -> str:
     return f"{service_url(owner, owner.name)}{EMBEDDINGS_PATH}"
 
 
-def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef, *, check_image: str) -> dict[str, Any]:
+def build_deployment(
+    owner: Owner, spec: Spec, serving: str, model: ArtefactRef, *, check_image: str, vector_space: str = ""
+) -> dict[str, Any]:
     """`serving` is the served fingerprint; `check_image` is the image whose code checks the model's digest.
+    `vector_space` is what the server says of itself; nothing when empty.
 
     The init container refuses a folder whose digest is not the exported one, so that swapped weights never
     start, with any server image.
@@ -61,7 +64,7 @@ def build_deployment(owner: Owner, spec: Spec, serving: str, model: ArtefactRef,
         "progressDeadlineSeconds": spec.deploy.start_timeout_s,
         "selector": {"matchLabels": {SERVING_LABEL: serving_label(serving), **_selector_owner(owner)}},
         "strategy": _strategy(spec),
-        "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image)},
+        "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image, vector_space)},
     }
     # The hash tells what somebody changed from what the manifest asks for now, and shows what it no longer asks for.
     notes = {FINGERPRINT_ANNOTATION: serving, TEMPLATE_ANNOTATION: fingerprint_of(body)[:16]}
@@ -100,7 +103,7 @@ def _selector_owner(owner: Owner) -> dict[str, str]:
     return {key: labels[key] for key in labels if key.endswith("/owner-uid")}
 
 
-def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict[str, Any]:
+def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str, vector_space: str) -> dict[str, Any]:
     settings = spec.stages[Stage.DEPLOY].pod
     path = spec.deploy.profile.model_path
     mount = {
@@ -124,7 +127,7 @@ def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict
                 "volumeMounts": [mount],
             }
         ],
-        "containers": [_server(spec, mount)],
+        "containers": [_server(spec, mount, vector_space)],
         "volumes": [
             {"name": "workspace", "persistentVolumeClaim": {"claimName": workspace_claim(owner, spec)}},
             {"name": "cache", "emptyDir": {}},
@@ -135,13 +138,13 @@ def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str) -> dict
     return body
 
 
-def _server(spec: Spec, mount: dict[str, Any]) -> dict[str, Any]:
+def _server(spec: Spec, mount: dict[str, Any], vector_space: str) -> dict[str, Any]:
     settings, profile = spec.stages[Stage.DEPLOY].pod, spec.deploy.profile
     body = {
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [*(dict(item) for item in settings.env), *_environment(spec)],
+        "env": [*(dict(item) for item in settings.env), *_environment(spec, vector_space)],
         "ports": [{"name": "http", "containerPort": profile.port, "protocol": "TCP"}],
         "resources": {kind: dict(values) for kind, values in settings.resources.items() if values},
         "securityContext": container_security(read_only_root=profile.read_only_root),
@@ -163,7 +166,7 @@ def _server(spec: Spec, mount: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _environment(spec: Spec) -> list[dict[str, Any]]:
+def _environment(spec: Spec, vector_space: str) -> list[dict[str, Any]]:
     """The variables of the server's profile, in its order."""
     deploy, profile = spec.deploy, spec.deploy.profile
     variables: list[dict[str, Any]] = [
@@ -172,6 +175,8 @@ def _environment(spec: Spec) -> list[dict[str, Any]]:
     if deploy.ngc_key is not None and profile.key_variable is not None:
         reference = {"name": deploy.ngc_key.name, "key": deploy.ngc_key.key}
         variables.append({"name": profile.key_variable, "valueFrom": {"secretKeyRef": reference}})
+    if vector_space and profile.space_variable is not None:
+        variables.append({"name": profile.space_variable, "value": vector_space})
     return variables
 
 

@@ -1,0 +1,141 @@
+"""What clients and the owner of an index must know of what serves, and whether it still answers the same. Pure.
+
+The contract is a ConfigMap, `<name>-contract`. Its canaries are texts that never change with the vectors that the
+endpoint gave them when it was verified: whoever holds vectors can compare, and so does the operator, at intervals.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from embedding_operator.decide.decision import Apply, Draft, Observed
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
+from embedding_operator.objects.views import parse_time
+from embedding_operator.resource.status import Served
+from embedding_stages.contract import fingerprint_of
+from embedding_stages.contract.canaries import CANARIES, VERSION
+
+CANARIES_DIFFER: Final = "CanariesDiffer"
+# Formats of half the width, and other kernels, keep a vector within 0.9999 of itself; other weights do not.
+LEAST_COSINE: Final = 0.999
+_ASK_AGAIN_S: Final = 30.0
+Vector = Sequence[float]
+
+
+def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
+    """Write the contract of what clients reach: at once, and with canaries when the endpoint has answered them."""
+    served = draft.status.served
+    if not served.active_fingerprint or not served.vector_space:
+        return
+    contract: dict[str, Any] = {
+        "model": served.model,
+        "revision": served.active_revision,
+        "artefactDigest": served.artefact_digest,
+        "vectorSpace": served.vector_space,
+        **served.contract,
+    }
+    told: dict[str, Any] = {"contract": fingerprint_of(contract)[:16]}
+    same = served.canaries.get("contract") == told["contract"]
+    if same and "takenAt" in served.canaries:
+        return
+    if observed.canaries is not None and observed.canaries_of == served.active_fingerprint:
+        contract["canaries"] = _canaries(observed.canaries)
+        told["takenAt"] = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    else:
+        draft.look_again_in(_ASK_AGAIN_S)
+        if same:
+            return
+    manifest = build_contract(owner, contract)
+    draft.actions.append(Apply(manifest=manifest, why="clients and the owner of an index read it"))
+    draft.status = replace(
+        draft.status, served=replace(draft.status.served, contract_map=contract_name(owner.name), canaries=told)
+    )
+
+
+def _canaries(vectors: Sequence[Vector]) -> dict[str, Any]:
+    texts = [
+        {"role": role, "text": text, "vector": encode(vector)}
+        for (role, text), vector in zip(CANARIES, vectors, strict=True)
+    ]
+    return {"version": VERSION, "encoding": "base64 of little-endian float32", "texts": texts}
+
+
+def due_s(served: Served, interval_s: int | None, now: datetime) -> float | None:
+    """Seconds until the canaries are to be asked again; 0 or less: now; None: never."""
+    last = parse_time(str(served.canaries.get("checkedAt") or served.canaries.get("takenAt") or ""))
+    if interval_s is None or last is None:
+        return None
+    return (last + timedelta(seconds=interval_s) - now).total_seconds()
+
+
+def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> None:
+    """Compare what serves with what it answered when it was verified, when that is due."""
+    served = draft.status.served
+    left_s = due_s(served, interval_s, observed.now)
+    if left_s is None:
+        if "cosine" in served.canaries:
+            kept = {key: value for key, value in served.canaries.items() if key not in ("cosine", "checkedAt")}
+            draft.status = replace(draft.status, served=replace(served, canaries=kept))
+        return
+    if left_s > 0:
+        draft.look_again_in(left_s)
+        return
+    if observed.canaries is None or observed.canaries_of != served.active_fingerprint:
+        draft.look_again_in(_ASK_AGAIN_S)
+        return
+    known = _known(observed.contract)
+    if known is None:  # somebody removed or changed it: it is written anew
+        draft.status = replace(draft.status, served=replace(served, canaries={}))
+        draft.look_again_in(1.0)
+        return
+    least = min(cosine(before, now) for before, now in zip(known, observed.canaries, strict=True))
+    told = {**served.canaries, "checkedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}", "cosine": f"{least:.6f}"}
+    draft.status = replace(draft.status, served=replace(served, canaries=told))
+    draft.look_again_in(float(interval_s or 0))
+
+
+def differ(served: Served) -> str:
+    """The sentence that says so when the canaries differ; empty when they do not, or nobody asked."""
+    least = served.canaries.get("cosine")
+    if least is None or float(least) >= LEAST_COSINE:
+        return ""
+    return (
+        f"what serves answers a canary with cosine {least} to what it answered when it was verified, below "
+        f"{LEAST_COSINE}: the model or the server was changed; delete its Deployment: it is made and checked anew"
+    )
+
+
+def encode(vector: Vector) -> str:
+    """base64 of little-endian float32."""
+    numbers = array("f", vector)
+    return base64.b64encode(numbers.tobytes()).decode()  # every machine that Kubernetes runs on is little-endian
+
+
+def decode(text: str) -> Vector:
+    return array("f", base64.b64decode(text))
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    """0 for vectors of different lengths, and for one without direction."""
+    if len(one) != len(other):
+        return 0.0
+    lengths = math.sqrt(math.fsum(x * x for x in one)) * math.sqrt(math.fsum(x * x for x in other))
+    return math.fsum(x * y for x, y in zip(one, other, strict=True)) / lengths if lengths else 0.0
+
+
+def _known(config_map: Mapping[str, Any] | None) -> list[Vector] | None:
+    """The vectors of the contract, or None where it has none that can be read."""
+    try:
+        canaries = json.loads((config_map or {})["data"][CONTRACT_KEY])["canaries"]
+        found = [decode(item["vector"]) for item in canaries["texts"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if len(found) == len(CANARIES) else None

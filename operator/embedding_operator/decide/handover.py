@@ -1,0 +1,130 @@
+"""May clients be moved to the verified candidate? With strategy Shadow the owner of the index says so. Pure.
+
+Vectors of two vector spaces cannot be compared, so a client that is moved before the index was filled anew gets answers
+that mean nothing. A candidate of the same vector space, and the first revision of all, need nobody's word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.serving import build_service, service_url
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import Artefact, Stage, vector_space_of
+from embedding_stages.contract.servers import EMBEDDINGS_PATH
+
+AWAITING: Final = "AwaitingAcknowledgement"
+MISMATCH: Final = "AcknowledgementMismatch"
+_FIELD: Final = "spec.stages.deploy.acknowledgedVectorSpace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Where a verified revision stands with clients.
+
+    "active": they reach it; "moving": the Service is being pointed at it; "waiting": they stay with the older one.
+    """
+
+    state: Literal["active", "moving", "waiting"]
+    reason: str = ""
+    message: str = ""
+    broken: bool = False  # somebody has to act
+
+
+ACTIVE: Final = Traffic(state="active")
+MOVING: Final = Traffic(
+    state="moving", reason="Activating", message="verified; the Service is being pointed at this revision"
+)
+
+
+def next_name(owner: Owner) -> str:
+    """The Service of a verified candidate that clients are not moved to yet."""
+    return f"{owner.name}-next"
+
+
+def vector_space(status: Status) -> str:
+    """Of the model that this revision trained; empty before it has."""
+    checkpoint = status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT)
+    return vector_space_of(checkpoint.digest) if checkpoint is not None else ""
+
+
+def note_candidate(draft: Draft) -> None:
+    """Say what moving to the candidate takes, before anybody moves."""
+    served, space = draft.status.served, vector_space(draft.status)
+    if not served.active_fingerprint or served.active_fingerprint == served.candidate_fingerprint:
+        return
+    draft.status = replace(
+        draft.status, served=replace(served, candidate_vector_space=space, reindex=_reindex(draft.status, space))
+    )
+
+
+def _reindex(status: Status, space: str) -> dict[str, Any]:
+    """Whether an index has to be filled anew, and what that takes at the rate that verify measured."""
+    served = status.served
+    if space == served.vector_space:
+        return {"required": False, "reason": f"the candidate answers in the same vector space, {space}"}
+    before = served.vector_space or "that was not recorded"
+    found: dict[str, Any] = {
+        "required": True,
+        "reason": f"the candidate's vectors are of space {space}, those of the index of space {before}; they cannot be "
+        "compared",
+    }
+    passages = status.stage(Stage.SDG).counts.get("passages", 0)
+    rate = status.stage(Stage.VERIFY).details.get("rate") or {}
+    if passages:
+        found["passages"] = passages
+    if passages and rate.get("tokensPerPassage"):
+        found["tokens"] = round(passages * float(rate["tokensPerPassage"]))
+    if passages and rate.get("passagesPerSecond"):
+        found["seconds"] = max(1, round(passages / float(rate["passagesPerSecond"])))
+    return found
+
+
+def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traffic | None:
+    """Offer the candidate beside what serves; None when clients may be moved to it."""
+    served, space = draft.status.served, vector_space(draft.status)
+    asks = (
+        spec.deploy.strategy == "Shadow"
+        and bool(served.active_fingerprint)
+        and served.active_fingerprint != served.candidate_fingerprint
+        and served.vector_space != space
+    )
+    if not asks or spec.deploy.acknowledged == space:
+        return None
+    name = next_name(owner)
+    service = build_service(owner, name, served.candidate_fingerprint)
+    if differs(service, observed.services.get(name)):
+        draft.actions.append(Apply(manifest=service, why="the index is filled anew through it"))
+    url = f"{service_url(owner, name)}{EMBEDDINGS_PATH}"
+    if served.next_url != url:
+        draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")
+    draft.status = replace(draft.status, served=replace(served, next_url=url))
+    serving = f"clients stay with revision {served.active_revision} (vector space {served.vector_space or 'unknown'})"
+    if spec.deploy.acknowledged not in ("", served.vector_space):
+        return Traffic(
+            state="waiting",
+            reason=MISMATCH,
+            message=f"{_FIELD}: {spec.deploy.acknowledged} is neither the candidate's vector space, {space}, nor the "
+            f"one that serves; {serving}; {_cure(space)}",
+            broken=True,
+        )
+    message = f"verified, and offered at {name}; {serving}; {_cure(space)}"
+    return Traffic(state="waiting", reason=AWAITING, message=message)
+
+
+def _cure(space: str) -> str:
+    return f"fill the index anew from it, then set {_FIELD}: {space}"
+
+
+def withdraw_offer(draft: Draft, owner: Owner, observed: Observed) -> None:
+    """No candidate waits: its Service goes."""
+    name = next_name(owner)
+    if name in observed.services:
+        draft.actions.append(DeleteObject(kind="Service", name=name, why="no candidate waits to be acknowledged"))
+    served = draft.status.served
+    draft.status = replace(draft.status, served=replace(served, next_url=""))

@@ -1,0 +1,90 @@
+"""What each revision was made of is written down, so that it can be served again without training. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
+from embedding_operator.resource.api import Spec, SpecError
+from embedding_operator.resource.status import StageStatus, Status
+from embedding_stages.contract import BEFORE_SERVING, Stage
+
+PINNED: Final = "PinnedRevision"
+PINNED_MISSING: Final = "PinnedRevisionMissing"
+_FIELD: Final = "spec.stages.deploy.pinRevision"
+_KEPT: Final = 8  # revisions that can be pinned
+# Of a stage that is done this much is needed to serve its work again, and to say what it measured.
+_RECORDED: Final = (
+    "name",
+    "fingerprint",
+    "image",
+    "revision",
+    "finishedAt",
+    "artefacts",
+    "counts",
+    "details",
+    "metrics",
+)
+
+
+def record_revision(draft: Draft, owner: Owner, spec: Spec) -> None:
+    """Keep what the active revision was made of, once; the oldest record goes when there are too many."""
+    revision = draft.status.served.active_revision
+    history = list(draft.status.history)
+    if spec.deploy.pinned or any(item.get("revision") == revision for item in history):
+        return
+    stages = [_recorded(draft.status.stage(stage)) for stage in BEFORE_SERVING]
+    draft.actions.append(Apply(manifest=build_record(owner, revision, stages), why="it can be pinned later"))
+    history.append(_summary(draft.status, revision))
+    for old in history[:-_KEPT]:
+        name = record_name(owner.name, int(old["revision"]))
+        draft.actions.append(DeleteObject(kind="ConfigMap", name=name, why=f"{_KEPT} newer revisions are recorded"))
+    draft.status = replace(draft.status, history=tuple(history[-_KEPT:]))
+
+
+def _recorded(entry: StageStatus) -> dict[str, Any]:
+    raw = entry.to_json()
+    return {key: raw[key] for key in _RECORDED if key in raw}
+
+
+def _summary(status: Status, revision: int) -> dict[str, Any]:
+    """One line of `status.history`."""
+    found: dict[str, Any] = {"revision": revision, "vectorSpace": status.served.vector_space}
+    tuned = status.stage(Stage.EVAL).metrics.get("fineTuned", {})
+    return {**found, "ndcg@10": f"{tuned['ndcg@10']:.5f}"} if "ndcg@10" in tuned else found
+
+
+def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
+    """Raises SpecError when the revision that the manifest pins cannot be served again."""
+    if spec.deploy.pinned is None or _pinned_stages(observed.pinned):
+        return
+    known = ", ".join(str(item.get("revision")) for item in status.history)
+    raise SpecError(
+        _FIELD,
+        f"revision {spec.deploy.pinned} is not recorded; pin one of status.history "
+        f"({known or 'none was Ready yet'}), or remove pinRevision",
+        reason=PINNED_MISSING,
+    )
+
+
+def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
+    """Every stage before deploy is what the pinned revision's was; nothing runs."""
+    for entry in _pinned_stages(observed.pinned):
+        message = f"revision {spec.deploy.pinned} is pinned: {entry.name} is not run"
+        pinned = replace(entry, state="Skipped", reason=PINNED, message=message, reused_from=spec.deploy.pinned)
+        draft.status = draft.status.with_stage(pinned)
+
+
+def _pinned_stages(record: Mapping[str, Any] | None) -> Sequence[StageStatus]:
+    """The entries of a record; empty when it is none, or was changed beyond reading."""
+    try:
+        raw = json.loads((record or {})["data"][STAGES_KEY])
+        found = [StageStatus.from_json(item) for item in raw]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ()
+    return found if [item.name for item in found] == list(BEFORE_SERVING) else ()
