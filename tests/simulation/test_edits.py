@@ -74,7 +74,7 @@ def test_with_recreate_the_old_server_goes_first() -> None:
     assert servers(scene) != old
 
 
-def test_an_edit_and_back_runs_nothing_again() -> None:
+def test_an_edit_and_back_trains_nothing_again() -> None:
     scene = ready()
     wanted = traffic(scene)
     scene.edit(EPOCHS)
@@ -84,8 +84,8 @@ def test_an_edit_and_back_runs_nothing_again() -> None:
     scene.edit(a_spec())
     scene.run(is_ready)
     assert traffic(scene) == wanted
-    # What was done is recognised by its finished Job; verify measured another Deployment of the same artefact.
-    assert runs(scene)[before:] == []
+    # What was done is recognised by its finished Job. It was not compared yet with what served in between.
+    assert runs(scene)[before:] == ["eval", "verify"]
 
 
 @pytest.mark.parametrize("turns", range(0, 28, 3))
@@ -108,7 +108,8 @@ def test_an_edit_at_any_time_ends_like_the_edited_manifest_from_the_start(turns:
     scene.run(is_ready)
     fresh = Scene(EPOCHS).run(is_ready)
     assert traffic(scene) == traffic(fresh)
-    assert scene.digest(Stage.VERIFY, Artefact.VERIFY_REPORT) == fresh.digest(Stage.VERIFY, Artefact.VERIFY_REPORT)
+    model = Stage.EXPORT, Artefact.SERVING_MODEL  # the reports may be about another comparison
+    assert scene.digest(*model) == fresh.digest(*model)
     assert len(scene.ran(Stage.SDG)) == 1
 
 

@@ -71,6 +71,7 @@ def test_clients_are_told_what_they_must_know_whatever_serves(deploy: dict[str, 
         "dimensions": [384],
         "normalized": True,
         "maxTokens": 512,
+        "pooling": "mean",
         **more,
     }
 
@@ -86,7 +87,8 @@ def test_a_run_needs_few_writes() -> None:
     scene = a_scene().run(is_ready)
     verbs = [call.verb for call in scene.cluster.calls if call.writes]
     assert verbs.count("create") == len(PIPELINE)
-    assert verbs.count("apply") == 4  # claim, Deployment, its Service, the clients' Service
+    # The claim, the Deployment, its Service, the clients' Service, the contract, and the record of the revision.
+    assert verbs.count("apply") == 6
     assert verbs.count("status") <= 30
     assert verbs.count("event") <= 20
 

@@ -21,6 +21,7 @@ from embedding_stages.contract import (
 BASE = {"ndcg@1": 0.4, "ndcg@10": 0.5, "recall@10": 0.6, "map@10": 0.4567891}
 TUNED = {"ndcg@1": 0.5123456, "ndcg@10": 0.6, "recall@10": 0.7000049, "map@10": 0.55}
 QUERIES = 100
+GATED = ("ndcg@10", "recall@10")
 # encoder.json of the base model, as the inputs stage tells it
 ENCODER = {
     "architecture": "bert",
@@ -34,9 +35,13 @@ ENCODER = {
 
 
 def do_work(
-    request: StageRequest, volume: dict[str, str], corpus: str, offset: float, changed: int
+    request: StageRequest, volume: dict[str, str], corpus: str, offset: float, changed: int, quality: float
 ) -> tuple[int, StageResult]:
-    """Exit code and result; writes to `volume`, path by path, the digest of what lies there."""
+    """Exit code and result; writes to `volume`, path by path, the digest of what lies there.
+
+    `quality` is what the tuned model's metrics are multiplied by, `offset` what the endpoint's differ by.
+    """
+    tuned = {name: value * quality for name, value in TUNED.items()}
     for ref in request.inputs.values():
         if volume[ref.path] != ref.digest:
             return ExitCode.STOPPED, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
@@ -48,16 +53,27 @@ def do_work(
     if request.stage is Stage.INPUTS:
         details = {"encoder": ENCODER}
     if request.stage is Stage.EVAL:
-        metrics, counts = {"base": BASE, "fineTuned": TUNED}, {"queries": QUERIES}
-        uplift = TUNED["ndcg@10"] / BASE["ndcg@10"] - 1
-        details = {"relativeUplift": uplift, "precision": request.settings["precision"]}
+        metrics, counts = {"base": BASE, "fineTuned": tuned}, {"queries": QUERIES}
+        uplift = tuned["ndcg@10"] / BASE["ndcg@10"] - 1
+        details = {"relativeUplift": uplift, "precision": request.settings["precision"], **_compared(request, tuned)}
     if request.stage is Stage.EXPORT:
         details = {"contract": {"precision": "fp32", "opset": 17}}
     if request.stage is Stage.VERIFY:
-        metrics = {"served": {name: value + offset for name, value in TUNED.items()}}
+        metrics = {"served": {name: value + offset for name, value in tuned.items()}}
         counts = {"queries": QUERIES, "changedQueries": changed, "invalidVectors": 0}
         details = {"artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest}
     return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
+
+
+def _compared(request: StageRequest, tuned: dict[str, float]) -> dict[str, Any]:
+    """What the model that serves measured before is not known here: it is taken for as good as a tuned one can be."""
+    active = request.inputs.get(Artefact.ACTIVE_CHECKPOINT)
+    beside = {"base": BASE} | ({"active": TUNED} if active is not None else {})
+    comparisons = {
+        name: {metric: [scores[metric], tuned[metric], tuned[metric] - scores[metric] - 0.03, 0.03] for metric in GATED}
+        for name, scores in beside.items()
+    }
+    return {"comparisons": comparisons, "activeCheckpoint": active.digest if active is not None else None}
 
 
 def _artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:

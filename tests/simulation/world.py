@@ -25,6 +25,7 @@ class World(Servers):
 
     cluster: FakeCluster
     corpus: str = "first edition"
+    tuned_quality: float = 1.0  # what the metrics of newly tuned models are multiplied by
     endings: dict[Stage, list[Ending]] = field(default_factory=lambda: defaultdict(list))
     secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
     served_offset: float = 0.0  # added to every metric that verify measures
@@ -169,7 +170,9 @@ class World(Servers):
 
     def _work(self, request: StageRequest) -> tuple[int, StageResult]:
         self.requests.append(request)
-        return do_work(request, self.volume, self.corpus, self.served_offset, self.changed_queries)
+        return do_work(
+            request, self.volume, self.corpus, self.served_offset, self.changed_queries, self.tuned_quality
+        )
 
     def _finish(self, job: Raw, kind: str, reason: str) -> None:
         end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}

@@ -74,7 +74,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
         keep_active(draft, owner, observed, reported=reported)
-    publish_contract(draft, owner, observed)
+    if traffic is None or traffic.state != "moving":  # its move is not on record yet
+        publish_contract(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
