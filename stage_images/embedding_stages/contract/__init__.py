@@ -69,6 +69,7 @@ ENV_WORKSPACE: Final = "EFT_WORKSPACE"
 ENV_SOURCES: Final = "EFT_SOURCES"
 ENV_SECRETS: Final = "EFT_SECRETS"
 ENV_TERMINATION_LOG: Final = "EFT_TERMINATION_LOG"
+ENV_VECTOR_SPACE: Final = "EFT_VECTOR_SPACE"  # of a server: the name of its model's vector space (`vector_space_of`)
 
 # Environment of a stage that runs on several accelerators; without them it is one process on one node.
 ENV_NODES: Final = "EFT_NODES"  # pods of the Job
@@ -114,6 +115,9 @@ def canonical_json(value: object) -> str:
 def fingerprint_of(value: object) -> str:
     """sha256 (64 hex digits) of a JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+VECTOR_SPACE_NAME: Final = "[0-9a-f]{16}"  # a regular expression
 
 
 def vector_space_of(checkpoint_digest: str) -> str:

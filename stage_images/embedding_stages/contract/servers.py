@@ -23,6 +23,7 @@ CACHE_VARIABLE: Final = "NIM_CACHE_PATH"
 NGC_KEY_VARIABLE: Final = "NGC_API_KEY"
 
 EMBEDDINGS_PATH: Final = "/v1/embeddings"
+VECTOR_SPACE_HEADER: Final = "X-Vector-Space"  # of requests: what a client expects; of answers: what it got
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,9 @@ class ServerProfile:
     arguments: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     key_variable: str | None = None  # the variable of the licence key, backend.<backend>.ngcKeySecretRef
+    # The variable with the vector space's name, of a server that answers 409 to who expects another one. It is not
+    # among `variables`, which pods of every release have. None: the server ignores what a client expects.
+    space_variable: str | None = None
 
     space_variable: str | None = None  # the variable by which a server is told the vector space that it answers in
 
@@ -106,6 +110,7 @@ ONNX: Final = ServerProfile(
     default_image="deploy",
     space_variable=ENV_VECTOR_SPACE,
     variables=_nim_variables(MODEL_VARIABLES[0]),
+    space_variable=ENV_VECTOR_SPACE,
 )
 TORCH: Final = ServerProfile(
     name="torch",
@@ -118,6 +123,7 @@ TORCH: Final = ServerProfile(
     gpu_precision="bfloat16",
     space_variable=ENV_VECTOR_SPACE,
     variables=_nim_variables(MODEL_VARIABLES[0]),
+    space_variable=ENV_VECTOR_SPACE,
 )
 NIM_1: Final = ServerProfile(
     name="nim-1",

@@ -18,6 +18,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from embedding_stages.contract.servers import EMBEDDINGS_PATH, VECTOR_SPACE_HEADER
 from embedding_stages.serve.batching import Batcher
 from embedding_stages.serve.bodies import SMALL_BODY, Bodies
 from embedding_stages.serve.instruments import Instruments
@@ -25,10 +26,10 @@ from embedding_stages.serve.model import Model, valid
 from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, parse_request
 from embedding_stages.serve.settings import MAX_BODY_BYTES
 from embedding_stages.serve.texts import Rows
+from embedding_stages.serve.vector_space import check_vector_space
 from embedding_stages.vectors import Vectors
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-EMBEDDINGS_PATH = "/v1/embeddings"
 # Written in the event loop, where small bodies are read too: sooner done than handed to a thread.
 _SMALL_ANSWER = 4  # vectors
 _READERS = 4  # large bodies tokenized at once, each of them with all CPUs
@@ -47,6 +48,7 @@ class Endpoint:
     """The server's state; the process fills `loaded` and sets `draining`."""
 
     name: str
+    vector_space: str | None = None  # its name; None: nobody said
     instruments: Instruments = field(default_factory=Instruments)
     loaded: Loaded | None = None
     batcher: Batcher | None = None
@@ -102,11 +104,14 @@ class Endpoint:
         if request.path == EMBEDDINGS_PATH:
             self.instruments.requests.labels(str(response.status)).inc()
             self.instruments.seconds.observe(time.perf_counter() - began)
+            if self.vector_space is not None:
+                response.headers[VECTOR_SPACE_HEADER] = self.vector_space
         if self.draining:
             response.force_close()
         return response
 
     async def _embeddings(self, request: web.Request) -> web.Response:
+        check_vector_space(request.headers.getall(VECTOR_SPACE_HEADER, ()), self.vector_space)
         loaded, batcher = self.loaded, self.batcher
         if loaded is None or batcher is None:
             raise RequestError(503, "the model is still loading", code="not_ready")
@@ -161,6 +166,7 @@ class Endpoint:
             {
                 "model": self.name,
                 "artefactDigest": self.loaded.digest,
+                "vectorSpace": self.vector_space,
                 "encoder": asdict(self.loaded.model.description),
                 "runtime": asdict(self.loaded.model.runtime),
             }

@@ -32,11 +32,12 @@ async def serve(settings: ServerSettings, *, load: Callable[[Path], Loaded] | No
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    endpoint = Endpoint(settings.model)
+    endpoint = Endpoint(settings.model, vector_space=settings.vector_space)
     runner = endpoint.runner(finish_seconds=settings.finish_seconds)
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
-    log("listening", port=settings.port, model=settings.model, folder=str(settings.folder))
+    said = {"port": settings.port, "model": settings.model, "vectorSpace": settings.vector_space}
+    log("listening", folder=str(settings.folder), **said)
     try:
         loading = _in_daemon_thread(load or load_model, settings.folder)
         stopping = loop.create_task(stop.wait())

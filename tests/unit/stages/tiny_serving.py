@@ -7,7 +7,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,12 @@ def serving(
         loop.close()
 
 
-def call(url: str, body: Any = None, *, raw: bytes | None = None) -> tuple[int, Any]:
+def call(
+    url: str, body: Any = None, *, raw: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
     """(status, body) of a GET, or of a POST when there is something to send."""
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
     try:
         with urllib.request.urlopen(request, timeout=120) as response:
             status, text = response.status, response.read()
