@@ -22,7 +22,7 @@ from embedding_stages.vectors import Vectors
 DEFAULT_K_VALUES = (1, 5, 10, 100)  # NVIDIA embed recipe
 HEADLINE_K = 10
 _TREC_NAMES = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P"}
-_DECIMALS = 10  # of published means: short, and far finer than any tolerance
+_DECIMALS = 6  # of published means: short, and finer than any tolerance
 _BEIR_ROUNDING = 1e-5
 
 

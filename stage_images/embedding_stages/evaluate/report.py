@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from embedding_stages.contract import SCHEMA
+from embedding_stages.contract import SCHEMA, Artefact, ArtefactRef, StageResult
 from embedding_stages.errors import StageError
 from embedding_stages.evaluate.bootstrap import confidence_interval, relative_uplift
 from embedding_stages.evaluate.evaluation_set import EvaluationSet
@@ -17,8 +17,10 @@ from embedding_stages.evaluate.metrics import Scores, headline
 REPORT_FILE = "report.json"
 BASE, FINE_TUNED, ACTIVE = "base", "fineTuned", "active"
 GUARD = "guard:"  # with the guard's name
+_SPARED: tuple[tuple[str, ...], ...] = ((), ("precision@",), ("precision@", "map@"))  # the first that is enough
 _SAME = 1e-9
-_DECIMALS = 10
+_DECIMALS = 10  # of what verify compares query by query
+_TOLD = 6  # decimals of what the stage's result holds too
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ def uplift_of(base: Scores, tuned: Scores, k_values: Sequence[int]) -> Uplift:
     relative = relative_uplift(before, after)
     interval = confidence_interval(before, after)
     return Uplift(
-        None if relative is None else round(relative, _DECIMALS),
-        None if interval is None else (round(interval[0], _DECIMALS), round(interval[1], _DECIMALS)),
+        None if relative is None else round(relative, _TOLD),
+        None if interval is None else (round(interval[0], _TOLD), round(interval[1], _TOLD)),
     )
 
 
@@ -51,9 +53,10 @@ def build_report(
     *,
     precision: str,
     comparisons: Mapping[str, Any] | None = None,
+    dimensions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`scores` by model (`base`, `fineTuned`, and `active` where one serves); `digests` by artefact: what exactly was
-    compared; `precision` is what the models computed in; `comparisons` as the stage tells them.
+    compared; `precision` is what the models computed in; `comparisons` and `dimensions` as the stage tells them.
     """
     return {
         "schema": SCHEMA,
@@ -68,8 +71,37 @@ def build_report(
         "relativeUplift": uplift.relative,
         "confidenceInterval": None if uplift.interval is None else list(uplift.interval),
         "comparisons": dict(comparisons or {}),
+        "dimensions": dict(dimensions or {}),
         "perQuery": {model: per_query(found, k_values) for model, found in scores.items()},
     }
+
+
+def fitted(result: StageResult) -> StageResult:
+    """The result, without precision or also without MAP where it would be longer than a termination message may be.
+
+    Many cut-offs do that. Nobody decides by these two, what gates compare has figures of its own, and report.json has
+    all of them.
+    """
+    digest = f"sha256:{'0' * 64}"
+    path = f"{result.stage}/{result.fingerprint}/{Artefact.EVAL_REPORT}"
+    published = {Artefact.EVAL_REPORT: ArtefactRef(path=path, digest=digest)}  # when the stage is done
+    for left_out in _SPARED:
+        metrics = {
+            model: {name: value for name, value in means.items() if not name.startswith(left_out)}
+            for model, means in result.metrics.items()
+        }
+        shorter = replace(result, metrics=metrics)
+        if _fits(replace(shorter, artefacts=published)):
+            break
+    return shorter
+
+
+def _fits(result: StageResult) -> bool:
+    try:
+        result.to_json()
+    except ValueError:
+        return False
+    return True
 
 
 def per_query(scores: Scores, k_values: Sequence[int]) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,10 @@ Metrics: base and fineTuned, each ndcg@k, map@k, recall@k and precision@k. Count
 unknownPassages. Details: headline (the metric of the uplift), relativeUplift, confidenceInterval ([low, high],
 95 %), precision (what the models computed in), evaluationSet (its digest), activeCheckpoint (its digest, or null), and
 comparisons by what the tuned model is compared with: base, active, guard:<name>; each has, by metric, what
-`comparison.Comparison` says. relativeUplift and confidenceInterval are null when the base model finds nothing.
-A set without queries has no metrics and no comparisons.
+`comparison.Comparison` says; dimensions, for a model of several sizes, by size: ndcg@10 of the tuned model's vectors
+cut to it, and bytesPerMillion passages. relativeUplift and confidenceInterval are null when the base model finds
+nothing. A set without queries has no metrics, comparisons and dimensions. Where all that is longer than a termination
+message may be, precision and MAP stand in report.json alone.
 Whether the tuned model is good enough is the operator's decision, not this stage's.
 """
 
@@ -26,11 +28,12 @@ import torch
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.servers import Precision
 from embedding_stages.contract.settings import DEFAULT_GATE_METRICS, Eval
-from embedding_stages.encoder.description import Role
+from embedding_stages.encoder.description import Role, description_of
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_in_precision
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
 from embedding_stages.evaluate.comparison import compare_scores
+from embedding_stages.evaluate.dimensions import sweep
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, headline, k_values_of, measure
 from embedding_stages.evaluate.report import (
@@ -40,6 +43,7 @@ from embedding_stages.evaluate.report import (
     GUARD,
     Uplift,
     build_report,
+    fitted,
     save_report,
     uplift_of,
 )
@@ -76,7 +80,7 @@ def work(context: StageContext) -> StageResult:
     settings = Settings.of(context.settings)
     sets = _load_sets(context)
     main = sets[_MAIN]
-    scores = _scores(context, sets, settings)
+    scores, dimensions = _scores(context, sets, settings)
     of_main = {model: found[_MAIN] for model, found in scores.items()}
     uplift = uplift_of(of_main[BASE], of_main[FINE_TUNED], settings.k_values) if main.queries else Uplift(None, None)
     digests = {name.value: ref.digest for name, ref in context.request.inputs.items()}
@@ -88,15 +92,17 @@ def work(context: StageContext) -> StageResult:
         digests,
         precision=settings.precision or ("bfloat16" if torch.cuda.is_available() else "float32"),
         comparisons=_comparisons(scores, settings),
+        dimensions=dimensions,
     )
     save_report(context.folder(Artefact.EVAL_REPORT), report)
-    told = ("headline", "relativeUplift", "confidenceInterval", "precision", "comparisons")
-    return context.result(
+    told = ("headline", "relativeUplift", "confidenceInterval", "precision", "comparisons", "dimensions")
+    result = context.result(
         metrics={model: of_main[model].means for model in (BASE, FINE_TUNED)},
         counts={key: report[key] for key in ("queries", "passages", "unknownPassages")},
         details={key: report[key] for key in told}
         | {name.value: digests.get(name.value) for name in (Artefact.EVALUATION_SET, Artefact.ACTIVE_CHECKPOINT)},
     )
+    return fitted(result)
 
 
 def _load_sets(context: StageContext) -> dict[str, EvaluationSet]:
@@ -113,23 +119,30 @@ def _load_sets(context: StageContext) -> dict[str, EvaluationSet]:
 
 def _scores(
     context: StageContext, sets: Mapping[str, EvaluationSet], settings: Settings
-) -> dict[str, dict[str, Scores]]:
-    """By model and set. What serves now is not measured on guards: those ask what tuning made of the base model."""
+) -> tuple[dict[str, dict[str, Scores]], dict[str, Any]]:
+    """(scores by model and set, the tuned model's sweep over its sizes).
+
+    What serves now is not measured on guards: those ask what tuning made of the base model.
+    """
     models = [(model, artefact) for model, artefact in _MODELS if context.has_input(artefact)]
     wanted = {model: [_MAIN] if model == ACTIVE else list(sets) for model, _ in models}
     total = sum(sets[name].texts for names in wanted.values() for name in names)
-    done, scores = 0, dict[str, dict[str, Scores]]()
+    done, scores, dimensions = 0, dict[str, dict[str, Scores]](), dict[str, Any]()
     for model, artefact in models:
-        vectors = _ModelVectors(context, model, context.input(artefact), settings)
+        folder = context.input(artefact)
+        vectors = _ModelVectors(context, model, folder, settings)
         vectors.done, vectors.total = done, total
         for name in wanted[model]:
             vectors.of_set = name
-            found = evaluate_model(model, sets[name], vectors.embed, settings.k_values)
+            swept = (model, name) == (FINE_TUNED, _MAIN)
+            sizes = description_of(folder).dimensions if swept else ()
+            found, by_size = evaluate_model(model, sets[name], vectors.embed, settings.k_values, sizes)
             scores.setdefault(model, {})[name] = found
+            dimensions |= by_size
             said = {headline(settings.k_values): found.means.get(headline(settings.k_values))}
             context.log("evaluated", model=model, **({"guard": name} if name else {}), **said)
         done = vectors.done
-    return scores
+    return scores, dimensions
 
 
 def _comparisons(scores: Mapping[str, Mapping[str, Scores]], settings: Settings) -> dict[str, dict[str, Any]]:
@@ -148,14 +161,19 @@ def _comparisons(scores: Mapping[str, Mapping[str, Scores]], settings: Settings)
     return found
 
 
-def evaluate_model(model: str, evaluation_set: EvaluationSet, embed: Embed, k_values: tuple[int, ...]) -> Scores:
-    """Raises Stopped (fine-tuned) or BadInput (base) `VectorsNotFinite` for a model that answers NaN."""
+def evaluate_model(
+    model: str, evaluation_set: EvaluationSet, embed: Embed, k_values: tuple[int, ...], sizes: tuple[int, ...] = ()
+) -> tuple[Scores, dict[str, dict[str, Any]]]:
+    """(scores, the sweep over `sizes`, of the same vectors).
+
+    Raises Stopped (fine-tuned) or BadInput (base) `VectorsNotFinite` for a model that answers NaN.
+    """
     if not evaluation_set.queries:
-        return Scores({}, {})
+        return Scores({}, {}), {}
     passages = embed(list(evaluation_set.passages), "passage")
     queries = embed(list(evaluation_set.queries), "query")
     try:
-        return measure(evaluation_set, queries, passages, k_values)
+        return measure(evaluation_set, queries, passages, k_values), sweep(evaluation_set, queries, passages, sizes)
     except StageError as error:
         if error.reason != "VectorsNotFinite":
             raise

@@ -14,6 +14,7 @@ import torch
 from unit.stages.test_evaluate_set import write
 from unit.stages.tiny_models import TOPICS, make_bert, run_stage
 
+from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, Stage, StageResult
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.model import PaddedEncoder
@@ -36,11 +37,14 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(workspace: Path, settings: dict[str, Any] | None = None) -> tuple[int, StageResult]:
+def evaluate(
+    workspace: Path, settings: dict[str, Any] | None = None, more: dict[Artefact, Path] | None = None
+) -> tuple[int, StageResult]:
     inputs = {
         Artefact.BASE_MODEL: workspace / "base",
         Artefact.CHECKPOINT: workspace / "tuned",
         Artefact.EVALUATION_SET: workspace / "set",
+        **(more or {}),
     }
     return run_stage(Stage.EVAL, work, workspace, settings=settings or {}, inputs=inputs)
 
@@ -65,9 +69,13 @@ def test_result_and_report_hold_the_same_numbers(workspace: Path) -> None:
         "relativeUplift": report["relativeUplift"],
         "confidenceInterval": report["confidenceInterval"],
         "precision": "bfloat16" if torch.cuda.is_available() else "float32",
+        "comparisons": report["comparisons"],
+        "dimensions": {},
+        "evaluationSet": digest_of_folder(workspace / "set"),
+        "activeCheckpoint": None,
     }
     ratio = result.metrics["fineTuned"]["ndcg@10"] / result.metrics["base"]["ndcg@10"] - 1
-    assert report["relativeUplift"] == pytest.approx(ratio)
+    assert report["relativeUplift"] == pytest.approx(ratio, abs=1e-5)
     low, high = report["confidenceInterval"]
     assert low <= ratio <= high
     assert report["perQuery"]["base"].keys() == {f"q{at}" for at in range(TOPICS)}
