@@ -170,9 +170,7 @@ class World(Servers):
 
     def _work(self, request: StageRequest) -> tuple[int, StageResult]:
         self.requests.append(request)
-        return do_work(
-            request, self.volume, self.corpus, self.served_offset, self.changed_queries, self.tuned_quality
-        )
+        return do_work(request, self.volume, self.corpus, self.served_offset, self.changed_queries, self.tuned_quality)
 
     def _finish(self, job: Raw, kind: str, reason: str) -> None:
         end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}

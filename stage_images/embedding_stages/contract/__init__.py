@@ -80,9 +80,6 @@ ENV_PARALLELISM: Final = "EFT_PARALLELISM"  # a word of PARALLELISMS
 PARALLELISMS: Final = ("DDP", "FSDP")  # replicas of the model, or its parameters and optimizer state in shards
 COORDINATOR_PORT: Final = 29500
 
-# Of a server: the vector space that it answers in.
-ENV_VECTOR_SPACE: Final = "EFT_VECTOR_SPACE"
-
 WORKSPACE_PATH: Final = "/workspace"
 SOURCES_PATH: Final = "/sources"  # one sub-folder a source: corpus, model, beir
 SECRETS_PATH: Final = "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, huggingface

@@ -53,8 +53,6 @@ class ServerProfile:
     # among `variables`, which pods of every release have. None: the server ignores what a client expects.
     space_variable: str | None = None
 
-    space_variable: str | None = None  # the variable by which a server is told the vector space that it answers in
-
     ready_path: str = "/v1/health/ready"
     live_path: str = "/v1/health/live"
     metadata_path: str | None = "/v1/metadata"  # where a server may say which artefact it serves
@@ -108,7 +106,6 @@ ONNX: Final = ServerProfile(
     backend="onnx",
     serves="graph",
     default_image="deploy",
-    space_variable=ENV_VECTOR_SPACE,
     variables=_nim_variables(MODEL_VARIABLES[0]),
     space_variable=ENV_VECTOR_SPACE,
 )
@@ -121,7 +118,6 @@ TORCH: Final = ServerProfile(
     cpu="500m",
     memory="2Gi",
     gpu_precision="bfloat16",
-    space_variable=ENV_VECTOR_SPACE,
     variables=_nim_variables(MODEL_VARIABLES[0]),
     space_variable=ENV_VECTOR_SPACE,
 )

@@ -1,0 +1,119 @@
+"""A worse model gets no traffic, unless the manifest says so."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled
+
+from embedding_operator.resource.labels import SERVING_LABEL
+from embedding_stages.contract import Artefact, Stage
+
+EPOCHS = {"finetune": {"epochs": 5}}
+RETRAINED = a_spec(stages=EPOCHS)
+
+
+def traffic(scene: Scene) -> str:
+    return str(scene.cluster.objects["Service", NAMESPACE, NAME]["spec"]["selector"][SERVING_LABEL])
+
+
+def test_a_first_model_that_is_half_as_good_is_never_exported() -> None:
+    scene = a_scene()
+    scene.world.tuned_quality = 0.4
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False WorseThanBase"
+    assert scene.condition("Evaluated").startswith("True")
+    assert scene.condition("Exported") == "Unknown Pending"
+    assert scene.condition("Ready") == "False WorseThanBase"
+    assert (scene.status.phase, scene.status.current_stage) == ("Failed", "eval")
+    assert scene.attempts(Stage.EXPORT) == []
+    assert scene.cluster.find("Deployment") == []
+    assert scene.events().count("WorseThanBase") == 1
+    writes = scene.writes()
+    scene.settle(20)
+    assert scene.writes() == writes
+
+
+@pytest.mark.parametrize("strategy", ["BlueGreen", "Shadow", "Recreate"])
+def test_a_later_model_that_is_half_as_good_leaves_what_serves_untouched(strategy: str) -> None:
+    deploy = {"deploy": {"strategy": strategy}}
+    scene = a_scene(stages=deploy).run(is_ready).settle(60)
+    before, objects = traffic(scene), [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")]
+    scene.world.tuned_quality = 0.4
+    scene.edit(a_spec(stages=deploy | EPOCHS))
+    scene.run(is_stalled).settle(30)
+    assert scene.condition("QualityGatePassed") == "False WorseThanBase"
+    assert "revision 1 goes on serving" in scene.message("QualityGatePassed")
+    assert scene.status.phase == "Failed"
+    assert traffic(scene) == before
+    assert [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")] == objects
+    assert scene.status.served.active_revision == 1
+    assert scene.status.served.url
+    assert len(scene.attempts(Stage.EXPORT)) == 1
+
+
+def test_a_model_that_is_better_than_the_base_and_worse_than_what_serves_is_stopped_too() -> None:
+    scene = a_scene().run(is_ready)
+    scene.world.tuned_quality = 0.95
+    scene.edit(RETRAINED)
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False WorseThanActive"
+    assert len(scene.ran(Stage.EVAL)) == 2
+    active = scene.ran(Stage.EVAL)[1].inputs[Artefact.ACTIVE_CHECKPOINT]
+    assert active == scene.status.served.checkpoint
+
+
+def test_a_worse_model_goes_on_where_the_manifest_says_so() -> None:
+    scene = a_scene(gates={"onFail": "Warn"})
+    scene.world.tuned_quality = 0.4
+    scene.run(is_ready)
+    assert scene.condition("QualityGatePassed") == "True Warned"
+    assert "WorseThanBase" in scene.message("QualityGatePassed")
+    assert scene.events().count("Warned") == 1
+
+
+def test_an_edit_of_the_gate_lets_the_evaluated_model_go_on_without_another_run() -> None:
+    scene = a_scene()
+    scene.world.tuned_quality = 0.4
+    scene.run(is_stalled)
+    scene.edit(a_spec(gates={"onFail": "Warn"}))
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.EVAL)) == 1
+
+
+def test_a_gate_that_is_tightened_for_what_serves_takes_ready_and_not_the_server() -> None:
+    scene = a_scene().run(is_ready)
+    before = traffic(scene)
+    scene.edit(a_spec(gates={"minRelativeUplift": "0.5"}))
+    scene.run(is_stalled).settle(10)
+    assert scene.condition("QualityGatePassed") == "False WorseThanBase"
+    assert traffic(scene) == before
+    assert scene.status.served.url
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == 7
+
+
+def test_later_revisions_are_scored_on_the_set_of_the_first_that_was_ready() -> None:
+    scene = a_scene().run(is_ready)
+    first = scene.digest(Stage.PREP, Artefact.EVALUATION_SET)
+    assert scene.status.evaluation_set is not None
+    assert scene.status.evaluation_set.ref.digest == first
+    scene.edit(a_spec(tolerance={"atOne": "0.2"}))  # which runs nothing anew
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.PREP)) == 1
+    scene.edit(a_spec(stages={"prep": {"hardNegatives": 6}}))
+    scene.run(is_ready)
+    assert scene.ran(Stage.PREP)[-1].inputs[Artefact.FROZEN_SET].digest == first
+    assert scene.status.evaluation_set.ref.digest == first
+    scene.edit(a_spec(stages={"prep": {"hardNegatives": 7}}, evaluation={"freeze": False}))
+    scene.run(is_ready)
+    assert Artefact.FROZEN_SET not in scene.ran(Stage.PREP)[-1].inputs
+    assert scene.status.evaluation_set.ref.digest == scene.digest(Stage.PREP, Artefact.EVALUATION_SET) != first
+
+
+def test_another_labelled_set_is_an_edit_of_the_evaluation_and_is_not_frozen_out() -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec(evaluation={"beir": {"pvc": {"claimName": "labelled"}}}))
+    scene.run(is_ready)
+    assert Artefact.FROZEN_SET not in scene.ran(Stage.PREP)[-1].inputs
