@@ -21,6 +21,13 @@ def read_vectors(body: Any, *, texts: int, dimension: int) -> list[Vectors | Non
     return found
 
 
+def read_tokens(body: Any) -> int | None:
+    """How many tokens the texts of an answer had, prefixes included; None where the server does not say."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0 else None
+
+
 def has_invalid_vectors(body: bytes) -> bool:
     """Whether an error says that the server itself found vectors that are not fit to use (see serve.app)."""
     try:

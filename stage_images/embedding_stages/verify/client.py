@@ -14,7 +14,7 @@ from embedding_stages.encoder.description import Role
 from embedding_stages.errors import BadInput, Stopped, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
 from embedding_stages.vectors import Vectors
-from embedding_stages.verify.answers import has_invalid_vectors, read_vectors
+from embedding_stages.verify.answers import has_invalid_vectors, read_tokens, read_vectors
 
 MAX_ANSWER_BYTES = 64 << 20
 TRIES = 4  # the first and three more
@@ -34,6 +34,8 @@ class Embedded:
     vectors: list[Vectors]
     invalid: int  # vectors that came back unfit, the ones that a retry mended included; at least
     retries: int  # requests sent again, for whatever cause
+    tokens: int = 0  # as the server counts them
+    counted: int = 0  # texts that these tokens are of; one that was asked for twice counts twice
 
 
 class EndpointClient:
@@ -95,19 +97,14 @@ class EndpointClient:
         """
         vectors: list[Vectors | None] = [None] * len(texts)
         missing = list(range(len(texts)))
-        invalid = retries = 0
+        invalid = retries = tokens = counted = 0
         for attempt in range(TRIES):
             if not missing:
                 break
             if attempt:
                 retries += 1
                 self._sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-            body = {
-                "input": [texts[at] for at in missing],
-                "model": model,
-                "encoding_format": "float",
-                **self._profile.request_body(role),
-            }
+            body = self._body([texts[at] for at in missing], model, role)
             answer = self._request("POST", EMBEDDINGS_PATH, body, patient=len(missing) == 1)
             retries += answer.sent_again
             if _has_unfit_vectors(answer):  # the server's own word: at least one
@@ -115,6 +112,10 @@ class EndpointClient:
                 continue
             if answer.status != _OK:
                 raise Stopped("EndpointRefused", f"POST {self._name}{EMBEDDINGS_PATH}: {answer}")
+            said = read_tokens(answer.json)
+            if said is not None:
+                tokens += said
+                counted += len(missing)
             found = read_vectors(answer.json, texts=len(missing), dimension=dimension)
             for at, vector in zip(missing, found, strict=True):
                 vectors[at] = vector
@@ -127,7 +128,27 @@ class EndpointClient:
                 f"{self._name} answered {len(missing)} of {len(texts)} {role} texts {TRIES} times without a finite "
                 f"vector of {dimension} numbers and length 1",
             )
-        return Embedded(fit, invalid, retries)
+        return Embedded(fit, invalid, retries, tokens, counted)
+
+    def try_dimensions(
+        self, texts: list[str], *, model: str, role: Role, dimensions: int
+    ) -> tuple[int, list[Vectors | None]]:
+        """(HTTP status, for each text its vector of that many numbers and length 1, or None).
+
+        Whatever the server says is an answer here. Raises Transient `EndpointFailing` when it says nothing.
+        """
+        body = self._body(texts, model, role) | {"dimensions": dimensions}
+        retries = Retries(tries=TRIES, first_wait_s=_FIRST_PAUSE_S)
+        try:
+            answer = self._http.request("POST", EMBEDDINGS_PATH, body, retries=retries)
+        except NoAnswerError as error:
+            raise self._failing("POST", EMBEDDINGS_PATH, str(error)) from error
+        readable = answer.status == _OK and not _no_json(answer)
+        return answer.status, read_vectors(answer.json if readable else None, texts=len(texts), dimension=dimensions)
+
+    def _body(self, texts: list[str], model: str, role: Role) -> dict[str, Any]:
+        said = {"input": texts, "model": model, "encoding_format": "float"}
+        return said | self._profile.request_body(role)
 
     def _request(self, method: str, path: str, body: Any = None, *, patient: bool = True) -> Answer:
         """An answer that would be the same another time: JSON, a refusal, or the server's own word that its vectors

@@ -3,7 +3,12 @@
 Metrics: served (as evaluate's). Counts: queries, passages, invalidVectors (vectors that came back unfit, the
 ones that a retry mended included), retries (requests sent again), changedQueries (whose headline metric or
 recall differs from the evaluated model's). Details: artefactDigest (of the mounted folder, computed here),
-serverDigest (the server's own word, null where it has none), dimension.
+serverDigest (the server's own word, null where it has none), dimension, rate (how fast the passages were embedded:
+passagesPerSecond, tokensPerPassage, tokensPerSecond; the latter two where the server counts tokens), and what the
+endpoint was asked wrongly (see negatives): sample (queries, ndcg@10 in their right role), roleSwap (ndcg@10,
+symmetric), wrongPrefix (sent, ndcg@10; null where there is none), truncated (dimension, answer, ndcg@10 where the
+answer is sliced, unlistedRefused; null for a model of one size). Roles that are swapped stop the stage, the other wrong
+questions are reported.
 Whether the metrics are within tolerance is the operator's decision, not this stage's.
 """
 
@@ -20,11 +25,12 @@ from embedding_stages.contract.servers import ONNX, ServerProfile, profile_named
 from embedding_stages.contract.settings import Verify
 from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
-from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import k_values_of, measure
 from embedding_stages.evaluate.report import FINE_TUNED, changed_queries, load_report, per_query, save_report
 from embedding_stages.runner import StageContext
 from embedding_stages.verify.client import EndpointClient
+from embedding_stages.verify.negatives import Measured, ask_wrongly, texts_sent
 from embedding_stages.verify.vectors import EndpointVectors, Pace
 
 _FIELD = "spec.stages.deploy"
@@ -59,21 +65,23 @@ class Settings:
 
 
 def work(context: StageContext) -> StageResult:
-    """Identity first, because it is cheap and decides most; then quality; then identity again."""
+    """Identity first, because it is cheap and decides most; then quality and that it can be lost; then identity."""
     settings = Settings.of(context.settings)
     evaluation_set = load_evaluation_set(context.input(Artefact.EVALUATION_SET))
     evaluated = _comparable_report(context)
     artefact_digest, description = check_artefact(context, settings.expected_digest)
-    dimension = description.hidden_size
     client = EndpointClient(settings.url, timeout_s=settings.timeout_s, profile=settings.server)
     client.wait_ready(READY_S, context.stop_if_asked)
     server_digest = check_server(client, settings)
-    texts = len(evaluation_set.queries) + len(evaluation_set.passages)
-    endpoint = _endpoint_vectors(context, settings, client, description, texts=texts)
+    endpoint = _endpoint_vectors(context, settings, client, description, evaluation_set)
+    began = context.clock()
     passages = endpoint.embed(evaluation_set.passages, "passage")
+    rate = endpoint.rate(context.clock() - began)
     queries = endpoint.embed(evaluation_set.queries, "query")
     scores = measure(evaluation_set, queries, passages, settings.k_values)
+    negatives = ask_wrongly(endpoint, Measured.of(evaluation_set, queries, passages), description)
     check_server(client, settings)
+    negatives.check_roles()
     before, after = evaluated["perQuery"][FINE_TUNED], per_query(scores, settings.k_values)
     changed = changed_queries(before, after)
     counts = {
@@ -83,7 +91,13 @@ def work(context: StageContext) -> StageResult:
         "retries": endpoint.retries,
         "changedQueries": len(changed),
     }
-    details = {"artefactDigest": artefact_digest, "serverDigest": server_digest, "dimension": dimension}
+    details = {
+        "artefactDigest": artefact_digest,
+        "serverDigest": server_digest,
+        "dimension": description.hidden_size,
+        "rate": rate,
+        **negatives.details,
+    }
     metrics = {"served": dict(scores.means)}
     report = {
         "schema": SCHEMA,
@@ -137,13 +151,20 @@ def check_server(client: EndpointClient, settings: Settings) -> str | None:
 
 
 def _endpoint_vectors(
-    context: StageContext, settings: Settings, client: EndpointClient, description: EncoderDescription, *, texts: int
+    context: StageContext,
+    settings: Settings,
+    client: EndpointClient,
+    description: EncoderDescription,
+    evaluation_set: EvaluationSet,
 ) -> EndpointVectors:
+    prefixes = {role: settings.server.text_prefix(role, description.prefixes) for role in ROLES}
+    queries = len(evaluation_set.queries)
+    texts = len(evaluation_set.passages) + queries + texts_sent(queries, prefixes)
     return EndpointVectors(
         client=client,
         model=settings.model,
         dimension=description.hidden_size,
-        prefixes={role: settings.server.text_prefix(role, description.prefixes) for role in ROLES},
+        prefixes=prefixes,
         pace=Pace(settings.batch_size),
         between=context.stop_if_asked,
         progress=lambda done: context.progress(done, texts),

@@ -66,10 +66,15 @@ class EndpointVectors:
     invalid: int = 0  # vectors that came back unfit, the ones that a retry mended included
     retries: int = 0  # requests sent again
     done: int = 0
+    tokens: int = 0  # of the `counted` texts, as the server counts them
+    counted: int = 0
 
-    def embed(self, texts: Sequence[str], role: Role) -> Vectors:
-        """float32 (len(texts), dimension). Raises what `EndpointClient.embed` does, and what `between` does."""
-        prefix = self.prefixes.get(role, "")
+    def embed(self, texts: Sequence[str], role: Role, *, prefixed: bool = True) -> Vectors:
+        """float32 (len(texts), dimension). Not `prefixed`: the texts as they are, whatever the role's prefix.
+
+        Raises what `EndpointClient.embed` does, and what `between` does.
+        """
+        prefix = self.prefixes.get(role, "") if prefixed else ""
         texts = [prefix + text for text in texts] if prefix else texts
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         size = told = self.pace.batch
@@ -81,6 +86,8 @@ class EndpointVectors:
                 result[start : start + len(answered.vectors)] = answered.vectors
                 self.invalid += answered.invalid
                 self.retries += answered.retries
+                self.tokens += answered.tokens
+                self.counted += answered.counted
                 self.done += len(answered.vectors)
                 self.progress(self.done)
                 if self.pace.batch != told:
@@ -90,10 +97,35 @@ class EndpointVectors:
             pool.shutdown(cancel_futures=True)
         return result
 
+    def try_dimensions(self, texts: Sequence[str], role: Role, dimensions: int) -> tuple[int, list[Vectors | None]]:
+        """As `EndpointClient.try_dimensions`, with the role's prefix."""
+        self.between()
+        prefix = self.prefixes.get(role, "")
+        return self.client.try_dimensions(
+            [prefix + text for text in texts], model=self.model, role=role, dimensions=dimensions
+        )
+
+    def rate(self, seconds: float) -> dict[str, float]:
+        """How fast everything so far was embedded, passages in `seconds`: passagesPerSecond, and where the server
+        counts tokens tokensPerPassage and tokensPerSecond. Over the network, with `CLIENTS` requests at once, the
+        server's first ones among them: an index that is made anew is made at this pace or faster.
+        """
+        if not self.done or seconds <= 0:
+            return {}
+        passages = self.done / seconds
+        if not self.counted:
+            return {"passagesPerSecond": _short(passages)}
+        tokens = self.tokens / self.counted
+        return {
+            "passagesPerSecond": _short(passages),
+            "tokensPerPassage": _short(tokens),
+            "tokensPerSecond": _short(tokens * passages),
+        }
+
     def _part(self, texts: Sequence[str], role: Role) -> Embedded:
         """One request, or several when the pace has slowed down. Runs in a thread."""
         vectors: list[Vectors] = []
-        invalid = retries = 0
+        invalid = retries = tokens = counted = 0
         while len(vectors) < len(texts):
             self.between()
             with self.pace.turn() as most:
@@ -107,4 +139,11 @@ class EndpointVectors:
             vectors.extend(answered.vectors)
             invalid += answered.invalid
             retries += answered.retries
-        return Embedded(vectors, invalid, retries)
+            tokens += answered.tokens
+            counted += answered.counted
+        return Embedded(vectors, invalid, retries, tokens, counted)
+
+
+def _short(value: float) -> float:
+    """Four digits: the next run differs in the second."""
+    return float(f"{value:.4g}")

@@ -15,7 +15,7 @@ import pytest
 
 from embedding_stages.errors import BadInput, StageError, Stopped, Transient
 from embedding_stages.verify import client as client_module
-from embedding_stages.verify.answers import read_vector, read_vectors
+from embedding_stages.verify.answers import read_tokens, read_vector, read_vectors
 from embedding_stages.verify.client import EndpointClient, TooSlowError
 
 NAN = float("nan")
@@ -61,6 +61,25 @@ def test_vectors_are_put_where_their_index_says() -> None:
 )  # fmt: skip
 def test_any_other_body_has_no_vectors(body: Any) -> None:
     assert read_vectors(body, texts=2, dimension=2) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"usage": {"prompt_tokens": 7, "total_tokens": 7}}, 7),
+        ({"usage": {"prompt_tokens": 0}}, None),
+        ({"usage": {"prompt_tokens": True}}, None),
+        ({"usage": {"prompt_tokens": "7"}}, None),
+        ({"usage": {"total_tokens": 7}}, None),
+        ({"usage": None}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_tokens_are_what_the_server_says_or_nothing(body: Any, tokens: int | None) -> None:
+    assert read_tokens(body) == tokens
 
 
 Reply = tuple[int, Any] | bytes | None  # (status, JSON); raw bytes of a whole response; or silence
@@ -300,3 +319,52 @@ def test_the_servers_own_word(reply: Reply, digest: str | None) -> None:
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(BadInput):
         client(url)
+
+
+def test_tokens_are_counted_with_the_texts_that_they_are_of() -> None:
+    """A text that is asked for again counts again, on both sides, and an answer that says nothing counts on neither."""
+
+    def reply(_: str, request: Any, number: int) -> Reply:
+        body = vectors_for(request) | {"usage": {"prompt_tokens": 5 * len(request["input"])}}
+        if number == 0:
+            body["data"][0]["embedding"] = None
+        return 200, body
+
+    with scripted(reply) as url:
+        found = embed(url)
+    assert (found.tokens, found.counted) == (20, 4)
+    with scripted(lambda _, request, __: (200, vectors_for(request))) as url:
+        found = embed(url)
+    assert (found.tokens, found.counted) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ((200, {"data": [{"index": 0, "embedding": [1.0, 0.0]}]}), (200, [[1.0, 0.0]])),
+        ((200, {"data": [{"index": 0, "embedding": [1.0, 0.0, 0.0]}]}), (200, [None])),
+        ((200, "text"), (200, [None])),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{", (200, [None])),
+        ((400, {"error": "no"}), (400, [None])),
+        ((422, {}), (422, [None])),
+        ((500, {}), (500, [None])),
+    ],
+    ids=["cut", "whole", "no object", "no JSON", "refused", "refused otherwise", "failed"],
+)
+def test_whatever_a_server_says_to_a_number_of_dimensions_is_an_answer(reply: Reply, found: Any) -> None:
+    asked: list[Any] = []
+
+    def answer(_: str, request: Any, __: int) -> Reply:
+        asked.append(request)
+        return reply
+
+    with scripted(answer) as url:
+        status, vectors = client(url).try_dimensions(["a"], model="m", role="query", dimensions=2)
+    assert (status, [vector if vector is None else vector.tolist() for vector in vectors]) == found
+    assert (asked[0]["dimensions"], asked[0]["input_type"], asked[0]["truncate"]) == (2, "query", "END")
+
+
+def test_no_answer_to_a_number_of_dimensions_is_transient() -> None:
+    with scripted(lambda *_: b"") as url, pytest.raises(Transient) as caught:
+        client(url).try_dimensions(["a"], model="m", role="query", dimensions=2)
+    assert caught.value.reason == "EndpointFailing"

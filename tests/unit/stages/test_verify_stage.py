@@ -99,7 +99,13 @@ def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> Non
     assert result.counts == {
         "queries": 20, "passages": 60, "invalidVectors": 0, "retries": 0, "changedQueries": 0,
     }  # fmt: skip
-    assert result.details == {"artefactDigest": digest, "serverDigest": digest, "dimension": HIDDEN}
+    assert result.details.keys() == {
+        "artefactDigest", "serverDigest", "dimension", "rate", "sample", "roleSwap", "wrongPrefix", "truncated",
+    }  # fmt: skip
+    assert [result.details[key] for key in ("artefactDigest", "serverDigest", "dimension")] == [digest, digest, HIDDEN]
+    rate = result.details["rate"]
+    assert rate.keys() == {"passagesPerSecond", "tokensPerPassage", "tokensPerSecond"}
+    assert rate["tokensPerPassage"] == 8  # four words, a prefix of two, [CLS] and [SEP]
     written = json.loads((workspace / result.artefacts[Artefact.VERIFY_REPORT].path / "report.json").read_text())
     assert written["metrics"] == result.metrics
     assert written["changed"] == {}
@@ -141,8 +147,11 @@ def test_a_server_that_is_not_told_the_role_gets_prefixed_texts_at_its_own_paths
         code, result = verify(workspace, url, server="plain")
     assert code == ExitCode.DONE, result.message
     assert set(asked) == {"/health", "/v1/embeddings"}
-    assert {key for body in bodies for key in body} == {"input", "model", "encoding_format"}
-    assert {text[:2] for body in bodies for text in body["input"]} == {"q ", "p "}
+    assert {key for body in bodies for key in body} == {"input", "model", "encoding_format", "dimensions"}
+    queries = load_evaluation_set(workspace / "set").queries
+    sent = [text for body in bodies for text in body["input"]]
+    assert sorted(text for text in sent if text[:2] not in {"q ", "p "}) == sorted(queries), "with no prefix: once"
+    assert result.details["wrongPrefix"]["sent"] == "noPrefix"
 
 
 def test_a_server_that_hides_another_model_is_seen_in_the_metrics(workspace: Path) -> None:

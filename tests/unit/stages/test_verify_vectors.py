@@ -52,3 +52,52 @@ def test_only_what_was_sent_at_this_pace_slows_it_down() -> None:
     for batch in (16, 8, 4, 2, 1):
         pace.slow_down(batch)
     assert pace.batch == 1
+
+
+def an_endpoint(url: str = "http://127.0.0.1:9", **options: Any) -> EndpointVectors:
+    return EndpointVectors(
+        client=client(url), model="m", dimension=2, pace=Pace(8), between=lambda: None, progress=lambda _: None,
+        on_slow=lambda _: None, **{"prefixes": {}, **options},
+    )  # fmt: skip
+
+
+def test_the_rate_is_of_passages_and_of_the_tokens_that_the_server_counts() -> None:
+    def reply(_: str, request: Any, __: int) -> Reply:
+        return 200, vectors_for(request) | {"usage": {"prompt_tokens": 30 * len(request["input"])}}
+
+    with scripted(reply) as url:
+        endpoint = an_endpoint(url)
+        endpoint.embed(["text"] * 20, "passage")
+    assert endpoint.rate(3.0) == {"passagesPerSecond": 6.667, "tokensPerPassage": 30.0, "tokensPerSecond": 200.0}
+
+
+def test_a_server_that_counts_no_tokens_has_a_rate_of_passages_alone() -> None:
+    with scripted(lambda _, request, __: (200, vectors_for(request))) as url:
+        endpoint = an_endpoint(url)
+        endpoint.embed(["text"] * 20, "passage")
+    assert endpoint.rate(8.0) == {"passagesPerSecond": 2.5}
+
+
+def test_nothing_embedded_or_no_time_has_no_rate() -> None:
+    assert an_endpoint().rate(1.0) == {}
+    assert an_endpoint(done=5).rate(0.0) == {}
+
+
+def test_a_slow_rate_keeps_its_digits() -> None:
+    assert an_endpoint(done=1).rate(7000.0) == {"passagesPerSecond": 0.0001429}
+
+
+def test_a_text_may_be_sent_without_its_prefix() -> None:
+    sent: list[str] = []
+
+    def reply(_: str, request: Any, __: int) -> Reply:
+        sent.extend(request["input"])
+        return 200, vectors_for(request)
+
+    with scripted(reply) as url:
+        endpoint = an_endpoint(url, prefixes={"query": "q: ", "passage": "p: "})
+        endpoint.embed(["a"], "query")
+        endpoint.embed(["a"], "query", prefixed=False)
+        endpoint.embed(["a"], "passage")
+        endpoint.try_dimensions(["a"], "query", 2)
+    assert sent == ["q: a", "a", "p: a", "q: a"]
