@@ -187,9 +187,9 @@ def failed(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def busy(raw: dict[str, Any]) -> dict[str, Any]:
+def early(raw: dict[str, Any]) -> dict[str, Any]:
     if "dimensions" in raw:
-        raise RequestError(429, "too many requests")
+        raise RequestError(425, "too early")  # unlike 429 it does not ask for a wait
     return raw
 
 
@@ -199,7 +199,7 @@ def other_text(raw: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("fault", "answer", "unlisted_refused"),
-    [(ignored, "other", False), (refused, "refused", True), (failed, "other", False), (busy, "other", False),
+    [(ignored, "other", False), (refused, "refused", True), (failed, "other", False), (early, "other", False),
      (other_text, "other", True)],
 )  # fmt: skip
 def test_a_server_that_does_not_cut_as_it_was_evaluated_is_reported_without_a_figure(
