@@ -123,6 +123,9 @@ def ranks(generator: np.random.Generator, questions: int) -> Callable[[float], M
     return model
 
 
+SHAPES: Final[Mapping[str, Shape]] = {"normal": normal, "ranks": ranks}
+
+
 def _model(effect: float, ndcg: Floats, recall: Floats) -> Model:
     return Model(effect, {_NDCG: ndcg.tolist(), _RECALL: recall.tolist()})
 
@@ -254,14 +257,16 @@ def main() -> None:
     parser.add_argument("--revisions", type=int, default=500)
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of the bootstrap")
     parser.add_argument("--border", type=int, default=2000, help="revisions a figure at a difference of exactly 0.03")
+    parser.add_argument("--criteria", nargs="+", choices=CRITERIA, default=CRITERIA)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=tuple(SHAPES))
     options = parser.parse_args()
-    shapes: dict[str, Shape] = {"normal": normal, "ranks": ranks}
-    for name, shape in shapes.items():
+    for name in options.shapes:
+        shape = SHAPES[name]
         print(f"\nscores: {name}\n\n| n | criterion | told | worse | of them passed | better | of them blocked |")
         print("|---:|---|---:|---:|---:|---:|---:|")
         for questions in COUNTS:
             resources = random_resources(shape, questions, options.revisions)
-            for criterion in CRITERIA:
+            for criterion in options.criteria:
                 verdicts = list(judge(resources, a_spec(criterion=criterion), samples=options.samples))
                 print(_row(f"{questions:,} | {criterion}", verdicts), flush=True)
         print("\nexactly 0.03, PointEstimate; beside the base model, then beside what serves\n")
