@@ -59,7 +59,7 @@ def test_a_verified_candidate_is_offered_and_clients_stay_where_they_are() -> No
     assert served.candidate_vector_space != served.vector_space
     assert served.reindex["required"] is True
     assert scene.status.phase == "Verifying"
-    assert f"acknowledgedVectorSpace: {served.candidate_vector_space}" in scene.message("Ready")
+    assert f'acknowledgedVectorSpace: "{served.candidate_vector_space}"' in scene.message("Ready")
     assert scene.condition("Stalled") == "absent"
     writes = scene.writes()
     scene.settle(30)

@@ -60,15 +60,13 @@ class _Measured:
     def shortfall(self, criterion: str) -> str:
         """The reason why it is not enough; empty when it is."""
         worse = WORSE_THAN_ACTIVE if self.beside == "active" else WORSE_THAN_BASE
-        if criterion != "Better" and self.difference < self.floor - _SAME:
+        if self.difference < self.floor - _SAME:
             return worse
         if criterion == "PointEstimate" or self.lower is None:
             return ""
-        if criterion == "NotInferior":
+        if criterion == "NotInferior" or self.beside.startswith(_GUARD):  # of a guard nobody expects a rise
             return "" if self.lower >= self.floor - _SAME else NOT_SHOWN_BETTER
-        if self.lower > 0:
-            return ""
-        return worse if self.difference < self.floor - _SAME else NOT_SHOWN_BETTER
+        return "" if self.lower > 0 else NOT_SHOWN_BETTER
 
     def __str__(self) -> str:
         with_what = {"base": "the base model's", "active": "the serving revision's"}
@@ -108,7 +106,12 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
     measured = list(_measured(evaluated, gates, guards))
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
     if not short:
-        least = min(measured, key=lambda item: item.difference - item.floor)
+        least = min(measured, key=lambda item: item.difference - item.floor, default=None)
+        if least is None:
+            message = (
+                f"the evaluation told none of {', '.join(gates.metrics)}; change spec.gates.metrics, or the image "
+            )
+            return _failed(gates, served, NO_QUESTIONS, f"{message}that spec.stages.eval.image names")
         return Gate(passed=True, reason=PASSED, message=f"nearest to its limit: {least}")
     # What is worse by measure says more than what is not shown.
     short.sort(key=lambda pair: pair[0] == NOT_SHOWN_BETTER)
@@ -120,10 +123,10 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
 
 
 def _wanted(item: _Measured, gates: Gates) -> str:
-    if gates.criterion == "Better":
+    if gates.criterion == "Better" and not item.beside.startswith(_GUARD):
         need = "its lower end has to be above 0 (spec.gates.criterion: Better)"
-    elif gates.criterion == "NotInferior":
-        need = f"its lower end has to be {item.floor:+.5f} or more (spec.gates.criterion: NotInferior, {item.field})"
+    elif gates.criterion != "PointEstimate":
+        need = f"its lower end has to be {item.floor:+.5f} or more (spec.gates.criterion, {item.field})"
     else:
         need = f"{item.floor:+.5f} or more is wanted ({item.field})"
     return need

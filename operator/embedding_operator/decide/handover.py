@@ -118,7 +118,7 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
 
 
 def _cure(space: str) -> str:
-    return f"fill the index anew from it, then set {_FIELD}: {space}"
+    return f'fill the index anew from it, then set {_FIELD}: "{space}"'
 
 
 def withdraw_offer(draft: Draft, owner: Owner, observed: Observed) -> None:

@@ -123,6 +123,8 @@ def _freeze(draft: Draft, spec: Spec) -> None:
 
 def _client_contract(draft: Draft, spec: Spec) -> Mapping[str, Any]:
     """Fine-tuning keeps the base model's description, which inputs tells in every revision, export or not."""
-    encoder = draft.status.stage(Stage.INPUTS).details.get("encoder") or {}
+    details = draft.status.stage(Stage.INPUTS).details
+    encoder = details.get("encoder") or {}
     graph = draft.status.stage(Stage.EXPORT).details.get("contract") or {}
-    return {**graph, **spec.deploy.profile.client_contract(encoder)}
+    tokenizer = {key: details[key] for key in ("tokenizerDigest",) if key in details}
+    return {**graph, **spec.deploy.profile.client_contract(encoder), **tokenizer}

@@ -16,7 +16,8 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 # Every pass reads and every watch carries the whole status.
 _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 128
-_SHORT_LOG_CHARACTERS: Final = 512
+_SHORT_LOG_CHARACTERS: Final = 256
+_HEADLINE_K: Final = "@10"
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -251,12 +252,15 @@ def _size(body: Mapping[str, Any]) -> int:
 
 
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:
-    """Without what is least missed: what finished stages had to say, and most of a failed one's log."""
+    """Without what is least missed: what finished stages had to say, figures told twice, most of a failed one's log."""
     done = [item for item in body.get("stages", ()) if item["state"] in DONE_STATES]
     good = [item for item in body.get("conditions", ()) if item["status"] == "True" and item["type"] != "Stalled"]
     for item in (*done, *good):
         if "message" in item:
             item["message"] = item["message"][:_SHORT_CHARACTERS]
+    for model, figures in body.get("metrics", {}).items():
+        if isinstance(figures, Mapping):  # the stage that measured them has all of them
+            body["metrics"][model] = {name: x for name, x in figures.items() if name.endswith(_HEADLINE_K)}
     failure = body.get("lastFailure", {})
     if "logTail" in failure:
         failure["logTail"] = failure["logTail"][-_SHORT_LOG_CHARACTERS:]

@@ -2,7 +2,7 @@
 
 Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates; with a labelled
 set also labelledPassages, labelledQueries, with guards guardQueries. Details: corpusDigest, baseModelDigest,
-labelledSetDigest, guardSetsDigest, encoder.
+labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze
 from embedding_stages.inputs.store import Store
 from embedding_stages.runner import StageContext
 
+TOKENIZER_FILE = "tokenizer.json"
 HF_ENDPOINT = "HF_ENDPOINT"  # huggingface_hub's own variable: a mirror of the hub
 
 
@@ -45,6 +46,8 @@ def work(context: StageContext) -> StageResult:
     description = _base_model(context, model, store)
     for artefact, kept in context.extra:
         details[f"{artefact.value}Digest"] = kept.digest
+        if artefact is Artefact.BASE_MODEL and TOKENIZER_FILE in kept.files:
+            details["tokenizerDigest"] = f"sha256:{kept.files[TOKENIZER_FILE]['sha256']}"
     details["encoder"] = asdict(description)
     return context.result(
         counts=counts, details=details, message=f"{counts['documents']} documents, {description.architecture} model"

@@ -139,6 +139,18 @@ ROWS = [
     Row("half as good, and nobody asks", "True GateDisabled", base={"ndcg@10": WORSE}, gates={"enabled": False}),
     Row("forgot what the guard asks", "False WorseThanBase", guard=WORSE, says=("guard general", "evaluation.guards")),
     Row("forgot little of what the guard asks", "True Passed", guard=A_LITTLE_WORSE),
+    Row(
+        "surely better, and forgot little",
+        "True Passed",
+        guard=A_LITTLE_WORSE,
+        gates={"criterion": "Better"},
+    ),
+    Row(
+        "surely better, and not as much as asked",
+        "False WorseThanBase",
+        gates={"criterion": "Better", "minRelativeUplift": "0.2"},
+    ),
+    Row("no figure of the metrics that are judged", "False NoQuestions", base={}, says=("spec.stages.eval.image",)),
 ]
 
 

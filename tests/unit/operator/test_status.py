@@ -14,7 +14,7 @@ from unit.operator.builders import FINGERPRINT, a_condition, a_ref, a_spec, a_st
 from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.pipeline import BY_STAGE
-from embedding_operator.resource.status import Served, StageStatus, Status
+from embedding_operator.resource.status import FrozenSet, Served, StageStatus, Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 FULL = Status(
@@ -95,8 +95,30 @@ def test_a_figure_is_never_longer_than_the_schema_allows(value: float) -> None:
     assert status_errors(json.loads(json.dumps(written))) == []
 
 
+NOW = "2026-01-01T00:00:00Z"
+
+
 def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
-    figures = {f"{name}@{k}": 0.12345 for name in ("ndcg", "map", "recall", "precision") for k in range(985, 1001)}
+    of_one = {metric: [0.123456] * 4 for metric in ("ndcg@1000", "ndcg@999", "recall@1000", "recall@999")}
+    details: dict[Stage, dict[str, Any]] = {
+        Stage.INPUTS: {"encoder": {"prefixes": {"query": "q" * 64, "passage": "p" * 64}, "dimensions": [4096] * 6}},
+        Stage.PREP: {"warnings": ["w" * 80] * 2, "negatives": {"meanPositiveScore": 0.1234, "meanNegativeScore": 0.1}},
+        Stage.EVAL: {
+            "comparisons": dict.fromkeys(("base", "active", f"guard:{'a' * 32}", f"guard:{'b' * 32}"), of_one),
+            "dimensions": {str(2048 - size): {"ndcg@10": 0.123456, "bytesPerMillion": 10**10} for size in range(6)},
+            "evaluationSet": f"sha256:{FINGERPRINT}",
+            "activeCheckpoint": f"sha256:{FINGERPRINT}",
+        },
+        Stage.VERIFY: {
+            "artefactDigest": f"sha256:{FINGERPRINT}",
+            "serverDigest": f"sha256:{FINGERPRINT}",
+            "rate": {"passagesPerSecond": 1234.123, "tokensPerPassage": 123.123, "tokensPerSecond": 123456.123},
+            **{name: {"sent": "otherRole", "ndcg@10": 0.12345} for name in ("sample", "roleSwap", "wrongPrefix")},
+        },
+    }
+    figures = {
+        f"{name}@{k}": 0.12345 for name in ("ndcg", "map", "recall", "precision") for k in (10, *range(986, 1001))
+    }
     shown = dict.fromkeys(figures, "0.12345")
     stages = [
         a_stage(
@@ -118,9 +140,30 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
                 Stage.EVAL: {"base": figures, "fineTuned": figures},
                 Stage.VERIFY: {"served": figures},
             }.get(stage, {}),
+            details=details.get(stage, {}),
         )
         for stage in Stage
     ]
+    ref = ArtefactRef(path=f"finetune/{FINGERPRINT}/checkpoint", digest=f"sha256:{FINGERPRINT}")
+    served = Served(
+        active_fingerprint=FINGERPRINT,
+        active_revision=10**6,
+        candidate_fingerprint=FINGERPRINT,
+        candidate_revision=10**6,
+        artefact_digest=ref.digest,
+        url="u" * 128,
+        model="m" * 64,
+        checkpoint=ref,
+        vector_space="0" * 16,
+        candidate_vector_space="1" * 16,
+        contract_map="c" * 49,
+        canaries={"contract": "0" * 16, "takenAt": NOW, "checkedAt": NOW, "cosine": "0.999999"},
+        next_url="u" * 128,
+        draining_fingerprint=FINGERPRINT,
+        draining_until=NOW,
+        reindex={"required": True, "reason": "r" * 160, "passages": 10**9, "tokens": 10**12, "seconds": 10**6},
+        contract={"prefixes": {"query": "q" * 64, "passage": "p" * 64}, "dimensions": [4096] * 6, "maxTokens": 8192},
+    )
     status = Status(
         observed_generation=10**6,
         revision=10**6,
@@ -128,6 +171,9 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         stages=stages,
         conditions=[replace(a_condition(kind), message="m" * 1024) for kind in ORDER],
         metrics={"base": shown, "fineTuned": shown, "served": shown},
+        served=served,
+        evaluation_set=FrozenSet(ref=ref, revision=10**6, asked="0" * 16, queries=10**6),
+        history=[{"revision": 10**6, "vectorSpace": "0" * 16, "ndcg@10": "0.12345"}] * 8,
         last_failure={"message": "m" * 1024, "logTail": "ü" * 4096},
         resolved=resolved(
             a_spec(corpus={"source": {"configMap": {"name": "d"}}, "include": ["g" * 64] * 16}), Status(), 10**6
