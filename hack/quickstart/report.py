@@ -69,9 +69,10 @@ def figures(status: Mapping[str, Any]) -> None:
     for name in ("ndcg@10", "recall@1", "recall@10", "recall@100"):
         values = "".join(f"{metrics[kind].get(name, '-'):>10}" for kind in ("base", "fineTuned", "served"))
         print(f"  {name:<24}{values:>42}")
-    interval = " to ".join(f"{100 * float(x):+.1f}%" for x in metrics.get("confidenceInterval") or ())
-    print(f"uplift of NDCG@10: {status['uplift']}" + (f" (95 % interval {interval})" if interval else ""))
-    print(f"verified: {next(c['message'] for c in status['conditions'] if c['type'] == 'Verified')}")
+    said = {c["type"]: c["message"] for c in status["conditions"]}
+    print(f"uplift of NDCG@10, with its 95 % interval: {status['uplift']}")
+    print(f"gates: {said['QualityGatePassed']}")
+    print(f"verified: {said['Verified']}")
 
 
 def curl(kubectl: Kubectl, namespace: str, name: str, status: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import struct
 import subprocess
@@ -156,6 +157,39 @@ def test_a_nim_deployment_is_exercised_with_our_server_in_its_place(kube: Kube, 
     assert env["NGC_API_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "ngc"
 
 
+def test_a_model_that_training_ruined_is_never_served(kube: Kube) -> None:
+    serving = kube.status(NAME)["served"]["activeFingerprint"]
+    exports = kube.jobs_of(NAME)["export"]
+    kube.patch(NAME, {"gates": {"onFail": "Stop"}, "stages": {"finetune": {"learningRate": "0.01"}}})
+    condition = kube.until_condition(NAME, "QualityGatePassed", "False", "WorseThanBase", timeout_s=300)
+    assert "goes on serving" in condition["message"]
+    status = kube.status(NAME)
+    assert (status["phase"], status["currentStage"]) == ("Failed", "eval")
+    assert status["served"]["activeFingerprint"] == serving
+    assert kube.jobs_of(NAME)["export"] == exports
+    assert _embed(kube, NAME, input="still there?")["data"]
+    kube.patch(NAME, {"gates": {"onFail": "Warn"}, "stages": {"finetune": {"learningRate": "2e-5"}}})
+    kube.until_ready(NAME, generation=5, timeout_s=300)
+
+
+def test_the_contract_says_what_an_index_must_know(kube: Kube) -> None:
+    """Its canaries are what the endpoint answers, and a client that expects another vector space is refused."""
+    contract = kube.until("the canaries are written", lambda: _contract(kube), 60)
+    served = kube.status(NAME)["served"]
+    assert contract["vectorSpace"] == served["vectorSpace"]
+    assert contract["tokenizerDigest"].startswith("sha256:")
+    for item in contract["canaries"]["texts"][::5]:
+        answer = _embed(kube, NAME, input=item["text"], input_type=item["role"])["data"][0]["embedding"]
+        known = struct.unpack(f"<{DIMENSION}f", base64.b64decode(item["vector"]))
+        assert sum(x * y for x, y in zip(known, answer, strict=True)) > 0.9999
+
+
+def _contract(kube: Kube) -> dict[str, Any] | None:
+    raw = (kube.get("configmap", f"{NAME}-contract") or {}).get("data", {}).get("contract.json", "{}")
+    contract: dict[str, Any] = json.loads(raw)
+    return contract if "canaries" in contract else None
+
+
 def test_a_swapped_artefact_is_not_served_and_the_status_says_why(kube: Kube) -> None:
     """The export of revision 1 is put in the place of the served one, as a mistaken hand would."""
     exports = {
@@ -184,7 +218,7 @@ def test_a_swapped_artefact_is_not_served_and_the_status_says_why(kube: Kube) ->
     assert kube.status(NAME)["phase"] == "Degraded"
     # An edit starts a new revision; what was damaged is made anew.
     kube.patch(NAME, {"tolerance": {"atOne": "0.04"}})
-    status = kube.until_ready(NAME, generation=4, timeout_s=300)
+    status = kube.until_ready(NAME, generation=6, timeout_s=300)
     assert status["verification"]["artefactDigest"] == status["served"]["artefactDigest"]
 
 
@@ -192,7 +226,7 @@ def test_deleting_it_with_the_operator_down_leaves_nothing(kube: Kube) -> None:
     kube.run("scale", "deployment", "-n", OPERATOR_NAMESPACE, "embedding-operator", "--replicas=0")
     try:
         kube.run("delete", "eft", NAME, "-n", NAMESPACE, "--wait", "--timeout=60s")
-        kinds = "jobs,pods,deployments,services,persistentvolumeclaims"
+        kinds = "jobs,pods,deployments,services,configmaps,persistentvolumeclaims"
         kube.until(
             "every child is gone",
             lambda: not kube.list(kinds, f"embedding-operator.dev/owner={NAME}"),

@@ -30,7 +30,7 @@ def test_columns_tell_the_story() -> None:
     stages = [status.get("currentStage", "") for status in scene.history]
     assert list(dict.fromkeys(stages)) == [*(stage.value for stage in Stage), ""]
     assert {"finetune JobCreated", "finetune 50%", "done"} <= {status["progress"] for status in scene.history}
-    assert scene.status.uplift == "+20.0%"
+    assert scene.status.uplift == "+20.0% n=100"
     assert scene.resource["status"]["metrics"]["fineTuned"]["ndcg@10"] == "0.60000"
     assert scene.resource["status"]["metrics"]["served"] == scene.resource["status"]["metrics"]["fineTuned"]
 
@@ -67,6 +67,7 @@ def test_clients_are_told_what_they_must_know_whatever_serves(deploy: dict[str, 
     assert scene.resource["status"]["served"]["contract"] == {
         "path": "/v1/embeddings",
         "inputTypes": ["query", "passage"],
+        "requestFields": {"truncate": "END"},
         "prefixes": {"query": "query: ", "passage": "passage: "},
         "dimensions": [384],
         "normalized": True,

@@ -42,6 +42,7 @@ def _embed(url: str, contract: Mapping[str, Any], role: str, texts: list[str]) -
         "input": [prefix + text for text in texts],
         "encoding_format": "float",
         **({"input_type": role} if told else {}),
+        **(contract.get("requestFields") or {}),
     }
     request = urllib.request.Request(  # noqa: S310 - the address of a Service of ours
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}

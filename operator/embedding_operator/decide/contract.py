@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, Draft, Observed
+from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
 from embedding_operator.objects.views import parse_time
@@ -24,8 +25,6 @@ from embedding_stages.contract import fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
 CANARIES_DIFFER: Final = "CanariesDiffer"
-# Formats of half the width, and other kernels, keep a vector within 0.9999 of itself; other weights do not.
-LEAST_COSINE: Final = 0.999
 _ASK_AGAIN_S: Final = 30.0
 Vector = Sequence[float]
 

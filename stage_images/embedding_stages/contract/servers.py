@@ -94,7 +94,8 @@ class ServerProfile:
             "pooling": "pooling",
         }
         model = {name: encoder[key] for name, key in told.items() if key in encoder}
-        return {"path": EMBEDDINGS_PATH, "inputTypes": list(self.input_types), **model}
+        beside = {"requestFields": dict(self.request_fields)} if self.request_fields else {}
+        return {"path": EMBEDDINGS_PATH, "inputTypes": list(self.input_types), **beside, **model}
 
 
 def _nim_variables(model_variable: str) -> Mapping[str, str]:

@@ -53,10 +53,11 @@ def build_report(
     *,
     precision: str,
     comparisons: Mapping[str, Any] | None = None,
-    dimensions: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`scores` by model (`base`, `fineTuned`, and `active` where one serves); `digests` by artefact: what exactly was
-    compared; `precision` is what the models computed in; `comparisons` and `dimensions` as the stage tells them.
+    compared; `precision` is what the models computed in; `comparisons`, and `beside` (dimensions, canaries) as the
+    stage tells them.
     """
     return {
         "schema": SCHEMA,
@@ -71,7 +72,8 @@ def build_report(
         "relativeUplift": uplift.relative,
         "confidenceInterval": None if uplift.interval is None else list(uplift.interval),
         "comparisons": dict(comparisons or {}),
-        "dimensions": dict(dimensions or {}),
+        "dimensions": {},
+        **(beside or {}),
         "perQuery": {model: per_query(found, k_values) for model, found in scores.items()},
     }
 

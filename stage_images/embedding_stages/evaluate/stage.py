@@ -26,12 +26,14 @@ import numpy as np
 import torch
 
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract.canaries import CANARIES
 from embedding_stages.contract.servers import Precision
 from embedding_stages.contract.settings import DEFAULT_GATE_METRICS, Eval
 from embedding_stages.encoder.description import Role, description_of
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_in_precision
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
+from embedding_stages.evaluate.canaries import embed_canaries
 from embedding_stages.evaluate.comparison import compare_scores
 from embedding_stages.evaluate.dimensions import sweep
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
@@ -80,7 +82,7 @@ def work(context: StageContext) -> StageResult:
     settings = Settings.of(context.settings)
     sets = _load_sets(context)
     main = sets[_MAIN]
-    scores, dimensions = _scores(context, sets, settings)
+    scores, beside = _scores(context, sets, settings)
     of_main = {model: found[_MAIN] for model, found in scores.items()}
     uplift = uplift_of(of_main[BASE], of_main[FINE_TUNED], settings.k_values) if main.queries else Uplift(None, None)
     digests = {name.value: ref.digest for name, ref in context.request.inputs.items()}
@@ -92,7 +94,7 @@ def work(context: StageContext) -> StageResult:
         digests,
         precision=settings.precision or ("bfloat16" if torch.cuda.is_available() else "float32"),
         comparisons=_comparisons(scores, settings),
-        dimensions=dimensions,
+        beside=beside,
     )
     save_report(context.folder(Artefact.EVAL_REPORT), report)
     told = ("headline", "relativeUplift", "confidenceInterval", "precision", "comparisons", "dimensions")
@@ -120,14 +122,14 @@ def _load_sets(context: StageContext) -> dict[str, EvaluationSet]:
 def _scores(
     context: StageContext, sets: Mapping[str, EvaluationSet], settings: Settings
 ) -> tuple[dict[str, dict[str, Scores]], dict[str, Any]]:
-    """(scores by model and set, the tuned model's sweep over its sizes).
+    """(scores by model and set, what else the report says of the tuned model: dimensions and canaries).
 
     What serves now is not measured on guards: those ask what tuning made of the base model.
     """
     models = [(model, artefact) for model, artefact in _MODELS if context.has_input(artefact)]
     wanted = {model: [_MAIN] if model == ACTIVE else list(sets) for model, _ in models}
-    total = sum(sets[name].texts for names in wanted.values() for name in names)
-    done, scores, dimensions = 0, dict[str, dict[str, Scores]](), dict[str, Any]()
+    total = sum(sets[name].texts for names in wanted.values() for name in names) + len(CANARIES)
+    done, scores, beside = 0, dict[str, dict[str, Scores]](), dict[str, Any]()
     for model, artefact in models:
         folder = context.input(artefact)
         vectors = _ModelVectors(context, model, folder, settings)
@@ -138,11 +140,15 @@ def _scores(
             sizes = description_of(folder).dimensions if swept else ()
             found, by_size = evaluate_model(model, sets[name], vectors.embed, settings.k_values, sizes)
             scores.setdefault(model, {})[name] = found
-            dimensions |= by_size
+            if swept:
+                beside["dimensions"] = by_size
             said = {headline(settings.k_values): found.means.get(headline(settings.k_values))}
             context.log("evaluated", model=model, **({"guard": name} if name else {}), **said)
+        if model == FINE_TUNED:
+            vectors.of_set = "canaries"
+            beside["canaries"] = embed_canaries(vectors.embed)
         done = vectors.done
-    return scores, dimensions
+    return scores, beside
 
 
 def _comparisons(scores: Mapping[str, Mapping[str, Scores]], settings: Settings) -> dict[str, dict[str, Any]]:

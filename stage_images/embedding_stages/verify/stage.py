@@ -2,14 +2,19 @@
 
 Metrics: served (as evaluate's). Counts: queries, passages, invalidVectors (vectors that came back unfit, the
 ones that a retry mended included), retries (requests sent again), changedQueries (whose headline metric or
-recall differs from the evaluated model's). Details: artefactDigest (of the mounted folder, computed here),
-serverDigest (the server's own word, null where it has none), dimension, rate (how fast the passages were embedded:
-passagesPerSecond, tokensPerPassage, tokensPerSecond; the latter two where the server counts tokens), and what the
-endpoint was asked wrongly (see negatives): sample (queries, ndcg@10 in their right role), roleSwap (ndcg@10,
-symmetric), wrongPrefix (sent, ndcg@10; null where there is none), truncated (dimension, answer, ndcg@10 where the
-answer is sliced, unlistedRefused; null for a model of one size). Roles that are swapped stop the stage, the other wrong
-questions are reported.
-Whether the metrics are within tolerance is the operator's decision, not this stage's.
+recall differs from the evaluated model's). Details:
+
+- artefactDigest (of the mounted folder, computed here), serverDigest (the server's own word, null where it has none);
+- dimension;
+- rate: how fast the passages were embedded (passagesPerSecond, and where the server counts tokens tokensPerPassage and
+  tokensPerSecond);
+- canaryCosine: the least cosine of a canary to what the evaluated model gave it; null when eval did not say, or the server refuses one;
+- what the endpoint was asked wrongly (see negatives), nothing for a set without queries: sample (queries, ndcg@10 in
+  their right role), roleSwap (ndcg@10, symmetric), wrongPrefix (sent, ndcg@10; null where there is none), truncated
+  (dimension, answer, ndcg@10 where the answer is sliced, unlistedRefused; null for a model of one size).
+
+Roles that are swapped stop the stage, the other wrong questions are reported. Whether the metrics are within tolerance
+is the operator's decision, not this stage's.
 """
 
 from __future__ import annotations
@@ -21,12 +26,14 @@ from typing import Any
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import SCHEMA, Artefact, StageResult
+from embedding_stages.contract.canaries import CANARIES
 from embedding_stages.contract.servers import ONNX, ServerProfile, profile_named
 from embedding_stages.contract.settings import Verify
 from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
+from embedding_stages.evaluate.canaries import least_cosine, texts_of
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
-from embedding_stages.evaluate.metrics import k_values_of, measure
+from embedding_stages.evaluate.metrics import Scores, k_values_of, measure
 from embedding_stages.evaluate.report import FINE_TUNED, changed_queries, load_report, per_query, save_report
 from embedding_stages.runner import StageContext
 from embedding_stages.verify.client import EndpointClient
@@ -67,7 +74,7 @@ class Settings:
 def work(context: StageContext) -> StageResult:
     """Identity first, because it is cheap and decides most; then quality and that it can be lost; then identity."""
     settings = Settings.of(context.settings)
-    evaluation_set = load_evaluation_set(context.input(Artefact.EVALUATION_SET))
+    evaluation_set = load_evaluation_set(context.input(Artefact.EVALUATION_SET), may_be_empty=True)
     evaluated = _comparable_report(context)
     artefact_digest, description = check_artefact(context, settings.expected_digest)
     client = EndpointClient(settings.url, timeout_s=settings.timeout_s, profile=settings.server)
@@ -77,11 +84,15 @@ def work(context: StageContext) -> StageResult:
     began = context.clock()
     passages = endpoint.embed(evaluation_set.passages, "passage")
     rate = endpoint.rate(context.clock() - began)
-    queries = endpoint.embed(evaluation_set.queries, "query")
-    scores = measure(evaluation_set, queries, passages, settings.k_values)
-    negatives = ask_wrongly(endpoint, Measured.of(evaluation_set, queries, passages), description)
+    cosine = _canary_cosine(context, endpoint, evaluated)
+    scores, negatives = Scores({}, {}), dict[str, Any]()
+    if evaluation_set.queries:
+        queries = endpoint.embed(evaluation_set.queries, "query")
+        scores = measure(evaluation_set, queries, passages, settings.k_values)
+        wrongly = ask_wrongly(endpoint, Measured.of(evaluation_set, queries, passages), description)
+        wrongly.check_roles()
+        negatives = dict(wrongly.details)
     check_server(client, settings)
-    negatives.check_roles()
     before, after = evaluated["perQuery"][FINE_TUNED], per_query(scores, settings.k_values)
     changed = changed_queries(before, after)
     counts = {
@@ -96,7 +107,8 @@ def work(context: StageContext) -> StageResult:
         "serverDigest": server_digest,
         "dimension": description.hidden_size,
         "rate": rate,
-        **negatives.details,
+        "canaryCosine": cosine,
+        **negatives,
     }
     metrics = {"served": dict(scores.means)}
     report = {
@@ -112,6 +124,18 @@ def work(context: StageContext) -> StageResult:
     }
     save_report(context.folder(Artefact.VERIFY_REPORT), report)
     return context.result(metrics=metrics, counts=counts, details=details)
+
+
+def _canary_cosine(context: StageContext, endpoint: EndpointVectors, evaluated: Mapping[str, Any]) -> float | None:
+    """None where eval did not say, and for a server that refuses a canary: it cuts no text, and one is long."""
+    try:
+        answered = {role: endpoint.embed(texts_of(role), role) for role in ROLES}
+    except Stopped as error:
+        if error.reason != "EndpointRefused":
+            raise
+        context.log("the server refuses a canary", cause=error.message)
+        return None
+    return least_cosine(evaluated.get("canaries") or {}, answered)
 
 
 def check_artefact(context: StageContext, expected: str) -> tuple[str, EncoderDescription]:
@@ -159,7 +183,7 @@ def _endpoint_vectors(
 ) -> EndpointVectors:
     prefixes = {role: settings.server.text_prefix(role, description.prefixes) for role in ROLES}
     queries = len(evaluation_set.queries)
-    texts = len(evaluation_set.passages) + queries + texts_sent(queries, prefixes)
+    texts = len(evaluation_set.passages) + queries + len(CANARIES) + texts_sent(queries, prefixes)
     return EndpointVectors(
         client=client,
         model=settings.model,

@@ -96,7 +96,7 @@ def test_an_evaluation_without_metrics_or_queries_verifies_nothing() -> None:
     assert verdict({}, {}).reason == "MetricsMissing"
     assert verdict({"map@10": 0.5}, {"map@10": 0.5}).reason == "MetricsMissing"
     assert verdict({"ndcg@10": math.nan}, {"ndcg@10": 0.5}).reason == "MetricsNotFinite"
-    assert verdict({"ndcg@10": 0.5}, {"ndcg@10": 0.5}, 0).reason == "QueriesDiffer"
+    assert verdict({"ndcg@10": 0.5}, {"ndcg@10": 0.5}, 0).reason == "VectorsDiffer"
 
 
 def test_the_worst_metric_is_the_one_that_exceeds_its_own_limit_most() -> None:
@@ -139,3 +139,17 @@ def test_the_precision_of_the_evaluation_is_told(served: float) -> None:
     assert "evaluated in float32" in found.message
     assert found.report["evaluatedIn"] == "float32"
     assert "evaluatedIn" not in verdict({"ndcg@10": 0.5}, {"ndcg@10": served}).report
+
+
+@pytest.mark.parametrize(
+    ("cosine", "said"),
+    [
+        (1.0, "True WithinTolerance"),
+        (0.9991, "True WithinTolerance"),
+        (0.9, "False VectorsDiffer"),
+        (None, "False VectorsDiffer"),
+    ],
+)
+def test_without_a_question_the_vectors_of_canaries_decide(cosine: float | None, said: str) -> None:
+    found = verdict({}, {}, 0, details={"artefactDigest": DIGEST, "canaryCosine": cosine})
+    assert f"{found.within} {found.reason}" == said

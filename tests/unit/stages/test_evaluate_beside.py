@@ -79,7 +79,8 @@ def test_what_serves_is_not_measured_on_guards(
     evaluate(workspace, more={Artefact.ACTIVE_CHECKPOINT: active, Artefact.GUARD_SETS: guards})
     queries, passages = [TOPICS], [TOPICS]
     guard = [TOPICS, GUARD_QUERIES]
-    assert sorted(asked) == sorted([*queries * 3, *passages * 3, *guard * 2 * 2])
+    canaries = [8, 8]  # of each role, of the tuned model alone
+    assert sorted(asked) == sorted([*queries * 3, *passages * 3, *guard * 2 * 2, *canaries])
 
 
 def embeddings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -127,7 +128,7 @@ def test_each_size_that_the_tuned_model_lists_is_measured_and_nothing_is_embedde
     name_sizes(workspace / "tuned", (32, 16, 2))
     name_sizes(workspace / "base", (32, 4))  # of the base model nobody asks
     code, result = evaluate(workspace)
-    assert (code, len(asked)) == (ExitCode.DONE, 4)
+    assert (code, len(asked)) == (ExitCode.DONE, 4 + 2)  # and the canaries of each role
     found = result.details["dimensions"]
     assert {size: figures["bytesPerMillion"] for size, figures in found.items()} == {
         "32": 128_000_000, "16": 64_000_000, "2": 8_000_000,

@@ -95,7 +95,7 @@ def test_both_models_compute_in_the_precision_that_is_served(
 
     monkeypatch.setattr(PaddedEncoder, "embed", watched)
     code, result = evaluate(workspace, {"precision": precision})
-    assert (code, set(seen), len(seen)) == (ExitCode.DONE, {dtype}, 4)
+    assert (code, set(seen), len(seen)) == (ExitCode.DONE, {dtype}, 4 + 2)
     assert result.details["precision"] == report_of(workspace, result)["precision"] == precision
     assert torch.get_float32_matmul_precision() == "highest"
 
@@ -129,7 +129,7 @@ def test_an_interrupted_attempt_does_not_embed_again(workspace: Path, monkeypatc
     first.write_bytes(first.read_bytes()[:100])  # cut off by the crash: embedded again
     code, result = evaluate(workspace)
     assert code == ExitCode.DONE
-    assert len(seen) == 3 + 3
+    assert len(seen) == 3 + 3 + 2  # and the canaries of each role
     assert not list(workspace.glob("eval/*/scratch-*"))
     assert result.metrics["base"]["recall@100"] == 1.0
 

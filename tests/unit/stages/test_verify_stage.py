@@ -24,6 +24,7 @@ from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult, servers
 from embedding_stages.contract.servers import NIM_1, SERVERS, ServerProfile
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.evaluate.canaries import embed_canaries
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, measure
 from embedding_stages.evaluate.report import Uplift, build_report, save_report
@@ -100,7 +101,7 @@ def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> Non
         "queries": 20, "passages": 60, "invalidVectors": 0, "retries": 0, "changedQueries": 0,
     }  # fmt: skip
     assert result.details.keys() == {
-        "artefactDigest", "serverDigest", "dimension", "rate", "sample", "roleSwap", "wrongPrefix", "truncated",
+        "artefactDigest", "serverDigest", "dimension", "rate", "canaryCosine", "sample", "roleSwap", "wrongPrefix", "truncated",
     }  # fmt: skip
     assert [result.details[key] for key in ("artefactDigest", "serverDigest", "dimension")] == [digest, digest, HIDDEN]
     rate = result.details["rate"]
@@ -210,6 +211,30 @@ def test_a_report_about_another_evaluation_set_is_refused(workspace: Path) -> No
     save_report(workspace / "report", report | {"digests": {"evaluationSet": "sha256:other"}})
     code, result = verify(workspace, "http://127.0.0.1:9")
     assert (code, result.reason) == (1, "EvaluationReportInvalid")
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the evaluated model", "other weights"])
+def test_without_a_question_the_canaries_are_compared(workspace: Path, same: bool) -> None:
+    shutil.rmtree(workspace / "set")
+    write(workspace / "set", [], [], "query-id\tcorpus-id\tscore\n")
+    model = OnnxModel(workspace / "model" if same else make_serving_folder(workspace / "other", seed=9))
+    canaries = embed_canaries(lambda texts, role: model.vectors(model.reader.read(texts, role, "END"), HIDDEN))
+    nothing = {model: Scores({}, {}) for model in ("base", "fineTuned")}
+    report = build_report(
+        load_evaluation_set(workspace / "set", may_be_empty=True),
+        nothing,
+        Uplift(None, None),
+        K_VALUES,
+        {"evaluationSet": digest_of_folder(workspace / "set")},
+        precision="float32",
+        beside={"canaries": canaries},
+    )
+    save_report(workspace / "report", report)
+    with serving(workspace / "model") as url:
+        code, result = verify(workspace, url)
+    assert code == ExitCode.DONE, result.message
+    assert (result.metrics["served"], result.counts["queries"]) == ({}, 0)
+    assert (result.details["canaryCosine"] > 0.9999) is same
 
 
 def faulty(change: Callable[[list[dict[str, Any]]], int]) -> Callable[[web.Request, Any], Any]:
