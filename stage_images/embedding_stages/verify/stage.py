@@ -8,7 +8,8 @@ recall differs from the evaluated model's). Details:
 - dimension;
 - rate: how fast the passages were embedded (passagesPerSecond, and where the server counts tokens tokensPerPassage and
   tokensPerSecond);
-- canaryCosine: the least cosine of a canary to what the evaluated model gave it; null when eval did not say, or the server refuses one;
+- canaryCosine: the least cosine of a canary to what the evaluated model gave it; null when eval did not say, or the
+  server refuses one;
 - what the endpoint was asked wrongly (see negatives), nothing for a set without queries: sample (queries, ndcg@10 in
   their right role), roleSwap (ndcg@10, symmetric), wrongPrefix (sent, ndcg@10; null where there is none), truncated
   (dimension, answer, ndcg@10 where the answer is sliced, unlistedRefused; null for a model of one size).

@@ -101,7 +101,8 @@ def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> Non
         "queries": 20, "passages": 60, "invalidVectors": 0, "retries": 0, "changedQueries": 0,
     }  # fmt: skip
     assert result.details.keys() == {
-        "artefactDigest", "serverDigest", "dimension", "rate", "canaryCosine", "sample", "roleSwap", "wrongPrefix", "truncated",
+        "artefactDigest", "serverDigest", "dimension", "rate", "canaryCosine",
+        "sample", "roleSwap", "wrongPrefix", "truncated",
     }  # fmt: skip
     assert [result.details[key] for key in ("artefactDigest", "serverDigest", "dimension")] == [digest, digest, HIDDEN]
     rate = result.details["rate"]
