@@ -56,7 +56,7 @@ def vector_space(status: Status) -> str:
 def note_candidate(draft: Draft) -> None:
     """Say what moving to the candidate takes, before anybody moves."""
     served, space = draft.status.served, vector_space(draft.status)
-    if not served.active_fingerprint or served.active_fingerprint == served.candidate_fingerprint:
+    if not served.vector_space or served.active_fingerprint == served.candidate_fingerprint:
         return
     draft.status = replace(
         draft.status, served=replace(served, candidate_vector_space=space, reindex=_reindex(draft.status, space))
@@ -74,7 +74,7 @@ def _reindex(status: Status, space: str) -> dict[str, Any]:
         "reason": f"the candidate's vectors are of space {space}, those of the index of space {before}; they cannot be "
         "compared",
     }
-    passages = status.stage(Stage.SDG).counts.get("passages", 0)
+    passages = status.stage(Stage.SDG).counts.get("chunks", 0)
     rate = status.stage(Stage.VERIFY).details.get("rate") or {}
     if passages:
         found["passages"] = passages

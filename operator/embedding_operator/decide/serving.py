@@ -128,7 +128,11 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     served = draft.status.served
     if served.active_fingerprint == served.candidate_fingerprint:
         return
-    left = Served(candidate_fingerprint=served.candidate_fingerprint, candidate_revision=served.candidate_revision)
+    left = Served(
+        candidate_fingerprint=served.candidate_fingerprint,
+        candidate_revision=served.candidate_revision,
+        vector_space=served.vector_space,
+    )
     draft.status = replace(draft.status, served=left)
 
 

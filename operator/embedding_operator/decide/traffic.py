@@ -74,10 +74,13 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
         draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))
         draft.look_again_in(1.0)
         return MOVING
-    moved = served.active_fingerprint != serving
+    moved, space = served.active_fingerprint != serving, vector_space(draft.status)
+    served = draft.status.served
     revision = spec.deploy.pinned or draft.status.stage(Stage.DEPLOY).revision
     if moved:
         draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {revision}")
+        if served.reindex.get("required") and spec.deploy.acknowledged != space:
+            draft.event("Warning", "ReindexRequired", str(served.reindex["reason"]))
         served = begin_drain(served, served.active_fingerprint, observed, spec.deploy.drain_s)
     draft.status = replace(
         draft.status,
@@ -88,12 +91,12 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
             candidate_fingerprint="",
             candidate_revision=0,
             candidate_vector_space="",
-            reindex={},
+            reindex={} if spec.deploy.acknowledged == space else served.reindex,
             artefact_digest=serving_model(draft).digest,
             url=clients_url(owner),
             model=spec.deploy.model_name,
             checkpoint=draft.status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT),
-            vector_space=vector_space(draft.status),
+            vector_space=space,
             contract=_client_contract(draft, spec),
         ),
     )
