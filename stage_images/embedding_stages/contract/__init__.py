@@ -43,7 +43,7 @@ class Artefact(StrEnum):
     LABELLED_SET = "labelledSet"  # inputs: the user's own BEIR set, when there is one
     PAIRS = "pairs"  # sdg: pairs.jsonl and chunks.jsonl
     TRAINING_SET = "trainingSet"  # prep: train.jsonl and passages.jsonl
-    EVALUATION_SET = "evaluationSet"  # prep: BEIR: corpus.jsonl, queries.jsonl, qrels/test.tsv
+    EVALUATION_SET = "evaluationSet"  # prep: BEIR: corpus.jsonl, queries.jsonl, qrels/test.tsv; documents.jsonl
     CHECKPOINT = "checkpoint"  # finetune: like BASE_MODEL
     EVAL_REPORT = "evalReport"  # eval: report.json with per-query scores
     SERVING_MODEL = "servingModel"  # export: model.onnx, tokenizer, encoder.json

@@ -3,35 +3,32 @@
 trainingSet    queries with a positive and hard negatives (see formats/training_set.py)
 evaluationSet  held-out queries, all passages (see formats/beir.py); a labelled set instead when there is one
 
-Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNoNegatives.
-Details: negatives {meanPositiveScore, meanNegativeScore}, warnings.
+With a frozen set, which an earlier revision was scored on, the evaluation set is that one, without what belongs to
+documents that changed or left since (see frozen.py); a frozen labelled set is taken whole. What nearly repeats a query
+of the evaluation set, or a passage that answers one, is in no row of the training set (see duplicates.py).
+
+Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNearDuplicates,
+droppedNoNegatives; with a frozen set droppedFrozenQueries, droppedFrozenPassages. What is dropped for training is
+counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore}, warnings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.settings import Prep
 from embedding_stages.encoder.fitting import FittingEncoder
-from embedding_stages.errors import BadInput, StageError, settings_of
-from embedding_stages.formats import beir
-from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
-from embedding_stages.formats.lines import FormatError
+from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.pairs import Pair, PairSet, read_pairs
 from embedding_stages.formats.training_set import write_training_set
+from embedding_stages.prep.asked import Asked, copy_whole, split_off
+from embedding_stages.prep.frozen import FIELD as FREEZE
+from embedding_stages.prep.frozen import keep_frozen, open_frozen
 from embedding_stages.prep.mine import Embed, Mined, mean, mine
-from embedding_stages.prep.rules import (
-    keep_good,
-    split_by_document,
-    unroll,
-    with_known_passages,
-    without_leaks,
-    without_repeats,
-)
+from embedding_stages.prep.rules import keep_good, unroll, with_known_passages, without_repeats
+from embedding_stages.prep.training import Training, keep_apart
 from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
 
@@ -51,7 +48,7 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
     """`embedder` loads the model; it is called after everything that can be checked without it, with the number
     of texts that it will get.
 
-    Raises BadInput `NoPairs`, `TooFewDocuments`, `NoTrainingRows`.
+    Raises BadInput `NoPairs`, `TooFewDocuments`, `FrozenSetMissing`, `NoTrainingRows`.
     """
     source = read_pairs(context.input(Artefact.PAIRS))
     good = keep_good(source.pairs, settings.qualityThreshold)
@@ -64,25 +61,30 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
             "use a stronger model",
             field=f"{FIELD}.qualityThreshold",
         )
-    sides = _sides(context, settings, source, pairs)
-    training = without_repeats(sides.training)
+    asked = _evaluation_set(context, settings, source, pairs)
+    context.log("looking for near-duplicates", passages=len(source.passages), answers=len(asked.answers))
+    sides = keep_apart(pairs, source.passages, asked)
+    training = without_repeats(sides.pairs)
     mined = _mine(context, settings, embedder, training, sides.searched)
     examples = unroll(training, mined.negatives, max_positives=MAX_POSITIVES)
     bare = sum(not names for names in mined.negatives.values())
     if not examples:
-        raise _no_examples(len(training), sides.leaked)
+        raise _no_examples(len(training), sides)
     write_training_set(context.folder(Artefact.TRAINING_SET), source.texts, examples)
-    warnings = _warnings(len(examples), sides.queries)
+    warnings = _warnings(context, len(examples), asked)
     for warning in warnings:
         context.log("warning", warning=warning)
+    frozen = {"droppedFrozenQueries": asked.lost_queries, "droppedFrozenPassages": asked.lost_passages}
     return context.result(
         counts={
             "trainingRows": len(examples),
-            "evaluationQueries": sides.queries,
-            "evaluationPassages": sides.passages,
+            "evaluationQueries": len(asked.queries),
+            "evaluationPassages": asked.passages,
             "droppedLowScore": low,
             "droppedLeaked": sides.leaked,
+            "droppedNearDuplicates": sides.near_duplicates,
             "droppedNoNegatives": bare,
+            **(frozen if context.has_input(Artefact.FROZEN_SET) else {}),
         },
         details={
             "negatives": {
@@ -91,60 +93,20 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
             },
             "warnings": warnings,
         },
-        message=f"{len(examples)} training examples, {sides.queries} evaluation queries",
+        message=f"{len(examples)} training examples, {len(asked.queries)} evaluation queries",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    """What trains, after the evaluation set was written; `searched` are the passages that may become negatives."""
-
-    training: list[Pair]
-    searched: dict[str, str]
-    queries: int
-    passages: int
-    leaked: int
-
-
-def _sides(context: StageContext, settings: Prep, source: PairSet, pairs: Sequence[Pair]) -> _Sides:
-    """Write the evaluation set. It depends on the pairs, evalFraction, qualityThreshold and seed alone."""
+def _evaluation_set(context: StageContext, settings: Prep, source: PairSet, pairs: Sequence[Pair]) -> Asked:
+    """Write it: frozen, labelled, or split off the pairs."""
     folder = context.folder(Artefact.EVALUATION_SET)
-    if context.has_input(Artefact.LABELLED_SET):
-        asked, count = _copy_labelled_set(context.input(Artefact.LABELLED_SET), folder)
-        training = without_leaks(pairs, asked)
-        return _Sides(training, source.texts, len(asked), count, len(pairs) - len(training))
-    try:
-        split = split_by_document(pairs, fraction=settings.evalFraction, seed=settings.seed)
-    except ValueError as error:
-        raise BadInput(
-            "TooFewDocuments",
-            "queries about at least two documents are needed, one to train and one to evaluate: add documents, or "
-            "name a labelled set in spec.evaluation.beir",
-            field="spec.corpus.source",
-        ) from error
-    held_out = {pair.document_id for pair in split.evaluation}
-    evaluation = without_repeats(split.evaluation)
-    _write_evaluation_set(folder, source, evaluation)
-    training = without_leaks(split.training, (pair.query for pair in evaluation))
-    searched = {name: one.text for name, one in source.passages.items() if one.document_id not in held_out}
-    return _Sides(training, searched, len(evaluation), len(source.passages), len(split.training) - len(training))
-
-
-def _write_evaluation_set(folder: Path, source: PairSet, pairs: Sequence[Pair]) -> None:
-    """All passages are searched, every positive of a query counts 1."""
-    beir.write_passages(folder, (BeirPassage(name, "", one.text) for name, one in source.passages.items()))
-    beir.write_queries(folder, (BeirQuery(pair.id, pair.query) for pair in pairs))
-    beir.write_judgements(folder, (Judgement(pair.id, name, 1) for pair in pairs for name in pair.passage_ids))
-
-
-def _copy_labelled_set(source: Path, target: Path) -> tuple[list[str], int]:
-    """Its queries' texts and the number of its passages. Raises StageError `LabelledSetDamaged`."""
-    beir.copy(source, target)
-    reader = BeirReader.of(target)
-    try:
-        return [query.text for query in reader.queries()], sum(1 for _ in reader.passages())
-    except FormatError as error:
-        raise StageError("LabelledSetDamaged", f"the labelled set: {error}; run the inputs stage again") from error
+    is_labelled = context.has_input(Artefact.LABELLED_SET)
+    if context.has_input(Artefact.FROZEN_SET):
+        frozen = open_frozen(context)
+        return copy_whole(frozen, folder) if is_labelled else keep_frozen(frozen, folder, source)
+    if is_labelled:
+        return copy_whole(context.input(Artefact.LABELLED_SET), folder)
+    return split_off(folder, settings, source, pairs)
 
 
 def _mine(
@@ -189,24 +151,42 @@ def _embedder(context: StageContext, settings: Prep, total: int) -> Embed:
     return embed
 
 
-def _no_examples(queries: int, leaked: int) -> BadInput:
+def _no_examples(queries: int, sides: Training) -> BadInput:
+    near = f"{sides.near_duplicates} nearly repeat the evaluation's queries or answers"
     if queries:
+        dropped = f" ({near}, and were dropped)" if sides.near_duplicates else ""
         message = (
             f"none of {queries} training queries has a hard negative: every other passage scores too near to the "
-            "answer; add documents, or raise margin"
+            f"answer{dropped}; add documents, or raise margin"
         )
         return BadInput("NoTrainingRows", message, field=f"{FIELD}.margin")
     return BadInput(
         "NoTrainingRows",
-        f"no query is left to train on ({leaked} are asked in the evaluation); add documents",
+        f"no query is left to train on ({sides.leaked} are asked in the evaluation, {near}); add documents",
         field="spec.corpus.source",
     )
 
 
-def _warnings(examples: int, queries: int) -> list[str]:
+def _warnings(context: StageContext, examples: int, asked: Asked) -> list[str]:
     found = []
+    queries = len(asked.queries)
+    if asked.lost_passages:
+        found.append(
+            f"documents of the frozen evaluation set changed or left the corpus: it lost {asked.lost_queries} queries "
+            f"and {asked.lost_passages} passages, {queries} queries are left; {FREEZE}: false takes a new set"
+        )
+    if _is_another_labelled_set(context):
+        found.append(
+            f"the labelled set changed since it was frozen, and the frozen one is asked; {FREEZE}: false takes the new"
+        )
     if queries < FEW_QUERIES:
         found.append(f"{queries} evaluation queries: below {FEW_QUERIES} a metric moves much by chance")
     if examples < FEW_EXAMPLES:
         found.append(f"{examples} training examples: below {FEW_EXAMPLES} little can be learnt")
     return found
+
+
+def _is_another_labelled_set(context: StageContext) -> bool:
+    inputs = context.request.inputs
+    frozen, labelled = inputs.get(Artefact.FROZEN_SET), inputs.get(Artefact.LABELLED_SET)
+    return frozen is not None and labelled is not None and frozen.digest != labelled.digest

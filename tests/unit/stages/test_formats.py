@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 from beir.datasets.data_loader import GenericDataLoader
 
 from embedding_stages.errors import BadInput, StageError
-from embedding_stages.formats import beir, documents, lines, pairs, training_set
+from embedding_stages.formats import beir, documents, lines, pairs, set_documents, training_set
 from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
 from embedding_stages.formats.documents import Document
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.formats.pairs import Pair, PairSet, Passage, normalised
+from embedding_stages.formats.set_documents import SetDocument, documents_of
 from embedding_stages.formats.training_set import TrainingExample
 
 DOCUMENTS = [Document(id="0a", path="a b.txt", text="Größe\n“x”"), Document(id="0b", path="b.md", text="2")]
@@ -24,6 +26,7 @@ PAIRS = [
     Pair.about("0b", "Which number?", ("0b-0000", "0a-0000"), kind="multi_hop", score=9.0),
 ]
 EXAMPLES = [TrainingExample(query="Größe?", positive="b", negatives=("a", "c"))]
+SET_DOCUMENTS = [SetDocument("0a", "ab" * 32, ("0a-0000", "0a-0001")), SetDocument("0b", "cd" * 32, ("0b-0000",))]
 BEIR_PASSAGES = [BeirPassage("p1", "Ein Titel", "Größe"), BeirPassage('p"2', "", "two"), BeirPassage("p3", "", "")]
 BEIR_QUERIES = [BeirQuery("q1", "Größe?"), BeirQuery("q2", "Who?"), BeirQuery("q3", "Nobody judged?")]
 JUDGEMENTS = [Judgement("q1", "p1", 2), Judgement("q1", 'p"2', 0), Judgement("q2", 'p"2', 1)]
@@ -70,6 +73,11 @@ WRITTEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         write_beir,
         '{"_id": "q1", "text": "Größe?"}\n{"_id": "q2", "text": "Who?"}\n{"_id": "q3", "text": "Nobody judged?"}\n',
     ),
+    "set/documents.jsonl": (
+        lambda folder: set_documents.write_set_documents(folder / "set", SET_DOCUMENTS),
+        (f'{{"id": "0a", "sha256": "{"ab" * 32}", "passages": ["0a-0000", "0a-0001"]}}\n'
+        f'{{"id": "0b", "sha256": "{"cd" * 32}", "passages": ["0b-0000"]}}\n'),
+    ),
     "qrels/test.tsv": (
         write_beir,
         'query-id\tcorpus-id\tscore\nq1\tp1\t2\nq1\tp"2\t0\nq2\tp"2\t1\n',
@@ -89,11 +97,20 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         write(tmp_path)
     assert list(documents.read_documents(tmp_path)) == DOCUMENTS
     assert pairs.read_pairs(tmp_path) == PairSet({one.id: one for one in PASSAGES}, PAIRS)
+    assert set_documents.read_set_documents(tmp_path / "set") == SET_DOCUMENTS
     assert training_set.read_training_set(tmp_path) == (dict.fromkeys("abc", "ä"), EXAMPLES)
     reader = BeirReader.of(tmp_path)
     assert list(reader.passages()) == BEIR_PASSAGES
     assert list(reader.queries()) == BEIR_QUERIES
     assert list(reader.judgements({"q1", "q2"}, {"p1", 'p"2'})) == JUDGEMENTS
+
+
+def test_a_document_has_one_digest_however_it_is_cut_and_spaced() -> None:
+    digest = hashlib.sha256(b"One two. Three. ").hexdigest()
+    for texts in (["One two. Three."], ["One two.", "Three."], ["One\n two.", " Three. "]):
+        passages = [Passage(f"0a-{number}", "0a", text) for number, text in enumerate(texts)]
+        names = tuple(one.id for one in passages)
+        assert documents_of([*passages, Passage("0b-0", "0b", "x")])[0] == SetDocument("0a", digest, names)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from unit.stages.prep_work import DOCUMENTS, lines, records, stage
 from unit.stages.tiny_models import make_bert
 
-from embedding_stages.artefacts import digest_of_folder
-from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
-from embedding_stages.contract.settings import Prep
+from embedding_stages.contract import Artefact, ExitCode
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.errors import settings_of
-from embedding_stages.prep.stage import prepare, work
-from embedding_stages.runner import StageContext, run
-from embedding_stages.vectors import Vectors
-
-DOCUMENTS = 10
-
-
-def count_words(texts: Sequence[str], role: Literal["query", "passage"]) -> Vectors:
-    vectors = np.zeros((len(texts), 4096), dtype=np.float32)
-    for row, text in enumerate(texts):
-        for word in text.lower().strip("?.").split():
-            vectors[row, zlib.crc32(word.encode()) % 4096] += 1
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
-
-
-def records(documents: int = DOCUMENTS, **changes: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Chunks and pairs: three chunks a document, two questions, one of them with two positives."""
-    chunks, pairs = [], []
-    for n in range(documents):
-        chunks += [
-            {"id": f"d{n}-{m}", "document_id": f"d{n}", "text": f"Part {m} of subject{n} says word{n}{m}."}
-            for m in range(3)
-        ]
-        pairs.append({"id": f"q{n}a", "question": f"What says word{n}0?", "chunk_ids": [f"d{n}-0"]})
-        pairs.append({"id": f"q{n}b", "question": f"Which part of subject{n}?", "chunk_ids": [f"d{n}-1", f"d{n}-2"]})
-        for pair in pairs[-2:]:
-            pair |= {"document_id": f"d{n}", "type": "usage", "score": None, **changes}
-    return chunks, pairs
-
-
-def stage(
-    tmp_path: Path,
-    chunks: list[dict[str, Any]],
-    pairs: list[dict[str, Any]],
-    *,
-    labelled: dict[str, str] | None = None,
-    model: Path | None = None,
-    fingerprint: str = "f",
-    **settings: Any,
-) -> tuple[int, StageResult]:
-    inputs: dict[Artefact, ArtefactRef] = {}
-
-    def add(artefact: Artefact, folder: Path) -> None:
-        path = folder.relative_to(tmp_path).as_posix()
-        inputs[artefact] = ArtefactRef(path=path, digest=digest_of_folder(folder))
-
-    folder = tmp_path / "pairs"
-    folder.mkdir(exist_ok=True)
-    (folder / "chunks.jsonl").write_text("".join(json.dumps(item) + "\n" for item in chunks))
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(item) + "\n" for item in pairs))
-    add(Artefact.PAIRS, folder)
-    if labelled:
-        for name, text in labelled.items():
-            (tmp_path / "labelled" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "labelled" / name).write_text(text)
-        add(Artefact.LABELLED_SET, tmp_path / "labelled")
-    if model:
-        add(Artefact.BASE_MODEL, model)
-    request = StageRequest(
-        stage=Stage.PREP, fingerprint=fingerprint, attempt=1, revision=1, image="i", settings=settings, inputs=inputs
-    )
-
-    def with_counted_words(context: StageContext) -> StageResult:
-        return prepare(context, settings_of(Prep, context.settings), lambda _total: count_words)
-
-    env = {
-        "EFT_REQUEST": request.to_json(),
-        "EFT_WORKSPACE": str(tmp_path),
-        "EFT_TERMINATION_LOG": str(tmp_path / "log"),
-    }
-    code = run(Stage.PREP, work if model else with_counted_words, env)
-    return code, StageResult.from_json((tmp_path / "log").read_text())
-
-
-def lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
 def test_a_fifth_of_the_documents_is_asked_and_the_others_train(tmp_path: Path) -> None:
@@ -107,6 +27,7 @@ def test_a_fifth_of_the_documents_is_asked_and_the_others_train(tmp_path: Path) 
         "evaluationPassages": DOCUMENTS * 3,
         "droppedLowScore": 0,
         "droppedLeaked": 0,
+        "droppedNearDuplicates": 0,
         "droppedNoNegatives": 0,
     }
     assert [set(item) for item in lines(evaluation, "corpus.jsonl")] == [{"_id", "title", "text"}] * DOCUMENTS * 3
@@ -223,3 +144,55 @@ def test_batches_of_the_base_model_shrink_until_they_fit(tmp_path: Path, monkeyp
     most = 0
     code, result = stage(tmp_path, *records(), model=model, margin=1.0, fingerprint="other")
     assert (code, result.reason) == (ExitCode.OUT_OF_MEMORY, "GPUOutOfMemory")
+
+
+# A passage that answers a question of the evaluation, or that question; and what nearly repeats it and would train.
+HELD_OUT = "Part 0 of {subject} says, since the last edition of the handbook, {word}: nothing else was ever changed."
+PLANTED: dict[str, tuple[str, str, Callable[[str], str]]] = {
+    "a passage with other case and marks": ("text", HELD_OUT, lambda text: text.upper().replace(",", " -")),
+    "a passage with a word exchanged": ("text", HELD_OUT, lambda text: text.replace("edition", "printing")),
+    "a query in another order": ("question", "What says {word}, as a rule?", lambda text: f"As a rule, {text[:-11]}?"),
+    "a query with a word more": ("question", "What says {word} in it?", lambda text: text.replace("in", "with in")),
+}
+
+
+@pytest.mark.parametrize("kind", ["split", "labelled", "frozen"])
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_nearly_repeats_the_evaluation_does_not_train(tmp_path: Path, what: str, kind: str) -> None:
+    key, asked, repeat = PLANTED[what]
+    chunks, pairs = records()
+    _, first = stage(tmp_path, chunks, pairs, fingerprint="first")
+    judged = (tmp_path / first.artefacts[Artefact.EVALUATION_SET].path / "qrels" / "test.tsv").read_text()
+    held_out = next(n for n in range(DOCUMENTS) if f"\td{n}-0\t" in judged)
+    training = next(n for n in range(DOCUMENTS) if f"\td{n}-0\t" not in judged)
+    asked = asked.format(subject=f"subject{held_out}", word=f"word{held_out}0")
+    items, of_a_document = (chunks, 3) if key == "text" else (pairs, 2)
+    items[of_a_document * held_out][key] = asked
+    _, second = stage(tmp_path, chunks, pairs, fingerprint="second")
+    items[of_a_document * training][key] = repeat(asked)
+    labelled = {
+        "corpus.jsonl": json.dumps({"_id": "x", "text": asked if key == "text" else "An answer."}) + "\n",
+        "queries.jsonl": json.dumps({"_id": "1", "text": pairs[2 * held_out]["question"]}) + "\n",
+        "qrels/test.tsv": "query-id\tcorpus-id\tscore\n1\tx\t1\n",
+    }
+    evaluation: dict[str, dict[str, Any]] = {
+        "split": {},
+        "labelled": {"labelled": labelled},
+        "frozen": {"frozen": second.artefacts[Artefact.EVALUATION_SET], "seed": 7},
+    }
+    code, result = stage(tmp_path, chunks, pairs, **evaluation[kind])
+    assert code == 0, result
+    assert result.counts["droppedNearDuplicates"] == 1
+    texts = {item["text"] for item in lines(tmp_path / result.artefacts[Artefact.TRAINING_SET].path, "passages.jsonl")}
+    queries = {item["query"] for item in lines(tmp_path / result.artefacts[Artefact.TRAINING_SET].path, "train.jsonl")}
+    assert repeat(asked) not in texts | queries
+    assert f"What says word{training}0?" not in queries, "its query goes with a passage"
+
+
+def test_where_all_of_it_nearly_repeats_the_evaluation_nothing_trains(tmp_path: Path) -> None:
+    chunks, pairs = records()
+    for chunk in chunks:
+        chunk["text"] = f"The same words in all of the documents, whatever they are about: {chunk['id'][-1]}."
+    code, result = stage(tmp_path, chunks, pairs)
+    assert (code, result.reason) == (10, "NoTrainingRows")
+    assert "16 nearly repeat the evaluation's queries or answers" in result.message

@@ -1,0 +1,73 @@
+"""documents.jsonl of an Artefact.EVALUATION_SET that prep split off: which documents its passages were cut from.
+
+{"id", "sha256": of the document's text, "passages": [ids]}: one line a document
+
+It lies beside the files of a BEIR folder, whose readers pass it over. A later revision that is scored on the same set
+finds by it which documents have changed since. Sets of release 0.1 lack it, and labelled sets have no documents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from embedding_stages.formats.beir import BeirReader
+from embedding_stages.formats.lines import read_records, text_of, texts_of, write_records
+from embedding_stages.formats.pairs import Passage
+
+FILE: Final = "documents.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class SetDocument:
+    """A document of the set, and the passages that the set has of it."""
+
+    id: str
+    sha256: str  # 64 hex digits, see `documents_of`
+    passages: tuple[str, ...]
+
+
+def documents_of(passages: Iterable[Passage]) -> list[SetDocument]:
+    """The documents that `passages` were cut from, all of each, in order.
+
+    The digest is of the text with its white space collapsed, so it does not tell how the document was cut.
+    """
+    hashes: dict[str, hashlib._Hash] = {}
+    names: dict[str, list[str]] = {}
+    for passage in passages:
+        words = " ".join(passage.text.split())
+        hashes.setdefault(passage.document_id, hashlib.sha256()).update(f"{words} ".encode())
+        names.setdefault(passage.document_id, []).append(passage.id)
+    return [SetDocument(name, found.hexdigest(), tuple(names[name])) for name, found in hashes.items()]
+
+
+def write_set_documents(folder: Path, documents: Iterable[SetDocument]) -> None:
+    """One line each."""
+    lines = ({"id": one.id, "sha256": one.sha256, "passages": list(one.passages)} for one in documents)
+    write_records(folder / FILE, lines)
+
+
+def copy(source: Path, target: Path) -> None:
+    """The file byte by byte, where the set has one."""
+    if (source / FILE).is_file():
+        shutil.copyfile(source / FILE, target / FILE)
+
+
+def read_set_documents(folder: Path) -> list[SetDocument]:
+    """Also of a set that lacks the file. Raises FormatError."""
+    if not (folder / FILE).is_file():
+        return documents_of(_as_cut_by_0_1(folder))
+    return [
+        SetDocument(text_of(line, "id", where), text_of(line, "sha256", where), texts_of(line, "passages", where))
+        for where, line in read_records(folder / FILE)
+    ]
+
+
+def _as_cut_by_0_1(folder: Path) -> Iterator[Passage]:
+    """The sdg stage of that release named a passage <document>-<number>."""
+    for passage in BeirReader.of(folder, may_be_empty=True).passages():
+        yield Passage(passage.id, passage.id.rpartition("-")[0], passage.text)

@@ -1,0 +1,78 @@
+"""The evaluation set that is written: held-out documents, or a labelled set as it is. A frozen one: see frozen.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_stages.contract.settings import Prep
+from embedding_stages.errors import BadInput, StageError
+from embedding_stages.formats import beir
+from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
+from embedding_stages.formats.lines import FormatError
+from embedding_stages.formats.pairs import Pair, PairSet
+from embedding_stages.formats.set_documents import documents_of, write_set_documents
+from embedding_stages.prep.rules import split_by_document, without_repeats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The evaluation set as written: what training has to keep away from, and what it lost since it was frozen."""
+
+    queries: tuple[str, ...]  # texts
+    answers: tuple[str, ...]  # texts of the passages that answer them
+    passages: int  # that are searched
+    held_out: frozenset[str] = frozenset()  # ids of documents that never train
+    lost_queries: int = 0
+    lost_passages: int = 0
+
+
+def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pair]) -> Asked:
+    """Hold out documents: their queries are asked, all passages are searched, every positive of a query counts 1.
+
+    The set depends on the pairs, evalFraction, qualityThreshold and seed alone. Raises BadInput `TooFewDocuments`.
+    """
+    try:
+        split = split_by_document(pairs, fraction=settings.evalFraction, seed=settings.seed)
+    except ValueError as error:
+        raise BadInput(
+            "TooFewDocuments",
+            "queries about at least two documents are needed, one to train and one to evaluate: add documents, or "
+            "name a labelled set in spec.evaluation.beir",
+            field="spec.corpus.source",
+        ) from error
+    asked = without_repeats(split.evaluation)
+    beir.write_passages(folder, (BeirPassage(name, "", one.text) for name, one in source.passages.items()))
+    beir.write_queries(folder, (BeirQuery(pair.id, pair.query) for pair in asked))
+    beir.write_judgements(folder, (Judgement(pair.id, name, 1) for pair in asked for name in pair.passage_ids))
+    write_set_documents(folder, documents_of(source.passages.values()))
+    answers = dict.fromkeys(name for pair in asked for name in pair.passage_ids)
+    return Asked(
+        queries=tuple(pair.query for pair in asked),
+        answers=tuple(source.passages[name].text for name in answers),
+        passages=len(source.passages),
+        held_out=frozenset(pair.document_id for pair in split.evaluation),
+    )
+
+
+def copy_whole(source: Path, folder: Path) -> Asked:
+    """A set whose passages are not the documents. Raises StageError `LabelledSetDamaged`."""
+    beir.copy(source, folder)
+    try:
+        reader = BeirReader.of(folder)
+        queries = {query.id: query.text for query in reader.queries()}
+        texts = answering(reader, queries)
+        return Asked(
+            queries=tuple(queries.values()),
+            answers=tuple(texts.values()),
+            passages=sum(1 for _ in reader.passages()),
+        )
+    except FormatError as error:
+        raise StageError("LabelledSetDamaged", f"the labelled set: {error}; run the inputs stage again") from error
+
+
+def answering(reader: BeirReader, queries: Mapping[str, str]) -> dict[str, str]:
+    """Passages that are relevant to one of the queries (id -> text): id -> text, with its title. Raises FormatError."""
+    relevant = {judgement.passage_id for judgement in reader.judgements(queries) if judgement.score > 0}
+    return {passage.id: passage.full_text for passage in reader.passages() if passage.id in relevant}
