@@ -179,7 +179,8 @@ def test_the_contract_says_what_an_index_must_know(kube: Kube) -> None:
     assert contract["vectorSpace"] == served["vectorSpace"]
     assert contract["tokenizerDigest"].startswith("sha256:")
     for item in contract["canaries"]["texts"][::5]:
-        answer = _embed(kube, NAME, input=item["text"], input_type=item["role"])["data"][0]["embedding"]
+        asked = {"input": item["text"], "input_type": item["role"], **contract["requestFields"]}
+        answer = _embed(kube, NAME, **asked)["data"][0]["embedding"]
         known = struct.unpack(f"<{DIMENSION}f", base64.b64decode(item["vector"]))
         assert sum(x * y for x, y in zip(known, answer, strict=True)) > 0.9999
 
