@@ -61,6 +61,12 @@ IMAGES = (
         "hack/images/demo-corpus/Containerfile",
         ("hack/images/demo-corpus/make_corpus.py",),
     ),
+    Image(
+        "pgvector",
+        "base-python",
+        "hack/images/pgvector/Containerfile",
+        ("hack/images/pgvector/serve.sh",),
+    ),
 )
 STAGES = tuple(image.name for image in IMAGES if image.is_stage)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -126,14 +127,19 @@ def pod_of(template: Mapping[str, Any], name: str, namespace: str) -> dict[str, 
 
 
 def examples() -> dict[str, dict[str, Any]]:
-    """Every resource in examples/, by file name, with the quickstart's variables filled in."""
+    """Every resource in examples/, by file name, with their variables filled in."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((ROOT / "examples").glob("*.yaml")):
-        text = path.read_text().replace("${DEMO_MODEL_IMAGE}", "model:1").replace("${DEMO_CORPUS_IMAGE}", "docs:1")
-        for item in yaml.safe_load_all(text):
-            if item and item["kind"] == "EmbeddingFineTune":
+        for item in example(path.name):
+            if item["kind"] == "EmbeddingFineTune":
                 found[path.name] = item
     return found
+
+
+def example(name: str) -> list[dict[str, Any]]:
+    """All objects of a file in examples/, with its variables filled in."""
+    text = re.sub(r"\$\{[A-Z_]+_IMAGE\}", "registry.test/image:1", (ROOT / "examples" / name).read_text())
+    return [item for item in yaml.safe_load_all(text) if item]
 
 
 def until(what: str, look: Callable[[], Any], meanwhile: Iterable[Callable[[], object]] = ()) -> Any:
