@@ -54,7 +54,10 @@ RIGHTS = {
 def test_it_may_read_and_patch_the_one_resource_alone(api: Api, namespace: str) -> None:
     user = _user(_applied(api, namespace), namespace)
     allowed = {
-        (verb, name): api.attempt("auth", "can-i", verb, RESOURCES, name, "-n", namespace, "--as", user).returncode == 0
+        (verb, name): api.attempt(
+            "auth", "can-i", verb, f"{RESOURCES}/{name}", "-n", namespace, "--as", user
+        ).returncode
+        == 0
         for verb, name in RIGHTS
     }
     assert allowed == RIGHTS
