@@ -9,6 +9,7 @@ import yaml
 from e2e.kube import NAMESPACE, ROOT
 
 DATABASE, CLIENT, REINDEX = "handover-index", "handover-client", "reindex"
+LINES = 8  # a passage
 _PASSWORD = "of-this-test-alone"
 _SECRET = "index"  # the example's
 _CONTAINER_SECURITY = {
@@ -79,12 +80,12 @@ def job_manifest(text: str) -> dict[str, Any]:
 
 
 def passages_sql(texts: dict[str, str]) -> str:
-    """The table of passages that the example reads, with one row a paragraph."""
+    """The table of passages that the example reads, with one row for some lines of text each."""
     rows = [
-        (f"{name}#{number:03d}", paragraph)
-        for name, text in sorted(texts.items())
-        for number, paragraph in enumerate(text.split("\n\n"))
-        if len(paragraph) >= 50
+        (f"{name}#{first:04d}", passage)
+        for name, lines in sorted((name, text.splitlines()) for name, text in texts.items())
+        for first in range(0, len(lines), LINES)
+        if len(passage := "\n".join(lines[first : first + LINES])) >= 50
     ]
     values = ",\n".join(f"({_quoted(identity)}, {_quoted(text)})" for identity, text in rows)
     return f"CREATE TABLE passages (id text PRIMARY KEY, text text NOT NULL);\nINSERT INTO passages VALUES\n{values};\n"
