@@ -104,7 +104,8 @@ def index(kube: Kube, images: dict[str, str]) -> Iterator[Index]:
     found.reindex()
     found.until_served(space)
     kube.apply(*client(found.image, NAME, str(found.served["model"]), space))
-    kube.until("the client is answered", lambda: found.seen()["answers"], 120)
+    kube.run("wait", "pod", CLIENT, "-n", NAMESPACE, "--for=condition=Ready", "--timeout=120s")
+    found.until_asked_again()
     yield found
     kube.run("delete", "eft", NAME, "-n", NAMESPACE, "--wait", "--timeout=120s")
     kube.run("delete", "pod", CLIENT, DATABASE, "-n", NAMESPACE, "--grace-period=1")
