@@ -58,6 +58,7 @@ def test_a_verified_candidate_is_offered_and_clients_stay_where_they_are() -> No
     assert sorted(servers(scene)) == sorted([serving(scene), serving(scene, NEXT)])
     assert served.candidate_vector_space != served.vector_space
     assert served.reindex["required"] is True
+    assert [served.reindex[key] for key in ("passages", "tokens", "seconds")] == [2000, 200_000, 40]
     assert scene.status.phase == "Verifying"
     assert f'acknowledgedVectorSpace: "{served.candidate_vector_space}"' in scene.message("Ready")
     assert scene.condition("Stalled") == "absent"
@@ -176,6 +177,24 @@ def test_a_pinned_revision_whose_artefacts_are_gone_leaves_what_serves() -> None
     scene.run(lambda scene: scene.condition("Deployed") == "False PinnedRevisionGone").settle(10)
     assert "spec.stages.deploy.pinRevision: revision 1 cannot be served again" in scene.message("Deployed")
     assert serving(scene) == before
+
+
+@pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
+def test_without_shadow_the_status_says_that_the_index_is_to_be_made_anew_until_that_is_acknowledged(
+    strategy: str,
+) -> None:
+    deploy = {"strategy": strategy}
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready)
+    scene.edit(a_spec(stages={"deploy": deploy, "finetune": {"epochs": 5}}))
+    scene.run(is_ready).settle(3)
+    served = scene.status.served
+    assert served.reindex["required"] is True
+    assert served.vector_space in served.reindex["reason"]
+    assert scene.events().count("ReindexRequired") == 1
+    done = deploy | {"acknowledgedVectorSpace": served.vector_space}
+    scene.edit(a_spec(stages={"deploy": done, "finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    assert scene.status.served.reindex == {}
 
 
 # The whole story, and the same with a fault at each write.

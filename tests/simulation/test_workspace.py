@@ -54,6 +54,7 @@ def test_a_claim_that_cannot_grow_is_said_and_stops_nothing(kind: type[ClusterEr
     assert scene.condition("Validated") == "True ClaimNotExpanded"
     assert "must support resize" in scene.message("Validated")
     assert scene.events().count("ClaimNotExpanded") == 1
+    scene.settle(10)  # until the older server has drained
     written = len(scene.history)
     scene.settle(5)
     assert len(scene.history) == written

@@ -58,10 +58,15 @@ def do_work(
         details = {"relativeUplift": uplift, "precision": request.settings["precision"], **_compared(request, tuned)}
     if request.stage is Stage.EXPORT:
         details = {"contract": {"precision": "fp32", "opset": 17}}
+    if request.stage is Stage.SDG:
+        counts = {"chunks": 2000}
     if request.stage is Stage.VERIFY:
         metrics = {"served": {name: value + offset for name, value in tuned.items()}}
         counts = {"queries": QUERIES, "changedQueries": changed, "invalidVectors": 0}
-        details = {"artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest}
+        details = {
+            "artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest,
+            "rate": {"passagesPerSecond": 50.0, "tokensPerPassage": 100.0, "tokensPerSecond": 5000.0},
+        }
     return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
 
 

@@ -32,6 +32,17 @@ def test_each_kind_of_source_is_mounted_read_only_where_the_stage_looks() -> Non
     assert "initContainers" not in body
 
 
+def test_guards_are_mounted_and_copied_by_their_names() -> None:
+    guards = [
+        {"name": "general", "beir": {"pvc": {"claimName": "labelled", "path": "general"}}},
+        {"name": "law", "beir": {"image": {"reference": "registry.test/law:1", "path": "/beir"}}},
+    ]
+    body = pod(a_spec(evaluation={"guards": guards}), Stage.INPUTS)
+    mounts = {item["mountPath"] for item in body["containers"][0]["volumeMounts"]}
+    assert {"/sources/guard-general", "/sources/guard-law"} <= mounts
+    assert [item["name"] for item in body["initContainers"]] == ["tools", "copy-guard-law"]
+
+
 def claims_of(body: Raw) -> list[str]:
     found = [item["persistentVolumeClaim"] for item in body["volumes"] if "persistentVolumeClaim" in item]
     return [item["claimName"] for item in found]

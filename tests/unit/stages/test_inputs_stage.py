@@ -16,6 +16,7 @@ from unit.stages.test_inputs_model import make_model
 
 from embedding_stages.artefacts import digest_of_folder, sha256_file
 from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult
+from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.inputs.stage import work
 from embedding_stages.runner import run
 
@@ -103,6 +104,26 @@ def test_everything_is_frozen_under_the_name_of_its_content(tmp_path: Path, sour
     assert result.details["encoder"]["max_tokens"] == 32
 
 
+def test_guards_are_frozen_each_in_a_folder_of_its_name(tmp_path: Path, sources: Path) -> None:
+    make_set(sources / "guard-general" / "set")
+    make_set(sources / "guard-law")
+    guards = {"general": {"kind": "pvc", "path": "set"}, "law": {"kind": "image", "path": "/beir"}}
+    code, result = inputs(tmp_path, guards=guards)
+    assert code == 0, result
+    ref = result.artefacts[Artefact.GUARD_SETS]
+    folder = tmp_path / "workspace" / ref.path
+    assert sorted(path.name for path in folder.iterdir()) == ["general", "law"]
+    assert len(load_evaluation_set(folder / "law").queries) == 1
+    assert digest_of_folder(folder) == ref.digest
+    assert result.counts["guardQueries"] == 2
+
+
+def test_the_tokenizer_is_named_by_its_digest(tmp_path: Path, sources: Path) -> None:
+    _, result = inputs(tmp_path)
+    tokenizer = sources / "model" / "models" / "tiny" / "tokenizer.json"
+    assert result.details["tokenizerDigest"] == f"sha256:{sha256_file(tokenizer)}"
+
+
 def test_the_same_inputs_are_the_same_artefacts_and_an_edited_document_is_another(
     tmp_path: Path, sources: Path
 ) -> None:
@@ -150,6 +171,11 @@ def test_weights_are_read_once_where_they_come_from_and_once_where_they_are_kept
     [
         ({"labelledSet": {"kind": "pvc", "path": "gone"}}, "LabelledSetNotFound", "spec.evaluation.beir.pvc.path"),
         ({"labelledSet": {"kind": "image", "path": "x"}}, "LabelledSetIncomplete", "spec.evaluation.beir.image.path"),
+        (
+            {"guards": {"general": {"kind": "pvc", "path": "gone"}}},
+            "LabelledSetNotFound",
+            "spec.evaluation.guards[name=general].beir.pvc.path",
+        ),
         (
             {"baseModel": {**settings()["baseModel"], "path": "gone"}},
             "BaseModelNotFound",

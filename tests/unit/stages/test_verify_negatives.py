@@ -19,6 +19,7 @@ from unit.stages.tiny_serving import HIDDEN, TOPICS, make_serving_folder, servin
 from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, servers
 from embedding_stages.contract.servers import NIM_1, SERVERS
 from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.evaluate.canaries import texts_of
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import measure
 from embedding_stages.evaluate.report import save_report
@@ -76,7 +77,7 @@ def test_passages_are_embedded_once(workspace: Path, monkeypatch: pytest.MonkeyP
         verify(workspace, url)
     sent = [text for body in bodies if body["input_type"] == "passage" for text in body["input"]]
     evaluation_set = load_evaluation_set(workspace / "set")
-    assert sorted(sent) == sorted([*evaluation_set.passages, *evaluation_set.queries])
+    assert sorted(sent) == sorted([*evaluation_set.passages, *evaluation_set.queries, *texts_of("passage")])
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any] = lambda raw: raw) -> list[Any]:
