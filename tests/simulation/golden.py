@@ -17,6 +17,8 @@ from embedding_stages.contract import Stage
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
+DRAINED = 12  # turns after which the server that clients have left is gone
+
 
 class Nth:
     """A hook that raises at the nth write, once: before it takes effect, or after."""
@@ -36,7 +38,7 @@ def story(scene: Scene, edited: Mapping[str, Any]) -> Scene:
     scene.will(Stage.PREP, TRANSIENT)
     scene.will(Stage.FINETUNE, OUT_OF_MEMORY)
     scene.run(is_ready).edit(edited)
-    return scene.run(is_ready).settle(5)
+    return scene.run(is_ready).settle(DRAINED)
 
 
 def end_state(scene: Scene) -> str:
@@ -63,17 +65,21 @@ class Golden:
     @classmethod
     def of(cls, scene: Scene, edited: Mapping[str, Any]) -> Golden:
         before: list[Scene] = []
+
+        def turn() -> None:
+            earlier = scene.fork()
+            scene.turn()
+            before.extend([earlier] * (scene.writes() - len(before)))
+
         scene.will(Stage.PREP, TRANSIENT)
         scene.will(Stage.FINETUNE, OUT_OF_MEMORY)
         for change in (None, edited):
             if change is not None:
                 scene.edit(change)
             while not is_ready(scene):
-                earlier = scene.fork()
-                scene.turn()
-                before += [earlier] * (scene.writes() - len(before))
-        scene.settle(5)
-        assert scene.writes() == len(before)
+                turn()
+        for _ in range(DRAINED):
+            turn()
         return cls(scene, edited, before, end_state(scene))
 
     def with_error(self, number: int, when: str, error: BaseException) -> Scene:
@@ -82,7 +88,7 @@ class Golden:
         scene.cluster.hook = Nth(number + 1 - scene.writes(), when, error)
         if scene.resource["spec"] != self.edited:
             scene.run(is_ready).edit(self.edited)
-        return scene.run(is_ready).settle(5)
+        return scene.run(is_ready).settle(DRAINED)
 
     def check_end(self, scene: Scene) -> None:
         assert end_state(scene) == self.wanted
