@@ -14,7 +14,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,7 +39,7 @@ class Counts:
     """What all threads saw."""
 
     answers: int = 0
-    by_space: Counter[str] = field(default_factory=Counter)  # of the table that was searched
+    by_space: dict[str, int] = field(default_factory=dict)  # of the table that was searched
     followed: int = 0  # 409 that an answer came after
     switches: list[dict[str, Any]] = field(default_factory=list)  # how complete an index was when clients came to it
     failures: int = 0
@@ -106,7 +105,7 @@ class Client:
     def _record(self, text: str, searched: str, named: str, vector: list[float], found: list[str]) -> None:
         counts = self.counts
         counts.answers += 1
-        counts.by_space[searched] += 1
+        counts.by_space[searched] = counts.by_space.get(searched, 0) + 1
         counts.empty += not found
         if named != searched:
             counts.crossings += 1
