@@ -24,7 +24,7 @@ THREADS = 3
 PAUSE_S = 0.1
 REFUSALS = 20  # in a row: while the Service moves, one connection may reach the old server and the next one the new
 KEPT = 20  # of each kind of fault, to be read
-SAME = 1e-3  # largest difference of a number between two answers of one model
+SAME = 5e-5  # largest difference of a number between two answers of one model
 QUESTIONS = (
     "How do I read a CSV file?",
     "Which function removes a whole folder?",
@@ -81,7 +81,8 @@ class Client:
                 for (other_text, other_space), other in self._first.items()
                 if text == other_text and space < other_space
             ]
-            return asdict(self.counts) | {"apart": min((_difference(*pair) for pair in pairs), default=0.0)}
+            apart = min((_difference(*pair) for pair in pairs), default=0.0)
+            return asdict(self.counts) | {"apart": apart, "same": SAME}
 
     def _question(self, db: Database, text: str, space: str) -> str:
         """Ask one question until it is answered; the vector space that is believed in afterwards."""
