@@ -115,7 +115,7 @@ def _pod(name: str, container: dict[str, Any], volumes: list[dict[str, Any]]) ->
     body["spec"] = {
         "securityContext": _POD_SECURITY,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 60,
+        "restartPolicy": "Never",  # a second start would forget what went wrong in the first
         "containers": [container],
         "volumes": volumes,
     }
