@@ -131,6 +131,9 @@ def test_clients_move_to_a_revision_once_its_index_is_made_and_acknowledged(inde
 def test_a_rollback_moves_clients_back_without_training(index: Index) -> None:
     old, selector = index.spaces[-1], index.selector
     back, revision = index.spaces[-2], index.revisions[-2]
+    # A server that clients have only just left would still be there.
+    owned = f"embedding-operator.dev/owner={NAME}"
+    index.kube.until("one server is left", lambda: len(index.kube.list("deployments", owned)) == 1, 120)
     jobs, rows = index.kube.jobs_of(NAME), index.sql(f"SELECT count(*) FROM vectors_{back}")
     index.edit({"deploy": {"pinRevision": revision}})
     assert index.until_waiting(old) == back
