@@ -35,7 +35,7 @@ ENCODER = {
 
 
 def do_work(
-    request: StageRequest, volume: dict[str, str], corpus: str, offset: float, changed: int, quality: float
+    request: StageRequest, volume: dict[str, str], corpus: str, offset: float, changed: int, quality: float = 1.0
 ) -> tuple[int, StageResult]:
     """Exit code and result; writes to `volume`, path by path, the digest of what lies there.
 
