@@ -150,8 +150,8 @@ def test_a_nim_deployment_is_exercised_with_our_server_in_its_place(kube: Kube, 
     status = kube.until_ready(NAME, generation=3, timeout_s=200)
     states = {stage["name"]: stage["state"] for stage in status["stages"]}
     assert all(states[stage] == "Reused" for stage in ("sdg", "prep", "finetune", "eval", "export"))
-    serving = kube.list("pods", "embedding-operator.dev/serving")
-    pod = next(p for p in serving if "deletionTimestamp" not in p["metadata"])
+    active = status["served"]["activeFingerprint"][:16]  # the older server drains beside it
+    pod = kube.list("pods", f"embedding-operator.dev/serving={active}")[0]
     env = {item["name"]: item for item in pod["spec"]["containers"][0]["env"]}
     assert env["NIM_CUSTOM_MODEL"]["value"] == "/opt/nim/custom_model"
     assert env["NGC_API_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "ngc"

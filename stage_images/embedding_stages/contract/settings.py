@@ -125,7 +125,7 @@ class Gates(Table):
         since=_JOINED,
         choices=("PointEstimate", "NotInferior", "Better"),
         says="What has to be within the limits: the measured difference, or the lower end of its one-sided 95 % "
-        "interval (NotInferior). Better: that end above 0, whatever the limits.",
+        "interval (NotInferior). Better: that end above 0.",
     )
     onFail: str = setting(
         "Stop",
@@ -262,9 +262,8 @@ class Deploy(Table):
     strategy: str | None = setting(
         None,
         choices=("Recreate", "BlueGreen", "Shadow"),
-        says="Whether a new revision is verified beside the old one (BlueGreen), in its place (Recreate), or beside it "
-        "and waits until its vector space is acknowledged (Shadow). "
-        "Recreate when absent and a GPU is asked for, else BlueGreen.",
+        says="Where a new revision is verified: beside the old one (BlueGreen), in its place (Recreate), or beside it "
+        "until it is acknowledged (Shadow). Recreate when absent and a GPU is asked for, else BlueGreen.",
     )
     acknowledgedVectorSpace: str = setting(
         "",
