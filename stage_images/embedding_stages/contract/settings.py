@@ -262,8 +262,8 @@ class Deploy(Table):
     strategy: str | None = setting(
         None,
         choices=("Recreate", "BlueGreen", "Shadow"),
-        says="Where a new revision is verified: beside the old one (BlueGreen), in its place (Recreate), or beside it "
-        "until it is acknowledged (Shadow). Recreate when absent and a GPU is asked for, else BlueGreen.",
+        says="A new revision is verified beside the old one (BlueGreen), in its place (Recreate), or beside it until "
+        "acknowledged (Shadow); Recreate when absent and a GPU is asked for, else BlueGreen.",
     )
     acknowledgedVectorSpace: str = setting(
         "",
