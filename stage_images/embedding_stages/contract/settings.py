@@ -263,7 +263,7 @@ class Deploy(Table):
         None,
         choices=("Recreate", "BlueGreen", "Shadow"),
         says="A new revision is verified beside the old one (BlueGreen), in its place (Recreate), or beside it until "
-        "acknowledged (Shadow); Recreate when absent and a GPU is asked for, else BlueGreen.",
+        "acknowledged (Shadow); Recreate when absent and on a GPU, else BlueGreen.",
     )
     acknowledgedVectorSpace: str = setting(
         "",
