@@ -135,7 +135,7 @@ def _scores(
         vectors = _ModelVectors(context, model, folder, settings)
         vectors.done, vectors.total = done, total
         for name in wanted[model]:
-            vectors.of_set = name
+            vectors.of_set = f"-guard.{name}" if name else ""
             swept = (model, name) == (FINE_TUNED, _MAIN)
             sizes = description_of(folder).dimensions if swept else ()
             found, by_size = evaluate_model(model, sets[name], vectors.embed, settings.k_values, sizes)
@@ -145,7 +145,7 @@ def _scores(
             said = {headline(settings.k_values): found.means.get(headline(settings.k_values))}
             context.log("evaluated", model=model, **({"guard": name} if name else {}), **said)
         if model == FINE_TUNED:
-            vectors.of_set = "canaries"
+            vectors.of_set = "-canaries"
             beside["canaries"] = embed_canaries(vectors.embed)
         done = vectors.done
     return scores, beside
@@ -197,7 +197,7 @@ class _ModelVectors:
 
     done = 0  # texts of all models, for progress
     total = 1
-    of_set = _MAIN  # the set that is being embedded
+    of_set = ""  # in names of files; no guard's name has a dot, so that none is another's or the canaries'
 
     def __init__(self, context: StageContext, model: str, folder: Path, settings: Settings) -> None:
         self._context = context
@@ -214,7 +214,7 @@ class _ModelVectors:
         for start in range(0, len(texts), _CHUNK):
             self._context.stop_if_asked()
             part = texts[start : start + _CHUNK]
-            yield self._saved(f"{self._model}{self.of_set and '-'}{self.of_set}-{role}-{start}", part, role)
+            yield self._saved(f"{self._model}{self.of_set}-{role}-{start}", part, role)
             self.done += len(part)
             self._context.progress(self.done, self.total)
 

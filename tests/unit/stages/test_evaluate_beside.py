@@ -17,6 +17,7 @@ from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.evaluate.canaries import texts_of
 
 __all__ = ["workspace"]  # the fixture
 
@@ -34,10 +35,10 @@ def guards(workspace: Path) -> Path:
     return make_guards(workspace, ["general", "law"])
 
 
-def make_guards(workspace: Path, names: Sequence[str]) -> Path:
+def make_guards(workspace: Path, names: Sequence[str], asked: int = GUARD_QUERIES) -> Path:
     corpus = [{"_id": f"p{at}", "title": "", "text": f"a key{at} of the"} for at in range(TOPICS)]
-    queries = [{"_id": f"q{at}", "text": f"ask{at}"} for at in range(GUARD_QUERIES)]
-    judgements = "query-id\tcorpus-id\tscore\n" + "".join(f"q{at}\tp{at}\t1\n" for at in range(GUARD_QUERIES))
+    queries = [{"_id": f"q{at}", "text": f"ask{at}"} for at in range(asked)]
+    judgements = "query-id\tcorpus-id\tscore\n" + "".join(f"q{at}\tp{at}\t1\n" for at in range(asked))
     for name in names:
         write(workspace / "guards" / name, corpus, queries, judgements)
     return workspace / "guards"
@@ -81,6 +82,17 @@ def test_what_serves_is_not_measured_on_guards(
     guard = [TOPICS, GUARD_QUERIES]
     canaries = [8, 8]  # of each role, of the tuned model alone
     assert sorted(asked) == sorted([*queries * 3, *passages * 3, *guard * 2 * 2, *canaries])
+
+
+@pytest.mark.parametrize("name", ["canaries", "passage", "query", "base", "x-query-0"])
+def test_no_name_of_a_guard_changes_what_the_canaries_are_given(workspace: Path, name: str) -> None:
+    _, without = evaluate(workspace)
+    wanted = report_of(workspace, without)["canaries"]
+    shutil.rmtree(workspace / "eval")
+    guards = make_guards(workspace, [name], asked=len(texts_of("query")))
+    code, result = evaluate(workspace, more={Artefact.GUARD_SETS: guards})
+    assert code == ExitCode.DONE, result.message
+    assert report_of(workspace, result)["canaries"] == wanted
 
 
 def embeddings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
