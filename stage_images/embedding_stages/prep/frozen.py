@@ -2,11 +2,14 @@
 
 Two revisions are compared on the same questions. So the set is not made again but copied, byte for byte while nothing
 changed; of a document that changed or left the corpus its passages and the queries that it answers are removed. New
-documents do not join. How documents are cut into passages today makes no difference.
+documents do not join. How documents are cut into passages today makes no difference, nor does what they are called: a
+document is the same while its text is, wherever its file lies.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +43,11 @@ def keep_frozen(frozen: Path, folder: Path, source: PairSet) -> Asked:
 
 
 def _keep_frozen(frozen: Path, folder: Path, source: PairSet) -> Asked:
-    now = {one.id: one.sha256 for one in documents_of(source.passages.values())}
+    now = defaultdict[str, list[str]](list)  # ids by digest
+    for one in documents_of(source.passages.values()):
+        now[one.sha256].append(one.id)
     documents = read_set_documents(frozen)
-    kept = [one for one in documents if now.get(one.id) == one.sha256]
+    kept = [one for one in documents if one.sha256 in now]
     lost = _passages_of(documents) - _passages_of(kept)
     if lost:
         lost_queries = _write_without(lost, kept, frozen, folder)
@@ -50,7 +55,7 @@ def _keep_frozen(frozen: Path, folder: Path, source: PairSet) -> Asked:
         lost_queries = 0
         beir.copy(frozen, folder)
         set_documents.copy(frozen, folder)
-    return _read(folder, kept, lost_queries=lost_queries, lost_passages=len(lost))
+    return _read(folder, kept, now, lost_queries=lost_queries, lost_passages=len(lost))
 
 
 def _passages_of(documents: list[SetDocument]) -> set[str]:
@@ -70,7 +75,9 @@ def _write_without(lost: set[str], kept: list[SetDocument], frozen: Path, folder
     return len(gone)
 
 
-def _read(folder: Path, documents: list[SetDocument], *, lost_queries: int, lost_passages: int) -> Asked:
+def _read(
+    folder: Path, documents: list[SetDocument], now: Mapping[str, list[str]], *, lost_queries: int, lost_passages: int
+) -> Asked:
     reader = BeirReader.of(folder, may_be_empty=True)
     queries = {query.id: query.text for query in reader.queries()}
     answers = answering(reader, queries)
@@ -78,7 +85,9 @@ def _read(folder: Path, documents: list[SetDocument], *, lost_queries: int, lost
         queries=tuple(queries.values()),
         answers=tuple(answers.values()),
         passages=sum(1 for _ in reader.passages()),
-        held_out=frozenset(one.id for one in documents if not answers.keys().isdisjoint(one.passages)),
+        held_out=frozenset(
+            name for one in documents if not answers.keys().isdisjoint(one.passages) for name in now[one.sha256]
+        ),
         lost_queries=lost_queries,
         lost_passages=lost_passages,
     )

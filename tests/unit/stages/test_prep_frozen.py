@@ -75,6 +75,15 @@ def reflowed(chunks: Records, pairs: Records, asked: list[str]) -> None:
         chunk["text"] = chunk["text"].replace(" ", "\n  ")
 
 
+def renamed(chunks: Records, pairs: Records) -> None:
+    for item in (*chunks, *pairs):
+        item["document_id"] = f"moved-{item['document_id']}"
+    for chunk in chunks:
+        chunk["id"] = f"moved-{chunk['id']}"
+    for pair in pairs:
+        pair["chunk_ids"] = [f"moved-{name}" for name in pair["chunk_ids"]]
+
+
 def all_replaced(chunks: Records, pairs: Records, asked: list[str]) -> None:
     joined(chunks, pairs, asked)
     for number in range(DOCUMENTS):
@@ -120,6 +129,19 @@ def test_the_set_stays_but_for_documents_that_changed_or_left_since(tmp_path: Pa
     assert len(still_asked) == len(asked) - lost_asked
     assert trained(tmp_path, result).isdisjoint(still_asked)
     assert {item["document_id"] for item in chunks} - trained(tmp_path, result) == set(still_asked)
+
+
+@pytest.mark.parametrize("as_0_1", [False, True], ids=["a set of this release", "a set of release 0.1"])
+def test_documents_whose_files_moved_are_the_same_and_still_do_not_train(tmp_path: Path, as_0_1: bool) -> None:
+    chunks, pairs = records()
+    frozen = first_set(tmp_path, chunks, pairs, as_0_1=as_0_1)
+    renamed(chunks, pairs)
+    code, result = stage(tmp_path, chunks, pairs, frozen=frozen, evalFraction=0.5, seed=7)
+    assert code == 0, result
+    assert result.artefacts[Artefact.EVALUATION_SET].digest == frozen.digest
+    assert (result.counts["droppedFrozenQueries"], result.counts["droppedFrozenPassages"]) == (0, 0)
+    asked = {f"moved-{name}" for name in asked_documents(tmp_path / frozen.path)}
+    assert {item["document_id"] for item in chunks} - trained(tmp_path, result) == asked
 
 
 def test_a_question_goes_with_each_document_that_answers_it(tmp_path: Path) -> None:
