@@ -23,7 +23,7 @@ class Comparison:
 
     before: float  # the model that is compared with
     after: float  # the tuned model
-    lower: float  # lower end of the one-sided 95 % interval of the difference
+    lower: float  # lower end of the one-sided interval of the difference
     detectable: float  # the smallest difference that so many queries tell from none
 
     def to_json(self) -> list[float]:
@@ -31,7 +31,14 @@ class Comparison:
         return [round(value, _DECIMALS) for value in (self.before, self.after, self.lower, self.detectable)]
 
 
-def compare(before: Sequence[float], after: Sequence[float], *, samples: int = SAMPLES, seed: int = SEED) -> Comparison:
+def compare(
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    samples: int = SAMPLES,
+    seed: int = SEED,
+    level: float = LEVEL,
+) -> Comparison:
     """Paired bootstrap: `before[i]` and `after[i]` belong to the same query. Raises ValueError for no pairs."""
     if len(before) != len(after) or not before:
         raise ValueError(f"{len(before)} and {len(after)} scores are no pairs")
@@ -41,7 +48,7 @@ def compare(before: Sequence[float], after: Sequence[float], *, samples: int = S
     return Comparison(
         before=math.fsum(before) / len(before),
         after=math.fsum(after) / len(after),
-        lower=float(np.quantile(means, 1.0 - LEVEL)),
+        lower=float(np.quantile(means, 1.0 - level)),
         detectable=_DETECTABLE * spread / math.sqrt(len(differences)),
     )
 

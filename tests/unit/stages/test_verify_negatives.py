@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,15 +20,16 @@ from unit.stages.tiny_serving import HIDDEN, TOPICS, make_serving_folder, servin
 from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, servers
 from embedding_stages.contract.servers import NIM_1, SERVERS
 from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.errors import Stopped
 from embedding_stages.evaluate.canaries import texts_of
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
-from embedding_stages.evaluate.metrics import measure
+from embedding_stages.evaluate.metrics import Scores, measure
 from embedding_stages.evaluate.report import save_report
 from embedding_stages.serve import app
 from embedding_stages.serve.onnx_model import OnnxModel
 from embedding_stages.serve.requests import RequestError, parse_request
 from embedding_stages.verify import client as client_module
-from embedding_stages.verify.negatives import SAMPLE, Measured, sample_of
+from embedding_stages.verify.negatives import SAMPLE, Measured, Negatives, sample_of
 
 __all__ = ["workspace"]  # the fixture
 
@@ -136,6 +138,27 @@ def test_too_few_questions_accuse_nobody(workspace: Path) -> None:
     assert found_by(workspace, "passage") > found_by(workspace, "query") + 0.05
     with serving(workspace / "model") as url:
         assert verify(workspace, url)[0] == ExitCode.DONE
+
+
+# Differences of questions that changed sides when asked in the other role -> whether that shows swapped prefixes.
+CHANGED = {
+    "none of ten": ([0.0] * 10, False),
+    "three of ten, all for the better": ([1.0, 0.5, 0.37] + [0.0] * 7, False),
+    "seven of twenty, six for the better": ([0.63] * 6 + [-0.63] + [0.0] * 13, False),
+    "eight of nine": ([1.0] * 8 + [0.0], False),
+    "eight of ten, all for the better": ([0.63] * 8 + [0.0] * 2, True),
+    "half of two hundred, two thirds for the better": ([0.5] * 67 + [-0.5] * 33 + [0.0] * 100, True),
+}
+
+
+@pytest.mark.parametrize(("differences", "swapped"), CHANGED.values(), ids=CHANGED.keys())
+def test_chance_accuses_nobody(differences: list[float], swapped: bool) -> None:
+    right = {f"q{at}": {"ndcg@10": max(0.0, -each)} for at, each in enumerate(differences)}
+    other = {f"q{at}": {"ndcg@10": max(0.0, each)} for at, each in enumerate(differences)}
+    found = Negatives(right=Scores({}, right), swapped=Scores({}, other), details={})
+    refused = pytest.raises(Stopped, match="give both roles one prefix") if swapped else contextlib.nullcontext()
+    with refused:
+        found.check_roles()
 
 
 CLIENT_PREFIXES = {
