@@ -38,15 +38,15 @@ class EvaluationSet:
         return sum(grade > 0 and passage not in known for passage, grade in judged)
 
 
-def load_evaluation_set(folder: Path, *, may_be_empty: bool = False) -> EvaluationSet:
-    """Raises BadInput `EvaluationSetInvalid` that names the file, the fault and the cure.
+def load_evaluation_set(folder: Path, *, may_be_empty: bool = False, field: str = FIELD) -> EvaluationSet:
+    """Raises BadInput `EvaluationSetInvalid` that names the file, the fault, the cure and the manifest's `field`.
 
     `may_be_empty`: a frozen set may have lost all of its queries, when their documents changed.
     """
     try:
         return _load(BeirReader.of(folder, may_be_empty=may_be_empty))
     except FormatError as error:
-        raise BadInput("EvaluationSetInvalid", f"evaluation set: {error}", field=FIELD) from error
+        raise BadInput("EvaluationSetInvalid", f"evaluation set: {error}", field=field) from error
 
 
 def _load(reader: BeirReader) -> EvaluationSet:

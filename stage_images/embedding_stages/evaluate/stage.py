@@ -115,8 +115,35 @@ def _load_sets(context: StageContext) -> dict[str, EvaluationSet]:
     guards = {}
     if context.has_input(Artefact.GUARD_SETS):
         folder = context.input(Artefact.GUARD_SETS)
-        guards = {path.name: load_evaluation_set(path) for path in sorted(folder.iterdir())}
+        guards = {
+            path.name: load_evaluation_set(path, field=f"spec.evaluation.guards[name={path.name}].beir")
+            for path in sorted(folder.iterdir())
+        }
     return {_MAIN: main, **guards}
+
+
+def _open_models(context: StageContext) -> dict[str, Path]:
+    """All folders, before the first model embeds: what is gone is told at once.
+
+    Raises BadInput `ActiveCheckpointMissing`: of the models this one alone is not made again when stages run again.
+    """
+    found = {}
+    for model, artefact in _MODELS:
+        if not context.has_input(artefact):
+            continue
+        try:
+            found[model] = context.input(artefact)
+        except StageError as error:
+            if model != ACTIVE:
+                raise
+            raise BadInput(
+                "ActiveCheckpointMissing",
+                f"the model that serves cannot be compared with ({error.message}): restore that folder of the "
+                "workspace and edit the manifest to run again, or first serve a revision whose checkpoint is there "
+                "(status.history lists them)",
+                field="spec.stages.deploy.pinRevision",
+            ) from error
+    return found
 
 
 def _scores(
@@ -126,12 +153,11 @@ def _scores(
 
     What serves now is not measured on guards: those ask what tuning made of the base model.
     """
-    models = [(model, artefact) for model, artefact in _MODELS if context.has_input(artefact)]
-    wanted = {model: [_MAIN] if model == ACTIVE else list(sets) for model, _ in models}
+    models = _open_models(context)
+    wanted = {model: [_MAIN] if model == ACTIVE else list(sets) for model in models}
     total = sum(sets[name].texts for names in wanted.values() for name in names) + len(CANARIES)
     done, scores, beside = 0, dict[str, dict[str, Scores]](), dict[str, Any]()
-    for model, artefact in models:
-        folder = context.input(artefact)
+    for model, folder in models.items():
         vectors = _ModelVectors(context, model, folder, settings)
         vectors.done, vectors.total = done, total
         for name in wanted[model]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from unit.stages.test_evaluate_set import write
 from unit.stages.test_evaluate_stage import METRICS, evaluate, report_of, workspace
-from unit.stages.tiny_models import TOPICS
+from unit.stages.tiny_models import TOPICS, run_stage
 
 from embedding_stages.artefacts import digest_of_folder
-from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode
+from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, Stage, StageResult
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.evaluate.canaries import texts_of
+from embedding_stages.evaluate.stage import work
+from embedding_stages.runner import StageContext
 
 __all__ = ["workspace"]  # the fixture
 
@@ -131,6 +133,35 @@ def test_an_empty_guard_is_refused(workspace: Path) -> None:
     write(workspace / "guards" / "general", [], [], "query-id\tcorpus-id\tscore\n")
     code, result = evaluate(workspace, more={Artefact.GUARD_SETS: workspace / "guards"})
     assert (code, result.reason) == (ExitCode.BAD_INPUT, "EvaluationSetInvalid")
+    assert result.field == "spec.evaluation.guards[name=general].beir"
+
+
+def other_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"other")
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, other_weights], ids=["gone", "damaged"])
+def test_a_serving_model_that_cannot_be_read_names_the_cure_before_anything_is_embedded(
+    workspace: Path, active: Path, harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = embeddings(monkeypatch)
+
+    def harmed(context: StageContext) -> StageResult:
+        harm(active)
+        return work(context)
+
+    inputs = {
+        Artefact.BASE_MODEL: workspace / "base",
+        Artefact.CHECKPOINT: workspace / "tuned",
+        Artefact.EVALUATION_SET: workspace / "set",
+        Artefact.ACTIVE_CHECKPOINT: active,
+    }
+    code, result = run_stage(Stage.EVAL, harmed, workspace, settings={}, inputs=inputs)
+    assert (code, result.reason) == (ExitCode.BAD_INPUT, "ActiveCheckpointMissing")
+    assert result.field == "spec.stages.deploy.pinRevision"
+    for words in ("activeCheckpoint", "restore", "status.history"):
+        assert words in result.message
+    assert asked == []
 
 
 def test_each_size_that_the_tuned_model_lists_is_measured_and_nothing_is_embedded_for_it(
