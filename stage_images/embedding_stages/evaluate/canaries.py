@@ -34,7 +34,8 @@ def embed_canaries(embed: Embed) -> dict[str, Any]:
 def least_cosine(told: Mapping[str, Any], answered: Mapping[Role, Vectors]) -> float | None:
     """Of each canary's vector to the one that `told` (of a report) has; None where that has none of this version.
 
-    `answered` are vectors of length 1. Those of another dimension have cosine 0.
+    `answered` are vectors of length 1. Those of another dimension have cosine 0, as have all where `told` is damaged or
+    has what is no number.
     """
     if told.get("version") != VERSION:
         return None
@@ -47,6 +48,6 @@ def _cosines(text: str, vectors: Vectors) -> Vectors:
         before = np.frombuffer(base64.b64decode(text), dtype="<f4")
     except (binascii.Error, ValueError):
         before = np.zeros(0, dtype="<f4")
-    if before.size != vectors.size:
+    if before.size != vectors.size or not np.isfinite(before).all():
         return np.zeros(1, dtype=np.float32)
     return np.asarray((before.reshape(vectors.shape) * vectors).sum(axis=1), dtype=np.float32)
