@@ -200,8 +200,8 @@ def _workspace_full(context: StageContext, error: Exception) -> tuple[int, Stage
     at = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     message = (
         f"the workspace is full{at}: let its volume claim grow if the storage class allows it, delete folders of old "
-        "fingerprints in it, or make a new resource with a larger spec.storage.size; after any edit of the spec the "
-        "stage runs again"
+        "fingerprints in it (none of the revision that serves, nor status.evaluationSet), or make a new resource with "
+        "a larger spec.storage.size; after any edit of the spec the stage runs again"
     )
     return ExitCode.BAD_INPUT, context.result(reason="WorkspaceFull", message=message, field="spec.storage")
 
