@@ -123,13 +123,11 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
 
 
 def _wanted(item: _Measured, gates: Gates) -> str:
+    if gates.criterion == "PointEstimate" or item.difference < item.floor - _SAME:  # which no criterion lets pass
+        return f"{item.floor:+.5f} or more is wanted ({item.field})"
     if gates.criterion == "Better" and not item.beside.startswith(_GUARD):
-        need = "its lower end has to be above 0 (spec.gates.criterion: Better)"
-    elif gates.criterion != "PointEstimate":
-        need = f"its lower end has to be {item.floor:+.5f} or more (spec.gates.criterion, {item.field})"
-    else:
-        need = f"{item.floor:+.5f} or more is wanted ({item.field})"
-    return need
+        return "its lower end has to be above 0 (spec.gates.criterion: Better)"
+    return f"its lower end has to be {item.floor:+.5f} or more (spec.gates.criterion, {item.field})"
 
 
 def _failed(gates: Gates, served: Served, reason: str, message: str) -> Gate:

@@ -12,11 +12,12 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
 from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.status import StageStatus, Status
-from embedding_stages.contract import BEFORE_SERVING, Stage
+from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage
 
 PINNED: Final = "PinnedRevision"
 PINNED_MISSING: Final = "PinnedRevisionMissing"
 _FIELD: Final = "spec.stages.deploy.pinRevision"
+_DIGEST_CHARACTERS: Final = 19  # sha256: and 12 digits
 _KEPT: Final = 8  # revisions that can be pinned
 # Of a stage that is done this much is needed to serve its work again, and to say what it measured.
 _RECORDED: Final = (
@@ -55,8 +56,18 @@ def _recorded(entry: StageStatus) -> dict[str, Any]:
 def _summary(status: Status, revision: int) -> dict[str, Any]:
     """One line of `status.history`."""
     found: dict[str, Any] = {"revision": revision, "vectorSpace": status.served.vector_space}
-    tuned = status.stage(Stage.EVAL).metrics.get("fineTuned", {})
-    return {**found, "ndcg@10": f"{tuned['ndcg@10']:.5f}"} if "ndcg@10" in tuned else found
+    evaluated = status.stage(Stage.EVAL)
+    tuned = evaluated.metrics.get("fineTuned", {})
+    if "ndcg@10" not in tuned:
+        return found
+    # Figures of two sets cannot be compared, so each is told with its own.
+    digest = str(evaluated.details.get(Artefact.EVALUATION_SET.value, ""))[:_DIGEST_CHARACTERS]
+    return {
+        **found,
+        "ndcg@10": f"{tuned['ndcg@10']:.5f}",
+        "queries": evaluated.counts.get("queries", 0),
+        **({"evaluationSet": digest} if digest else {}),
+    }
 
 
 def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:

@@ -208,4 +208,6 @@ def encode_vectors(vectors: Vectors, encoding: Encoding) -> Sequence[str | Vecto
 
 def _error(error: RequestError) -> web.Response:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else None
+    if error.status == 409:  # OpenAI's client libraries would send it twice more, to the same answer
+        headers = {"x-should-retry": "false"}
     return web.json_response(error.body(), status=error.status, headers=headers)

@@ -149,6 +149,7 @@ ROWS = [
         "surely better, and not as much as asked",
         "False WorseThanBase",
         gates={"criterion": "Better", "minRelativeUplift": "0.2"},
+        says=("spec.gates.minRelativeUplift",),
     ),
     Row("no figure of the metrics that are judged", "False NoQuestions", base={}, says=("spec.stages.eval.image",)),
 ]

@@ -64,6 +64,7 @@ def test_who_expects_this_space_or_none_is_answered_and_told_the_space(url: str)
 def test_who_expects_another_space_is_told_both_and_the_cure(url: str) -> None:
     status, body, headers = post(url, [OTHER])
     assert (status, headers[HEADER]) == (409, OURS)
+    assert headers["x-should-retry"] == "false"
     error = body["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", HEADER, "vector_space_mismatch")
