@@ -16,7 +16,7 @@ from prometheus_client import start_http_server
 
 from embedding_operator.cluster.cache import KINDS, ChildCache, Key, owner_key
 from embedding_operator.cluster.client import Cluster, child_selector
-from embedding_operator.cluster.endpoint import ask_canaries
+from embedding_operator.cluster.endpoint import Patient, ask_canaries
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
@@ -50,7 +50,7 @@ class Doorbell:
             cache=self.cache,
             logs=self.logs,
             defaults=Defaults(images=settings.images),
-            ask=ask_canaries,
+            ask=Patient(ask=ask_canaries, clock=time.monotonic),
         )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
         self.tasks: list[asyncio.Task[None]] = []

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import urllib.request
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from threading import Timer
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from embedding_stages.contract.canaries import CANARIES
 
@@ -15,8 +20,34 @@ Ask = Callable[[str, Mapping[str, Any]], Vectors | None]  # (address, contract w
 _TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 16 << 20
 _ROLES: Final = ("query", "passage")
-# Endpoints are inside of the cluster: proxies are for addresses outside.
-_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# What a server may answer is anybody's: no answer of it ends a pass.
+_NO_ANSWER: Final = (OSError, HTTPException, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+_FIRST_PAUSE_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 300.0
+
+
+@dataclass(kw_only=True)
+class Patient:
+    """An `Ask` that leaves an endpoint alone for a while when it has not answered: each question may take seconds of a
+    worker, and an endpoint that the operator cannot reach would cost them in every pass.
+    """
+
+    ask: Ask
+    clock: Callable[[], float]  # seconds
+    pauses: dict[str, tuple[float, float]] = field(default_factory=dict)  # address -> (until, how long it was)
+
+    def __call__(self, url: str, contract: Mapping[str, Any]) -> Vectors | None:
+        now = self.clock()
+        until, pause = self.pauses.get(url, (now, 0.0))
+        if now < until:
+            return None
+        vectors = self.ask(url, contract)
+        # What nobody asks any more is forgotten.
+        self.pauses = {key: known for key, known in self.pauses.items() if key != url and known[0] > now - 3600}
+        if vectors is None:
+            pause = min(2 * pause, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
+            self.pauses[url] = (self.clock() + pause, pause)
+        return vectors
 
 
 def ask_canaries(url: str, contract: Mapping[str, Any]) -> Vectors | None:
@@ -44,16 +75,38 @@ def _embed(url: str, contract: Mapping[str, Any], role: str, texts: list[str]) -
         **({"input_type": role} if told else {}),
         **(contract.get("requestFields") or {}),
     }
-    request = urllib.request.Request(  # noqa: S310 - the address of a Service of ours
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
     try:
-        with _OPENER.open(request, timeout=_TIMEOUT_S) as answer:
-            raw = json.loads(answer.read(_MOST_BYTES))
+        raw = json.loads(_post(url, json.dumps(body).encode()))
         by_index = {item["index"]: [float(x) for x in item["embedding"]] for item in raw["data"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except _NO_ANSWER:
         return None
     vectors = [by_index.get(index) for index in range(len(texts))]
     if any(not vector or not all(map(math.isfinite, vector)) for vector in vectors):
         return None
     return [vector for vector in vectors if vector]
+
+
+def _post(url: str, body: bytes) -> bytes:
+    """The body of the answer. It follows no redirect and asks no proxy: endpoints are inside of the cluster.
+
+    Raises OSError or HTTPException, also when it is not whole in time, however slowly it comes.
+    """
+    where = urlsplit(url)
+    connection = HTTPConnection(where.hostname or "", where.port, timeout=_TIMEOUT_S)
+    connection.connect()
+    timer = Timer(_TIMEOUT_S, _cut, [connection.sock])
+    timer.start()
+    try:
+        connection.request("POST", where.path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise HTTPException(f"status {answer.status}")
+        return answer.read(_MOST_BYTES)
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
