@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from simulation.fake_cluster import NAMESPACE
-from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled
+from simulation.scene import NAME, Raw, Scene, a_scene, a_spec, is_ready, is_stalled
 
+from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Artefact, Stage
 
@@ -117,3 +118,46 @@ def test_another_labelled_set_is_an_edit_of_the_evaluation_and_is_not_frozen_out
     scene.edit(a_spec(evaluation={"beir": {"pvc": {"claimName": "labelled"}}}))
     scene.run(is_ready)
     assert Artefact.FROZEN_SET not in scene.ran(Stage.PREP)[-1].inputs
+
+
+def test_an_edit_and_back_finds_the_work_that_made_the_frozen_set() -> None:
+    scene = a_scene().run(is_ready)
+    first = scene.digest(Stage.FINETUNE, Artefact.CHECKPOINT)
+    scene.edit(a_spec(stages={"prep": {"hardNegatives": 6}}))
+    scene.run(is_ready)
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert scene.digest(Stage.FINETUNE, Artefact.CHECKPOINT) == first
+
+
+def test_a_workspace_that_is_not_believed_any_more_is_asked_for_the_same_work() -> None:
+    scene = a_scene().run(is_ready)
+    first = scene.digest(Stage.FINETUNE, Artefact.CHECKPOINT)
+    changed = scene.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL].path
+    intact = scene.world.volume[changed]
+    scene.world.volume[changed] = "sha256:changed"
+    scene.edit(a_spec(evaluation={"kValues": [1, 5, 10]}))
+    scene.run(is_stalled)
+    assert scene.condition("Verified") == "False ArtefactMismatch"
+    scene.world.volume[changed] = intact
+    scene.edit(a_spec())
+    scene.run(is_ready).settle(5)
+    assert scene.digest(Stage.FINETUNE, Artefact.CHECKPOINT) == first
+    assert not any(Artefact.FROZEN_SET in request.inputs for request in scene.ran(Stage.PREP))
+
+
+def test_a_set_that_comes_out_otherwise_when_it_is_made_again_is_not_scored_on() -> None:
+    scene = a_scene().run(is_ready)
+    frozen = scene.status.evaluation_set
+    assert frozen is not None
+
+    def forget(raw: Raw) -> None:
+        raw["status"]["evaluationSet"]["digest"] = "sha256:of another set"
+
+    scene.cluster.change(KIND, NAMESPACE, NAME, forget)
+    scene.edit(a_spec(stages=EPOCHS))
+    scene.settle(30)
+    assert scene.ran(Stage.PREP)[-1].inputs[Artefact.FROZEN_SET].digest == "sha256:of another set"
+    jobs = list(scene.cluster.created_jobs)
+    scene.settle(30)
+    assert scene.cluster.created_jobs == jobs

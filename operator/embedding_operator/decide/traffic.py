@@ -119,6 +119,7 @@ def _freeze(draft: Draft, spec: Spec) -> None:
         ref=made,
         revision=evaluated.revision,
         asked=spec.labelled_asked,
+        made_by=draft.status.stage(Stage.PREP).fingerprint,
         queries=evaluated.counts.get("queries", 0),
     )
     draft.status = replace(draft.status, evaluation_set=frozen)

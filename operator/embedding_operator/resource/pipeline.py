@@ -102,16 +102,22 @@ def inputs_of(stage: Stage, spec: Spec, status: Status) -> dict[Artefact, Artefa
 
 
 def _frozen_set(spec: Spec, status: Status, inputs: Mapping[Artefact, ArtefactRef]) -> dict[Artefact, ArtefactRef]:
-    """The evaluation set that an earlier revision was scored on, unless this very work is what made it."""
+    """The evaluation set that an earlier revision was scored on, unless this very work is what made it.
+
+    That work stays itself however often it is asked for, so an edit and back, or a workspace that is not believed any
+    more, finds its folder again. Where it has to be done again and another set comes out, the frozen one is needed.
+    """
     frozen = status.evaluation_set
     if frozen is None or not spec.freeze or frozen.asked != spec.labelled_asked:
         return {}
-    entry = status.stage(Stage.PREP)
-    made = entry.artefacts.get(Artefact.EVALUATION_SET)
-    is_it = made is not None and made.digest == frozen.ref.digest and bool(entry.finished_at)
-    if is_it and entry.fingerprint == fingerprint(Stage.PREP, spec, inputs):
-        return {}
-    return {Artefact.FROZEN_SET: frozen.ref}
+    entry, asked = status.stage(Stage.PREP), {Artefact.FROZEN_SET: frozen.ref}
+    if fingerprint(Stage.PREP, spec, inputs) != frozen.made_by:
+        return asked
+    made = entry.artefacts.get(Artefact.EVALUATION_SET) if entry.fingerprint == frozen.made_by else None
+    is_another = bool(entry.finished_at) and made is not None and made.digest != frozen.ref.digest
+    if is_another or entry.fingerprint == fingerprint(Stage.PREP, spec, {**inputs, **asked}):
+        return asked
+    return {}
 
 
 def _active_checkpoint(

@@ -132,10 +132,12 @@ class FrozenSet:
     ref: ArtefactRef
     revision: int  # the first that was Ready with it
     asked: str  # hash of what the manifest said about the labelled set
+    made_by: str = ""  # fingerprint of the prep work whose output it is
     queries: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.ref.to_json(), "revision": self.revision, "asked": self.asked, "queries": self.queries}
+        told = {"revision": self.revision, "asked": self.asked, "madeBy": self.made_by, "queries": self.queries}
+        return {**self.ref.to_json(), **told}
 
     @classmethod
     def from_json(cls, raw: Any) -> FrozenSet | None:
@@ -146,6 +148,7 @@ class FrozenSet:
             ref=ref,
             revision=int(raw.get("revision", 0)),
             asked=str(raw.get("asked", "")),
+            made_by=str(raw.get("madeBy", "")),
             queries=int(raw.get("queries", 0)),
         )
 
