@@ -161,3 +161,15 @@ def test_a_set_that_comes_out_otherwise_when_it_is_made_again_is_not_scored_on()
     jobs = list(scene.cluster.created_jobs)
     scene.settle(30)
     assert scene.cluster.created_jobs == jobs
+
+
+def test_an_edit_of_a_guards_limit_reads_nothing_anew() -> None:
+    def guarded(limit: str) -> Raw:
+        guard = {"name": "general", "beir": {"pvc": {"claimName": "guards"}}, "maxRegression": limit}
+        return a_spec(evaluation={"guards": [guard]})
+
+    scene = Scene(guarded("0.02")).run(is_ready)
+    jobs = list(scene.cluster.created_jobs)
+    scene.edit(guarded("0.05"))
+    scene.run(is_ready)
+    assert scene.cluster.created_jobs == jobs
