@@ -14,7 +14,7 @@ from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, service_url
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import Status
+from embedding_operator.resource.status import Served, Status
 from embedding_stages.contract import Artefact, Stage, vector_space_of
 from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
@@ -56,11 +56,15 @@ def vector_space(status: Status) -> str:
 def note_candidate(draft: Draft) -> None:
     """Say what moving to the candidate takes, before anybody moves."""
     served, space = draft.status.served, vector_space(draft.status)
-    if not served.vector_space or served.active_fingerprint == served.candidate_fingerprint:
+    if served.active_fingerprint == served.candidate_fingerprint:  # perhaps again, in place of one that waited
+        draft.status = replace(draft.status, served=_without_candidate(served))
         return
-    draft.status = replace(
-        draft.status, served=replace(served, candidate_vector_space=space, reindex=_reindex(draft.status, space))
-    )
+    if not served.vector_space:
+        return
+    # That clients were moved before the index was filled anew stays said beside a candidate of the space they are in.
+    behind = served.reindex.get("required") and served.candidate_vector_space in ("", served.vector_space)
+    reindex = served.reindex if behind and space == served.vector_space else _reindex(draft.status, space)
+    draft.status = replace(draft.status, served=replace(served, candidate_vector_space=space, reindex=reindex))
 
 
 def _reindex(status: Status, space: str) -> dict[str, Any]:
@@ -126,5 +130,12 @@ def withdraw_offer(draft: Draft, owner: Owner, observed: Observed) -> None:
     name = next_name(owner)
     if name in observed.services:
         draft.actions.append(DeleteObject(kind="Service", name=name, why="no candidate waits to be acknowledged"))
-    served = draft.status.served
-    draft.status = replace(draft.status, served=replace(served, next_url=""))
+    draft.status = replace(draft.status, served=replace(_without_candidate(draft.status.served), next_url=""))
+
+
+def _without_candidate(served: Served) -> Served:
+    """What moving to a candidate would have taken is nobody's question when it is gone."""
+    if not served.candidate_vector_space:
+        return served
+    kept = served.reindex if served.candidate_vector_space == served.vector_space else {}
+    return replace(served, candidate_vector_space="", reindex=kept)

@@ -1,0 +1,95 @@
+"""A candidate waits for the owner of the index, and meanwhile the manifest or the cluster changes."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import a_scene, a_spec, is_ready, is_stalled
+from simulation.test_handover import NEXT, servers, serving, shadow, waiting, waits
+
+from embedding_operator.resource.labels import SERVING_LABEL
+from embedding_stages.contract import Stage
+
+
+def test_a_candidate_that_is_given_up_leaves_no_word_of_itself() -> None:
+    scene = waiting()
+    scene.edit(shadow(3))
+    scene.run(is_ready).settle(5)
+    served = scene.status.served
+    assert (served.candidate_vector_space, served.next_url, served.reindex) == ("", "", {})
+    assert not serving(scene, NEXT)
+    assert servers(scene) == [serving(scene)]
+
+
+def test_no_candidate_is_told_of_while_its_successor_is_trained() -> None:
+    scene = waiting()
+    scene.edit(shadow(7))
+    scene.running(Stage.FINETUNE)
+    served = scene.status.served
+    assert (served.candidate_vector_space, served.next_url, served.reindex) == ("", "", {})
+
+
+def test_a_later_revision_of_the_same_space_does_not_hide_that_the_index_is_behind() -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    before = scene.status.served.reindex
+    assert before["required"]
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}, "export": {"precision": "fp16"}}))
+    scene.run(is_ready).settle(5)
+    assert scene.status.served.reindex == before
+
+
+def test_clients_that_come_back_to_the_server_that_drains_keep_it() -> None:
+    scene = waiting()
+    first, space = serving(scene), scene.status.served.vector_space
+    scene.edit(shadow(5, acknowledgedVectorSpace=scene.status.served.candidate_vector_space, drainSeconds=3000))
+    scene.run(is_ready).settle(3)
+    scene.edit(shadow(3, acknowledgedVectorSpace=space, drainSeconds=3000))
+    scene.run(is_ready).settle(100)
+    assert (serving(scene), servers(scene)) == (first, [first])
+
+
+def test_a_suspended_candidate_stays_offered_and_waits_on_when_it_is_resumed() -> None:
+    scene = waiting()
+    reached, jobs = (serving(scene), serving(scene, NEXT)), list(scene.cluster.created_jobs)
+    scene.edit({**shadow(5), "suspend": True})
+    scene.settle(10)
+    assert (serving(scene), serving(scene, NEXT)) == reached
+    scene.edit(shadow(5))
+    scene.run(waits).settle(5)
+    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert scene.cluster.created_jobs == jobs
+    assert scene.events().count("AwaitingAcknowledgement") == 1
+
+
+def test_an_invalid_manifest_changes_nothing_of_an_offer() -> None:
+    scene = waiting()
+    reached = serving(scene), serving(scene, NEXT)
+    scene.edit(shadow(5, pinRevision=77))
+    scene.run(is_stalled).settle(10)
+    assert (serving(scene), serving(scene, NEXT)) == reached
+    scene.edit(shadow(5))
+    scene.run(waits).settle(5)
+    assert (serving(scene), serving(scene, NEXT)) == reached
+
+
+def test_a_candidate_whose_server_was_lost_is_offered_again() -> None:
+    scene = waiting()
+    reached = serving(scene), serving(scene, NEXT)
+    for raw in scene.cluster.find("Deployment"):
+        if raw["metadata"]["labels"][SERVING_LABEL] == reached[1]:
+            scene.cluster.mark_deleted("Deployment", NAMESPACE, raw["metadata"]["name"])
+    scene.turn()
+    scene.run(waits).settle(10)
+    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert scene.events().count("AwaitingAcknowledgement") == 1
+
+
+@pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
+def test_another_strategy_moves_clients_to_what_waited(strategy: str) -> None:
+    scene = waiting()
+    offered = serving(scene, NEXT)
+    scene.edit(shadow(5, strategy=strategy))
+    scene.run(is_ready).settle(60)
+    assert (serving(scene), serving(scene, NEXT), servers(scene)) == (offered, "", [offered])
