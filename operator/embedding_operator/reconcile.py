@@ -186,6 +186,9 @@ def _kind_of(error: ClusterError, action: Action, observed: Observed) -> Refusal
     claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
     if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
         return "claim"
+    of_record = isinstance(action, Apply) and action.manifest["kind"] == "ConfigMap"
+    if of_record and isinstance(error, Rejected | Forbidden | ForeignObject | QuotaExceeded):
+        return "record"
     match error:
         case QuotaExceeded():
             return "quota"

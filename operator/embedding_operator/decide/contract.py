@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, Draft, Observed
+from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
@@ -54,6 +55,9 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
             return
     manifest = build_contract(owner, contract)
     draft.actions.append(Apply(manifest=manifest, why="clients and the owner of an index read it"))
+    if not_written(observed, contract_name(owner.name)):
+        draft.look_again_in(RETRY_S["record"])
+        return
     draft.status = replace(
         draft.status, served=replace(draft.status.served, contract_map=contract_name(owner.name), canaries=told)
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from embedding_operator.objects.views import DeploymentView, EventView, JobView
 from embedding_operator.resource.status import Status
 
-RefusalKind = Literal["claim", "quota", "late", "refused"]
+RefusalKind = Literal["claim", "record", "quota", "late", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ class Refusal:
     """An action that the cluster did not carry out. The same pass decides again, and knows of it.
 
     - "claim": the workspace claim cannot grow, and work goes on in the room that there is;
+    - "record": a ConfigMap with a record or the contract cannot be written, and what serves goes on without it;
     - "quota": a ResourceQuota has no room for a new object, and its stage waits;
     - "late": it will pass: an object of a deleted predecessor is in the way, or the API server does not answer;
     - "refused": nothing goes on before somebody edits the manifest, a right or a policy.

@@ -259,5 +259,5 @@ def _serve(
         return verdict, None
     traffic = activate(draft, owner, spec, observed)
     if traffic.state == "active":
-        record_revision(draft, owner, spec)
+        record_revision(draft, owner, spec, observed)
     return verdict, traffic

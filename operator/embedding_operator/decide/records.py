@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
 from embedding_operator.resource.api import Spec, SpecError
@@ -33,7 +34,7 @@ _RECORDED: Final = (
 )
 
 
-def record_revision(draft: Draft, owner: Owner, spec: Spec) -> None:
+def record_revision(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> None:
     """Keep what the active revision was made of, once; the oldest record goes when there are too many."""
     revision = draft.status.served.active_revision
     history = list(draft.status.history)
@@ -41,6 +42,9 @@ def record_revision(draft: Draft, owner: Owner, spec: Spec) -> None:
         return
     stages = [_recorded(draft.status.stage(stage)) for stage in BEFORE_SERVING]
     draft.actions.append(Apply(manifest=build_record(owner, revision, stages), why="it can be pinned later"))
+    if not_written(observed, record_name(owner.name, revision)):
+        draft.look_again_in(RETRY_S["record"])
+        return
     history.append(_summary(draft.status, revision))
     for old in history[:-_KEPT]:
         name = record_name(owner.name, int(old["revision"]))

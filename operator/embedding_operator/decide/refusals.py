@@ -10,7 +10,7 @@ from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, W
 from embedding_operator.resource.conditions import VALIDATED
 from embedding_operator.resource.status import StageStatus, Status
 
-RETRY_S: Final = {"refused": 15.0, "late": 3.0, "quota": POLL_QUOTA_S}
+RETRY_S: Final = {"refused": 15.0, "late": 3.0, "quota": POLL_QUOTA_S, "record": 60.0}
 TRIED_AGAIN: Final = "; it is tried again until it works"
 _REASONS: Final = frozenset(
     {"ClusterUnavailable", "Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA}
@@ -34,6 +34,12 @@ def with_first_words(status: Status, observed: Observed) -> Observed:
         return replace(refusal, detail=known.message.removeprefix(start).removesuffix(TRIED_AGAIN))
 
     return replace(observed, refusals=tuple(as_known(item) for item in observed.refusals))
+
+
+def not_written(observed: Observed, name: str) -> bool:
+    """Whether the ConfigMap `name` is not written in this pass, so that nothing may say that it was."""
+    records = (item for item in observed.refusals if item.kind == "record")
+    return refusal_wait(observed) is not None or any(item.tried.endswith(f"/{name}") for item in records)
 
 
 def refusal_wait(observed: Observed) -> Wait | None:

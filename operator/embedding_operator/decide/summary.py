@@ -19,6 +19,7 @@ from embedding_operator.resource.status import ConditionStatus, Status
 from embedding_stages.contract import Stage
 
 CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
+RECORD_NOT_WRITTEN: Final = "RecordNotWritten"
 
 
 class _Conditions:
@@ -170,7 +171,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
 
 
 def _valid(write: _Conditions, observed: Observed) -> None:
-    """A claim that cannot grow is no reason to stop: work goes on in the room that there is."""
+    """A claim that cannot grow or a record that cannot be written is no reason to stop."""
     stop, claim = observed.stopped, observed.refusal("claim")
     if stop is not None and stop.kind == "refused":
         _not_valid(write, "False", stop.reason, stop.message)
@@ -178,16 +179,25 @@ def _valid(write: _Conditions, observed: Observed) -> None:
     if stop is not None:
         _not_valid(write, "Unknown", stop.reason, f"{stop.message}{TRIED_AGAIN}")
         return
-    if claim is None:
+    record = observed.refusal("record")
+    if claim is not None:
+        _less(write, observed, CLAIM_NOT_EXPANDED, f"the workspace claim stays as small as it is: {claim.message}")
+    elif record is not None:
+        why = f"{record.message}; remove or rename what is in the way, or allow it{TRIED_AGAIN}"
+        _less(write, observed, RECORD_NOT_WRITTEN, why)
+    else:
         write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
-        return
-    message = f"the manifest is valid, but the workspace claim stays as small as it is: {claim.message}"
+
+
+def _less(write: _Conditions, observed: Observed, reason: str, what: str) -> None:
+    """Something is refused that work goes on without; told once."""
+    message = f"the manifest is valid, but {what}"
     known = write.draft.status.condition(c.VALIDATED)
-    if known is None or known.reason != CLAIM_NOT_EXPANDED:
-        write.draft.event("Warning", CLAIM_NOT_EXPANDED, message)
+    if known is None or known.reason != reason:
+        write.draft.event("Warning", reason, message)
     elif known.observed_generation == observed.generation:
         message = known.message  # the words may change from pass to pass
-    write.put(c.VALIDATED, "True", CLAIM_NOT_EXPANDED, message)
+    write.put(c.VALIDATED, "True", reason, message)
 
 
 def _lost(status: Status) -> bool:
