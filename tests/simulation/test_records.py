@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from simulation.fake_cluster import NAMESPACE, Call
-from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
+from simulation.scene import NAME, Raw, Scene, a_scene, a_spec, is_ready, is_stalled
 
 from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Rejected
+from embedding_stages.contract import Artefact, Stage
 
 CONTRACT, FIRST = f"{NAME}-contract", f"{NAME}-revision-1"
 
@@ -95,3 +96,38 @@ def test_eight_revisions_are_recorded() -> None:
     writes = scene.writes()
     scene.settle(20)
     assert scene.writes() == writes
+
+
+def served_by(backend: str, **deploy: Any) -> dict[str, Any]:
+    return a_spec(stages={"deploy": {"backend": {backend: {}}, **deploy}})
+
+
+def test_a_pinned_revision_that_was_never_exported_names_the_backend() -> None:
+    scene = Scene(served_by("torch")).run(is_ready).settle(5)
+    scene.edit(served_by("onnx", pinRevision=1))
+    scene.run(is_stalled)
+    assert scene.condition("Validated") == "False PinnedRevisionNotExported"
+    assert "spec.stages.deploy.backend: revision 1" in scene.message("Validated")
+    assert scene.status.served.url
+    scene.edit(served_by("torch", pinRevision=1))
+    scene.run(is_ready)
+
+
+def test_a_pinned_revision_is_served_from_its_checkpoint_by_a_backend_that_does_so() -> None:
+    scene = Scene(served_by("onnx")).run(is_ready).settle(5)
+    scene.edit(served_by("torch", pinRevision=1))
+    scene.run(is_ready)
+    assert scene.status.served.artefact_digest == scene.digest(Stage.FINETUNE, Artefact.CHECKPOINT)
+
+
+def test_a_record_that_somebody_emptied_is_none() -> None:
+    scene = Scene(served_by("onnx")).run(is_ready).settle(5)
+
+    def empty(raw: Raw) -> None:
+        stages = json.loads(raw["data"]["stages.json"])
+        raw["data"]["stages.json"] = json.dumps([{**stage, "artefacts": {}} for stage in stages])
+
+    scene.cluster.change("ConfigMap", NAMESPACE, FIRST, empty)
+    scene.edit(served_by("onnx", pinRevision=1))
+    scene.run(is_stalled)
+    assert scene.condition("Validated") == "False PinnedRevisionMissing"

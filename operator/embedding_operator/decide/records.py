@@ -12,11 +12,13 @@ from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
 from embedding_operator.resource.api import Spec, SpecError
+from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage
 
 PINNED: Final = "PinnedRevision"
 PINNED_MISSING: Final = "PinnedRevisionMissing"
+PINNED_NOT_EXPORTED: Final = "PinnedRevisionNotExported"
 _FIELD: Final = "spec.stages.deploy.pinRevision"
 _DIGEST_CHARACTERS: Final = 19  # sha256: and 12 digits
 _KEPT: Final = 8  # revisions that can be pinned
@@ -76,7 +78,19 @@ def _summary(status: Status, revision: int) -> dict[str, Any]:
 
 def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
     """Raises SpecError when the revision that the manifest pins cannot be served again."""
-    if spec.deploy.pinned is None or _pinned_stages(observed.pinned):
+    if spec.deploy.pinned is None:
+        return
+    if found := {entry.name: entry for entry in _pinned_stages(observed.pinned)}:
+        trained = found[Stage.FINETUNE].artefacts[Artefact.CHECKPOINT]
+        exported = found[Stage.EXPORT].artefacts[Artefact.SERVING_MODEL]
+        if exported == trained and not spec.deploy.serves_checkpoint:
+            raise SpecError(
+                "spec.stages.deploy.backend",
+                f"revision {spec.deploy.pinned} was served from its checkpoint, so there is no exported model that "
+                f"{spec.deploy.backend} could serve; name the backend that served it, pin another revision, or remove "
+                "pinRevision",
+                reason=PINNED_NOT_EXPORTED,
+            )
         return
     known = ", ".join(str(item.get("revision")) for item in status.history)
     raise SpecError(
@@ -92,6 +106,9 @@ def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
     for entry in _pinned_stages(observed.pinned):
         message = f"revision {spec.deploy.pinned} is pinned: {entry.name} is not run"
         pinned = replace(entry, state="Skipped", reason=PINNED, message=message, reused_from=spec.deploy.pinned)
+        if entry.name is Stage.EXPORT and spec.deploy.serves_checkpoint:
+            checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
+            pinned = replace(pinned, artefacts={Artefact.SERVING_MODEL: checkpoint}, details={})
         draft.status = draft.status.with_stage(pinned)
 
 
@@ -102,4 +119,5 @@ def _pinned_stages(record: Mapping[str, Any] | None) -> Sequence[StageStatus]:
         found = [StageStatus.from_json(item) for item in raw]
     except (KeyError, TypeError, ValueError, AttributeError):
         return ()
-    return found if [item.name for item in found] == list(BEFORE_SERVING) else ()
+    whole = all(name in item.artefacts for item in found for name in BY_STAGE[item.name].outputs)
+    return found if whole and [item.name for item in found] == list(BEFORE_SERVING) else ()
