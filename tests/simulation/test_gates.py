@@ -173,3 +173,18 @@ def test_an_edit_of_a_guards_limit_reads_nothing_anew() -> None:
     scene.edit(guarded("0.05"))
     scene.run(is_ready)
     assert scene.cluster.created_jobs == jobs
+
+
+def test_what_serves_is_compared_with_no_more_where_the_gates_are_off() -> None:
+    scene = a_scene().run(is_ready)
+    scene.world.volume[scene.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT].path] = "sha256:gone"
+    scene.edit(RETRAINED)
+    scene.run(is_stalled)
+    assert scene.condition("Evaluated") == "False ArtefactMismatch"
+    scene.edit(a_spec(stages=EPOCHS, gates={"enabled": False}))
+    scene.run(is_ready).settle(5)
+    assert scene.status.served.active_revision == 3
+    runs = len(scene.ran(Stage.EVAL))
+    scene.edit(RETRAINED)
+    scene.run(is_ready).settle(5)
+    assert len(scene.ran(Stage.EVAL)) == runs

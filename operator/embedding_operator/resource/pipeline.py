@@ -123,9 +123,12 @@ def _frozen_set(spec: Spec, status: Status, inputs: Mapping[Artefact, ArtefactRe
 def _active_checkpoint(
     spec: Spec, status: Status, inputs: Mapping[Artefact, ArtefactRef]
 ) -> dict[Artefact, ArtefactRef]:
-    """What serves now, to be compared with. A model that has taken its place stays with what it was compared with."""
+    """What serves now, to be compared with where there are gates.
+
+    Otherwise, and when the model has taken its place, the evaluation stays with what it was compared with.
+    """
     active = status.served.checkpoint
-    if active is not None and active.digest != inputs[Artefact.CHECKPOINT].digest:
+    if active is not None and active.digest != inputs[Artefact.CHECKPOINT].digest and spec.gates.enabled:
         return {Artefact.ACTIVE_CHECKPOINT: active}
     entry = status.stage(Stage.EVAL)
     digest = entry.details.get(Artefact.ACTIVE_CHECKPOINT.value)
