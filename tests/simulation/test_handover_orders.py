@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from simulation.fake_cluster import NAMESPACE
-from simulation.scene import a_scene, a_spec, is_ready, is_stalled
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled
 from simulation.test_handover import NEXT, servers, serving, shadow, waiting, waits
 
 from embedding_operator.resource.labels import SERVING_LABEL
@@ -93,3 +93,52 @@ def test_another_strategy_moves_clients_to_what_waited(strategy: str) -> None:
     scene.edit(shadow(5, strategy=strategy))
     scene.run(is_ready).settle(60)
     assert (serving(scene), serving(scene, NEXT), servers(scene)) == (offered, "", [offered])
+
+
+def test_what_is_refused_after_it_was_offered_is_not_offered_any_more() -> None:
+    scene = waiting()
+    offered = serving(scene, NEXT)
+    scene.world.image_id, scene.world.served_offset = "sha256:moved", 0.2
+    for raw in scene.cluster.find("Pod"):
+        if raw["metadata"]["labels"].get(SERVING_LABEL) == offered:
+            scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
+    scene.run(lambda scene: scene.condition("Verified") == "False OutsideTolerance").settle(5)
+    assert not serving(scene, NEXT)
+    assert not scene.status.served.next_url
+
+
+def test_what_serves_is_watched_while_a_newer_revision_waits() -> None:
+    watched = {"verification": {"intervalSeconds": 60}}
+    scene = Scene({**shadow(), **watched}).run(is_ready).settle(5)
+    scene.edit({**shadow(5), **watched})
+    scene.run(waits)
+    scene.cluster.swapped = "other weights"
+    scene.run(lambda scene: scene.status.phase == "Degraded")
+    assert scene.condition("Verified") == "False CanariesDiffer"
+    assert "spec.stages.deploy.pinRevision" in scene.message("Verified")
+    scene.cluster.swapped = ""
+    scene.run(waits)
+
+
+def test_a_server_that_has_drained_goes_also_beside_an_invalid_manifest() -> None:
+    scene = waiting()
+    new = serving(scene, NEXT)
+    scene.edit(shadow(5, acknowledgedVectorSpace=scene.status.served.candidate_vector_space, drainSeconds=600))
+    scene.run(is_ready).settle(3)
+    scene.edit(shadow(5, pinRevision=77))
+    scene.run(is_stalled)
+    scene.settle(30)
+    assert servers(scene) == [new]
+
+
+def test_where_recreate_left_no_server_the_index_is_still_of_the_old_space() -> None:
+    scene = a_scene(stages={"deploy": {"strategy": "Recreate"}}).run(is_ready).settle(3)
+    scene.world.served_offset = 0.2
+    scene.edit(a_spec(stages={"deploy": {"strategy": "Recreate"}, "finetune": {"epochs": 5}}))
+    scene.run(is_stalled)
+    scene.world.served_offset = 0.0
+    scene.edit(shadow(7))
+    scene.run(waits)
+    assert "clients reach no server" in scene.message("Verified")
+    scene.edit(shadow(7, acknowledgedVectorSpace=scene.status.served.candidate_vector_space))
+    scene.run(is_ready)

@@ -105,14 +105,22 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     draft.look_again_in(float(interval_s or 0))
 
 
-def differ(served: Served) -> str:
-    """The sentence that says so when the canaries differ; empty when they do not, or nobody asked."""
+def differ(served: Served, *, newer: bool = False) -> str:
+    """The sentence that says so when the canaries differ; empty when they do not, or nobody asked.
+
+    `newer`: the manifest is of another revision, so nobody can make the Deployment of what serves anew.
+    """
     least = served.canaries.get("cosine")
     if least is None or float(least) >= LEAST_COSINE:
         return ""
+    cure = (
+        "let the revision of this manifest take its place, or pin the one that serves (spec.stages.deploy.pinRevision)"
+        if newer
+        else "delete its Deployment: it is made and checked anew"
+    )
     return (
         f"what serves answers a canary with cosine {least} to what it answered when it was verified, below "
-        f"{LEAST_COSINE}: the model or the server was changed; delete its Deployment: it is made and checked anew"
+        f"{LEAST_COSINE}: the model or the server was changed; {cure}"
     )
 
 

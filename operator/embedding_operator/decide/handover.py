@@ -94,7 +94,7 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
     served, space = draft.status.served, vector_space(draft.status)
     asks = (
         spec.deploy.strategy == "Shadow"
-        and bool(served.active_fingerprint)
+        and bool(served.active_fingerprint or served.vector_space)  # also where Recreate removed what served
         and served.active_fingerprint != served.candidate_fingerprint
         and served.vector_space != space
     )
@@ -108,7 +108,10 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
     if served.next_url != url:
         draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")
     draft.status = replace(draft.status, served=replace(served, next_url=url))
-    serving = f"clients stay with revision {served.active_revision} (vector space {served.vector_space or 'unknown'})"
+    index = f"(vector space {served.vector_space or 'unknown'})"
+    serving = f"clients stay with revision {served.active_revision} {index}"
+    if not served.active_fingerprint:
+        serving = f"clients reach no server: the one that they knew {index} was removed"
     if spec.deploy.acknowledged not in ("", served.vector_space):
         return Traffic(
             state="waiting",

@@ -47,6 +47,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     if observed.deleting:  # children carry ownerReferences: garbage collection does the rest
         return Plan(status=status)
     draft, observed = Draft(status=status), with_first_words(status, observed)
+    end_drain(draft, observed)
     try:
         spec = with_access_modes(parse_spec(raw_spec, defaults.images), observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
@@ -59,7 +60,6 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     verdict: Verdict | None = None
     traffic: Traffic | None = None
     trained = False
-    end_drain(draft, observed)
     if spec.suspend:
         _suspend(draft, observed)
     else:
@@ -68,7 +68,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
-        if draft.status.served.candidate_revision != draft.status.revision:
+        refused = verdict is not None and not verdict.within  # after it was offered, its server was changed
+        if refused or draft.status.served.candidate_revision != draft.status.revision:
             withdraw_offer(draft, owner, observed)
     if traffic is None or traffic.state == "waiting":
         served = draft.status.served

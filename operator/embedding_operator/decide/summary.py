@@ -82,7 +82,8 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     write.drop(c.RECONCILING)
     write.put(c.STALLED, "True", reason, message)
     status = replace(draft.status, phase="Degraded" if lost else "Failed", current_stage="", progress="")
-    return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=retry_s)
+    again_s = min(draft.requeue_s, default=None) if retry_s is None else retry_s
+    return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=again_s)
 
 
 def _not_valid(write: _Conditions, status: ConditionStatus, reason: str, message: str) -> None:
@@ -122,10 +123,14 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     current = _current(draft.status, gate, verdict, activated=activated)
     reached = True
     elsewhere = _lost(draft.status) and not _judged(draft.status)
+    differs_elsewhere = "" if activated else differ(draft.status.served, newer=True)
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
             write.put(kind, "False", ACTIVE_UNAVAILABLE, lost_message(draft.status.served))
             reached = reached and draft.status.stage(Stage.DEPLOY).done
+            continue
+        if kind == c.VERIFIED and differs_elsewhere:
+            write.put(kind, "False", CANARIES_DIFFER, differs_elsewhere)
             continue
         if kind == c.VERIFIED and verdict is not None and reached:
             _verified(write, verdict, traffic)
@@ -156,7 +161,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             current,
             stuck=stuck,
             stopped=stopped,
-            lost=elsewhere or bool(activated and differ(draft.status.served)),
+            lost=elsewhere or bool(differ(draft.status.served)),
         ),
         current_stage=current.value if current is not None else "",
         progress=_progress(draft.status, current, gate)[:128],
