@@ -131,3 +131,15 @@ def test_a_record_that_somebody_emptied_is_none() -> None:
     scene.edit(served_by("onnx", pinRevision=1))
     scene.run(is_stalled)
     assert scene.condition("Validated") == "False PinnedRevisionMissing"
+
+
+def test_an_endpoint_that_the_operator_cannot_reach_costs_a_pass_now_and_then() -> None:
+    scene = a_scene()
+    scene.operator.reconciler.ask = lambda url, contract: None
+    scene.run(is_ready).settle(5)
+    before = scene.writes()
+    assert [scene.operator.reconcile() for _ in range(3)] == [300.0] * 3
+    assert scene.writes() == before
+    scene.restart()
+    scene.settle(3)
+    assert written(scene)

@@ -27,6 +27,7 @@ from embedding_stages.contract.canaries import CANARIES, VERSION
 
 CANARIES_DIFFER: Final = "CanariesDiffer"
 _ASK_AGAIN_S: Final = 30.0
+_ASK_SELDOM_S: Final = 300.0  # what has not answered is perhaps out of the operator's reach, and so are many others
 Vector = Sequence[float]
 
 
@@ -50,7 +51,7 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
         contract["canaries"] = _canaries(observed.canaries)
         told["takenAt"] = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     else:
-        draft.look_again_in(_ASK_AGAIN_S)
+        draft.look_again_in(_ASK_SELDOM_S if same else _ASK_AGAIN_S)
         if same:
             return
     manifest = build_contract(owner, contract)
