@@ -142,3 +142,20 @@ def test_where_recreate_left_no_server_the_index_is_still_of_the_old_space() -> 
     assert "clients reach no server" in scene.message("Verified")
     scene.edit(shadow(7, acknowledgedVectorSpace=scene.status.served.candidate_vector_space))
     scene.run(is_ready)
+
+
+def test_nobody_is_sent_to_a_strangers_service() -> None:
+    scene = Scene(shadow()).run(is_ready).settle(5)
+    meta = {"name": NEXT, "namespace": NAMESPACE}
+    scene.cluster.add(
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"theirs": "yes"}}}
+    )
+    scene.edit(shadow(5))
+    scene.run(lambda scene: scene.condition("Validated") == "False ForeignObject").settle(5)
+    assert scene.status.served.next_url == ""
+    assert "AwaitingAcknowledgement" not in scene.events()
+    scene.cluster.remove("Service", NAMESPACE, NEXT)
+    scene.run(waits).settle(5)
+    assert serving(scene, NEXT)
+    assert scene.status.served.next_url
+    assert scene.events().count("AwaitingAcknowledgement") == 1

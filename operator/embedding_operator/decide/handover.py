@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.refusals import refusal_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, service_url
@@ -102,16 +103,19 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
         return None
     name = next_name(owner)
     service = build_service(owner, name, served.candidate_fingerprint)
-    if differs(service, observed.services.get(name)):
-        draft.actions.append(Apply(manifest=service, why="the index is filled anew through it"))
-    url = f"{service_url(owner, name)}{EMBEDDINGS_PATH}"
-    if served.next_url != url:
-        draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")
-    draft.status = replace(draft.status, served=replace(served, next_url=url))
     index = f"(vector space {served.vector_space or 'unknown'})"
     serving = f"clients stay with revision {served.active_revision} {index}"
     if not served.active_fingerprint:
         serving = f"clients reach no server: the one that they knew {index} was removed"
+    if differs(service, observed.services.get(name)):
+        draft.actions.append(Apply(manifest=service, why="the index is filled anew through it"))
+        if refusal_wait(observed) is not None:  # perhaps a stranger's is in its place: nobody may be sent there
+            draft.status = replace(draft.status, served=replace(served, next_url=""))
+            return Traffic(state="waiting", reason=AWAITING, message=f"verified, but {name} is not made yet; {serving}")
+    url = f"{service_url(owner, name)}{EMBEDDINGS_PATH}"
+    if served.next_url != url:
+        draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")
+    draft.status = replace(draft.status, served=replace(served, next_url=url))
     if spec.deploy.acknowledged not in ("", served.vector_space):
         return Traffic(
             state="waiting",
