@@ -159,3 +159,15 @@ def test_nobody_is_sent_to_a_strangers_service() -> None:
     assert serving(scene, NEXT)
     assert scene.status.served.next_url
     assert scene.events().count("AwaitingAcknowledgement") == 1
+
+
+def test_another_server_of_the_same_model_is_offered_when_it_is_verified() -> None:
+    scene = waiting()
+    old, offered = serving(scene), serving(scene, NEXT)
+    scene.edit(shadow(5, modelName="handbook-5"))
+    scene.run(lambda scene: offered not in servers(scene))
+    assert not serving(scene, NEXT)
+    assert not scene.status.served.next_url
+    scene.run(waits).settle(5)
+    assert serving(scene) == old
+    assert sorted(servers(scene)) == sorted([old, serving(scene, NEXT)])

@@ -68,8 +68,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
-        refused = verdict is not None and not verdict.within  # after it was offered, its server was changed
-        if refused or draft.status.served.candidate_revision != draft.status.revision:
+        if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
     if traffic is None or traffic.state == "waiting":
         served = draft.status.served
@@ -86,6 +85,15 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
+
+
+def _nothing_to_offer(draft: Draft, before: Status, verdict: Verdict | None) -> bool:
+    """Whether what may have been offered is not this revision's verified candidate any more."""
+    served, known = draft.status.served, before.served.candidate_fingerprint
+    if verdict is not None and not verdict.within:  # after it was offered, its server was changed
+        return True
+    another = verdict is None and served.candidate_fingerprint != known  # such as one with another model name
+    return another or served.candidate_revision != draft.status.revision
 
 
 def _set_back(draft: Draft, spec: Spec) -> None:
