@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from simulation.endings import BAD_INPUT, SILENT, Ending
-from simulation.fake_cluster import Call, Crash
-from simulation.scene import IMAGES, Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.fake_cluster import NAMESPACE, Call, Crash
+from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.decide.plan import Defaults
+from embedding_operator.resource.api import KIND
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as table
 from embedding_stages.contract.declare import setting
@@ -204,3 +205,22 @@ def test_a_stage_that_failed_takes_the_new_image_at_the_next_edit(
     scene.edit(a_spec(tolerance={"atOne": "0.05"}))
     scene.run(is_ready)
     assert scene.ran(Stage.FINETUNE)[-1].image == NEXT_IMAGES[Stage.FINETUNE]
+
+
+def test_recreate_does_not_judge_what_was_served_before_there_were_gates() -> None:
+    deploy: dict[str, Any] = {"strategy": "Recreate"}
+    scene = a_scene(stages={"deploy": deploy}, gates={"onFail": "Warn"})
+    scene.world.tuned_quality = 0.4
+    scene.run(is_ready).settle(3)
+
+    def as_before(raw: dict[str, Any]) -> None:
+        status = raw["status"]
+        for key in ("history", "evaluationSet"):
+            del status[key]
+        evaluated = next(entry for entry in status["stages"] if entry["name"] == "eval")
+        del evaluated["details"]["comparisons"]
+
+    scene.cluster.change(KIND, NAMESPACE, NAME, as_before)
+    scene.edit(a_spec(stages={"deploy": deploy | {"modelName": "other"}}))
+    scene.run(is_ready)
+    assert scene.condition("QualityGatePassed") == "True GateDisabled"

@@ -129,6 +129,7 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     if served.active_fingerprint == served.candidate_fingerprint:
         return
     left = Served(
+        active_revision=served.active_revision,  # what was served is not judged by gates that came later
         candidate_fingerprint=served.candidate_fingerprint,
         candidate_revision=served.candidate_revision,
         vector_space=served.vector_space,
