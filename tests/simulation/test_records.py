@@ -143,3 +143,21 @@ def test_an_endpoint_that_the_operator_cannot_reach_costs_a_pass_now_and_then() 
     scene.restart()
     scene.settle(3)
     assert written(scene)
+
+
+@pytest.mark.parametrize(
+    "vector", ["", "no base64", "AACAfwAAgP8AAMB/AACAPwAAgD8AAIA/AACAPwAAgD8="], ids=["none", "text", "inf"]
+)
+def test_canaries_that_somebody_spoiled_are_taken_again(vector: str) -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(5)
+
+    def spoil(raw: Raw) -> None:
+        told = json.loads(raw["data"]["contract.json"])
+        told["canaries"]["texts"][3]["vector"] = vector
+        raw["data"]["contract.json"] = json.dumps(told)
+
+    before = scene.cluster.objects["ConfigMap", NAMESPACE, CONTRACT]["data"]
+    scene.cluster.change("ConfigMap", NAMESPACE, CONTRACT, spoil)
+    scene.settle(20)
+    assert scene.cluster.objects["ConfigMap", NAMESPACE, CONTRACT]["data"] == before
+    assert is_ready(scene)

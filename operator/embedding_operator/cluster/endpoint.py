@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ Vectors = Sequence[Sequence[float]]
 Ask = Callable[[str, Mapping[str, Any]], Vectors | None]  # (address, contract with the model's name) -> vectors
 _TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 16 << 20
+_FLOAT32_MAX: Final = (2 - 2**-23) * 2.0**127  # vectors are kept in float32
 _ROLES: Final = ("query", "passage")
 # What a server may answer is anybody's: no answer of it ends a pass.
 _NO_ANSWER: Final = (OSError, HTTPException, ValueError, KeyError, TypeError, OverflowError, RecursionError)
@@ -81,7 +81,7 @@ def _embed(url: str, contract: Mapping[str, Any], role: str, texts: list[str]) -
     except _NO_ANSWER:
         return None
     vectors = [by_index.get(index) for index in range(len(texts))]
-    if any(not vector or not all(map(math.isfinite, vector)) for vector in vectors):
+    if any(not vector or not all(abs(x) <= _FLOAT32_MAX for x in vector) for vector in vectors):
         return None
     return [vector for vector in vectors if vector]
 

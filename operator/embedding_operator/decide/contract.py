@@ -150,4 +150,5 @@ def _known(config_map: Mapping[str, Any] | None) -> list[Vector] | None:
         found = [decode(item["vector"]) for item in canaries["texts"]]
     except (KeyError, TypeError, ValueError):
         return None
-    return found if len(found) == len(CANARIES) else None
+    whole = len(found) == len(CANARIES) and len({len(vector) for vector in found}) == 1 and bool(found[0])
+    return found if whole and all(math.isfinite(x) for vector in found for x in vector) else None
