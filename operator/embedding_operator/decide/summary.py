@@ -10,6 +10,7 @@ from embedding_operator.decide.decision import Draft, Observed, Plan
 from embedding_operator.decide.figures import metrics_of, uplift_of
 from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
 from embedding_operator.decide.handover import MOVING, Traffic
+from embedding_operator.decide.phase import current_stage, judged, lost, phase_of, progress_of, stuck_in
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.decide.verdict import Verdict
@@ -72,16 +73,16 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     """The manifest, or the API server's answer to a read, stops everything."""
     write = _Conditions(draft, observed)
     _not_valid(write, "False", reason, message)
-    lost = _lost(draft.status)
+    gone = lost(draft.status)
     deployed = draft.status.condition(c.DEPLOYED)
-    if lost:
+    if gone:
         write.put(c.DEPLOYED, "False", ACTIVE_UNAVAILABLE, lost_message(draft.status.served))
     elif deployed is not None and deployed.reason == ACTIVE_UNAVAILABLE:
         write.drop(c.DEPLOYED)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
     write.drop(c.RECONCILING)
     write.put(c.STALLED, "True", reason, message)
-    status = replace(draft.status, phase="Degraded" if lost else "Failed", current_stage="", progress="")
+    status = replace(draft.status, phase="Degraded" if gone else "Failed", current_stage="", progress="")
     again_s = min(draft.requeue_s, default=None) if retry_s is None else retry_s
     return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=again_s)
 
@@ -120,9 +121,9 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     write = _Conditions(draft, observed)
     _valid(write, observed)
     gate = _gate(draft.status, spec)
-    current = _current(draft.status, gate, verdict, activated=activated)
+    current = current_stage(draft.status, gate, verdict, activated=activated)
     reached = True
-    elsewhere = _lost(draft.status) and not _judged(draft.status)
+    elsewhere = lost(draft.status) and not judged(draft.status)
     differs_elsewhere = "" if activated else differ(draft.status.served, newer=True)
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
@@ -148,13 +149,13 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     if was_ready and ready[0] == "False" and stop is None:  # a refusal has been told
         draft.event("Warning", ready[1], ready[2])
     stopped = stop is not None and stop.kind == "refused"
-    stuck = stopped or _stuck(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
+    stuck = stopped or stuck_in(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
     draft.status = replace(
         draft.status,
-        phase=_phase(
+        phase=phase_of(
             draft.status,
             spec,
             ready[0],
@@ -164,7 +165,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             lost=elsewhere or bool(differ(draft.status.served)),
         ),
         current_stage=current.value if current is not None else "",
-        progress=_progress(draft.status, current, gate)[:128],
+        progress=progress_of(draft.status, current, gate)[:128],
         metrics=metrics_of(draft.status),
         uplift=uplift_of(draft.status),
         verification=verdict.report if verdict is not None else {},
@@ -205,17 +206,6 @@ def _less(write: _Conditions, observed: Observed, reason: str, what: str) -> Non
     write.put(c.VALIDATED, "True", reason, message)
 
 
-def _lost(status: Status) -> bool:
-    """Whether clients were sent somewhere, and nothing answers there."""
-    return bool(status.served.active_fingerprint) and not status.served.url
-
-
-def _judged(status: Status) -> bool:
-    """Whether the deploy stage speaks of the server that clients talk to."""
-    entry = status.stage(Stage.DEPLOY)
-    return entry.state != "Pending" and entry.fingerprint == status.served.active_fingerprint
-
-
 def _gate(status: Status, spec: Spec) -> Gate | None:
     """None: there is nothing to judge yet."""
     before = tuple(Stage)[: tuple(Stage).index(Stage.EVAL) + 1]
@@ -234,18 +224,6 @@ def _gate_condition(write: _Conditions, gate: Gate | None) -> None:
         good = gate.reason in (PASSED, GATE_DISABLED)
         write.draft.event("Normal" if good else "Warning", gate.reason, f"eval: {gate.message}")
     write.put(c.QUALITY_GATE, status, gate.reason, gate.message)
-
-
-def _current(status: Status, gate: Gate | None, verdict: Verdict | None, *, activated: bool) -> Stage | None:
-    """The first stage that is not done, or eval where the gate stops what it measured; None when all is done."""
-    if gate is not None and gate.blocks:
-        return Stage.EVAL
-    for stage in Stage:
-        if not status.stage(stage).done:
-            return stage
-    if verdict is None or not verdict.within or not activated:
-        return Stage.VERIFY
-    return None
 
 
 def _stage_condition(
@@ -281,52 +259,3 @@ def _verified(write: _Conditions, verdict: Verdict, traffic: Traffic | None) -> 
         write.put(c.VERIFIED, "False", CANARIES_DIFFER, other)
     else:
         write.put(c.VERIFIED, "True", verdict.reason, verdict.message)
-
-
-def _stuck(status: Status, gate: Gate | None, verdict: Verdict | None) -> bool:
-    """Nothing will happen before somebody acts."""
-    if gate is not None and gate.blocks:
-        return True
-    if verdict is not None and not verdict.within:
-        return True
-    return any(item.state == "Failed" and item.name is not Stage.DEPLOY for item in status.stages)
-
-
-def _phase(
-    status: Status,
-    spec: Spec,
-    ready: ConditionStatus,
-    current: Stage | None,
-    *,
-    stuck: bool,
-    stopped: bool,
-    lost: bool,
-) -> str:
-    """`stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not the same any more."""
-    if lost:
-        return "Degraded"
-    if stopped:
-        return "Failed"
-    if spec.suspend:
-        return "Suspended"
-    if ready == "True":
-        return "Ready"
-    if stuck:
-        return "Failed"
-    if status.stage(Stage.DEPLOY).state == "Failed":
-        return "Degraded" if status.served.active_fingerprint else "Failed"
-    if current in (Stage.DEPLOY, Stage.VERIFY, None):
-        return "Verifying"
-    started = any(item.attempt or item.state != "Pending" for item in status.stages)
-    return "Running" if started else "Pending"
-
-
-def _progress(status: Status, current: Stage | None, gate: Gate | None) -> str:
-    if current is None:
-        return "done"
-    if gate is not None and gate.blocks:
-        return f"{current} {gate.reason}"
-    entry = status.stage(current)
-    if entry.percent is not None:
-        return f"{current} {entry.percent}%"
-    return f"{current} {entry.reason}" if entry.reason != "NotStarted" else f"{current} Pending"

@@ -1,0 +1,81 @@
+"""One word and one line for people: the phase, the current stage, and how far it is. Pure."""
+
+from __future__ import annotations
+
+from embedding_operator.decide.gates import Gate
+from embedding_operator.decide.verdict import Verdict
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import ConditionStatus, Status
+from embedding_stages.contract import Stage
+
+
+def lost(status: Status) -> bool:
+    """Whether clients were sent somewhere, and nothing answers there."""
+    return bool(status.served.active_fingerprint) and not status.served.url
+
+
+def judged(status: Status) -> bool:
+    """Whether the deploy stage speaks of the server that clients talk to."""
+    entry = status.stage(Stage.DEPLOY)
+    return entry.state != "Pending" and entry.fingerprint == status.served.active_fingerprint
+
+
+def current_stage(status: Status, gate: Gate | None, verdict: Verdict | None, *, activated: bool) -> Stage | None:
+    """The first stage that is not done, or eval where the gate stops what it measured; None when all is done."""
+    if gate is not None and gate.blocks:
+        return Stage.EVAL
+    for stage in Stage:
+        if not status.stage(stage).done:
+            return stage
+    if verdict is None or not verdict.within or not activated:
+        return Stage.VERIFY
+    return None
+
+
+def stuck_in(status: Status, gate: Gate | None, verdict: Verdict | None) -> bool:
+    """Nothing will happen before somebody acts."""
+    if gate is not None and gate.blocks:
+        return True
+    if verdict is not None and not verdict.within:
+        return True
+    return any(item.state == "Failed" and item.name is not Stage.DEPLOY for item in status.stages)
+
+
+def phase_of(
+    status: Status,
+    spec: Spec,
+    ready: ConditionStatus,
+    current: Stage | None,
+    *,
+    stuck: bool,
+    stopped: bool,
+    lost: bool,
+) -> str:
+    """`stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not the same any more."""
+    if lost:
+        return "Degraded"
+    if stopped:
+        return "Failed"
+    if spec.suspend:
+        return "Suspended"
+    if ready == "True":
+        return "Ready"
+    if stuck:
+        return "Failed"
+    if status.stage(Stage.DEPLOY).state == "Failed":
+        return "Degraded" if status.served.active_fingerprint else "Failed"
+    if current in (Stage.DEPLOY, Stage.VERIFY, None):
+        return "Verifying"
+    started = any(item.attempt or item.state != "Pending" for item in status.stages)
+    return "Running" if started else "Pending"
+
+
+def progress_of(status: Status, current: Stage | None, gate: Gate | None) -> str:
+    if current is None:
+        return "done"
+    if gate is not None and gate.blocks:
+        return f"{current} {gate.reason}"
+    entry = status.stage(current)
+    if entry.percent is not None:
+        return f"{current} {entry.percent}%"
+    return f"{current} {entry.reason}" if entry.reason != "NotStarted" else f"{current} Pending"
