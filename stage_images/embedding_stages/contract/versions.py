@@ -13,7 +13,7 @@ from embedding_stages.contract import Stage
 
 CODE_VERSIONS: Final[Mapping[Stage, int]] = {
     Stage.INPUTS: 1,
-    Stage.SDG: 1,
+    Stage.SDG: 2,  # long runs of headings and signatures are in a passage
     Stage.PREP: 2,  # leaves near-duplicates of the evaluation out of training
     Stage.FINETUNE: 1,
     Stage.EVAL: 2,  # tells comparisons, for the gates

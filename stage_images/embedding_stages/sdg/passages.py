@@ -54,11 +54,18 @@ def _is_full(group: Sequence[Unit], unit: Unit, sentences: int) -> bool:
 
 
 def _split_tail(group: list[Unit]) -> list[Unit]:
-    """Remove headings and signatures that end the group, and return them: they introduce the next passage."""
-    tail: list[Unit] = []
-    while len(group) > 1 and group[-1].kind in _INTRODUCE:
-        tail.insert(0, group.pop())
-    return tail if len("".join(unit.text for unit in tail)) < MAX_PASSAGE_CHARACTERS // 2 else []
+    """Remove headings and signatures that end the group, and return them: they introduce the next passage.
+
+    Many of them are a passage of their own, and stay.
+    """
+    start = len(group)
+    while start > 1 and group[start - 1].kind in _INTRODUCE:
+        start -= 1
+    tail = group[start:]
+    if sum(len(unit.text) for unit in tail) >= MAX_PASSAGE_CHARACTERS // 2:
+        return []
+    del group[start:]
+    return tail
 
 
 def _text(units: Sequence[Unit]) -> str:

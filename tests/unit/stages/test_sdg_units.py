@@ -9,7 +9,7 @@ import pytest
 
 from embedding_stages.sdg.passages import MAX_PASSAGE_CHARACTERS, make_passages
 from embedding_stages.sdg.sentences import split_sentences
-from embedding_stages.sdg.units import Kind, read_units
+from embedding_stages.sdg.units import Kind, Unit, read_units
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,16 @@ def test_no_document_makes_a_long_chunk_or_takes_long(text: str) -> None:
     assert time.perf_counter() - started < 5
     assert max(len(passage.text) for passage in passages) <= MAX_PASSAGE_CHARACTERS + 1
     assert all(passage.text.strip() for passage in passages)
+
+
+@pytest.mark.parametrize("sentences", [1, 3, 5])
+def test_a_long_run_of_signatures_is_in_a_passage(sentences: int) -> None:
+    first = [Unit(kind=Kind.SENTENCE, text="One sentence stands here.")]
+    run = [Unit(kind=Kind.SIGNATURE, text=f"{'name' * 25}{number:02d}()") for number in range(19)]
+    last = [Unit(kind=Kind.SENTENCE, text=f"Sentence {number} ends it.") for number in range(6)]
+    units = [*first, *run, *last]
+    kept = [unit for passage in make_passages("d", units, sentences=sentences) for unit in passage.units]
+    assert kept == units
 
 
 def test_no_word_is_lost() -> None:
