@@ -45,7 +45,10 @@ def do_work(
     for ref in request.inputs.values():
         if volume[ref.path] != ref.digest:
             return ExitCode.STOPPED, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
-    refs = {name: _artefact(request, name, corpus) for name in BY_STAGE[request.stage].outputs}
+    guards = (Artefact.GUARD_SETS,) if request.settings.get("guards") else ()
+    refs = {name: _artefact(request, name, corpus) for name in (*BY_STAGE[request.stage].outputs, *guards)}
+    if guards:  # so that eval can say what it measured
+        volume |= {f"guards of {refs[Artefact.GUARD_SETS].digest}": ",".join(request.settings["guards"])}
     volume |= {ref.path: ref.digest for ref in refs.values()}
     metrics: dict[str, dict[str, float]] = {}
     counts: dict[str, int] = {"items": 1}
@@ -55,7 +58,11 @@ def do_work(
     if request.stage is Stage.EVAL:
         metrics, counts = {"base": BASE, "fineTuned": tuned}, {"queries": QUERIES}
         uplift = tuned["ndcg@10"] / BASE["ndcg@10"] - 1
-        details = {"relativeUplift": uplift, "precision": request.settings["precision"], **_compared(request, tuned)}
+        details = {
+            "relativeUplift": uplift,
+            "precision": request.settings["precision"],
+            **_compared(request, tuned, volume),
+        }
     if request.stage is Stage.EXPORT:
         details = {"contract": {"precision": "fp32", "opset": 17}}
     if request.stage is Stage.SDG:
@@ -70,20 +77,23 @@ def do_work(
     return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
 
 
-def _compared(request: StageRequest, tuned: dict[str, float]) -> dict[str, Any]:
+def _compared(request: StageRequest, tuned: dict[str, float], volume: dict[str, str]) -> dict[str, Any]:
     """What the model that serves measured before is not known here: it is taken for as good as a tuned one can be."""
     active = request.inputs.get(Artefact.ACTIVE_CHECKPOINT)
     beside = {"base": BASE} | ({"active": TUNED} if active is not None else {})
-    comparisons = {
+    comparisons: dict[str, dict[str, Any]] = {
         name: {metric: [scores[metric], tuned[metric], tuned[metric] - scores[metric] - 0.03, 0.03] for metric in GATED}
         for name, scores in beside.items()
     }
+    if guards := request.inputs.get(Artefact.GUARD_SETS):
+        for name in volume[f"guards of {guards.digest}"].split(","):
+            comparisons[f"guard:{name}"] = {"ndcg@10": [BASE["ndcg@10"], tuned["ndcg@10"], 0.0, 0.03], "queries": 30}
     return {"comparisons": comparisons, "activeCheckpoint": active.digest if active is not None else None}
 
 
 def _artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:
     if request.stage is Stage.INPUTS:  # content-addressed: the same documents lie at the same path
-        source = "corpus" if name is Artefact.CORPUS else "baseModel"
+        source = {Artefact.CORPUS: "corpus", Artefact.GUARD_SETS: "guards"}.get(name, "baseModel")
         content = corpus if source == "corpus" else "weights"
         digest = _digest({"source": request.settings[source], "content": content})
         return ArtefactRef(path=f"inputs/content/{digest[7:]}", digest=digest)

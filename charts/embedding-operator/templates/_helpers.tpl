@@ -40,7 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- index $context.Values.stageImages $name | default (printf "%sembedding-operator/%s:%s" (include "operator.prefix" $context) $name $context.Chart.AppVersion) }}
 {{- end }}
 
-{{/* Exactly what the operator does: no verb on Secrets, ConfigMaps or nodes, none that changes or enters pods. */}}
+{{/* Exactly what the operator does: no verb on Secrets or nodes, none that changes or enters pods. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [embedding-operator.dev]
   resources: [embeddingfinetunes]

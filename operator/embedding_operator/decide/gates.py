@@ -104,14 +104,13 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
             "spec.evaluation.beir, add documents, or take a new set with spec.evaluation.freeze: false",
         )
     measured = list(_measured(evaluated, gates, guards))
+    if missing := _missing(measured, gates, guards):
+        message = f"the evaluation did not tell {', '.join(missing)}; change what spec.gates.metrics and "
+        cure = "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
+        return _failed(gates, served, NO_QUESTIONS, message + cure)
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
     if not short:
-        least = min(measured, key=lambda item: item.difference - item.floor, default=None)
-        if least is None:
-            message = (
-                f"the evaluation told none of {', '.join(gates.metrics)}; change spec.gates.metrics, or the image "
-            )
-            return _failed(gates, served, NO_QUESTIONS, f"{message}that spec.stages.eval.image names")
+        least = min(measured, key=lambda item: item.difference - item.floor)
         return Gate(passed=True, reason=PASSED, message=f"nearest to its limit: {least}")
     # What is worse by measure says more than what is not shown.
     short.sort(key=lambda pair: pair[0] == NOT_SHOWN_BETTER)
@@ -157,6 +156,14 @@ def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> 
             if metric != "queries":
                 field = f"maxRegression of guard {guard.name} in spec.evaluation.guards"
                 yield _of(f"{_GUARD}{guard.name}", metric, figures, found["queries"], -guard.max_regression, field)
+
+
+def _missing(measured: Sequence[_Measured], gates: Gates, guards: Sequence[Guard]) -> list[str]:
+    """What is to be judged and was not measured: an image of the user's own may be older than the manifest."""
+    metrics = {item.metric for item in measured if item.beside == "base"}
+    asked = {item.beside for item in measured}
+    lost = [metric for metric in gates.metrics if metric not in metrics]
+    return lost + [f"guard {guard.name}" for guard in guards if f"{_GUARD}{guard.name}" not in asked]
 
 
 def _of(beside: str, metric: str, figures: Sequence[Any], queries: int, floor: float, field: str) -> _Measured:

@@ -115,7 +115,7 @@ ROWS = [
     Row(
         "surely better is asked, and it is worse",
         "False WorseThanBase",
-        base={"ndcg@10": WORSE},
+        base={"ndcg@10": WORSE, "recall@10": GOOD},
         gates={"criterion": "Better"},
     ),
     Row(
@@ -132,11 +132,16 @@ ROWS = [
     Row(
         "half as good, which is let go",
         "True Warned",
-        base={"ndcg@10": WORSE},
+        base={"ndcg@10": WORSE, "recall@10": GOOD},
         gates={"onFail": "Warn"},
         says=("WorseThanBase", "spec.gates.onFail is Warn"),
     ),
-    Row("half as good, and nobody asks", "True GateDisabled", base={"ndcg@10": WORSE}, gates={"enabled": False}),
+    Row(
+        "half as good, and nobody asks",
+        "True GateDisabled",
+        base={"ndcg@10": WORSE, "recall@10": GOOD},
+        gates={"enabled": False},
+    ),
     Row("forgot what the guard asks", "False WorseThanBase", guard=WORSE, says=("guard general", "evaluation.guards")),
     Row("forgot little of what the guard asks", "True Passed", guard=A_LITTLE_WORSE),
     Row(
@@ -151,6 +156,7 @@ ROWS = [
         gates={"criterion": "Better", "minRelativeUplift": "0.2"},
         says=("spec.gates.minRelativeUplift",),
     ),
+    Row("a metric that is judged was not measured", "False NoQuestions", base={"ndcg@10": GOOD}, says=("recall@10",)),
     Row("no figure of the metrics that are judged", "False NoQuestions", base={}, says=("spec.stages.eval.image",)),
 ]
 
@@ -171,6 +177,16 @@ def judged(row: Row) -> str:
     for word in row.says:
         assert word in gate.message, gate.message
     return f"{gate.passed} {gate.reason}"
+
+
+def test_a_guard_that_was_not_measured_lets_nothing_pass() -> None:
+    guards = [{"name": "general", "beir": {"pvc": {"claimName": "general"}}}]
+    spec = parse_spec(a_manifest(evaluation={"guards": guards}), IMAGES)
+    details = {"comparisons": {"base": {"ndcg@10": GOOD, "recall@10": GOOD}}}
+    evaluated = StageStatus(name=Stage.EVAL, revision=4, counts={"queries": 100}, details=details)
+    gate = judge_gates(evaluated, spec.gates, spec.guards, Served())
+    assert (gate.passed, gate.reason) == (False, "NoQuestions")
+    assert "guard general" in gate.message
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
