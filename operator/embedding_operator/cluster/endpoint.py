@@ -12,7 +12,7 @@ from threading import Timer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from embedding_stages.contract.canaries import CANARIES
+from embedding_stages.contract.canaries import CANARIES, texts_of
 
 Vectors = Sequence[Sequence[float]]
 Ask = Callable[[str, Mapping[str, Any]], Vectors | None]  # (address, contract with the model's name) -> vectors
@@ -57,7 +57,7 @@ def ask_canaries(url: str, contract: Mapping[str, Any]) -> Vectors | None:
     """
     found: dict[str, list[Sequence[float]]] = {}
     for role in _ROLES:
-        texts = [text for its, text in CANARIES if its == role]
+        texts = texts_of(role)
         vectors = _embed(url, contract, role, texts)
         if vectors is None or len(vectors) != len(texts):
             return None

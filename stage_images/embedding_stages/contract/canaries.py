@@ -44,3 +44,8 @@ CANARIES: Final[tuple[tuple[Literal["query", "passage"], str], ...]] = (
     ("passage", "def mean(values):\n    total = sum(values)\n    return total / len(values)  # fails for none"),
     ("passage", _LONG),
 )
+
+
+def texts_of(role: str) -> list[str]:
+    """The canaries of a role, in their order."""
+    return [text for its, text in CANARIES if its == role]

@@ -9,17 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from embedding_stages.contract.canaries import CANARIES, VERSION
+from embedding_stages.contract.canaries import VERSION, texts_of
 from embedding_stages.encoder.description import Role
 from embedding_stages.vectors import Vectors
 
 Embed = Callable[[list[str], Role], Vectors]
 ROLES: tuple[Role, ...] = ("query", "passage")
-
-
-def texts_of(role: Role) -> list[str]:
-    """The canaries of a role, in their order."""
-    return [text for its, text in CANARIES if its == role]
 
 
 def embed_canaries(embed: Embed) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,19 +60,21 @@ def copy_whole(source: Path, folder: Path) -> Asked:
     """A set whose passages are not the documents. Raises StageError `LabelledSetDamaged`."""
     beir.copy(source, folder)
     try:
-        reader = BeirReader.of(folder)
-        queries = {query.id: query.text for query in reader.queries()}
-        texts = answering(reader, queries)
-        return Asked(
-            queries=tuple(queries.values()),
-            answers=tuple(texts.values()),
-            passages=sum(1 for _ in reader.passages()),
-        )
+        queries, answers, passages = contents_of(BeirReader.of(folder))
+        return Asked(queries=tuple(queries.values()), answers=tuple(answers.values()), passages=passages)
     except FormatError as error:
         raise StageError("LabelledSetDamaged", f"the labelled set: {error}; run the inputs stage again") from error
 
 
-def answering(reader: BeirReader, queries: Mapping[str, str]) -> dict[str, str]:
-    """Passages that are relevant to one of the queries (id -> text): id -> text, with its title. Raises FormatError."""
+def contents_of(reader: BeirReader) -> tuple[dict[str, str], dict[str, str], int]:
+    """(queries by id, the passages that are relevant to one of them by id, with titles, and how many passages there
+    are). Memory holds no other passage. Raises FormatError.
+    """
+    queries = {query.id: query.text for query in reader.queries()}
     relevant = {judgement.passage_id for judgement in reader.judgements(queries) if judgement.score > 0}
-    return {passage.id: passage.full_text for passage in reader.passages() if passage.id in relevant}
+    answers, passages = dict[str, str](), 0
+    for passage in reader.passages():
+        passages += 1
+        if passage.id in relevant:
+            answers[passage.id] = passage.full_text
+    return queries, answers, passages

@@ -20,7 +20,7 @@ from embedding_stages.formats.beir import BeirReader
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.formats.pairs import PairSet
 from embedding_stages.formats.set_documents import SetDocument, documents_of, read_set_documents
-from embedding_stages.prep.asked import Asked, answering
+from embedding_stages.prep.asked import Asked, contents_of
 from embedding_stages.runner import StageContext
 
 FIELD: Final = "spec.evaluation.freeze"
@@ -78,13 +78,11 @@ def _write_without(lost: set[str], kept: list[SetDocument], frozen: Path, folder
 def _read(
     folder: Path, documents: list[SetDocument], now: Mapping[str, list[str]], *, lost_queries: int, lost_passages: int
 ) -> Asked:
-    reader = BeirReader.of(folder, may_be_empty=True)
-    queries = {query.id: query.text for query in reader.queries()}
-    answers = answering(reader, queries)
+    queries, answers, passages = contents_of(BeirReader.of(folder, may_be_empty=True))
     return Asked(
         queries=tuple(queries.values()),
         answers=tuple(answers.values()),
-        passages=sum(1 for _ in reader.passages()),
+        passages=passages,
         held_out=frozenset(
             name for one in documents if not answers.keys().isdisjoint(one.passages) for name in now[one.sha256]
         ),

@@ -27,12 +27,12 @@ from typing import Any
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import SCHEMA, Artefact, StageResult
-from embedding_stages.contract.canaries import CANARIES
+from embedding_stages.contract.canaries import CANARIES, texts_of
 from embedding_stages.contract.servers import ONNX, ServerProfile, profile_named
 from embedding_stages.contract.settings import Verify
 from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.errors import BadInput, StageError, Stopped, settings_of
-from embedding_stages.evaluate.canaries import least_cosine, texts_of
+from embedding_stages.evaluate.canaries import least_cosine
 from embedding_stages.evaluate.evaluation_set import EvaluationSet, load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, k_values_of, measure
 from embedding_stages.evaluate.report import FINE_TUNED, changed_queries, load_report, per_query, save_report

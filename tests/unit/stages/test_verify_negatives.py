@@ -18,10 +18,10 @@ from unit.stages.test_verify_stage import K_VALUES, report_of, verify, workspace
 from unit.stages.tiny_serving import HIDDEN, TOPICS, make_serving_folder, serving
 
 from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitCode, servers
+from embedding_stages.contract.canaries import texts_of
 from embedding_stages.contract.servers import NIM_1, SERVERS
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.errors import Stopped
-from embedding_stages.evaluate.canaries import texts_of
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, measure
 from embedding_stages.evaluate.report import save_report
