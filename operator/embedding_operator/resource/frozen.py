@@ -14,6 +14,7 @@ from typing import Any, Final
 from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage, fingerprint_of
+from embedding_stages.contract import presets
 from embedding_stages.contract import settings as tables
 
 # How a pod is run, and how many share the work: no part of what the work is.
@@ -37,9 +38,12 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
     `served_in` is the precision that the server computes in: eval computes in the same.
     """
     corpus, evaluation, gates = (raw.get(key) or {} for key in ("corpus", "evaluation", "gates"))
+    preset = presets.preset_of(raw.get("stages") or {})
+    other = [preset] if preset != presets.RECIPE else []
     beside: dict[Stage, Any] = {
         Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir"), *_joined(_sets(evaluation.get("guards")))],
-        Stage.SDG: corpus.get("minTextLength"),
+        Stage.SDG: [corpus.get("minTextLength"), *other] if other else corpus.get("minTextLength"),
+        Stage.PREP: other or None,
         Stage.EVAL: [evaluation.get("kValues"), served_in, *_joined(gates.get("metrics"))],
         Stage.VERIFY: evaluation.get("kValues"),
     }

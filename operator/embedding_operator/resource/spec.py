@@ -33,6 +33,7 @@ from embedding_operator.resource.pods import (
 )
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
+from embedding_stages.contract.presets import scores_candidates, with_preset
 from embedding_stages.contract.versions import CODE_VERSIONS
 
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
@@ -42,7 +43,7 @@ LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes":
 
 def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     """`images` are the operator's default images by stage, and TORCH_SERVER's. Raises SpecError."""
-    stages: Mapping[str, Any] = raw.get("stages") or {}
+    stages = with_preset(raw.get("stages") or {})
     model = _object(raw, "baseModel")
     corpus = _object(raw, "corpus")
     documents = read(tables.Corpus, corpus)
@@ -65,6 +66,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         **{stage: _settings(stage, stages) for stage in tables.OF_STAGE},
         Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled, guards),
         Stage.SDG: sdg,
+        Stage.PREP: _settings(Stage.PREP, stages) | {"scoreCandidates": scores_candidates(stages)},
         Stage.EVAL: _settings(Stage.EVAL, stages)
         | k_values
         | {"precision": deploy.precision, "gateMetrics": list(gates.metrics)},

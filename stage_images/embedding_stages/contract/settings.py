@@ -20,6 +20,9 @@ DEFAULT_K_VALUES: Final = (1, 5, 10, 100)
 METRIC: Final = r"^(ndcg|recall|map|precision)@[1-9][0-9]{0,4}$"
 DEFAULT_GATE_METRICS: Final = ("ndcg@10", "recall@10")
 _JOINED: Final = "0.2"  # the release that the settings joined in
+QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
+PRESETS: Final = ("recipe", "conservative", "auto")
+SIDES: Final = ("both", "query")
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")
 
 
@@ -154,6 +157,15 @@ class Sdg(Table):
     pairsPerDocument: int = setting(7, low=1, high=100, says="Questions a document.")
     sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
     minTextLength: int = setting(50, low=1, says="Documents below this get no questions, characters.", told=True)
+    questionKinds: tuple[str, ...] = setting(
+        ("rules",),
+        since=_JOINED,
+        choices=QUESTION_KINDS,
+        fewest=1,
+        most=len(QUESTION_KINDS),
+        says="Kinds of questions that provider extractive writes, in turns. "
+        "When absent rules with finetune.preset recipe, else all.",
+    )
     seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
 
 
@@ -172,6 +184,12 @@ class Prep(Table):
     )
     hardNegatives: int = setting(5, low=1, high=100, says="Hard negatives mined a question.")
     batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
+    scoreCandidates: bool = setting(
+        False,
+        since=_JOINED,
+        says="Whether candidates are chosen and scored by the base model and BM25 together, as finetune.preset asks.",
+        told=True,
+    )
     seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
 
 
@@ -179,6 +197,20 @@ class Prep(Table):
 class Finetune(Table):
     FIELD = "spec.stages.finetune"
 
+    preset: str = setting(
+        PRESETS[0],
+        since=_JOINED,
+        choices=PRESETS,
+        says="recipe: learns which passage each question was written about. auto: learns the ranking of the base model "
+        "and BM25 together, which keeps what the base model knows. conservative: the same in smaller steps.",
+    )
+    side: str = setting(
+        SIDES[0],
+        since=_JOINED,
+        choices=SIDES,
+        says="What moves: the whole model, or only what becomes of queries (query): passages keep the base model's "
+        "vectors, so nothing is embedded again.",
+    )
     epochs: int = setting(3, low=1, high=100, says="Passes over the training set.")
     globalBatchSize: int = setting(
         128, low=1, high=65536, says="Questions an optimizer step, scaled down for small sets."

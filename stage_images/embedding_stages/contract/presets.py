@@ -1,0 +1,46 @@
+"""What `finetune.preset` stands for: settings of several stages that the manifest does not give. Pure.
+
+A preset is a set of defaults: a value in the manifest wins. The figures behind them are in docs/quality.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from embedding_stages.contract import Stage
+from embedding_stages.contract.settings import PRESETS, QUESTION_KINDS, Finetune
+
+FIELD: Final = f"{Finetune.FIELD}.preset"
+RECIPE, CONSERVATIVE, AUTO = PRESETS
+_RANKING: Final[Mapping[Stage, Mapping[str, Any]]] = {
+    Stage.SDG: {"questionKinds": list(QUESTION_KINDS)},
+    Stage.PREP: {"hardNegatives": 7},
+    Stage.FINETUNE: {"negativesPerQuery": 7, "temperature": "0.05"},
+}
+_DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
+    RECIPE: {},
+    CONSERVATIVE: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "epochs": 1, "learningRate": "1e-5"}},
+    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "epochs": 2, "learningRate": "2e-5"}},
+}
+
+
+def preset_of(stages: Mapping[str, Any]) -> str:
+    """The preset that the section `spec.stages` of a manifest asks for; an unknown word is the parser's to refuse."""
+    return str((stages.get(Stage.FINETUNE.value) or {}).get("preset") or RECIPE)
+
+
+def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `spec.stages` of a manifest with its preset's defaults, where it says nothing itself."""
+    defaults = _DEFAULTS.get(preset_of(stages), {})
+    filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
+    return {**stages, **filled}
+
+
+def scores_candidates(stages: Mapping[str, Any]) -> bool:
+    """Whether prep has to score the candidates of each query."""
+    return preset_of(stages) in (CONSERVATIVE, AUTO)
+
+
+def _said(section: Any) -> dict[str, Any]:
+    return {name: value for name, value in (section or {}).items() if value not in (None, [])}

@@ -1,0 +1,51 @@
+"""What `finetune.preset` fills in, and which stages it makes work anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from embedding_operator.resource.frozen import asked_of_stages
+from embedding_stages.contract import Stage
+from embedding_stages.contract.presets import scores_candidates, with_preset
+from embedding_stages.contract.settings import PRESETS, QUESTION_KINDS, Finetune, Prep, Sdg
+
+
+def settings_of(stages: dict[str, Any]) -> tuple[Sdg, Prep, Finetune]:
+    filled = with_preset(stages)
+    return (
+        Sdg.parse(filled.get("sdg") or {}),
+        Prep.parse(filled.get("prep") or {}),
+        Finetune.parse(filled.get("finetune") or {}),
+    )
+
+
+@pytest.mark.parametrize("stages", [{}, {"finetune": None}, {"finetune": {"preset": "recipe"}}])
+def test_the_recipe_is_what_is_done_without_a_word(stages: dict[str, Any]) -> None:
+    sdg, prep, finetune = settings_of(stages)
+
+    assert (sdg, prep, finetune) == (Sdg(), Prep(), Finetune())
+    assert not scores_candidates(stages)
+
+
+@pytest.mark.parametrize("preset", PRESETS[1:])
+def test_a_preset_speaks_where_the_manifest_does_not(preset: str) -> None:
+    said = {"finetune": {"preset": preset, "epochs": 7}, "sdg": {"pairsPerDocument": 2, "questionKinds": []}}
+
+    sdg, prep, finetune = settings_of(said)
+
+    assert sdg.questionKinds == QUESTION_KINDS
+    assert sdg.pairsPerDocument == 2
+    assert prep.hardNegatives == finetune.negativesPerQuery == 7
+    assert finetune.epochs == 7
+    assert finetune.temperature == 0.05
+    assert scores_candidates(said)
+
+
+def test_another_preset_makes_the_stages_work_anew_that_it_speaks_to() -> None:
+    before, after = (
+        asked_of_stages({"stages": {"finetune": section}}, served_in="float32") for section in ({}, {"preset": "auto"})
+    )
+
+    assert {stage for stage in Stage if before[stage] != after[stage]} == {Stage.SDG, Stage.PREP, Stage.FINETUNE}
