@@ -32,7 +32,9 @@ def preset_of(stages: Mapping[str, Any]) -> str:
 
 def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     """The section `spec.stages` of a manifest with its preset's defaults, where it says nothing itself."""
-    defaults = _DEFAULTS.get(preset_of(stages), {})
+    defaults = dict(_DEFAULTS.get(preset_of(stages), {}))
+    if defaults and not _an_llm_asks(stages):
+        defaults[Stage.PREP] = {**defaults[Stage.PREP], "evaluationQueries": "withheld"}
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
     return {**stages, **filled}
 
@@ -40,6 +42,12 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
 def scores_candidates(stages: Mapping[str, Any]) -> bool:
     """Whether prep has to score the candidates of each query."""
     return preset_of(stages) in (CONSERVATIVE, AUTO)
+
+
+def _an_llm_asks(stages: Mapping[str, Any]) -> bool:
+    """Then questions are of a kind that people ask, and flatter nobody."""
+    provider = (stages.get(Stage.SDG.value) or {}).get("provider") or {}
+    return not isinstance(provider, Mapping) or any(kind != "extractive" for kind in provider)
 
 
 def _said(section: Any) -> dict[str, Any]:

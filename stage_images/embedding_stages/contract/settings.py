@@ -23,6 +23,7 @@ _JOINED: Final = "0.2"  # the release that the settings joined in
 QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
 PRESETS: Final = ("recipe", "conservative", "auto")
 SIDES: Final = ("both", "query")
+EVALUATION_QUERIES: Final = ("pairs", "withheld")
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")
 
 
@@ -183,6 +184,13 @@ class Prep(Table):
         0.95, low=0.01, high=1, says="Hard negatives score below this share of the lowest positive's score."
     )
     hardNegatives: int = setting(5, low=1, high=100, says="Hard negatives mined a question.")
+    evaluationQueries: str = setting(
+        EVALUATION_QUERIES[0],
+        since=_JOINED,
+        choices=EVALUATION_QUERIES,
+        says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld), "
+        "which repeat nothing. When absent withheld where finetune.preset is not recipe and no LLM asks.",
+    )
     batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
     scoreCandidates: bool = setting(
         False,

@@ -22,6 +22,13 @@ from embedding_stages.formats.lines import FormatError, read_records, text_of, t
 
 PASSAGES: Final = "chunks.jsonl"
 PAIRS: Final = "pairs.jsonl"
+# What rules write: the query was cut out of the passage that it names.
+RULE_TYPES: Final = frozenset(
+    {
+        *("usage", "definition", "condition", "error", "parameter", "heading", "keywords"),
+        *("title", "excerpt", "terms", "topic"),
+    }
+)
 _MARK: Final = re.compile(r"[^\w\s]|_")
 _MEANT: Final = frozenset("#%&@")  # punctuation to Unicode, but "C#" is not "C"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedding_stages.contract.settings import Prep
@@ -13,7 +14,8 @@ from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Ju
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.formats.pairs import Pair, PairSet
 from embedding_stages.formats.set_documents import documents_of, write_set_documents
-from embedding_stages.prep.rules import split_by_document, without_repeats
+from embedding_stages.prep.rules import Split, split_by_document, without_repeats
+from embedding_stages.prep.withheld import Withheld, withhold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +26,15 @@ class Asked:
     answers: tuple[str, ...]  # texts of the passages that answer them
     passages: int  # that are searched
     held_out: frozenset[str] = frozenset()  # ids of documents that never train
+    kinds: Mapping[str, int] = field(default_factory=dict)  # queries by the type of their pair, where pairs were asked
     lost_queries: int = 0
     lost_passages: int = 0
 
 
 def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pair]) -> Asked:
-    """Hold out documents: their queries are asked, all passages are searched, every positive of a query counts 1.
+    """Hold out documents: their pairs' queries are asked, or what is withheld of their passages; all passages are searched, every positive of a query counts 1.
 
-    The set depends on the pairs, evalFraction, qualityThreshold and seed alone. Raises BadInput `TooFewDocuments`.
+    The set depends on the pairs, evaluationQueries, evalFraction, qualityThreshold and seed alone. Raises BadInput `TooFewDocuments`.
     """
     try:
         split = split_by_document(pairs, fraction=settings.evalFraction, seed=settings.seed)
@@ -42,8 +45,10 @@ def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pai
             "name a labelled set in spec.evaluation.beir",
             field="spec.corpus.source",
         ) from error
-    asked = without_repeats(split.evaluation)
-    beir.write_passages(folder, (BeirPassage(name, "", one.text) for name, one in source.passages.items()))
+    found = _withheld(settings, source, split)
+    asked = without_repeats(found.pairs or split.evaluation)
+    passages = {name: found.texts.get(name, one.text) for name, one in source.passages.items()}
+    beir.write_passages(folder, (BeirPassage(name, "", text) for name, text in passages.items()))
     beir.write_queries(folder, (BeirQuery(pair.id, pair.query) for pair in asked))
     beir.write_judgements(folder, (Judgement(pair.id, name, 1) for pair in asked for name in pair.passage_ids))
     write_set_documents(folder, documents_of(source.passages.values()))
@@ -51,9 +56,18 @@ def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pai
     return Asked(
         queries=tuple(pair.query for pair in asked),
         answers=tuple(source.passages[name].text for name in answers),
-        passages=len(source.passages),
+        passages=len(passages),
         held_out=frozenset(pair.document_id for pair in split.evaluation),
+        kinds=Counter(pair.type for pair in asked),
     )
+
+
+def _withheld(settings: Prep, source: PairSet, split: Split) -> Withheld:
+    """Nothing where the pairs are to be asked, or where the documents are too short to take a sentence out."""
+    if settings.evaluationQueries == "pairs":
+        return Withheld([], {})
+    held_out = Counter(pair.document_id for pair in split.evaluation)
+    return withhold(source.passages, {name: max(2, pairs) for name, pairs in held_out.items()}, seed=settings.seed)
 
 
 def copy_whole(source: Path, folder: Path) -> Asked:

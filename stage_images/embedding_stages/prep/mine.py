@@ -68,8 +68,8 @@ def mine(
     """
     names = list(passages)
     number_of = {name: number for number, name in enumerate(names)}
-    twins = _by_text(passages)
-    index = Index(_passage_vectors([passages[name] for name in names], embed, cache))
+    twins = twins_of(passages)
+    index = Index(passage_vectors([passages[name] for name in names], embed, cache))
     mined = Mined()
     for start in range(0, len(pairs), _QUERIES_AT_ONCE):
         batch = pairs[start : start + _QUERIES_AT_ONCE]
@@ -79,9 +79,7 @@ def mine(
             lowest = float((index.vectors([number_of[name] for name in pair.passage_ids]) @ queries[row]).min())
             mined.positive_scores.append(lowest)
             limits.append(highest_negative_score(lowest, margin))
-        excluded = [
-            frozenset(twin for name in pair.passage_ids for twin in twins[_text(passages[name])]) for pair in batch
-        ]
+        excluded = [frozenset(twin for name in pair.passage_ids for twin in twins(name)) for pair in batch]
         found = _search(index, names, queries, limits, excluded, wanted)
         for pair, chosen in zip(batch, found, strict=True):
             mined.negatives[pair.id] = [name for name, _ in chosen]
@@ -89,7 +87,7 @@ def mine(
     return mined
 
 
-def _passage_vectors(texts: Sequence[str], embed: Embed, cache: Path | None) -> Vectors:
+def passage_vectors(texts: Sequence[str], embed: Embed, cache: Path | None) -> Vectors:
     """float32 (len(texts), dimension); blocks that `cache` holds are not computed again."""
     return stacked(len(texts), _passage_blocks(texts, embed, cache))
 
@@ -139,6 +137,12 @@ def _search(
         rows = [row for row in rows if len(found[row]) < wanted]
         depth *= _DEEPER
     return found
+
+
+def twins_of(passages: Mapping[str, str]) -> Callable[[str], Sequence[str]]:
+    """For the id of a passage, the ids of all passages (id -> text) with the same text, itself among them."""
+    twins = _by_text(passages)
+    return lambda name: twins[_text(passages[name])]
 
 
 def _by_text(passages: Mapping[str, str]) -> dict[str, list[str]]:

@@ -7,9 +7,12 @@ With a frozen set, which an earlier revision was scored on, the evaluation set i
 documents that changed or left since (see frozen.py); a frozen labelled set is taken whole. What nearly repeats a query
 of the evaluation set, or a passage that answers one, is in no row of the training set (see duplicates.py).
 
+With scoreCandidates the examples carry a teacher's scores (see score.py).
+
 Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNearDuplicates,
 droppedNoNegatives; with a frozen set droppedFrozenQueries, droppedFrozenPassages. What is dropped for training is
-counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore}, warnings.
+counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore}, evaluationKinds {type: queries} where the
+set was split off, warnings.
 """
 
 from __future__ import annotations
@@ -21,14 +24,16 @@ from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.settings import Prep
 from embedding_stages.encoder.fitting import FittingEncoder
 from embedding_stages.errors import BadInput, settings_of
-from embedding_stages.formats.pairs import Pair, PairSet, read_pairs
+from embedding_stages.formats.pairs import RULE_TYPES, Pair, PairSet, read_pairs
 from embedding_stages.formats.training_set import write_training_set
 from embedding_stages.prep.asked import Asked, copy_whole, split_off
 from embedding_stages.prep.frozen import FIELD as FREEZE
 from embedding_stages.prep.frozen import keep_frozen, open_frozen
-from embedding_stages.prep.mine import Embed, Mined, mean, mine
+from embedding_stages.prep.mine import Embed, mean, mine
 from embedding_stages.prep.rules import keep_good, unroll, with_known_passages, without_repeats
+from embedding_stages.prep.score import Scored, score
 from embedding_stages.prep.training import Training, keep_apart
+from embedding_stages.prep.withheld import SENTENCE, WORDS
 from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
 
@@ -65,35 +70,34 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
     context.log("looking for near-duplicates", passages=len(source.passages), answers=len(asked.answers))
     sides = keep_apart(pairs, source.passages, asked)
     training = without_repeats(sides.pairs)
-    mined = _mine(context, settings, embedder, training, sides.searched)
-    examples = unroll(training, mined.negatives, max_positives=MAX_POSITIVES)
-    bare = sum(not names for names in mined.negatives.values())
-    if not examples:
+    learnt = _examples(context, settings, embedder, training, sides.searched)
+    if not learnt.examples:
         raise _no_examples(len(training), sides)
-    write_training_set(context.folder(Artefact.TRAINING_SET), source.texts, examples)
-    warnings = _warnings(context, len(examples), asked)
+    write_training_set(context.folder(Artefact.TRAINING_SET), source.texts, learnt.examples)
+    warnings = _warnings(context, settings, len(learnt.examples), asked)
     for warning in warnings:
         context.log("warning", warning=warning)
     frozen = {"droppedFrozenQueries": asked.lost_queries, "droppedFrozenPassages": asked.lost_passages}
     return context.result(
         counts={
-            "trainingRows": len(examples),
+            "trainingRows": len(learnt.examples),
             "evaluationQueries": len(asked.queries),
             "evaluationPassages": asked.passages,
             "droppedLowScore": low,
             "droppedLeaked": sides.leaked,
             "droppedNearDuplicates": sides.near_duplicates,
-            "droppedNoNegatives": bare,
+            "droppedNoNegatives": learnt.bare,
             **(frozen if context.has_input(Artefact.FROZEN_SET) else {}),
         },
         details={
             "negatives": {
-                "meanPositiveScore": round(mean(mined.positive_scores), 4),
-                "meanNegativeScore": round(mean(mined.negative_scores), 4),
+                "meanPositiveScore": round(mean(learnt.best_scores), 4),
+                "meanNegativeScore": round(mean(learnt.other_scores), 4),
             },
+            **({"evaluationKinds": dict(sorted(asked.kinds.items()))} if asked.kinds else {}),
             "warnings": warnings,
         },
-        message=f"{len(examples)} training examples, {len(asked.queries)} evaluation queries",
+        message=f"{len(learnt.examples)} training examples, {len(asked.queries)} evaluation queries",
     )
 
 
@@ -109,23 +113,36 @@ def _evaluation_set(context: StageContext, settings: Prep, source: PairSet, pair
     return split_off(folder, settings, source, pairs)
 
 
-def _mine(
+def _examples(
     context: StageContext,
     settings: Prep,
     embedder: Callable[[int], Embed],
     training: Sequence[Pair],
     searched: Mapping[str, str],
-) -> Mined:
+) -> Scored:
     if not training:
-        return Mined()
+        return Scored()
+    embed = embedder(len(training) + len(searched))
+    cache = context.scratch("vectors")
+    if settings.scoreCandidates:
+        context.log("scoring candidates", queries=len(training), passages=len(searched))
+        return score(
+            training,
+            searched,
+            embed,
+            wanted=settings.hardNegatives,
+            by_rule=RULE_TYPES,
+            most_positives=MAX_POSITIVES,
+            seed=settings.seed,
+            cache=cache,
+        )
     context.log("mining hard negatives", queries=len(training), passages=len(searched))
-    return mine(
-        training,
-        searched,
-        embedder(len(training) + len(searched)),
-        wanted=settings.hardNegatives,
-        margin=settings.margin,
-        cache=context.scratch("vectors"),
+    mined = mine(training, searched, embed, wanted=settings.hardNegatives, margin=settings.margin, cache=cache)
+    return Scored(
+        examples=unroll(training, mined.negatives, max_positives=MAX_POSITIVES),
+        bare=sum(not names for names in mined.negatives.values()),
+        best_scores=mined.positive_scores,
+        other_scores=mined.negative_scores,
     )
 
 
@@ -167,8 +184,10 @@ def _no_examples(queries: int, sides: Training) -> BadInput:
     )
 
 
-def _warnings(context: StageContext, examples: int, asked: Asked) -> list[str]:
+def _warnings(context: StageContext, settings: Prep, examples: int, asked: Asked) -> list[str]:
     found = []
+    if settings.evaluationQueries == "withheld" and asked.kinds and not {SENTENCE, WORDS} & asked.kinds.keys():
+        found.append("the passages are too short to take a sentence out: the pairs' own queries are asked")
     queries = len(asked.queries)
     if asked.lost_passages:
         found.append(

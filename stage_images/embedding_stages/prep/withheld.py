@@ -1,0 +1,119 @@
+"""Evaluation queries that repeat nothing: a sentence is taken out of its passage and asks for what is left. Pure.
+
+Questions that rules cut out of a passage repeat its words, and a model that was trained on such questions looks better
+on them than it is. Here the words that ask are gone from the answer, so it has to be found by what it is about. Half of
+the queries are the sentence itself, a document's opening sentence first; half are some of its words, as people type
+them into a search box.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_stages.formats.pairs import Pair, Passage
+from embedding_stages.prep.lexical import terms_of
+from embedding_stages.sdg.sentences import split_sentences
+
+SENTENCE: Final = "withheldSentence"
+WORDS: Final = "withheldWords"
+_MOST_CHARACTERS: Final = 400  # of a sentence that asks
+_SENTENCE_WORDS: Final = 12  # that a sentence asks with
+_FEWEST_WORDS: Final = 5  # of a sentence that may ask
+_WINDOW: Final = (6, 10)  # words taken out of a text without sentences
+_LEFT: Final = 16  # words that have to be left of a passage
+_ASKED: Final = (3, 5)  # of the words of a sentence
+_COMMON: Final = 0.2  # share of the passages: a word of more of them asks for nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The queries, and the passages that they were taken out of, without them (id -> text)."""
+
+    pairs: list[Pair]
+    texts: dict[str, str]
+
+
+def withhold(passages: Mapping[str, Passage], held_out: Mapping[str, int], *, seed: int) -> Withheld:
+    """Queries about documents that never train: at most two a passage and `held_out[document]` a document.
+
+    Short passages give none: of a passage something has to be left.
+    """
+    common = _Common(passages.values())
+    by_document: dict[str, list[Passage]] = defaultdict(list)
+    for passage in passages.values():
+        if passage.document_id in held_out:
+            by_document[passage.document_id].append(passage)
+    found = Withheld([], {})
+    for document, cut in by_document.items():
+        most = held_out[document]
+        for number, passage in enumerate(cut):
+            if most <= 0:
+                break
+            chance = random.Random(f"{seed} {passage.id}")  # noqa: S311 - not a secret
+            asked, left = _take_out(passage.text, most, chance, opens=number == 0)
+            pairs = [pair for pair in (_pair(passage, *item, common, chance) for item in asked) if pair]
+            if pairs:
+                found.pairs.extend(pairs)
+                found.texts[passage.id] = left
+                most -= len(pairs)
+    return found
+
+
+class _Common:
+    """Words that so many passages hold that they ask for nothing."""
+
+    def __init__(self, passages: Iterable[Passage]) -> None:
+        self._passages = 0
+        self._with: Counter[str] = Counter()
+        for passage in passages:
+            self._passages += 1
+            self._with.update(set(terms_of(passage.text)))
+
+    def says_something(self, word: str) -> bool:
+        terms = list(terms_of(word))
+        return len(word) > 2 and all(self._with[term] <= max(1, _COMMON * self._passages) for term in terms)
+
+
+def _take_out(text: str, most: int, chance: random.Random, *, opens: bool) -> tuple[list[tuple[str, str]], str]:
+    """(kind, sentence) of what is taken out, and the text that is left."""
+    sentences = split_sentences(text, max_characters=_MOST_CHARACTERS)
+    places = [place for place, sentence in enumerate(sentences) if len(sentence.split()) >= _FEWEST_WORDS]
+    if len(places) < 3:
+        return _window(text.split(), chance)
+    chosen = [places[0]] if opens else []
+    rest = [place for place in places if place not in chosen]
+    chosen += chance.sample(rest, min(len(rest), 2 if len(places) > 3 else 1, most) - len(chosen))
+    left = [sentence for place, sentence in enumerate(sentences) if place not in chosen]
+    if len(" ".join(left).split()) < _LEFT:
+        return [], text
+    kinds = (SENTENCE, WORDS) if opens or chance.random() < 0.5 else (WORDS, SENTENCE)
+    return [(kind, sentences[place]) for kind, place in zip(kinds, chosen, strict=False)], " ".join(left)
+
+
+def _window(words: Sequence[str], chance: random.Random) -> tuple[list[tuple[str, str]], str]:
+    """Neighbouring words of a text in which no sentences are seen."""
+    size = chance.randint(*_WINDOW)
+    if len(words) < size + _LEFT:
+        return [], " ".join(words)
+    kind = chance.choice((SENTENCE, WORDS))
+    start = 0 if kind == SENTENCE else chance.randrange(len(words) - size + 1)
+    return [(kind, " ".join(words[start : start + size]))], " ".join([*words[:start], *words[start + size :]])
+
+
+def _pair(passage: Passage, kind: str, sentence: str, common: _Common, chance: random.Random) -> Pair | None:
+    words = sentence.split()
+    if kind == SENTENCE:
+        start = chance.randrange(len(words) - _SENTENCE_WORDS + 1) if len(words) > _SENTENCE_WORDS else 0
+        query = " ".join(words[start : start + _SENTENCE_WORDS])
+    else:
+        telling = [word for word in (part.strip(".,;:!?()[]\"'") for part in words) if common.says_something(word)]
+        wanted = chance.randint(*_ASKED)
+        places = sorted(chance.sample(range(len(telling)), min(wanted, len(telling))))
+        query = " ".join(telling[place] for place in places)
+        if len(places) < 2:
+            return None
+    return Pair.about(passage.document_id, query, (passage.id,), kind=kind)
