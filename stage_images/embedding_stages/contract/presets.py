@@ -14,14 +14,14 @@ from embedding_stages.contract.settings import PRESETS, QUESTION_KINDS, Finetune
 FIELD: Final = f"{Finetune.FIELD}.preset"
 RECIPE, CONSERVATIVE, AUTO = PRESETS
 _RANKING: Final[Mapping[Stage, Mapping[str, Any]]] = {
-    Stage.SDG: {"questionKinds": list(QUESTION_KINDS)},
+    Stage.SDG: {"questionKinds": list(QUESTION_KINDS), "pairsPerDocument": 3},
     Stage.PREP: {"hardNegatives": 7},
-    Stage.FINETUNE: {"negativesPerQuery": 7, "temperature": "0.05"},
+    Stage.FINETUNE: {"epochs": 1, "globalBatchSize": 32, "negativesPerQuery": 7, "temperature": "0.05"},
 }
 _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
     RECIPE: {},
-    CONSERVATIVE: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "epochs": 1, "learningRate": "1e-5"}},
-    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "epochs": 2, "learningRate": "2e-5"}},
+    CONSERVATIVE: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "1e-5"}},
+    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "3e-5"}},
 }
 
 

@@ -32,9 +32,11 @@ class Asked:
 
 
 def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pair]) -> Asked:
-    """Hold out documents: their pairs' queries are asked, or what is withheld of their passages; all passages are searched, every positive of a query counts 1.
+    """Hold out documents: their pairs are asked, or what is withheld of their passages. All passages are searched,
+    every positive of a query counts 1.
 
-    The set depends on the pairs, evaluationQueries, evalFraction, qualityThreshold and seed alone. Raises BadInput `TooFewDocuments`.
+    The set depends on the pairs, evaluationQueries, evalFraction, qualityThreshold and seed alone. Raises BadInput
+    `TooFewDocuments`.
     """
     try:
         split = split_by_document(pairs, fraction=settings.evalFraction, seed=settings.seed)

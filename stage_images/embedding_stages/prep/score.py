@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,7 @@ from embedding_stages.prep.mine import Embed, passage_vectors, twins_of
 from embedding_stages.prep.search import Index
 from embedding_stages.vectors import Vectors
 
-WEIGHT: Final = 0.25  # of BM25, on the scale of cosines
+WEIGHT: Final = 0.2  # of BM25, on the scale of cosines
 AHEAD: Final = 0.1  # how far a named answer is put before the best other passage, on the scale of cosines
 _DEPTH: Final = 64  # best passages of each ranking that the teacher looks at
 _QUERIES_AT_ONCE: Final = 1024
@@ -56,9 +57,10 @@ def score(
 ) -> Scored:
     """Examples of 1 + `wanted` candidates out of `passages` (id -> text).
 
-    Half of the candidates are the teacher's best, half are drawn from all passages: they keep the model from moving
-    what was far apart. `by_rule` are the types of pairs whose passage is left out. One example a query, and one a named
-    answer, at most `most_positives`. Vectors of passages are kept in the folder `cache`, as `mine` keeps them.
+    A good third of the candidates are the teacher's best, a third are drawn from the next hundred, a third from all
+    passages: these keep the model from moving what was far apart. `by_rule` are the types of pairs whose passage is
+    left out. One example a query, and one a named answer, at most `most_positives`. Vectors of passages are kept in the
+    folder `cache`, as `mine` keeps them.
     """
     names = list(passages)
     texts = [passages[name] for name in names]
@@ -109,22 +111,21 @@ class _Teacher:
 
 
 def _candidates(teacher: _Teacher, nearest: NDArray[np.int64], wanted: int, chance: random.Random) -> list[int]:
-    """1 + `wanted` numbers, or as many as there are: the best one, then drawn and good ones in turns.
+    """1 + `wanted` numbers, or as many as there are: the best one, then the three kinds in turns.
 
-    So every beginning of the list holds both.
+    So every beginning of the list holds some of each.
     """
     pool = sorted({*nearest.tolist(), *teacher.best_words().tolist()} - teacher.own - {-1})
-    order = np.argsort(-teacher.scores(pool), kind="stable") if pool else []
-    ranked = [pool[place] for place in order]
-    best = ranked[: 1 + wanted // 2]
-    taken = teacher.own | set(best)
-    drawn = [number for number in _draw(teacher.size, 2 * wanted, chance) if number not in taken][
-        : wanted - len(best) + 1
-    ]
-    spare = ranked[len(best) : 1 + wanted - len(drawn)]  # a small corpus: what is left of the best
-    good = [*best[1:], *(number for number in spare if number not in drawn)]
-    turns = [number for pair in zip(drawn, good, strict=False) for number in pair]
-    return [*best[:1], *turns, *drawn[len(good) :], *good[len(drawn) :]][: 1 + wanted]
+    ranked = sorted(zip(teacher.scores(pool).tolist(), pool, strict=True), key=lambda item: -item[0]) if pool else []
+    numbers = [number for _, number in ranked]
+    share = wanted // 3
+    good, below = numbers[1 : 1 + wanted - 2 * share], numbers[1 + wanted - 2 * share :]
+    near = chance.sample(below, min(share, len(below)))
+    taken = teacher.own | set(numbers[:1]) | set(good) | set(near)
+    far = [number for number in _draw(teacher.size, 2 * wanted, chance) if number not in taken][:share]
+    turns = [number for kinds in zip_longest(good, near, far) for number in kinds if number is not None]
+    spare = [number for number in below if number not in {*near, *far}]  # a small corpus: what else there is
+    return [*numbers[:1], *turns, *spare][: 1 + wanted]
 
 
 def _draw(size: int, most: int, chance: random.Random) -> list[int]:
