@@ -30,6 +30,7 @@ class Example:
 
     query: int
     candidates: tuple[int, ...]  # the positive first
+    scores: tuple[float, ...] = ()  # the teacher's, one a candidate; empty where the label is learned
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,12 @@ class TrainingSet:
     """`rows` are the token ids of all queries, then of all passages in use; examples point into them."""
 
     rows: list[list[int]]
-    examples: list[Example]
+    examples: list[Example]  # all with scores, or none
+
+    @property
+    def scored(self) -> bool:
+        """Whether the examples carry a teacher's scores."""
+        return bool(self.examples and self.examples[0].scores)
 
     @property
     def lengths(self) -> list[int]:
@@ -30,9 +35,12 @@ class TrainingSet:
         return Ragged.of(self.rows)
 
 
-def load_training_set(folder: Path, tokenizer: TextTokenizer, *, negatives_per_query: int) -> TrainingSet:
+def load_training_set(
+    folder: Path, tokenizer: TextTokenizer, *, negatives_per_query: int, with_scores: bool = True
+) -> TrainingSet:
     """The first `negatives_per_query` negatives of each example are used; an example may have fewer.
 
+    Their scores come along where the file has any, unless `with_scores` is False.
     Raises BadInput `TrainingSetInvalid`, `TrainingSetEmpty`, `NegativesMissing` or `PassageMissing`.
     """
     passages, read = read_training_set(folder)
@@ -41,5 +49,12 @@ def load_training_set(folder: Path, tokenizer: TextTokenizer, *, negatives_per_q
     number = {name: len(read) + place for place, name in enumerate(used)}
     queries = tokenizer.encode([example.query for example in read], "query")
     rows = queries + tokenizer.encode([passages[name] for name in used], "passage")
-    examples = [Example(query, tuple(number[name] for name in names)) for query, names in enumerate(chosen)]
+    examples = [
+        Example(
+            query,
+            candidates=tuple(number[name] for name in names),
+            scores=example.scores[: len(names)] if with_scores else (),
+        )
+        for query, (example, names) in enumerate(zip(read, chosen, strict=True))
+    ]
     return TrainingSet(rows=rows, examples=examples)

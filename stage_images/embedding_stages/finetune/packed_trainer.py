@@ -24,7 +24,7 @@ from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, balanced
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, split
 from embedding_stages.finetune.exchange import Exchange
-from embedding_stages.finetune.loss import candidate_loss, not_finite
+from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
 from embedding_stages.finetune.memory import SHARE, largest_pack
 from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport
 from embedding_stages.finetune.world import World
@@ -38,7 +38,7 @@ class PreparedStep:
     """The packs of a step with the tables of their losses, in main memory."""
 
     examples: tuple[Example, ...]
-    packs: tuple[tuple[Pack, tuple[Ints, Ints, Ints]], ...]
+    packs: tuple[tuple[Pack, tuple[Ints, ...]], ...]
     budget: int
 
 
@@ -223,7 +223,7 @@ class PackedTrainer:
         for group in balanced(weights, self.token_budget):
             chosen = [examples[number] for number in group]
             rows = sorted({row for example in chosen for row in (example.query, *example.candidates)})
-            packs.append((self.encoder.pack(texts, rows), _tables(chosen, rows)))
+            packs.append((self.encoder.pack(texts, rows), tables_of(chosen, rows)))
         return PreparedStep(examples=tuple(examples), packs=tuple(packs), budget=self.token_budget)
 
     def _gradients(self, prepared: PreparedStep, weight: float, total: torch.Tensor) -> None:
@@ -231,9 +231,7 @@ class PackedTrainer:
         for number, (pack, tables) in enumerate(prepared.packs, start=1):
             self._between()
             there = self.encoder.send(pack, tables)
-            queries, candidates, present = there.extra
-            vectors = self.encoder.vectors(there)
-            losses = candidate_loss(vectors[queries], vectors[candidates], present.bool(), self._temperature)
+            losses = example_losses(self.encoder.vectors(there), there.extra, self._temperature)
             loss = losses.sum() * weight
             with self._summing() if number == len(prepared.packs) else nullcontext():
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -279,20 +277,6 @@ class PackedTrainer:
                 f"larger accelerator ({cause})",
             )
         self.token_budget //= 2
-
-
-def _tables(examples: Sequence[Example], rows: Sequence[int]) -> tuple[Ints, Ints, Ints]:
-    """Places in the pack: queries (e,), candidates (e, c), and which candidates exist (e, c)."""
-    place = {row: number for number, row in enumerate(rows)}
-    width = max(len(example.candidates) for example in examples)
-    candidates = np.zeros((len(examples), width), dtype=np.int32)
-    present = np.zeros((len(examples), width), dtype=np.int32)
-    for number, example in enumerate(examples):
-        count = len(example.candidates)
-        candidates[number, :count] = [place[row] for row in example.candidates]
-        present[number, :count] = 1
-    queries = np.array([place[example.query] for example in examples], dtype=np.int32)
-    return queries, candidates, present
 
 
 def _has_room(device: torch.device, size: int) -> bool:

@@ -1,8 +1,8 @@
 """The finetune stage: trainingSet and baseModel in, checkpoint out.
 
 Counts: examples, steps, globalBatchSize, microBatchSize (as used), tokensPerPack (of the packed
-trainer). Details: firstLoss and lastLoss (means over
-the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings.
+trainer). Details: loss (contrastive: the recipe's; ranking: towards the teacher's scores), firstLoss and lastLoss
+(means over the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from embedding_stages.contract import PEER_LOST, Artefact, StageResult
+from embedding_stages.contract import PEER_LOST, Artefact, StageResult, presets
 from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.errors import OutOfMemory, Transient, settings_of
+from embedding_stages.errors import BadInput, OutOfMemory, Transient, settings_of
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
@@ -27,6 +27,7 @@ from embedding_stages.finetune.scale import Scale, auto_scale
 from embedding_stages.finetune.schedule import learning_rate
 from embedding_stages.finetune.trainer import StepReport, Trainer
 from embedding_stages.finetune.world import ENDED, World, lost_peers
+from embedding_stages.formats.training_set import EXAMPLES
 from embedding_stages.runner import StageContext
 
 if TYPE_CHECKING:
@@ -49,11 +50,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     bfloat16 = trains_in_bfloat16(world.device.type)
     encoder = _encoder(base, context, world, bfloat16=bfloat16)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
-    data = load_training_set(
-        checked_input(Artefact.TRAINING_SET, context, world),
-        encoder.tokenizer,
-        negatives_per_query=settings.negativesPerQuery,
-    )
+    data = _training_set(checked_input(Artefact.TRAINING_SET, context, world), encoder, settings)
     scale = auto_scale(
         examples=len(data.examples),
         epochs=settings.epochs,
@@ -79,6 +76,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             **({} if isinstance(trainer, Trainer) else {"tokensPerPack": trainer.token_budget}),
         },
         details={
+            "loss": "ranking" if data.scored else "contrastive",
             "firstLoss": sum(losses[:window]) / window,
             "lastLoss": sum(losses[-window:]) / window,
             "precision": "bf16" if bfloat16 else "fp32",
@@ -110,6 +108,24 @@ def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
     return folder
 
 
+def _training_set(folder: Path, encoder: AnyEncoder, settings: Finetune) -> TrainingSet:
+    """The examples, with scores exactly where the preset learns them. Raises BadInput `ScoresMissing`, and as
+    `load_training_set` does.
+    """
+    ranking = settings.preset != presets.RECIPE
+    data = load_training_set(
+        folder, encoder.tokenizer, negatives_per_query=settings.negativesPerQuery, with_scores=ranking
+    )
+    if ranking and not data.scored:
+        raise BadInput(
+            "ScoresMissing",
+            f"preset {settings.preset} learns a teacher's scores and {Artefact.TRAINING_SET} has none: give each line "
+            f"of {EXAMPLES} its scores, or use preset {presets.RECIPE}",
+            field=presets.FIELD,
+        )
+    return data
+
+
 def train(
     context: StageContext, trainer: AnyTrainer, data: TrainingSet, settings: Finetune, scale: Scale
 ) -> list[float]:
@@ -123,6 +139,7 @@ def train(
         "examples": len(data.examples),
         "globalBatch": scale.global_batch,
         "steps": scale.total_steps,
+        **({"ranking": 1} if data.scored else {}),  # resume points of the recipe's runs stay as they are
     }
     scratch = context.scratch("resume")
     background = resume.Background(scratch, context.log)

@@ -14,7 +14,7 @@ from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, Part, plan_step, split
-from embedding_stages.finetune.loss import candidate_loss, not_finite
+from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
 from embedding_stages.finetune.precision import bfloat16_products
 from embedding_stages.finetune.sharding import Shards, fill, squared_norm, whole
 from embedding_stages.finetune.world import World
@@ -219,18 +219,9 @@ class Trainer:
 
     def _loss(self, part: Part, table: torch.Tensor) -> torch.Tensor:
         """Sum of the part's losses; `table` holds the vectors in the order of the part's groups."""
-        place = {row: index for index, row in enumerate(row for group in part.groups for row in group)}
-        width = max(len(example.candidates) for example in part.examples)
-        queries = [place[example.query] for example in part.examples]
-        candidates = [[place[row] for row in example.candidates] for example in part.examples]
-        present = [[True] * len(row) + [False] * (width - len(row)) for row in candidates]
-        padded = [row + [0] * (width - len(row)) for row in candidates]
-        return candidate_loss(
-            table[torch.tensor(queries, device=table.device)],
-            table[torch.tensor(padded, device=table.device)],
-            torch.tensor(present, device=table.device),
-            self._temperature,
-        ).sum()
+        tables = tables_of(part.examples, [row for group in part.groups for row in group])
+        there = [torch.from_numpy(each).to(table.device) for each in tables]
+        return example_losses(table, there, self._temperature).sum()
 
     def _forward(self, group: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 (len(group), hidden); with bfloat16 the master weights and gradients stay float32."""

@@ -2,6 +2,10 @@
 
 train.jsonl     {"query": text, "positive": passage id, "negatives": [passage ids, best first]}: one line a positive
 passages.jsonl  {"id", "text"}
+
+A line of train.jsonl may have "scores" too: a teacher's scores of its candidates on the scale of cosines, the
+positive's first, then the negatives' in their order. Then the positive is the candidate that the teacher ranks first.
+All lines have scores, or none.
 """
 
 from __future__ import annotations
@@ -18,18 +22,29 @@ from embedding_stages.formats.lines import FormatError, read_records, text_of, t
 EXAMPLES: Final = "train.jsonl"
 PASSAGES: Final = "passages.jsonl"
 FIELD: Final = "spec.stages.prep"  # the stage that writes it
+_LARGEST: Final = 1e6  # of a score: no cosine is near it, and divided by a temperature it is still a float32
+_SCORES: Final = "write one number a candidate, the positive's first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingExample:
-    """A query with one positive and its negatives, best first; passages by id."""
+    """A query with one positive and its negatives, best first; passages by id.
+
+    `scores` are empty, or the teacher's: one a candidate, the positive's first.
+    """
 
     query: str
     positive: str
     negatives: tuple[str, ...]
+    scores: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        return {"query": self.query, "positive": self.positive, "negatives": list(self.negatives)}
+        record: dict[str, object] = {
+            "query": self.query,
+            "positive": self.positive,
+            "negatives": list(self.negatives),
+        }
+        return record | ({"scores": list(self.scores)} if self.scores else {})
 
 
 def write_training_set(folder: Path, passages: Mapping[str, str], examples: Sequence[TrainingExample]) -> None:
@@ -56,14 +71,33 @@ def read_training_set(folder: Path) -> tuple[dict[str, str], list[TrainingExampl
 
 
 def _examples(records: Iterable[tuple[str, dict[str, Any]]], passages: Mapping[str, str]) -> Iterator[TrainingExample]:
+    first: TrainingExample | None = None
     for where, record in records:
         example = TrainingExample(
             query=text_of(record, "query", where),
             positive=text_of(record, "positive", where),
             negatives=texts_of(record, "negatives", where),
+            scores=_scores_of(record, where),
         )
         _check(example, where, passages)
+        first = first or example
+        if bool(example.scores) != bool(first.scores):
+            fault = "this line has scores and those before have none" if example.scores else "this line has no scores"
+            raise FormatError(where, f"{fault}; score the candidates of every line, or of none")
         yield example
+
+
+def _scores_of(record: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    """The line's scores, empty where it has none; `_check` counts them."""
+    if "scores" not in record:
+        return ()
+    values = record["scores"]
+    if not isinstance(values, list) or not values or not all(type(value) in (int, float) for value in values):
+        raise FormatError(where, f"scores is not a list of numbers; {_SCORES}")
+    for value in values:
+        if not abs(value) <= _LARGEST:  # NaN is not, either
+            raise FormatError(where, f"scores holds {value!s:.20}; write finite numbers on the scale of cosines")
+    return tuple(float(value) for value in values)
 
 
 def _check(example: TrainingExample, where: str, passages: Mapping[str, str]) -> None:
@@ -72,6 +106,9 @@ def _check(example: TrainingExample, where: str, passages: Mapping[str, str]) ->
     if example.positive in example.negatives:
         fault = f"passage {example.positive!r} is both positive and negative; remove it from the negatives"
         raise FormatError(where, fault)
+    candidates = 1 + len(example.negatives)
+    if example.scores and len(example.scores) != candidates:
+        raise FormatError(where, f"{len(example.scores)} scores for {candidates} candidates; {_SCORES}")
     lost = [name for name in (example.positive, *example.negatives) if name not in passages]
     if lost:
         raise _bad("PassageMissing", f"{where}: passage {lost[0]!r} is not in {PASSAGES}; add it")
