@@ -1,5 +1,5 @@
-"""Words that the rules know: English, because the rules are. Other languages with spaces get
-keyword queries, those without get nothing."""
+"""Words that the rules know: English, because the rules are. Of other languages with spaces the rules make keyword
+queries, of those without nothing; what the other kinds of questions make of them is said in kinds.py."""
 
 from __future__ import annotations
 
@@ -99,6 +99,62 @@ STOP_WORDS: Final = _listed(
     """
 )
 
+# What texts say about themselves, and words that need another one: no phrase of a topic begins or ends with these.
+REPORTING: Final = _listed(
+    """
+    able according account achieved affect al allow allows analysed analyzed and/or another apparent appeared
+    appears applied article associated assuming attempt author authors available back based became become becomes
+    becoming best better carried cause caused causes certain character compared concerned concerning concluded
+    conclusion confirmed consider considerations considered consist consisted consisting consists contain contained
+    containing contains corresponding deals decreases demonstrate demonstrated depend dependent depending depends
+    derived describe described describes description despite detail detailed details determine determined
+    determining developed died differ difference different discuss discussed discusses discussion due easily eight
+    employed encountered ends especially etc evaluated evidence examine examined example examples except exhibit
+    exhibited exist expected explain explained extended failed fewer fig figure find finding findings five following
+    follows found four full further gave get gets give gives giving good great greater greatest half having held
+    help identical illustrated include included includes including increase increased increases increasing indicate
+    indicated indicates instances introduced investigated investigation investigations involved involving kind known
+    lack large larger last left like made main mainly manner measured mentioned near nearly new next nine noted
+    obscure observed obtain obtained obtaining occur occurred occurring occurs old ones order original others
+    outlined paper papers part particular particularly percent performed place play point possible prepared present
+    presented previous prior probably produced produces proposed provide provided provides quite received receiving
+    recorded refer reference referred refers regard regarded regarding related relation remained removed report
+    reported reports represent required requires respect respectively respond rest result resulting results revealed
+    review reviewed russian said second section seen selected serious seven several show showed showing shown shows
+    significant significantly similar simple six slightly small smaller special studied studies study subjected
+    suffering suggest suggested suggesting suggests suitable summarized table tables taken taking ten tend tends
+    term terms tested theoretically thin third three throughout times together told took total toward towards
+    treated twelve twenty type types undergoing understanding usual usually various varying view way ways well whole
+    whose work worked worse worst years yield yielded
+    """
+)
+
+# English adjectives are known by their ends, as in "electrical"; these end like one and are nouns, and the second list
+# holds some that do not. An adjective does not end a phrase.
+_NOUNS: Final = _listed(
+    """
+    access additive alternative animal anomaly antibiotic approval archive arithmetic arrival assembly bed bible
+    bottle boundary broadcast bubble build cable call canal capillary capital ceramic characteristic clinic collar
+    crystal derivative diagonal dictionary directive display disposal dollar double drive ear epidemic estimate
+    fabric family gear glossary heuristic hospital integral interval journal library load logic manual material
+    mechanic metal metric music objective pillar plastic plot portal potential principal process processes proposal
+    public release removal renewal reply report response retrieval rubric salary signal start statistic summary
+    supply survival terminal topic traffic trial variable withdrawal year
+    """
+)
+_ADJECTIVES: Final = _listed(
+    """
+    acute adequate aged appropriate approximate brief broad central clinical close common complete complex
+    congenital constant continued cross current different dimensional early efficient equal fast feasible few final
+    finite fixed free frequent further general giant gradual high higher important independent infantile intense
+    inter internal isolated late later less long lower maximum mean minimum minor moderate more multi narrow natural
+    nervous non older optimum overall persistent poor primary prior pure quiet random rapid rare raw real recent
+    resistant separate severe short simultaneous slow solid spontaneous stable steady strong subsequent sudden
+    sufficient transverse uniform upper urgent vertical weak wide young younger
+    """
+)
+_ADJECTIVE_ENDS: Final = ("al", "ary", "ble", "ear", "ed", "ful", "ic", "ive", "lar", "less", "ly", "ous")
+
 # What a description never means literally: a question that begins with these has no referent.
 VAGUE: Final = _listed(
     """
@@ -109,11 +165,20 @@ VAGUE: Final = _listed(
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# Thai to Tibetan, Burmese, Khmer, Kana, Han: between their words there are no spaces.
+UNSPACED: Final = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 def words(text: str) -> list[str]:
     """Lower-case words; names such as `get_nowait` and `OrderedDict` fall into their parts."""
     return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text))]
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether most letters are of a script that writes no spaces between words: Chinese, Japanese, Thai and others."""
+    return 2 * len(UNSPACED.findall(text)) > sum(map(str.isalnum, text))
 
 
 def stem(word: str) -> str:
@@ -128,6 +193,20 @@ def content_words(text: str) -> list[str]:
     """Words that carry meaning, in order, each once."""
     found = dict.fromkeys(word for word in words(text) if word not in STOP_WORDS and not word.isdigit())
     return [word for word in found if len(word) > 1]
+
+
+def is_adverb(word: str) -> bool:
+    """Whether an English word in lower case looks like one: "slowly"."""
+    return len(word) > 4 and word.endswith("ly") and word not in _NOUNS
+
+
+def can_end_phrase(word: str) -> bool:
+    """Whether an English word in lower case may be a noun, as far as its end tells."""
+    if word in _NOUNS or word.endswith("eed"):
+        return True
+    if word not in NOUNS_TOO and base_verb(word) not in (None, *NOUNS_TOO):
+        return False
+    return word not in _ADJECTIVES and not (len(word) > 4 and word.endswith(_ADJECTIVE_ENDS))
 
 
 def base_verb(word: str) -> str | None:

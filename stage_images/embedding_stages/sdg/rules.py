@@ -103,7 +103,7 @@ def _description(sentence: str, subject: Subject) -> Iterator[Question]:
         )
     elif subject.name and len(words(sentence)) >= 3 and sentence[:1].isupper() and not patterns.FINITE.match(sentence):
         clause = _clause(sentence)
-        clause = clause if _is_name(clause.split(" ")[0]) else clause[:1].lower() + clause[1:]
+        clause = clause if is_name(clause.split(" ")[0]) else clause[:1].lower() + clause[1:]
         plain = re.sub(r"^(?:an?|the) ", "", clause)
         if clause.split(" ")[0] in ("a", "an", "the") and subject.noun != "thing":
             yield from _ask("definition", 2.5, plain, f"Which {subject.noun} is the {{}}?", "Where do I find the {}?")
@@ -242,15 +242,20 @@ def _clause(text: str) -> str:
     return " ".join(parts).strip(" ,;:")
 
 
-def _plain(text: str) -> str:
+def without_marks(text: str) -> str:
     """Without list marks, lead-in words, link targets and quotes of code; the final stop removed."""
     text = re.sub(r"\[([^\]]+)\]\([^)\s]*\)", r"\1", text)
     text = re.sub(r":\w+:`([^`]+)`", r"\1", text)
     text = re.sub(r"``?|\*", "", text)
     while (shorter := patterns.LEAD.sub("", text, count=1)) != text:
         text = shorter
-    text = text.strip().rstrip(".:!").strip()
-    return text[:1].upper() + text[1:] if text[:1].islower() and not _is_name(text.split(" ")[0]) else text
+    return text.strip().rstrip(".:!").strip()
+
+
+def _plain(text: str) -> str:
+    """Without marks and lead-in words, beginning with a capital unless with a name."""
+    text = without_marks(text)
+    return text[:1].upper() + text[1:] if text[:1].islower() and not is_name(text.split(" ")[0]) else text
 
 
 def _is_prose(text: str) -> bool:
@@ -263,7 +268,8 @@ def _is_prose(text: str) -> bool:
     )
 
 
-def _is_name(word: str) -> bool:
+def is_name(word: str) -> bool:
+    """Whether a word is an identifier, a number or in capitals, and keeps its letters as they are."""
     return bool(re.search(r"[_.()\d]|[a-z][A-Z]", word)) or (len(word) > 1 and word.isupper())
 
 
@@ -278,4 +284,4 @@ def _noun_of(name: str) -> str:
 
 
 def _lower(text: str) -> str:
-    return text if _is_name(text.split(" ")[0]) else text[:1].lower() + text[1:]
+    return text if is_name(text.split(" ")[0]) else text[:1].lower() + text[1:]

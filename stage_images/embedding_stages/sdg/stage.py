@@ -1,11 +1,12 @@
 """The sdg stage: corpus in, pairs out (see formats/pairs.py).
 
-Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates. Details with an LLM: llmTokens.
+Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates. Details with an LLM: llmTokens;
+without one and with other kinds of questions than those of the rules: questionKinds, the pairs of each kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from embedding_stages.contract import Artefact, StageResult
@@ -16,7 +17,11 @@ from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import extractive, openai_provider
 from embedding_stages.sdg.corpus import CutCorpus
+from embedding_stages.sdg.kinds import Counted
+from embedding_stages.sdg.passages import UnitPassage
+from embedding_stages.sdg.phrases import PhraseCounts
 from embedding_stages.sdg.provider import Outcome
+from embedding_stages.sdg.turns import RULES, candidates_in_turns, count_kinds
 
 FIELD: Final = "spec.stages.sdg"
 
@@ -33,49 +38,67 @@ def work(context: StageContext) -> StageResult:
         min_text_length=asked.minTextLength,
     )
     folder = context.folder(Artefact.PAIRS)
-    statistics = extractive.Statistics()
+    with_llm = settings["provider"] == "openAI"
+    counted = Counted(extractive.Statistics(), PhraseCounts())
+    counts_phrases = not with_llm and "topic" in asked.questionKinds
     documents = 0
 
-    def counted() -> Iterator[Passage]:
+    def passages() -> Iterator[Passage]:
         nonlocal documents
         for document in corpus.documents():
             context.stop_if_asked()
             documents += 1
-            statistics.add(document.passages)
+            counted.statistics.add(document.passages)
+            if counts_phrases:
+                counted.phrases.add(document.passages)
             yield from document.passages
 
-    pairs.write_passages(folder / pairs.PASSAGES, counted())
-    context.log("documents cut into passages", documents=documents, passages=statistics.passages)
-    if settings["provider"] == "openAI":
+    pairs.write_passages(folder / pairs.PASSAGES, passages())
+    cut = counted.statistics.passages
+    context.log("documents cut into passages", documents=documents, passages=cut)
+    if with_llm:
         outcome = openai_provider.write_questions(context, corpus, documents)
     else:
-        outcome = _by_rules(context, corpus, statistics, documents)
+        outcome = _without_llm(context, corpus, counted, documents)
     if not outcome.pairs:
         raise _no_pairs(str(settings["provider"]), documents, outcome)
     pairs.write_pairs(folder / pairs.PAIRS, outcome.pairs)
-    counts = {"documents": documents, "chunks": statistics.passages, "pairs": len(outcome.pairs)}
+    counts = {"documents": documents, "chunks": cut, "pairs": len(outcome.pairs)}
     return context.result(
         counts=counts | outcome.counts, details=outcome.details, message=f"{len(outcome.pairs)} questions"
     )
 
 
-def _by_rules(context: StageContext, corpus: CutCorpus, statistics: extractive.Statistics, documents: int) -> Outcome:
+def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, documents: int) -> Outcome:
     asked = settings_of(Sdg, context.settings)
-    wanted, seed = asked.pairsPerDocument, asked.seed
+    only_rules = set(asked.questionKinds) == {RULES}
     found: list[list[extractive.Candidate]] = []
     for number, document in enumerate(corpus.documents(), start=1):
         context.stop_if_asked()
         context.progress(number, documents)
         if corpus.is_long_enough(document):
             with document.named():
-                found.append(extractive.candidates_of(document.passages, statistics, wanted=wanted, seed=seed))
-    kept, dropped = extractive.drop_ambiguous(found, wanted)
+                found.append(_candidates(document.passages, counted, asked, only_rules=only_rules))
+    kept, dropped = extractive.drop_ambiguous(found, asked.pairsPerDocument)
     written = [
         Pair.about(item.document_id, item.question, (item.passage_id,), kind=item.type)
         for candidates in kept
         for item in candidates
     ]
-    return Outcome(pairs=written, counts={"droppedUngrounded": 0, "droppedDuplicates": dropped}, details={})
+    return Outcome(
+        pairs=written,
+        counts={"droppedUngrounded": 0, "droppedDuplicates": dropped},
+        details={} if only_rules else {"questionKinds": count_kinds(written)},
+    )
+
+
+def _candidates(
+    passages: Sequence[UnitPassage], counted: Counted, asked: Sdg, *, only_rules: bool
+) -> list[extractive.Candidate]:
+    wanted, seed = asked.pairsPerDocument, asked.seed
+    if only_rules:
+        return extractive.candidates_of(passages, counted.statistics, wanted=wanted, seed=seed)
+    return candidates_in_turns(passages, counted, asked.questionKinds, wanted=wanted, seed=seed)
 
 
 def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
