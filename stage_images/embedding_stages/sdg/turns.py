@@ -15,8 +15,8 @@ from embedding_stages.sdg.kinds import WRITERS, Counted, Reading
 from embedding_stages.sdg.passages import UnitPassage
 
 RULES: Final = QUESTION_KINDS[0]
-# One turn with all kinds: two questions of the rules and two topics for one of each other kind.
-_TURN: Final = ("rules", "topic", "title", "rules", "excerpt", "topic", "terms")
+# One turn with all kinds: two topics and two titles for one of each other kind. docs/quality.md has what each adds.
+_TURN: Final = ("topic", "title", "rules", "topic", "excerpt", "title", "terms")
 _INSTEAD: Final = {"topic": "terms"}  # where a document has none, asked for or not
 _TRIES: Final = 3  # for a question that was not asked yet
 _SPARE: Final = 2  # one candidate more for so many wanted questions, because some turn out to be duplicates
