@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from unit.stages import rounding
 from unit.stages.ranks import run_ranks
+from unit.stages.scored import scored
 from unit.stages.tiny_models import make_bert, make_llama, write_topics
 
 from embedding_stages.encoder.model import PaddedEncoder
@@ -42,6 +43,11 @@ def trainer_of(folder: Path, base: str, world: World | None = None, **changes: A
     options: dict[str, Any] = {"temperature": 0.1, "weight_decay": 0.01, "micro_batch": 2, "texts_per_example": 1}
     trainer = Trainer(encoder, world=world, **options | changes)
     return trainer, load_training_set(folder / "set", encoder.tokenizer, negatives_per_query=3)
+
+
+def towards_a_ranking(folder: Path, world: World | None = None) -> tuple[Trainer, TrainingSet]:
+    trainer, data = trainer_of(folder, "bert", world)
+    return trainer, replace(data, examples=scored(data.examples))
 
 
 def run_steps(
@@ -73,6 +79,7 @@ def _rank(folder: Path) -> None:
         report[f"memory-{parallelism}"] = _short_memory_on_rank_1(folder, here)
         report[f"stop-{parallelism}"] = _stop_on_rank_1(folder, here)
         report[f"resumed-{parallelism}"] = _resumed(folder, here)
+        report[f"ranking-{parallelism}"] = run_steps(*towards_a_ranking(folder, here), range(3))
     sharded = replace(world, parallelism="FSDP")
     trainer, data = trainer_of(folder, "llama", sharded, bfloat16=True)
     report["bfloat16"] = run_steps(trainer, data, range(3))
@@ -198,6 +205,13 @@ def test_two_ranks_see_the_losses_of_one(
 ) -> None:
     for rank in ranks:
         assert rank[f"curve-{base}-{parallelism}"] == pytest.approx(alone[base][0], rel=0, abs=LOSS_LIMIT)
+
+
+@pytest.mark.parametrize("parallelism", ["DDP", "FSDP"])
+def test_two_ranks_come_as_close_to_a_ranking_as_one(parallelism: str, folder: Path, ranks: list[Report]) -> None:
+    expected = run_steps(*towards_a_ranking(folder), range(3))
+    for rank in ranks:
+        assert rank[f"ranking-{parallelism}"] == pytest.approx(expected, rel=0, abs=LOSS_LIMIT)
 
 
 @pytest.mark.parametrize(("base", "parallelism"), CASES)

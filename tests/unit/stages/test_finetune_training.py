@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from unit.stages import rounding
+from unit.stages.scored import scored
 from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topics
 
 from embedding_stages import contract
@@ -272,7 +273,12 @@ class StopAfter(threading.Event):
 
 
 def run_training(
-    workspace: Path, fingerprint: str, stopping: threading.Event, damage: Callable[[Path], None] = lambda _: None
+    workspace: Path,
+    fingerprint: str,
+    stopping: threading.Event,
+    damage: Callable[[Path], None] = lambda _: None,
+    *,
+    ranking: bool = False,
 ) -> tuple[list[float], Trainer]:
     context = context_of(workspace, fingerprint)
     damage(context.scratch("resume"))
@@ -280,6 +286,7 @@ def run_training(
     settings = settings_of(Finetune, SETTINGS)
     trainer = trainer_of(workspace / "bert", micro_batch=2, between=context.stop_if_asked)
     data = data_of(workspace, trainer)
+    data = replace(data, examples=scored(data.examples)) if ranking else data
     scale = auto_scale(examples=len(data.examples), epochs=4, global_batch=8, checkpoint_every=2)
     return train(context, trainer, data, settings, scale), trainer
 
@@ -299,6 +306,19 @@ def test_a_stopped_run_saves_and_its_successor_ends_at_the_same_place(
     losses, trainer = run_training(workspace, f"stopped-{looks}", threading.Event())
     assert losses == uninterrupted[0]
     assert all(torch.equal(value, uninterrupted[1][name]) for name, value in weights_of(trainer).items())
+
+
+def test_a_stopped_run_towards_a_ranking_ends_at_the_same_place(workspace: Path) -> None:
+    """And a resume point of a run towards the label is not one of it."""
+    whole, trainer = run_training(workspace, "ranking", threading.Event(), ranking=True)
+    with pytest.raises(Transient):
+        run_training(workspace, "ranking-stopped", StopAfter(40), ranking=True)
+    with pytest.raises(Transient):
+        run_training(workspace, "label-stopped", StopAfter(40))
+    for name in ("ranking-stopped", "label-stopped"):
+        losses, resumed = run_training(workspace, name, threading.Event(), ranking=True)
+        assert losses == whole
+        assert all(torch.equal(value, trainer.parameters[name]) for name, value in weights_of(resumed).items())
 
 
 def _cut_tensors(folder: Path) -> None:

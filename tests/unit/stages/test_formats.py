@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ PAIRS = [
     Pair.about("0b", "Which number?", ("0b-0000", "0a-0000"), kind="multi_hop", score=9.0),
 ]
 EXAMPLES = [TrainingExample(query="Größe?", positive="b", negatives=("a", "c"))]
+SCORED = [replace(EXAMPLES[0], scores=(0.75, 0.5, -1.0))]
 SET_DOCUMENTS = [SetDocument("0a", "ab" * 32, ("0a-0000", "0a-0001")), SetDocument("0b", "cd" * 32, ("0b-0000",))]
 BEIR_PASSAGES = [BeirPassage("p1", "Ein Titel", "Größe"), BeirPassage('p"2', "", "two"), BeirPassage("p3", "", "")]
 BEIR_QUERIES = [BeirQuery("q1", "Größe?"), BeirQuery("q2", "Who?"), BeirQuery("q3", "Nobody judged?")]
@@ -59,6 +61,10 @@ WRITTEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "train.jsonl": (
         lambda folder: training_set.write_training_set(folder, dict.fromkeys("dcba", "t"), EXAMPLES),
         '{"query": "Größe?", "positive": "b", "negatives": ["a", "c"]}\n',
+    ),
+    "scored/train.jsonl": (
+        lambda folder: training_set.write_training_set(folder / "scored", dict.fromkeys("dcba", "ä"), SCORED),
+        '{"query": "Größe?", "positive": "b", "negatives": ["a", "c"], "scores": [0.75, 0.5, -1.0]}\n',
     ),
     "passages.jsonl": (
         lambda folder: training_set.write_training_set(folder, dict.fromkeys("dcba", "ä"), EXAMPLES),
@@ -99,6 +105,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert pairs.read_pairs(tmp_path) == PairSet({one.id: one for one in PASSAGES}, PAIRS)
     assert set_documents.read_set_documents(tmp_path / "set") == SET_DOCUMENTS
     assert training_set.read_training_set(tmp_path) == (dict.fromkeys("abc", "ä"), EXAMPLES)
+    assert training_set.read_training_set(tmp_path / "scored") == (dict.fromkeys("abc", "ä"), SCORED)
     reader = BeirReader.of(tmp_path)
     assert list(reader.passages()) == BEIR_PASSAGES
     assert list(reader.queries()) == BEIR_QUERIES

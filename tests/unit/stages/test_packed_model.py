@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unit.stages import rounding
+from unit.stages.scored import ranking_losses, scored
 from unit.stages.tiny_models import make_llama
 
 from embedding_stages.encoder.load import load_encoder
@@ -133,6 +134,20 @@ def test_half_the_bits_stay_close(folder: Path) -> None:
     exact = _padded(folder).embed(TEXTS, role="passage")
     rounded = _packed(folder, SHORT).embed(TEXTS, role="passage")
     assert (exact * rounded).sum(axis=1).min() > 0.999
+
+
+@pytest.mark.parametrize("budget", [32, 1024], ids=["several packs", "one pack"])
+def test_gradients_of_a_ranking_are_those_on_paper(folder: Path, budget: int) -> None:
+    padded, encoder = _padded(folder), _packed(folder)
+    examples = scored(EXAMPLES)
+    assert [len(example.scores) for example in examples] == [2, 3], "lists of uneven length"
+    expected = ranking_losses(padded.vectors(ROWS), examples, 0.1).mean()
+    expected.backward()  # type: ignore[no-untyped-call]
+    trainer = PackedTrainer(encoder, temperature=0.1, weight_decay=0.01, token_budget=budget)
+    loss = trainer._agreed_gradients(examples, Ragged.of(ROWS), weight=1 / len(examples))
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=0, abs=rounding.of_loss(CONFIG, temperature=0.1))
+    wanted = {name: value.grad for name, value in padded.module.named_parameters()}
+    rounding.assert_same_gradients(dict(encoder.model.on_disk(trainer.gradient)), wanted, terms=TERMS)
 
 
 def test_training_takes_the_same_steps(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from unit.stages import rounding
 from unit.stages.ranks import run_ranks
+from unit.stages.scored import scored
 from unit.stages.tiny_models import make_llama
 
 from embedding_stages.encoder.packed.encoder import PackedEncoder
@@ -81,6 +82,7 @@ def _rank(folder: Path) -> None:
 
         trainer._exchange.advance = short_after_a_layer  # type: ignore[method-assign]
     report["late"] = trainer.step(STEPS[0], Ragged.of(ROWS), RATE).loss
+    report["ranking"] = trainer.step(scored(STEPS[0]), Ragged.of(ROWS), RATE).loss
     (folder / f"rank-{world.rank}.json").write_text(json.dumps(report))
     world.barrier()
     os._exit(0)
@@ -122,6 +124,11 @@ def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
     fourth = alone.step(STEPS[0], Ragged.of(ROWS), RATE).loss
     for rank in ranks:
         assert rank["late"] == pytest.approx(fourth, rel=0, abs=LOSS_LIMIT)
+
+    # A teacher's scores go with their examples to whichever rank computes them.
+    fifth = alone.step(scored(STEPS[0]), Ragged.of(ROWS), RATE).loss
+    for rank in ranks:
+        assert rank["ranking"] == pytest.approx(fifth, rel=0, abs=LOSS_LIMIT)
 
 
 if __name__ == "__main__":
