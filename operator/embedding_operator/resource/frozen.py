@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.status import Status
-from embedding_stages.contract import Stage, fingerprint_of
-from embedding_stages.contract import presets
+from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
 
 # How a pod is run, and how many share the work: no part of what the work is.

@@ -232,7 +232,7 @@ class Finetune(Table):
     learningRate: float = setting(1e-5, low=1e-9, high=1, says="Learning rate at its peak.")
     weightDecay: float = setting(0.01, low=0, high=1, says="Weight decay of the optimizer.")
     warmupSteps: int = setting(5, low=0, high=1_000_000, says="Optimizer steps until the learning rate is at its peak.")
-    temperature: float = setting(0.02, low=1e-4, high=10, says="Temperature of the contrastive loss.")
+    temperature: float = setting(0.02, low=1e-4, high=10, says="Temperature of the loss.")
     negativesPerQuery: int = setting(
         4, low=1, high=100, says="Hard negatives used a question, at most stages.prep.hardNegatives."
     )

@@ -78,11 +78,10 @@ def score(
             teacher = _Teacher(query, dense, lexical.scores(pair.query), own)
             others = _candidates(teacher, near, wanted, random.Random(f"{seed} {pair.id}"))  # noqa: S311
             if pair.type in by_rule:
-                answers: Sequence[str | None] = (None,)
-            else:
-                answers = pair.passage_ids[:most_positives]
-            for answer in answers:
-                _add(scored, pair.query, names, teacher, others, None if answer is None else number_of[answer])
+                _add(scored, pair.query, names, teacher, others, named=False)
+                continue
+            for answer in pair.passage_ids[:most_positives]:
+                _add(scored, pair.query, names, teacher, [number_of[answer], *others[:wanted]], named=True)
     return scored
 
 
@@ -133,14 +132,14 @@ def _draw(size: int, most: int, chance: random.Random) -> list[int]:
 
 
 def _add(
-    scored: Scored, query: str, names: Sequence[str], teacher: _Teacher, others: Sequence[int], answer: int | None
+    scored: Scored, query: str, names: Sequence[str], teacher: _Teacher, chosen: Sequence[int], *, named: bool
 ) -> None:
-    chosen = list(others) if answer is None else [answer, *others[:-1]] if len(others) > 1 else [answer, *others]
+    """`named`: somebody said that the first of the chosen passages is the answer."""
     if len(chosen) < 2:
         scored.bare += 1
         return
-    scores = teacher.scores(chosen).tolist()
-    if answer is not None:
+    scores = teacher.scores(list(chosen)).tolist()
+    if named:
         scores[0] = max(scores[1:]) + AHEAD
     scored.examples.append(
         TrainingExample(
