@@ -61,7 +61,12 @@ def _is_word(word: str) -> bool:
 
 def prose_runs(units: Iterable[Unit]) -> list[list[str]]:
     """The runs of a passage's sentences and headings."""
-    return [run for unit in units if unit.kind in (Kind.SENTENCE, Kind.HEADING) for run in runs_of(unit.text)]
+    return [run for unit in units if unit.kind in (Kind.SENTENCE, Kind.HEADING) for run in runs_of(settled(unit.text))]
+
+
+def settled(text: str) -> str:
+    """A text that is in capitals throughout in small letters: its words are no names."""
+    return text.lower() if text.isupper() else text
 
 
 def can_be_edge(word: str) -> bool:

@@ -17,10 +17,10 @@ from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import extractive, openai_provider
 from embedding_stages.sdg.corpus import CutCorpus
-from embedding_stages.sdg.kinds import Counted
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.phrases import PhraseCounts
 from embedding_stages.sdg.provider import Outcome
+from embedding_stages.sdg.reading import Counted
 from embedding_stages.sdg.turns import RULES, candidates_in_turns, count_kinds
 
 FIELD: Final = "spec.stages.sdg"
@@ -39,8 +39,8 @@ def work(context: StageContext) -> StageResult:
     )
     folder = context.folder(Artefact.PAIRS)
     with_llm = settings["provider"] == "openAI"
-    counted = Counted(extractive.Statistics(), PhraseCounts())
     counts_phrases = not with_llm and "topic" in asked.questionKinds
+    counted = Counted(extractive.Statistics(), PhraseCounts() if counts_phrases else None)
     documents = 0
 
     def passages() -> Iterator[Passage]:
@@ -49,7 +49,7 @@ def work(context: StageContext) -> StageResult:
             context.stop_if_asked()
             documents += 1
             counted.statistics.add(document.passages)
-            if counts_phrases:
+            if counted.phrases is not None:
                 counted.phrases.add(document.passages)
             yield from document.passages
 

@@ -11,8 +11,9 @@ from typing import Final
 from embedding_stages.contract.settings import QUESTION_KINDS
 from embedding_stages.formats.pairs import Pair, normalised
 from embedding_stages.sdg.extractive import Candidate, candidates_of
-from embedding_stages.sdg.kinds import WRITERS, Counted, Reading
+from embedding_stages.sdg.kinds import WRITERS
 from embedding_stages.sdg.passages import UnitPassage
+from embedding_stages.sdg.reading import Counted, Reading
 
 RULES: Final = QUESTION_KINDS[0]
 # One turn with all kinds: two topics and two titles for one of each other kind. docs/quality.md has what each adds.

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from unit.stages.sdg_work import chunks_of, stage
 
-from embedding_stages.artefacts import digest_of_folder
-from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
+from embedding_stages.contract import Artefact
 from embedding_stages.formats.pairs import normalised
-from embedding_stages.runner import run
 from embedding_stages.sdg.extractive import Statistics, candidates_of, drop_ambiguous
 from embedding_stages.sdg.lexicon import base_verb, stem, third_person
-from embedding_stages.sdg.passages import make_passages
 from embedding_stages.sdg.rules import questions_of
-from embedding_stages.sdg.stage import work
 from embedding_stages.sdg.units import Kind, Unit
 
 
@@ -132,12 +128,6 @@ def test_stems_of_inflections_are_equal_or_close(one: str, other: str) -> None:
     assert stem(one)[:3] == stem(other)[:3]
 
 
-def chunks_of(name: str, text: str) -> Any:
-    from embedding_stages.sdg.units import read_units
-
-    return make_passages(name, read_units(text), sentences=5)
-
-
 COMMON = "Initialize self from the given arguments and keywords."
 ONE = f"push(item)\n    Push an item onto the stack of pending tasks.\n\nnew(x)\n    {COMMON}\n"
 TWO = f"drain(pipe)\n    Empty the pipe before the worker is terminated.\n\nnew(y)\n    {COMMON}\n"
@@ -167,31 +157,6 @@ def test_a_question_of_two_documents_is_dropped_from_both() -> None:
     shared = texts[0] & texts[1]
     assert dropped == 2 * len(shared)
     assert not any(normalised(item.question) in shared for candidates in kept for item in candidates)
-
-
-def stage(tmp_path: Path, texts: dict[str, str], **changes: Any) -> tuple[int, dict[str, Any], Path]:
-    """Run the stage; its exit code, result and the folder of pairs."""
-    folder = tmp_path / "inputs" / "corpus"
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"id": name, "path": f"{name}.txt", "text": text}) for name, text in texts.items()]
-    (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
-    settings = {"provider": "extractive", "openAI": None, "pairsPerDocument": 7, "sentencesPerChunk": 5,
-                "minTextLength": 10, "seed": 42, **changes}  # fmt: skip
-    request = StageRequest(
-        stage=Stage.SDG,
-        fingerprint=f"f{len(list(tmp_path.iterdir()))}",
-        attempt=1,
-        revision=1,
-        image="i",
-        settings=settings,
-        inputs={Artefact.CORPUS: ArtefactRef(path="inputs/corpus", digest=digest_of_folder(folder))},
-    )
-    log = tmp_path / f"log-{request.fingerprint}"
-    code = run(Stage.SDG, work, {"EFT_REQUEST": request.to_json(), "EFT_WORKSPACE": str(tmp_path),
-                                 "EFT_TERMINATION_LOG": str(log)})  # fmt: skip
-    result = json.loads(log.read_text())
-    pairs = result["artefacts"].get(Artefact.PAIRS)
-    return code, result, tmp_path / pairs["path"] if pairs else tmp_path
 
 
 def test_pairs_point_at_the_chunk_that_they_come_from_and_are_the_same_again(tmp_path: Path) -> None:
