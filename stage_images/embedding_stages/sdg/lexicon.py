@@ -102,29 +102,30 @@ STOP_WORDS: Final = _listed(
 # What texts say about themselves, and words that need another one: no phrase of a topic begins or ends with these.
 REPORTING: Final = _listed(
     """
-    able according account achieved affect al allow allows analysed analyzed and/or another apparent appeared
-    appears applied article associated assuming attempt author authors available back based became become becomes
-    becoming best better carried cause caused causes certain character compared concerned concerning concluded
-    conclusion confirmed consider considerations considered consist consisted consisting consists contain contained
-    containing contains corresponding deals decreases demonstrate demonstrated depend dependent depending depends
-    derived describe described describes description despite detail detailed details determine determined
-    determining developed died differ difference different discuss discussed discusses discussion due easily eight
-    employed encountered ends especially etc evaluated evidence examine examined example examples except exhibit
-    exhibited exist expected explain explained extended failed fewer fig figure find finding findings five following
-    follows found four full further gave get gets give gives giving good great greater greatest half having held
-    help identical illustrated include included includes including increase increased increases increasing indicate
-    indicated indicates instances introduced investigated investigation investigations involved involving kind known
-    lack large larger last left like made main mainly manner measured mentioned near nearly new next nine noted
-    obscure observed obtain obtained obtaining occur occurred occurring occurs old ones order original others
-    outlined paper papers part particular particularly percent performed place play point possible prepared present
-    presented previous prior probably produced produces proposed provide provided provides quite received receiving
-    recorded refer reference referred refers regard regarded regarding related relation remained removed report
-    reported reports represent required requires respect respectively respond rest result resulting results revealed
-    review reviewed russian said second section seen selected serious seven several show showed showing shown shows
-    significant significantly similar simple six slightly small smaller special studied studies study subjected
-    suffering suggest suggested suggesting suggests suitable summarized table tables taken taking ten tend tends
-    term terms tested theoretically thin third three throughout times together told took total toward towards
-    treated twelve twenty type types undergoing understanding usual usually various varying view way ways well whole
+    able according account achieved affect al allow allows among analysed analyzed and/or another apparent appeared
+    appears applied april article associated assuming attempt august author authors available back based became
+    become becomes becoming best better carried cause caused causes certain character compared concerned concerning
+    concluded conclusion confirmed consider considerations considered consist consisted consisting consists contain
+    contained containing contains corresponding deals december decreases demonstrate demonstrated depend dependent
+    depending depends derived describe described describes description despite detail detailed details determine
+    determined determining developed died differ difference different discuss discussed discusses discussion due
+    easily eight employed encountered ends especially etc evaluated evidence examine examined example examples
+    except exhibit exhibited exist expected explain explained extended failed february fewer fig figure find finding
+    findings five following follows found four full further gave get gets give gives giving good great greater
+    greatest half having held help hence identical illustrated include included includes including increase
+    increased increases increasing indicate indicated indicates instances introduced investigated investigation
+    investigations involved involving january july june kind kinds known lack large larger last left like made main
+    mainly manner measured mentioned near nearly new next nine noted november obscure observed obtain obtained
+    obtaining occur occurred occurring occurs october old ones order original others outlined paper papers part
+    particular particularly percent performed place play point possible prepared present presented previous prior
+    probably produced produces proposed provide provided provides quite received receiving recorded refer reference
+    referred refers regard regarded regarding related relation remained removed report reported reports represent
+    required requires respect respectively respond rest result resulting results revealed review reviewed russian
+    said second section seen selected september serious seven several show showed showing shown shows significant
+    significantly similar simple six slightly small smaller special studied studies study subjected suffering
+    suggest suggested suggesting suggests suitable summarized table tables taken taking ten tend tends term terms
+    tested theoretically thin third three throughout times together told took total toward towards treated twelve
+    twenty type types undergoing understanding undertaken usual usually various varying view way ways well whole
     whose work worked worse worst years yield yielded
     """
 )

@@ -96,10 +96,10 @@ class PhraseCounts:
     """In how many passages a phrase stands, for the phrases of more than one.
 
     A phrase that is seen for the first time, as most are only once, costs a bit in a table of `_SEEN_BITS`. It is
-    counted from the second time, in a dictionary of at most `_MOST_COUNTED` phrases, about 200 bytes each. When that
-    is full, the rarest quarter or more is dropped and begins anew when it is seen again. So memory ends at about
-    250 MB, which corpora of some 100 000 passages reach; in larger ones, a phrase must be more frequent to be known.
-    Where two phrases share a bit, one of them is counted one passage too high.
+    counted from the second time, in a dictionary of at most `most` phrases and those of one passage, about 150 bytes
+    each. When that is full, the rarest quarter or more is dropped and begins anew when it is seen again. So memory
+    ends below 200 MB, which corpora of some 100 000 passages reach; in larger ones, a phrase must be more frequent to
+    be known. Where two phrases share a bit, one of them is counted one passage too high.
     """
 
     most: int = _MOST_COUNTED
