@@ -90,7 +90,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
 
 
 def sdg(
-    tmp_path: Path, url: str, *, documents: int = 1, attempt: int = 1, key: str | None = KEY
+    tmp_path: Path, url: str, *, documents: int = 1, attempt: int = 1, key: str | None = KEY, **changes: Any
 ) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
     """Exit code, result and pairs of the stage."""
     folder = tmp_path / "inputs" / "corpus"
@@ -103,7 +103,7 @@ def sdg(
         (tmp_path / "secrets" / "openai").mkdir(parents=True, exist_ok=True)
         (tmp_path / "secrets" / "openai" / "token").write_text(key + "\n")
     settings = {"provider": "openAI", "openAI": {"baseURL": url, "model": "m"}, "pairsPerDocument": 2,
-                "sentencesPerChunk": 5, "minTextLength": 50, "seed": 42}  # fmt: skip
+                "sentencesPerChunk": 5, "minTextLength": 50, "seed": 42, **changes}  # fmt: skip
     corpus = ArtefactRef(path="inputs/corpus", digest=digest_of_folder(folder))
     request = StageRequest(stage=Stage.SDG, fingerprint="f", attempt=attempt, revision=1, image="i",
                            settings=settings, inputs={Artefact.CORPUS: corpus})  # fmt: skip
@@ -129,6 +129,14 @@ def test_grounded_questions_are_judged_and_others_dropped(
     output = capfd.readouterr()
     assert KEY not in output.out + output.err + json.dumps(result)
     assert not any(KEY in path.read_text() for path in (tmp_path / "sdg").rglob("*") if path.is_file())
+
+
+def test_kinds_of_questions_are_the_other_providers(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    url = endpoint.url  # type: ignore[attr-defined]
+    code, result, pairs = sdg(tmp_path, url, documents=3, questionKinds=["rules", "title", "topic"])
+    assert code == 0, result
+    assert {item["type"] for item in pairs} == {"structural"}
+    assert set(result["details"]) == {"llmTokens"}
 
 
 @pytest.mark.parametrize("key", ["sk-first\nsk-second", "sk-caf\u00e9-key", "sk-with a-space", "sk-nul\0-byte"])
