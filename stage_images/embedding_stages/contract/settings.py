@@ -164,8 +164,7 @@ class Sdg(Table):
         choices=QUESTION_KINDS,
         fewest=1,
         most=len(QUESTION_KINDS),
-        says="Kinds of questions that provider extractive writes, in turns. "
-        "When absent rules with finetune.preset recipe, else all.",
+        says="Kinds of questions of provider extractive. When absent rules with finetune.preset recipe, else all.",
     )
     seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
 
@@ -188,8 +187,8 @@ class Prep(Table):
         EVALUATION_QUERIES[0],
         since=_JOINED,
         choices=EVALUATION_QUERIES,
-        says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld), "
-        "which repeat nothing. When absent withheld where finetune.preset is not recipe and no LLM asks.",
+        says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld). "
+        "When absent pairs with finetune.preset recipe or an LLM, else withheld.",
     )
     batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
     scoreCandidates: bool = setting(
@@ -209,8 +208,8 @@ class Finetune(Table):
         PRESETS[0],
         since=_JOINED,
         choices=PRESETS,
-        says="recipe: learns which passage each question was written about. auto: learns the ranking of the base model "
-        "and BM25 together, which keeps what the base model knows. conservative: the same in smaller steps.",
+        says="recipe: learns which passage a question is about. auto: learns the ranking of base model and BM25 "
+        "together. conservative: as auto, in smaller steps.",
     )
     side: str = setting(
         SIDES[0],
