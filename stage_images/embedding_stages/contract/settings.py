@@ -164,7 +164,7 @@ class Sdg(Table):
         choices=QUESTION_KINDS,
         fewest=1,
         most=len(QUESTION_KINDS),
-        says="Kinds of questions of provider extractive. When absent rules with finetune.preset recipe, else all.",
+        says="Kinds of questions of provider extractive; all of them with finetune.preset auto or conservative.",
     )
     seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
 
@@ -187,8 +187,8 @@ class Prep(Table):
         EVALUATION_QUERIES[0],
         since=_JOINED,
         choices=EVALUATION_QUERIES,
-        says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld). "
-        "When absent pairs with finetune.preset recipe or an LLM, else withheld.",
+        says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld: "
+        "with finetune.preset auto or conservative and no LLM).",
     )
     batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
     scoreCandidates: bool = setting(
