@@ -37,8 +37,9 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
     `served_in` is the precision that the server computes in: eval computes in the same.
     """
     corpus, evaluation, gates = (raw.get(key) or {} for key in ("corpus", "evaluation", "gates"))
-    preset = presets.preset_of(raw.get("stages") or {})
-    other = [preset] if preset != presets.RECIPE else []
+    stages = raw.get("stages") or {}
+    preset = presets.preset_of(stages)
+    other = [preset, presets.an_llm_asks(stages)] if preset != presets.RECIPE else []
     beside: dict[Stage, Any] = {
         Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir"), *_joined(_sets(evaluation.get("guards")))],
         Stage.SDG: [corpus.get("minTextLength"), *other] if other else corpus.get("minTextLength"),

@@ -33,7 +33,7 @@ def preset_of(stages: Mapping[str, Any]) -> str:
 def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     """The section `spec.stages` of a manifest with its preset's defaults, where it says nothing itself."""
     defaults = dict(_DEFAULTS.get(preset_of(stages), {}))
-    if defaults and not _an_llm_asks(stages):
+    if defaults and not an_llm_asks(stages):
         defaults[Stage.PREP] = {**defaults[Stage.PREP], "evaluationQueries": "withheld"}
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
     return {**stages, **filled}
@@ -44,8 +44,8 @@ def scores_candidates(stages: Mapping[str, Any]) -> bool:
     return preset_of(stages) in (CONSERVATIVE, AUTO)
 
 
-def _an_llm_asks(stages: Mapping[str, Any]) -> bool:
-    """Then questions are of a kind that people ask, and flatter nobody."""
+def an_llm_asks(stages: Mapping[str, Any]) -> bool:
+    """Whether the section `spec.stages` has an LLM write: its questions are of a kind that people ask."""
     provider = (stages.get(Stage.SDG.value) or {}).get("provider") or {}
     return not isinstance(provider, Mapping) or any(kind != "extractive" for kind in provider)
 

@@ -49,3 +49,13 @@ def test_another_preset_makes_the_stages_work_anew_that_it_speaks_to() -> None:
     )
 
     assert {stage for stage in Stage if before[stage] != after[stage]} == {Stage.SDG, Stage.PREP, Stage.FINETUNE}
+
+
+def test_an_llm_s_questions_are_asked_and_a_change_of_provider_is_seen() -> None:
+    by_rules: dict[str, Any] = {"finetune": {"preset": "auto"}}
+    by_llm: dict[str, Any] = by_rules | {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1"}}}}
+
+    assert settings_of(by_rules)[1].evaluationQueries == "withheld"
+    assert settings_of(by_llm)[1].evaluationQueries == "pairs"
+    before, after = (asked_of_stages({"stages": stages}, served_in="float32") for stages in (by_rules, by_llm))
+    assert before[Stage.PREP] != after[Stage.PREP]
