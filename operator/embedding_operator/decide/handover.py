@@ -17,6 +17,7 @@ from embedding_operator.objects.manifests.serving import build_service, service_
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Served, Status
 from embedding_stages.contract import Artefact, Stage, vector_space_of
+from embedding_stages.contract import settings as tables
 from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
 AWAITING: Final = "AwaitingAcknowledgement"
@@ -49,9 +50,21 @@ def next_name(owner: Owner) -> str:
 
 
 def vector_space(status: Status) -> str:
-    """Of the model that this revision trained; empty before it has."""
-    checkpoint = status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT)
-    return vector_space_of(checkpoint.digest) if checkpoint is not None else ""
+    """Of the model that this revision trained; empty before it has.
+
+    Where only queries' side was trained, passages keep the base model's vectors, and the space is the base model's: an
+    index of it stays, whichever revision of that base answers queries.
+    """
+    trained = status.stage(Stage.FINETUNE)
+    made = trained.artefacts.get(Artefact.CHECKPOINT)
+    if made is not None and trained_side(status) == tables.QUERY_SIDE:
+        made = status.stage(Stage.INPUTS).artefacts.get(Artefact.BASE_MODEL)
+    return vector_space_of(made.digest) if made is not None else ""
+
+
+def trained_side(status: Status) -> str:
+    """What this revision trained, as finetune tells it; a release that knew no sides trained the whole model."""
+    return str(status.stage(Stage.FINETUNE).details.get("side") or tables.SIDES[0])
 
 
 def note_candidate(draft: Draft) -> None:

@@ -15,6 +15,7 @@ from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage
+from embedding_stages.contract import settings as tables
 
 PINNED: Final = "PinnedRevision"
 PINNED_MISSING: Final = "PinnedRevisionMissing"
@@ -81,6 +82,13 @@ def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
     if spec.deploy.pinned is None:
         return
     if found := {entry.name: entry for entry in _pinned_stages(observed.pinned)}:
+        if found[Stage.FINETUNE].details.get("side") == tables.QUERY_SIDE and not spec.deploy.profile.maps_queries:
+            raise SpecError(
+                "spec.stages.deploy.backend",
+                f"of revision {spec.deploy.pinned} queries alone were trained (finetune.side), which a server of "
+                f"backend {spec.deploy.backend} cannot serve; take backend onnx or torch, pin another revision, or "
+                "remove pinRevision",
+            )
         trained = found[Stage.FINETUNE].artefacts[Artefact.CHECKPOINT]
         exported = found[Stage.EXPORT].artefacts[Artefact.SERVING_MODEL]
         if exported == trained and not spec.deploy.serves_checkpoint:

@@ -16,6 +16,7 @@ from embedding_operator.decide.handover import (
     MOVING,
     Traffic,
     note_candidate,
+    trained_side,
     vector_space,
     waits_for,
 )
@@ -27,6 +28,7 @@ from embedding_operator.objects.manifests.serving import build_service, clients_
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import FrozenSet, Served
 from embedding_stages.contract import Artefact, Stage
+from embedding_stages.contract import settings as tables
 
 ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
 
@@ -130,5 +132,7 @@ def _client_contract(draft: Draft, spec: Spec) -> Mapping[str, Any]:
     details = draft.status.stage(Stage.INPUTS).details
     encoder = details.get("encoder") or {}
     graph = draft.status.stage(Stage.EXPORT).details.get("contract") or {}
-    tokenizer = {key: details[key] for key in ("tokenizerDigest",) if key in details}
-    return {**graph, **spec.deploy.profile.client_contract(encoder), **tokenizer}
+    beside = {key: details[key] for key in ("tokenizerDigest",) if key in details}
+    if (side := trained_side(draft.status)) == tables.QUERY_SIDE:
+        beside["side"] = side
+    return {**graph, **spec.deploy.profile.client_contract(encoder), **beside}

@@ -74,6 +74,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
     }
     _check_negatives(settings)
+    _check_side(settings, deploy)
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images) for stage in Stage}
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
@@ -180,6 +181,16 @@ def _check_negatives(settings: Mapping[Stage, Mapping[str, Any]]) -> None:
             "spec.stages.finetune.negativesPerQuery",
             f"{used} hard negatives a question cannot be used where {mined} are mined; lower it, or raise "
             "spec.stages.prep.hardNegatives",
+        )
+
+
+def _check_side(settings: Mapping[Stage, Mapping[str, Any]], deploy: Deploy) -> None:
+    if settings[Stage.FINETUNE]["side"] == tables.QUERY_SIDE and not deploy.profile.maps_queries:
+        raise SpecError(
+            "spec.stages.finetune.side",
+            f"a server of backend {deploy.backend} answers queries and passages by one model, it cannot serve one "
+            "whose queries alone were trained; set it to both, or take backend onnx or torch in "
+            "spec.stages.deploy.backend",
         )
 
 

@@ -57,6 +57,7 @@ class ServerProfile:
     live_path: str = "/v1/health/live"
     metadata_path: str | None = "/v1/metadata"  # where a server may say which artefact it serves
     input_types: tuple[str, ...] = ("query", "passage")  # words of input_type; empty: clients put the prefixes
+    maps_queries: bool = False  # whether it serves what finetune.side query trained: a map for one role alone
     request_fields: Mapping[str, Any] = field(default_factory=lambda: {"truncate": "END"})  # sent with every request
 
     @property
@@ -109,6 +110,7 @@ ONNX: Final = ServerProfile(
     default_image="deploy",
     variables=_nim_variables(MODEL_VARIABLES[0]),
     space_variable=ENV_VECTOR_SPACE,
+    maps_queries=True,
 )
 TORCH: Final = ServerProfile(
     name="torch",
@@ -121,6 +123,7 @@ TORCH: Final = ServerProfile(
     gpu_precision="bfloat16",
     variables=_nim_variables(MODEL_VARIABLES[0]),
     space_variable=ENV_VECTOR_SPACE,
+    maps_queries=True,
 )
 NIM_1: Final = ServerProfile(
     name="nim-1",

@@ -23,6 +23,7 @@ _JOINED: Final = "0.2"  # the release that the settings joined in
 QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
 PRESETS: Final = ("recipe", "conservative", "auto")
 SIDES: Final = ("both", "query")
+QUERY_SIDE: Final = SIDES[1]
 EVALUATION_QUERIES: Final = ("pairs", "withheld")
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")
 

@@ -5,6 +5,7 @@
     pooling           from the states of tokens to one vector
     description       what a model folder holds, and whether it can be used
     tokens            texts to token ids
+    query_map         what becomes of queries' vectors alone, where only their side was trained
     protocol          what every encoder promises
     model, backbone   the encoder over padded batches
     packed            the encoder over packs
@@ -12,5 +13,5 @@
     fitting           batches that shrink until they fit the accelerator
 
 All but the last four, `safetensors_check` and `hardware` among them, leave torch alone; `description` and what it
-imports need the standard library alone, `tokens` and `protocol` also `tokenizers` and numpy.
+imports need the standard library alone, `tokens` and `protocol` also `tokenizers` and numpy, `query_map` also numpy.
 """

@@ -25,6 +25,7 @@ from embedding_stages.errors import BadInput
 Role = Literal["query", "passage"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
+QUERY_MAP_FILE: Final = "query_map.safetensors"  # beside the weights; see encoder/query_map.py
 DEFAULT_MAX_TOKENS: Final = 512  # NVIDIA embed recipe, profile llama
 _UNLIMITED: Final = 1_000_000  # tokenizers write about 1e30 for "no limit"
 
@@ -40,6 +41,17 @@ class EncoderDescription:
     dimensions: tuple[int, ...]  # output sizes that may be asked for, the hidden size first
     pooling: Pooling = "mean"
     normalized: bool = True  # vectors have length 1
+    query_map: bool = False  # queries' vectors go through the map beside the weights
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether a text has one vector, whichever role it is sent in."""
+        return self.one_prefix and not self.query_map
+
+    @property
+    def one_prefix(self) -> bool:
+        """Whether both roles have the same prefix, or none."""
+        return len({self.prefixes[role] for role in ROLES}) == 1
 
     @property
     def family(self) -> Family:
@@ -48,7 +60,9 @@ class EncoderDescription:
 
     def save(self, folder: Path) -> None:
         """Write encoder.json into `folder`."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False, sort_keys=True)
+        # What a model lacks is left out: its folder, and so its digest, is that of releases which knew no maps.
+        said = {key: value for key, value in asdict(self).items() if key != "query_map" or value}
+        text = json.dumps(said, indent=1, ensure_ascii=False, sort_keys=True)
         (folder / ENCODER_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -64,12 +78,14 @@ class EncoderDescription:
                 dimensions=tuple(int(size) for size in raw["dimensions"]),
                 pooling=raw["pooling"],
                 normalized=raw["normalized"],
+                query_map=raw.get("query_map", False),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
                 "EncoderDescriptionInvalid", f"{ENCODER_FILE} is missing or invalid: {error}", field=FIELD
             ) from error
-        if not description._known() or description.max_tokens < 1 or description.normalized is not True:
+        sound = description.max_tokens >= 1 and isinstance(description.query_map, bool)
+        if not description._known() or not sound or description.normalized is not True:
             raise BadInput(
                 "EncoderDescriptionInvalid",
                 f"{ENCODER_FILE} describes an encoder unknown here: {raw}",
@@ -114,6 +130,8 @@ def describe_configuration(
     """What `describe_model` says and refuses before it looks at the weights, which need not be there yet."""
     config = read_object(folder / "config.json", required=True)
     family = family_of(config)
+    if (folder / QUERY_MAP_FILE).exists():  # to leave it out would be to take another model
+        raise unsupported(f"{QUERY_MAP_FILE} maps its queries; take the model that it was made of")
     if not (folder / "tokenizer.json").is_file():
         raise BadInput(
             "ModelIncomplete",

@@ -15,6 +15,7 @@ from embedding_stages.encoder.backbone import Backbone, load_backbone, save_back
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
+from embedding_stages.encoder.query_map import QueryMap, as_role
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.vectors import Vectors
 
@@ -36,17 +37,23 @@ _POOLING_FLAGS = (  # that every version of sentence-transformers expects in a P
 class PaddedEncoder:
     """The `Encoder` over padded batches: a description, a tokenizer and a backbone.
 
-    `vectors` is what the trainer differentiates.
+    `vectors` is what the trainer differentiates: before the query map, where there is one.
     """
 
     batched: Final = True
 
     def __init__(
-        self, description: EncoderDescription, tokenizer: TextTokenizer, backbone: Backbone, source: Path
+        self,
+        description: EncoderDescription,
+        tokenizer: TextTokenizer,
+        backbone: Backbone,
+        source: Path,
+        query_map: QueryMap | None = None,
     ) -> None:
         self.description = description
         self.tokenizer = tokenizer
         self.backbone = backbone
+        self.query_map = query_map
         self._source = source
 
     @classmethod
@@ -64,7 +71,8 @@ class PaddedEncoder:
             torch.set_num_threads(usable_cpus())
         description = description_of(folder)
         backbone = load_backbone(folder, description.family, device=device, dtype=dtype)
-        return cls(description, TextTokenizer.load(folder, description), backbone, folder)
+        tokenizer, query_map = TextTokenizer.load(folder, description), QueryMap.load(folder, description)
+        return cls(description, tokenizer, backbone, folder, query_map)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -98,7 +106,7 @@ class PaddedEncoder:
                 result[chosen] = self.vectors([rows[index] for index in chosen]).cpu().numpy()
                 if progress is not None:
                     progress(start + len(chosen), len(order))
-        return result
+        return as_role(result, role, self.query_map)
 
     def save(self, folder: Path) -> None:
         """See `Encoder.save`. This class, transformers and, for some families, sentence-transformers can load it."""
@@ -106,6 +114,8 @@ class PaddedEncoder:
         save_backbone(self.backbone, folder)
         copy_tokenizer(self._source, folder)
         self.description.save(folder)
+        if self.query_map is not None:
+            self.query_map.save(folder)
         if self.description.family.sentence_transformers:
             _save_sentence_transformers(self.description, folder)
 

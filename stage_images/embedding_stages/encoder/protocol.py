@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.vectors import Vectors
 
@@ -22,6 +23,7 @@ class Encoder(Protocol):
 
     description: EncoderDescription
     tokenizer: TextTokenizer
+    query_map: QueryMap | None
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +46,8 @@ class Encoder(Protocol):
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> Vectors:
-        """float32 (len(texts), hidden) of length 1, row i for text i; the role's prefix is put before each text.
+        """float32 (len(texts), hidden) of length 1, row i for text i; the role's prefix is put before each text, and
+        queries' vectors go through the map of a model that has one.
 
         `progress` gets (texts done, all texts). Raises torch.OutOfMemoryError when `batch_size` texts, or one text of
         an encoder that is not batched, do not fit the accelerator; what `progress` raises.

@@ -1,4 +1,4 @@
-"""Whether the exported file answers what the checkpoint answers."""
+"""Whether the exported file answers what the checkpoint's encoder answers; a query map follows both, and is no part."""
 
 from __future__ import annotations
 

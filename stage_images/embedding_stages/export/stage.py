@@ -6,6 +6,7 @@ Metrics: parity.minCosine, parity.maxAbsDiff. Details: contract, what a client o
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.settings import Export
-from embedding_stages.encoder.description import ROLES, EncoderDescription
+from embedding_stages.encoder.description import QUERY_MAP_FILE, ROLES, EncoderDescription
 from embedding_stages.encoder.model import PaddedEncoder, copy_tokenizer
 from embedding_stages.errors import Stopped, settings_of
 from embedding_stages.export.build import build_onnx
@@ -36,6 +37,8 @@ def work(context: StageContext) -> StageResult:
     build_onnx(encoder, folder / "model.onnx", precision)
     copy_tokenizer(checkpoint, folder)
     encoder.description.save(folder)
+    if encoder.query_map is not None:  # the graph knows no role: the server applies it to what the graph answers
+        shutil.copyfile(checkpoint / QUERY_MAP_FILE, folder / QUERY_MAP_FILE)
     _save_config(checkpoint, folder, precision)
     context.progress(1, _STEPS)
     context.stop_if_asked()

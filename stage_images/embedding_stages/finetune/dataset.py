@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from embedding_stages.contract import Artefact, presets
+from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.errors import BadInput
 from embedding_stages.finetune.batches import Example
-from embedding_stages.formats.training_set import read_training_set
+from embedding_stages.formats.training_set import EXAMPLES, read_training_set
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,7 @@ class TrainingSet:
     """`rows` are the token ids of all queries, then of all passages in use; examples point into them."""
 
     rows: list[list[int]]
-    examples: list[Example]  # all with scores, or none
-
-    @property
-    def scored(self) -> bool:
-        """Whether the examples carry a teacher's scores."""
-        return bool(self.examples and self.examples[0].scores)
+    examples: list[Example]
 
     @property
     def lengths(self) -> list[int]:
@@ -35,9 +33,21 @@ class TrainingSet:
         return Ragged.of(self.rows)
 
 
-def load_training_set(
-    folder: Path, tokenizer: TextTokenizer, *, negatives_per_query: int, with_scores: bool = True
-) -> TrainingSet:
+@dataclass(frozen=True, slots=True)
+class TrainingTexts:
+    """What is trained with: rows are all queries, then all passages in use; examples point into them."""
+
+    queries: list[str]
+    passages: list[str]
+    examples: list[Example]  # all with scores, or none
+
+    @property
+    def scored(self) -> bool:
+        """Whether the examples carry a teacher's scores."""
+        return bool(self.examples and self.examples[0].scores)
+
+
+def read_texts(folder: Path, *, negatives_per_query: int, with_scores: bool = True) -> TrainingTexts:
     """The first `negatives_per_query` negatives of each example are used; an example may have fewer.
 
     Their scores come along where the file has any, unless `with_scores` is False.
@@ -47,8 +57,6 @@ def load_training_set(
     chosen = [(example.positive, *example.negatives[:negatives_per_query]) for example in read]
     used = sorted({name for names in chosen for name in names})
     number = {name: len(read) + place for place, name in enumerate(used)}
-    queries = tokenizer.encode([example.query for example in read], "query")
-    rows = queries + tokenizer.encode([passages[name] for name in used], "passage")
     examples = [
         Example(
             query,
@@ -57,4 +65,36 @@ def load_training_set(
         )
         for query, (example, names) in enumerate(zip(read, chosen, strict=True))
     ]
-    return TrainingSet(rows=rows, examples=examples)
+    return TrainingTexts(
+        queries=[example.query for example in read], passages=[passages[name] for name in used], examples=examples
+    )
+
+
+def load_training_set(
+    folder: Path, tokenizer: TextTokenizer, *, negatives_per_query: int, with_scores: bool = True
+) -> TrainingSet:
+    """`read_texts`, tokenized; raises what it does."""
+    return tokenized(read_texts(folder, negatives_per_query=negatives_per_query, with_scores=with_scores), tokenizer)
+
+
+def tokenized(texts: TrainingTexts, tokenizer: TextTokenizer) -> TrainingSet:
+    """The same rows as token ids."""
+    rows = tokenizer.encode(texts.queries, "query") + tokenizer.encode(texts.passages, "passage")
+    return TrainingSet(rows=rows, examples=texts.examples)
+
+
+def asked_texts(folder: Path, settings: Finetune) -> TrainingTexts:
+    """What `settings` train with: with scores exactly where the preset learns them.
+
+    Raises BadInput `ScoresMissing`, and as `read_texts` does.
+    """
+    ranking = settings.preset != presets.RECIPE
+    texts = read_texts(folder, negatives_per_query=settings.negativesPerQuery, with_scores=ranking)
+    if ranking and not texts.scored:
+        raise BadInput(
+            "ScoresMissing",
+            f"preset {settings.preset} learns a teacher's scores and {Artefact.TRAINING_SET} has none: give each line "
+            f"of {EXAMPLES} its scores, or use preset {presets.RECIPE}",
+            field=presets.FIELD,
+        )
+    return texts

@@ -1,8 +1,11 @@
-"""How large and how many the steps are. Pure."""
+"""How large and how many the steps are. Pure, but for what is logged."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from embedding_stages.contract.settings import Finetune
 
 # NVIDIA embed recipe, profile llama: the sizes below which its auto-scaling acts.
 DEFAULT_GLOBAL_BATCH = 128
@@ -19,6 +22,20 @@ class Scale:
     total_steps: int
     checkpoint_every: int  # steps
     warnings: tuple[str, ...]
+
+
+def scale_of(settings: Finetune, *, examples: int, log: Callable[..., None]) -> Scale:
+    """What `settings` make of so many examples, with a word in the log about each size that is not as asked."""
+    scale = auto_scale(
+        examples=examples,
+        epochs=settings.epochs,
+        global_batch=settings.globalBatchSize,
+        checkpoint_every=settings.checkpointEverySteps,
+    )
+    log("training set read", examples=examples, steps=scale.total_steps)
+    for warning in scale.warnings:
+        log("warning", warning=warning)
+    return scale
 
 
 def auto_scale(*, examples: int, epochs: int, global_batch: int, checkpoint_every: int) -> Scale:

@@ -2,7 +2,8 @@
 
 Counts: examples, steps, globalBatchSize, microBatchSize (as used), tokensPerPack (of the packed
 trainer). Details: loss (contrastive: the recipe's; ranking: towards the teacher's scores), firstLoss and lastLoss
-(means over the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings.
+(means over the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings, and side where
+only queries' was trained (see query_map).
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from embedding_stages.contract import PEER_LOST, Artefact, StageResult, presets
-from embedding_stages.contract.settings import Finetune
+from embedding_stages.contract import PEER_LOST, Artefact, StageResult
+from embedding_stages.contract.settings import QUERY_SIDE, Finetune
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.errors import BadInput, OutOfMemory, Transient, settings_of
+from embedding_stages.errors import OutOfMemory, Transient, settings_of
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example, examples_of_step
-from embedding_stages.finetune.dataset import TrainingSet, load_training_set
-from embedding_stages.finetune.scale import Scale, auto_scale
+from embedding_stages.finetune.dataset import TrainingSet, asked_texts, tokenized
+from embedding_stages.finetune.query_map import tune_queries
+from embedding_stages.finetune.scale import Scale, scale_of
 from embedding_stages.finetune.schedule import learning_rate
 from embedding_stages.finetune.trainer import StepReport, Trainer
 from embedding_stages.finetune.world import ENDED, World, lost_peers
-from embedding_stages.formats.training_set import EXAMPLES
 from embedding_stages.runner import StageContext
 
 if TYPE_CHECKING:
@@ -47,19 +48,14 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     base = checked_input(Artefact.BASE_MODEL, context, world)
+    if settings.side == QUERY_SIDE:
+        return tune_queries(context, world, settings, base, checked_input(Artefact.TRAINING_SET, context, world))
     bfloat16 = trains_in_bfloat16(world.device.type)
     encoder = _encoder(base, context, world, bfloat16=bfloat16)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
-    data = _training_set(checked_input(Artefact.TRAINING_SET, context, world), encoder, settings)
-    scale = auto_scale(
-        examples=len(data.examples),
-        epochs=settings.epochs,
-        global_batch=settings.globalBatchSize,
-        checkpoint_every=settings.checkpointEverySteps,
-    )
-    context.log("training set read", examples=len(data.examples), steps=scale.total_steps)
-    for warning in scale.warnings:
-        context.log("warning", warning=warning)
+    texts = asked_texts(checked_input(Artefact.TRAINING_SET, context, world), settings)
+    data = tokenized(texts, encoder.tokenizer)
+    scale = scale_of(settings, examples=len(data.examples), log=context.log)
     checkpoint = context.folder(Artefact.CHECKPOINT)  # made now: later rank 0 may have published
     with lost_peers():
         trainer = _trainer(encoder, settings, context, world, data, bfloat16=bfloat16)
@@ -76,7 +72,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             **({} if isinstance(trainer, Trainer) else {"tokensPerPack": trainer.token_budget}),
         },
         details={
-            "loss": "ranking" if data.scored else "contrastive",
+            "loss": "ranking" if texts.scored else "contrastive",
             "firstLoss": sum(losses[:window]) / window,
             "lastLoss": sum(losses[-window:]) / window,
             "precision": "bf16" if bfloat16 else "fp32",
@@ -106,24 +102,6 @@ def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
         raise
     world.meet(place)
     return folder
-
-
-def _training_set(folder: Path, encoder: AnyEncoder, settings: Finetune) -> TrainingSet:
-    """The examples, with scores exactly where the preset learns them. Raises BadInput `ScoresMissing`, and as
-    `load_training_set` does.
-    """
-    ranking = settings.preset != presets.RECIPE
-    data = load_training_set(
-        folder, encoder.tokenizer, negatives_per_query=settings.negativesPerQuery, with_scores=ranking
-    )
-    if ranking and not data.scored:
-        raise BadInput(
-            "ScoresMissing",
-            f"preset {settings.preset} learns a teacher's scores and {Artefact.TRAINING_SET} has none: give each line "
-            f"of {EXAMPLES} its scores, or use preset {presets.RECIPE}",
-            field=presets.FIELD,
-        )
-    return data
 
 
 def train(

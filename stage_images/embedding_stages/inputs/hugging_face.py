@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from embedding_stages.contract import fingerprint_of
-from embedding_stages.encoder.description import describe_configuration
+from embedding_stages.encoder.description import QUERY_MAP_FILE, describe_configuration
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, no_weights
 from embedding_stages.errors import BadInput, Transient
 from embedding_stages.inputs.model import BaseModel, as_base_model, is_wanted
@@ -87,8 +87,8 @@ class Downloads:
 
 
 def _small_files(names: list[str]) -> list[str]:
-    """Configuration and tokenizer."""
-    return sorted(name for name in names if is_wanted(name))
+    """Configuration and tokenizer, and a query map: the model is refused for it."""
+    return sorted(name for name in names if is_wanted(name) or name == QUERY_MAP_FILE)
 
 
 def _weights(model: BaseModel, names: list[str]) -> list[str]:

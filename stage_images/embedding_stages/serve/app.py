@@ -32,6 +32,7 @@ from embedding_stages.vectors import Vectors
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # Written in the event loop, where small bodies are read too: sooner done than handed to a thread.
 _SMALL_ANSWER = 4  # vectors
+_SMALL_MAP = 1 << 20  # multiplications of a query map
 _READERS = 4  # large bodies tokenized at once, each of them with all CPUs
 
 
@@ -117,7 +118,7 @@ class Endpoint:
             raise RequestError(503, "the model is still loading", code="not_ready")
         async with self.bodies.read(request) as sent:
             asked, rows = await self._read_in_turn(sent, loaded.model)
-        vectors = await batcher.embed(rows, asked.dimensions)
+        vectors = await _vectors(batcher, loaded.model, rows, asked)
         invalid = int(np.count_nonzero(~valid(vectors)))
         if invalid:
             self.instruments.invalid_vectors.inc(invalid)
@@ -182,6 +183,18 @@ class Endpoint:
         message = "draining" if self.draining else "ready" if self.loaded else "loading"
         status = 200 if message == "ready" else 503
         return web.json_response({"object": "health.response", "message": message}, status=status)
+
+
+async def _vectors(batcher: Batcher, model: Model, rows: Rows, asked: EmbeddingRequest) -> Vectors:
+    """float32 (rows, dimensions asked for). Whole vectors of queries are mapped, so that they can be computed together
+    with passages' of other requests; then they are cut. Raises RequestError 429.
+    """
+    if model.query_map is None or asked.role != "query":
+        return await batcher.embed(rows, asked.dimensions)
+    whole = await batcher.embed(rows, model.description.hidden_size)
+    large = len(rows) * model.query_map.weight.size > _SMALL_MAP
+    mapped: Vectors = await _aside(large, model.query_map.apply, whole, asked.dimensions)
+    return mapped
 
 
 async def _aside(large: bool, function: Callable[..., Any], *arguments: Any) -> Any:

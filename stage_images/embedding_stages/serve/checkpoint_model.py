@@ -34,6 +34,7 @@ class CheckpointModel:
         """On a GPU in bfloat16 when there is one, else on the CPU. Raises BadInput (see `load_encoder`)."""
         self._encoder: AnyEncoder = load_encoder(folder, log=log)
         self.description = self._encoder.description
+        self.query_map = self._encoder.query_map
         self.reader = TextReader(folder, self.description)
         self._small: SmallPacks | None = None
         if not isinstance(self._encoder, PaddedEncoder):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import ROLES, EncoderDescription
+from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.errors import BadInput
 from embedding_stages.serve.settings import MAX_BATCH_ROWS
 from embedding_stages.serve.texts import TextReader
@@ -44,9 +45,10 @@ class Runtime:
 
 
 class Model(Protocol):
-    """Rows of token ids to vectors."""
+    """Rows of token ids to vectors, which are those of texts in either role until the `query_map` is applied."""
 
     description: EncoderDescription
+    query_map: QueryMap | None  # of a model that answers queries with more than its encoder computes
     reader: TextReader
     limits: Limits
 
@@ -62,8 +64,12 @@ def self_test(model: Model) -> None:
     """One text in both roles and every size. Raises BadInput `SelfTestFailed`."""
     for role in ROLES:
         rows = model.reader.read(["Is this model ready?"], role, "END")
+        query_map = model.query_map if role == "query" else None
         for size in model.description.dimensions:
-            found = model.vectors(rows, size)
+            whole = model.description.hidden_size
+            found = (
+                model.vectors(rows, size) if query_map is None else query_map.apply(model.vectors(rows, whole), size)
+            )
             if found.shape != (1, size) or not valid(found).all():
                 raise BadInput(
                     "SelfTestFailed",

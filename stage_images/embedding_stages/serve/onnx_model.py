@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.hardware import usable_cpus
+from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
 from embedding_stages.serve.model import GRAPH_FILE, PADDED_AREA, Limits, Runtime
@@ -26,8 +27,9 @@ class OnnxModel:
     """A serving folder: model.onnx, tokenizer.json, config.json, encoder.json."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BadInput `ServingModelInvalid` or `EncoderDescriptionInvalid`."""
+        """Raises BadInput `ServingModelInvalid`, `EncoderDescriptionInvalid`, `ModelIncomplete` or `ModelDamaged`."""
         self.description = EncoderDescription.load(folder)
+        self.query_map = QueryMap.load(folder, self.description)
         self.reader = TextReader(folder, self.description)
         self.limits = Limits(area=PADDED_AREA)
         options = onnxruntime.SessionOptions()

@@ -114,8 +114,10 @@ def _role(value: Any, named: Role | None, description: EncoderDescription) -> Ro
     if value is None:
         if named is not None:
             return named
-        if len({description.prefixes[role] for role in ROLES}) == 1:
-            return "passage"  # both roles give the same vector
+        if description.one_prefix:
+            # Both roles give the same vector, or a query map is all that differs: then whoever does not know of it gets
+            # what the model gave before there was one, which can be compared with all passages.
+            return "passage"
         raise RequestError(
             400,
             "input_type is missing: this model embeds a query and a passage differently, send one of them",

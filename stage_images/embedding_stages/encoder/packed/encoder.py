@@ -25,6 +25,7 @@ from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.llama import PackedLlama
 from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, build_pack, consecutive
 from embedding_stages.encoder.packed.shape import Shape
+from embedding_stages.encoder.query_map import QueryMap, as_role
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
@@ -53,10 +54,12 @@ class PackedEncoder:
         source: Path,
         prefix: str,
         disk_dtypes: Mapping[str, torch.dtype],
+        query_map: QueryMap | None = None,
     ) -> None:
         self.description = description
         self.tokenizer = tokenizer
         self.model = model
+        self.query_map = query_map
         self._disk_dtypes = disk_dtypes  # by name on disk: in which the weights came, and in which they are saved
         self._source = source
         self._prefix = prefix  # of the tensor names on disk
@@ -81,7 +84,8 @@ class PackedEncoder:
         prefix = table.removesuffix(table_name)
         model = PackedLlama(shape, *_rotary_tables(config, description.max_tokens), device=device, dtype=dtype)
         disk_dtypes = _fill(dict(model.on_disk()), folder, prefix)
-        return cls(description, TextTokenizer.load(folder, description), model, folder, prefix, disk_dtypes)
+        tokenizer, query_map = TextTokenizer.load(folder, description), QueryMap.load(folder, description)
+        return cls(description, tokenizer, model, folder, prefix, disk_dtypes, query_map)
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +101,7 @@ class PackedEncoder:
         return send(pack, self.device, extra)
 
     def vectors(self, pack: DevicePack) -> torch.Tensor:
-        """float32 (n, hidden) of length 1, differentiable."""
+        """float32 (n, hidden) of length 1, differentiable; before the query map, where there is one."""
         return torch.nn.functional.normalize(self.model(pack), p=2.0, dim=-1)
 
     def embed(
@@ -128,6 +132,9 @@ class PackedEncoder:
                     progress(done, len(texts))
             for copy in pending:
                 copy.result()
+        mapped = as_role(result, role, self.query_map)
+        if mapped is not result:
+            result[:] = mapped
         return result
 
     def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[torch.Tensor, torch.cuda.Event | None]]:
@@ -194,6 +201,8 @@ class PackedEncoder:
         save_file(tensors | _others(self._source, set(ours)), folder / SINGLE_FILE, metadata={"format": "pt"})
         copy_tokenizer(self._source, folder)
         self.description.save(folder)
+        if self.query_map is not None:
+            self.query_map.save(folder)
 
 
 def _growing(texts: Sequence[str]) -> Iterator[Sequence[str]]:
