@@ -89,6 +89,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "storage": {"storageClassName": "nfs", "accessModes": ["ReadWriteMany", "ReadWriteOnce"]},
     },
     "a labelled set in a volume": at("evaluation.beir.pvc", {"claimName": "labelled", "path": "beir"}),
+    "queries' side alone, on torch": {
+        "stages": {"finetune": {"side": "query"}, "deploy": {"backend": {"torch": {}}}},
+    },
+    "both sides, and a NIM": {
+        "stages": {"finetune": {"side": "both"}, "deploy": {"image": "nim:1", "backend": {"nim": {}}}},
+    },
     "a NIM": at("stages.deploy", {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": SECRET}}}),
     "the server on torch": at("stages.deploy.backend", {"torch": {}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
@@ -106,6 +112,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 HUB = at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "main"}})
 # row -> patch, the field that is named, what is said about it
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "queries' side alone, and a NIM": (
+        {"stages": {"finetune": {"side": "query"}, "deploy": {"image": "nim:1", "backend": {"nim": {}}}}},
+        "spec.stages.finetune.side",
+        "take backend onnx or torch",
+    ),
     "no base model": ({"baseModel": None}, "spec.baseModel", "Required value"),
     "no documents": ({"corpus": None}, "spec.corpus", "Required value"),
     "no stages": ({"stages": None}, "spec.stages", "Required value"),

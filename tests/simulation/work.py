@@ -63,6 +63,8 @@ def do_work(
             "precision": request.settings["precision"],
             **_compared(request, tuned, volume),
         }
+    if request.stage is Stage.FINETUNE and (side := request.settings.get("side", "both")) != "both":
+        details = {"side": side}
     if request.stage is Stage.EXPORT:
         details = {"contract": {"precision": "fp32", "opset": 17}}
     if request.stage is Stage.SDG:

@@ -98,6 +98,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (stages(finetune={"epochs": 101}), "spec.stages.finetune.epochs"),
     (stages(finetune={"negativesPerQuery": 6}), "spec.stages.finetune.negativesPerQuery"),
     (stages(prep={"hardNegatives": 3}), "spec.stages.finetune.negativesPerQuery"),
+    (stages(finetune={"side": "passage"}), "spec.stages.finetune.side"),
+    *(
+        (
+            stages(
+                finetune={"side": "query"}, deploy={"image": "nim:1", "backend": {"nim": {"generation": generation}}}
+            ),
+            "spec.stages.finetune.side",
+        )
+        for generation in (1, 2)
+    ),
     ({"corpus": {"source": {"configMap": {"name": "d"}}, "version": "v" * 65}}, "spec.corpus.version"),
     (stages(finetune={"retries": -1}), "spec.stages.finetune.retries"),
     (stages(finetune={"timeoutSeconds": 0}), "spec.stages.finetune.timeoutSeconds"),
@@ -167,6 +177,12 @@ def test_a_field_that_cannot_be_acted_on_is_named(sections: dict[str, Any], fiel
         parse_spec(a_manifest(**sections), IMAGES)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("backend", [{}, {"backend": {"onnx": {}}}, {"backend": {"torch": {}}}])
+def test_queries_side_alone_is_served_by_servers_that_map_queries(backend: dict[str, Any]) -> None:
+    spec = a_spec(stages={"finetune": {"side": "query"}, "deploy": backend, "sdg": {"provider": {"extractive": {}}}})
+    assert spec.deploy.profile.maps_queries
 
 
 @pytest.mark.parametrize("path", ["/docs", "docs", "/./docs", "/a/proc", "/process", "/.hidden", "/srv/dev", "..."])

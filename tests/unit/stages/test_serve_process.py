@@ -74,6 +74,7 @@ class SlowModel:
         self.reader = self._loaded.model.reader
         self.runtime = self._loaded.model.runtime
         self.limits = self._loaded.model.limits
+        self.query_map = self._loaded.model.query_map
 
     def vectors(self, rows: Sequence[Sequence[int]], dimensions: int) -> np.ndarray:
         self.entered.set()
