@@ -1,7 +1,8 @@
 """What the endpoint is asked wrongly on purpose: a measurement that cannot come out worse shows nothing.
 
-Role swap: queries sent as passages. They must be found worse, or the model is symmetric: both roles have one prefix, or
-the vectors are the same. Between the two lies a model whose prefixes make no difference on these questions.
+Role swap: queries sent as passages. They must be found worse, or the model is symmetric: both roles have one prefix and
+there is no query map, or the vectors are the same. Between the two lies a model whose prefixes make no difference on
+these questions.
 
 Wrong prefix: where clients put the prefix themselves, a query without any. A server that takes input_type puts a prefix
 whatever it is sent, so the only wrong one that a client can cause there is the other role's: the role swap again.
@@ -82,8 +83,8 @@ class Negatives:
 
     right: Scores  # of the same queries in their right role
     swapped: Scores
-    one_prefix: bool  # so that none can be in the other's place
     details: Mapping[str, Any]  # for the stage's result: sample, roleSwap, wrongPrefix, truncated
+    one_prefix: bool = False  # of both roles, so that none can be in the other's place
 
     def check_roles(self) -> None:
         """Raises Stopped `RolesSwapped` when queries sent as passages are surely found better.
@@ -133,7 +134,7 @@ def ask_wrongly(endpoint: EndpointVectors, measured: Measured, description: Enco
         "wrongPrefix": _wrong_prefix(endpoint, measured, description, swapped),
         "truncated": _truncated(endpoint, measured, description.dimensions),
     }
-    return Negatives(right=measured.scores, swapped=swapped, one_prefix=description.one_prefix, details=details)
+    return Negatives(right=measured.scores, swapped=swapped, details=details, one_prefix=description.one_prefix)
 
 
 def _wrong_prefix(

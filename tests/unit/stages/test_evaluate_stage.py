@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from unit.stages.query_maps import a_map, with_map
 from unit.stages.test_evaluate_set import write
 from unit.stages.tiny_models import TOPICS, make_bert, run_stage
 
@@ -19,7 +20,9 @@ from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitC
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import BadInput, Stopped
+from embedding_stages.evaluate.canaries import embed_canaries
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
+from embedding_stages.evaluate.metrics import measure
 from embedding_stages.evaluate.stage import Settings, evaluate_model, work
 
 METRICS = {f"{name}@{k}" for name in ("ndcg", "map", "recall", "precision") for k in (1, 5, 10, 100)}
@@ -80,6 +83,23 @@ def test_result_and_report_hold_the_same_numbers(workspace: Path) -> None:
     assert low <= ratio <= high
     assert report["perQuery"]["base"].keys() == {f"q{at}" for at in range(TOPICS)}
     assert report["digests"].keys() == {"baseModel", "checkpoint", "evaluationSet"}
+
+
+def test_a_query_map_counts_for_queries_and_for_their_canaries_alone(workspace: Path) -> None:
+    shutil.rmtree(workspace / "tuned")
+    with_map(workspace / "base", workspace / "tuned", a_map(32))
+    code, result = evaluate(workspace, {"precision": "float32"})
+    assert code == ExitCode.DONE, result.message
+    tuned, base = (PaddedEncoder.load(workspace / name, device="cpu") for name in ("tuned", "base"))
+    evaluation_set = load_evaluation_set(workspace / "set")
+    queries = tuned.embed(evaluation_set.queries, role="query")
+    passages = base.embed(evaluation_set.passages, role="passage")
+    assert result.metrics["fineTuned"] == measure(evaluation_set, queries, passages, (1, 5, 10, 100)).means
+    assert result.metrics["fineTuned"] != result.metrics["base"]
+    told = report_of(workspace, result)["canaries"]
+    of_base = embed_canaries(lambda texts, role: base.embed(texts, role=role))
+    assert told["passage"] == of_base["passage"]
+    assert told["query"] != of_base["query"]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

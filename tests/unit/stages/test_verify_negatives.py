@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from unit.stages.query_maps import a_map, with_map
 from unit.stages.test_evaluate_metrics import a_set
 from unit.stages.test_evaluate_set import write
 from unit.stages.test_verify_stage import K_VALUES, report_of, verify, workspace
@@ -21,6 +22,7 @@ from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, ExitC
 from embedding_stages.contract.canaries import texts_of
 from embedding_stages.contract.servers import NIM_1, SERVERS
 from embedding_stages.encoder.description import EncoderDescription, Role
+from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.errors import Stopped
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.evaluate.metrics import Scores, measure
@@ -119,6 +121,32 @@ def test_swapped_prefixes_stop_the_stage_and_name_the_field(workspace: Path) -> 
     assert (code, result.reason, result.field) == (ExitCode.STOPPED, "RolesSwapped", "spec.baseModel.prefixes")
     for words in (f"{found_by(workspace, 'query'):.5f}", f"{found_by(workspace, 'passage'):.5f}", "n=20", "exchange"):
         assert words in result.message
+
+
+@pytest.mark.parametrize("prefixes", [{"query": "", "passage": ""}, {"query": "query: ", "passage": "passage: "}])
+def test_a_query_map_makes_the_roles_differ(workspace: Path, prefixes: dict[str, str]) -> None:
+    with_prefixes(workspace, prefixes)
+    add_map(workspace, a_map(HIDDEN, size=0.1))
+    with serving(workspace / "model") as url:
+        code, result = verify(workspace, url)
+    assert code == ExitCode.DONE, result.message
+    assert result.details["roleSwap"]["symmetric"] is False
+    assert (result.details["wrongPrefix"] is None) == (prefixes["query"] == prefixes["passage"])
+    assert result.details["truncated"]["answer"] == "sliced"
+
+
+def test_a_map_that_finds_less_than_the_base_model_accuses_no_prefixes(workspace: Path) -> None:
+    with_prefixes(workspace, {"query": "", "passage": ""})
+    add_map(workspace, QueryMap(-np.eye(HIDDEN, dtype=np.float32)))
+    with serving(workspace / "model") as url:
+        code, result = verify(workspace, url)
+    assert code == ExitCode.DONE, result.message
+    assert result.details["roleSwap"]["ndcg@10"] > result.details["sample"]["ndcg@10"] + 0.5
+
+
+def add_map(workspace: Path, query_map: QueryMap) -> None:
+    (workspace / "model").rename(workspace / "base")
+    with_map(workspace / "base", workspace / "model", query_map)
 
 
 def test_prefixes_the_right_way_round_pass(workspace: Path) -> None:
