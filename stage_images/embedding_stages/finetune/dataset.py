@@ -20,7 +20,12 @@ class TrainingSet:
     """`rows` are the token ids of all queries, then of all passages in use; examples point into them."""
 
     rows: list[list[int]]
-    examples: list[Example]
+    examples: list[Example]  # all with scores, or none
+
+    @property
+    def scored(self) -> bool:
+        """Whether the examples carry a teacher's scores."""
+        return _scored(self.examples)
 
     @property
     def lengths(self) -> list[int]:
@@ -44,7 +49,7 @@ class TrainingTexts:
     @property
     def scored(self) -> bool:
         """Whether the examples carry a teacher's scores."""
-        return bool(self.examples and self.examples[0].scores)
+        return _scored(self.examples)
 
 
 def read_texts(folder: Path, *, negatives_per_query: int, with_scores: bool = True) -> TrainingTexts:
@@ -98,3 +103,7 @@ def asked_texts(folder: Path, settings: Finetune) -> TrainingTexts:
             field=presets.FIELD,
         )
     return texts
+
+
+def _scored(examples: list[Example]) -> bool:
+    return bool(examples and examples[0].scores)
