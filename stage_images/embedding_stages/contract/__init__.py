@@ -44,7 +44,7 @@ class Artefact(StrEnum):
     PAIRS = "pairs"  # sdg: pairs.jsonl and chunks.jsonl
     TRAINING_SET = "trainingSet"  # prep: train.jsonl and passages.jsonl
     EVALUATION_SET = "evaluationSet"  # prep: BEIR: corpus.jsonl, queries.jsonl, qrels/test.tsv; documents.jsonl
-    CHECKPOINT = "checkpoint"  # finetune: like BASE_MODEL
+    CHECKPOINT = "checkpoint"  # finetune: like BASE_MODEL, and where only queries' side was trained, their map
     EVAL_REPORT = "evalReport"  # eval: report.json with per-query scores
     SERVING_MODEL = "servingModel"  # export: model.onnx, tokenizer, encoder.json
     VERIFY_REPORT = "verifyReport"  # verify: report.json
@@ -121,7 +121,8 @@ def vector_space_of(checkpoint_digest: str) -> str:
     """The name of a vector space: 16 hex digits. Vectors of one space can be compared, those of two cannot.
 
     It follows the trained weights with their tokenizer, pooling and prefixes (all files of the checkpoint). A server of
-    another kind, or another number format, answers in the same space; training anew makes a new one.
+    another kind, or another number format, answers in the same space; training anew makes a new one. Where only queries'
+    side was trained, the digest is the base model's, which made the vectors of passages.
     """
     return fingerprint_of({"vectorSpace": checkpoint_digest})[:16]
 

@@ -165,6 +165,25 @@ def test_the_stage_leaves_the_base_model_with_a_map_that_lowers_the_loss(
     assert accuracy(found, vectors, places) > accuracy(vectors[:count], vectors, places)
 
 
+def test_a_teachers_ranking_is_learned_where_the_preset_says_so(workspace: Path) -> None:
+    scored = write_topics(workspace / "scored")
+    lines = [json.loads(line) for line in (scored / "train.jsonl").read_text().splitlines()]
+    written = (json.dumps(line | {"scores": [0.9, *[0.4] * len(line["negatives"])]}) + "\n" for line in lines)
+    (scored / "train.jsonl").write_text("".join(written))
+    found = {}
+    for name, preset in (("scored", "auto"), ("scored", "recipe"), ("set", "auto")):
+        inputs = {Artefact.BASE_MODEL: workspace / "base", Artefact.TRAINING_SET: workspace / name}
+        asked = SETTINGS | {"preset": preset}
+        mark = f"{name}-{preset}"
+        found[mark] = run_stage(Stage.FINETUNE, work, workspace, settings=asked, inputs=inputs, fingerprint=mark)
+    code, result = found["scored-auto"]
+    assert code == ExitCode.DONE, result.message
+    assert result.details["loss"] == "ranking"
+    assert result.details["lastLoss"] < 0.7 * result.details["firstLoss"]
+    assert found["scored-recipe"][1].details["loss"] == "contrastive"
+    assert (found["set-auto"][0], found["set-auto"][1].reason) == (ExitCode.BAD_INPUT, "ScoresMissing")
+
+
 def accuracy(queries: Vectors, vectors: Vectors, places: list[tuple[int, ...]]) -> float:
     """Share of the queries whose positive is nearer than every negative."""
     scores = [vectors[list(place)] @ query for query, place in zip(queries, places, strict=True)]
