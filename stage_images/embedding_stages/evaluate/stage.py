@@ -159,6 +159,8 @@ def _scores(
     done, scores, beside = 0, dict[str, dict[str, Scores]](), dict[str, Any]()
     for model, folder in models.items():
         vectors = _ModelVectors(context, model, folder, settings)
+        if model == FINE_TUNED and description_of(folder).query_map:
+            vectors.passages_of = BASE  # whose weights it has: they are embedded already
         vectors.done, vectors.total = done, total
         for name in wanted[model]:
             vectors.of_set = f"-guard.{name}" if name else ""
@@ -231,6 +233,7 @@ class _ModelVectors:
         self._folder = folder
         self._settings = settings
         self._encoder: FittingEncoder | None = None
+        self.passages_of = model  # of equal weights
 
     def embed(self, texts: list[str], role: Role) -> Vectors:
         """float32 (len(texts), hidden). Raises OutOfMemory when a single text does not fit, Transient on SIGTERM."""
@@ -240,7 +243,8 @@ class _ModelVectors:
         for start in range(0, len(texts), _CHUNK):
             self._context.stop_if_asked()
             part = texts[start : start + _CHUNK]
-            yield self._saved(f"{self._model}{self.of_set}-{role}-{start}", part, role)
+            model = self.passages_of if role == "passage" else self._model
+            yield self._saved(f"{model}{self.of_set}-{role}-{start}", part, role)
             self.done += len(part)
             self._context.progress(self.done, self.total)
 

@@ -102,6 +102,22 @@ def test_a_query_map_counts_for_queries_and_for_their_canaries_alone(workspace: 
     assert told["query"] != of_base["query"]
 
 
+def test_passages_of_a_query_map_are_embedded_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(workspace / "tuned")
+    with_map(workspace / "base", workspace / "tuned", a_map(32))
+    seen: list[tuple[str, int]] = []
+    embed = PaddedEncoder.embed
+
+    def watched(self: PaddedEncoder, texts: Sequence[str], **options: Any) -> Any:
+        seen.append((options["role"], len(texts)))
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(PaddedEncoder, "embed", watched)
+    assert evaluate(workspace)[0] == ExitCode.DONE
+    canaries = ("query", 8), ("passage", 8)
+    assert sorted(seen) == sorted([("passage", TOPICS), ("query", TOPICS), ("query", TOPICS), *canaries])
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_both_models_compute_in_the_precision_that_is_served(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
