@@ -1,4 +1,4 @@
-"""What `finetune.preset` stands for: settings of several stages that the manifest does not give. Pure.
+"""What `finetune.preset` and `finetune.side` stand for: settings that the manifest does not give. Pure.
 
 A preset is a set of defaults: a value in the manifest wins. The figures behind them are in docs/quality.md.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedding_stages.contract import Stage
-from embedding_stages.contract.settings import PRESETS, QUESTION_KINDS, Finetune
+from embedding_stages.contract.settings import PRESETS, QUERY_SIDE, QUESTION_KINDS, Finetune
 
 FIELD: Final = f"{Finetune.FIELD}.preset"
 RECIPE, CONSERVATIVE, AUTO = PRESETS
@@ -24,6 +24,13 @@ _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
     AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "3e-5"}},
 }
 
+# A matrix moves in larger steps than a model's weights, and by all of its numbers at once; see docs/quality.md.
+_QUERY_SIDE: Final[Mapping[str, Mapping[str, Any]]] = {
+    RECIPE: {"learningRate": "5e-4"},
+    CONSERVATIVE: {"learningRate": "5e-4"},
+    AUTO: {"epochs": 3, "learningRate": "5e-4"},
+}
+
 
 def preset_of(stages: Mapping[str, Any]) -> str:
     """The preset that the section `spec.stages` of a manifest asks for; an unknown word is the parser's to refuse."""
@@ -35,6 +42,8 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     defaults = dict(_DEFAULTS.get(preset_of(stages), {}))
     if defaults and not an_llm_asks(stages):
         defaults[Stage.PREP] = {**defaults[Stage.PREP], "evaluationQueries": "withheld"}
+    if _said(stages.get(Stage.FINETUNE.value)).get("side") == QUERY_SIDE:
+        defaults[Stage.FINETUNE] = {**defaults.get(Stage.FINETUNE, {}), **_QUERY_SIDE.get(preset_of(stages), {})}
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
     return {**stages, **filled}
 

@@ -43,6 +43,18 @@ def test_a_preset_speaks_where_the_manifest_does_not(preset: str) -> None:
     assert scores_candidates(said)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_queries_side_alone_learns_in_larger_steps(preset: str) -> None:
+    both, query, asked = (
+        settings_of({"finetune": {"preset": preset, **said}})
+        for said in ({}, {"side": "query"}, {"side": "query", "learningRate": "1e-6"})
+    )
+
+    assert query[2].learningRate > 10 * both[2].learningRate
+    assert asked[2].learningRate == 1e-6
+    assert query[:2] == both[:2]
+
+
 def test_another_preset_makes_the_stages_work_anew_that_it_speaks_to() -> None:
     before, after = (
         asked_of_stages({"stages": {"finetune": section}}, served_in="float32") for section in ({}, {"preset": "auto"})
