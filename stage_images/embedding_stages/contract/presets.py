@@ -28,7 +28,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
 _QUERY_SIDE: Final[Mapping[str, Mapping[str, Any]]] = {
     RECIPE: {"learningRate": "5e-4"},
     CONSERVATIVE: {"learningRate": "5e-4"},
-    AUTO: {"epochs": 3, "learningRate": "5e-4"},
+    AUTO: {"epochs": 5, "learningRate": "1e-3"},
 }
 
 

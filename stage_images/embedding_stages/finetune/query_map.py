@@ -39,6 +39,9 @@ from embedding_stages.vectors import Vectors
 _TEXTS_AT_ONCE: Final = 128  # that a padded model embeds; fewer when they do not fit
 _CHUNK: Final = 4096  # texts until the ranks that wait hear of rank 0 again
 _LOG_EVERY: Final = 10  # steps
+# AdamW takes the learning rate times the decay off in each step. What is meant for weights in runs of many thousand
+# steps is nothing in the few hundred of a map: at the setting's default this makes about as much as is learned.
+_PULL: Final = 1000.0
 _DONE: Final = "done"
 
 
@@ -52,7 +55,7 @@ class QueryMapTrainer:
         self._device = device
         self._hidden = vectors.shape[1]
         self.change = torch.nn.Parameter(torch.zeros(self._hidden, self._hidden, device=device))
-        self._optimizer = torch.optim.AdamW([self.change], lr=0.0, weight_decay=weight_decay)
+        self._optimizer = torch.optim.AdamW([self.change], lr=0.0, weight_decay=_PULL * weight_decay)
 
     def step(self, examples: Sequence[Example], rate: float) -> tuple[float, float]:
         """One update with learning rate `rate`: (mean loss, gradient norm before clipping).

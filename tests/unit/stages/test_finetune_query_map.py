@@ -116,12 +116,12 @@ def test_examples_with_fewer_negatives_are_not_padded_with_candidates(workspace:
 
 
 def test_weight_decay_draws_the_map_back_to_the_identity(workspace: Path) -> None:
-    free, held = (trainer_of(workspace, weight_decay=decay)[0] for decay in (0.0, 5.0))
+    free, held = (trainer_of(workspace, weight_decay=decay)[0] for decay in (0.0, 0.01))
     _, examples = trainer_of(workspace)
     for _ in range(20):
         free.step(examples, 1e-2)
         held.step(examples, 1e-2)
-    assert float(held.change.detach().norm()) < 0.8 * float(free.change.detach().norm())
+    assert float(held.change.detach().norm()) < 0.7 * float(free.change.detach().norm())
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(workspace: Path) -> None:
