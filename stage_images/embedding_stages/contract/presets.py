@@ -16,7 +16,7 @@ RECIPE, CONSERVATIVE, AUTO = PRESETS
 _RANKING: Final[Mapping[Stage, Mapping[str, Any]]] = {
     Stage.SDG: {"questionKinds": list(QUESTION_KINDS), "pairsPerDocument": 3},
     Stage.PREP: {"hardNegatives": 7},
-    Stage.FINETUNE: {"epochs": 1, "globalBatchSize": 32, "negativesPerQuery": 7, "temperature": "0.05"},
+    Stage.FINETUNE: {"epochs": 1, "negativesPerQuery": 7, "temperature": "0.05"},
 }
 _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
     RECIPE: {},

@@ -103,7 +103,7 @@ def tune_queries(
         _Rank0(world).wait()
         return context.result()
     texts = asked_texts(training_set, settings)
-    scale = scale_of(settings, examples=len(texts.examples), log=context.log)
+    scale = scale_of(settings, examples=len(texts.examples), ranking=texts.scored, log=context.log)
     rank_0 = _Rank0(world)
     vectors = _embed(context, world, base, texts, steps=scale.total_steps, after_part=lambda: rank_0.tell("on"))
     try:

@@ -11,6 +11,7 @@ from embedding_stages.contract.settings import Finetune
 DEFAULT_GLOBAL_BATCH = 128
 SMALL_SET = 2000  # examples
 FEW_STEPS = 50
+RANKING_STEPS = 64  # of an epoch towards a ranking, where the batch is free; docs/quality.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,14 @@ class Scale:
     warnings: tuple[str, ...]
 
 
-def scale_of(settings: Finetune, *, examples: int, log: Callable[..., None]) -> Scale:
+def scale_of(settings: Finetune, *, examples: int, ranking: bool, log: Callable[..., None]) -> Scale:
     """What `settings` make of so many examples, with a word in the log about each size that is not as asked."""
     scale = auto_scale(
         examples=examples,
         epochs=settings.epochs,
         global_batch=settings.globalBatchSize,
         checkpoint_every=settings.checkpointEverySteps,
+        ranking=ranking,
     )
     log("training set read", examples=examples, steps=scale.total_steps)
     for warning in scale.warnings:
@@ -38,19 +40,20 @@ def scale_of(settings: Finetune, *, examples: int, log: Callable[..., None]) -> 
     return scale
 
 
-def auto_scale(*, examples: int, epochs: int, global_batch: int, checkpoint_every: int) -> Scale:
+def auto_scale(*, examples: int, epochs: int, global_batch: int, checkpoint_every: int, ranking: bool = False) -> Scale:
     """The recipe's rules for small training sets (NVIDIA embed recipe, profile llama).
 
     - The default global batch of 128 and fewer than 2,000 examples: max(16, min(64, examples // 8)). Another
-      global batch was chosen on purpose and stays.
+      global batch was chosen on purpose and stays. `ranking`: what is learnt is a teacher's ranking, in one epoch, so
+      the batch is what makes RANKING_STEPS of it, 8 to 128.
     - Fewer steps than three checkpoint intervals: interval = max(1, steps // 3).
     - Fewer than 50 steps: a warning.
     The last step of an epoch takes the examples that are left; its loss is the mean over those, so that every
     example is seen once an epoch (the alternative, dropping them, would lose up to half of a small set).
     """
     warnings = []
-    if global_batch == DEFAULT_GLOBAL_BATCH and examples < SMALL_SET:
-        global_batch = max(16, min(64, examples // 8))
+    asked, global_batch = global_batch, _batch(global_batch, examples, ranking=ranking)
+    if global_batch != asked and not ranking:
         warnings.append(f"globalBatchSize scaled from {DEFAULT_GLOBAL_BATCH} to {global_batch}: {examples} examples")
     steps_per_epoch = -(-examples // global_batch)
     total = steps_per_epoch * epochs
@@ -65,3 +68,12 @@ def auto_scale(*, examples: int, epochs: int, global_batch: int, checkpoint_ever
         checkpoint_every=checkpoint_every,
         warnings=tuple(warnings),
     )
+
+
+def _batch(asked: int, examples: int, *, ranking: bool) -> int:
+    """The global batch for so many examples."""
+    if asked != DEFAULT_GLOBAL_BATCH:
+        return asked
+    if ranking:
+        return max(8, min(DEFAULT_GLOBAL_BATCH, examples // RANKING_STEPS))
+    return max(16, min(64, examples // 8)) if examples < SMALL_SET else asked

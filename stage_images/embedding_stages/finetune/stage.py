@@ -55,7 +55,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     texts = asked_texts(checked_input(Artefact.TRAINING_SET, context, world), settings)
     data = tokenized(texts, encoder.tokenizer)
-    scale = scale_of(settings, examples=len(data.examples), log=context.log)
+    scale = scale_of(settings, examples=len(data.examples), ranking=data.scored, log=context.log)
     checkpoint = context.folder(Artefact.CHECKPOINT)  # made now: later rank 0 may have published
     with lost_peers():
         trainer = _trainer(encoder, settings, context, world, data, bfloat16=bfloat16)

@@ -45,6 +45,16 @@ def test_auto_scaling(
     assert (scale.global_batch, scale.total_steps, scale.checkpoint_every) == expected
 
 
+@pytest.mark.parametrize(
+    ("examples", "batch", "expected"),
+    [(100, 128, 8), (2479, 128, 38), (8191, 128, 127), (100_000, 128, 128), (2479, 32, 32), (1, 128, 8)],
+)
+def test_an_epoch_towards_a_ranking_has_about_64_steps(examples: int, batch: int, expected: int) -> None:
+    scale = auto_scale(examples=examples, epochs=1, global_batch=batch, checkpoint_every=100, ranking=True)
+    assert scale.global_batch == expected
+    assert not any("globalBatchSize" in warning for warning in scale.warnings)
+
+
 def test_scaling_and_few_steps_are_warned_about() -> None:
     few = auto_scale(examples=400, epochs=3, global_batch=128, checkpoint_every=100)
     assert len(few.warnings) == 2
