@@ -121,8 +121,8 @@ def vector_space_of(checkpoint_digest: str) -> str:
     """The name of a vector space: 16 hex digits. Vectors of one space can be compared, those of two cannot.
 
     It follows the trained weights with their tokenizer, pooling and prefixes (all files of the checkpoint). A server of
-    another kind, or another number format, answers in the same space; training anew makes a new one. Where only queries'
-    side was trained, the digest is the base model's, which made the vectors of passages.
+    another kind, or another number format, answers in the same space; training anew makes a new one. Where queries'
+    side alone was trained, the digest is the base model's, which made the vectors of passages.
     """
     return fingerprint_of({"vectorSpace": checkpoint_digest})[:16]
 
