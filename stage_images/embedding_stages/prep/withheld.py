@@ -16,6 +16,7 @@ from typing import Final
 
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.prep.lexical import terms_of
+from embedding_stages.sdg.lexicon import STOP_WORDS
 from embedding_stages.sdg.sentences import split_sentences
 
 SENTENCE: Final = "withheldSentence"
@@ -26,6 +27,8 @@ _FEWEST_WORDS: Final = 5  # of a sentence that may ask
 _WINDOW: Final = (6, 10)  # words taken out of a text without sentences
 _LEFT: Final = 16  # words that have to be left of a passage
 _ASKED: Final = (3, 5)  # of the words of a sentence
+_PLAIN: Final = 0.7  # share of a sentence's words
+_MARKS: Final = ".,;:!?()[]\"'`*"
 _COMMON: Final = 0.2  # share of the passages: a word of more of them asks for nothing
 
 
@@ -73,15 +76,26 @@ class _Common:
             self._passages += 1
             self._with.update(set(terms_of(passage.text)))
 
-    def says_something(self, word: str) -> bool:
-        terms = list(terms_of(word))
-        return len(word) > 2 and all(self._with[term] <= max(1, _COMMON * self._passages) for term in terms)
+    def telling(self, words: Sequence[str]) -> list[str]:
+        """The rarer half of the words that say something and stand in other passages too, in their order."""
+        weights = {word: self._passages_with(word) for word in words if self._says_something(word)}
+        rarest = sorted(weights, key=lambda word: (weights[word] <= 1, weights[word]))  # misprints and names last
+        kept = set(rarest[: max(_ASKED[1], len(rarest) // 2)])
+        return [word for word in weights if word in kept]
+
+    def _says_something(self, word: str) -> bool:
+        known = len(word) > 2 and word.lower() not in STOP_WORDS
+        return known and self._passages_with(word) <= max(1, _COMMON * self._passages)
+
+    def _passages_with(self, word: str) -> int:
+        """Of its most frequent term."""
+        return max((self._with[term] for term in terms_of(word)), default=0)
 
 
 def _take_out(text: str, most: int, chance: random.Random, *, opens: bool) -> tuple[list[tuple[str, str]], str]:
     """(kind, sentence) of what is taken out, and the text that is left."""
     sentences = split_sentences(text, max_characters=_MOST_CHARACTERS)
-    places = [place for place, sentence in enumerate(sentences) if len(sentence.split()) >= _FEWEST_WORDS]
+    places = [place for place, sentence in enumerate(sentences) if _is_prose(sentence.split())]
     if len(places) < 3:
         return _window(text.split(), chance)
     chosen = [places[0]] if opens else []
@@ -92,6 +106,12 @@ def _take_out(text: str, most: int, chance: random.Random, *, opens: bool) -> tu
         return [], text
     kinds = (SENTENCE, WORDS) if opens or chance.random() < 0.5 else (WORDS, SENTENCE)
     return [(kind, sentences[place]) for kind, place in zip(kinds, chosen, strict=False)], " ".join(left)
+
+
+def _is_prose(words: Sequence[str]) -> bool:
+    """Whether a sentence can ask: enough words, and hardly any names of code, numbers and marks among them."""
+    plain = sum(word.strip(_MARKS).replace("-", "").replace("'", "").isalpha() for word in words)
+    return len(words) >= _FEWEST_WORDS and plain >= _PLAIN * len(words)
 
 
 def _window(words: Sequence[str], chance: random.Random) -> tuple[list[tuple[str, str]], str]:
@@ -110,7 +130,7 @@ def _pair(passage: Passage, kind: str, sentence: str, common: _Common, chance: r
         start = chance.randrange(len(words) - _SENTENCE_WORDS + 1) if len(words) > _SENTENCE_WORDS else 0
         query = " ".join(words[start : start + _SENTENCE_WORDS])
     else:
-        telling = [word for word in (part.strip(".,;:!?()[]\"'") for part in words) if common.says_something(word)]
+        telling = common.telling([word.strip(_MARKS) for word in words])
         wanted = chance.randint(*_ASKED)
         places = sorted(chance.sample(range(len(telling)), min(wanted, len(telling))))
         query = " ".join(telling[place] for place in places)
