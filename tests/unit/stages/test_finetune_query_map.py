@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 12,
     "globalBatchSize": 8,
     "learningRate": 1e-2,
+    "weightDecay": 1e-4,
     "negativesPerQuery": 3,
     "temperature": 0.05,
 }
