@@ -68,8 +68,7 @@ def _withheld(settings: Prep, source: PairSet, split: Split) -> Withheld:
     """Nothing where the pairs are to be asked, or where the documents are too short to take a sentence out."""
     if settings.evaluationQueries == "pairs":
         return Withheld([], {})
-    held_out = Counter(pair.document_id for pair in split.evaluation)
-    return withhold(source.passages, {name: max(2, pairs) for name, pairs in held_out.items()}, seed=settings.seed)
+    return withhold(source.passages, {pair.document_id for pair in split.evaluation}, seed=settings.seed)
 
 
 def copy_whole(source: Path, folder: Path) -> Asked:

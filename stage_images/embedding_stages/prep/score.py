@@ -29,7 +29,7 @@ from embedding_stages.prep.search import Index
 from embedding_stages.vectors import Vectors
 
 WEIGHT: Final = 0.2  # of BM25, on the scale of cosines
-AHEAD: Final = 0.1  # how far a named answer is put before the best other passage, on the scale of cosines
+AHEAD: Final = 0.2  # how far a named answer is put before the best other passage, on the scale of cosines
 _DEPTH: Final = 64  # best passages of each ranking that the teacher looks at
 _QUERIES_AT_ONCE: Final = 1024
 

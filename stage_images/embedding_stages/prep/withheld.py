@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from embedding_stages.sdg.sentences import split_sentences
 
 SENTENCE: Final = "withheldSentence"
 WORDS: Final = "withheldWords"
+MOST: Final = 20  # queries a document, so that a long one does not outvote the others
 _MOST_CHARACTERS: Final = 400  # of a sentence that asks
 _SENTENCE_WORDS: Final = 12  # that a sentence asks with
 _FEWEST_WORDS: Final = 5  # of a sentence that may ask
@@ -40,8 +41,8 @@ class Withheld:
     texts: dict[str, str]
 
 
-def withhold(passages: Mapping[str, Passage], held_out: Mapping[str, int], *, seed: int) -> Withheld:
-    """Queries about documents that never train: at most two a passage and `held_out[document]` a document.
+def withhold(passages: Mapping[str, Passage], held_out: Collection[str], *, seed: int) -> Withheld:
+    """Queries about documents that never train, by their ids: at most two a passage and MOST a document.
 
     Short passages give none: of a passage something has to be left.
     """
@@ -51,8 +52,8 @@ def withhold(passages: Mapping[str, Passage], held_out: Mapping[str, int], *, se
         if passage.document_id in held_out:
             by_document[passage.document_id].append(passage)
     found = Withheld([], {})
-    for document, cut in by_document.items():
-        most = held_out[document]
+    for cut in by_document.values():
+        most = MOST
         for number, passage in enumerate(cut):
             if most <= 0:
                 break
