@@ -45,7 +45,20 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     if _said(stages.get(Stage.FINETUNE.value)).get("side") == QUERY_SIDE:
         defaults[Stage.FINETUNE] = {**defaults.get(Stage.FINETUNE, {}), **_QUERY_SIDE.get(preset_of(stages), {})}
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
+    _fit_negatives(filled, stages)
     return {**stages, **filled}
+
+
+def _fit_negatives(filled: dict[str, dict[str, Any]], stages: Mapping[str, Any]) -> None:
+    """Where the manifest gives one of the two numbers, the preset's other one follows: used are at most those mined."""
+    prep, finetune = (filled.get(stage.value, {}) for stage in (Stage.PREP, Stage.FINETUNE))
+    mined, used = prep.get("hardNegatives"), finetune.get("negativesPerQuery")
+    if not isinstance(mined, int) or not isinstance(used, int) or used <= mined:
+        return
+    if "negativesPerQuery" not in _said(stages.get(Stage.FINETUNE.value)):
+        finetune["negativesPerQuery"] = mined
+    elif "hardNegatives" not in _said(stages.get(Stage.PREP.value)):
+        prep["hardNegatives"] = used
 
 
 def scores_candidates(stages: Mapping[str, Any]) -> bool:

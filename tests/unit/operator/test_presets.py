@@ -71,3 +71,22 @@ def test_an_llm_s_questions_are_asked_and_a_change_of_provider_is_seen() -> None
     assert settings_of(by_llm)[1].evaluationQueries == "pairs"
     before, after = (asked_of_stages({"stages": stages}, served_in="float32") for stages in (by_rules, by_llm))
     assert before[Stage.PREP] != after[Stage.PREP]
+
+
+@pytest.mark.parametrize(
+    ("prep", "finetune", "expected"),
+    [
+        ({}, {}, (7, 7)),
+        ({"hardNegatives": 3}, {}, (3, 3)),
+        ({"hardNegatives": 9}, {}, (9, 7)),
+        ({}, {"negativesPerQuery": 11}, (11, 11)),
+        ({}, {"negativesPerQuery": 2}, (7, 2)),
+        ({"hardNegatives": 3}, {"negativesPerQuery": 5}, (3, 5)),  # the manifest's own contradiction, to be refused
+    ],
+)
+def test_negatives_used_follow_those_mined(
+    prep: dict[str, Any], finetune: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    _, found, used = settings_of({"prep": prep, "finetune": {"preset": "auto", **finetune}})
+
+    assert (found.hardNegatives, used.negativesPerQuery) == expected
