@@ -43,7 +43,7 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
     beside: dict[Stage, Any] = {
         Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir"), *_joined(_sets(evaluation.get("guards")))],
         Stage.SDG: [corpus.get("minTextLength"), *other] if other else corpus.get("minTextLength"),
-        Stage.PREP: other or None,
+        Stage.PREP: [*other, (stages.get("finetune") or {}).get("negativesPerQuery")] if other else None,
         Stage.EVAL: [evaluation.get("kValues"), served_in, *_joined(gates.get("metrics"))],
         Stage.VERIFY: evaluation.get("kValues"),
     }

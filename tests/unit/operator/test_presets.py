@@ -90,3 +90,13 @@ def test_negatives_used_follow_those_mined(
     _, found, used = settings_of({"prep": prep, "finetune": {"preset": "auto", **finetune}})
 
     assert (found.hardNegatives, used.negativesPerQuery) == expected
+
+
+def test_more_negatives_asked_of_a_preset_are_mined() -> None:
+    before, after = (
+        asked_of_stages({"stages": {"finetune": {"preset": "auto", **more}}}, served_in="float32")
+        for more in ({}, {"negativesPerQuery": 11})
+    )
+
+    assert before[Stage.PREP] != after[Stage.PREP]
+    assert before[Stage.SDG] == after[Stage.SDG]
