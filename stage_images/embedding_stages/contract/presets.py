@@ -14,15 +14,18 @@ from embedding_stages.contract.settings import PRESETS, QUERY_SIDE, QUESTION_KIN
 FIELD: Final = f"{Finetune.FIELD}.preset"
 RECIPE, CONSERVATIVE, AUTO = PRESETS
 _RANKING: Final[Mapping[Stage, Mapping[str, Any]]] = {
-    Stage.SDG: {"questionKinds": list(QUESTION_KINDS), "pairsPerDocument": 3},
+    Stage.SDG: {"questionKinds": [kind for kind in QUESTION_KINDS if kind != "excerpt"], "pairsPerDocument": 3},
     Stage.PREP: {"hardNegatives": 7},
     Stage.FINETUNE: {"epochs": 1, "negativesPerQuery": 7, "temperature": "0.05"},
 }
 _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
     RECIPE: {},
     CONSERVATIVE: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "1e-5"}},
-    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "3e-5"}},
+    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "5e-5"}},
 }
+
+# Rules write as many questions as they are asked for. A ranking is learnt from few: what more cost is time alone.
+_WITHOUT_LLM: Final[Mapping[str, Any]] = {"evaluationQueries": "withheld", "maxTrainingQuestions": 3072}
 
 # A matrix moves in larger steps than a model's weights, and by all of its numbers at once; see docs/quality.md.
 _QUERY_SIDE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -41,7 +44,7 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     """The section `spec.stages` of a manifest with its preset's defaults, where it says nothing itself."""
     defaults = dict(_DEFAULTS.get(preset_of(stages), {}))
     if defaults and not an_llm_asks(stages):
-        defaults[Stage.PREP] = {**defaults[Stage.PREP], "evaluationQueries": "withheld"}
+        defaults[Stage.PREP] = {**defaults[Stage.PREP], **_WITHOUT_LLM}
     if _said(stages.get(Stage.FINETUNE.value)).get("side") == QUERY_SIDE:
         defaults[Stage.FINETUNE] = {**defaults.get(Stage.FINETUNE, {}), **_QUERY_SIDE.get(preset_of(stages), {})}
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}

@@ -165,7 +165,7 @@ class Sdg(Table):
         choices=QUESTION_KINDS,
         fewest=1,
         most=len(QUESTION_KINDS),
-        says="Kinds of questions of provider extractive; all of them with finetune.preset auto or conservative.",
+        says="Kinds of questions of provider extractive; all but excerpt with finetune.preset auto or conservative.",
     )
     seed: int = setting(42, low=0, high=_SEED_HIGH, says="Of every random choice.")
 
@@ -190,6 +190,14 @@ class Prep(Table):
         choices=EVALUATION_QUERIES,
         says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld: "
         "with finetune.preset auto or conservative and no LLM).",
+    )
+    maxTrainingQuestions: int | None = setting(
+        None,
+        since=_JOINED,
+        low=1,
+        high=100_000_000,
+        says="So many questions train at most, drawn with the seed; all when absent, "
+        "3072 with finetune.preset auto or conservative and no LLM.",
     )
     batchSize: int = setting(128, **_BATCH, says="Texts that the base model embeds at once.")
     scoreCandidates: bool = setting(

@@ -57,6 +57,14 @@ def without_repeats(pairs: Iterable[Pair]) -> list[Pair]:
     return list(merged.values())
 
 
+def drawn(pairs: Sequence[Pair], most: int | None, *, seed: int) -> list[Pair]:
+    """At most `most` pairs, in their order. Which ones depends on their ids and the seed; None keeps all."""
+    if most is None or len(pairs) <= most:
+        return list(pairs)
+    taken = set(sorted((pair.id for pair in pairs), key=lambda name: _place(name, seed))[:most])
+    return [pair for pair in pairs if pair.id in taken]
+
+
 def with_known_passages(pairs: Iterable[Pair], passages: Collection[str]) -> list[Pair]:
     """Pairs without passages that do not exist; without any they are gone."""
     kept = (replace(pair, passage_ids=tuple(name for name in pair.passage_ids if name in passages)) for pair in pairs)
@@ -79,5 +87,5 @@ def unroll(
     ]
 
 
-def _place(document_id: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed} {document_id}".encode()).hexdigest()
+def _place(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()

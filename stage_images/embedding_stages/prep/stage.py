@@ -10,8 +10,8 @@ of the evaluation set, or a passage that answers one, is in no row of the traini
 With scoreCandidates the examples carry a teacher's scores (see score.py).
 
 Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNearDuplicates,
-droppedNoNegatives; with a frozen set droppedFrozenQueries, droppedFrozenPassages. What is dropped for training is
-counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore}, evaluationKinds {type: queries} where the
+droppedNoNegatives; with maxTrainingQuestions notDrawn; with a frozen set droppedFrozenQueries, droppedFrozenPassages.
+What is dropped for training is counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore}, evaluationKinds {type: queries} where the
 set was split off, warnings.
 """
 
@@ -30,7 +30,7 @@ from embedding_stages.prep.asked import Asked, copy_whole, split_off
 from embedding_stages.prep.frozen import FIELD as FREEZE
 from embedding_stages.prep.frozen import keep_frozen, open_frozen
 from embedding_stages.prep.mine import Embed, mean, mine
-from embedding_stages.prep.rules import keep_good, unroll, with_known_passages, without_repeats
+from embedding_stages.prep.rules import drawn, keep_good, unroll, with_known_passages, without_repeats
 from embedding_stages.prep.score import Scored, score
 from embedding_stages.prep.training import Training, keep_apart
 from embedding_stages.prep.withheld import SENTENCE, WORDS
@@ -69,7 +69,8 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
     asked = _evaluation_set(context, settings, source, pairs)
     context.log("looking for near-duplicates", passages=len(source.passages), answers=len(asked.answers))
     sides = keep_apart(pairs, source.passages, asked)
-    training = without_repeats(sides.pairs)
+    found = without_repeats(sides.pairs)
+    training = drawn(found, settings.maxTrainingQuestions, seed=settings.seed)
     learnt = _examples(context, settings, embedder, training, sides.searched)
     if not learnt.examples:
         raise _no_examples(len(training), sides)
@@ -87,6 +88,7 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
             "droppedLeaked": sides.leaked,
             "droppedNearDuplicates": sides.near_duplicates,
             "droppedNoNegatives": learnt.bare,
+            **({"notDrawn": len(found) - len(training)} if settings.maxTrainingQuestions else {}),
             **(frozen if context.has_input(Artefact.FROZEN_SET) else {}),
         },
         details={

@@ -35,7 +35,7 @@ def test_a_preset_speaks_where_the_manifest_does_not(preset: str) -> None:
 
     sdg, prep, finetune = settings_of(said)
 
-    assert sdg.questionKinds == QUESTION_KINDS
+    assert sdg.questionKinds == tuple(kind for kind in QUESTION_KINDS if kind != "excerpt")
     assert sdg.pairsPerDocument == 2
     assert prep.hardNegatives == finetune.negativesPerQuery == 7
     assert finetune.epochs == 7
@@ -69,6 +69,8 @@ def test_an_llm_s_questions_are_asked_and_a_change_of_provider_is_seen() -> None
 
     assert settings_of(by_rules)[1].evaluationQueries == "withheld"
     assert settings_of(by_llm)[1].evaluationQueries == "pairs"
+    assert settings_of(by_rules)[1].maxTrainingQuestions == 3072
+    assert settings_of(by_llm)[1].maxTrainingQuestions is None  # those were paid for
     before, after = (asked_of_stages({"stages": stages}, served_in="float32") for stages in (by_rules, by_llm))
     assert before[Stage.PREP] != after[Stage.PREP]
 

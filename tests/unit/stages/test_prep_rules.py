@@ -7,6 +7,7 @@ import pytest
 from embedding_stages.formats.pairs import Pair
 from embedding_stages.formats.training_set import TrainingExample
 from embedding_stages.prep.rules import (
+    drawn,
     keep_good,
     split_by_document,
     unroll,
@@ -82,3 +83,21 @@ def test_each_positive_gives_an_example_with_the_negatives_of_its_pair() -> None
         TrainingExample(query="what is a", positive="c2", negatives=("n1", "n2")),
         TrainingExample(query="what is c", positive="c", negatives=("n3",)),
     ]
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, 40), (40, 40), (100, 40), (39, 39), (1, 1)])
+def test_at_most_so_many_questions_are_drawn_in_their_order(most: int | None, expected: int) -> None:
+    pairs = [pair(f"q{i}") for i in range(40)]
+
+    found = drawn(pairs, most, seed=1)
+
+    assert len(found) == expected
+    assert found == [one for one in pairs if one in found]
+
+
+def test_which_questions_are_drawn_depends_on_the_seed_and_hardly_on_new_ones() -> None:
+    pairs = [pair(f"q{i}") for i in range(40)]
+    names = {one.id for one in drawn(pairs, 20, seed=1)}
+
+    assert names != {one.id for one in drawn(pairs, 20, seed=2)}
+    assert len(names - {one.id for one in drawn([*pairs, pair("new")], 20, seed=1)}) <= 1
