@@ -11,8 +11,8 @@ With scoreCandidates the examples carry a teacher's scores (see score.py).
 
 Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNearDuplicates,
 droppedNoNegatives; with maxTrainingQuestions notDrawn; with a frozen set droppedFrozenQueries, droppedFrozenPassages.
-What is dropped for training is counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore}, evaluationKinds {type: queries} where the
-set was split off, warnings.
+What is dropped for training is counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore},
+evaluationKinds {type: queries} where the set was split off, warnings.
 """
 
 from __future__ import annotations

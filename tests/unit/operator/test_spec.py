@@ -27,6 +27,7 @@ def test_defaults_are_the_recipes() -> None:
         "margin": 0.95,
         "hardNegatives": 5,
         "batchSize": 128,
+        "maxTrainingQuestions": None,
         "scoreCandidates": False,
         "evaluationQueries": "pairs",
         "seed": 42,
