@@ -55,8 +55,8 @@ def test_clients_find_the_model_behind_the_service_of_the_resource() -> None:
 @pytest.mark.parametrize(
     ("deploy", "more"),
     [
-        ({}, {"precision": "fp32", "opset": 17}),
-        ({"backend": {"torch": {}}}, {}),
+        ({}, {"precision": "fp32", "opset": 17, "requestLimits": {"texts": 2048, "bytes": 33554432}}),
+        ({"backend": {"torch": {}}}, {"requestLimits": {"texts": 2048, "bytes": 33554432}}),
         ({"image": "nim:1", "backend": {"nim": {}}}, {"precision": "fp32", "opset": 17}),
         ({"image": "nim:2", "backend": {"nim": {"generation": 2}}}, {}),
     ],

@@ -23,6 +23,10 @@ CACHE_VARIABLE: Final = "NIM_CACHE_PATH"
 NGC_KEY_VARIABLE: Final = "NGC_API_KEY"
 
 EMBEDDINGS_PATH: Final = "/v1/embeddings"
+MAX_TEXTS: Final = 2048  # a request to the project's own servers, as of OpenAI's API
+MAX_BODY_BYTES: Final = 32 << 20
+_OWN_LIMITS: Final = {"texts": MAX_TEXTS, "bytes": MAX_BODY_BYTES}
+
 VECTOR_SPACE_HEADER: Final = "X-Vector-Space"  # of requests: what a client expects; of answers: what it got
 
 
@@ -58,6 +62,7 @@ class ServerProfile:
     metadata_path: str | None = "/v1/metadata"  # where a server may say which artefact it serves
     input_types: tuple[str, ...] = ("query", "passage")  # words of input_type; empty: clients put the prefixes
     maps_queries: bool = False  # whether it serves what finetune.side query trained: a map for one role alone
+    limits: Mapping[str, int] = field(default_factory=dict)  # of a request, where they are known
     request_fields: Mapping[str, Any] = field(default_factory=lambda: {"truncate": "END"})  # sent with every request
 
     @property
@@ -95,7 +100,11 @@ class ServerProfile:
             "pooling": "pooling",
         }
         model = {name: encoder[key] for name, key in told.items() if key in encoder}
-        beside = {"requestFields": dict(self.request_fields)} if self.request_fields else {}
+        beside = {
+            name: dict(said)
+            for name, said in (("requestFields", self.request_fields), ("requestLimits", self.limits))
+            if said
+        }
         return {"path": EMBEDDINGS_PATH, "inputTypes": list(self.input_types), **beside, **model}
 
 
@@ -111,6 +120,7 @@ ONNX: Final = ServerProfile(
     variables=_nim_variables(MODEL_VARIABLES[0]),
     space_variable=ENV_VECTOR_SPACE,
     maps_queries=True,
+    limits=_OWN_LIMITS,
 )
 TORCH: Final = ServerProfile(
     name="torch",
@@ -124,6 +134,7 @@ TORCH: Final = ServerProfile(
     variables=_nim_variables(MODEL_VARIABLES[0]),
     space_variable=ENV_VECTOR_SPACE,
     maps_queries=True,
+    limits=_OWN_LIMITS,
 )
 NIM_1: Final = ServerProfile(
     name="nim-1",

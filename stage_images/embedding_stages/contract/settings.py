@@ -39,7 +39,8 @@ class BaseModel(Table):
         None,
         low=8,
         high=8192,
-        says="Texts are cut here, in every stage and by the server, tokens; at most 512 when absent.",
+        says="Longer texts are cut in every stage, and by the server where a request says truncate, tokens; "
+        "at most 512 when absent.",
     )
 
 

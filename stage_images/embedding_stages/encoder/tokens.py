@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from embedding_stages.errors import BadInput
 
 Ids = NDArray[np.int64]
 _TEXTS_A_CALL = 2048  # bounds the memory that the library's own result objects take
+MAX_TEXT_CHARACTERS = 1 << 20  # read of a text at once: the library's result takes 150 bytes a character
+_AMPLE = 32  # characters a token that are read first: words of most scripts have fewer than ten
+_GROWTH = 4  # of what is read where that gave too few tokens
+SPARE_TOKENS = 64  # beyond the limit: however a cut word falls apart, it does not change the tokens that are kept
 
 
 class TextTokenizer:
@@ -29,6 +33,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=description.max_tokens)
         self._tokenizer = tokenizer
+        self._limit = description.max_tokens
         self._prefixes = dict(description.prefixes)
         self.pad_id = pad_id
 
@@ -45,20 +50,56 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Token ids of each text, special tokens included, at most `max_tokens` and at least one.
 
-        A text without any token becomes one padding token that counts, so that its vector is finite.
+        Of a long text only as much is read as its first `max_tokens` need. A text without any token becomes one padding
+        token that counts, so that its vector is finite.
         """
         if role not in ROLES:
             raise ValueError(f"role is {role!r}, expected one of {ROLES}")
         prefix = self._prefixes[role]
         rows: list[list[int]] = []
         for start in range(0, len(texts), _TEXTS_A_CALL):
-            part = [prefix + text for text in texts[start : start + _TEXTS_A_CALL]]
+            part = [self._readable(prefix + text) for text in texts[start : start + _TEXTS_A_CALL]]
             rows.extend(encoding.ids or [self.pad_id] for encoding in self._tokenizer.encode_batch(part))
         return rows
+
+    def _readable(self, text: str) -> str:
+        """As much of its beginning as its first `max_tokens` need."""
+        if len(text) <= _AMPLE * self._limit:
+            return text
+        for part in ample_parts(text, self._limit):
+            beyond = self._tokenizer.encode(part).overflowing
+            if sum(len(more.ids) for more in beyond) > SPARE_TOKENS:
+                return part
+        return part
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
         """(input_ids, attention_mask), both int64 (batch, longest row), padded on the right."""
         return pad_rows(rows, self.pad_id)
+
+
+def ample_parts(text: str, limit: int, *, from_end: bool = False) -> Iterator[str]:
+    """Longer and longer beginnings of `text` (or ends), cut between words where there are any.
+
+    The first is likely to have more than `limit` tokens; the last is `text`, or MAX_TEXT_CHARACTERS of it.
+    """
+    size = _AMPLE * limit
+    while size < min(len(text), MAX_TEXT_CHARACTERS):
+        yield _part(text, size, from_end=from_end)
+        size *= _GROWTH
+    yield _part(text, MAX_TEXT_CHARACTERS, from_end=from_end)
+
+
+def _part(text: str, size: int, *, from_end: bool) -> str:
+    if len(text) <= size:
+        return text
+    half = size // 2
+    if from_end:
+        part = text[-size:]
+        blank = part.find(" ", 0, half)
+        return part[blank:] if blank > 0 else part
+    part = text[:size]
+    blank = part.rfind(" ", half)
+    return part[:blank] if blank > 0 else part
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Ids, Ids]:

@@ -17,7 +17,7 @@ from embedding_stages.inputs.safe_files import NotRegularError
 from embedding_stages.inputs.text import clean
 
 _BOUNDS: Final = Bounds(line_bytes=10 << 20, lines=20_000_000)  # a character may take 6 bytes, as \u and digits
-MAX_TEXT_CHARACTERS: Final = 1 << 20  # the server takes no longer text: `serve.settings.MAX_TEXT_CHARACTERS`
+MAX_TEXT_CHARACTERS: Final = 1 << 20  # no more is read of a text: `encoder.tokens.MAX_TEXT_CHARACTERS`
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,12 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from embedding_stages.contract.servers import EMBEDDINGS_PATH, VECTOR_SPACE_HEADER
+from embedding_stages.contract.servers import EMBEDDINGS_PATH, MAX_BODY_BYTES, VECTOR_SPACE_HEADER
 from embedding_stages.serve.batching import Batcher
 from embedding_stages.serve.bodies import SMALL_BODY, Bodies
 from embedding_stages.serve.instruments import Instruments
 from embedding_stages.serve.model import Model, valid
-from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, parse_request
-from embedding_stages.serve.settings import MAX_BODY_BYTES
+from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, names_of, parse_request
 from embedding_stages.serve.texts import Rows
 from embedding_stages.serve.vector_space import check_vector_space
 from embedding_stages.vectors import Vectors
@@ -150,15 +149,13 @@ class Endpoint:
         return asked, model.reader.read(asked.texts, asked.role, asked.truncate)
 
     async def _models(self, _request: web.Request) -> web.Response:
-        model: dict[str, Any] = {
-            "id": self.name,
-            "object": "model",
-            "created": self.started,
-            "owned_by": "organization",
-        }
-        if self.loaded is not None:
-            model["max_model_len"] = self.loaded.model.description.max_tokens
-        return web.json_response({"object": "list", "data": [model] if self.loaded else []})
+        if self.loaded is None:
+            return web.json_response({"object": "list", "data": []})
+        description = self.loaded.model.description
+        common = {"object": "model", "created": self.started, "owned_by": "organization"}
+        length = {"max_model_len": description.max_tokens}
+        models = [{"id": name, **common, **length} for name in names_of(self.name, description)]
+        return web.json_response({"object": "list", "data": models})
 
     async def _metadata(self, _request: web.Request) -> web.Response:
         if self.loaded is None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from embedding_stages.contract.servers import MAX_BODY_BYTES
 from embedding_stages.serve.requests import RequestError
-from embedding_stages.serve.settings import MAX_BODY_BYTES
 
 SMALL_BODY = 4096  # bytes; what aiohttp holds of a connection anyway, so it is not counted
 READ_SECONDS = 60.0  # a full body at 0.6 MB/s

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from embedding_stages.contract.servers import MAX_TEXTS
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.serve.model import PADDED_AREA, Limits, Log, Runtime
-from embedding_stages.serve.settings import MAX_TEXTS
 from embedding_stages.serve.texts import TextReader
 from embedding_stages.vectors import Vectors
 

@@ -7,13 +7,19 @@ Sources: OpenAI's embeddings API (bodies, errors); NVIDIA NIM for text embedding
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
+from embedding_stages.contract.servers import MAX_TEXTS
 from embedding_stages.encoder.description import ROLES, EncoderDescription, Role
-from embedding_stages.serve.settings import MAX_TEXT_CHARACTERS, MAX_TEXTS
 
 Truncate = Literal["NONE", "START", "END"]
 Encoding = Literal["float", "base64"]
+
+
+_TOKEN_IDS: Final = (
+    "token ids are not accepted, because another vocabulary made them: send texts (of LangChain's OpenAIEmbeddings: "
+    "check_embedding_ctx_length=False)"
+)
 
 
 class RequestError(Exception):
@@ -50,7 +56,7 @@ def parse_request(raw: Any, *, model: str, description: EncoderDescription) -> E
     named_role = _model_role(raw.get("model"), model)
     return EmbeddingRequest(
         texts=texts,
-        role=_role(raw.get("input_type"), named_role, description),
+        role=_role(raw.get("input_type"), named_role, model, description),
         dimensions=_dimensions(raw.get("dimensions"), description),
         truncate=_choice(raw, "truncate", get_args(Truncate), "NONE"),
         encoding=_choice(raw, "encoding_format", get_args(Encoding), "float"),
@@ -71,18 +77,11 @@ def _texts(value: Any) -> tuple[str, ...]:
         )
     for index, text in enumerate(texts):
         if isinstance(text, int | list):
-            raise RequestError(422, "token ids are not accepted, send texts", param="input", code="token_ids")
+            raise RequestError(422, _TOKEN_IDS, param="input", code="token_ids")
         if not isinstance(text, str):
             raise RequestError(400, f"input {index} is not a text", param="input", code="invalid_type")
         if not text:
             raise RequestError(400, f"input {index} is empty", param="input", code="empty")
-        if len(text) > MAX_TEXT_CHARACTERS:
-            raise RequestError(
-                422,
-                f"input {index} has {len(text)} characters, at most {MAX_TEXT_CHARACTERS} fit a text",
-                param="input",
-                code="too_long",
-            )
         if not _encodable(text):
             raise RequestError(400, f"input {index} holds half a character pair", param="input", code="invalid_text")
     return tuple(texts)
@@ -110,7 +109,12 @@ def _model_role(value: Any, model: str) -> Role | None:
     )
 
 
-def _role(value: Any, named: Role | None, description: EncoderDescription) -> Role:
+def names_of(model: str, description: EncoderDescription) -> tuple[str, ...]:
+    """What requests may call the model: its name, and a name for each role where the roles differ."""
+    return (model,) if description.one_prefix else (model, *(f"{model}-{role}" for role in ROLES))
+
+
+def _role(value: Any, named: Role | None, model: str, description: EncoderDescription) -> Role:
     if value is None:
         if named is not None:
             return named
@@ -120,7 +124,8 @@ def _role(value: Any, named: Role | None, description: EncoderDescription) -> Ro
             return "passage"
         raise RequestError(
             400,
-            "input_type is missing: this model embeds a query and a passage differently, send one of them",
+            "input_type is missing: this model embeds a query and a passage differently. Send input_type query or "
+            f"passage, or ask for the model by the name {model}-query or {model}-passage",
             param="input_type",
             code="missing",
         )

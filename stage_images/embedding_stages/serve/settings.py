@@ -13,13 +13,10 @@ from embedding_stages.contract import (
     TERMINATION_LOG_PATH,
     VECTOR_SPACE_NAME,
 )
-from embedding_stages.contract.servers import MODEL_VARIABLES, NAME_VARIABLE, ONNX, PORT_VARIABLE
+from embedding_stages.contract.servers import MAX_TEXTS, MODEL_VARIABLES, NAME_VARIABLE, ONNX, PORT_VARIABLE
 
-MAX_BODY_BYTES = 32 << 20
-MAX_TEXTS = 1024  # a request
-MAX_TEXT_CHARACTERS = 1 << 20  # a text; a tokenizer's answer takes 150 bytes a character before it is cut
 MAX_BATCH_ROWS = 32  # through the model at once
-MAX_WAITING_ROWS = 8 * MAX_TEXTS  # of all requests; beyond it they are told to come back
+MAX_WAITING_ROWS = 4 * MAX_TEXTS  # of all requests; beyond it they are told to come back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from embedding_stages.encoder.description import EncoderDescription, Role
-from embedding_stages.encoder.tokens import TextTokenizer
+from embedding_stages.encoder.tokens import MAX_TEXT_CHARACTERS, SPARE_TOKENS, TextTokenizer, ample_parts
 from embedding_stages.serve.requests import RequestError, Truncate
-from embedding_stages.serve.settings import MAX_TEXT_CHARACTERS
 
 Rows = list[list[int]]
 
@@ -46,23 +45,46 @@ class TextReader:
     def _read_whole(self, texts: Sequence[str], role: Role, truncate: Truncate, first: int) -> Rows:
         """`first`: the number of the first text in its request."""
         prefix, limit = self._description.prefixes[role], self._description.max_tokens
-        encodings = self._whole.encode_batch([prefix + text for text in texts])
+        parts = [self._enough(prefix, text, from_end=truncate == "START") for text in texts]
+        encodings = self._whole.encode_batch([prefix + part for part in parts])
         rows: Rows = []
-        for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True), start=first):
+        for index, (text, part, encoding) in enumerate(zip(texts, parts, encodings, strict=True), start=first):
+            if truncate == "NONE" and (len(part) < len(text) or len(encoding.ids) > limit):
+                raise _too_long(index, len(encoding.ids), limit, whole=len(part) == len(text))
             if len(encoding.ids) <= limit:
                 rows.append(encoding.ids or [self.pad_id])
-            elif truncate == "START":
-                tail = text[_first_kept(encoding.offsets, len(prefix), len(encoding.ids) - limit) :]
-                rows.extend(self._cutting.encode([tail], role))
             else:
-                raise RequestError(
-                    400,
-                    f"input {index} has {len(encoding.ids)} tokens with its prefix, this model takes {limit}; "
-                    "send truncate END or START, or shorter texts",
-                    param="input",
-                    code="context_length_exceeded",
-                )
+                tail = part[_first_kept(encoding.offsets, len(prefix), len(encoding.ids) - limit) :]
+                rows.extend(self._cutting.encode([tail], role))
         return rows
+
+    def _enough(self, prefix: str, text: str, *, from_end: bool) -> str:
+        """The text, or a beginning or an end of it that has clearly more tokens than the model takes."""
+        limit = self._description.max_tokens
+        parts = ample_parts(text, limit, from_end=from_end)
+        for part in parts:
+            if len(part) == len(text) or len(self._whole.encode(prefix + part).ids) > limit + SPARE_TOKENS:
+                return part
+        return part
+
+
+def _too_long(index: int, tokens: int, limit: int, *, whole: bool) -> RequestError:
+    """Why a text that may not be cut is refused, of which `tokens` were found in what was read of it."""
+    if tokens <= limit:
+        return RequestError(
+            422,
+            f"input {index} has few tokens and more than {MAX_TEXT_CHARACTERS} characters; send shorter texts",
+            param="input",
+            code="too_long",
+        )
+    number = f"{tokens}" if whole else f"more than {limit}"
+    return RequestError(
+        400,
+        f"input {index} has {number} tokens with its prefix, this model takes {limit}; send truncate END or START "
+        '(of the client openai: extra_body={"truncate": "END"}), or shorter texts',
+        param="input",
+        code="context_length_exceeded",
+    )
 
 
 def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:

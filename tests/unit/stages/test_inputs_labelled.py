@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from embedding_stages.encoder.tokens import MAX_TEXT_CHARACTERS
 from embedding_stages.errors import BadInput
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.inputs import labelled as inputs_labelled
 from embedding_stages.inputs.labelled import LabelledSet
-from embedding_stages.serve.settings import MAX_TEXT_CHARACTERS
 
 FIELD = "spec.evaluation.beir.pvc.path"
 CORPUS = [{"_id": "d1", "title": "T", "text": "one"}, {"_id": "d2", "text": "two"}]

@@ -15,9 +15,10 @@ import pytest
 from unit.stages.tiny_serving import HIDDEN, MAX_TOKENS, call, make_serving_folder, serving
 
 from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract.servers import MAX_BODY_BYTES
+from embedding_stages.encoder.tokens import MAX_TEXT_CHARACTERS
 from embedding_stages.serve.app import Endpoint
 from embedding_stages.serve.bodies import Bodies
-from embedding_stages.serve.settings import MAX_BODY_BYTES, MAX_TEXT_CHARACTERS
 
 GOOD = {"input": ["topic1", "topic2 topic3"], "model": "tiny", "input_type": "query"}
 
@@ -206,7 +207,7 @@ def test_errors_have_openais_shape(url: str) -> None:
         ("/v1/nothing", b"{}", 404),
         ("/v1/models", b"{}", 405),
         ("/v1/embeddings", b" " * (MAX_BODY_BYTES + 1), 413),
-        ("/v1/embeddings", json.dumps(GOOD | {"input": "a" * (MAX_TEXT_CHARACTERS + 1)}).encode(), 422),
+        ("/v1/embeddings", json.dumps(GOOD | {"input": " " * (MAX_TEXT_CHARACTERS + 1)}).encode(), 422),
     ):
         found, body = call(url + path, raw=sent)
         assert found == status, (path, sent[:20], body)
@@ -218,7 +219,8 @@ def test_health_models_and_metadata(url: str, folder: Path) -> None:
     assert call(f"{url}/v1/health/ready")[0] == 200
     status, models = call(f"{url}/v1/models")
     assert status == 200
-    assert [model["id"] for model in models["data"]] == ["tiny"]
+    assert [model["id"] for model in models["data"]] == ["tiny", "tiny-query", "tiny-passage"]
+    assert {model["max_model_len"] for model in models["data"]} == {MAX_TOKENS}
     status, metadata = call(f"{url}/v1/metadata")
     assert status == 200
     assert metadata["artefactDigest"] == digest_of_folder(folder)

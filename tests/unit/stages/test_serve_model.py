@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from unit.stages.tiny_serving import HIDDEN, MAX_TOKENS, WORDS, make_serving_folder
 
+from embedding_stages.encoder import tokens
 from embedding_stages.errors import BadInput
 from embedding_stages.serve import batching, texts
 from embedding_stages.serve.batching import Batcher, Waiting, choose
@@ -62,6 +63,25 @@ class TestTruncation:
         assert model.reader.read(some, "query", rule) == expected
         with pytest.raises(RequestError, match="input 7 has"):
             model.reader.read([*some[:7], LONG], "query", "NONE")
+
+    def test_of_a_huge_text_no_more_is_read_than_is_kept(
+        self, model: OnnxModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = " ".join(f"topic{at % 20}" for at in range(700_000))  # 5 MB
+        monkeypatch.setattr(tokens, "MAX_TEXT_CHARACTERS", 10_000)  # not even a longer part is tried
+
+        assert model.reader.read([text], "query", "START") == model.reader.read([text[-200:]], "query", "START")
+        assert model.reader.read([text], "query", "END") == model.reader.read([text[:200]], "query", "END")
+        with pytest.raises(RequestError, match=f"more than {MAX_TOKENS} tokens") as caught:
+            model.reader.read([text], "query", "NONE")
+        assert caught.value.code == "context_length_exceeded"
+
+    @pytest.mark.parametrize("filler", [" ", "topic1", "\u3042"])
+    @pytest.mark.parametrize("rule", ["START", "END"])
+    def test_a_long_text_of_few_tokens_is_read_to_the_end(self, model: OnnxModel, filler: str, rule: Any) -> None:
+        (row,) = model.reader.read([f"topic2 {filler * 50_000} topic3"], "query", rule)
+        found = words(row)
+        assert (found[3], found[-2]) == ("topic2", "topic3")
 
 
 class TestGraphs:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from embedding_stages.contract.servers import MAX_TEXTS
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.serve.requests import EmbeddingRequest, RequestError, parse_request
-from embedding_stages.serve.settings import MAX_TEXTS, ServerSettings
+from embedding_stages.serve.settings import ServerSettings
 
 
 def description(query: str = "query: ", passage: str = "passage: ") -> EncoderDescription:
@@ -92,6 +93,18 @@ def test_refused(raw: Any, status: int, param: str | None) -> None:
     assert body["type"] == "invalid_request_error"
     assert body["message"]
     assert body.keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "cure"),
+    [
+        (GOOD | {"input": [1, 2, 3]}, "check_embedding_ctx_length=False"),
+        ({"input": "a", "model": "tiny"}, "input_type query or passage, or .* tiny-query or tiny-passage"),
+    ],
+)
+def test_a_refusal_names_the_clients_own_switch(raw: Any, cure: str) -> None:
+    with pytest.raises(RequestError, match=cure):
+        parse(raw)
 
 
 def test_a_refused_size_names_those_that_are_offered() -> None:

@@ -12,9 +12,9 @@ import pytest
 from unit.stages.tiny_serving import call, make_serving_folder, serving
 
 from embedding_stages.contract import ENV_VECTOR_SPACE, vector_space_of
-from embedding_stages.contract.servers import SERVERS
+from embedding_stages.contract.servers import MAX_BODY_BYTES, SERVERS
 from embedding_stages.serve.app import Endpoint
-from embedding_stages.serve.settings import MAX_BODY_BYTES, ServerSettings
+from embedding_stages.serve.settings import ServerSettings
 
 OURS, OTHER = vector_space_of("sha256:tuned"), vector_space_of("sha256:tuned again")
 GOOD = {"input": "topic1", "model": "tiny", "input_type": "query"}
