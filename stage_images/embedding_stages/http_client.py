@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import ipaddress
 import json
+import os
+import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 _TIMEOUT, _TOO_EARLY, _CONFLICT, _TOO_MANY = 408, 425, 409, 429
@@ -95,10 +100,50 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-def make_opener(*, proxies: bool) -> urllib.request.OpenerDirector:
-    """With `proxies`, those of the environment (HTTPS_PROXY, NO_PROXY), as an endpoint outside the cluster needs."""
-    proxy = urllib.request.ProxyHandler(None if proxies else {})
-    return urllib.request.build_opener(_NoRedirects(), proxy)
+class _Proxies(urllib.request.ProxyHandler):
+    """NO_PROXY as other programs read it too: urllib knows names and suffixes, no networks and no `*.suffix`."""
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:  # noqa: A002 - urllib's name
+        no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        return None if needs_no_proxy(req.host or "", no_proxy) else super().proxy_open(req, proxy, type)
+
+
+def needs_no_proxy(host: str, no_proxy: str) -> bool:
+    """Whether one of the networks, or of the `*` patterns, holds the host (with or without a port)."""
+    name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+    for entry in no_proxy.replace(",", " ").split():
+        if entry == "*" or (entry.startswith("*.") and name.endswith(entry[1:].lower())):
+            return True
+        try:
+            if ipaddress.ip_address(name) in ipaddress.ip_network(entry.strip("[]"), strict=False):
+                return True
+        except ValueError:  # one of the two is a name
+            continue
+    return False
+
+
+def make_opener(*, proxies: bool, authorities: Path | None = None) -> urllib.request.OpenerDirector:
+    """With `proxies`, those of the environment (HTTPS_PROXY, NO_PROXY), as an endpoint outside the cluster needs.
+
+    `authorities`: a PEM file of certificates that are trusted beside the system's. Raises OSError, of which SSLError
+    is one, where it holds none.
+    """
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirects(), _Proxies(None if proxies else {})]
+    if authorities is not None:
+        trust = ssl.create_default_context()
+        trust.load_verify_locations(cafile=authorities)
+        # Certificates of private authorities often lack what the strict mode of newer Pythons asks for, and a bundle
+        # may hold the lower authority alone.
+        trust.verify_flags = (trust.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
+        handlers.append(urllib.request.HTTPSHandler(context=trust))
+    return urllib.request.build_opener(*handlers)
+
+
+def joined(base_url: str, path: str) -> str:
+    """The address of a path below a base, whose own query stays behind it; a fragment is nothing that is sent."""
+    base = urllib.parse.urlsplit(base_url)
+    below = base.path.rstrip("/")
+    return base._replace(path=below if path and below.endswith(path) else below + path, fragment="").geturl()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +155,7 @@ class HttpClient:
     most_bytes: int  # of an answer
     wait: Wait
     key: str | None = None  # sent as a bearer token, and masked in what the server says
+    key_header: str = "Authorization"  # another header carries the bare key
     now: Callable[[], float] = time.time
     opener: urllib.request.OpenerDirector
 
@@ -125,7 +171,8 @@ class HttpClient:
     ) -> Answer:
         """The first answer that is not to be sent `again`, or the last one. `body` is sent as JSON.
 
-        A time-out is sent again only when `patient`. Raises NoAnswerError, and what `wait` raises.
+        A time-out is sent again only when `patient`, a certificate that is not trusted never.
+        Raises NoAnswerError, and what `wait` raises.
         """
         for attempt in range(retries.tries):
             answer = None
@@ -135,7 +182,8 @@ class HttpClient:
                 if last or not again(answer):
                     return answer
             except (OSError, http.client.HTTPException) as error:
-                if last or (isinstance(error, TimeoutError) and not patient):
+                hopeless = isinstance(error, ssl.SSLCertVerificationError)
+                if last or hopeless or (isinstance(error, TimeoutError) and not patient):
                     raise NoAnswerError(error, self.timeout_s) from None
             self.wait(retries.wait_s(attempt, answer, self.now()))
         raise ValueError("tries must be 1 or more")
@@ -145,10 +193,11 @@ class HttpClient:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         request = urllib.request.Request(  # noqa: S310 - http and https alone, which the callers check
-            self.base_url.rstrip("/") + path, data=data, headers=headers, method=method
+            joined(self.base_url, path), data=data, headers=headers, method=method
         )
         if self.key:
-            request.add_unredirected_header("Authorization", f"Bearer {self.key}")
+            bearer = self.key_header == "Authorization"
+            request.add_unredirected_header(self.key_header, f"Bearer {self.key}" if bearer else self.key)
         try:
             with self.opener.open(request, timeout=self.timeout_s) as response:
                 return self._answer(response.status, response, response.read(self.most_bytes + 1), sent_again)

@@ -43,6 +43,7 @@ class StageContext:
     workspace: Workspace
     sources: Path
     secrets: Path
+    trusted: Path = Path(contract.AUTHORITIES_PATH)
     clock: Callable[[], float] = time.monotonic
     leads: bool = True  # of several processes that do the work together one logs and publishes
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
@@ -92,6 +93,11 @@ class StageContext:
                 field=field,
             )
         return value.decode("ascii")
+
+    def authorities(self, purpose: str) -> Path | None:
+        """A PEM file of certificates to trust beside the system's, or None when the manifest names none."""
+        path = self.trusted / purpose / contract.AUTHORITIES_FILE
+        return path if path.is_file() else None
 
     def log(self, message: str, **fields: Any) -> None:
         """One JSON line on standard output; nothing where another process leads."""
@@ -156,6 +162,7 @@ def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True)
         workspace=Workspace(Path(env.get(contract.ENV_WORKSPACE, contract.WORKSPACE_PATH))),
         sources=Path(env.get(contract.ENV_SOURCES, contract.SOURCES_PATH)),
         secrets=Path(env.get(contract.ENV_SECRETS, contract.SECRETS_PATH)),
+        trusted=Path(env.get(contract.ENV_AUTHORITIES, contract.AUTHORITIES_PATH)),
         leads=leads,
     )
     _stop_on_sigterm(context)

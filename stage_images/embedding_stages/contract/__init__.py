@@ -68,6 +68,7 @@ ENV_REQUEST: Final = "EFT_REQUEST"
 ENV_WORKSPACE: Final = "EFT_WORKSPACE"
 ENV_SOURCES: Final = "EFT_SOURCES"
 ENV_SECRETS: Final = "EFT_SECRETS"
+ENV_AUTHORITIES: Final = "EFT_AUTHORITIES"
 ENV_TERMINATION_LOG: Final = "EFT_TERMINATION_LOG"
 ENV_VECTOR_SPACE: Final = "EFT_VECTOR_SPACE"  # of a server: the name of its model's vector space (`vector_space_of`)
 
@@ -83,6 +84,7 @@ COORDINATOR_PORT: Final = 29500
 WORKSPACE_PATH: Final = "/workspace"
 SOURCES_PATH: Final = "/sources"  # one sub-folder a source: corpus, model, beir
 SECRETS_PATH: Final = "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, huggingface
+AUTHORITIES_PATH: Final = "/etc/embedding-operator.dev/authorities"  # one sub-folder a purpose: openai
 TERMINATION_LOG_PATH: Final = "/dev/termination-log"
 SERVED_MODEL_PATH: Final = "/opt/nim/custom_model"
 
@@ -93,6 +95,7 @@ SOURCE_GUARD: Final = "guard-"  # with the guard's place in the manifest: guard-
 SECRET_OPENAI: Final = "openai"
 SECRET_HUGGING_FACE: Final = "huggingface"
 SECRET_FILE: Final = "token"  # every Secret key is mounted under this file name
+AUTHORITIES_FILE: Final = "ca.crt"  # the same for certificates of authorities, which a ConfigMap holds
 
 # Reasons of a transient failure that follow from something else: another pod's or worker's end, or SIGTERM.
 INTERRUPTED: Final = "Interrupted"

@@ -1,53 +1,53 @@
-"""A client of an OpenAI-compatible chat endpoint: JSON answers, what they cost, and what each refusal means.
+"""A client of an OpenAI-compatible chat endpoint: what it was asked for, what that cost, and what each refusal means.
 
-The key is only ever in the Authorization header: not in messages, not in logs, not sent to another host.
+The key is only ever in the header: not in messages, not in logs, not sent to another host.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from embedding_stages.contract import INTERRUPTED
-from embedding_stages.errors import BadInput, StageError, Transient
+from embedding_stages.errors import StageError, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
+from embedding_stages.sdg import failures
+from embedding_stages.sdg.answers import (
+    CUT,
+    EMPTY,
+    ERRORED,
+    INVALID,
+    REFUSED,
+    UNREADABLE,
+    Completion,
+    OddAnswerError,
+    Usage,
+    read_completion,
+    status_within,
+)
+from embedding_stages.sdg.dialect import REFUSALS, Changes, Dialect
+from embedding_stages.sdg.tolerant import find_items
 
-FIELD: Final = "spec.stages.sdg.provider.openAI"
-REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at fault: another section may be fine
 _TIMEOUT_S: Final = 300.0  # of one call: long answers of slow models
 _TRIES: Final = 6
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 4 << 20
-_NO_CREDIT: Final = "insufficient_quota"  # OpenAI says so with status 429, and waiting does not help
+_HOPELESS: Final = 8  # answers, the first of all, none of which is a chat completion: the others would not be
+_JSON_MODE: Final = {"response_format": {"type": "json_object"}}
 
 
-class AnswerInvalidError(Exception):
-    """The model's text is not the JSON that was asked for; another try may be. It cost `usage` all the same."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The items that the model was asked for, and what they cost."""
 
-    def __init__(self, message: str, usage: Usage | None = None) -> None:
-        super().__init__(message)
-        self.usage = usage or Usage()
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens as the endpoint counts them, and calls that were answered."""
-
-    calls: int = 0
-    prompt: int = 0
-    completion: int = 0
-
-    def add(self, other: Usage) -> None:
-        self.calls += other.calls
-        self.prompt += other.prompt
-        self.completion += other.completion
-
-    def to_json(self) -> dict[str, int]:
-        return {"calls": self.calls, "prompt": self.prompt, "completion": self.completion}
+    items: list[Any]
+    usage: Usage
+    is_cut: bool = False  # more of them were under way when the endpoint's limit came
 
 
 @dataclass(slots=True)
@@ -57,138 +57,160 @@ class ChatClient:
     base_url: str
     model: str
     key: str | None
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the request, beside those that it has or for them
+    omitted: frozenset[str] = frozenset()  # parameters that are not sent
+    authorities: Path | None = None  # a PEM file, trusted beside the system's
+    dialect: Dialect = field(default_factory=Dialect)
     stopping: threading.Event = field(default_factory=threading.Event)
     first_wait_s: float = _FIRST_WAIT_S
     timeout_s: float = _TIMEOUT_S
-    _json_mode: bool = True
     _http: HttpClient = field(init=False)
+    _foreign: int = 0  # answers that are no chat completions, before the first one that is; -1 after it
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        """Raises BadInput `LLMEndpointInvalid`, `CABundleInvalid`."""
+        if "@" in urlsplit(self.base_url).netloc:
+            raise failures.has_a_password()
+        try:
+            opener = make_opener(proxies=True, authorities=self.authorities)
+        except OSError as error:
+            raise failures.bundle_invalid(error) from None
         self._http = HttpClient(
             base_url=self.base_url,
             timeout_s=self.timeout_s,
             most_bytes=_MAX_ANSWER_BYTES,
             wait=self._wait,
             key=self.key,
-            opener=make_opener(proxies=True),
+            opener=opener,
         )
 
-    def ask(
-        self, messages: Sequence[Mapping[str, str]], *, seed: int, temperature: float
-    ) -> tuple[dict[str, Any], Usage]:
-        """The JSON object that the model answered, and what it cost.
+    def ask(self, messages: Sequence[Mapping[str, str]], *, wanted: str, seed: int, temperature: float) -> Reply:
+        """The list named `wanted` that the model wrote.
 
-        Raises AnswerInvalidError; BadInput `LLMUnauthorized`, `LLMModelNotFound`, `LLMEndpointInvalid`,
-        `LLMQuotaExhausted`, `LLMRequestRejected`; Transient `LLMUnreachable`, `LLMUnavailable`, `Interrupted`.
+        Raises OddAnswerError; BadInput `LLMUnauthorized`, `LLMModelNotFound`, `LLMEndpointInvalid`,
+        `LLMQuotaExhausted`, `LLMRequestRejected`, `LLMCertificateUntrusted`; Transient `LLMUnreachable`,
+        `LLMUnavailable`, `Interrupted`.
         """
-        answer = self._call({"model": self.model, "messages": list(messages), "temperature": temperature, "seed": seed})
-        try:
-            text = answer["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise self._not_an_endpoint("its answer is no chat completion") from error
-        used = answer.get("usage")
-        used = used if isinstance(used, dict) else {}
-        usage = Usage(1, _count(used, "prompt_tokens"), _count(used, "completion_tokens"))
-        try:
-            return parse_object(text if isinstance(text, str) else ""), usage
-        except AnswerInvalidError as error:
-            raise AnswerInvalidError(str(error), usage) from error
+        own = {"temperature": temperature, "seed": seed, **_JSON_MODE}
+        asked = {key: value for key, value in {**own, **self.parameters}.items() if key not in self.omitted}
+        answer = self._call(
+            {"model": self.model, "messages": list(messages), **asked}, frozenset(own) - self.parameters.keys()
+        )
+        completion = read_completion(_json_of(answer))
+        if completion is None:
+            raise self._not_chat("its answer is no chat completion", answer)
+        with self._lock:
+            self._foreign = -1
+        items = find_items(completion.said, wanted, cut=completion.is_cut)
+        if items is None:
+            kind = _odd_kind(completion)
+            raise OddAnswerError(kind, self._masked(str(completion.said)), completion.usage)
+        return Reply(items, completion.usage, is_cut=completion.is_cut)
 
-    def _call(self, body: dict[str, Any]) -> dict[str, Any]:
-        json_mode = self._json_mode
-        answer = self._request({**body, "response_format": {"type": "json_object"}} if json_mode else body)
-        if json_mode and answer.status in (400, 422) and "response_format" in answer.text:
-            self._json_mode = False  # this server does not know it
-            answer = self._request(body)
-        if not 200 <= answer.status < 300:
-            raise self._failure(answer.status, answer.text)
-        try:
-            found = answer.json
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise self._not_an_endpoint("it answers with something else than JSON")
-        return found
+    def pause(self, attempt: int) -> None:
+        """Before an answer of no use is asked for again: what is behind the endpoint may be about to come back."""
+        self._wait(self._retries().wait_s(attempt, None, 0.0))
+
+    def check_it_chats(self) -> None:
+        """Raises BadInput `LLMEndpointInvalid` when it has answered, and not once as a chat endpoint does."""
+        if self._foreign > 0:
+            raise self._invalid("none of its answers is a chat completion")
+
+    def _call(self, body: Mapping[str, Any], own: frozenset[str]) -> Answer:
+        """The answer, after parameters that the endpoint refuses are left out. Raises when it stays a refusal."""
+        changes = self.dialect.known()
+        answer = self._request(changes.applied_to(body))
+        while _status(answer) in REFUSALS:
+            further = self.dialect.after_refusal(answer.text, body, changes, own)
+            if further is None:
+                break
+            changes = further
+            answer = self._request(changes.applied_to(body))
+        status = _status(answer)
+        if status == 0:
+            raise OddAnswerError(ERRORED, answer.text)
+        if not 200 <= status < 300:
+            raise self._failure(status, answer)
+        self._took(answer, changes)
+        return answer
+
+    def _took(self, answer: Answer, changes: Changes) -> None:
+        if read_completion(_json_of(answer)) is not None:
+            self.dialect.accepted(changes)
 
     def _request(self, body: Mapping[str, Any]) -> Answer:
         self._wait(0.0)
-        retries = Retries(tries=_TRIES, first_wait_s=self.first_wait_s, longest_wait_s=_LONGEST_WAIT_S)
         try:
-            return self._http.request("POST", "/chat/completions", body, retries=retries, again=_may_pass)
+            answer = self._send(body)
+            if answer.status == 401 and self.key and self._is_azure() and self._http.key_header == "Authorization":
+                self._http = replace(self._http, key_header="api-key")
+                answer = self._send(body)
         except NoAnswerError as error:
-            raise self._unreachable(error.cause) from None
+            raise failures.unreachable(error.cause, self._quote_url()) from None
+        return answer
+
+    def _send(self, body: Mapping[str, Any]) -> Answer:
+        return self._http.request("POST", "/chat/completions", body, retries=self._retries(), again=_again)
+
+    def _retries(self) -> Retries:
+        return Retries(tries=_TRIES, first_wait_s=self.first_wait_s, longest_wait_s=_LONGEST_WAIT_S)
 
     def _wait(self, seconds: float) -> None:
         if self.stopping.wait(seconds):
             raise Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
 
-    def _failure(self, status: int, text: str) -> StageError:
-        said = f" ({text[:200]!a})" if text.strip() else ""
-        if status in (401, 403):
-            message = f"the LLM endpoint refuses the key (HTTP {status}); put a valid key into the Secret"
-            if not self.key:
-                message = f"the LLM endpoint wants a key (HTTP {status}); name a Secret that holds one"
-            return BadInput("LLMUnauthorized", message, field=f"{FIELD}.apiKeySecretRef")
-        if status == 402 or _NO_CREDIT in text:
-            return BadInput(
-                "LLMQuotaExhausted", f"the LLM account has no credit left{said}", field=f"{FIELD}.apiKeySecretRef"
-            )
-        if status == 404 and "model" in text.lower():
-            return BadInput(
-                "LLMModelNotFound",
-                f"the endpoint has no model {self.model!r}{said}; correct it",
-                field=f"{FIELD}.model",
-            )
-        if may_pass(status):
-            return Transient(
-                "LLMUnavailable", f"the LLM endpoint answers HTTP {status}{said}", field=f"{FIELD}.baseURL"
-            )
-        if status == 404 or 300 <= status < 400 or status == 405:
-            return self._not_an_endpoint(f"it answers HTTP {status} to /chat/completions")
-        return BadInput(REJECTED, f"the LLM endpoint rejects the request (HTTP {status}){said}", field=FIELD)
+    def _failure(self, status: int, answer: Answer) -> Exception:
+        if failures.is_no_chat(status, answer.text):
+            return self._not_chat(f"it answers HTTP {status} to /chat/completions", answer)
+        return failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key))
 
-    def _unreachable(self, error: Exception) -> Transient:
-        return Transient(
-            "LLMUnreachable",
-            f"no connection to the LLM endpoint ({type(error).__name__}); is {self._quote_url()} right and reachable "
-            "from the pod?",
-            field=f"{FIELD}.baseURL",
-        )
+    def _not_chat(self, what: str, answer: Answer) -> Exception:
+        """One such answer may be of a gateway's bad moment; the first several one and all are another service's."""
+        with self._lock:
+            if self._foreign >= 0:
+                self._foreign += 1
+            never = self._foreign >= _HOPELESS
+        return self._invalid(what) if never else OddAnswerError(INVALID, f"HTTP {answer.status} {answer.text}")
 
-    def _not_an_endpoint(self, what: str) -> BadInput:
-        return BadInput(
-            "LLMEndpointInvalid",
-            f"{self._quote_url()} is no OpenAI-compatible endpoint: {what}; the URL usually ends in /v1",
-            field=f"{FIELD}.baseURL",
-        )
+    def _invalid(self, what: str) -> StageError:
+        return failures.no_endpoint(self._quote_url(), what)
+
+    def _is_azure(self) -> bool:
+        """Azure's endpoints of one deployment take a key in a header of their own."""
+        return "api-version" in parse_qs(urlsplit(self.base_url).query)
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key else text
 
     def _quote_url(self) -> str:
-        """Without user and password, which a URL may hold."""
-        scheme, _, rest = self.base_url.partition("://")
-        host, slash, path = rest.partition("/")
-        return ascii(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"[:200])
+        """Without its query, which may hold a key."""
+        return ascii(urlsplit(self.base_url)._replace(query="", fragment="").geturl()[:200])
 
 
-def parse_object(text: str) -> dict[str, Any]:
-    """The first JSON object in a model's text, after its thoughts and inside a fence if need be.
+def _odd_kind(completion: Completion) -> str:
+    if completion.is_refused:
+        return REFUSED
+    if completion.is_cut:
+        return CUT
+    return EMPTY if completion.is_reasoning or not completion.said else UNREADABLE
 
-    Raises AnswerInvalidError.
-    """
-    text = text.rpartition("</think>")[2]
-    start = text.find("{")
-    if start < 0:
-        raise AnswerInvalidError("no JSON object")
+
+def _json_of(answer: Answer) -> Any:
     try:
-        value, _ = json.JSONDecoder().raw_decode(text, start)
-    except (ValueError, RecursionError) as error:
-        raise AnswerInvalidError(f"no valid JSON: {str(error)[:100]}") from error
-    return dict(value)
+        return answer.json
+    except ValueError:
+        return None
 
 
-def _may_pass(answer: Answer) -> bool:
-    return may_pass(answer.status) and _NO_CREDIT not in answer.text
+def _status(answer: Answer) -> int:
+    """As HTTP or the answer itself has it: gateways put errors of what is behind them into answers of status 200.
+
+    0 for such an error without a status.
+    """
+    within = status_within(_json_of(answer)) if 200 <= answer.status < 300 else None
+    return answer.status if within is None else within
 
 
-def _count(usage: Mapping[str, Any], key: str) -> int:
-    value = usage.get(key)
-    return value if isinstance(value, int) and value >= 0 else 0
+def _again(answer: Answer) -> bool:
+    return may_pass(_status(answer)) and not failures.has_no_credit(answer.text)

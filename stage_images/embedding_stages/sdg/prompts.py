@@ -7,18 +7,22 @@ used where it quotes the document word for word.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from embedding_stages.formats.pairs import Passage
 
+PAIRS: Final = "pairs"  # what the writer's list is called
+SCORES: Final = "scores"  # the judge's
 # NVIDIA embed recipe: 3 multi_hop, 2 structural and 2 contextual of 7 questions a document.
 _MIX: Final = (("multi_hop", 3), ("structural", 2), ("contextual", 2))
 TYPES: Final = tuple(name for name, _ in _MIX)
 _MIN_QUOTE: Final = 12  # characters; shorter quotes prove nothing
 _MAX_QUESTION: Final = 400  # characters
 _BEST_SCORE: Final = 10.0
+_NUMBER: Final = re.compile(r"\d{1,9}(?:[.]\d{1,9})?", re.ASCII)
 
 _WRITER: Final = """\
 You write search questions for testing a retrieval system. You get numbered passages of one document as JSON. The \
@@ -89,12 +93,11 @@ def judge_messages(passages: Sequence[Passage], drafts: Sequence[Draft]) -> list
     ]
 
 
-def read_drafts(answer: Mapping[str, Any], passages: Sequence[Passage], most: int) -> tuple[list[Draft], int]:
+def read_drafts(written: Sequence[Any], passages: Sequence[Passage], most: int) -> tuple[list[Draft], int]:
     """The grounded questions of an answer, at most `most`, and how many were dropped as ungrounded or malformed."""
-    raw = answer.get("pairs")
     drafts: list[Draft] = []
     dropped = 0
-    for item in raw[: 2 * most] if isinstance(raw, list) else []:
+    for item in written[: 2 * most]:
         draft = _draft(item, passages)
         if draft is None:
             dropped += 1
@@ -103,19 +106,25 @@ def read_drafts(answer: Mapping[str, Any], passages: Sequence[Passage], most: in
     return drafts, dropped
 
 
-def read_scores(answer: Mapping[str, Any], count: int) -> list[float | None]:
+def read_scores(verdict: Sequence[Any], count: int) -> list[float | None]:
     """A score from 1 to 10 for each of `count` drafts, None where the judge gave none."""
     scores: list[float | None] = [None] * count
-    raw = answer.get("scores")
-    for item in raw if isinstance(raw, list) else []:
+    for item in verdict:
         if not isinstance(item, dict):
             continue
-        index, score = item.get("index"), item.get("score")
+        index, score = _number(item.get("index")), _number(item.get("score"))
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
             continue
         if isinstance(score, int | float) and not isinstance(score, bool) and 1 <= score <= _BEST_SCORE:
             scores[index] = float(score)
     return scores
+
+
+def _number(value: Any) -> Any:
+    """A number that stands in quotation marks, as a number; anything else as it is."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        return value
+    return float(value) if "." in value else int(value)
 
 
 def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
@@ -146,7 +155,7 @@ def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:
     quote = _folded(evidence["quote"])
     if len(quote) < _MIN_QUOTE:
         return None
-    number = evidence.get("passage")
+    number = _number(evidence.get("passage"))
     named = [passages[number]] if type(number) is int and 0 <= number < len(passages) else []
     return next((passage.id for passage in (*named, *passages) if quote in _folded(passage.text)), None)
 

@@ -1,7 +1,9 @@
 """The sdg stage: corpus in, pairs out (see formats/pairs.py).
 
-Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates. Details with an LLM: llmTokens;
-without one and with other kinds of questions than those of the rules: questionKinds, the pairs of each kind.
+Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates; with an LLM also droppedUnjudged,
+rejectedSections, and answers of no use by their kind (`answers.ODD`). Details with an LLM: llmTokens, and llmParameters
+where its endpoint refuses some (leftOut, renamed); without one and with other kinds of questions than those of the
+rules: questionKinds, the pairs of each kind.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import extractive, openai_provider
+from embedding_stages.sdg.answers import CUT, Tally
 from embedding_stages.sdg.corpus import CutCorpus
+from embedding_stages.sdg.failures import FIELD as LLM_FIELD
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.phrases import PhraseCounts
 from embedding_stages.sdg.provider import Outcome
@@ -104,10 +108,21 @@ def _candidates(
 def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     dropped = ", ".join(f"{name} {number}" for name, number in outcome.counts.items() if number)
     cure = "add documents with full sentences, or use provider openAI"
+    field = f"{FIELD}.provider"
     if provider == "openAI":
-        cure = "use a stronger model, or look at the stage's log for what it answered"
+        cure, field = _cure(outcome.odd)
+    told = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
     return BadInput(
         "NoPairs",
-        f"no question could be written about {documents} documents ({dropped or 'nothing to ask'}): {cure}",
-        field=f"{FIELD}.provider",
+        f"no question could be written about {documents} documents ({dropped or 'nothing to ask'}){told}: {cure}",
+        field=field,
     )
+
+
+def _cure(odd: Tally) -> tuple[str, str]:
+    """What to do about answers of which nothing was kept, and the manifest's field for it."""
+    most = max(odd.counts, key=lambda kind: odd.counts[kind], default="")
+    if most == CUT:
+        limit = f"{LLM_FIELD}.parameters: {{max_tokens: 8192}}"
+        return f"answers end at the endpoint's limit of tokens, so raise it with {limit}", f"{LLM_FIELD}.parameters"
+    return "use a stronger model", f"{FIELD}.provider"

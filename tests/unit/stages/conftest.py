@@ -6,12 +6,21 @@ A CPU that multiplies bfloat16 fast would train in it; the tests' limits are tho
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
+from unit.stages.llm_endpoint import Endpoint, serving
 
 from embedding_stages.encoder import hardware
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels' modules are imported
 hardware._CPU_INFO = Path("/dev/null")
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
+    with serving(monkeypatch) as found:
+        yield found

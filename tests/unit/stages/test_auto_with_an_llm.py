@@ -8,11 +8,9 @@ documents that answer it too. The language model, which sees one document at a t
 
 from __future__ import annotations
 
-import http.server
 import importlib.util
 import json
 import shutil
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +21,8 @@ from typing import Any, Final
 import pytest
 import torch
 from safetensors.torch import load_file
+from unit.stages.llm_endpoint import Reply, chat, is_judge, pair, serving
 from unit.stages.prep_work import lines
-from unit.stages.test_sdg_answers import pair
-from unit.stages.test_sdg_openai import Endpoint, Reply, chat, is_judge
 from unit.stages.tiny_models import run_stage
 
 from embedding_stages.contract import Artefact, Stage, StageResult
@@ -122,16 +119,9 @@ def _language_model() -> Iterator[str]:
         text = json.loads(asked.partition("\n")[2])["passages"][0]["text"]
         return chat({"pairs": [pair(one["question"], text[:60], one["type"]) for one in written[passages[text]]]})
 
-    class Serving(Endpoint):
-        bodies: list[dict[str, Any]] = []  # noqa: RUF012 - one class a server
-        keys: list[str | None] = []  # noqa: RUF012
-
-    Serving.reply = staticmethod(reply)  # type: ignore[assignment]
-    with pytest.MonkeyPatch.context() as patch, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+    with pytest.MonkeyPatch.context() as patch, serving(patch) as endpoint:
+        endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+        yield endpoint.url
 
 
 def test_the_questions_are_the_language_models(trained: Trained) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from unit.stages.llm_endpoint import pair
 
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.sdg import prompts
-from embedding_stages.sdg.openai_client import AnswerInvalidError, Usage, parse_object
-from embedding_stages.sdg.openai_provider import _Document, _outcome, sections_of
-
-
-def pair(question: str, quote: str, kind: str = "contextual") -> dict[str, Any]:
-    evidence = [{"passage": 0, "quote": quote}]
-    return {"type": kind, "question": question, "answer": "An answer.", "evidence": evidence}
-
+from embedding_stages.sdg.answers import Usage
+from embedding_stages.sdg.openai_provider import sections_of
+from embedding_stages.sdg.tolerant import find_items
+from embedding_stages.sdg.written import Written, outcome_of
 
 PASSAGES = [
     Passage(f"d-{n}", "d", text) for n, text in enumerate(("Alpha is the first letter.", "Omega ends the alphabet."))
@@ -44,27 +42,76 @@ DRAFTS = {
 @pytest.mark.parametrize("name", DRAFTS)
 def test_only_what_quotes_the_document_is_believed(name: str) -> None:
     raw, passage_ids = DRAFTS[name]
-    drafts, dropped = prompts.read_drafts({"pairs": [raw]}, PASSAGES, 5)
+    drafts, dropped = prompts.read_drafts([raw], PASSAGES, 5)
     assert [draft.passage_ids for draft in drafts] == ([passage_ids] if passage_ids else [])
     assert dropped == (0 if passage_ids else 1)
 
 
+PAIR = {"question": "What is alpha?"}
+BOTH = [PAIR, {"question": "What is omega?"}]
+READ: dict[str, tuple[Any, list[Any]]] = {
+    "an object": ({"pairs": BOTH}, BOTH),
+    "nothing to ask": ({"pairs": []}, []),
+    "a fence": ("Sure!\n```json\n" + json.dumps({"pairs": BOTH}) + "\n``` bye", BOTH),
+    "thoughts": ('<think>{"pairs": [{"question": "no"}]} hm {</think> ' + json.dumps({"pairs": BOTH}), BOTH),
+    "thoughts without their beginning": ('perhaps {"pairs": []}?</think>' + json.dumps({"pairs": BOTH}), BOTH),
+    "thoughts in a channel": (
+        "<|channel|>analysis<|message|>{...}<|channel|>final<|message|>" + json.dumps({"pairs": BOTH}), BOTH,
+    ),
+    "a document about thoughts": (json.dumps({"pairs": [{"question": "What is </think>?"}]}),
+                                  [{"question": "What is </think>?"}]),
+    "prose with brackets": ("[1] As {you} asked, [] or {}: " + json.dumps({"pairs": BOTH}) + " [2]", BOTH),
+    "an array": (BOTH, BOTH),
+    "one item": (PAIR, [PAIR]),
+    "another name": ({"questions": BOTH}, BOTH),
+    "a wrapper": ({"result": {"count": 2, "pairs": BOTH}}, BOTH),
+    "an object in an array": ([{"pairs": BOTH}], BOTH),
+    "an object an item": ([{"pairs": [item]} for item in BOTH], BOTH),
+    "items by number": ({"pairs": {"0": BOTH[0], "1": BOTH[1]}}, BOTH),
+    "JSON within JSON": ({"answer": json.dumps({"pairs": BOTH})}, BOTH),
+    "a comma too many": ('{"pairs": [{"question": "What is alpha?"},]}', [PAIR]),
+    "quotation marks within": ('{"pairs": [{"question": "What is "alpha"?"}]}', [{"question": 'What is "alpha"?'}]),
+    "a comma that is missing": ('{"pairs": [{"question": "What is alpha?" "type": "x"}]}', [{**PAIR, "type": "x"}]),
+    "Python": ("{'pairs': [{'question': 'What is alpha?', 'x': None}]}", [{**PAIR, "x": None}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_was_asked_for_is_found_in_what_models_write(name: str) -> None:
+    said, expected = READ[name]
+    assert find_items(said if isinstance(said, str) else json.dumps(said), "pairs", cut=False) == expected
+    if not isinstance(said, str):
+        assert find_items(said, "pairs", cut=False) == expected
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"a": 1}', {"a": 1}),
-        ('Sure!\n```json\n{"a": 1}\n``` bye', {"a": 1}),
-        ('<think>{"b": 2}</think> {"a": 1}', {"a": 1}),
-    ],
-)
-def test_json_is_found_in_what_models_write(text: str, expected: dict[str, int]) -> None:
-    assert parse_object(text) == expected
+    "text",
+    ["", "[1]", "{}", '{"a": ', "{" * 100_000, "[" * 100_000, "{} " * 20_000, "I am sorry, I cannot.", '"pairs"', "7",
+     '{"pairs": "none"}', "<think>I begin with the pairs"],
+)  # fmt: skip
+def test_what_has_none_of_it_is_said_so(text: str) -> None:
+    assert find_items(text, "pairs", cut=False) is None
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": ', "{" * 100_000])
-def test_what_is_no_json_is_said_so(text: str) -> None:
-    with pytest.raises(AnswerInvalidError):
-        parse_object(text)
+CUT: dict[str, tuple[str, list[Any] | None]] = {
+    "in its first item": ('{"pairs": [{"question": "What is al', None),
+    "in its second item": ('{"pairs": [{"question": "What is alpha?"}, {"question": "What is om', [PAIR]),
+    "between items": ('{"pairs": [{"question": "What is alpha?"}, {"question": "What is omega?"}', [PAIR]),
+    "behind its end": (json.dumps({"pairs": BOTH}) + " I hope th", BOTH),
+    "in its thoughts": ('<think>I would ask {"pairs": [{"question": "no"}', None),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_whole_items_of_an_answer_that_is_cut_are_kept(name: str) -> None:
+    text, expected = CUT[name]
+    assert find_items(text, "pairs", cut=True) == expected
+
+
+@pytest.mark.parametrize("index", [0, "0"])
+@pytest.mark.parametrize("score", [9, 9.0, "9", "9.0"])
+def test_numbers_in_quotation_marks_are_numbers(index: Any, score: Any) -> None:
+    assert prompts.read_scores([{"index": index, "score": score}], 1) == [9.0]
 
 
 @pytest.mark.parametrize(("pairs", "expected"), [(7, [3, 2, 2]), (2, [1, 1, 0]), (1, [1, 0, 0]), (14, [6, 4, 4])])
@@ -72,12 +119,12 @@ def test_types_keep_the_proportion_of_the_recipe(pairs: int, expected: list[int]
     assert list(prompts.mix(pairs).values()) == expected
 
 
-def about(document: str, *questions: tuple[str, int]) -> _Document:
+def about(document: str, *questions: tuple[str, int]) -> Written:
     pairs = [Pair.about(document, text, (f"{document}-{passage}",), kind="x", score=9.0) for text, passage in questions]
-    return _Document(document, pairs, 0, 0, 0, Usage(calls=1))
+    return Written(document, pairs, usage=Usage(calls=1))
 
 
-SHARED: dict[str, tuple[list[_Document], list[tuple[str, tuple[str, ...]]], int]] = {
+SHARED: dict[str, tuple[list[Written], list[tuple[str, tuple[str, ...]]], int]] = {
     "different questions": (
         [about("a", ("One?", 0)), about("b", ("Two?", 0))], [("One?", ("a-0",)), ("Two?", ("b-0",))], 0,
     ),
@@ -96,7 +143,7 @@ SHARED: dict[str, tuple[list[_Document], list[tuple[str, tuple[str, ...]]], int]
 @pytest.mark.parametrize("name", SHARED)
 def test_a_question_about_two_documents_is_dropped_from_both(name: str) -> None:
     documents, expected, dropped = SHARED[name]
-    outcome = _outcome(documents)
+    outcome = outcome_of(documents)
     assert [(item.query, item.passage_ids) for item in outcome.pairs] == expected
     assert outcome.counts["droppedDuplicates"] == dropped
 

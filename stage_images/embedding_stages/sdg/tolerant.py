@@ -1,0 +1,111 @@
+"""The items that a model was asked for, within thoughts, prose, fences and broken JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import json_repair
+
+_THOUGHTS_END: Final = re.compile(r"</think(?:ing)?>|</reason(?:ing)?>|<\|channel\|>final\s*<\|message\|>")
+_THOUGHTS_BEGIN: Final = re.compile(r"<think(?:ing)?>|<reason(?:ing)?>")
+_MOST_STARTS: Final = 64  # brackets at which JSON may begin: prose has some of its own
+_MOST_REPAIRED: Final = 64_000  # characters; an answer of 25 questions has 15,000, and repairing is slow
+_DEPTH: Final = 4  # of JSON around the items
+# What one item has, by the name of the list: enough to know items that stand without their list.
+_TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score"}
+
+
+def find_items(said: Any, name: str, *, cut: bool) -> list[Any] | None:
+    """The list `name` in what a model said, a text or JSON; None where it cannot be read.
+
+    `cut`: the endpoint says that the answer ends at its limit of tokens. What can then only be read by mending its end
+    is missing its last item, which was not written to its end.
+    """
+    if not isinstance(said, str):
+        return items_in(said, name)
+    nothing = None
+    for text in _without_thoughts(said):
+        for value in _values(text):
+            found = items_in(value, name)
+            if found:
+                return found
+            nothing = nothing if found is None else found  # an empty list may be one of the prose's
+        found = _repaired(text, name) if nothing is None else None
+        if found is not None:
+            return (found[:-1] if cut else found) or None
+    return nothing
+
+
+def items_in(value: Any, name: str, depth: int = _DEPTH) -> list[Any] | None:
+    """The list `name` in JSON: under its name, alone, around one item, or in what is wrapped around it."""
+    if isinstance(value, str) and depth and value.lstrip()[:1] in ("{", "["):  # JSON within JSON
+        return next((found for one in _values(value) if (found := items_in(one, name, depth - 1)) is not None), None)
+    if isinstance(value, list):
+        if value and not all(isinstance(item, dict) for item in value):
+            return None
+        if value and all(isinstance(item.get(name), list) for item in value):
+            return [one for item in value for one in item[name]]
+        return list(value) if not value or any(_TELLING[name] in item for item in value) else None
+    if not isinstance(value, dict):
+        return None
+    if isinstance(value.get(name), list):
+        return list(value[name])
+    if _TELLING[name] in value:
+        return [value]
+    if isinstance(value.get(name), dict):
+        value = {name: value[name]}
+    if value and all(isinstance(one, dict) and _TELLING[name] in one for one in value.values()):
+        return list(value.values())
+    within = (items_in(one, name, depth - 1) for one in value.values() if depth and isinstance(one, dict | list | str))
+    return next((found for found in within if found), None)
+
+
+def _without_thoughts(text: str) -> Iterator[str]:
+    """What stands behind the thoughts, then the whole: a document may speak of such marks."""
+    *_, last = (0, *(match.end() for match in _THOUGHTS_END.finditer(text)))
+    rest = text[last:]
+    begin = _THOUGHTS_BEGIN.search(rest)
+    yield rest[: begin.start()] if begin and _is_outside(rest, begin.start()) else rest
+    if last:
+        yield text
+
+
+def _is_outside(text: str, place: int) -> bool:
+    """Whether a mark stands before all JSON."""
+    return not any(bracket in text[:place] for bracket in "{[")
+
+
+def _values(text: str) -> Iterator[Any]:
+    """The JSON objects and arrays in a text that are valid as they stand, outer ones first."""
+    decoder = json.JSONDecoder()
+    place = 0
+    for _ in range(_MOST_STARTS):
+        starts = [start for bracket in "{[" if (start := text.find(bracket, place)) >= 0]
+        if not starts:
+            return
+        place = min(starts)
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except ValueError:
+            place += 1
+        except RecursionError:
+            return
+        else:
+            yield value
+
+
+def _repaired(text: str, name: str) -> list[Any] | None:
+    """Of JSON with mistakes: quotation marks, commas and brackets that are missing, or one comma too many."""
+    marked = [start for mark in (f'"{name}"', f"'{name}'", "{", "[") if (start := text.find(mark)) >= 0]
+    if not marked or len(text) > _MOST_REPAIRED:
+        return None
+    opened = max(text.rfind("{", 0, marked[0]), 0) if text[marked[0]] not in "{[" else marked[0]
+    try:
+        value = json_repair.loads(text[opened:], skip_json_loads=True)
+    except (ValueError, RecursionError):
+        return None
+    found = items_in(value, name)
+    return found if found and all(isinstance(item, dict) for item in found) else None
