@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +33,12 @@ class Changes:
             changed["messages"] = _without_system(body["messages"])
         return changed
 
+    def join(self, other: Changes) -> None:
+        """Make those of another request too; where the two disagree, as that one has it."""
+        self.left_out |= other.left_out
+        renamed = self.renamed | other.renamed
+        self.renamed = {one: to for one, to in renamed.items() if one not in self.left_out}
+
     def copy(self) -> Changes:
         return Changes(set(self.left_out), dict(self.renamed))
 
@@ -57,6 +64,7 @@ class Dialect:
     def __init__(self, known: Changes | None = None) -> None:
         self._lock = threading.Lock()
         self._changes = known or Changes()
+        self._first = threading.Lock()
         self._takes_all = False  # as it is sent now
         self._bare_tries = 0
 
@@ -64,11 +72,22 @@ class Dialect:
         with self._lock:
             return self._changes.copy()
 
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Until the endpoint has taken a request: what one of them finds out, the others need not ask in vain."""
+        if self._takes_all:
+            yield
+            return
+        with self._first:
+            if not self._takes_all:
+                yield
+                return
+        yield
+
     def accepted(self, changes: Changes) -> None:
         """A request with these changes was taken."""
         with self._lock:
-            self._changes.left_out |= changes.left_out
-            self._changes.renamed |= changes.renamed
+            self._changes.join(changes)
             self._takes_all = True
 
     def after_refusal(
@@ -79,6 +98,9 @@ class Dialect:
         `body` is the request without changes, `own` are the parameters in it that nobody asked for: they go all at once
         where the endpoint does not say which one it refuses.
         """
+        newer = self._newer_than(changes)
+        if newer is not None:
+            return newer
         sent = changes.applied_to(body)
         name = _named_in(said, {key: [key, *_other_name(key, changes)] for key in sent if key not in _NEEDED})
         further = changes.copy()
@@ -95,6 +117,13 @@ class Dialect:
             self._bare_tries += 1
         further.left_out |= optional
         return further
+
+    def _newer_than(self, changes: Changes) -> Changes | None:
+        """With what another request has found out since."""
+        known = self.known()
+        both = changes.copy()
+        both.join(known)
+        return None if both == changes else both
 
 
 def _give_up(name: str, changes: Changes, body: Mapping[str, Any], sent: Mapping[str, Any]) -> None:

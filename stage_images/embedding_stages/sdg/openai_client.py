@@ -29,7 +29,7 @@ from embedding_stages.sdg.answers import (
     read_completion,
     status_within,
 )
-from embedding_stages.sdg.dialect import REFUSALS, Changes, Dialect
+from embedding_stages.sdg.dialect import REFUSALS, Dialect
 from embedding_stages.sdg.tolerant import find_items
 
 _TIMEOUT_S: Final = 300.0  # of one call: long answers of slow models
@@ -119,25 +119,23 @@ class ChatClient:
 
     def _call(self, body: Mapping[str, Any], own: frozenset[str]) -> Answer:
         """The answer, after parameters that the endpoint refuses are left out. Raises when it stays a refusal."""
-        changes = self.dialect.known()
-        answer = self._request(changes.applied_to(body))
-        while _status(answer) in REFUSALS:
-            further = self.dialect.after_refusal(answer.text, body, changes, own)
-            if further is None:
-                break
-            changes = further
+        with self.dialect.one_at_a_time():
+            changes = self.dialect.known()
             answer = self._request(changes.applied_to(body))
+            while _status(answer) in REFUSALS:
+                further = self.dialect.after_refusal(answer.text, body, changes, own)
+                if further is None:
+                    break
+                changes = further
+                answer = self._request(changes.applied_to(body))
+            if read_completion(_json_of(answer)) is not None and _status(answer) == 200:
+                self.dialect.accepted(changes)
         status = _status(answer)
         if status == 0:
             raise OddAnswerError(ERRORED, answer.text)
         if not 200 <= status < 300:
             raise self._failure(status, answer)
-        self._took(answer, changes)
         return answer
-
-    def _took(self, answer: Answer, changes: Changes) -> None:
-        if read_completion(_json_of(answer)) is not None:
-            self.dialect.accepted(changes)
 
     def _request(self, body: Mapping[str, Any]) -> Answer:
         self._wait(0.0)

@@ -78,6 +78,10 @@ def good(body: dict[str, Any], _: int) -> Reply:
     return chat("<think>hm {</think>```json\n" + json.dumps({"pairs": pairs}) + "\n```")
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 64  # with 5, some of eight clients wait a second for the kernel to ask again
+
+
 @contextmanager
 def serving(patch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
     """An endpoint that writes `good` questions until its `reply` is set."""
@@ -90,7 +94,7 @@ def serving(patch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
         keys: list[str | None] = []  # noqa: RUF012
         paths: list[str] = []  # noqa: RUF012
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
+    with _Server(("127.0.0.1", 0), Serving) as server:
         Serving.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield Serving
@@ -118,7 +122,8 @@ def sdg(
         (tmp_path / "secrets" / "openai").mkdir(parents=True, exist_ok=True)
         (tmp_path / "secrets" / "openai" / "token").write_text(key + "\n")
     told = {"baseURL": url, "model": "m", **(endpoint or {})}
-    settings = {"provider": "openAI", "openAI": told, "pairsPerDocument": 2, "sentencesPerChunk": 5, "minTextLength": 50, "seed": 42, **changes}  # fmt: skip
+    settings = {"provider": "openAI", "openAI": told, "pairsPerDocument": 2, "sentencesPerChunk": 5,
+                "minTextLength": 50, "seed": 42, **changes}  # fmt: skip
     corpus = ArtefactRef(path="inputs/corpus", digest=digest_of_folder(folder))
     request = StageRequest(stage=Stage.SDG, fingerprint="f", attempt=attempt, revision=1, image="i",
                            settings=settings, inputs={Artefact.CORPUS: corpus})  # fmt: skip

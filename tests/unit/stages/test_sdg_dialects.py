@@ -1,0 +1,356 @@
+"""Endpoints that speak OpenAI's chat API in their own way: parameters that they refuse, answers of another shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.stages.llm_endpoint import FIELD, KEY, Endpoint, Reply, chat, good, is_judge, sdg
+
+from embedding_stages.sdg import openai_client
+
+SENT = ("response_format", "seed", "temperature")
+Refuses = Callable[[dict[str, Any]], Any]  # the words of a refusal, or None
+
+
+def refuses(name: str, said: Any) -> Refuses:
+    return lambda body: said if name in body else None
+
+
+def gemini(body: dict[str, Any]) -> Any:
+    said = {"error": {"code": 400, "message": 'Unknown name "seed": Cannot find field.', "status": "INVALID_ARGUMENT"}}
+    return [said] if "seed" in body else None
+
+
+def reasoning_model(body: dict[str, Any]) -> Any:
+    if body.get("temperature", 1) != 1:
+        message = "'temperature' does not support 0.7 with this model. Only the default (1) value is supported."
+        return {"error": {"message": message, "param": "temperature", "code": "unsupported_value"}}
+    if "max_tokens" in body:
+        message = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        return {"error": {"message": message, "param": "max_tokens", "code": "unsupported_parameter"}}
+    return None
+
+
+def fast_api(body: dict[str, Any]) -> Any:
+    """Names one parameter, and says the whole request."""
+    extra = next((name for name in ("seed", "response_format") if name in body), None)
+    said = {"type": "extra_forbidden", "loc": ["body", extra], "msg": "Extra inputs are not permitted", "input": body}
+    return {"detail": [said]} if extra else None
+
+
+def without_system(body: dict[str, Any]) -> Any:
+    return "System role not supported" if any(one["role"] == "system" for one in body["messages"]) else None
+
+
+def both_limits(body: dict[str, Any]) -> Any:
+    both = {"max_tokens", "max_completion_tokens"} <= body.keys()
+    return "max_tokens and max_completion_tokens cannot both be set" if both else None
+
+
+def any_limit(body: dict[str, Any]) -> Any:
+    return "max_tokens is not known" if {"max_tokens", "max_completion_tokens"} & body.keys() else None
+
+
+def one_at_a_time(body: dict[str, Any]) -> Any:
+    name = next((one for one in ("top_p", "temperature") if one in body), None)
+    return f"Unknown parameter: {name}. Known are model and messages." if name else None
+
+
+REFUSED: dict[str, tuple[Refuses, dict[str, Any], dict[str, Any]]] = {
+    "a seed": (gemini, {}, {"leftOut": ["seed"]}),
+    "a temperature, and the old name of the limit": (
+        reasoning_model, {"max_tokens": 99},
+        {"leftOut": ["temperature"], "renamed": {"max_tokens": "max_completion_tokens"}},
+    ),
+    "a temperature that is given": (reasoning_model, {"temperature": 0.2}, {"leftOut": ["temperature"]}),
+    "the new name of the limit": (
+        refuses("max_completion_tokens", "Unrecognized request argument supplied: max_completion_tokens"),
+        {"max_completion_tokens": 99}, {"renamed": {"max_completion_tokens": "max_tokens"}},
+    ),
+    "both names of the limit": (
+        both_limits, {"max_tokens": 9, "max_completion_tokens": 9}, {"leftOut": ["max_tokens"]},
+    ),
+    "any limit": (
+        any_limit, {"max_tokens": 9}, {"leftOut": ["max_tokens"]},
+    ),
+    "extra inputs": (fast_api, {}, {"leftOut": ["response_format", "seed"]}),
+    "JSON mode": (
+        refuses("response_format", "JSON mode is not enabled for this model"), {}, {"leftOut": ["response_format"]},
+    ),
+    "a name in another spelling": (
+        refuses("response_format", "responseFormat: unknown"), {}, {"leftOut": ["response_format"]},
+    ),
+    "a parameter of the manifest": (one_at_a_time, {"top_p": 0.5}, {"leftOut": ["temperature", "top_p"]}),
+    "without a word on what": (refuses("seed", "Bad Request"), {}, {"leftOut": [*SENT]}),
+    "the system's role": (without_system, {}, {"renamed": {"system": "user"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["400", "422", "400 within 200"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_parameter_that_is_refused_is_left_out_and_remembered(
+    tmp_path: Path, endpoint: type[Endpoint], name: str, status: str
+) -> None:
+    refused, parameters, changed = REFUSED[name]
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        said = refused(body)
+        if said is None:
+            return good(with_system(body), number)
+        if status != "400 within 200":
+            return int(status), said, {}
+        return 200, {"error": {"code": 400, "message": json.dumps(said)}}, {}
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=20, endpoint={"parameters": parameters})
+    assert (code, len(pairs), result["counts"]["rejectedSections"]) == (0, 20, 0), result
+    assert result["details"]["llmParameters"] == changed
+    assert not any(refused(body) for body in endpoint.bodies[-8:])
+
+
+def with_system(body: dict[str, Any]) -> dict[str, Any]:
+    """The request as one that has both roles."""
+    if len(body["messages"]) == 2:
+        return body
+    instructions, _, data = body["messages"][0]["content"].partition("\n\n")
+    return {**body, "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": data}]}
+
+
+def test_a_resumed_attempt_knows_what_is_refused(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        if said := gemini(body):
+            return 400, said, {}
+        return (401, {}, {}) if number > 10 else good(body, number)
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    assert sdg(tmp_path, endpoint.url, documents=20)[0] == 10
+    endpoint.bodies.clear()
+    endpoint.reply = staticmethod(good)  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=20, attempt=2)
+    assert (code, result["details"]["llmParameters"]) == (0, {"leftOut": ["seed"]})
+    assert not any("seed" in body for body in endpoint.bodies)
+
+
+def test_what_is_refused_for_its_content_changes_no_other_request(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        about = body["messages"][1]["content"]
+        return (400, "no: the seed of unit 1", {}) if "unit 1." in about else good(body, number)
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=5)
+    assert (code, len(pairs), result["counts"]["rejectedSections"]) == (0, 4, 1)
+    assert "llmParameters" not in result["details"]
+
+
+SAID: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "more": ({"parameters": {"top_p": 0.9, "max_tokens": 99}}, {"top_p": 0.9, "max_tokens": 99, "temperature": 0.7}),
+    "another value": ({"parameters": {"temperature": 1, "seed": 7}}, {"temperature": 1, "seed": 7}),
+    "unset": ({"parameters": {"temperature": None}}, {"temperature": None, "seed": 42}),
+    "omitted": ({"omitParameters": ["seed", "response_format"]}, {"seed": None, "response_format": None}),
+    "a server's own": ({"parameters": {"chat_template_kwargs": {"enable_thinking": False}}},
+                       {"chat_template_kwargs": {"enable_thinking": False}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_manifest_says_what_is_sent(tmp_path: Path, endpoint: type[Endpoint], name: str) -> None:
+    said, expected = SAID[name]
+    code, result, _ = sdg(tmp_path, endpoint.url, endpoint=said)
+    assert code == 0, result
+    assert {key: endpoint.bodies[0].get(key) for key in expected} == expected
+    assert "llmParameters" not in result["details"]
+
+
+def completion(message: Any, **more: Any) -> Any:
+    return {"choices": [{"index": 0, "message": message, **more}], "usage": {"prompt_tokens": 10}}
+
+
+def text_of(reply: Reply) -> str:
+    return str(reply[1]["choices"][0]["message"]["content"])
+
+
+SHAPES: dict[str, Callable[[str], Any]] = {
+    "a list of parts": lambda text: completion(
+        {"content": [{"type": "thinking", "thinking": [{"text": "hm {"}]}, {"type": "text", "text": text}]}
+    ),
+    "a text in two parts": lambda text: completion(
+        {"content": [{"type": "text", "text": text[:40]}, {"type": "output_text", "text": text[40:]}]}
+    ),
+    "reasoning_content": lambda text: completion({"content": None, "reasoning_content": text}),
+    "reasoning": lambda text: completion({"content": "", "reasoning": text}),
+    "reasoning and no content": lambda text: completion({"role": "assistant", "reasoning": text}),
+    "thoughts beside": lambda text: completion({"content": text, "reasoning_content": '{"pairs": []}'}),
+    "JSON in the place of a text": lambda text: completion(
+        {"content": json.loads(text.partition("```json")[2].strip("` \n") or text)}
+    ),
+    "a completion": lambda text: {"choices": [{"text": text}]},
+    "no error": lambda text: {"error": None, **completion({"content": text})},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_answers_of_another_shape_are_read(tmp_path: Path, endpoint: type[Endpoint], name: str) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        return 200, SHAPES[name](text_of(good(body, number))), {}
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=3)
+    assert (code, len(pairs), len(endpoint.bodies)) == (0, 3, 6), result
+
+
+def bare_arrays(body: dict[str, Any], number: int) -> Reply:
+    text = text_of(good(body, number)).partition("```json")[2].strip("` \n") or text_of(good(body, number))
+    return chat(next(iter(json.loads(text).values())))
+
+
+def test_a_bare_array_is_what_was_asked_for(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    endpoint.reply = staticmethod(bare_arrays)  # type: ignore[assignment]
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=3)
+    assert (code, len(pairs)) == (0, 3), result
+    assert result["counts"]["droppedUngrounded"] == 3
+
+
+BEGUN = '{"pairs": [{"type": "contextual", "question": "What cools the turbine hall?", "answer": "S'
+ODD: dict[str, tuple[Any, str, str]] = {
+    "cut": (completion({"content": BEGUN}, finish_reason="length"), "cutAnswers", "parameters: {max_tokens"),
+    "cut in its thoughts": (
+        completion({"role": "assistant", "reasoning": "..."}, finish_reason="length"), "cutAnswers", "limit of tokens",
+    ),
+    "null": (completion({"content": None}), "emptyAnswers", "answers had no text"),
+    "blank": (completion({"content": " \n"}), "emptyAnswers", "answers had no text"),
+    "no key of a content": (completion({"role": "assistant"}), "emptyAnswers", "answers had no text"),
+    "no message": ({"choices": [{"finish_reason": "stop"}]}, "emptyAnswers", "answers had no text"),
+    "empty choices": ({"choices": []}, "emptyAnswers", "answers had no text"),
+    "no choices": ({"object": "chat.completion", "id": "x"}, "emptyAnswers", "answers had no text"),
+    "thoughts alone": (completion({"content": None, "reasoning": "I wonder"}), "emptyAnswers", "such as 'I wonder'"),
+    "a refusal": (completion({"content": None, "refusal": "I will not"}), "refusedAnswers", "such as 'I will not'"),
+    "a filter": (completion({"content": ""}, finish_reason="content_filter"), "refusedAnswers", "were refusals"),
+    "prose": (completion({"content": f"Sorry {KEY}!"}), "unreadableAnswers", "such as 'Sorry ***!'"),
+    "JSON of something else": (completion({"content": '{"answer": 42}'}), "unreadableAnswers", '{"answer": 42}'),
+    "an error without a status": ({"error": {"message": "oops"}}, "erroredAnswers", '"message": "oops"'),
+    "an error that is a text": ({"error": f"oops {KEY}"}, "erroredAnswers", "oops ***"),
+    "an error of the choice": (
+        {"choices": [{"error": {"message": "oops"}, "message": {"content": ""}}]}, "erroredAnswers", "oops",
+    ),
+    "another API": ({"ok": True}, "invalidAnswers", "HTTP 200"),
+    "no JSON": ("<html>wait a moment</html>", "invalidAnswers", "wait a moment"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_one_odd_answer_in_ten_is_counted_and_asked_for_again(
+    tmp_path: Path, endpoint: type[Endpoint], name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body, kind, _ = ODD[name]
+    endpoint.reply = staticmethod(  # type: ignore[assignment]
+        lambda asked, number: (200, body, {}) if number % 10 == 3 else good(asked, number)
+    )
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=20)
+    assert (code, len(pairs), result["counts"][kind]) == (0, 20, 5), result
+    assert len(endpoint.bodies) == 45
+    output = capfd.readouterr().out
+    assert '"message": "an answer is of no use", "document": ' in output
+    assert output.count(f'"reason": "{kind}"') == 1
+    assert KEY not in output
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_nothing_but_odd_answers_says_what_was_answered(tmp_path: Path, endpoint: type[Endpoint], name: str) -> None:
+    body, kind, said = ODD[name]
+    endpoint.reply = staticmethod(lambda _body, _number: (200, body, {}))  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=2)
+    found = {"erroredAnswers": (20, "LLMUnavailable"), "invalidAnswers": (10, "LLMEndpointInvalid")}
+    assert (code, result["reason"]) == found.get(kind, (10, "NoPairs")), result
+    if kind != "invalidAnswers":
+        assert said in result["message"]
+        assert "6 answers" in result["message"]
+    assert KEY not in result["message"]
+    assert len(endpoint.bodies) <= 8
+    endpoint.reply = staticmethod(good)  # type: ignore[assignment]
+    code, _, pairs = sdg(tmp_path, endpoint.url, documents=2, attempt=2)
+    assert (code, len(pairs)) == (0, 2), "the endpoint was mended"
+
+
+def test_answers_that_are_always_cut_name_the_cure(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    cut = completion({"content": BEGUN}, finish_reason="length")
+    endpoint.reply = staticmethod(lambda _body, _number: (200, cut, {}))  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url)
+    assert (code, result["reason"], result["field"]) == (10, "NoPairs", f"{FIELD}.parameters")
+    assert "cutAnswers 3" in result["message"]
+    assert "3 answers were cut at the endpoint's limit of tokens, such as" in result["message"]
+    assert f"raise it with {FIELD}.parameters: {{max_tokens: 8192}}" in result["message"]
+
+
+def test_the_questions_before_a_cut_are_kept(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        if is_judge(body):
+            return good(body, number)
+        text = text_of(good(body, number)).partition("```json")[2]
+        return 200, completion({"content": text[: text.index("the meaning of life")]}, finish_reason="length"), {}
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=3)
+    assert (code, len(pairs), len(endpoint.bodies)) == (0, 3, 6), result
+    assert result["counts"]["cutAnswers"] == 3
+
+
+ERRORS: dict[str, tuple[Any, int, str]] = {
+    "a gateway's": ({"error": {"message": "Provider returned error", "code": 502}}, 20, "LLMUnavailable"),
+    "a limit of requests": ({"error": {"code": "429", "message": "slow down"}}, 20, "LLMUnavailable"),
+    "a limit in words": ({"error": {"type": "rate_limit_exceeded"}}, 20, "LLMUnavailable"),
+    "an overload in words": ({"type": "error", "error": {"type": "overloaded_error"}}, 20, "LLMUnavailable"),
+    "of the choice": ({"choices": [{"error": {"code": 503}, "message": {"content": ""}}]}, 20, "LLMUnavailable"),
+    "in an array": ([{"error": {"code": 500, "status": "INTERNAL"}}], 20, "LLMUnavailable"),
+    "as vLLM's": ({"object": "error", "message": "no", "code": 400}, 10, "LLMRequestRejected"),
+    "a bad key": ({"error": {"code": "invalid_api_key"}}, 10, "LLMUnauthorized"),
+    "no credit": ({"error": {"code": 429, "type": "insufficient_quota"}}, 10, "LLMQuotaExhausted"),
+    "an unknown model": ({"error": {"code": "model_not_found", "message": "no m"}}, 10, "LLMModelNotFound"),
+    "a request": ({"error": {"type": "invalid_request_error", "message": "no"}}, 10, "LLMRequestRejected"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_in_an_answer_of_status_200_is_as_its_own_status(
+    tmp_path: Path, endpoint: type[Endpoint], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, code, reason = ERRORS[name]
+    endpoint.reply = staticmethod(lambda _body, _number: (200, body, {}))  # type: ignore[assignment]
+    found, result, _ = sdg(tmp_path, endpoint.url)
+    assert (found, result["reason"]) == (code, reason), result
+    assert len(endpoint.bodies) == (openai_client._TRIES if code == 20 else 2 if reason == "LLMRequestRejected" else 1)
+    endpoint.reply = staticmethod(  # type: ignore[assignment]
+        lambda asked, number: (200, body, {}) if number % 10 == 3 else good(asked, number)
+    )
+    if code == 20:
+        endpoint.bodies.clear()
+        found, result, pairs = sdg(tmp_path, endpoint.url, documents=20, attempt=2)
+        assert (found, len(pairs)) == (0, 20), result
+
+
+def test_a_gateway_without_its_service_is_asked_again_by_the_next_attempt(
+    tmp_path: Path, endpoint: type[Endpoint]
+) -> None:
+    endpoint.reply = staticmethod(  # type: ignore[assignment]
+        lambda body, number: good(body, number) if number < 3 else (404, "default backend - 404", {})
+    )
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=20)
+    assert (code, result["reason"]) == (20, "LLMUnavailable")
+    assert "default backend - 404" in result["message"]
+    endpoint.reply = staticmethod(good)  # type: ignore[assignment]
+    code, _, pairs = sdg(tmp_path, endpoint.url, documents=20, attempt=2)
+    assert (code, len(pairs)) == (0, 20)
+
+
+def test_an_attempt_of_an_earlier_release_is_resumed(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    scratch = tmp_path / "sdg" / "f.partial" / "scratch-llm"
+    scratch.mkdir(parents=True)
+    old = {"id": "d0", "pairs": [], "ungrounded": 2, "unjudged": 0, "unreadable": 1, "rejections": [],
+           "usage": {"calls": 5, "prompt": 1, "completion": 1}}  # fmt: skip
+    (scratch / "d0.json").write_text(json.dumps(old))
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=2)
+    assert (code, len(endpoint.bodies)) == (0, 2)
+    assert (result["counts"]["unreadableAnswers"], result["counts"]["droppedUngrounded"]) == (1, 3)
