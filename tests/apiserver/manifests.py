@@ -21,7 +21,7 @@ FINGERPRINT = "0123456789abcdef" * 4
 JOB_STAGES = [stage for stage in Stage if stage is not Stage.DEPLOY]
 IMAGE = {"reference": "files:1", "path": "/files"}
 SECRET = {"name": "s", "key": "k"}
-OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET}
+OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET, "caBundle": {"name": "pki"}}
 NO_GPU = {"limits": {"nvidia.com/gpu": 0}}
 POD: dict[str, Any] = {
     "resources": {

@@ -17,6 +17,13 @@ from embedding_stages.contract.servers import RESERVED_VARIABLES
 
 SECRET = {"name": "llm", "key": "token"}
 OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET}
+AZURE = {
+    "baseURL": "https://name.example/openai/deployments/m?api-version=2024-10-21",
+    "model": "m",
+    "caBundle": {"name": "pki", "key": "all.pem"},
+    "parameters": {"max_tokens": 8192, "stop": ["x"], "chat_template_kwargs": {"enable_thinking": False}},
+    "omitParameters": ["seed"],
+}
 IMAGE = {"reference": "files:1", "path": "/files", "pullPolicy": "Always"}
 IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
 POD: dict[str, Any] = {
@@ -175,6 +182,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "baseURL": "llm:8000"}}),
         "spec.stages.sdg.provider.openAI.baseURL",
         "should match",
+    ),
+    "a password in a URL": (
+        at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "baseURL": "https://me:x@llm/v1"}}),
+        "spec.stages.sdg.provider.openAI.baseURL",
+        "must not hold a user or a password",
+    ),
+    "certificates without the name of a ConfigMap": (
+        at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "caBundle": {"key": "ca.crt"}}}),
+        "spec.stages.sdg.provider.openAI.caBundle.name",
+        "Required value",
+    ),
+    "parameters that are no object": (
+        at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "parameters": ["seed"]}}),
+        "spec.stages.sdg.provider.openAI.parameters",
+        "Invalid value",
+    ),
+    "a parameter that is omitted twice": (
+        at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "omitParameters": ["seed"] * 2}}),
+        "spec.stages.sdg.provider.openAI.omitParameters[1]",
+        "Duplicate value",
     ),
     "a Secret without its key": (
         at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "apiKeySecretRef": {"name": "x"}}}),

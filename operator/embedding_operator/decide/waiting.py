@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from embedding_operator.objects.injected import AT_WORK, MAIN_CONTAINERS
-from embedding_operator.objects.manifests.job import mounted_secrets
+from embedding_operator.objects.manifests.job import mounted_authorities, mounted_secrets
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
@@ -46,6 +46,7 @@ _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
 _SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
 _MUST_SPECIFY: Final = re.compile(r"must specify (\w[\w./-]* for: .+)")
 _CONFIG_MAP: Final = re.compile(r'configmap "([^"]+)" not found')
+_CONFIG_MAP_KEY: Final = re.compile(r"references non-existent config key: (\S+)")
 
 
 def quota_message(detail: str) -> str:
@@ -162,19 +163,17 @@ def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
             return Wait(reason="VolumeMissing", message=message, broken=False)
         return _missing("VolumeMissing", "PersistentVolumeClaim", match[1], fields)
     if match := _CONFIG_MAP.search(text):
-        return _missing("ConfigMapMissing", "ConfigMap", match[1], _config_map_fields(spec))
+        return _missing("ConfigMapMissing", "ConfigMap", match[1], _config_map_fields(spec, stage))
+    if match := _CONFIG_MAP_KEY.search(text):
+        keys = {ref.key: f"{ref.field}.key" for ref in mounted_authorities(spec, stage).values()}
+        return _key_missing("ConfigMap", match[1], keys.get(match[1], f"spec.stages.{stage}"))
     if match := _SECRET.search(text):
         fields = {ref.name: f"{ref.field}.name" for ref in _refs(spec, stage)}
         return _missing("SecretMissing", "Secret", match[1], fields)
     if match := _SECRET_KEY.search(text):
         key = match[1] or match[2]
         fields = {ref.key: f"{ref.field}.key" for ref in _refs(spec, stage)}
-        return Wait(
-            reason="SecretKeyMissing",
-            message=f"{fields.get(key, f'spec.stages.{stage}')}: the Secret has no key {key!r}; "
-            "add the key to the Secret or correct the field",
-            broken=True,
-        )
+        return _key_missing("Secret", key, fields.get(key, f"spec.stages.{stage}"))
     if "unbound immediate PersistentVolumeClaims" in text or "find available persistent volumes" in text:
         return Wait(
             reason="VolumeUnbound",
@@ -194,6 +193,14 @@ def _missing(reason: str, kind: str, name: str, fields: Mapping[str, str]) -> Wa
     )
 
 
+def _key_missing(kind: str, key: str, field: str) -> Wait:
+    return Wait(
+        reason=f"{kind}KeyMissing",
+        message=f"{field}: the {kind} has no key {key!r}; add the key to the {kind} or correct the field",
+        broken=True,
+    )
+
+
 def _claim_fields(spec: Spec) -> dict[str, str]:
     sources = list(reversed(spec.sources.values()))
     fields = {item.name: f"{item.field}.claimName" for item in sources if item.kind == "pvc"}
@@ -202,9 +209,12 @@ def _claim_fields(spec: Spec) -> dict[str, str]:
     return fields
 
 
-def _config_map_fields(spec: Spec) -> dict[str, str]:
+def _config_map_fields(spec: Spec, stage: Stage) -> dict[str, str]:
+    """Those that the stage's pod mounts: two stages may mount the same one."""
     source = spec.corpus_source
-    return {source.name: f"{source.field}.name"} if source.kind == "configMap" else {}
+    if stage is Stage.INPUTS and source.kind == "configMap":
+        return {source.name: f"{source.field}.name"}
+    return {ref.name: f"{ref.field}.name" for ref in mounted_authorities(spec, stage).values()}
 
 
 def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:

@@ -50,6 +50,15 @@ class SecretRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigMapRef:
+    """A key of a ConfigMap in the resource's own namespace. The operator never reads it; the kubelet mounts it."""
+
+    name: str
+    key: str
+    field: str  # where in the manifest, for messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where files come from: exactly one kind of reference."""
 
@@ -192,6 +201,7 @@ class Spec:
     freeze: bool  # score on the evaluation set of the first revision that was Ready
     gates: Gates
     llm_key: SecretRef | None
+    llm_authorities: ConfigMapRef | None  # trusted beside those of the image
     stages: Mapping[Stage, StageSpec]
     deploy: Deploy
     tolerance: Tolerance

@@ -8,7 +8,6 @@ from typing import Any, Final
 from embedding_operator.resource.api import (
     Deploy,
     Guard,
-    SecretRef,
     Source,
     Spec,
     SpecError,
@@ -22,6 +21,7 @@ from embedding_operator.resource.api import (
 )
 from embedding_operator.resource.frozen import asked_of_stages, hash_of
 from embedding_operator.resource.gates import parse_gates, parse_guards
+from embedding_operator.resource.llm import Endpoint, parse_endpoint
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
     check_apart,
@@ -57,7 +57,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     labelled = None
     if evaluation.get("beir"):
         labelled = parse_source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
-    sdg, llm_key = _sdg(stages.get("sdg") or {}, documents.minTextLength)
+    sdg, endpoint = _sdg(stages.get("sdg") or {}, documents.minTextLength)
     k_values = {"kValues": _k_values(evaluation)}
     guards = parse_guards(evaluation.get("guards") or ())
     gates = parse_gates(raw.get("gates") or {}, k_values["kValues"])
@@ -91,7 +91,8 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         labelled_asked=hash_of(evaluation.get("beir")),
         freeze=read(tables.Evaluation, evaluation).freeze,
         gates=gates,
-        llm_key=llm_key,
+        llm_key=endpoint.key if endpoint else None,
+        llm_authorities=endpoint.authorities if endpoint else None,
         stages={
             stage: StageSpec(
                 pod=pods[stage], settings=settings[stage], asked=asked[stage], code_version=CODE_VERSIONS[stage]
@@ -155,23 +156,16 @@ def _settings(stage: Stage, stages: Mapping[str, Any]) -> dict[str, Any]:
     return read(tables.OF_STAGE[stage], stages.get(stage.value)).to_json()
 
 
-def _sdg(raw: Mapping[str, Any], min_text_length: int) -> tuple[dict[str, Any], SecretRef | None]:
+def _sdg(raw: Mapping[str, Any], min_text_length: int) -> tuple[dict[str, Any], Endpoint | None]:
     field = "spec.stages.sdg.provider"
     provider: Mapping[str, Any] = raw.get("provider") or {}
     kind = one_of(provider, ("extractive", "openAI"), field)
-    endpoint = None
-    key = None
-    if kind == "openAI":
-        body = provider["openAI"]
-        if not str(body.get("baseURL", "")).startswith(("http://", "https://")):
-            raise SpecError(f"{field}.openAI.baseURL", "must start with http:// or https://")
-        endpoint = {"baseURL": str(body["baseURL"]), "model": str(body.get("model", ""))}
-        if body.get("apiKeySecretRef"):
-            key = parse_secret(body["apiKeySecretRef"], f"{field}.openAI.apiKeySecretRef")
+    endpoint = parse_endpoint(provider["openAI"], f"{field}.openAI") if kind == "openAI" else None
     settings = read(tables.OF_STAGE[Stage.SDG], raw).to_json()
     # What is shorter than a higher limit is gone by then.
     shortest = min(settings["minTextLength"], min_text_length)
-    return settings | {"provider": kind, "openAI": endpoint, "minTextLength": shortest}, key
+    told = {"provider": kind, "openAI": dict(endpoint.settings) if endpoint else None, "minTextLength": shortest}
+    return settings | told, endpoint
 
 
 def _check_negatives(settings: Mapping[Stage, Mapping[str, Any]]) -> None:

@@ -75,14 +75,18 @@ class Dialect:
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
         """Until the endpoint has taken a request: what one of them finds out, the others need not ask in vain."""
-        if self._takes_all:
+        if self._is_known():
             yield
             return
         with self._first:
-            if not self._takes_all:
+            if not self._is_known():
                 yield
                 return
         yield
+
+    def _is_known(self) -> bool:
+        with self._lock:
+            return self._takes_all
 
     def accepted(self, changes: Changes) -> None:
         """A request with these changes was taken."""

@@ -109,13 +109,26 @@ def test_a_setting_that_joined_later_changes_nothing_while_it_says_as_before(mon
     assert fingerprint(Stage.FINETUNE, asked, refs(Stage.FINETUNE)) != PLAIN[Stage.FINETUNE]
 
 
-def test_another_secret_does_not_change_it() -> None:
-    def with_key(name: str) -> str:
-        endpoint = OPEN_AI["openAI"] | {"apiKeySecretRef": {"name": name, "key": "token"}}
-        spec = a_spec(stages={"sdg": {"provider": {"openAI": endpoint}}})
-        return fingerprint(Stage.SDG, spec, refs(Stage.SDG))
+def of_endpoint(**changes: Any) -> str:
+    spec = a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | changes}}})
+    return fingerprint(Stage.SDG, spec, refs(Stage.SDG))
 
-    assert with_key("one") == with_key("two")
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"apiKeySecretRef": {"name": "two", "key": "token"}}, {"caBundle": {"name": "pki"}}, {"parameters": {}},
+     {"omitParameters": []}],
+)  # fmt: skip
+def test_how_an_endpoint_is_reached_does_not_change_it(changes: dict[str, Any]) -> None:
+    assert of_endpoint(**changes) == of_endpoint()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "other"}, {"parameters": {"max_tokens": 9}}, {"omitParameters": ["seed"]}, {"parameters": {"seed": None}}],
+)
+def test_what_an_endpoint_is_asked_changes_it(changes: dict[str, Any]) -> None:
+    assert of_endpoint(**changes) != of_endpoint()
 
 
 def test_other_inputs_change_it_and_where_they_lie_does_not() -> None:

@@ -104,6 +104,19 @@ def test_a_secret_is_a_file_that_only_the_group_reads() -> None:
     assert mount == {"name": volume["name"], "mountPath": f"{contract.SECRETS_PATH}/openai", "readOnly": True}
 
 
+@pytest.mark.parametrize(("said", "key"), [({"name": "pki"}, "ca.crt"), ({"name": "pki", "key": "all.pem"}, "all.pem")])
+def test_certificates_of_authorities_go_into_the_stage_that_asks_the_llm(said: dict[str, str], key: str) -> None:
+    provider = {"openAI": OPEN_AI["openAI"] | {"caBundle": said}}
+    spec = a_spec(stages={"sdg": {"provider": provider}})
+    body = pod(spec, Stage.SDG)
+    volume = next(item for item in body["volumes"] if "configMap" in item)
+    assert volume["configMap"] == {"name": "pki", "items": [{"key": key, "path": contract.AUTHORITIES_FILE}]}
+    mount = next(item for item in body["containers"][0]["volumeMounts"] if item["name"] == volume["name"])
+    assert mount == {"name": volume["name"], "mountPath": f"{contract.AUTHORITIES_PATH}/openai", "readOnly": True}
+    assert not any("pki" in str(pod(spec, stage)) for stage in JOBS if stage is not Stage.SDG)
+    assert template_of(job(spec)) != template_of(job(a_spec(stages={"sdg": {"provider": OPEN_AI}})))
+
+
 def test_scheduling_fields_reach_the_pod_and_only_its_own() -> None:
     spec = replace(RICH, storage=replace(RICH.storage, access_modes=("ReadWriteMany",)))
     body, other = pod(spec, Stage.FINETUNE), pod(spec, Stage.EVAL)

@@ -90,6 +90,24 @@ BAD: list[tuple[dict[str, Any], str]] = [
         stages(sdg={"provider": {"openAI": {"baseURL": "http://a", "apiKeySecretRef": {"name": "a"}}}}),
         "spec.stages.sdg.provider.openAI.apiKeySecretRef",
     ),
+    *(
+        (
+            stages(sdg={"provider": {"openAI": {"baseURL": "http://a", "model": "m"} | changes}}),
+            f"spec.stages.sdg.provider.openAI.{field}",
+        )
+        for changes, field in (
+            ({"baseURL": "https://me:secret@llm/v1"}, "baseURL"),
+            ({"baseURL": "https://me@llm/v1?api-version=1"}, "baseURL"),
+            ({"baseURL": "http://[::1/v1"}, "baseURL"),
+            ({"caBundle": {"key": "ca.crt"}}, "caBundle"),
+            ({"parameters": {"model": "other"}}, "parameters.model"),
+            ({"parameters": {"stream": True}}, "parameters.stream"),
+            ({"parameters": {"messages": None}}, "omitParameters"),
+            ({"omitParameters": ["model"]}, "omitParameters"),
+            ({"parameters": {"seed": 1}, "omitParameters": ["seed"]}, "omitParameters"),
+            ({"parameters": {"stop": "x" * 5000}}, "parameters"),
+        )
+    ),
     (stages(sdg={"provider": {"extractive": {}}, "pairsPerDocument": 0}), "spec.stages.sdg.pairsPerDocument"),
     (stages(prep={"margin": "1.5"}), "spec.stages.prep.margin"),
     (stages(prep={"margin": "nan"}), "spec.stages.prep.margin"),
@@ -200,6 +218,27 @@ def test_a_secret_is_known_by_where_the_manifest_names_it() -> None:
     assert (spec.llm_key.name, spec.llm_key.key) == (SECRET["name"], SECRET["key"])
     assert spec.llm_key.field == "spec.stages.sdg.provider.openAI.apiKeySecretRef"
     assert "apiKeySecretRef" not in str(spec.stages[Stage.SDG].settings)
+
+
+def test_parameters_of_an_endpoint_are_what_is_sent_and_what_is_not() -> None:
+    said = {"parameters": {"max_tokens": 8192, "temperature": None}, "omitParameters": ["seed"]}
+    spec = a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | said}}})
+    told = spec.stages[Stage.SDG].settings["openAI"]
+    assert (told["parameters"], told["omitParameters"]) == ({"max_tokens": 8192}, ["seed", "temperature"])
+    plain = a_spec(stages={"sdg": {"provider": OPEN_AI}}).stages[Stage.SDG].settings["openAI"]
+    assert plain.keys() == {"baseURL", "model"}
+
+
+@pytest.mark.parametrize("url", ["https://a.test/openai/deployments/m?api-version=2024-10-21", "http://a/v1?user=a@b"])
+def test_an_endpoint_may_have_a_query(url: str) -> None:
+    provider = {"openAI": OPEN_AI["openAI"] | {"baseURL": url}}
+    assert a_spec(stages={"sdg": {"provider": provider}}).stages[Stage.SDG].settings["openAI"]["baseURL"] == url
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(SpecError) as found:
+        a_spec(stages={"sdg": {"provider": {"openAI": {"baseURL": "https://me:hunter2@llm/v1", "model": "m"}}}})
+    assert "hunter2" not in str(found.value)
 
 
 @pytest.mark.parametrize("name", ["a", "handbook", "h-1", "a" * 40])

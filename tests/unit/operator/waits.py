@@ -13,7 +13,7 @@ SPEC = a_spec(
     evaluation={"beir": {"pvc": {"claimName": "labelled"}}},
     storage={"existingClaim": "shared"},
     stages={
-        "sdg": {"provider": OPEN_AI},
+        "sdg": {"provider": {"openAI": OPEN_AI["openAI"] | {"caBundle": {"name": "pki"}}}},
         "deploy": {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}}},
     },
 )

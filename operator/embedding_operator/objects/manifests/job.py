@@ -16,7 +16,7 @@ from embedding_operator.objects.manifests.common import (
 )
 from embedding_operator.objects.manifests.sources import mount_sources
 from embedding_operator.objects.manifests.workers import share_work
-from embedding_operator.resource.api import SecretRef, Spec
+from embedding_operator.resource.api import ConfigMapRef, SecretRef, Spec
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
@@ -119,6 +119,10 @@ def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:
         mounts.append(
             {"name": f"secret-{purpose}", "mountPath": f"{contract.SECRETS_PATH}/{purpose}", "readOnly": True}
         )
+    for purpose, bundle in mounted_authorities(spec, request.stage).items():
+        volumes.append(_authorities_volume(purpose, bundle))
+        path = f"{contract.AUTHORITIES_PATH}/{purpose}"
+        mounts.append({"name": f"authorities-{purpose}", "mountPath": path, "readOnly": True})
     body = pod_spec(owner, spec, request.stage)
     if inits:
         body["initContainers"] = inits
@@ -155,6 +159,17 @@ def mounted_secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
         Stage.SDG: {contract.SECRET_OPENAI: spec.llm_key},
     }
     return {purpose: secret for purpose, secret in wanted.get(stage, {}).items() if secret is not None}
+
+
+def mounted_authorities(spec: Spec, stage: Stage) -> dict[str, ConfigMapRef]:
+    """By purpose, the ConfigMaps with certificates of authorities that the pod of a Job stage mounts."""
+    bundle = spec.llm_authorities if stage is Stage.SDG else None
+    return {} if bundle is None else {contract.SECRET_OPENAI: bundle}
+
+
+def _authorities_volume(purpose: str, bundle: ConfigMapRef) -> dict[str, Any]:
+    items = [{"key": bundle.key, "path": contract.AUTHORITIES_FILE}]
+    return {"name": f"authorities-{purpose}", "configMap": {"name": bundle.name, "items": items}}
 
 
 def _secret_volume(purpose: str, secret: SecretRef) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""The endpoint of a language model, as the manifest names it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from embedding_operator.resource.api import ConfigMapRef, SecretRef, SpecError, parse_secret
+from embedding_stages.contract import canonical_json
+
+_ITS_OWN: Final = ("model", "messages", "stream")  # what the stage itself says in each request
+_MOST_CHARACTERS: Final = 4096  # of all parameters as JSON: they stand in each request, and in the status
+_BUNDLE_KEY: Final = "ca.crt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What the stage is told, and what its pod mounts."""
+
+    settings: Mapping[str, Any]
+    key: SecretRef | None
+    authorities: ConfigMapRef | None
+
+
+def parse_endpoint(raw: Mapping[str, Any], field: str) -> Endpoint:
+    """`raw` is the section `openAI` of a provider. Raises SpecError."""
+    settings: dict[str, Any] = {"baseURL": _base_url(raw, field), "model": str(raw.get("model", ""))}
+    # What a later release added is part of the settings where it is said: other work keeps its identity.
+    parameters, omitted = _parameters(raw, field)
+    if parameters:
+        settings["parameters"] = parameters
+    if omitted:
+        settings["omitParameters"] = omitted
+    key = parse_secret(raw["apiKeySecretRef"], f"{field}.apiKeySecretRef") if raw.get("apiKeySecretRef") else None
+    return Endpoint(settings=settings, key=key, authorities=_authorities(raw, field))
+
+
+def _base_url(raw: Mapping[str, Any], field: str) -> str:
+    url = str(raw.get("baseURL", ""))
+    if not url.startswith(("http://", "https://")):
+        raise SpecError(f"{field}.baseURL", "must start with http:// or https://")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SpecError(f"{field}.baseURL", "is no URL; check its brackets and its port") from error
+    if "@" in parts.netloc:
+        raise SpecError(
+            f"{field}.baseURL",
+            "must not hold a user or a password, which everybody reads who reads the resource; remove them, and put a "
+            f"key into the Secret of {field}.apiKeySecretRef",
+        )
+    return url
+
+
+def _parameters(raw: Mapping[str, Any], field: str) -> tuple[dict[str, Any], list[str]]:
+    """What is sent beside or for the stage's own parameters, and what is not sent: also what is null."""
+    given = raw.get("parameters") or {}
+    if not isinstance(given, Mapping):
+        raise SpecError(f"{field}.parameters", "must be an object of request parameters, such as {max_tokens: 8192}")
+    omitted = {str(name) for name in raw.get("omitParameters") or ()} | {
+        str(name) for name, value in given.items() if value is None
+    }
+    parameters = {str(name): value for name, value in given.items() if value is not None}
+    for name in _ITS_OWN:
+        if name in parameters:
+            cure = f"remove it, {field}.model names the model" if name == "model" else "remove it"
+            raise SpecError(f"{field}.parameters.{name}", f"is said by the stage itself; {cure}")
+        if name in omitted:
+            raise SpecError(f"{field}.omitParameters", f"{name} cannot be left out; remove it")
+    if both := omitted & parameters.keys():
+        raise SpecError(
+            f"{field}.omitParameters",
+            f"{', '.join(sorted(both))} cannot be left out and be in parameters; remove one of the two",
+        )
+    if len(canonical_json(parameters)) > _MOST_CHARACTERS:
+        raise SpecError(f"{field}.parameters", f"has more than {_MOST_CHARACTERS} characters as JSON; shorten it")
+    return parameters, sorted(omitted)
+
+
+def _authorities(raw: Mapping[str, Any], field: str) -> ConfigMapRef | None:
+    bundle = raw.get("caBundle")
+    if not bundle:
+        return None
+    if not bundle.get("name"):
+        raise SpecError(f"{field}.caBundle", "needs the name of a ConfigMap")
+    return ConfigMapRef(name=str(bundle["name"]), key=str(bundle.get("key") or _BUNDLE_KEY), field=f"{field}.caBundle")
