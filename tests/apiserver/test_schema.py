@@ -102,6 +102,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "both sides, and a NIM": {
         "stages": {"finetune": {"side": "both"}, "deploy": {"image": "nim:1", "backend": {"nim": {}}}},
     },
+    "an endpoint with a query, parameters and certificates": at(
+        "stages.sdg.provider", {"extractive": None, "openAI": AZURE}
+    ),
     "a NIM": at("stages.deploy", {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": SECRET}}}),
     "the server on torch": at("stages.deploy.backend", {"torch": {}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),

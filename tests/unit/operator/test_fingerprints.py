@@ -125,7 +125,12 @@ def test_how_an_endpoint_is_reached_does_not_change_it(changes: dict[str, Any]) 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model": "other"}, {"parameters": {"max_tokens": 9}}, {"omitParameters": ["seed"]}, {"parameters": {"seed": None}}],
+    [
+        {"model": "other"},
+        {"parameters": {"max_tokens": 9}},
+        {"omitParameters": ["seed"]},
+        {"parameters": {"seed": None}},
+    ],
 )
 def test_what_an_endpoint_is_asked_changes_it(changes: dict[str, Any]) -> None:
     assert of_endpoint(**changes) != of_endpoint()

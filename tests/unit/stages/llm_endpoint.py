@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,9 +82,12 @@ def good(body: dict[str, Any], _: int) -> Reply:
 class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 64  # with 5, some of eight clients wait a second for the kernel to ask again
 
+    def handle_error(self, *_: Any) -> None:
+        """A client that does not trust the server hangs up."""
+
 
 @contextmanager
-def serving(patch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
+def serving(patch: pytest.MonkeyPatch, tls: ssl.SSLContext | None = None) -> Iterator[type[Endpoint]]:
     """An endpoint that writes `good` questions until its `reply` is set."""
     patch.setenv("NO_PROXY", "127.0.0.1")
     patch.setattr(openai_client, "_LONGEST_WAIT_S", 0.01)
@@ -95,7 +99,9 @@ def serving(patch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
         paths: list[str] = []  # noqa: RUF012
 
     with _Server(("127.0.0.1", 0), Serving) as server:
-        Serving.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        Serving.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}/v1"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield Serving
         server.shutdown()

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from unit.stages.test_verify_client import Reply, scripted
 
-from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
+from embedding_stages.http_client import (
+    Answer,
+    HttpClient,
+    NoAnswerError,
+    Retries,
+    joined,
+    make_opener,
+    may_pass,
+    needs_no_proxy,
+)
 
 NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
 KEY = "sk-very-secret"
@@ -131,3 +140,56 @@ def test_proxies_of_the_environment_are_used_only_when_wanted(proxies: bool, mon
         monkeypatch.setenv("http_proxy", proxy)
         answer = client(url, proxies=proxies).send("GET", "/x")
     assert answer.json == ("proxy" if proxies else "server")
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("http://a/v1", "http://a/v1/chat/completions"),
+        ("http://a:8000/v1/", "http://a:8000/v1/chat/completions"),
+        ("http://a", "http://a/chat/completions"),
+        ("http://a/chat/completions", "http://a/chat/completions"),
+        ("http://a/m?api-version=1", "http://a/m/chat/completions?api-version=1"),
+        ("http://a?x=1&y=/v1", "http://a/chat/completions?x=1&y=/v1"),
+        ("http://a/m/?x=1", "http://a/m/chat/completions?x=1"),
+        ("http://[::1]:80/v1#there", "http://[::1]:80/v1/chat/completions"),
+    ],
+)
+def test_a_path_is_put_behind_that_of_the_base(base: str, expected: str) -> None:
+    assert joined(base, "/chat/completions") == expected
+
+
+def test_without_a_path_a_base_stays_as_it_is() -> None:
+    assert joined("http://a/v1/embeddings", "") == "http://a/v1/embeddings"
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "direct"),
+    [
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3:8000", "localhost, 10.0.0.0/8", True),
+        ("11.1.2.3", "10.0.0.0/8", False),
+        ("10.1.2.3", "10.1.2.3/8", True),
+        ("[fd00::1]:8000", "fd00::/8", True),
+        ("10.1.2.3", "fd00::/8", False),
+        ("llm.ai.svc", "10.0.0.0/8 *.svc", True),
+        ("LLM.ai.SVC:80", "*.svc", True),
+        ("svc", "*.svc", False),
+        ("llm.example", "a,*", True),
+        ("llm.example", "", False),
+        ("llm.example", "10.0.0.0/8,not a network/9,example.org", False),
+    ],
+)
+def test_networks_and_patterns_that_need_no_proxy(host: str, no_proxy: str, direct: bool) -> None:
+    assert needs_no_proxy(host, no_proxy) is direct
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "localhost,127.0.0.1", "127.0.0.1/32,example.org"])
+def test_a_network_of_no_proxy_is_reached_without_it(no_proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with scripted(lambda _, __, number: (200, {"number": number})) as url:
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        assert client(url, proxies=True).send("POST", "/x", {}).status == 200
+        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+        with pytest.raises(OSError, match="refused"):
+            client(url, proxies=True).send("POST", "/x", {})
