@@ -14,6 +14,7 @@ REFUSALS: Final = frozenset({400, 422, 501})  # statuses of a request that has s
 _NEEDED: Final = frozenset({"model", "messages"})
 # The limit of an answer has two names: servers take the one, the other or both.
 _TWINS: Final = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_TOO_LONG: Final = re.compile(r"context[ _-]?(?:length|window|size)", re.IGNORECASE)  # this request with its limit
 _ALSO_CALLED: Final = {"response_format": r"json[_ -]?(?:mode|object)|structured[_ ]outputs?"}
 _SYSTEM: Final = "system"  # a role that some models' templates do not have
 _SYSTEM_REFUSED: Final = re.compile(r"system[\W_]+(?:role|message|prompt|instruction)|role[\W_]+system", re.IGNORECASE)
@@ -26,9 +27,11 @@ class Changes:
 
     left_out: set[str] = field(default_factory=set)
     renamed: dict[str, str] = field(default_factory=dict)
+    once: set[str] = field(default_factory=set)  # left out of this request alone
 
     def applied_to(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        changed = {self.renamed.get(key, key): value for key, value in body.items() if key not in self.left_out}
+        left_out = self.left_out | self.once
+        changed = {self.renamed.get(key, key): value for key, value in body.items() if key not in left_out}
         if _SYSTEM in self.renamed:
             changed["messages"] = _without_system(body["messages"])
         return changed
@@ -40,7 +43,7 @@ class Changes:
         self.renamed = {one: to for one, to in renamed.items() if one not in self.left_out}
 
     def copy(self) -> Changes:
-        return Changes(set(self.left_out), dict(self.renamed))
+        return Changes(set(self.left_out), dict(self.renamed), set(self.once))
 
     def to_json(self) -> dict[str, Any]:
         """Empty when nothing is changed."""
@@ -108,6 +111,9 @@ class Dialect:
         sent = changes.applied_to(body)
         name = _named_in(said, {key: [key, *_other_name(key, changes)] for key in sent if key not in _NEEDED})
         further = changes.copy()
+        if name in _TWINS and _TOO_LONG.search(said):
+            further.once |= {name, _TWINS[name]}
+            return further
         if name is not None:
             _give_up(name, further, body, sent)
             return further

@@ -109,6 +109,11 @@ def read_drafts(written: Sequence[Any], passages: Sequence[Passage], most: int) 
 def read_scores(verdict: Sequence[Any], count: int) -> list[float | None]:
     """A score from 1 to 10 for each of `count` drafts, None where the judge gave none."""
     scores: list[float | None] = [None] * count
+    if len(verdict) == count and not any(isinstance(item, dict) and "index" in item for item in verdict):
+        # In their order, without numbers or bare.
+        verdict = [
+            {**(item if isinstance(item, dict) else {"score": item}), "index": n} for n, item in enumerate(verdict)
+        ]
     for item in verdict:
         if not isinstance(item, dict):
             continue
@@ -131,6 +136,7 @@ def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
     if not isinstance(item, dict):
         return None
     question, answer, evidence = item.get("question"), item.get("answer"), item.get("evidence")
+    evidence = [evidence] if isinstance(evidence, dict | str) else evidence
     if not isinstance(question, str) or not isinstance(answer, str) or not isinstance(evidence, list):
         return None
     question = " ".join(question.split())
@@ -150,6 +156,7 @@ def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
 
 def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:
     """The id of the passage that holds the quote: the named one, else the first that does."""
+    evidence = {"quote": evidence} if isinstance(evidence, str) else evidence
     if not isinstance(evidence, dict) or not isinstance(evidence.get("quote"), str):
         return None
     quote = _folded(evidence["quote"])

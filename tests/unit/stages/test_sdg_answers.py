@@ -30,6 +30,11 @@ DRAFTS = {
         },
         None,
     ),
+    "evidence without its list": (
+        {**pair("What is omega?", "x"), "evidence": {"passage": "1", "quote": "Omega ends the alphabet"}}, ("d-1",),
+    ),
+    "quotes alone": ({**pair("What is omega?", "x"), "evidence": ["Omega ends the alphabet."]}, ("d-1",)),
+    "a quote alone that is not there": ({**pair("What is omega?", "x"), "evidence": "Omega is a letter."}, None),
     "no evidence": ({"question": "What is alpha?", "answer": "a letter", "evidence": []}, None),
     "no answer": ({**pair("What is alpha?", "Alpha is the first"), "answer": " "}, None),
     "a question that is no text": ({**pair("x", "Alpha is the first"), "question": 5}, None),
@@ -106,6 +111,24 @@ CUT: dict[str, tuple[str, list[Any] | None]] = {
 def test_whole_items_of_an_answer_that_is_cut_are_kept(name: str) -> None:
     text, expected = CUT[name]
     assert find_items(text, "pairs", cut=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("verdict", "scores"),
+    [
+        ([{"index": 1, "score": 9}], [None, 9.0]),
+        ([{"index": 1, "score": 9}, {"index": 0, "score": 8}], [8.0, 9.0]),
+        ([8, 9.5], [8.0, 9.5]),
+        ([{"score": 8}, {"score": "9"}], [8.0, 9.0]),
+        ([8], [None, None]),
+        ([{"score": 8}, {"index": 0, "score": 9}], [9.0, None]),
+        ([0, 11], [None, None]),
+        ([True, None], [None, None]),
+        (["good", []], [None, None]),
+    ],
+)
+def test_scores_are_those_of_the_questions_that_they_name(verdict: list[Any], scores: list[float | None]) -> None:
+    assert prompts.read_scores(verdict, 2) == scores
 
 
 @pytest.mark.parametrize("index", [0, "0"])
