@@ -67,7 +67,7 @@ class Tally:
     def tell(self) -> str:
         """For a message."""
         return "; ".join(
-            f"{times} {_SAYS[kind]}" + (f", such as {self.examples[kind]!r}" if kind in self.examples else "")
+            f"{_SAYS[kind]}: {times}" + (f", such as {self.examples[kind]!r}" if kind in self.examples else "")
             for kind, times in self.counts.items()
         )
 
@@ -82,12 +82,12 @@ class Tally:
 
 
 _SAYS: Final = {
-    CUT: "answers were cut at the endpoint's limit of tokens",
-    EMPTY: "answers had no text",
-    REFUSED: "answers were refusals",
-    ERRORED: "answers were errors",
-    UNREADABLE: "answers were not the JSON that was asked for",
-    INVALID: "answers were no chat completions",
+    CUT: "answers cut at the endpoint's limit of tokens",
+    EMPTY: "answers without a text",
+    REFUSED: "answers that refuse",
+    ERRORED: "errors in the place of answers",
+    UNREADABLE: "answers without the JSON that was asked for",
+    INVALID: "answers that are no chat completions",
 }
 
 

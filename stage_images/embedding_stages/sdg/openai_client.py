@@ -169,7 +169,8 @@ class ChatClient:
             if self._foreign >= 0:
                 self._foreign += 1
             never = self._foreign >= _HOPELESS
-        return self._invalid(what) if never else OddAnswerError(INVALID, f"HTTP {answer.status} {answer.text}")
+        said = f" ({answer.text[:100]!a})" if answer.text.strip() else ""
+        return self._invalid(what + said) if never else OddAnswerError(INVALID, f"HTTP {answer.status} {answer.text}")
 
     def _invalid(self, what: str) -> StageError:
         return failures.no_endpoint(self._quote_url(), what)

@@ -18,7 +18,7 @@ from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import extractive, openai_provider
-from embedding_stages.sdg.answers import CUT, Tally
+from embedding_stages.sdg.answers import CUT, EMPTY
 from embedding_stages.sdg.corpus import CutCorpus
 from embedding_stages.sdg.failures import FIELD as LLM_FIELD
 from embedding_stages.sdg.passages import UnitPassage
@@ -110,7 +110,7 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     cure = "add documents with full sentences, or use provider openAI"
     field = f"{FIELD}.provider"
     if provider == "openAI":
-        cure, field = _cure(outcome.odd)
+        cure, field = _cure(outcome)
     told = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
     return BadInput(
         "NoPairs",
@@ -119,10 +119,18 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     )
 
 
-def _cure(odd: Tally) -> tuple[str, str]:
+def _cure(outcome: Outcome) -> tuple[str, str]:
     """What to do about answers of which nothing was kept, and the manifest's field for it."""
-    most = max(odd.counts, key=lambda kind: odd.counts[kind], default="")
-    if most == CUT:
-        limit = f"{LLM_FIELD}.parameters: {{max_tokens: 8192}}"
-        return f"answers end at the endpoint's limit of tokens, so raise it with {limit}", f"{LLM_FIELD}.parameters"
-    return "use a stronger model", f"{FIELD}.provider"
+    odd, dropped = outcome.odd.counts, outcome.counts["droppedUngrounded"] + outcome.counts["droppedUnjudged"]
+    most = max(odd, key=lambda kind: odd[kind], default="")
+    if not most or odd[most] < dropped or most not in _CURES:
+        return "use a stronger model", f"{FIELD}.provider"
+    return _CURES[most], f"{LLM_FIELD}.parameters"
+
+
+_CURES: Final = {
+    CUT: "answers end at the endpoint's limit of tokens, so raise it with "
+    f"{LLM_FIELD}.parameters: {{max_tokens: 8192}}",
+    EMPTY: "have the model answer after it has thought, by the endpoint's own parameters, such as "
+    f"{LLM_FIELD}.parameters: {{chat_template_kwargs: {{enable_thinking: false}}}}, or use another model",
+}

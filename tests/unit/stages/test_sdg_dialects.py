@@ -81,15 +81,15 @@ ODD: dict[str, tuple[Any, str, str]] = {
     "cut in its thoughts": (
         completion({"role": "assistant", "reasoning": "..."}, finish_reason="length"), "cutAnswers", "limit of tokens",
     ),
-    "null": (completion({"content": None}), "emptyAnswers", "answers had no text"),
-    "blank": (completion({"content": " \n"}), "emptyAnswers", "answers had no text"),
-    "no key of a content": (completion({"role": "assistant"}), "emptyAnswers", "answers had no text"),
-    "no message": ({"choices": [{"finish_reason": "stop"}]}, "emptyAnswers", "answers had no text"),
-    "empty choices": ({"choices": []}, "emptyAnswers", "answers had no text"),
-    "no choices": ({"object": "chat.completion", "id": "x"}, "emptyAnswers", "answers had no text"),
+    "null": (completion({"content": None}), "emptyAnswers", "answers without a text: 6"),
+    "blank": (completion({"content": " \n"}), "emptyAnswers", "answers without a text: 6"),
+    "no key of a content": (completion({"role": "assistant"}), "emptyAnswers", "answers without a text: 6"),
+    "no message": ({"choices": [{"finish_reason": "stop"}]}, "emptyAnswers", "answers without a text: 6"),
+    "empty choices": ({"choices": []}, "emptyAnswers", "answers without a text: 6"),
+    "no choices": ({"object": "chat.completion", "id": "x"}, "emptyAnswers", "answers without a text: 6"),
     "thoughts alone": (completion({"content": None, "reasoning": "I wonder"}), "emptyAnswers", "such as 'I wonder'"),
     "a refusal": (completion({"content": None, "refusal": "I will not"}), "refusedAnswers", "such as 'I will not'"),
-    "a filter": (completion({"content": ""}, finish_reason="content_filter"), "refusedAnswers", "were refusals"),
+    "a filter": (completion({"content": ""}, finish_reason="content_filter"), "refusedAnswers", "that refuse: 6"),
     "prose": (completion({"content": f"Sorry {KEY}!"}), "unreadableAnswers", "such as 'Sorry ***!'"),
     "JSON of something else": (completion({"content": '{"answer": 42}'}), "unreadableAnswers", '{"answer": 42}'),
     "an error without a status": ({"error": {"message": "oops"}}, "erroredAnswers", '"message": "oops"'),
@@ -126,7 +126,7 @@ def test_nothing_but_odd_answers_says_what_was_answered(tmp_path: Path, endpoint
     assert (code, result["reason"]) == found.get(kind, (10, "NoPairs")), result
     if kind != "invalidAnswers":
         assert said in result["message"]
-        assert "6 answers" in result["message"]
+        assert ": 6" in result["message"]
     assert KEY not in result["message"]
     assert len(endpoint.bodies) <= 8
     endpoint.reply = staticmethod(good)  # type: ignore[assignment]
@@ -140,7 +140,7 @@ def test_answers_that_are_always_cut_name_the_cure(tmp_path: Path, endpoint: typ
     code, result, _ = sdg(tmp_path, endpoint.url)
     assert (code, result["reason"], result["field"]) == (10, "NoPairs", f"{FIELD}.parameters")
     assert "cutAnswers 3" in result["message"]
-    assert "3 answers were cut at the endpoint's limit of tokens, such as" in result["message"]
+    assert "answers cut at the endpoint's limit of tokens: 3, such as" in result["message"]
     assert f"raise it with {FIELD}.parameters: {{max_tokens: 8192}}" in result["message"]
 
 
