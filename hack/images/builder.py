@@ -35,6 +35,10 @@ def exists(reference: str) -> bool:
     return subprocess.run([*command, reference], capture_output=True, check=False).returncode == 0
 
 
+def tag(reference: str, another: str) -> None:
+    run(["docker" if with_docker() else "buildah", "tag", reference, another])
+
+
 def build(name: str, reference: str, containerfile: Path, context: Path, *, base: str | None) -> None:
     """Build one image. How this machine reaches the package index travels as build secrets, so
     that neither its certificates nor its settings end up in a layer."""

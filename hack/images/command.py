@@ -16,6 +16,7 @@ import builder
 import loader
 import locks
 import prune
+import publish
 import target
 from catalogue import IMAGES, STAGES, Image, content_hash, gather
 from tools import ImagesError, cache_home, require_free, say
@@ -31,6 +32,8 @@ def main() -> int:
         ("bases", "build the base images alone"),
         ("build", "build what is not built yet; prints a JSON object from name to reference"),
         ("load", "build, and load into the cluster or push to REGISTRY"),
+        ("publish", "build, and push to REGISTRY under the names that the chart expects"),
+        ("names", "print those names as a JSON object, without building"),
         ("references", "print the newest reference of each image as a JSON object, without building"),
         ("stages", "the same of the stages alone: the images that the chart names"),
         ("prune", "remove every image but the newest ones, here and in the cluster"),
@@ -38,7 +41,7 @@ def main() -> int:
         ("lock", "resolve the lock files anew"),
     ):
         command = commands.add_parser(name, help=text)
-        if name in ("build", "load", "lock"):
+        if name in ("build", "load", "publish", "lock"):
             command.add_argument("names", nargs="*", metavar="NAME", help=f"of {' '.join(names)} (default: all)")
     arguments = parser.parse_args()
     try:
@@ -54,6 +57,9 @@ def _dispatch(command: str, names: list[str]) -> int:
     if command == "lock":
         locks.write(names)
         return 0
+    if command == "names":
+        print(json.dumps(publish.names(), indent=1))
+        return 0
     if command in ("references", "stages"):
         wanted = STAGES if command == "stages" else [image.name for image in IMAGES]
         print(json.dumps({name: reference for name, reference in _remembered().items() if name in wanted}, indent=1))
@@ -61,6 +67,8 @@ def _dispatch(command: str, names: list[str]) -> int:
     if command == "purge":
         prune.purge()
         return 0
+    if command == "publish":
+        names = names or list(publish.names())
     builder.require()
     with (cache_home() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -73,6 +81,8 @@ def _dispatch(command: str, names: list[str]) -> int:
             references = build(names)
             if command == "load":
                 loader.load(list(references.values()))
+            if command == "publish":
+                references = publish.push(references)
     print(json.dumps(references, indent=1))
     return 0
 

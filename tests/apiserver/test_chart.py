@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -214,3 +217,16 @@ def test_a_release_is_installed_upgraded_and_removed_and_the_resources_stay(api:
     helm("uninstall", "r")
     assert api.attempt("get", "deployment", "r-embedding-operator", "-n", namespace).returncode != 0
     assert api.get("eft", "docs", namespace)["metadata"]["name"] == "docs"
+
+
+def test_images_are_published_under_the_names_that_the_chart_expects(api: Api) -> None:
+    registry = "registry.example/team"
+    tool = [sys.executable, str(ROOT / "hack" / "images"), "names"]
+    done = subprocess.run(tool, env=os.environ | {"REGISTRY": f"{registry}/"}, capture_output=True, text=True, check=True)
+    published = json.loads(done.stdout)
+
+    container = operator_container(render(api, "--set", f"registry={registry}"))
+
+    assert container["image"] == published.pop("operator")
+    said = {item["name"]: item.get("value") for item in container["env"]}
+    assert set(published.values()) == {value for value in said.values() if value and value.startswith(registry)}
