@@ -12,12 +12,12 @@ from typing import Final
 from embedding_stages.contract import Stage
 
 CODE_VERSIONS: Final[Mapping[Stage, int]] = {
-    Stage.INPUTS: 1,
-    Stage.SDG: 2,  # long runs of headings and signatures are in a passage
-    Stage.PREP: 2,  # leaves near-duplicates of the evaluation out of training
+    Stage.INPUTS: 2,  # keeps the characters that belong to words, reads UTF-16 and UTF-32
+    Stage.SDG: 3,  # keeps questions with joiners, reads words with their marks
+    Stage.PREP: 3,  # reads words with their marks, without joiners
     Stage.FINETUNE: 1,
-    Stage.EVAL: 2,  # tells comparisons, for the gates
+    Stage.EVAL: 3,  # a query that is a passage is no result of its own
     Stage.EXPORT: 1,
-    Stage.DEPLOY: 1,
-    Stage.VERIFY: 1,
+    Stage.DEPLOY: 2,  # cleans texts as inputs does
+    Stage.VERIFY: 2,  # measures as EVAL 3 does
 }

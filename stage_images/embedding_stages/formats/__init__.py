@@ -1,5 +1,6 @@
 """What crosses stages, on disk: one module a format, with its record, its writer, its reader and its checks.
 
+characters      which characters of a text stay, and what words are compared in
 lines           JSON lines, numbered, so that every fault names file and line
 documents       Artefact.CORPUS: inputs writes it, sdg reads it
 pairs           Artefact.PAIRS: sdg writes it, prep reads it; when two queries are the same one

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from embedding_stages.formats import characters
+
 _OBJECTS = "write one JSON object a line"
+_NOT_DECODED = "not UTF-8; convert the file"
 
 
 class FormatError(Exception):
@@ -27,21 +31,39 @@ class Bounds:
 
 
 def read_lines(stream: BinaryIO, name: str, bounds: Bounds | None = None) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text without its end). A byte-order mark at the start is skipped.
+    """(line number from 1, text without its end). UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so.
 
-    Raises FormatError for what is not UTF-8 and for what is beyond the bounds.
+    Raises FormatError for what cannot be decoded and for what is beyond the bounds.
     """
     most = -1 if bounds is None else bounds.line_bytes + 1
-    number = 0
-    while raw := stream.readline(most):
-        number += 1
+    for number, raw in enumerate(_raw_lines(stream, name, most), start=1):
         if bounds and (len(raw) > bounds.line_bytes or number > bounds.lines):
             fault = f"longer than {bounds.line_bytes} bytes or {bounds.lines} lines; shorten it"
             raise FormatError(f"{name}:{number}", fault)
         try:
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise FormatError(f"{name}:{number}", "not UTF-8; convert the file") from error
+            raise FormatError(f"{name}:{number}", _NOT_DECODED) from error
+
+
+def _raw_lines(stream: BinaryIO, name: str, most: int) -> Iterator[bytes]:
+    """The lines in UTF-8, as far as they are, cut at `most` bytes or a little behind."""
+    first = stream.readline(most)
+    encoding = characters.encoding_of(first[: characters.MARK_BYTES])
+    if encoding in ("utf-8", "utf-8-sig"):
+        while first:
+            yield first
+            first = stream.readline(most)
+        return
+    stream.seek(0)
+    text = io.TextIOWrapper(stream, encoding, newline="\n")
+    try:
+        while line := text.readline(most):
+            yield line.encode()
+    except UnicodeError as error:
+        raise FormatError(name, _NOT_DECODED) from error
+    finally:
+        text.detach()
 
 
 def parse_records(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[str, dict[str, Any]]]:

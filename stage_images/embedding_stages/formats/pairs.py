@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from embedding_stages.errors import StageError
+from embedding_stages.formats.characters import for_words
 from embedding_stages.formats.lines import FormatError, read_records, text_of, texts_of, write_records
 
 PASSAGES: Final = "chunks.jsonl"
@@ -132,11 +133,11 @@ def read_pairs(folder: Path) -> PairSet:
 
 
 def normalised(query: str) -> str:
-    """Equal for queries that differ in case, width of letters, white space and punctuation alone.
+    """Equal for queries that differ in case, width of letters, white space, punctuation and joiners alone.
 
     Symbols count ("C++" is not "C"), and so do the marks of scripts that write vowels with them.
     """
-    text = _MARK.sub(_blank, unicodedata.normalize("NFKC", query).casefold())
+    text = _MARK.sub(_blank, for_words(query).casefold())
     return " ".join(text.split())
 
 

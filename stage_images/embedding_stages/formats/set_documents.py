@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from embedding_stages.formats.beir import BeirReader
+from embedding_stages.formats.characters import seen
 from embedding_stages.formats.lines import read_records, text_of, texts_of, write_records
 from embedding_stages.formats.pairs import Passage
 
@@ -34,12 +35,13 @@ class SetDocument:
 def documents_of(passages: Iterable[Passage]) -> list[SetDocument]:
     """The documents that `passages` were cut from, all of each, in order.
 
-    The digest is of the text with its white space collapsed, so it does not tell how the document was cut.
+    The digest is of what people see of the text with its white space collapsed, so it does not tell how the document
+    was cut, nor which of the characters that nobody sees a release kept.
     """
     hashes: dict[str, hashlib._Hash] = {}
     names: dict[str, list[str]] = {}
     for passage in passages:
-        words = " ".join(passage.text.split())
+        words = " ".join(seen(passage.text).split())
         hashes.setdefault(passage.document_id, hashlib.sha256()).update(f"{words} ".encode())
         names.setdefault(passage.document_id, []).append(passage.id)
     return [SetDocument(name, found.hexdigest(), tuple(names[name])) for name, found in hashes.items()]

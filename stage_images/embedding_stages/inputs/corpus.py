@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from embedding_stages.errors import BadInput
-from embedding_stages.formats import documents
+from embedding_stages.formats import characters, documents
 from embedding_stages.formats.documents import Document
 from embedding_stages.inputs import safe_files
+from embedding_stages.inputs.counts import Counts
 from embedding_stages.inputs.globs import matcher
 from embedding_stages.inputs.safe_files import Depth, FoundFile, Listing, NotRegularError
-from embedding_stages.inputs.text import NotTextError, decode
 
 INCLUDE_FIELD = "spec.corpus.include"
 
@@ -31,21 +31,6 @@ class Limits:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Limits:
         return cls(**{field.name: int(raw.get(field.name, field.default)) for field in fields(cls)})
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the files. `skippedFiles`: links, special files and files that `include` leaves out."""
-
-    documents: int = 0
-    documentBytes: int = 0  # noqa: N815
-    skippedFiles: int = 0  # noqa: N815
-    skippedBinary: int = 0  # noqa: N815 - not UTF-8, or control characters
-    skippedShort: int = 0  # noqa: N815 - fewer characters than minTextLength
-    skippedDuplicates: int = 0  # noqa: N815 - the text of an earlier path
-
-    def to_json(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +69,20 @@ def write_documents(corpus: Corpus, target: Path) -> Counts:
 def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
     listing = _list(corpus, root)
     included = _matcher(corpus.include)
-    counts = Counts(skippedFiles=listing.skipped)
+    counts = Counts()
+    for name in listing.skipped:
+        counts.skip("skippedFiles", name, "a link or no regular file")
     chosen: list[tuple[str, FoundFile]] = []
     for file in listing.files:
         name = safe_files.key_of(file.path) if corpus.kind == "configMap" else file.path
         # Without a suffix a name says nothing: a program or an archive of that size is left out, not an error.
         blob = "." not in name.rpartition("/")[2] and file.size > corpus.limits.maxFileBytes
-        if included(name) and not blob:
-            chosen.append((name, file))
+        if not included(name):
+            counts.skip("skippedFiles", name, "no pattern of include matches")
+        elif blob:
+            counts.skip("skippedFiles", name, "larger than maxFileBytes, and without a suffix")
         else:
-            counts.skippedFiles += 1
+            chosen.append((name, file))
     _check_sizes(corpus, [file for _, file in chosen])
     counts.documents = documents.write_documents(target, _usable(corpus, root, chosen, counts))
     if not counts.documents:
@@ -142,44 +131,44 @@ def _check_sizes(corpus: Corpus, files: list[FoundFile]) -> None:
 
 def _usable(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], counts: Counts) -> Iterator[Document]:
     """The documents, read one at a time; counts their bytes and what is skipped."""
-    seen: set[bytes] = set()
+    seen: dict[bytes, str] = {}
     real_root = root.resolve()
     for name, file in chosen:
         try:
             with safe_files.open_file(real_root, file.path) as source:
                 content = source.read(corpus.limits.maxFileBytes + 1)
         except (NotRegularError, FileNotFoundError):
-            counts.skippedFiles += 1
+            counts.skip("skippedFiles", name, "a link or no regular file")
             continue
         if len(content) > corpus.limits.maxFileBytes:
             raise _too_large(corpus, f"{safe_files.printable(name)} grew beyond maxFileBytes while it was read")
-        text = _usable_text(content, corpus.min_text_length, seen, counts)
+        text = _usable_text(name, content, corpus.min_text_length, seen, counts)
         if text is not None:
             counts.documentBytes += len(content)
             yield Document(id=document_id(name), path=name, text=text)
 
 
-def _usable_text(content: bytes, min_length: int, seen: set[bytes], counts: Counts) -> str | None:
-    """The text, or None when it is skipped; counts why."""
+def _usable_text(name: str, content: bytes, min_length: int, seen: dict[bytes, str], counts: Counts) -> str | None:
+    """The text, or None when it is skipped; counts why. `seen`: the paths by the digests of their texts."""
     try:
-        text = decode(content).strip()
-    except NotTextError:
-        counts.skippedBinary += 1
+        text = characters.clean(characters.decode(content)).strip()
+    except characters.NotTextError as error:
+        counts.skip("skippedBinary", name, str(error))
         return None
     if len(text) < max(1, min_length):
-        counts.skippedShort += 1
+        counts.skip("skippedShort", name, f"{len(text)} characters")
         return None
     digest = hashlib.sha256(" ".join(text.split()).encode()).digest()[:16]
     if digest in seen:
-        counts.skippedDuplicates += 1
+        counts.skip("skippedDuplicates", name, f"the text of {seen[digest]}")
         return None
-    seen.add(digest)
+    seen[digest] = name
     return text
 
 
 def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Counts) -> BadInput:
     if not listing.files:
-        skipped = f" ({listing.skipped} links or special files were skipped)" if listing.skipped else ""
+        skipped = f" ({len(listing.skipped)} links or special files were skipped)" if listing.skipped else ""
         return BadInput("CorpusEmpty", f"there are no files{skipped}; add documents", field=corpus.field)
     if not chosen:
         return BadInput(
@@ -191,13 +180,15 @@ def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Count
     if counts.skippedBinary == chosen:
         return BadInput(
             "CorpusUnreadable",
-            f"none of {chosen} files is UTF-8 text; convert them to plain text or Markdown",
+            f"none of {chosen} files is text ({counts.named('skippedBinary')}); convert them to plain text or Markdown "
+            "in UTF-8",
             field=corpus.field,
         )
+    no_text = f", {counts.skippedBinary} not text ({counts.named('skippedBinary')})" if counts.skippedBinary else ""
     return BadInput(
         "CorpusEmpty",
-        f"none of {chosen} files is usable: {counts.skippedShort} shorter than {corpus.min_text_length} characters, "
-        f"{counts.skippedBinary} not UTF-8 text; add longer documents or lower spec.corpus.minTextLength",
+        f"none of {chosen} files is usable: {counts.skippedShort} shorter than {corpus.min_text_length} characters"
+        f"{no_text}; add longer documents or lower spec.corpus.minTextLength",
         field=corpus.field,
     )
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from embedding_stages.errors import BadInput
-from embedding_stages.formats import beir
+from embedding_stages.formats import beir, characters
 from embedding_stages.formats.beir import BeirPassage, BeirReader
 from embedding_stages.formats.lines import Bounds, FormatError
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
-from embedding_stages.inputs.text import clean
 
 _BOUNDS: Final = Bounds(line_bytes=10 << 20, lines=20_000_000)  # a character may take 6 bytes, as \u and digits
 MAX_TEXT_CHARACTERS: Final = 1 << 20  # no more is read of a text: `encoder.tokens.MAX_TEXT_CHARACTERS`
@@ -43,7 +42,7 @@ class LabelledSet:
         Raises BadInput `LabelledSetIncomplete`, `LabelledSetForbidden` or `LabelledSetInvalid`, with file and line.
         """
         try:
-            reader = BeirReader(self._open, _BOUNDS, MAX_TEXT_CHARACTERS, lambda text: clean(text).strip())
+            reader = BeirReader(self._open, _BOUNDS, MAX_TEXT_CHARACTERS, _clean)
             return self._write(reader, target)
         except FormatError as error:
             raise BadInput("LabelledSetInvalid", str(error), field=self.field) from error
@@ -82,3 +81,9 @@ class LabelledSet:
     def _missing(self, file: str, what: str) -> BadInput:
         message = f"{file} {what}; a BEIR set has {', '.join(beir.FILES)}"
         return BadInput("LabelledSetIncomplete", message, field=self.field)
+
+
+def _clean(text: str) -> str:
+    """Raises NotTextError."""
+    characters.check_text(text)
+    return characters.clean(text).strip()

@@ -40,7 +40,7 @@ class Listing:
     """What lies below a folder."""
 
     files: list[FoundFile] = field(default_factory=list)  # sorted by path
-    skipped: int = 0  # links, special files and names that are not UTF-8
+    skipped: list[str] = field(default_factory=list)  # links, special files and names that are not UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +129,15 @@ def list_folder(root: Path, *, depth: Depth, visit: Callable[[int], None]) -> Li
             visit(seen)
             path = f"{folder}/{entry}" if folder else entry
             if status is None or not _is_utf8(entry) or path == _LOST_AND_FOUND:
-                listing.skipped += 1
+                listing.skipped.append(path)
             elif stat.S_ISDIR(status.st_mode):
                 folders.append((path, level + 1))
             elif stat.S_ISREG(status.st_mode):
                 listing.files.append(FoundFile(path, status.st_size))
             else:
-                listing.skipped += 1
+                listing.skipped.append(path)
     listing.files.sort(key=lambda file: file.path)
+    listing.skipped.sort()
     return listing
 
 
@@ -153,7 +154,7 @@ def list_config_map(root: Path) -> Listing:
             continue
         target = Path(entry.path).resolve()
         if not target.is_relative_to(real_root) or not target.is_file():
-            listing.skipped += 1
+            listing.skipped.append(entry.name)
             continue
         listing.files.append(FoundFile(target.relative_to(real_root).as_posix(), target.stat().st_size))
     return listing

@@ -2,7 +2,8 @@
 
 Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates; with a labelled
 set also labelledPassages, labelledQueries, with guards guardQueries. Details: corpusDigest, baseModelDigest,
-labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder.
+labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder, skipped (by
+count, the first files that were skipped, and why; absent where none was).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.formats import documents
 from embedding_stages.inputs import hugging_face, safe_files
-from embedding_stages.inputs.corpus import Corpus, Counts, Limits, write_documents
+from embedding_stages.inputs.corpus import Corpus, Limits, write_documents
+from embedding_stages.inputs.counts import Counts
 from embedding_stages.inputs.labelled import LabelledCounts, LabelledSet
 from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze
 from embedding_stages.inputs.store import Store
@@ -42,13 +44,15 @@ def work(context: StageContext) -> StageResult:
         counts |= {"labelledPassages": labelled.passages, "labelledQueries": labelled.queries}
         counts |= {"skippedLabelledQueries": labelled.skipped_queries} if labelled.skipped_queries else {}
     counts |= _guard_sets(context, store)
-    counts |= _corpus(context, store).to_json()
+    corpus = _corpus(context, store)
+    counts |= corpus.to_json()
     description = _base_model(context, model, store)
     for artefact, kept in context.extra:
         details[f"{artefact.value}Digest"] = kept.digest
         if artefact is Artefact.BASE_MODEL and TOKENIZER_FILE in kept.files:
             details["tokenizerDigest"] = f"sha256:{kept.files[TOKENIZER_FILE]['sha256']}"
     details["encoder"] = asdict(description)
+    details |= {"skipped": corpus.told()} if corpus.told() else {}
     return context.result(
         counts=counts, details=details, message=f"{counts['documents']} documents, {description.architecture} model"
     )
@@ -104,7 +108,7 @@ def _corpus(context: StageContext, store: Store) -> Counts:
     with store.draft(Artefact.CORPUS) as draft:
         counts = write_documents(corpus, draft / documents.FILE)
         context.extra.append((Artefact.CORPUS, store.keep(Artefact.CORPUS, draft)))
-    context.log("documents frozen", **counts.to_json())
+    context.log("documents frozen", **counts.to_json(), **({"skipped": counts.told()} if counts.told() else {}))
     return counts
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from embedding_stages.encoder.fitting import stacked
+from embedding_stages.formats.characters import for_words
 from embedding_stages.formats.pairs import Pair
 from embedding_stages.prep.search import Index
 from embedding_stages.vectors import Vectors
@@ -153,7 +154,7 @@ def _by_text(passages: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _text(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(for_words(text).casefold().split())
 
 
 def mean(values: Sequence[float]) -> float:

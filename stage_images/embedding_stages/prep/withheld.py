@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from embedding_stages.formats.characters import base_letters
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.prep.lexical import terms_of
 from embedding_stages.sdg.lexicon import STOP_WORDS
@@ -111,7 +112,7 @@ def _take_out(text: str, most: int, chance: random.Random, *, opens: bool) -> tu
 
 def _is_prose(words: Sequence[str]) -> bool:
     """Whether a sentence can ask: enough words, and hardly any names of code, numbers and marks among them."""
-    plain = sum(word.strip(_MARKS).replace("-", "").replace("'", "").isalpha() for word in words)
+    plain = sum(base_letters(word).strip(_MARKS).replace("-", "").replace("'", "").isalpha() for word in words)
     return len(words) >= _FEWEST_WORDS and plain >= _PLAIN * len(words)
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from embedding_stages.formats.characters import for_words
 from embedding_stages.formats.pairs import normalised
 from embedding_stages.sdg.lexicon import SYNONYMS, content_words, stem, words
 from embedding_stages.sdg.passages import UnitPassage
@@ -47,11 +48,15 @@ class Statistics:
 
         Below `_RARE_ENOUGH` passages a word gains no more: a name or a typing error is no better than a rare word.
         """
-        return math.log((1 + self.passages) / (1 + max(_RARE_ENOUGH, self.passages_with[stem(word)])))
+        return math.log((1 + self.passages) / (1 + max(_RARE_ENOUGH, self.passages_holding(word))))
 
     def is_common(self, word: str) -> bool:
         """Whether so many passages hold the word that it says nothing."""
-        return self.passages_with[stem(word)] > max(_RARE_ENOUGH, _COMMON * self.passages)
+        return self.passages_holding(word) > max(_RARE_ENOUGH, _COMMON * self.passages)
+
+    def passages_holding(self, word: str) -> int:
+        """The number of passages with a form of the word, in lower case and however its joiners are written."""
+        return self.passages_with[stem(for_words(word))]
 
     def is_repeated(self, sentence: str) -> bool:
         """Whether the sentence stands in more than one place: then no place is the answer."""

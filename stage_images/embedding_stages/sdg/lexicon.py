@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from embedding_stages.formats.characters import MARKS, for_words
+
 
 def _listed(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -164,7 +166,8 @@ VAGUE: Final = _listed(
     """
 )
 
-_WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_LETTERS: Final = rf"[^\W_]+(?:[{MARKS}]+[^\W_]*)*"
+_WORD: Final = re.compile(rf"{_LETTERS}(?:['’]{_LETTERS})?")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Thai to Tibetan, Burmese, Khmer, Kana, Han: between their words there are no spaces.
 UNSPACED: Final = re.compile(
@@ -173,8 +176,8 @@ UNSPACED: Final = re.compile(
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; names such as `get_nowait` and `OrderedDict` fall into their parts."""
-    return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text))]
+    """Lower-case words; names such as `get_nowait` and `OrderedDict` fall into their parts, joiners are gone."""
+    return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", for_words(text)))]
 
 
 def is_unspaced(text: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from embedding_stages.formats import characters
 from embedding_stages.formats.pairs import Passage
 
 PAIRS: Final = "pairs"  # what the writer's list is called
@@ -139,8 +140,11 @@ def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
     evidence = [evidence] if isinstance(evidence, dict | str) else evidence
     if not isinstance(question, str) or not isinstance(answer, str) or not isinstance(evidence, list):
         return None
-    question = " ".join(question.split())
-    if not 8 <= len(question) <= _MAX_QUESTION or not question.isprintable() or not answer.strip():
+    try:
+        question, answer = _one_line(question), _one_line(answer)
+    except characters.NotTextError:
+        return None
+    if not 8 <= len(question) <= _MAX_QUESTION or not answer:
         return None
     found = [_grounded_in(quote, passages) for quote in evidence[:8]]
     if not found or None in found:
@@ -148,7 +152,7 @@ def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
     kind = item.get("type")
     return Draft(
         question=question,
-        answer=" ".join(answer.split()),
+        answer=answer,
         type=kind if kind in TYPES else TYPES[-1],
         passage_ids=tuple(dict.fromkeys(name for name in found if name is not None)),
     )
@@ -159,17 +163,28 @@ def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:
     evidence = {"quote": evidence} if isinstance(evidence, str) else evidence
     if not isinstance(evidence, dict) or not isinstance(evidence.get("quote"), str):
         return None
-    quote = _folded(evidence["quote"])
-    if len(quote) < _MIN_QUOTE:
+    quote = evidence["quote"]
+    if len(_folded(quote)) < _MIN_QUOTE:
         return None
     number = _number(evidence.get("passage"))
     named = [passages[number]] if type(number) is int and 0 <= number < len(passages) else []
-    return next((passage.id for passage in (*named, *passages) if quote in _folded(passage.text)), None)
+    return next((passage.id for passage in (*named, *passages) if _holds(passage.text, quote)), None)
+
+
+def _holds(text: str, quote: str) -> bool:
+    """Whether the text has the quote, white space aside: models quote Khmer with spaces between words or without."""
+    return "".join(_folded(quote).split()) in "".join(_folded(text).split())
 
 
 def _folded(text: str) -> str:
-    """Without differences in case, white space and the shape of quotation marks."""
-    return " ".join(text.casefold().translate(_QUOTES).split()).strip(" .")
+    """Without differences in case, white space, the shape of quotation marks and what nobody sees."""
+    return " ".join(characters.for_words(text).casefold().translate(_QUOTES).split()).strip(" .")
 
 
-_QUOTES: Final = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "\u00a0": " "})
+def _one_line(text: str) -> str:
+    """Raises NotTextError."""
+    characters.check_text(text)
+    return " ".join(characters.clean(text).split())
+
+
+_QUOTES: Final = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from embedding_stages.sdg.extractive import Statistics
-from embedding_stages.sdg.lexicon import STOP_WORDS, can_end_phrase, is_adverb, is_unspaced, stem
+from embedding_stages.sdg.lexicon import STOP_WORDS, can_end_phrase, is_adverb, is_unspaced
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.phrases import LONGEST, PhraseCounts, bare, phrases_of, prose_runs, runs_of, settled
 from embedding_stages.sdg.rules import Subject, is_name, without_marks
@@ -113,9 +113,7 @@ def _function_words(runs: Sequence[Sequence[str]], statistics: Statistics) -> tu
     if sum(found[word] for word in listed) >= _ENGLISH * found.total():
         return True, listed
     most = max(_FEW_PASSAGES, _FUNCTION_WORD * statistics.passages)
-    return False, frozenset(
-        word for word in found if len(word) <= _SHORT or statistics.passages_with[stem(word)] > most
-    )
+    return False, frozenset(word for word in found if len(word) <= _SHORT or statistics.passages_holding(word) > most)
 
 
 def _shared_phrases(

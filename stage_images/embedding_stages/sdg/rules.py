@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from embedding_stages.formats.characters import base_letters
 from embedding_stages.sdg import patterns
 from embedding_stages.sdg.lexicon import (
     NOUNS_TOO,
@@ -260,7 +261,7 @@ def _plain(text: str) -> str:
 
 def _is_prose(text: str) -> bool:
     """Mostly words: no table, formula, path or example."""
-    symbols = sum(not (character.isalnum() or character in " ,.'’-\"()/?") for character in text)
+    symbols = sum(not (character.isalnum() or character in " ,.'’-\"()/?") for character in base_letters(text))
     return (
         len(text) >= 8
         and symbols <= 0.06 * len(text)

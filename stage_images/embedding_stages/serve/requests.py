@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 
 from embedding_stages.contract.servers import MAX_TEXTS
 from embedding_stages.encoder.description import ROLES, EncoderDescription, Role
+from embedding_stages.formats import characters
 
 Truncate = Literal["NONE", "START", "END"]
 Encoding = Literal["float", "base64"]
@@ -41,7 +42,7 @@ class RequestError(Exception):
 class EmbeddingRequest:
     """A checked request."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...]  # cleaned as documents are: see formats/characters.py
     role: Role
     dimensions: int
     truncate: Truncate
@@ -84,7 +85,7 @@ def _texts(value: Any) -> tuple[str, ...]:
             raise RequestError(400, f"input {index} is empty", param="input", code="empty")
         if not _encodable(text):
             raise RequestError(400, f"input {index} holds half a character pair", param="input", code="invalid_text")
-    return tuple(texts)
+    return tuple(map(characters.clean, texts))
 
 
 def _encodable(text: str) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from beir.datasets.data_loader import GenericDataLoader
 
+from embedding_stages.contract.canaries import CANARIES
 from embedding_stages.errors import BadInput, StageError
-from embedding_stages.formats import beir, documents, lines, pairs, set_documents, training_set
+from embedding_stages.formats import beir, characters, documents, lines, pairs, set_documents, training_set
 from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
 from embedding_stages.formats.documents import Document
 from embedding_stages.formats.lines import FormatError
@@ -113,8 +114,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_document_has_one_digest_however_it_is_cut_and_spaced() -> None:
+    """Nor do characters count that nobody sees: release 0.1 kept fewer of them."""
     digest = hashlib.sha256(b"One two. Three. ").hexdigest()
-    for texts in (["One two. Three."], ["One two.", "Three."], ["One\n two.", " Three. "]):
+    one = (["One two. Three."], ["One two.", "Three."], ["One\n two.", " Three. "], ["One tw\u200co. Th\xadree."])
+    for texts in one:
         passages = [Passage(f"0a-{number}", "0a", text) for number, text in enumerate(texts)]
         names = tuple(one.id for one in passages)
         assert documents_of([*passages, Passage("0b-0", "0b", "x")])[0] == SetDocument("0a", digest, names)
@@ -184,12 +187,47 @@ SAME_QUERY = [
     ("emoji", "What is 🚀?", "What is 🔥?", False),
     ("a name written as words", "OrderedDict", "ordered dict", False),
     ("another order", "a b", "b a", False),
+    ("a joiner that people leave out", "می\u200cخواهم", "میخواهم", True),
+    ("a zero-width space and a space", "ខ្ញុំ\u200bសរសេរ", "ខ្ញុំ សរសេរ", True),
+    ("marks of direction", "\u200f\u2067שלום\u2069?", "שלום", True),
+    ("a soft hyphen", "Dampf\u00adschiff", "Dampfschiff", True),
+    ("how an emoji is shown", "What is ☎\ufe0f?", "What is ☎?", True),
 ]
 
 
 @pytest.mark.parametrize(("sentence", "one", "other", "same"), SAME_QUERY, ids=[row[0] for row in SAME_QUERY])
 def test_queries_are_the_same_but_for(sentence: str, one: str, other: str, same: bool) -> None:
     assert (normalised(one) == normalised(other)) is same
+
+
+FLAG = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # England
+CLEANED = [
+    ("joiners, of Persian, Sinhala and emoji", "می\u200cخواهم ක්\u200dෂ 👩\u200d🔬", None),
+    ("zero-width spaces, of Khmer and Thai", "ខ្ញុំ\u200bសរសេរ ไทย\u200bแลนด์", None),
+    ("variation selectors and combining marks", "☎\ufe0f 葛\U000e0100 x\u0302\u034f कि", None),
+    ("the tags of a flag", f"a {FLAG}", None),
+    ("what a line is made of", "a\tb\n c", None),
+    ("decomposed letters", "e\u0301", "é"),
+    ("compatible letters", "ﬁ ½ ｗ", None),
+    ("other line ends", "a\r\nb\rc\u2028d\u2029e\x85f\fg", "a\nb\nc\nd\ne\nf\ng"),
+    ("controls", "a\x1b\x07b\x9f\x0b", "ab"),
+    ("a soft hyphen", "Dampf\u00adschiff", "Dampfschiff"),
+    ("byte-order marks and word joiners", "\ufeffa\ufeff\u2060b", "ab"),
+    ("direction", "\u200ea\u200f\u061cb\u202ec\u2067d\u2069\u206a", "abcd"),
+    ("tags without a flag", "a\U000e0069\U000e0067\U000e006e", "a"),
+    ("an instruction behind a flag", "\U0001f3f4" + "\U000e0069" * 20 + "\U000e007f", "\U0001f3f4"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "text", "cleaned"), CLEANED, ids=[row[0] for row in CLEANED])
+def test_characters_that_stay_and_that_go(sentence: str, text: str, cleaned: str | None) -> None:
+    assert characters.clean(text) == (text if cleaned is None else cleaned)
+    assert characters.clean(characters.clean(text)) == characters.clean(text)
+
+
+def test_canaries_are_clean() -> None:
+    """A server cleans what it is asked, and their vectors are known to others."""
+    assert [text for _, text in CANARIES if characters.clean(text) != text] == []
 
 
 @pytest.mark.parametrize("text", ["what is it", "don't do that", "was ist grün 5", ""])

@@ -108,6 +108,9 @@ SKIPPED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a NUL in text": (lambda f: (f / "b.txt").write_text(TEXT + "\0"), "skippedBinary"),
     "Latin-1": (lambda f: (f / "b.txt").write_bytes((TEXT + "ä").encode("latin-1")), "skippedBinary"),
     "mostly control characters": (lambda f: (f / "b.txt").write_text("\x01\x02" * 100 + TEXT), "skippedBinary"),
+    "mostly what was once not decoded": (lambda f: (f / "b.txt").write_text("\ufffd" * 10 + TEXT), "skippedBinary"),
+    "UTF-16 without a mark": (lambda f: (f / "b.txt").write_bytes(TEXT.encode("utf-16-le")), "skippedBinary"),
+    "UTF-16 that is cut off": (lambda f: (f / "b.txt").write_bytes(TEXT.encode("utf-16")[:-1]), "skippedBinary"),
     "an empty file": (lambda f: (f / "e.txt").write_text(""), "skippedShort"),
     "a short file": (lambda f: (f / "e.txt").write_text("too short"), "skippedShort"),
     "the text of another file": (lambda f: (f / "twin.txt").write_text(TEXT + "\n\n"), "skippedDuplicates"),
@@ -152,12 +155,46 @@ def test_documents_that_may_not_be_read_are_named(open_folder: Path) -> None:
     assert caught.value.reason == "CorpusForbidden"
 
 
-def test_hidden_characters_are_stripped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be", "utf-32-be"])
+def test_a_document_is_read_as_its_byte_order_mark_says_and_cleaned(tmp_path: Path, encoding: str) -> None:
+    """In Khmer every sixth character is a zero-width space between two words."""
+    khmer = "ខ្ញុំ\u200bសរសេរ\u200bឯកសារ\u200b" * 5
+    text = ("\ufeff" if encoding.endswith("be") else "") + TEXT + f"\u202e\x1b e\u0301\r\n{khmer}end\U000e0041"
     source = tmp_path / "source"
     source.mkdir()
-    (source / "a.txt").write_text("\ufeff" + TEXT + "\u202e\u200b\x1b e\u0301\r\nend\U000e0041", newline="")
+    (source / "a.txt").write_bytes(text.encode(encoding))
     write_documents(corpus(source), tmp_path / "out")
-    assert documents(tmp_path / "out")[0]["text"] == TEXT + " é\nend"
+    assert documents(tmp_path / "out")[0]["text"] == f"{TEXT} é\n{khmer}end"
+
+
+def test_what_is_skipped_is_named_with_its_reason(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good.txt").write_text(TEXT)
+    (source / "twin.txt").write_text(TEXT)
+    (source / "latin.txt").write_bytes(b"\xe4" * 90)
+    (source / "a.csv").write_text(TEXT)
+    (source / "l.txt").symlink_to("/etc/passwd")
+    for number in range(7):
+        (source / f"short{number}.txt").write_text("short")
+    assert write_documents(corpus(source), tmp_path / "out").told() == {
+        "skippedFiles": ["l.txt: a link or no regular file", "a.csv: no pattern of include matches"],
+        "skippedBinary": ["latin.txt: is not UTF-8 at byte 0"],
+        "skippedShort": [f"short{number}.txt: 5 characters" for number in range(5)],
+        "skippedDuplicates": ["twin.txt: the text of good.txt"],
+    }
+
+
+def test_names_of_skipped_files_fit_a_termination_message(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good.txt").write_text(TEXT)
+    for number in range(9):
+        (source / f"{number}{'ក' * 70}\n.txt").write_text("short")
+        (source / f"{number}{'x' * 200}.csv").write_text("short")
+    told = write_documents(corpus(source), tmp_path / "out").told()
+    assert len(json.dumps(told)) < 1200
+    assert all(told.values())
 
 
 def test_a_large_file_without_a_suffix_is_left_out(tmp_path: Path) -> None:
@@ -189,8 +226,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, object], str, str, 
         lambda f: (f / "a.txt").write_text(" "), {}, "CorpusEmpty", "spec.corpus.source.pvc.path", "1 shorter than 50",
     ),
     "all files are binary": (
-        lambda f: (f / "a.txt").write_bytes(b"\xff\xfe"), {}, "CorpusUnreadable", "spec.corpus.source.pvc.path",
-        "UTF-8",
+        lambda f: (f / "a.txt").write_bytes(b"\xff"), {}, "CorpusUnreadable", "spec.corpus.source.pvc.path",
+        "a.txt: is not UTF-8 at byte 0",
+    ),
+    "none is usable, and one is no text": (
+        lambda f: [(f / "a.txt").write_text("short"), (f / "b.txt").write_bytes(b"\xff")], {}, "CorpusEmpty",
+        "spec.corpus.source.pvc.path", "1 not text (b.txt: is not UTF-8",
     ),
     "the folder does not exist": (
         lambda _: None, {"path": "nowhere"}, "CorpusPathMissing", "spec.corpus.source.pvc.path", "'nowhere'",

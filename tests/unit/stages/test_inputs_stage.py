@@ -100,6 +100,7 @@ def test_everything_is_frozen_under_the_name_of_its_content(tmp_path: Path, sour
         assert digest_of_folder(tmp_path / "workspace" / ref.path) == ref.digest == result.details[f"{artefact}Digest"]
     assert result.counts["documents"] == 2
     assert result.counts["skippedBinary"] == 1
+    assert list(result.details["skipped"]) == ["skippedBinary"]
     assert result.counts["labelledQueries"] == 1
     assert result.details["encoder"]["max_tokens"] == 32
 

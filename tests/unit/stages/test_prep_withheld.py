@@ -57,6 +57,22 @@ def test_a_text_without_sentences_gives_neighbouring_words() -> None:
 
 
 @pytest.mark.parametrize(
+    "sentence",
+    [
+        "کتاب\u200cهای تازه\u200cای که می\u200cخواهم بخوانم در قفسه\u200cی دوم هستند",
+        "हिंदी की पुरानी किताबें दूसरी अलमारी में रखी गई हैं",
+    ],
+)
+def test_words_with_joiners_and_vowel_signs_are_words(sentence: str) -> None:
+    """Nine of them make a sentence that can ask; a text without such sentences gives its opening words."""
+    text = " ".join(f"{sentence}! A{'bcdefg'[number]} " + "and so it was on this day. " for number in range(6))
+
+    asked = [pair.query for pair in withheld(text, sentence).pairs if pair.type == SENTENCE]
+
+    assert sentence in asked[0]
+
+
+@pytest.mark.parametrize(
     "text", ["", "One short sentence.", " ".join(SENTENCES[:2]), "word " * 20, "東京都は日本の首都です。人口は多い。"]
 )
 def test_a_passage_of_which_nothing_would_be_left_asks_nothing(text: str) -> None:

@@ -16,8 +16,14 @@ from embedding_stages.sdg.tolerant import find_items
 from embedding_stages.sdg.written import Written, outcome_of
 
 PASSAGES = [
-    Passage(f"d-{n}", "d", text) for n, text in enumerate(("Alpha is the first letter.", "Omega ends the alphabet."))
-]
+    Passage(f"d-{n}", "d", text)
+    for n, text in enumerate(
+        (
+            "Alpha is the first letter.", "Omega ends the alphabet.",
+            "کتاب تازه می\u200cخواهم.", "ខ្ញុំ\u200bសរសេរ\u200bឯកសារ។",
+        )
+    )
+]  # fmt: skip
 DRAFTS = {
     "grounded": (pair("What is alpha?", "Alpha is the first"), ("d-0",)),
     "grounded in another passage than it says": (pair("What is omega?", "omega ends the ALPHABET."), ("d-1",)),
@@ -38,7 +44,11 @@ DRAFTS = {
     "no evidence": ({"question": "What is alpha?", "answer": "a letter", "evidence": []}, None),
     "no answer": ({**pair("What is alpha?", "Alpha is the first"), "answer": " "}, None),
     "a question that is no text": ({**pair("x", "Alpha is the first"), "question": 5}, None),
-    "hidden characters": (pair("What is \u202ealpha?", "Alpha is the first"), None),
+    "half a character": (pair("What is \ud800alpha?", "Alpha is the first"), None),
+    "a question with a joiner": (pair("نمی\u200cدانم چیست؟", "Alpha is the first"), ("d-0",)),
+    "a quote without the joiners of its passage": (pair("چه می\u200cخواهم؟", "کتاب تازه می خواهم"), ("d-2",)),
+    "a quote without the zero-width spaces of its passage": (pair("តើខ្ញុំធ្វើអ្វី?", "ខ្ញុំសរសេរឯកសារ"), ("d-3",)),
+    "a quote with spaces between the words": (pair("តើខ្ញុំធ្វើអ្វី?", "ខ្ញុំ សរសេរ ឯកសារ"), ("d-3",)),
     "an endless question": (pair("why " * 200, "Alpha is the first"), None),
     "no object": ("What is alpha?", None),
 }  # fmt: skip
@@ -50,6 +60,12 @@ def test_only_what_quotes_the_document_is_believed(name: str) -> None:
     drafts, dropped = prompts.read_drafts([raw], PASSAGES, 5)
     assert [draft.passage_ids for draft in drafts] == ([passage_ids] if passage_ids else [])
     assert dropped == (0 if passage_ids else 1)
+
+
+def test_a_question_is_cleaned_as_documents_are() -> None:
+    raw = pair("What\u202e is\n al\u00adpha?", "Alpha is the first")
+    drafts, _ = prompts.read_drafts([raw], PASSAGES, 5)
+    assert drafts[0].question == "What is alpha?"
 
 
 PAIR = {"question": "What is alpha?"}

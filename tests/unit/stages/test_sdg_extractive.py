@@ -11,7 +11,7 @@ from unit.stages.sdg_work import chunks_of, stage
 from embedding_stages.contract import Artefact
 from embedding_stages.formats.pairs import normalised
 from embedding_stages.sdg.extractive import Statistics, candidates_of, drop_ambiguous
-from embedding_stages.sdg.lexicon import base_verb, stem, third_person
+from embedding_stages.sdg.lexicon import base_verb, stem, third_person, words
 from embedding_stages.sdg.rules import questions_of
 from embedding_stages.sdg.units import Kind, Unit
 
@@ -104,6 +104,19 @@ def test_a_parameter_is_asked_for_only_where_its_function_is_named() -> None:
 def test_a_heading_gives_a_question_when_it_says_something(heading: str, expected: set[str]) -> None:
     found = questions_of(Unit(kind=Kind.HEADING, text=heading), signature_is_near=False)
     assert {variant for question in found for variant in question.variants} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("get_nowait of OrderedDict, don't", ["get", "nowait", "of", "ordered", "dict", "don't"]),
+        ("می\u200cخواهم\u200f بخوانم", ["میخواهم", "بخوانم"]),
+        ("हिंदी किताबें", ["हिंदी", "किताबें"]),
+        ("Dampf\u00adschiff", ["dampfschiff"]),
+    ],
+)
+def test_words_are_read_with_their_marks_and_without_joiners(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def test_everything_given() -> None:
     )
 
 
+def test_texts_are_cleaned_as_those_that_trained() -> None:
+    assert parse({**GOOD, "input": ["\ufeffe\u0301\u00ad", "می\u200cخواهم\u200f"]}).texts == ("é", "می\u200cخواهم")
+
+
 def test_the_role_may_follow_the_models_name() -> None:
     assert parse({"input": "x", "model": "tiny-passage"}).role == "passage"
     assert parse({"input": "x", "model": "tiny-query"}).role == "query"

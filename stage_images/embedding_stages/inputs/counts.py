@@ -1,0 +1,61 @@
+"""What became of the files of a corpus: numbers, and the first names of those that were skipped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Count = Literal["skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates"]
+_NUMBERS: Final = (
+    "documents", "documentBytes", "skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates",
+)  # fmt: skip
+_NAMES: Final = 5  # of each count
+_LONGEST_NAME: Final = 80  # characters
+_BYTES: Final = 1000  # of all names as JSON: they share a termination message with the stage's other words
+
+
+@dataclass(slots=True)
+class Counts:
+    """`skippedFiles`: links, special files and files that `include` leaves out."""
+
+    documents: int = 0
+    documentBytes: int = 0  # noqa: N815
+    skippedFiles: int = 0  # noqa: N815
+    skippedBinary: int = 0  # noqa: N815 - what is no text: see `formats.characters.decode`
+    skippedShort: int = 0  # noqa: N815 - fewer characters than minTextLength
+    skippedDuplicates: int = 0  # noqa: N815 - the text of an earlier path
+    _names: dict[str, list[str]] = field(default_factory=dict)
+
+    def skip(self, count: Count, name: str, why: str) -> None:
+        """One more of `count`."""
+        setattr(self, count, getattr(self, count) + 1)
+        names = self._names.setdefault(count, [])
+        if len(names) < _NAMES:
+            names.append(f"{_shown(name)}: {_shown(why)}")
+
+    def to_json(self) -> dict[str, int]:
+        """The numbers."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+    def named(self, count: Count) -> str:
+        """The first names of a count, for a message."""
+        names = self._names.get(count, [])
+        more = getattr(self, count) - len(names)
+        return ", ".join(names) + (f" and {more} more" if more else "")
+
+    def told(self) -> dict[str, list[str]]:
+        """By count, the first names and why, five at most and as many as fit `_BYTES`."""
+        left, found = _BYTES, dict[str, list[str]]()
+        for place in range(_NAMES):
+            for count, names in self._names.items():
+                if place < len(names) and (cost := len(json.dumps(names[place]))) <= left:
+                    found.setdefault(count, []).append(names[place])
+                    left -= cost
+        return found
+
+
+def _shown(text: str) -> str:
+    """Untrusted text: its end, without what cannot be encoded and without line breaks."""
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    return text if len(text) <= _LONGEST_NAME else f"…{text[1 - _LONGEST_NAME :]}"
