@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedding_stages.errors import BadInput
-from embedding_stages.formats import beir
+from embedding_stages.formats import beir, characters
 from embedding_stages.formats.beir import BeirReader
 from embedding_stages.formats.lines import FormatError
 
@@ -31,6 +31,16 @@ class EvaluationSet:
         return len(self.queries) + len(self.passages) if self.queries else 0
 
     @property
+    def asked_by_passages(self) -> frozenset[str]:
+        """Queries that are passages of the corpus, by their id, and not judged relevant to themselves: they are no
+        result of their own, as with BEIR's `ignore_identical_ids`.
+        """
+        known = set(self.passage_ids)
+        return frozenset(
+            name for name in self.query_ids if name in known and self.relevance.get(name, {}).get(name, 0) <= 0
+        )
+
+    @property
     def unknown_passages(self) -> int:
         """Relevant judgements of passages that the corpus lacks: no model can find them."""
         known = set(self.passage_ids)
@@ -41,10 +51,11 @@ class EvaluationSet:
 def load_evaluation_set(folder: Path, *, may_be_empty: bool = False, field: str = FIELD) -> EvaluationSet:
     """Raises BadInput `EvaluationSetInvalid` that names the file, the fault, the cure and the manifest's `field`.
 
-    `may_be_empty`: a frozen set may have lost all of its queries, when their documents changed.
+    `may_be_empty`: a frozen set may have lost all of its queries, when their documents changed. Texts are cleaned as
+    the server cleans them: a set of an earlier release may hold characters that are taken out today.
     """
     try:
-        return _load(BeirReader.of(folder, may_be_empty=may_be_empty))
+        return _load(BeirReader.of(folder, may_be_empty=may_be_empty, clean=characters.clean))
     except FormatError as error:
         raise BadInput("EvaluationSetInvalid", f"evaluation set: {error}", field=field) from error
 
@@ -53,7 +64,7 @@ def _load(reader: BeirReader) -> EvaluationSet:
     passages = {passage.id: passage.full_text or _EMPTY_PASSAGE for passage in reader.passages()}
     queries = {query.id: query.text for query in reader.queries()}
     relevance: dict[str, dict[str, int]] = {}
-    for judgement in reader.judgements(queries):
+    for judgement in reader.judgements(queries, passages):
         relevance.setdefault(judgement.query_id, {})[judgement.passage_id] = judgement.score
     if (queries or not reader.may_be_empty) and not any(
         grade > 0 for grades in relevance.values() for grade in grades.values()

@@ -1,8 +1,9 @@
 """NDCG, MAP, Recall and Precision, from BEIR's evaluator. Evaluate and verify get their numbers here.
 
 BEIR leaves queries without results out of its means, turns NaN scores into something that sorts, removes
-results whose id equals the query's and rounds to five decimals. So coverage and finiteness are checked before,
-ids are made different before, and the means are taken here at full precision and compared with BEIR's.
+results whose id equals the query's, also where they are judged relevant, and rounds to five decimals. So coverage and
+finiteness are checked before, a query that is a passage is taken out of its own results while they are searched, ids
+are made different before, and the means are taken here at full precision and compared with BEIR's.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def measure(
         evaluation_set.passage_ids,
         passage_vectors,
         depth=max(k_values),
+        not_themselves=evaluation_set.asked_by_passages,
     )
     return score(evaluation_set, rankings, k_values)
 
@@ -92,14 +94,18 @@ def score(evaluation_set: EvaluationSet, rankings: Rankings, k_values: Sequence[
 
 
 def check_rankings(evaluation_set: EvaluationSet, rankings: Rankings, *, depth: int) -> None:
-    """Every query has exactly min(depth, passages) known passages, every score is a finite number."""
+    """Every query has exactly min(depth, passages) known passages, itself not counted where it is one, and every score
+    is a finite number.
+    """
     passages = set(evaluation_set.passage_ids)
-    wanted = min(depth, len(passages))
+    not_themselves = evaluation_set.asked_by_passages
     if rankings.keys() != set(evaluation_set.query_ids):
         missing = len(set(evaluation_set.query_ids) - rankings.keys())
         raise StageError("RankingsIncomplete", f"{missing} of {len(evaluation_set.query_ids)} queries have no results")
     for query, found in rankings.items():
-        if len(found) != wanted or not found.keys() <= passages:
+        own = query in not_themselves
+        wanted = min(depth, len(passages) - own)
+        if len(found) != wanted or not found.keys() <= passages or (own and query in found):
             raise StageError("RankingsIncomplete", f"query {query!r} has {len(found)} results, expected {wanted}")
         if not all(math.isfinite(value) for value in found.values()):
             raise StageError("ScoresNotFinite", f"query {query!r} has a score that is NaN or infinite")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ def nearest_passages(
     passage_ids: Sequence[str],
     passage_vectors: Vectors,
     depth: int,
+    not_themselves: Collection[str] = (),
 ) -> Rankings:
-    """The `min(depth, passages)` passages of highest score of each query.
+    """The `min(depth, passages)` passages of highest score of each query; queries whose ids are among `not_themselves`
+    do not find the passage of their id.
 
     Vectors are float32 (queries, dimension) and (passages, dimension); ids are sorted. Scores are rounded to
     six decimals; of equal scores the greater id comes first, which is also trec_eval's rule.
@@ -36,13 +38,17 @@ def nearest_passages(
             "VectorsMisshapen",
             f"queries have {query_vectors.shape[1]} dimensions, passages {passage_vectors.shape[1]}",
         )
+    own = {name: at for at, name in enumerate(passage_ids) if name in not_themselves}
     block = max(1, _BLOCK_BYTES // (4 * len(passage_ids)))
     rankings: Rankings = {}
     for start in range(0, len(query_ids), block):
         scores = query_vectors[start : start + block] @ passage_vectors.T
         for row, query_id in zip(scores, query_ids[start : start + block], strict=True):
             rounded = np.round(row, _DECIMALS)
-            rankings[query_id] = {passage_ids[at]: float(rounded[at]) for at in _top(rounded, depth)}
+            found = len(passage_ids)
+            if query_id in own:
+                rounded[own[query_id]], found = -np.inf, found - 1
+            rankings[query_id] = {passage_ids[at]: float(rounded[at]) for at in _top(rounded, depth)[:found]}
     return rankings
 
 

@@ -80,7 +80,7 @@ def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -
     ]
     texts: dict[Role, list[str]] = {"query": list(edge_cases), "passage": list(edge_cases)}
     if evaluation_set is not None:
-        reader = BeirReader.of(evaluation_set)
+        reader = BeirReader.of(evaluation_set, may_be_empty=True)  # a frozen set may have lost every query
         try:
             texts["passage"].extend(passage.full_text for passage in islice(reader.passages(), SAMPLE_TEXTS))
             texts["query"].extend(query.text for query in islice(reader.queries(), SAMPLE_TEXTS))

@@ -4,32 +4,40 @@ corpus.jsonl    {"_id", "title" (optional), "text" (optional: some public sets h
 queries.jsonl   {"_id", "text"}
 qrels/test.tsv  query-id, corpus-id, score, separated by tabs, with that header; a score above 0 is relevant
 
-A set of a user's own is read by the same reader as one that prep wrote. BEIR's own loader is not used: it overwrites
-repeated ids, drops the first judgement when there is no header and stops with a KeyError at a judged query without
-text. A test reads one set with both.
+A set of a user's own is read by the same reader as one that prep wrote, in every stage. BEIR's own loader is not used:
+it overwrites repeated ids, drops the first judgement when there is no header and stops with a KeyError at a judged
+query without text. A test reads one set with both.
+
+Public sets are taken as they are: judgements may name passages that the corpus lacks (ArguAna's do), and a line may
+stand twice. Ids are compared as they are written, with quotation marks and spaces.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
-from embedding_stages.formats.lines import Bounds, FormatError, parse_records, read_lines, write_records
+from embedding_stages.formats.lines import Bounds, Faults, FormatError, parse_record, read_lines, write_records
 
 CORPUS: Final = "corpus.jsonl"
 QUERIES: Final = "queries.jsonl"
 JUDGEMENTS: Final = "qrels/test.tsv"
 FILES: Final = (CORPUS, QUERIES, JUDGEMENTS)
 HEADER: Final = "query-id\tcorpus-id\tscore"
-HIGHEST_SCORE: Final = 100
+HIGHEST_SCORE: Final = 127  # and the lowest below zero: trec_eval keeps a table of this length
+_SCORE: Final = re.compile(r"[+-]?[0-9]{1,3}(?:\.0*)?")  # tables that had a gap write 1.0
+_NO_IDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # categories: what a line cannot hold
 _SHOWN: Final = 120  # characters of what a message quotes
 
 Open = Callable[[str], AbstractContextManager[BinaryIO]]  # the name of one of FILES -> the file
 Clean = Callable[[str], str]  # may raise ValueError: the text is not fit to use
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class BeirQuery:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How well a passage answers a query: relevant above 0, at most `HIGHEST_SCORE`."""
+    """How well a passage answers a query: relevant above 0, between -`HIGHEST_SCORE` and `HIGHEST_SCORE`."""
 
     query_id: str
     passage_id: str
@@ -64,8 +72,22 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgements:
+    """In the order of the file, each once."""
+
+    items: list[Judgement]
+    unknown_passages: int = 0  # relevant judgements of passages that the corpus lacks: no model can find them
+    repeated: int = 0  # lines that say once more what another has said
+
+    def __iter__(self) -> Iterator[Judgement]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True, slots=True)
 class BeirReader:
-    """Reads line by line. Its methods raise FormatError with file, line, fault and cure, and what `open_file` does."""
+    """Reads line by line. Its methods raise what `open_file` does, and FormatError with file, line, fault and cure; of
+    several unsound lines the first ten, when the whole file was read.
+    """
 
     open_file: Open
     bounds: Bounds | None = None  # of untrusted files
@@ -74,7 +96,7 @@ class BeirReader:
     may_be_empty: bool = False  # a frozen set that lost every query
 
     @classmethod
-    def of(cls, folder: Path, *, may_be_empty: bool = False) -> BeirReader:
+    def of(cls, folder: Path, *, may_be_empty: bool = False, clean: Clean = str) -> BeirReader:
         """The reader of a folder that a stage wrote."""
 
         def open_file(name: str) -> BinaryIO:
@@ -83,54 +105,84 @@ class BeirReader:
             except FileNotFoundError as error:
                 raise FormatError(name, f"it is missing; a BEIR set has {', '.join(FILES)}") from error
 
-        return cls(open_file, may_be_empty=may_be_empty)
+        return cls(open_file, may_be_empty=may_be_empty, clean=clean)
 
     def passages(self) -> Iterator[BeirPassage]:
         """In the order of the file, one at a time; ids differ."""
         names: set[str] = set()
-        for where, record in self._records(CORPUS):
+
+        def read(line: str, where: str) -> BeirPassage:
+            record = parse_record(line, where)
             name = _id_of(record, where, names)
             passage = BeirPassage(name, self._text(record, "title", where), self._text(record, "text", where))
             self._check_length(passage.full_text, where)
-            yield passage
+            return passage
+
+        yield from self._each(CORPUS, read)
         if not names and not self.may_be_empty:
             raise FormatError(CORPUS, "it holds no passages; write one JSON object with _id and text a line")
 
     def queries(self) -> Iterator[BeirQuery]:
         """In the order of the file, one at a time; ids differ."""
         names: set[str] = set()
-        for where, record in self._records(QUERIES):
+
+        def read(line: str, where: str) -> BeirQuery:
+            record = parse_record(line, where)
             query = BeirQuery(_id_of(record, where, names), self._text(record, "text", where))
             if not query.text.strip():
                 raise FormatError(where, "text is empty; add it or remove the line and what refers to it")
             self._check_length(query.text, where)
-            yield query
+            return query
+
+        yield from self._each(QUERIES, read)
         if not names and not self.may_be_empty:
             raise FormatError(QUERIES, "it holds no queries; write one JSON object with _id and text a line")
 
-    def judgements(self, queries: Collection[str], passages: Collection[str] | None = None) -> Iterator[Judgement]:
-        """In the order of the file. Query ids are among `queries`, passage ids among `passages` if given."""
-        seen: set[tuple[str, str]] = set()
-        for number, line in self._lines(JUDGEMENTS):
-            where = f"{JUDGEMENTS}:{number}"
-            if number == 1:
-                if line.split("\t") != HEADER.split("\t"):
-                    raise FormatError(where, f"the header must be {HEADER!r} (with tabs); make it the first line")
-                continue
-            if not line:
-                continue
+    def judgements(self, queries: Collection[str], passages: Collection[str] | None = None) -> Judgements:
+        """Of `queries`. Where `passages` are given, the relevant ones that are none of them are counted, and one at
+        least has to be known: else the files are of two sets.
+        """
+        known: dict[tuple[str, str], Judgement] = {}
+        lines = 0
+
+        def read(line: str, where: str) -> Judgement:
             found = _judgement(line, where)
             if found.query_id not in queries:
-                raise _unknown(where, "query", found.query_id, QUERIES)
-            if passages is not None and found.passage_id not in passages:
-                raise _unknown(where, "passage", found.passage_id, CORPUS)
-            if (found.query_id, found.passage_id) in seen:
-                raise FormatError(where, "this passage is judged twice for the query; keep one of the lines")
-            seen.add((found.query_id, found.passage_id))
-            yield found
+                fault = f"query {_shown(found.query_id)} is not in {QUERIES}; add it there or remove this line"
+                raise FormatError(where, fault)
+            said = known.setdefault((found.query_id, found.passage_id), found)
+            if said.score != found.score:
+                fault = f"this passage is judged twice for the query, {said.score} and {found.score}; keep one line"
+                raise FormatError(where, fault)
+            return found
 
-    def _records(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        return parse_records(self._lines(name), name)
+        for _ in self._each(JUDGEMENTS, read, header=HEADER):
+            lines += 1
+        relevant = [one.passage_id for one in known.values() if one.score > 0]
+        unknown = [] if passages is None else [name for name in relevant if name not in passages]
+        if unknown and len(unknown) == len(relevant):
+            fault = f"no relevant passage, such as {_shown(unknown[0])}, is in {CORPUS}; give the files of one set"
+            raise FormatError(JUDGEMENTS, fault)
+        return Judgements(list(known.values()), len(unknown), lines - len(known))
+
+    def _each(self, name: str, read: Callable[[str, str], _Read], header: str = "") -> Iterator[_Read]:
+        """What `read` makes of each line that is not blank and of where it stands."""
+        faults = Faults()
+        for number, line in self._lines(name):
+            where = f"{name}:{number}"
+            if header and number == 1:
+                if line.split("\t") != header.split("\t"):
+                    raise FormatError(where, f"the header must be {header!r} (with tabs); make it the first line")
+                continue
+            if not line.strip():
+                continue
+            try:
+                found = read(line, where)
+            except FormatError as error:
+                faults.note(error)
+                continue
+            yield found
+        faults.check()
 
     def _lines(self, name: str) -> Iterator[tuple[int, str]]:
         with self.open_file(name) as stream:
@@ -184,7 +236,7 @@ def copy(source: Path, target: Path) -> None:
 def _id_of(record: Mapping[str, Any], where: str, names: set[str]) -> str:
     """Adds the id to `names`."""
     name = record.get("_id")
-    if not isinstance(name, str) or not name or not name.isprintable():
+    if not isinstance(name, str) or not name or not _NO_IDS.isdisjoint(map(unicodedata.category, name)):
         raise FormatError(where, "_id must be a string, not empty, without tabs and line breaks; write one")
     if name in names:
         raise FormatError(where, f"_id {_shown(name)} occurs twice; give every line its own")
@@ -196,18 +248,11 @@ def _judgement(line: str, where: str) -> Judgement:
     parts = line.split("\t")
     if len(parts) != 3:
         raise FormatError(where, f"{len(parts)} columns; write query-id, corpus-id and score, separated by tabs")
-    try:
-        score = int(parts[2])
-    except ValueError:
-        score = -1
-    if not 0 <= score <= HIGHEST_SCORE:
-        fault = f"score {_shown(parts[2])} is not a whole number from 0 to {HIGHEST_SCORE}; rescale the scores"
+    score = int(float(parts[2])) if _SCORE.fullmatch(parts[2].strip()) else HIGHEST_SCORE + 1
+    if abs(score) > HIGHEST_SCORE:
+        fault = f"score {_shown(parts[2])} is no whole number from -{HIGHEST_SCORE} to {HIGHEST_SCORE}; rescale them"
         raise FormatError(where, fault)
     return Judgement(parts[0], parts[1], score)
-
-
-def _unknown(where: str, what: str, name: str, file: str) -> FormatError:
-    return FormatError(where, f"{what} {_shown(name)} is not in {file}; add it there or remove this line")
 
 
 def _shown(text: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedding_stages.formats import characters
 
 _OBJECTS = "write one JSON object a line"
+_FIRST_FAULTS = 10
 _NOT_DECODED = "not UTF-8; convert the file"
 
 
@@ -20,6 +21,27 @@ class FormatError(Exception):
 
     def __init__(self, where: str, fault: str) -> None:
         super().__init__(f"{where}: {fault}")
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is wrong with the lines of a file, so that one error tells all of it."""
+
+    count: int = 0
+    _first: list[FormatError] = field(default_factory=list)
+
+    def note(self, error: FormatError) -> None:
+        self.count += 1
+        if len(self._first) < _FIRST_FAULTS:
+            self._first.append(error)
+
+    def check(self) -> None:
+        """Raises FormatError: the fault, or how many there are and the first ten."""
+        if self.count == 1:
+            raise self._first[0]
+        if self.count:
+            more = f". And {self.count - len(self._first)} more" if self.count > len(self._first) else ""
+            raise FormatError(f"{self.count} lines are unsound", ". ".join(map(str, self._first)) + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +91,20 @@ def _raw_lines(stream: BinaryIO, name: str, most: int) -> Iterator[bytes]:
 def parse_records(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file:line", object) of each line that is not blank. Raises FormatError."""
     for number, line in lines:
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(where, f"not JSON: {str(error)[:100]}; {_OBJECTS}") from error
-        if not isinstance(record, dict):
-            raise FormatError(where, f"not a JSON object; {_OBJECTS}")
-        yield where, record
+        if line.strip():
+            where = f"{name}:{number}"
+            yield where, parse_record(line, where)
+
+
+def parse_record(line: str, where: str) -> dict[str, Any]:
+    """The object of one line. Raises FormatError."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(where, f"not JSON: {str(error)[:100]}; {_OBJECTS}") from error
+    if not isinstance(record, dict):
+        raise FormatError(where, f"not a JSON object; {_OBJECTS}")
+    return record
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,14 +19,25 @@ _BOUNDS: Final = Bounds(line_bytes=10 << 20, lines=20_000_000)  # a character ma
 MAX_TEXT_CHARACTERS: Final = 1 << 20  # no more is read of a text: `encoder.tokens.MAX_TEXT_CHARACTERS`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledCounts:
-    """Sizes of the set; queries without a relevant passage are left out, because they have no score."""
+    """Sizes of the set as it is written; queries without a relevant passage are left out: they have no score."""
 
     passages: int
     queries: int
     judgements: int
     skipped_queries: int
+    unknown_passages: int  # relevant judgements of passages that the corpus lacks; they count as not found
+    repeated_judgements: int  # lines that are left out because another says the same
+
+    def told(self) -> dict[str, int]:
+        """What is worth a word where there is any."""
+        found = {
+            "skippedLabelledQueries": self.skipped_queries,
+            "unknownPassages": self.unknown_passages,
+            "repeatedJudgements": self.repeated_judgements,
+        }
+        return {name: number for name, number in found.items() if number}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +68,21 @@ class LabelledSet:
 
         beir.write_passages(target, noted())
         queries = {query.id: query for query in reader.queries()}
-        judgements = list(reader.judgements(queries, passages))
+        judgements = reader.judgements(queries, passages)
         scored = {judgement.query_id for judgement in judgements if judgement.score > 0}
         if not scored:
             raise FormatError(beir.JUDGEMENTS, "no query has a relevant passage; give scores above 0")
         kept = [judgement for judgement in judgements if judgement.query_id in scored]
         beir.write_queries(target, (query for query in queries.values() if query.id in scored))
         beir.write_judgements(target, kept)
-        return LabelledCounts(len(passages), len(scored), len(kept), len(queries) - len(scored))
+        return LabelledCounts(
+            passages=len(passages),
+            queries=len(scored),
+            judgements=len(kept),
+            skipped_queries=len(queries) - len(scored),
+            unknown_passages=judgements.unknown_passages,
+            repeated_judgements=judgements.repeated,
+        )
 
     @contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:

@@ -1,7 +1,9 @@
 """The inputs stage: documents, base model and labelled set become content-addressed artefacts.
 
 Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates; with a labelled
-set also labelledPassages, labelledQueries, with guards guardQueries. Details: corpusDigest, baseModelDigest,
+set also labelledPassages, labelledQueries, and where there are any skippedLabelledQueries (without a relevant
+passage), unknownPassages (relevant judgements of passages that the corpus lacks) and repeatedJudgements; with guards
+guardQueries. Details: corpusDigest, baseModelDigest,
 labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder, skipped (by
 count, the first files that were skipped, and why; absent where none was).
 """
@@ -42,7 +44,7 @@ def work(context: StageContext) -> StageResult:
     labelled = _labelled_set(context, store)
     if labelled is not None:
         counts |= {"labelledPassages": labelled.passages, "labelledQueries": labelled.queries}
-        counts |= {"skippedLabelledQueries": labelled.skipped_queries} if labelled.skipped_queries else {}
+        counts |= labelled.told()
     counts |= _guard_sets(context, store)
     corpus = _corpus(context, store)
     counts |= corpus.to_json()
@@ -66,7 +68,7 @@ def _labelled_set(context: StageContext, store: Store) -> LabelledCounts | None:
     with store.draft(Artefact.LABELLED_SET) as draft:
         counts = labelled.write(draft)
         context.extra.append((Artefact.LABELLED_SET, store.keep(Artefact.LABELLED_SET, draft)))
-    context.log("labelled set frozen", passages=counts.passages, queries=counts.queries)
+    context.log("labelled set frozen", passages=counts.passages, queries=counts.queries, **counts.told())
     return counts
 
 
@@ -89,7 +91,9 @@ def _guard_sets(context: StageContext, store: Store) -> dict[str, int]:
         for name, raw in sorted(guards.items()):
             field = f"spec.evaluation.guards[name={name}].beir.{raw['kind']}.path"
             (draft / name).mkdir()
-            queries += _found(context, raw, f"{contract.SOURCE_GUARD}{name}", field).write(draft / name).queries
+            found = _found(context, raw, f"{contract.SOURCE_GUARD}{name}", field).write(draft / name)
+            context.log("guard set read", guard=name, queries=found.queries, **found.told())
+            queries += found.queries
         context.extra.append((Artefact.GUARD_SETS, store.keep(Artefact.GUARD_SETS, draft)))
     context.log("guard sets frozen", guards=len(guards), queries=queries)
     return {"guardQueries": queries}

@@ -85,6 +85,37 @@ class TestTraps:
         assert ndcg["NDCG@1"] == 0.0  # the right answer was removed
         assert score(a_set(relevance), {"a": RANKING}, (3,)).means["ndcg@3"] == 1.0
 
+    def test_a_query_that_is_a_passage_is_no_result_of_its_own(self) -> None:
+        """Queries a and b are passages, as in ArguAna and Quora; q is none."""
+        queries = unit((1, 0), (0, 1), (1, 0.1))
+        found = measure(a_set({"a": {"c": 1}, "b": {"c": 1}, "q": {"a": 1}}), queries, PASSAGES, (1, 3, 10))
+        assert found.means["ndcg@1"] == 1.0
+        assert found.means["ndcg@10"] == 1.0
+        with pytest.raises(StageError, match="has 3 results, expected 2"):
+            score(a_set({"a": {"c": 1}}), {"a": RANKING}, (10,))
+
+    def test_figures_are_those_of_beirs_evaluator(self) -> None:
+        """Half of the queries are passages, some passages are unknown, grades go from -2 to 3."""
+        random = np.random.default_rng(7)
+        ids = tuple(f"p{at:02}" for at in range(40))
+        names = (*ids[:10], *(f"q{at:02}" for at in range(10)))
+        judged = (*ids, "gone")
+        relevance = {
+            name: {one: int(random.integers(-2, 4)) for one in random.choice(judged, 6) if one != name} | {ids[-1]: 1}
+            for name in names
+        }
+        queries, passages = unit(*random.normal(size=(20, 4))), unit(*random.normal(size=(40, 4)))
+        queries[:10] = passages[:10]
+        found = measure(a_set(relevance, ids), queries, passages, (1, 5, 10))
+        results = {
+            name: {one: float(value) for one, value in zip(ids, row, strict=True)}
+            for name, row in zip(names, queries @ passages.T, strict=True)
+        }
+        figures = EvaluateRetrieval.evaluate(relevance, results, [1, 5, 10])
+        theirs = {key.lower(): value for values in figures for key, value in values.items()}
+        for name, value in found.means.items():
+            assert value == pytest.approx(theirs[name.replace("precision", "p")], abs=1e-5), name
+
     def test_a_single_query(self) -> None:
         assert score(a_set({"q": {"a": 1}}), {"q": RANKING}, (3,)).means["recall@3"] == 1.0
 

@@ -43,6 +43,19 @@ def test_judged_passages_that_the_corpus_lacks_are_counted(tmp_path: Path) -> No
     assert found.unknown_passages == 1
 
 
+def test_what_an_earlier_release_left_in_texts_is_taken_out_as_the_server_does(tmp_path: Path) -> None:
+    corpus = [{"_id": "a", "text": "Dampf\u00adschiff"}, {"_id": "b", "text": "می\u200cخواهم"}]
+    found = load_evaluation_set(write(tmp_path / "set", corpus=corpus))
+    assert found.passages == ("Dampfschiff", "می\u200cخواهم")
+
+
+def test_queries_that_are_passages_are_known(tmp_path: Path) -> None:
+    queries = [{"_id": name, "text": "x"} for name in ("a", "b", "c", "q")]
+    judgements = "query-id\tcorpus-id\tscore\na\tb\t1\nb\tb\t1\nc\tb\t1\nc\tc\t-1\nq\tb\t1\n"
+    found = load_evaluation_set(write(tmp_path / "set", queries=queries, judgements=judgements))
+    assert found.asked_by_passages == {"a", "c"}  # b is judged relevant to itself
+
+
 REFUSED = {
     "no header: BEIR would drop the first judgement": ({"judgements": "q1\ta\t1\n"}, "the header must be"),
     "a judged query without text": ({"judgements": JUDGEMENTS + "q9\ta\t1\n"}, "'q9'"),

@@ -245,6 +245,12 @@ def test_a_broken_evaluation_set_is_bad_input(workspace: Path) -> None:
     assert (code, result.reason) == (ExitCode.BAD_INPUT, "EvaluationSetInvalid")
 
 
+def test_a_frozen_set_that_lost_every_query_gives_its_passages(workspace: Path) -> None:
+    (workspace / "evaluation" / "queries.jsonl").write_text("")
+    code, result = run_export(workspace, precision="fp32")
+    assert (code, result.counts) == (ExitCode.DONE, {"parityTexts": 64 + 2 * 9})
+
+
 def test_an_unknown_precision_is_refused(workspace: Path) -> None:
     code, result = run_export(workspace, precision="int8")
     assert (code, result.field) == (ExitCode.BAD_INPUT, "spec.stages.export.precision")

@@ -61,13 +61,65 @@ def test_a_text_counts_in_characters_however_json_spells_them(tmp_path: Path) ->
     assert inputs_labelled.MAX_TEXT_CHARACTERS == MAX_TEXT_CHARACTERS
 
 
-def test_ids_with_quotation_marks_are_the_same_for_all_stages(tmp_path: Path) -> None:
+ACCEPTED: dict[str, tuple[list[str], dict[str, int]]] = {
+    "a passage that the corpus lacks, as BEIR's ArguAna has": (["q1\td9\t1", "q1\td8\t0"], {"unknownPassages": 1}),
+    "the same line twice": (["q1\td1\t1", "q1\td1\t1", "q1\td2\t0"], {"repeatedJudgements": 3}),
+    "a passage that is worse than not relevant": (["q1\td3\t-1"], {"unknownPassages": 0}),
+    "grades as tables write them": (["q2\td1\t2.0", "q2\td2\t+1"], {"skippedLabelledQueries": 0}),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_public_sets_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    lines, told = ACCEPTED[name]
     folder = make_set(tmp_path / "set")
-    append("corpus.jsonl", json.dumps({"_id": '"d3"', "text": "three"}))(folder)
-    append("queries.jsonl", json.dumps({"_id": '"q3"', "text": "third?"}))(folder)
-    append(QRELS_FILE, '"q3"\t"d3"\t1')(folder)
+    append(QRELS_FILE, "\n".join(lines))(folder)
+    counts = LabelledSet(folder, FIELD).write(tmp_path / "out")
+    assert {count: counts.told().get(count, 0) for count in told} == told
+    found = load_evaluation_set(tmp_path / "out")
+    assert found.unknown_passages == counts.unknown_passages
+    assert sum(map(len, found.relevance.values())) == counts.judgements
+
+
+@pytest.mark.parametrize(
+    "name", ['"Weird Al" Yankovic', " a b ", "می\u200cخواهم", "e\u0301", "\ufeff1", "a\u00a0b", "a,b'c"]
+)
+def test_an_id_is_the_same_for_all_stages_as_it_is_written(tmp_path: Path, name: str) -> None:
+    folder = make_set(tmp_path / "set")
+    append("corpus.jsonl", json.dumps({"_id": name, "text": "three"}))(folder)
+    append("queries.jsonl", json.dumps({"_id": name, "text": "third?"}))(folder)
+    append(QRELS_FILE, f"{name}\t{name}\t1")(folder)
     LabelledSet(folder, FIELD).write(tmp_path / "out")
-    assert load_evaluation_set(tmp_path / "out").relevance == {'"q3"': {'"d3"': 1}, "q1": {"d1": 1, "d2": 0}}
+    assert load_evaluation_set(tmp_path / "out").relevance[name] == {name: 1}
+
+
+def test_all_unsound_lines_are_told_at_once(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set")
+    append(QRELS_FILE, "\n".join(f"q{number}\td1\t1" for number in range(10, 30)))(folder)
+    with pytest.raises(BadInput) as caught:
+        LabelledSet(folder, FIELD).write(tmp_path / "out")
+    assert caught.value.message.startswith(
+        "20 lines are unsound: qrels/test.tsv:4: query 'q10' is not in queries.jsonl"
+    )
+    assert "qrels/test.tsv:13: query 'q19'" in caught.value.message
+    assert caught.value.message.endswith(". And 10 more")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_set_is_read_as_its_byte_order_marks_say(tmp_path: Path, encoding: str) -> None:
+    folder = make_set(tmp_path / "set")
+    append("corpus.jsonl", json.dumps({"_id": "d3", "text": "ក\u2028ខ"}, ensure_ascii=False))(folder)
+    for name in ("corpus.jsonl", "queries.jsonl", QRELS_FILE):
+        (folder / name).write_bytes((folder / name).read_text().encode(encoding))
+    assert LabelledSet(folder, FIELD).write(tmp_path / "out").judgements == 2
+    assert load_evaluation_set(tmp_path / "out").passages == ("T one", "two", "ក\nខ")
+
+
+def test_texts_are_cleaned_as_documents_are(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set")
+    append("corpus.jsonl", json.dumps({"_id": "d3", "text": "ខ្ញុំ\u200bអាន\u200b" * 9 + "\u00ad\u202e"}))(folder)
+    LabelledSet(folder, FIELD).write(tmp_path / "out")
+    assert load_evaluation_set(tmp_path / "out").passages[-1] == "ខ្ញុំ\u200bអាន\u200b" * 9
 
 
 def append(name: str, line: str) -> Callable[[Path], object]:
@@ -105,10 +157,22 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another header": (lambda f: (f / QRELS_FILE).write_text("q\td\ts\n"), "qrels/test.tsv:1: the header must be"),
     "two columns": (append(QRELS_FILE, "q1\td1"), "qrels/test.tsv:4: 2 columns"),
     "an unknown query": (append(QRELS_FILE, "q9\td1\t1"), "qrels/test.tsv:4: query 'q9' is not in"),
-    "an unknown passage": (append(QRELS_FILE, "q1\td9\t1"), "qrels/test.tsv:4: passage 'd9' is not in"),
-    "a pair twice": (append(QRELS_FILE, "q1\td1\t1"), "qrels/test.tsv:4: this passage is judged twice"),
+    "no known passage": (
+        lambda f: (f / QRELS_FILE).write_text(QRELS.replace("\td", "\tx")),
+        "qrels/test.tsv: no relevant passage, such as 'x1', is in corpus.jsonl",
+    ),
+    "a pair twice with other scores": (
+        append(QRELS_FILE, "q1\td1\t2"),
+        "qrels/test.tsv:4: this passage is judged twice for the query, 1 and 2",
+    ),
+    "a tab in an id": (append("corpus.jsonl", '{"_id": "d\\t3", "text": "x"}'), "corpus.jsonl:3: _id must be a string"),
+    "mostly what was once not decoded": (
+        append("corpus.jsonl", json.dumps({"_id": "d3", "text": "\ufffd" * 9 + "a"})),
+        "corpus.jsonl:3: text is not text",
+    ),
     "a score that is none": (append(QRELS_FILE, "q2\td1\tNaN"), "qrels/test.tsv:4: score 'NaN'"),
-    "a negative score": (append(QRELS_FILE, "q2\td1\t-1"), "qrels/test.tsv:4: score '-1'"),
+    "half a score": (append(QRELS_FILE, "q2\td1\t0.5"), "qrels/test.tsv:4: score '0.5'"),
+    "a score beyond trec_eval's": (append(QRELS_FILE, "q2\td1\t128"), "qrels/test.tsv:4: score '128'"),
     "nothing relevant": (
         lambda f: (f / QRELS_FILE).write_text(QRELS.replace("d1\t1", "d1\t0")),
         "no query has a relevant",
