@@ -222,7 +222,8 @@ def test_a_release_is_installed_upgraded_and_removed_and_the_resources_stay(api:
 def test_images_are_published_under_the_names_that_the_chart_expects(api: Api) -> None:
     registry = "registry.example/team"
     tool = [sys.executable, str(ROOT / "hack" / "images"), "names"]
-    done = subprocess.run(tool, env=os.environ | {"REGISTRY": f"{registry}/"}, capture_output=True, text=True, check=True)
+    environment = os.environ | {"REGISTRY": f"{registry}/"}
+    done = subprocess.run(tool, env=environment, capture_output=True, text=True, check=True)
     published = json.loads(done.stdout)
 
     container = operator_container(render(api, "--set", f"registry={registry}"))
