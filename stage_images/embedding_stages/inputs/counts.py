@@ -12,7 +12,7 @@ _NUMBERS: Final = (
 )  # fmt: skip
 _NAMES: Final = 5  # of each count
 _LONGEST_NAME: Final = 80  # characters
-_BYTES: Final = 1000  # of all names as JSON: they share a termination message with the stage's other words
+_BYTES: Final = 1200  # of all names as JSON: they share a termination message with the stage's other words
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Counts:
         left, found = _BYTES, dict[str, list[str]]()
         for place in range(_NAMES):
             for count, names in self._names.items():
-                if place < len(names) and (cost := len(json.dumps(names[place]))) <= left:
+                if place < len(names) and (cost := len(json.dumps(names[place], ensure_ascii=False).encode())) <= left:
                     found.setdefault(count, []).append(names[place])
                     left -= cost
         return found

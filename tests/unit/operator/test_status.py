@@ -101,7 +101,12 @@ NOW = "2026-01-01T00:00:00Z"
 def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
     of_one = {metric: [0.123456] * 4 for metric in ("ndcg@1000", "ndcg@999", "recall@1000", "recall@999")}
     details: dict[Stage, dict[str, Any]] = {
-        Stage.INPUTS: {"encoder": {"prefixes": {"query": "q" * 64, "passage": "p" * 64}, "dimensions": [4096] * 6}},
+        Stage.INPUTS: {
+            "encoder": {"prefixes": {"query": "q" * 64, "passage": "p" * 64}, "dimensions": [4096] * 6},
+            "skipped": dict.fromkeys(
+                ("skippedFiles", "skippedBinary"), ["n" * 118] * 5
+            ),  # 1,200 bytes: inputs/counts.py
+        },
         Stage.PREP: {"warnings": ["w" * 80] * 2, "negatives": {"meanPositiveScore": 0.1234, "meanNegativeScore": 0.1}},
         Stage.EVAL: {
             "comparisons": dict.fromkeys(("base", "active", f"guard:{'a' * 32}", f"guard:{'b' * 32}"), of_one),

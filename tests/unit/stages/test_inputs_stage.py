@@ -119,6 +119,24 @@ def test_guards_are_frozen_each_in_a_folder_of_its_name(tmp_path: Path, sources:
     assert result.counts["guardQueries"] == 2
 
 
+def test_names_of_skipped_files_fit_a_termination_message(tmp_path: Path, sources: Path) -> None:
+    contents = {"other.bin": b"", "binary.txt": b"\xff", "short.txt": b"short", "twin.txt": TEXT.encode()}
+    (sources / "documents").mkdir()
+    for number in range(9):
+        for name, content in contents.items():
+            (sources / "documents" / f"{number}{'ក' * 60}{name}").write_bytes(content)
+    (sources / "corpus").rename(sources / "unused")
+    (sources / "documents").rename(sources / "corpus")
+    make_set(sources / "guard-general")
+    guards = {"general": {"kind": "image", "path": "/beir"}}
+    model = {**settings()["baseModel"], "prefixes": {"query": "ក" * 64, "passage": "ខ" * 64}}
+    corpus = {**settings()["corpus"], "kind": "pvc"}
+    code, result = inputs(tmp_path, guards=guards, baseModel=model, corpus=corpus)
+    assert code == 0, result
+    assert result.counts["skippedDuplicates"] == 8
+    assert result.details["skipped"]["skippedFiles"]
+
+
 def test_the_tokenizer_is_named_by_its_digest(tmp_path: Path, sources: Path) -> None:
     _, result = inputs(tmp_path)
     tokenizer = sources / "model" / "models" / "tiny" / "tokenizer.json"

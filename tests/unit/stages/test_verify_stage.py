@@ -91,6 +91,25 @@ def verify(workspace: Path, url: str, **changes: Any) -> tuple[int, StageResult]
     return run_stage(Stage.VERIFY, work, workspace, settings=settings | changes, inputs=inputs)
 
 
+def test_queries_that_are_passages_and_texts_that_are_cleaned_change_nothing(workspace: Path) -> None:
+    """The set is of a release that kept soft hyphens; half of its queries are passages, which do not find themselves."""
+    texts = [f"{one} {two}\u00ad {one}" for one in TOPICS for two in TOPICS][:40]
+    corpus = [{"_id": f"p{at}", "text": text} for at, text in enumerate(texts)]
+    names = [f"p{at}" for at in range(10)] + [f"q{at}" for at in range(10)]
+    queries = [{"_id": name, "text": text} for name, text in zip(names, texts, strict=False)]
+    judgements = "".join(f"{name}\tp{at + 1}\t1\n" for at, name in enumerate(names))
+    shutil.rmtree(workspace / "set")
+    write(workspace / "set", corpus, queries, f"query-id\tcorpus-id\tscore\n{judgements}")
+    save_report(workspace / "report", report_of(workspace / "model", workspace / "set"))
+
+    with serving(workspace / "model") as url:
+        code, result = verify(workspace, url)
+
+    assert code == ExitCode.DONE, result.message
+    assert result.counts["changedQueries"] == 0
+    assert load_evaluation_set(workspace / "set").asked_by_passages == set(names[:10])
+
+
 def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> None:
     with serving(workspace / "model") as url:
         code, result = verify(workspace, url)
