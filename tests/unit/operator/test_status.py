@@ -103,9 +103,7 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
     details: dict[Stage, dict[str, Any]] = {
         Stage.INPUTS: {
             "encoder": {"prefixes": {"query": "q" * 64, "passage": "p" * 64}, "dimensions": [4096] * 6},
-            "skipped": dict.fromkeys(
-                ("skippedFiles", "skippedBinary"), ["n" * 118] * 5
-            ),  # 1,200 bytes: inputs/counts.py
+            "skipped": dict.fromkeys(("skippedFiles", "skippedBinary"), ["n" * 118] * 5),  # as in inputs/counts.py
         },
         Stage.PREP: {"warnings": ["w" * 80] * 2, "negatives": {"meanPositiveScore": 0.1234, "meanNegativeScore": 0.1}},
         Stage.EVAL: {

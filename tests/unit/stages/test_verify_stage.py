@@ -92,7 +92,7 @@ def verify(workspace: Path, url: str, **changes: Any) -> tuple[int, StageResult]
 
 
 def test_queries_that_are_passages_and_texts_that_are_cleaned_change_nothing(workspace: Path) -> None:
-    """The set is of a release that kept soft hyphens; half of its queries are passages, which do not find themselves."""
+    """A release kept soft hyphens in the set; half of its queries are passages, which do not find themselves."""
     texts = [f"{one} {two}\u00ad {one}" for one in TOPICS for two in TOPICS][:40]
     corpus = [{"_id": f"p{at}", "text": text} for at, text in enumerate(texts)]
     names = [f"p{at}" for at in range(10)] + [f"q{at}" for at in range(10)]
