@@ -23,6 +23,9 @@ _ACCELERATORS: Final = (
     "aws.amazon.com/neuron",
     "google.com/tpu",
 )
+ACCELERATOR_FIELD: Final = "spec.accelerator"
+# Words of spec.accelerator; any other is the name of a resource itself.
+_RESOURCE_OF: Final = {"none": "", "nvidia": GPU_RESOURCE, "amd": "amd.com/gpu"}
 _GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL})
 _TORCH_STAGES: Final = _GPU_STAGES | {Stage.EXPORT}  # export loads the model, and computes on the CPU
 _TORCH_REQUESTS: Final = {"cpu": "500m", "memory": "2Gi"}
@@ -39,10 +42,30 @@ TIMEOUT_S: Final[Mapping[Stage, int]] = {
 }
 
 
-def parse_pod(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -> PodSettings:
-    """`raw` is the stage's section of the manifest. Raises SpecError."""
+def parse_accelerator(raw: Mapping[str, Any]) -> str:
+    """The resource that a stage asks one of when it names none itself; empty: stages compute on CPUs.
+
+    `raw` is the section `spec` of the manifest. Raises SpecError.
+    """
+    said = str(raw.get("accelerator") or "nvidia")
+    resource = _RESOURCE_OF.get(said, said)
+    if resource and not gpu_limits({resource: "1"}):
+        raise SpecError(
+            ACCELERATOR_FIELD,
+            f"{said!r} is none of {', '.join(_RESOURCE_OF)}, and no resource of an accelerator: those begin with "
+            f"{', '.join(_ACCELERATORS)}",
+        )
+    return resource
+
+
+def parse_pod(
+    stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str], accelerator: str = GPU_RESOURCE
+) -> PodSettings:
+    """`raw` is the stage's section of the manifest, `accelerator` what `parse_accelerator` made of it. Raises
+    SpecError.
+    """
     field = f"spec.stages.{stage}"
-    resources, run = stage_resources(stage, raw), read(Run, raw, field)
+    resources, run = stage_resources(stage, raw, accelerator), read(Run, raw, field)
     return PodSettings(
         image=str(raw.get("image") or images[_image_name(stage, raw)]),
         own_image=bool(raw.get("image")),
@@ -80,8 +103,10 @@ def check_apart(storage: Storage, *sources: Source | None) -> None:
             )
 
 
-def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The user's requests and limits over the defaults; one NVIDIA GPU for the stages that compute on one, unless
+def stage_resources(
+    stage: Stage, raw: Mapping[str, Any], accelerator: str = GPU_RESOURCE
+) -> dict[str, dict[str, str]]:
+    """The user's requests and limits over the defaults; one `accelerator` for the stages that compute on one, unless
     they name GPUs themselves, be it 0 or those of another vendor.
     """
     given: Mapping[str, Any] = raw.get("resources") or {}
@@ -90,6 +115,7 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str,
     if stage is Stage.DEPLOY:
         profile = parse_profile(raw)
         on_gpu = profile.needs_gpu
+        accelerator = accelerator or ("" if profile.runs_on_cpu else GPU_RESOURCE)
         requests = {"cpu": profile.cpu, "memory": profile.memory}
     requests |= _strings(given.get("requests"))
     limits = _strings(given.get("limits"))
@@ -97,8 +123,8 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any]) -> dict[str, dict[str,
     requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
     if stage is Stage.FINETUNE and raw.get("gpusPerNode") is not None:
         limits[GPU_RESOURCE] = str(_gpus_per_node(raw, limits))
-    elif on_gpu and not gpu_limits(limits):
-        limits[GPU_RESOURCE] = "1"
+    elif on_gpu and accelerator and not gpu_limits(limits):
+        limits[accelerator] = "1"
     none = {key for key, value in gpu_limits(limits).items() if value == "0"}
     return {"requests": requests, "limits": {key: value for key, value in limits.items() if key not in none}}
 

@@ -27,6 +27,7 @@ from embedding_operator.resource.pods import (
     check_apart,
     check_shared,
     count_gpus,
+    parse_accelerator,
     parse_pod,
     parse_profile,
     stage_resources,
@@ -61,7 +62,8 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     k_values = {"kValues": _k_values(evaluation)}
     guards = parse_guards(evaluation.get("guards") or ())
     gates = parse_gates(raw.get("gates") or {}, k_values["kValues"])
-    deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")))
+    accelerator = parse_accelerator(raw)
+    deploy = _deploy(stages.get("deploy") or {}, str(model.get("name", "")), accelerator)
     settings: dict[Stage, Mapping[str, Any]] = {
         **{stage: _settings(stage, stages) for stage in tables.OF_STAGE},
         Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled, guards),
@@ -75,7 +77,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     }
     _check_negatives(settings)
     _check_side(settings, deploy)
-    pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images) for stage in Stage}
+    pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images, accelerator) for stage in Stage}
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
     check_apart(storage, corpus_source, model_source, labelled, *(guard.source for guard in guards))
@@ -198,7 +200,7 @@ def _k_values(evaluation: Mapping[str, Any]) -> list[int]:
     return values
 
 
-def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
+def _deploy(raw: Mapping[str, Any], base_model: str, accelerator: str) -> Deploy:
     field, asked = "spec.stages.deploy", read(tables.Deploy, raw)
     profile = parse_profile(raw)
     backend = profile.backend
@@ -210,7 +212,7 @@ def _deploy(raw: Mapping[str, Any], base_model: str) -> Deploy:
         if given.get("ngcKeySecretRef")
         else None
     )
-    wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw), field) > 0
+    wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw, accelerator), field) > 0
     if wants_gpu and not profile.needs_gpu and not raw.get("image"):
         raise SpecError(
             f"{field}.resources.limits",

@@ -295,3 +295,41 @@ def test_short_documents_that_are_wanted_get_questions_too(asked: Any, told: int
     spec = a_spec(corpus={"source": {"configMap": {"name": "docs"}}, **asked})
     assert spec.stages[Stage.SDG].settings["minTextLength"] == told
     assert spec.stages[Stage.INPUTS].settings["corpus"]["minTextLength"] == asked.get("minTextLength", 50)
+
+
+@pytest.mark.parametrize(
+    ("said", "given", "expected"),
+    [
+        (None, {}, {"nvidia.com/gpu": "1"}),
+        ("nvidia", {}, {"nvidia.com/gpu": "1"}),
+        ("none", {}, {}),
+        ("none", {"nvidia.com/gpu": 2}, {"nvidia.com/gpu": "2"}),
+        ("amd", {}, {"amd.com/gpu": "1"}),
+        ("amd", {"memory": "4Gi"}, {"amd.com/gpu": "1", "memory": "4Gi"}),
+        ("amd", {"amd.com/gpu": 0}, {}),
+        ("gpu.intel.com/xe", {}, {"gpu.intel.com/xe": "1"}),
+        ("nvidia.com/mig-1g.10gb", {}, {"nvidia.com/mig-1g.10gb": "1"}),
+    ],
+)
+def test_an_accelerator_is_the_default_of_all_stages(
+    said: str | None, given: dict[str, Any], expected: dict[str, str]
+) -> None:
+    section = {"resources": {"limits": given}} if given else {}
+    raw = a_manifest(**stages(prep=section, deploy={**section, "backend": {"torch": {}}}))
+    spec = parse_spec(raw | ({"accelerator": said} if said else {}), IMAGES)
+
+    assert spec.stages[Stage.PREP].pod.resources["limits"] == expected
+    assert spec.stages[Stage.DEPLOY].pod.resources["limits"] == expected
+    assert set(spec.stages[Stage.SDG].pod.resources["limits"]) == set()
+
+
+def test_a_server_that_needs_a_gpu_asks_for_one_whatever_the_others_do() -> None:
+    raw = a_manifest(accelerator="none", stages={"deploy": {"image": "nim:1", "backend": {"nim": {}}}})
+
+    assert parse_spec(raw, IMAGES).stages[Stage.DEPLOY].pod.resources["limits"] == {"nvidia.com/gpu": "1"}
+
+
+@pytest.mark.parametrize("said", ["gpu", "example.com/gpu", "cpu"])
+def test_an_unknown_accelerator_is_refused_with_those_that_there_are(said: str) -> None:
+    with pytest.raises(SpecError, match=r"spec.accelerator: .* none, nvidia, amd"):
+        parse_spec(a_manifest(accelerator=said), IMAGES)
