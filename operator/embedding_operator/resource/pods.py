@@ -103,9 +103,7 @@ def check_apart(storage: Storage, *sources: Source | None) -> None:
             )
 
 
-def stage_resources(
-    stage: Stage, raw: Mapping[str, Any], accelerator: str = GPU_RESOURCE
-) -> dict[str, dict[str, str]]:
+def stage_resources(stage: Stage, raw: Mapping[str, Any], accelerator: str = GPU_RESOURCE) -> dict[str, dict[str, str]]:
     """The user's requests and limits over the defaults; one `accelerator` for the stages that compute on one, unless
     they name GPUs themselves, be it 0 or those of another vendor.
     """
