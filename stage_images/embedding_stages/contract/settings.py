@@ -53,7 +53,8 @@ class Corpus(Table):
         most=32,
         shortest=1,
         longest=256,
-        says="Globs of the files to read; when absent .txt, .text, .md and names without a dot that are not hidden.",
+        says="Globs of the files to read, by gitignore's rules from the root on; when absent .txt, .text, .md and "
+        "names without a dot that are not hidden.",
     )
     minTextLength: int = setting(
         50, low=1, high=1_000_000, says="Shorter documents are skipped and counted, characters."

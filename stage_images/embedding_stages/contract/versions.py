@@ -12,7 +12,7 @@ from typing import Final
 from embedding_stages.contract import Stage
 
 CODE_VERSIONS: Final[Mapping[Stage, int]] = {
-    Stage.INPUTS: 2,  # keeps the characters that belong to words, reads UTF-16 and UTF-32
+    Stage.INPUTS: 2,  # keeps the characters that belong to words, reads include by gitignore's rules
     Stage.SDG: 3,  # keeps questions with joiners, reads words with their marks
     Stage.PREP: 3,  # reads words with their marks, without joiners
     Stage.FINETUNE: 1,

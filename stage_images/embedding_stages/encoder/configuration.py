@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from embedding_stages import git_lfs
 from embedding_stages.errors import BadInput
 
 FIELD: Final = "spec.baseModel"  # of the manifest: where errors about a model point
@@ -21,12 +22,17 @@ def positive(config: Config, key: str) -> int:
     return value
 
 
-def read_json(path: Path) -> Any:
-    """Raises BadInput `ModelDamaged`."""
+def read_json(path: Path, name: str | None = None) -> Any:
+    """`name` is what messages call the file; its own name when absent. Raises BadInput `ModelDamaged`."""
+    name = name or path.name
+    content = path.read_bytes()
+    if git_lfs.is_pointer(content):
+        raise BadInput("ModelDamaged", f"{name} {git_lfs.CURE}", field=FIELD)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except ValueError as error:
-        raise BadInput("ModelDamaged", f"{path.name} is not JSON: {error}; fetch it again", field=FIELD) from error
+        what = "empty" if not content.strip() else f"not JSON, it may have been cut off: {error}"
+        raise BadInput("ModelDamaged", f"{name} is {what}; fetch it again", field=FIELD) from error
 
 
 def read_object(path: Path, *, required: bool = False) -> dict[str, Any]:

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from embedding_stages.contract import ENCODER_FILE
-from embedding_stages.encoder.configuration import FIELD, Config, read_json, read_object
-from embedding_stages.encoder.families import (
-    Family,
-    family_named,
-    family_of,
-    pooling_in,
-    unpoolable,
-    unsupported,
-)
-from embedding_stages.encoder.pooling import POOLINGS, Pooling
+from embedding_stages.encoder.configuration import FIELD, Config, read_object
+from embedding_stages.encoder.families import Family, family_named, family_of, unsupported
+from embedding_stages.encoder.modules import pooling_of, text_settings
+from embedding_stages.encoder.pooling import Pooling
+from embedding_stages.encoder.prompts import own_prefixes
 from embedding_stages.encoder.safetensors_check import TensorEntry, check_weights
+from embedding_stages.encoder.vocabulary import check_vocabulary
 from embedding_stages.errors import BadInput
 
 Role = Literal["query", "passage"]
@@ -119,9 +115,26 @@ def describe_model(folder: Path, *, prefixes: Mapping[str, str] | None, max_toke
     `MaxTokensTooLarge`.
     """
     description = describe_configuration(folder, prefixes=prefixes, max_tokens=max_tokens)
-    config = read_object(folder / "config.json", required=True)
-    _check_embedding_table(check_weights(folder, field=FIELD), config, description)
+    check_tensors(folder, description)
     return description
+
+
+def check_tensors(folder: Path, description: EncoderDescription) -> None:
+    """What `describe_model` refuses of the weights, by their headers alone."""
+    config = read_object(folder / "config.json", required=True)
+    tensors = check_weights(folder, field=FIELD)
+    family = description.family
+    _check_table(tensors, family.table, [family.vocabulary(config), description.hidden_size])
+    if family.position_table and any(name.endswith(family.position_table) for name in tensors):
+        _check_table(tensors, family.position_table, [family.positions(config), description.hidden_size])
+    layers = config.get("num_hidden_layers")
+    for number in range(layers if isinstance(layers, int) else 0):
+        if not any(f".{family.layers}.{number}." in f".{name}" for name in tensors):
+            raise BadInput(
+                "ModelIncomplete",
+                f"the weights hold nothing of layer {number}; config.json says num_hidden_layers {layers}",
+                field=FIELD,
+            )
 
 
 def describe_configuration(
@@ -132,17 +145,13 @@ def describe_configuration(
     family = family_of(config)
     if (folder / QUERY_MAP_FILE).exists():  # to leave it out would be to take another model
         raise unsupported(f"{QUERY_MAP_FILE} maps its queries; take the model that it was made of")
-    if not (folder / "tokenizer.json").is_file():
-        raise BadInput(
-            "ModelIncomplete",
-            "the model has no tokenizer.json; save it with its fast tokenizer (AutoTokenizer, use_fast=True)",
-            field=FIELD,
-        )
-    pooling = _pooling(folder, config, family)
+    check_vocabulary(folder, config, family.vocabulary(config))
+    prefixes = _prefixes(folder, family, prefixes)
+    pooling = pooling_of(folder, config, family, prefixes)
     hidden_size = family.hidden_size(config)
     return EncoderDescription(
         architecture=family.name,
-        prefixes=_prefixes(folder, family, prefixes),
+        prefixes=prefixes,
         max_tokens=_max_tokens(folder, config, family, max_tokens),
         hidden_size=hidden_size,
         dimensions=(hidden_size, *(size for size in family.shorter_dimensions if size < hidden_size)),
@@ -150,34 +159,9 @@ def describe_configuration(
     )
 
 
-def _pooling(folder: Path, config: Config, family: Family) -> Pooling:
-    """sentence-transformers' Pooling module, else config.json's, else the family's own.
-
-    Of the other modules only Transformer and Normalize can be reproduced.
-    """
-    path = folder / "modules.json"
-    if path.is_file():
-        kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in read_json(path)]
-        other = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-        if other:
-            raise unsupported(f"sentence-transformers module {other[0]}")
-    module = read_object(folder / "1_Pooling" / "config.json")
-    if not module:
-        return pooling_in(config, family)
-    flags = [key for key, value in module.items() if key.startswith("pooling_mode_") and value is True]
-    mode = module.get("pooling_mode")
-    for pooling in family.poolings:
-        rule = POOLINGS[pooling]
-        if mode == rule.module_mode or (mode is None and flags == [rule.module_flag]):
-            return pooling
-    raise unpoolable(str(mode or ", ".join(flags)), family)
-
-
-def _check_embedding_table(tensors: Mapping[str, TensorEntry], config: Config, description: EncoderDescription) -> None:
-    family = description.family
-    shape = [family.vocabulary(config), description.hidden_size]
+def _check_table(tensors: Mapping[str, TensorEntry], table: str, shape: list[int]) -> None:
     for name, entry in tensors.items():
-        if name.endswith(family.table):
+        if name.endswith(table):
             if list(entry.shape) != shape:
                 raise BadInput(
                     "ModelDamaged",
@@ -191,13 +175,8 @@ def _check_embedding_table(tensors: Mapping[str, TensorEntry], config: Config, d
 def _prefixes(folder: Path, family: Family, given: Mapping[str, str] | None) -> dict[str, str]:
     if given is not None:
         return {role: given.get(role, "") for role in ROLES}
-    prompts = read_object(folder / "config_sentence_transformers.json").get("prompts") or {}
-    if isinstance(prompts, dict) and prompts.get("query") is not None:
-        return {
-            "query": str(prompts["query"]),
-            "passage": str(prompts.get("passage", prompts.get("document", ""))),
-        }
-    return dict(family.prefixes)
+    own = own_prefixes(folder)
+    return dict(family.prefixes) if own is None else own
 
 
 def _max_tokens(folder: Path, config: Config, family: Family, given: int | None) -> int:
@@ -211,7 +190,7 @@ def _max_tokens(folder: Path, config: Config, family: Family, given: int | None)
             )
         return given
     told = (
-        read_object(folder / "sentence_bert_config.json").get("max_seq_length"),
+        text_settings(folder).get("max_seq_length"),
         read_object(folder / "tokenizer_config.json").get("model_max_length"),
     )
     limits = [int(value) for value in told if isinstance(value, int | float) and 0 < value < _UNLIMITED]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedding_stages import git_lfs
 from embedding_stages.errors import BadInput
 
 SINGLE_FILE = "model.safetensors"
@@ -72,7 +73,9 @@ def check_weights(folder: Path, *, field: str) -> dict[str, TensorEntry]:
     Raises BadInput `ModelIncomplete`, `ModelPickled` or `ModelDamaged`.
     """
     tensors: dict[str, TensorEntry] = {}
-    for path in weight_files(folder, field=field):
+    files = weight_files(folder, field=field)
+    for path in files:
+        _refuse_pointer(path, field)
         try:
             entries = read_header(path)
         except ValueError as error:
@@ -85,7 +88,16 @@ def check_weights(folder: Path, *, field: str) -> dict[str, TensorEntry]:
         if doubled:
             raise BadInput("ModelDamaged", f"tensor {min(doubled)} is in more than one shard", field=field)
         tensors.update(entries)
+    if [path.name for path in files] != [SINGLE_FILE]:
+        missing = _index(folder / INDEX_FILE, field).keys() - tensors.keys()
+        if missing:
+            raise BadInput("ModelIncomplete", f"{INDEX_FILE} names {min(missing)}, which no shard holds", field=field)
     return tensors
+
+
+def _refuse_pointer(path: Path, field: str) -> None:
+    if git_lfs.is_pointer_file(path):
+        raise BadInput("ModelDamaged", f"{path.name} {git_lfs.CURE}", field=field)
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -138,15 +150,21 @@ def _check_layout(entries: Iterable[tuple[str, TensorEntry]], *, data_bytes: int
         raise ValueError(f"tensors take {position} bytes, the file holds {data_bytes} (cut off or padded)")
 
 
-def _shards(folder: Path, index: Path, field: str) -> list[Path]:
+def _index(index: Path, field: str) -> dict[str, str]:
+    """File by tensor."""
+    _refuse_pointer(index, field)
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        raw = json.loads(index.read_bytes())["weight_map"]
+        return {str(tensor): name for tensor, name in raw.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput("ModelDamaged", f"{INDEX_FILE} is not a shard index ({error})", field=field) from error
+
+
+def _shards(folder: Path, index: Path, field: str) -> list[Path]:
     paths = []
-    for name in names:
-        path = folder / str(name)
-        if Path(str(name)).name != name or path.suffix != ".safetensors":
+    for name in sorted({str(name) for name in _index(index, field).values()}):
+        path = folder / name
+        if path.name != name or path.suffix != ".safetensors":
             raise BadInput("ModelDamaged", f"{INDEX_FILE} names {name!r}, not a file beside it", field=field)
         if not path.is_file():
             raise BadInput("ModelIncomplete", f"{INDEX_FILE} names {name}, which is missing; add it", field=field)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from embedding_stages import git_lfs
+from embedding_stages.contract.settings import DEFAULT_INCLUDE
 from embedding_stages.errors import BadInput
 from embedding_stages.formats import characters, documents
 from embedding_stages.formats.documents import Document
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.counts import Counts
-from embedding_stages.inputs.globs import matcher
+from embedding_stages.inputs.globs import Globs, matcher
 from embedding_stages.inputs.safe_files import Depth, FoundFile, Listing, NotRegularError
 
 INCLUDE_FIELD = "spec.corpus.include"
@@ -67,11 +69,13 @@ def write_documents(corpus: Corpus, target: Path) -> Counts:
 
 
 def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
-    listing = _list(corpus, root)
     included = _matcher(corpus.include)
+    listing = _list(corpus, root, included)
     counts = Counts()
     for name in listing.skipped:
         counts.skip("skippedFiles", name, "a link or no regular file")
+    for name in listing.not_entered:
+        counts.skip("skippedFiles", f"{name}/", "no pattern of include reaches this folder")
     chosen: list[tuple[str, FoundFile]] = []
     for file in listing.files:
         name = safe_files.key_of(file.path) if corpus.kind == "configMap" else file.path
@@ -87,10 +91,27 @@ def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
     counts.documents = documents.write_documents(target, _usable(corpus, root, chosen, counts))
     if not counts.documents:
         raise _nothing_usable(corpus, listing, len(chosen), counts)
+    if counts.skippedPointers:
+        counts.warnings.append(f"{_pointers(counts)}; run `git lfs pull` in the source's clone")
+    counts.warnings += _unused(corpus, included)
     return counts
 
 
-def _matcher(include: tuple[str, ...]) -> Callable[[str], bool]:
+def _pointers(counts: Counts) -> str:
+    return f"Git LFS pointers lie in place of {counts.skippedPointers} documents and were skipped"
+
+
+def _unused(corpus: Corpus, included: Globs) -> list[str]:
+    """The manifest's own patterns that matched nothing, in its words. Of the default ones most match nothing."""
+    if corpus.include == DEFAULT_INCLUDE:
+        return []
+    return [
+        f"pattern {safe_files.printable(pattern)} of {INCLUDE_FIELD} matches nothing; correct it, or leave it out"
+        for pattern in included.unused
+    ]
+
+
+def _matcher(include: tuple[str, ...]) -> Globs:
     try:
         return matcher(include)
     except ValueError as error:
@@ -105,7 +126,7 @@ def _root(corpus: Corpus) -> Path:
     return safe_files.sub_folder(corpus.mount, path, reason="CorpusPathMissing", field=corpus.field)
 
 
-def _list(corpus: Corpus, root: Path) -> Listing:
+def _list(corpus: Corpus, root: Path, included: Globs) -> Listing:
     if corpus.kind == "configMap":
         return safe_files.list_config_map(root)
 
@@ -113,7 +134,8 @@ def _list(corpus: Corpus, root: Path) -> Listing:
         if entries > corpus.limits.maxFiles:
             raise _too_large(corpus, f"more than maxFiles={corpus.limits.maxFiles} files")
 
-    return safe_files.list_folder(root, depth=Depth(corpus.limits.maxDepth, corpus.field), visit=count)
+    depth = Depth(corpus.limits.maxDepth, corpus.field)
+    return safe_files.list_folder(root, depth=depth, visit=count, enters=included.reaches)
 
 
 def _check_sizes(corpus: Corpus, files: list[FoundFile]) -> None:
@@ -150,6 +172,9 @@ def _usable(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], cou
 
 def _usable_text(name: str, content: bytes, min_length: int, seen: dict[bytes, str], counts: Counts) -> str | None:
     """The text, or None when it is skipped; counts why. `seen`: the paths by the digests of their texts."""
+    if git_lfs.is_pointer(content):
+        counts.skip("skippedPointers", name, "a Git LFS pointer")
+        return None
     try:
         text = characters.clean(characters.decode(content)).strip()
     except characters.NotTextError as error:
@@ -167,16 +192,19 @@ def _usable_text(name: str, content: bytes, min_length: int, seen: dict[bytes, s
 
 
 def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Counts) -> BadInput:
-    if not listing.files:
+    if not listing.files and not listing.not_entered:
         skipped = f" ({len(listing.skipped)} links or special files were skipped)" if listing.skipped else ""
         return BadInput("CorpusEmpty", f"there are no files{skipped}; add documents", field=corpus.field)
     if not chosen:
         return BadInput(
             "CorpusEmpty",
-            f"none of {len(listing.files)} files matches {', '.join(map(safe_files.printable, corpus.include[:8]))}; "
-            "add a pattern",
+            f"none of {len(listing.files)} files matches {', '.join(map(safe_files.printable, corpus.include[:8]))}"
+            f"{_not_entered(listing)}; add a pattern, such as '**/*.md' for all folders",
             field=INCLUDE_FIELD,
         )
+    if counts.skippedPointers:
+        said = f"none of {chosen} files is usable: {_pointers(counts)}; run `git lfs pull` in the source's clone"
+        return BadInput("CorpusEmpty", said, field=corpus.field)
     if counts.skippedBinary == chosen:
         return BadInput(
             "CorpusUnreadable",
@@ -191,6 +219,13 @@ def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Count
         f"{no_text}; add longer documents or lower spec.corpus.minTextLength",
         field=corpus.field,
     )
+
+
+def _not_entered(listing: Listing) -> str:
+    if not listing.not_entered:
+        return ""
+    named = ", ".join(map(safe_files.printable, listing.not_entered[:3]))
+    return f", and none reaches into {len(listing.not_entered)} folders ({named})"
 
 
 def _too_large(corpus: Corpus, what: str) -> BadInput:

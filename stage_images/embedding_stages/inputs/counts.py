@@ -6,18 +6,19 @@ import json
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Count = Literal["skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates"]
+Count = Literal["skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates", "skippedPointers"]
 _NUMBERS: Final = (
     "documents", "documentBytes", "skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates",
+    "skippedPointers",
 )  # fmt: skip
 _NAMES: Final = 5  # of each count
 _LONGEST_NAME: Final = 80  # characters
-_BYTES: Final = 1200  # of all names as JSON: they share a termination message with the stage's other words
+_BYTES: Final = 600  # of all names as JSON: they share a termination message with the stage's other words
 
 
 @dataclass(slots=True)
 class Counts:
-    """`skippedFiles`: links, special files and files that `include` leaves out."""
+    """`skippedFiles`: links, special files, and files and folders that `include` leaves out."""
 
     documents: int = 0
     documentBytes: int = 0  # noqa: N815
@@ -25,6 +26,8 @@ class Counts:
     skippedBinary: int = 0  # noqa: N815 - what is no text: see `formats.characters.decode`
     skippedShort: int = 0  # noqa: N815 - fewer characters than minTextLength
     skippedDuplicates: int = 0  # noqa: N815 - the text of an earlier path
+    skippedPointers: int = 0  # noqa: N815 - Git LFS pointers in place of files
+    warnings: list[str] = field(default_factory=list)  # for people
     _names: dict[str, list[str]] = field(default_factory=dict)
 
     def skip(self, count: Count, name: str, why: str) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from embedding_stages.contract import fingerprint_of
-from embedding_stages.encoder.description import QUERY_MAP_FILE, describe_configuration
+from embedding_stages.encoder.description import QUERY_MAP_FILE
+from embedding_stages.encoder.modules import module_folders
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, no_weights
 from embedding_stages.errors import BadInput, Transient
-from embedding_stages.inputs.model import BaseModel, as_base_model, is_wanted
+from embedding_stages.inputs.model import BaseModel, as_base_model, check_small_files, is_wanted
 from embedding_stages.inputs.safe_files import printable
 
 SOURCE_FIELD: Final = "spec.baseModel.source.huggingFace"
@@ -45,9 +46,12 @@ def download(
         small, weights = _small_files(names), _weights(model, names)
         for number, name in enumerate([*small, *weights]):
             between(number, len(small) + len(weights))
-            if number == len(small):
-                with as_base_model(model):  # gigabytes of a model that cannot be used need not come
-                    describe_configuration(target, prefixes=model.prefixes, max_tokens=model.max_tokens)
+            if number == len(small):  # gigabytes of a model that cannot be used need not come
+                others = _of_modules(model, target, names, small)
+                for other in others:
+                    hub.hf_hub_download(model.name, other, revision=info.sha, local_dir=target)
+                with as_base_model(model):
+                    check_small_files(model, target, [*small, *others])
             hub.hf_hub_download(model.name, name, revision=info.sha, local_dir=target)
     except HFValidationError as error:
         raise BadInput(
@@ -89,6 +93,13 @@ class Downloads:
 def _small_files(names: list[str]) -> list[str]:
     """Configuration and tokenizer, and a query map: the model is refused for it."""
     return sorted(name for name in names if is_wanted(name) or name == QUERY_MAP_FILE)
+
+
+def _of_modules(model: BaseModel, target: Path, names: list[str], fetched: list[str]) -> list[str]:
+    """Configurations of modules in folders with names of their own, which modules.json tells."""
+    with as_base_model(model):
+        wanted = [f"{folder}/config.json" for folder in module_folders(target)]
+    return [name for name in wanted if name in names and name not in fetched]
 
 
 def _weights(model: BaseModel, names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from embedding_stages import git_lfs
 from embedding_stages.errors import BadInput
 from embedding_stages.formats import beir, characters
 from embedding_stages.formats.beir import BeirPassage, BeirReader
@@ -90,6 +91,9 @@ class LabelledSet:
         permitted = safe_files.permitted("the labelled set", reason="LabelledSetForbidden", field=self.field)
         try:
             with permitted, safe_files.open_file(self.folder, name) as stream:
+                if git_lfs.is_pointer(stream.read(git_lfs.MOST_BYTES)):
+                    raise BadInput("LabelledSetIncomplete", f"{name} {git_lfs.CURE}", field=self.field)
+                stream.seek(0)
                 yield stream
         except FileNotFoundError as error:
             raise self._missing(name, "is missing") from error

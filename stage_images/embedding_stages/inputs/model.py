@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,15 @@ from typing import Any, Final
 
 from embedding_stages.artefacts import Described, describe, digest_of_files, sha256_file
 from embedding_stages.contract import ENCODER_FILE, Artefact
-from embedding_stages.encoder.description import EncoderDescription, describe_model
+from embedding_stages.encoder.configuration import read_object
+from embedding_stages.encoder.description import EncoderDescription, check_tensors, describe_configuration
+from embedding_stages.encoder.modules import MODULES_FILE, module_folders
+from embedding_stages.encoder.prompts import unused_prompts
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, weight_files
 from embedding_stages.errors import BadInput
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
+from embedding_stages.inputs.soundness import check_files, try_tokenizer
 from embedding_stages.inputs.store import Store
 
 FIELD: Final = "spec.baseModel"
@@ -105,8 +109,24 @@ def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], Encoder
     """
     with _permitted(model), as_base_model(model):  # opens every file that is taken
         small, weights = _small_files(model, folder), _weights(model, folder)
-        description = describe_model(folder, prefixes=model.prefixes, max_tokens=model.max_tokens)
+        description = check_small_files(model, folder, small)
+        check_tensors(folder, description)
     return small, weights, description
+
+
+def check_small_files(model: BaseModel, folder: Path, names: Iterable[str]) -> EncoderDescription:
+    """What can be said before the weights are there. Raises BadInput like `freeze`, of the reasons without `Base`."""
+    check_files(folder, names)
+    description = describe_configuration(folder, prefixes=model.prefixes, max_tokens=model.max_tokens)
+    try_tokenizer(folder, description)
+    return description
+
+
+def warnings_about(model: BaseModel, folder: Path, description: EncoderDescription) -> list[str]:
+    """What may be wrong with a model that can be used, for people."""
+    if model.prefixes is not None:  # the manifest says what is right
+        return []
+    return unused_prompts(folder, read_object(folder / "config.json"), model.name, description.prefixes)
 
 
 def _permitted(model: BaseModel) -> AbstractContextManager[None]:
@@ -116,15 +136,25 @@ def _permitted(model: BaseModel) -> AbstractContextManager[None]:
 def _small_files(model: BaseModel, folder: Path) -> list[str]:
     """Names relative to `folder` of all files to take, weights aside."""
     names: list[str] = []
-    for path in sorted([*folder.iterdir(), *folder.glob("[0-9]*_*/config.json")]):
+    modules = {f"{name}/config.json" for name in _module_folders(model, folder)}
+    there = [folder / name for name in modules if (folder / name).is_file()]  # Normalize has none
+    paths = {*folder.iterdir(), *folder.glob("[0-9]*_*/config.json"), *there}
+    for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
-        if not is_wanted(name):
+        if not is_wanted(name) and name not in modules:
             continue
         _check_plain(model, folder, name)
         if path.stat().st_size > _MAX_SMALL_FILE_BYTES:
             raise BadInput("BaseModelDamaged", f"{name} is larger than any known one", field=model.source_field)
         names.append(name)
     return names
+
+
+def _module_folders(model: BaseModel, folder: Path) -> list[str]:
+    if not (folder / MODULES_FILE).exists():
+        return []
+    _check_plain(model, folder, MODULES_FILE)
+    return module_folders(folder)
 
 
 def _weights(model: BaseModel, folder: Path) -> list[str]:

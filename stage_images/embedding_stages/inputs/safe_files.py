@@ -1,7 +1,8 @@
 """Reading untrusted folders: regular files below a root, never through a link, never a pipe or a device.
 
-Every folder and file is opened by name below its parent's descriptor with O_NOFOLLOW, so that swapping
-a folder for a link while it is read cannot lead outside either.
+Links are followed in one place alone: in the path that the manifest names, inside its volume (`sub_folder`). Every
+folder and file is opened by name below its parent's descriptor with O_NOFOLLOW, so that swapping a folder for a link
+while it is read cannot lead outside either.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Listing:
 
     files: list[FoundFile] = field(default_factory=list)  # sorted by path
     skipped: list[str] = field(default_factory=list)  # links, special files and names that are not UTF-8
+    not_entered: list[str] = field(default_factory=list)  # folders that the caller wants nothing of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +54,32 @@ class Depth:
 
 
 def sub_folder(mount: Path, path: str, *, reason: str, field: str) -> Path:
-    """`path` below `mount`, which may not leave it. Raises BadInput `reason` when it does or does not exist."""
+    """`path` below `mount`, which may not leave it. Raises BadInput `reason` when it does or does not exist.
+
+    A link on the way is followed when it stays inside `mount`, as git-sync's `current -> .worktrees/<commit>` does:
+    once, so that all is read of one commit. The folder is then opened without following any.
+    """
     parts = PurePosixPath(path.strip("/")).parts if path else ()
     if ".." in parts or "\0" in path:
         raise BadInput(reason, f"{path!r} must stay inside the source: remove '..'", field=field)
-    folder = mount.joinpath(*parts)
+    root = Path(os.path.realpath(mount))
+    folder = Path(os.path.realpath(root.joinpath(*parts)))
+    if not folder.is_relative_to(root):
+        raise BadInput(
+            reason, f"{path!r} lies behind a link that leaves the source; name a folder inside it", field=field
+        )
+    inside = folder.relative_to(root)
     try:
-        os.close(open_folder(mount, "/".join(parts)))
+        os.close(open_folder(root, inside.as_posix()))
     except FileNotFoundError as error:
         raise BadInput(
             reason, f"{path or '/'!r} does not exist in the source; correct the path", field=field
         ) from error
     except NotRegularError as error:
         raise BadInput(
-            reason, f"{path!r} is not a folder, or lies behind a link; name the folder", field=field
+            reason, f"{path!r} is not a folder, or a link in it leads in a circle; name the folder", field=field
         ) from error
-    return folder
+    return mount / inside
 
 
 @contextmanager
@@ -108,9 +120,16 @@ def open_file(root: Path, path: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def list_folder(root: Path, *, depth: Depth, visit: Callable[[int], None]) -> Listing:
+def _anywhere(folder: str) -> bool:  # noqa: ARG001 - by default every folder is entered
+    return True
+
+
+def list_folder(
+    root: Path, *, depth: Depth, visit: Callable[[int], None], enters: Callable[[str], bool] = _anywhere
+) -> Listing:
     """All regular files below `root`. `visit` gets the number of entries seen so far and may raise.
 
+    A folder that `enters` declines, by its relative path, is not opened, so it need not be readable.
     Raises BadInput `CorpusTooDeep`.
     """
     listing = Listing()
@@ -130,6 +149,8 @@ def list_folder(root: Path, *, depth: Depth, visit: Callable[[int], None]) -> Li
             path = f"{folder}/{entry}" if folder else entry
             if status is None or not _is_utf8(entry) or path == _LOST_AND_FOUND:
                 listing.skipped.append(path)
+            elif stat.S_ISDIR(status.st_mode) and not enters(path):
+                listing.not_entered.append(path)
             elif stat.S_ISDIR(status.st_mode):
                 folders.append((path, level + 1))
             elif stat.S_ISREG(status.st_mode):

@@ -1,34 +1,40 @@
 """The inputs stage: documents, base model and labelled set become content-addressed artefacts.
 
-Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates; with a labelled
-set also labelledPassages, labelledQueries, and where there are any skippedLabelledQueries (without a relevant
+Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates, skippedPointers; with a
+labelled set also labelledPassages, labelledQueries, and where there are any skippedLabelledQueries (without a relevant
 passage), unknownPassages (relevant judgements of passages that the corpus lacks) and repeatedJudgements; with guards
-guardQueries. Details: corpusDigest, baseModelDigest,
-labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder, skipped (by
-count, the first files that were skipped, and why; absent where none was).
+guardQueries. Details: corpusDigest, baseModelDigest, labelledSetDigest, guardSetsDigest, tokenizerDigest (of
+tokenizer.json; fine-tuning keeps it), encoder, warnings, skipped (by count, the first files that were skipped, and why;
+absent where none was).
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from embedding_stages import contract
 from embedding_stages.artefacts import Described
 from embedding_stages.contract import Artefact, StageResult
+from embedding_stages.contract.settings import DEFAULT_INCLUDE
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.errors import BadInput
 from embedding_stages.formats import documents
 from embedding_stages.inputs import hugging_face, safe_files
 from embedding_stages.inputs.corpus import Corpus, Limits, write_documents
 from embedding_stages.inputs.counts import Counts
 from embedding_stages.inputs.labelled import LabelledCounts, LabelledSet
-from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze
+from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze, warnings_about
 from embedding_stages.inputs.store import Store
 from embedding_stages.runner import StageContext
 
 TOKENIZER_FILE = "tokenizer.json"
+# Bytes of JSON: a result has to fit the kubelet's message. The log has every warning.
+_ROOM_FOR_WARNINGS: Final = 600
 HF_ENDPOINT = "HF_ENDPOINT"  # huggingface_hub's own variable: a mirror of the hub
 
 
@@ -46,18 +52,33 @@ def work(context: StageContext) -> StageResult:
         counts |= {"labelledPassages": labelled.passages, "labelledQueries": labelled.queries}
         counts |= labelled.told()
     counts |= _guard_sets(context, store)
-    corpus = _corpus(context, store)
-    counts |= corpus.to_json()
-    description = _base_model(context, model, store)
+    read = _corpus(context, store)
+    counts |= read.to_json()
+    description, warned = _base_model(context, model, store)
     for artefact, kept in context.extra:
         details[f"{artefact.value}Digest"] = kept.digest
         if artefact is Artefact.BASE_MODEL and TOKENIZER_FILE in kept.files:
             details["tokenizerDigest"] = f"sha256:{kept.files[TOKENIZER_FILE]['sha256']}"
     details["encoder"] = asdict(description)
-    details |= {"skipped": corpus.told()} if corpus.told() else {}
+    details |= {"skipped": read.told()} if read.told() else {}
+    warnings = [*warned, *read.warnings]
+    details["warnings"] = _first(warnings, _ROOM_FOR_WARNINGS)
+    for warning in warnings:
+        context.log("warning", warning=warning)
     return context.result(
         counts=counts, details=details, message=f"{counts['documents']} documents, {description.architecture} model"
     )
+
+
+def _first(texts: Sequence[str], room: int) -> list[str]:
+    """As many of them as fit, and how many do not."""
+    kept: list[str] = []
+    for text in texts:
+        room -= len(json.dumps(text)) + 1
+        if room < 0:
+            return [*kept, f"and {len(texts) - len(kept)} more"]
+        kept.append(text)
+    return kept
 
 
 def _labelled_set(context: StageContext, store: Store) -> LabelledCounts | None:
@@ -105,7 +126,7 @@ def _corpus(context: StageContext, store: Store) -> Counts:
         mount=context.sources / contract.SOURCE_CORPUS,
         kind=str(raw["kind"]),
         path=str(raw.get("path") or ""),
-        include=tuple(raw.get("include") or ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")),
+        include=tuple(raw.get("include") or DEFAULT_INCLUDE),
         min_text_length=int(raw.get("minTextLength", 50)),  # NVIDIA embed recipe: min_text_length
         limits=Limits.of(raw.get("limits") or {}),
     )
@@ -116,14 +137,23 @@ def _corpus(context: StageContext, store: Store) -> Counts:
     return counts
 
 
-def _base_model(context: StageContext, model: BaseModel, store: Store) -> EncoderDescription:
+def _base_model(context: StageContext, model: BaseModel, store: Store) -> tuple[EncoderDescription, list[str]]:
+    """What it is, and what may be wrong with it."""
     if model.kind != "huggingFace":
         kept, description = freeze(model, folder_of(model, context.sources / contract.SOURCE_MODEL), store)
     else:
         kept, description = _downloaded(context, model, store)
     context.extra.append((Artefact.BASE_MODEL, kept))
     context.log("base model frozen", folder=kept.folder.name)
-    return description
+    return description, warnings_about(model, kept.folder, description)
+
+
+def _described_as_today(model: BaseModel, folder: Path) -> bool:
+    """Whether a model that an earlier release froze would be accepted and described so by this one."""
+    try:
+        return check(model, folder)[2] == EncoderDescription.load(folder)
+    except BadInput:
+        return False  # the download tells what is wrong with it
 
 
 def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[Described, EncoderDescription]:
@@ -131,7 +161,7 @@ def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[
     known = downloads.recall()
     if known is not None:
         found = store.recall(*known)
-        if found is not None:
+        if found is not None and _described_as_today(model, found.folder):
             context.log("this commit was downloaded before; its files are intact")
             return found, EncoderDescription.load(found.folder)
 

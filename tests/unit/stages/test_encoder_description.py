@@ -14,6 +14,7 @@ from unit.stages.tiny_models import make_bert, make_llama
 
 from embedding_stages.encoder.description import EncoderDescription, describe_model
 from embedding_stages.encoder.hardware import _quota, usable_cpus
+from embedding_stages.encoder.prompts import unused_prompts
 from embedding_stages.encoder.safetensors_check import read_header
 from embedding_stages.errors import BadInput
 
@@ -110,11 +111,111 @@ def test_the_token_limit_follows(
     assert describe_model(folder, prefixes=None, max_tokens=None).max_tokens == expected
 
 
-def test_prompts_of_sentence_transformers_become_prefixes(models: dict[str, Path], tmp_path: Path) -> None:
+PROMPTS: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
+    ("query and document", {"prompts": {"query": "Q ", "document": "D "}}, ("Q ", "D ")),
+    ("passage before document", {"prompts": {"query": "Q ", "document": "D ", "passage": "P "}}, ("Q ", "P ")),
+    ("a query's alone", {"prompts": {"query": "Q "}}, ("Q ", "")),
+    ("a document's alone", {"prompts": {"document": "D "}}, ("", "D ")),
+    ("search_query", {"prompts": {"search_query": "Q ", "search_document": "D "}}, ("Q ", "D ")),
+    ("retrieval.query", {"prompts": {"retrieval.query": "Q ", "retrieval.passage": "D "}}, ("Q ", "D ")),
+    ("Retrieval-query", {"prompts": {"Retrieval-query": "Q ", "Retrieval-document": "D "}}, ("Q ", "D ")),
+    ("empty ones", {"prompts": {"query": "", "document": ""}}, ("", "")),
+    ("a default", {"prompts": {"retrieval": "S "}, "default_prompt_name": "retrieval"}, ("S ", "S ")),
+    ("a default beside a query's", {"prompts": {"x": "S ", "query": "Q "}, "default_prompt_name": "x"}, ("Q ", "S ")),
+    ("a default that is a query's", {"prompts": {"query": "Q "}, "default_prompt_name": "query"}, ("Q ", "")),
+    ("a default that is not there", {"prompts": {"x": "S "}, "default_prompt_name": "y"}, None),
+    ("other tasks", {"prompts": {"clustering": "C "}}, None),
+    ("null", {"prompts": None, "default_prompt_name": None}, None),
+]
+
+
+@pytest.mark.parametrize(("sentence", "content", "expected"), PROMPTS, ids=[row[0] for row in PROMPTS])
+def test_prompts_of_sentence_transformers_become_prefixes(
+    sentence: str, content: dict[str, Any], expected: tuple[str, str] | None, models: dict[str, Path], tmp_path: Path
+) -> None:
+    for kind, otherwise in (("bert", ("", "")), ("llama", ("query: ", "passage: "))):
+        folder = Path(shutil.copytree(models[kind], tmp_path / kind))
+        write("config_sentence_transformers.json", content)(folder)
+        query, passage = expected or otherwise
+        described = describe_model(folder, prefixes=None, max_tokens=None)
+        assert described.prefixes == {"query": query, "passage": passage}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "name", "content", "said"),
+    [
+        ("prompts of other tasks", "m", {"prompts": {"clustering": "C ", "sts": "S "}}, "('clustering', 'sts')"),
+        ("a prompt as it is written", "m", {"prompts": {"Cluster-It": "C "}}, "('Cluster-It')"),
+        ("empty ones beside another", "m", {"prompts": {"query": "", "document": "", "x": "S "}}, "not used ('x')"),
+        ("a default", "m", {"prompts": {"x": "S "}, "default_prompt_name": "x"}, ""),
+        ("prompts of other tasks beside a query's", "m", {"prompts": {"query": "Q ", "sts": "S "}}, ""),
+        ("no prompts", "m", {}, ""),
+        ("E5", "intfloat/e5-base-v2", {}, "spec.baseModel.prefixes"),
+        ("E5 in capitals", "my-E5", {"prompts": {"query": "", "document": ""}}, "'query: ' and 'passage: '"),
+        ("E5 with prompts", "e5", {"prompts": {"query": "query: ", "document": "passage: "}}, ""),
+        ("a name with e5 in a word", "node5-base5", {}, ""),
+    ],
+)
+def test_prompts_that_are_not_used_are_told(
+    sentence: str, name: str, content: dict[str, Any], said: str, models: dict[str, Path], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(models["bert"], tmp_path / "model"))
-    edit("config_sentence_transformers.json", prompts={"query": "Q ", "document": "D "})(folder)
-    described = describe_model(folder, prefixes=None, max_tokens=None)
-    assert described.prefixes == {"query": "Q ", "passage": "D "}
+    write("config_sentence_transformers.json", content)(folder)
+    prefixes = describe_model(folder, prefixes=None, max_tokens=None).prefixes
+    warnings = unused_prompts(folder, {}, name, prefixes)
+    assert len(warnings) == bool(said)
+    assert said in "".join(warnings)
+
+
+def of_type(kind: str, path: str) -> dict[str, str]:
+    return {"type": f"sentence_transformers.models.{kind}", "path": path}
+
+
+def several(*changes: Change) -> Change:
+    def apply(folder: Path) -> None:
+        for change in changes:
+            change(folder)
+
+    return apply
+
+
+NAMED_POOLING = write(
+    "modules.json", [of_type("Transformer", ""), of_type("Pooling", "pool"), of_type("Normalize", "")]
+)
+MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+CLS = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "change"),
+    [
+        ("a pooling in a folder of another name", several(NAMED_POOLING, write("pool/config.json", MEAN))),
+        ("the folder that modules.json names, not the usual one",
+         several(NAMED_POOLING, write("pool/config.json", MEAN), write("1_Pooling/config.json", CLS))),
+        ("a pooling without modes", write("1_Pooling/config.json", {"word_embedding_dimension": 32})),
+        ("a pooling without prompts, of a model without any",
+         write("1_Pooling/config.json", {**MEAN, "include_prompt": False})),
+        ("small letters, which the tokenizer makes", edit("sentence_bert_config.json", do_lower_case=True)),
+    ],
+)  # fmt: skip
+def test_a_base_model_is_accepted_with(sentence: str, change: Change, models: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models["bert"], tmp_path / "model"))
+    change(folder)
+    assert describe_model(folder, prefixes=None, max_tokens=None).pooling == "mean"
+
+
+def added(content: str, number: int) -> Change:
+    """A token beside the model's own, as `tokenizer.add_tokens` writes it."""
+
+    def apply(folder: Path) -> None:
+        token = {"id": number, "content": content, "special": False, "single_word": False, "lstrip": False,
+                 "rstrip": False, "normalized": True}  # fmt: skip
+        edit("tokenizer.json", added_tokens=[token])(folder)
+
+    return apply
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
 
 
 REFUSED: list[tuple[str, str, Change, str]] = [
@@ -151,6 +252,41 @@ REFUSED: list[tuple[str, str, Change, str]] = [
     ("a config that is a list", "bert", write("config.json", []), "ModelDamaged"),
     ("a hidden size of text", "bert", edit("config.json", hidden_size="32"), "ModelDamaged"),
     ("a table of another shape", "bert", edit("config.json", vocab_size=7), "ModelDamaged"),
+    ("a table of more tokens", "bert", edit("config.json", vocab_size=10**6), "ModelDamaged"),
+    ("a token beyond the table", "bert", added("PRODUCTX", 10**4), "ModelDamaged"),
+    ("padding beyond the table", "bert", edit("config.json", pad_token_id=10**4), "ModelDamaged"),
+    ("a table of fewer positions", "bert", edit("config.json", max_position_embeddings=64), "ModelDamaged"),
+    ("layers that the weights lack", "bert", edit("config.json", num_hidden_layers=3), "ModelIncomplete"),
+    ("a pointer for a tokenizer", "bert", write("tokenizer.json", POINTER), "ModelDamaged"),
+    ("a pointer for a config", "bert", write("config.json", POINTER), "ModelDamaged"),
+    ("a pointer for weights", "bert", write("model.safetensors", POINTER), "ModelDamaged"),
+    ("a pointer for a module's config", "bert", write("1_Pooling/config.json", POINTER), "ModelDamaged"),
+    ("a cut tokenizer", "bert", lambda folder: cut(folder / "tokenizer.json"), "ModelDamaged"),
+    ("a tokenizer without tokens", "bert", write("tokenizer.json", {"model": {"vocab": {}}}), "ModelDamaged"),
+    ("a tokenizer without a model", "bert", write("tokenizer.json", {}), "ModelDamaged"),
+    ("a cut vocab.txt", "bert", write("vocab.txt", "[PAD]\n[UNK]\n"), "ModelDamaged"),
+    ("modules that are no list", "bert", write("modules.json", {}), "ModelDamaged"),
+    ("a pooling that is not there", "bert", NAMED_POOLING, "ModelIncomplete"),
+    (
+        "a pooling by the first token in a folder of another name",
+        "bert",
+        several(NAMED_POOLING, write("pool/config.json", CLS), write("1_Pooling/config.json", MEAN)),
+        "BaseModelUnsupported",
+    ),
+    ("modules outside the folder", "bert", write("modules.json", [of_type("Pooling", "../x")]), "BaseModelUnsupported"),
+    ("weights in a folder", "bert", write("modules.json", [of_type("Transformer", "0_T")]), "BaseModelUnsupported"),
+    (
+        "a pooling that leaves prompts out",
+        "llama",
+        write("1_Pooling/config.json", {**MEAN, "include_prompt": False}),
+        "BaseModelUnsupported",
+    ),
+    (
+        "small letters, which its tokenizer does not make",
+        "llama",
+        edit("sentence_bert_config.json", do_lower_case=True),
+        "BaseModelUnsupported",
+    ),
     ("a cut weight file", "bert", lambda folder: cut(folder / "model.safetensors"), "ModelDamaged"),
     ("a shard outside the folder", "bert", lambda folder: shard(folder, "../x.safetensors"), "ModelDamaged"),
     ("a missing shard", "bert", lambda folder: shard(folder, "x.safetensors"), "ModelIncomplete"),
@@ -176,6 +312,27 @@ def test_a_base_model_is_refused_for(
         describe_model(folder, prefixes=None, max_tokens=None)
     assert caught.value.reason == reason
     assert caught.value.field.startswith("spec.baseModel")
+
+
+def shown(folder: Path) -> str:
+    with pytest.raises(BadInput) as caught:
+        describe_model(folder, prefixes=None, max_tokens=None)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sentence", "change", "said"),
+    [
+        ("both sizes", added("PRODUCTX", 10**4), "10001 tokens, the embedding table 145 rows: 'PRODUCTX'"),
+        ("the file and the command", write("tokenizer.json", POINTER), "tokenizer.json is a Git LFS pointer"),
+        ("the poolings that can be used", write("1_Pooling/config.json", CLS), "only mean pooling can be used"),
+        ("what was cut", write("vocab.txt", "[PAD]\n"), "vocab.txt has 1 tokens, tokenizer.json 145"),
+    ],
+)
+def test_a_refusal_names(sentence: str, change: Change, said: str, models: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models["bert"], tmp_path / "model"))
+    change(folder)
+    assert said in shown(folder)
 
 
 def test_more_tokens_than_positions_are_refused(models: dict[str, Path]) -> None:

@@ -130,11 +130,14 @@ def append(name: str, line: str) -> Callable[[Path], object]:
     return change
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
 QRELS_FILE = "qrels/test.tsv"
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no corpus": (lambda f: (f / "corpus.jsonl").unlink(), "corpus.jsonl is missing"),
     "no qrels": (lambda f: (f / QRELS_FILE).unlink(), "qrels/test.tsv is missing"),
     "a link": (lambda f: [(f / "corpus.jsonl").unlink(), (f / "corpus.jsonl").symlink_to("/etc/passwd")], "is a link"),
+    "a Git LFS pointer": (lambda f: (f / "corpus.jsonl").write_text(POINTER), "run `git lfs pull`"),
+    "a pointer for qrels": (lambda f: (f / QRELS_FILE).write_text(POINTER), "qrels/test.tsv is a Git LFS pointer"),
     "an empty corpus": (lambda f: (f / "corpus.jsonl").write_text(""), "corpus.jsonl: it holds no passages"),
     "no JSON": (append("corpus.jsonl", "{oops"), "corpus.jsonl:3: not JSON"),
     "no object": (append("corpus.jsonl", "[1]"), "corpus.jsonl:3: not a JSON object"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from unit.stages.test_inputs_labelled import make_set
 from unit.stages.test_inputs_model import make_model
 
 from embedding_stages.artefacts import digest_of_folder, sha256_file
-from embedding_stages.contract import Artefact, Stage, StageRequest, StageResult
+from embedding_stages.contract import TERMINATION_MESSAGE_BYTES, Artefact, Stage, StageRequest, StageResult
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.inputs.stage import work
 from embedding_stages.runner import run
@@ -183,6 +184,54 @@ def test_weights_are_read_once_where_they_come_from_and_once_where_they_are_kept
     kept = tmp_path / "workspace" / result.artefacts[Artefact.BASE_MODEL].path
     assert (kept / source.name).read_bytes() == source.read_bytes()
     assert digest_of_folder(kept) == result.artefacts[Artefact.BASE_MODEL].digest
+
+
+def test_what_people_should_look_at_is_told_in_the_details(tmp_path: Path, sources: Path) -> None:
+    _, result = inputs(tmp_path)
+    assert result.details["warnings"] == []
+    prompts = sources / "model" / "models" / "tiny" / "config_sentence_transformers.json"
+    prompts.write_text(json.dumps({"prompts": {"clustering": "C "}}))
+    corpus = {**settings()["corpus"], "include": ["*.txt", "*.{rst,adoc}"]}
+    _, result = inputs(tmp_path, "second", corpus=corpus)
+    model, pattern = result.details["warnings"]
+    assert "spec.baseModel.prefixes" in model
+    assert "'*.{rst,adoc}' of spec.corpus.include" in pattern
+    given = {**settings()["baseModel"], "prefixes": {"query": "", "passage": ""}}
+    _, result = inputs(tmp_path, "third", baseModel=given)
+    assert result.details["warnings"] == [], "the manifest says what is right"
+
+
+def test_many_warnings_and_folders_fit_the_kubelets_message(tmp_path: Path, sources: Path) -> None:
+    """With all artefacts and long prefixes: a result that does not fit would end the stage."""
+    make_set(sources / "guard-law")
+    for number in range(40):
+        (sources / "plain" / ("文" * 60 + str(number))).mkdir(parents=True)
+    (sources / "plain" / "a.txt").write_text(TEXT)
+    shutil.rmtree(sources / "corpus")
+    (sources / "plain").rename(sources / "corpus")
+    include = ["*.txt", *(f"{'文' * 200}{number}.md" for number in range(31))]
+    prompts = sources / "model" / "models" / "tiny" / "config_sentence_transformers.json"
+    prompts.write_text(json.dumps({"prompts": {"文" * 90 + str(number): "C " for number in range(9)}}))
+    code, result = inputs(
+        tmp_path,
+        corpus={**settings()["corpus"], "kind": "pvc", "include": include},
+        guards={"law": {"kind": "image", "path": "/beir"}},
+    )
+    assert code == 0, result
+    assert result.details["warnings"][-1].startswith("and ")
+    assert result.counts["skippedFiles"] == 40
+    assert result.details["skipped"]
+    assert len((tmp_path / "log").read_bytes()) < TERMINATION_MESSAGE_BYTES - 500, "there is room for prefixes"
+
+
+def test_folders_that_are_left_out_are_named(tmp_path: Path, sources: Path) -> None:
+    folder = sources / "corpus"
+    for key in folder.iterdir():
+        if key.is_symlink():
+            key.unlink()
+    (folder / "a.txt").write_text(TEXT)
+    _, result = inputs(tmp_path, corpus={**settings()["corpus"], "kind": "pvc"})
+    assert "..2025_01_01/: no pattern of include reaches this folder" in result.details["skipped"]["skippedFiles"]
 
 
 @pytest.mark.parametrize(

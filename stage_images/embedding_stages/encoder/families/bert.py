@@ -20,6 +20,7 @@ class _Bert(Family):
     title = "BERT (model_type bert)"
     activations = ("gelu", "relu", "gelu_new", "gelu_pytorch_tanh")
     table = "embeddings.word_embeddings.weight"
+    position_table = "embeddings.position_embeddings.weight"
     layers = "encoder.layer"
     sentence_transformers = True
 

@@ -32,6 +32,7 @@ class Family(ABC):
     title: ClassVar[str]  # in refusals: what it is and how config.json says so
     activations: ClassVar[tuple[str, ...]]  # that can be used; the first when config.json names none
     table: ClassVar[str]  # end of the name of the token embedding tensor (vocabulary, hidden) in a checkpoint
+    position_table: ClassVar[str] = ""  # end of the name of the table of positions, where the family has one
     layers: ClassVar[str]  # path of the list of layers in the module: shards are cut there
     poolings: ClassVar[tuple[Pooling, ...]] = ("mean",)  # can be used; the first when the model's files name none
     prefixes: ClassVar[Mapping[str, str]] = MappingProxyType({"query": "", "passage": ""})  # when the files name none
