@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
 import kopf
 
+from embedding_operator import journal
 from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.cluster.logs import THREADS
 from embedding_operator.handlers import Doorbell, register
@@ -16,13 +16,12 @@ from embedding_operator.settings import Settings
 
 def main() -> int:
     """Run until SIGTERM; exit code 2 for a wrong configuration."""
-    kopf.configure(log_format=kopf.LogFormat.JSON)
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     try:
         settings = Settings.from_env(os.environ)
     except ValueError as error:
         print(f"configuration: {error}", file=sys.stderr)
         return 2
+    journal.configure(settings.log_level, settings.log_format)
     os.environ.setdefault("LOGNAME", "embedding-operator")  # Kopf asks for the user's name; the image's has none
     registry = kopf.OperatorRegistry()
     cluster = KubeCluster.connect(connections=settings.concurrency + THREADS + 4)

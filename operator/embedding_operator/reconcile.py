@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, assert_never
 
+from embedding_operator import journal
 from embedding_operator.cluster.cache import ChildCache, Key
 from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Ask
@@ -115,7 +116,7 @@ class Reconciler:
             if action in tried:
                 continue
             tried.append(action)
-            log.info("%s", action, extra={"owner": f"{owner.namespace}/{owner.name}"})
+            log.info("%s", action, extra={"resource": f"{owner.namespace}/{owner.name}"})
             self._do(owner, action)
 
     def _report(
@@ -175,6 +176,9 @@ class Reconciler:
         written = self.cluster.write_status(resource, body)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
+        meta = resource["metadata"]
+        for line in journal.lines(f"{meta['namespace']}/{meta['name']}", old, decided.status):
+            line.write(log)
         for event in decided.events:
             try:
                 self.cluster.post_event(written, event.type, event.reason, event.message, _stamp(observed.now))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from embedding_operator.journal import FORMATS, LEVELS
 from embedding_operator.resource.api import TORCH_SERVER
 from embedding_stages.contract import Stage
 
@@ -33,6 +34,8 @@ class Settings:
     resync_s: float  # every resource is looked at this often even without an event
     metrics_port: int
     liveness_port: int
+    log_level: str = "info"  # one of journal.LEVELS
+    log_format: str = "json"  # one of journal.FORMATS
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -47,6 +50,8 @@ class Settings:
             resync_s=_number(env, "RESYNC_S", 300, 5, 86400),
             metrics_port=_number(env, "METRICS_PORT", 9090, 0, 65535),
             liveness_port=_number(env, "LIVENESS_PORT", 8080, 0, 65535),
+            log_level=_choice(env, "LOG_LEVEL", "info", LEVELS),
+            log_format=_choice(env, "LOG_FORMAT", "json", FORMATS),
         )
 
 
@@ -55,3 +60,10 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
     if not text.isdigit() or not low <= int(text) <= high:
         raise ValueError(f"{name}={text!r} must be a whole number from {low} to {high}")
     return int(text)
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    text = env.get(name) or default
+    if text not in allowed:
+        raise ValueError(f"{name}={text!r} must be one of {', '.join(allowed)}")
+    return text

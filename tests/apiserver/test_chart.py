@@ -44,6 +44,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a tag within the repository's place": ("image.tag=a:b", "tag"),
     "a namespace that cannot be": ("watchNamespaces={A}", "watchNamespaces"),
     "no work at a time": ("concurrency=0", "concurrency"),
+    "a level of no log": ("logLevel=loud", "logLevel"),
+    "a format of no log": ("logFormat=xml", "logFormat"),
     "replicas, of which there is always one": ("replicas=2", "replicas"),
     "a text for a switch": ("crds.keep=please", "keep"),
 }
@@ -147,6 +149,9 @@ def test_the_operator_understands_its_environment(api: Api) -> None:
     container = operator_container(render(api, *arguments))
     settings = Settings.from_env(variables(container))
     assert (settings.watch_namespaces, settings.concurrency, settings.resync_s) == (("a", "b"), 3, 60)
+    assert (settings.log_level, settings.log_format) == ("info", "json")
+    told = variables(operator_container(render(api, "--set", "logLevel=warning", "--set", "logFormat=text")))
+    assert (told["LOG_LEVEL"], told["LOG_FORMAT"]) == ("warning", "text")
     ports = {item["name"]: item["containerPort"] for item in container["ports"]}
     assert ports == {"metrics": settings.metrics_port, "health": settings.liveness_port}
 
