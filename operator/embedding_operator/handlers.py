@@ -60,6 +60,10 @@ class Doorbell:
         """Fill the cache before the first pass, then work and resync for ever."""
         self.loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.relist)
+        METRICS.resync_interval.set(self.settings.resync_s)
+        METRICS.queue_oldest.set_function(self.queue.oldest_s)
+        if self.settings.metrics_resources:
+            METRICS.export_resources(self.settings.metrics_resources, self.cluster.now)
         start_http_server(self.settings.metrics_port)
         self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._resync())]
 

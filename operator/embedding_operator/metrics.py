@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource_metrics import ResourceMetrics
 
 _MOST_REASONS = 100  # the project's own are fewer
 _STAGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200)
@@ -16,41 +18,64 @@ _STAGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200)
 class Metrics:
     """The operator's own metrics; one instance a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: CollectorRegistry | None = REGISTRY) -> None:
         self._lock = threading.Lock()
         self._phase_of: dict[tuple[str, str], str] = {}
         self._reasons: set[str] = set()
-        self._watched: set[tuple[str, str]] = set()  # with a canary_cosine
-        self.passes = Counter("embedding_operator_reconcile", "Passes over a resource", ["result"])
-        self.pass_seconds = Histogram("embedding_operator_reconcile_seconds", "Duration of a pass, seconds")
-        self.queue_depth = Gauge("embedding_operator_queue_depth", "Resources waiting for a pass")
-        self.actions = Counter("embedding_operator_actions", "Writes to the cluster", ["action"])
-        self.phases = Gauge("embedding_operator_resources", "Resources by phase", ["phase"])
+        self.passes = Counter("embedding_operator_reconcile", "Passes over a resource", ["result"], registry=registry)
+        self.pass_seconds = Histogram(
+            "embedding_operator_reconcile_seconds", "Duration of a pass, seconds", registry=registry
+        )
+        self.queue_depth = Gauge("embedding_operator_queue_depth", "Resources waiting for a pass", registry=registry)
+        self.actions = Counter("embedding_operator_actions", "Writes to the cluster", ["action"], registry=registry)
+        self.phases = Gauge("embedding_operator_resources", "Resources by phase", ["phase"], registry=registry)
         self.stage_seconds = Histogram(
             "embedding_operator_stage_seconds",
             "Duration of a completed stage, seconds",
             ["stage"],
             buckets=_STAGE_BUCKETS,
+            registry=registry,
         )
-        self.stage_ends = Counter("embedding_operator_stage_ends", "Stages that ended", ["stage", "state", "reason"])
-        self.canary_cosine = Gauge(
-            "embedding_operator_canary_cosine",
-            "Least cosine of what serves to what it answered when it was verified, at the last comparison",
-            ["namespace", "name"],
+        self.stage_ends = Counter(
+            "embedding_operator_stage_ends", "Stages that ended", ["stage", "state", "reason"], registry=registry
         )
-        self.last_resync = Gauge("embedding_operator_last_resync_timestamp_seconds", "Unix time of the last resync")
+        self.last_resync = Gauge(
+            "embedding_operator_last_resync_timestamp_seconds", "Unix time of the last resync", registry=registry
+        )
+        self.resync_interval = Gauge(
+            "embedding_operator_resync_interval_seconds", "How often resyncs are due, seconds", registry=registry
+        )
+        self.queue_oldest = Gauge(
+            "embedding_operator_queue_oldest_seconds",
+            "How long the first resource in the queue waits, seconds",
+            registry=registry,
+        )
+        self.api_requests = Counter(
+            "embedding_operator_api_requests",
+            "Answers of the API server; code none: no answer",
+            ["method", "code"],
+            registry=registry,
+        )
+        self._each: ResourceMetrics | None = None
+
+    def export_resources(
+        self, most: int, clock: Callable[[], datetime], registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        """Tell of single resources from now on, of `most` at most. `clock` gives the time, UTC."""
+        self._each = ResourceMetrics(most=most, clock=clock)
+        registry.register(self._each)
 
     def action(self, name: str) -> None:
         self.actions.labels(action=name).inc()
 
+    def api_answered(self, method: str, code: int | None) -> None:
+        """`code` is HTTP's, None where nobody answered."""
+        self.api_requests.labels(method=method, code="none" if code is None else str(code)).inc()
+
     def resource(self, key: tuple[str, str], status: Status) -> None:
-        cosine = status.served.canaries.get("cosine")
-        if cosine is not None:
-            self.canary_cosine.labels(*key).set(float(cosine))
+        if self._each is not None:
+            self._each.put(key, status)
         with self._lock:
-            if cosine is None and key in self._watched:
-                self.canary_cosine.remove(*key)
-            (self._watched.add if cosine is not None else self._watched.discard)(key)
             old = self._phase_of.get(key)
             if old == status.phase:
                 return
@@ -68,10 +93,9 @@ class Metrics:
         return "Other"
 
     def forget(self, key: tuple[str, str]) -> None:
+        if self._each is not None:
+            self._each.forget(key)
         with self._lock:
-            if key in self._watched:
-                self._watched.discard(key)
-                self.canary_cosine.remove(*key)
             old = self._phase_of.pop(key, None)
             if old is not None:
                 self.phases.labels(phase=old).dec()

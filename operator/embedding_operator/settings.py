@@ -34,6 +34,7 @@ class Settings:
     resync_s: float  # every resource is looked at this often even without an event
     metrics_port: int
     liveness_port: int
+    metrics_resources: int = 500  # that have metrics of their own; 0: none has
     log_level: str = "info"  # one of journal.LEVELS
     log_format: str = "json"  # one of journal.FORMATS
 
@@ -50,6 +51,7 @@ class Settings:
             resync_s=_number(env, "RESYNC_S", 300, 5, 86400),
             metrics_port=_number(env, "METRICS_PORT", 9090, 0, 65535),
             liveness_port=_number(env, "LIVENESS_PORT", 8080, 0, 65535),
+            metrics_resources=_number(env, "METRICS_RESOURCES", 500, 0, 100_000),
             log_level=_choice(env, "LOG_LEVEL", "info", LEVELS),
             log_format=_choice(env, "LOG_FORMAT", "json", FORMATS),
         )

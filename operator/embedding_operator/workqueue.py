@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -25,10 +26,13 @@ _CONFLICT_S: Final = 0.1
 class WorkQueue:
     """A deduplicating queue with delays. `work` returns the seconds after which it wants the key again."""
 
-    def __init__(self, work: Work, *, concurrency: int, random: Random) -> None:
+    def __init__(
+        self, work: Work, *, concurrency: int, random: Random, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._work, self._concurrency, self._random = work, concurrency, random
+        self._clock = clock
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()  # in `_ready`
+        self._waiting: dict[Key, float] = {}  # in `_ready`, in its order: since when, monotonic
         self._busy: set[Key] = set()
         self._again: set[Key] = set()  # rung while busy
         self._failures: dict[Key, int] = {}
@@ -44,9 +48,14 @@ class WorkQueue:
         if key in self._busy:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting.add(key)
+            self._waiting[key] = self._clock()
             self._ready.put_nowait(key)
         METRICS.queue_depth.set(self._ready.qsize())
+
+    def oldest_s(self) -> float:
+        """How long the first key has waited for a pass, seconds; from any thread."""
+        since = list(self._waiting.values())  # one step, so that nobody changes it meanwhile
+        return self._clock() - since[0] if since else 0.0
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Ask for a pass later; an earlier request is kept."""
@@ -75,7 +84,7 @@ class WorkQueue:
         while True:
             key = await self._ready.get()
             METRICS.queue_depth.set(self._ready.qsize())
-            self._waiting.discard(key)
+            self._waiting.pop(key, None)
             self._busy.add(key)
             try:
                 await self._one(key)

@@ -44,6 +44,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a tag within the repository's place": ("image.tag=a:b", "tag"),
     "a namespace that cannot be": ("watchNamespaces={A}", "watchNamespaces"),
     "no work at a time": ("concurrency=0", "concurrency"),
+    "metrics of no resource": ("metrics.maxResources=0", "maxResources"),
     "a level of no log": ("logLevel=loud", "logLevel"),
     "a format of no log": ("logFormat=xml", "logFormat"),
     "replicas, of which there is always one": ("replicas=2", "replicas"),
@@ -154,6 +155,17 @@ def test_the_operator_understands_its_environment(api: Api) -> None:
     assert (told["LOG_LEVEL"], told["LOG_FORMAT"]) == ("warning", "text")
     ports = {item["name"]: item["containerPort"] for item in container["ports"]}
     assert ports == {"metrics": settings.metrics_port, "health": settings.liveness_port}
+
+
+@pytest.mark.parametrize(
+    ("values", "most"),
+    [((), 500), (("metrics.maxResources=7",), 7), (("metrics.perResource=false",), 0)],
+    ids=["as it is", "fewer resources", "counts alone"],
+)
+def test_as_many_resources_have_metrics_as_the_chart_says(api: Api, values: tuple[str, ...], most: int) -> None:
+    arguments = tuple(part for value in values for part in ("--set", value))
+    found = variables(operator_container(render(api, *arguments)))
+    assert Settings.from_env(found).metrics_resources == most
 
 
 def test_there_is_one_operator_at_a_time(api: Api) -> None:

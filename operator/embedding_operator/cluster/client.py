@@ -18,6 +18,7 @@ from kubernetes import client, config
 
 from embedding_operator.cluster.answers import error_of, must_be_ours, server_ahead_s
 from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
+from embedding_operator.metrics import METRICS
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
@@ -271,7 +272,12 @@ class KubeCluster:
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
-        response = self._api.call_api(method, url, headers, body, _request_timeout=timeout_s or _TIMEOUT_S)
+        try:
+            response = self._api.call_api(method, url, headers, body, _request_timeout=timeout_s or _TIMEOUT_S)
+        except _NO_ANSWER:
+            METRICS.api_answered(method, None)
+            raise
+        METRICS.api_answered(method, response.status)
         self._ahead_s = server_ahead_s(response.headers.get("Date", ""), datetime.now(UTC))
         return response.status, response.headers, response.read()
 

@@ -64,7 +64,8 @@ class Bench:
         self.busy: set[Key] = set()
         self.most = 0
         self.lock = threading.Lock()
-        self.queue = WorkQueue(self.work, concurrency=concurrency, random=Random(7))
+        self.now = 0.0  # as the queue's clock has it
+        self.queue = WorkQueue(self.work, concurrency=concurrency, random=Random(7), clock=lambda: self.now)
 
     def work(self, key: Key) -> float | None:
         with self.lock:
@@ -124,6 +125,19 @@ def test_the_depth_falls_again(bench: Bench) -> None:
     bench.during = lambda key: depth.append(METRICS.queue_depth.collect()[0].samples[0].value)
     bench.play(add(bench, A, B, ("ns", "c")), 10)
     assert depth == [2, 1, 0]
+
+
+def test_the_queue_is_as_old_as_its_first_key(bench: Bench) -> None:
+    ages = []
+
+    def look(key: Key) -> None:
+        bench.now += 10
+        ages.append(bench.queue.oldest_s())
+
+    bench.during = look
+    bench.play(add(bench, A, B, ("ns", "c")), 10)
+    assert ages == [10, 20, 0]
+    assert bench.queue.oldest_s() == 0
 
 
 def test_a_pass_says_when_the_next_is_due(bench: Bench) -> None:
