@@ -30,6 +30,7 @@ class Row:
     """What is told of one resource. None and missing keys: it is not known, so no series tells it."""
 
     phase: str
+    available: bool | None  # whether something answers where clients were sent
     conditions: Sequence[tuple[str, str, str]]  # type, status, reason
     uplift: float | None  # of NDCG@10, relative to the base model
     ndcg: Mapping[str, float]  # NDCG@10 by model
@@ -44,6 +45,7 @@ def row_of(status: Status) -> Row:
     figures = {model: _mapping(status.metrics.get(model)).get("ndcg@10") for model in _MODELS}
     return Row(
         phase=status.phase,
+        available=bool(status.served.url) if status.served.active_fingerprint else None,
         conditions=tuple(
             (item.type, item.status, item.reason[:_REASON_CHARACTERS])
             for item in status.conditions
@@ -106,11 +108,14 @@ def _gauge(name: str, says: str, *labels: str) -> GaugeMetricFamily:
 def _states(rows: Mapping[Key, Row]) -> Iterator[Metric]:
     info = _gauge("resource_info", "1 for each resource, with its phase", "phase")
     condition = _gauge("resource_condition", "1 for each condition, as it is", "type", "status", "reason")
+    available = _gauge("resource_available", "1 while what clients talk to has an available server, else 0")
     for key, row in rows.items():
+        if row.available is not None:
+            available.add_metric(key, float(row.available))
         info.add_metric((*key, row.phase), 1)
         for item in row.conditions:
             condition.add_metric((*key, *item), 1)
-    yield from (info, condition)
+    yield from (info, condition, available)
 
 
 def _figures(rows: Mapping[Key, Row]) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ import yaml
 from apiserver.api import EFT, ROOT, Api, pod_of, resource
 from apiserver.chart import CHART, KUBERNETES, operator_container, render, template, the, variables
 
+from embedding_operator.resource.labels import OWNER_LABEL, SERVING_LABEL
 from embedding_operator.settings import Settings
 
 CRD = "embeddingfinetunes.embedding-operator.dev"
@@ -34,6 +35,8 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("--set", "podAnnotations.a=b", "--set", "nodeSelector.a=b", "--set", "tolerations[0].operator=Exists"),
         *("--set-json", 'affinity={"nodeAffinity": {}}', "--set", "priorityClassName=high"),
         *("--set", "metrics.serviceMonitor=true", "--set", "metrics.serviceMonitorLabels.release=prometheus"),
+        *("--set", "metrics.serverPodMonitor=true", "--set", "metrics.rules.enabled=true"),
+        *("--set", "metrics.rules.labels.release=prometheus", "--set", "metrics.rules.runbookURL=https://r.example/a"),
     ),
     "the cluster's part left to somebody else": ("--set", "crds.install=false", "--set", "aggregatedRoles=false"),
 }
@@ -44,6 +47,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a tag within the repository's place": ("image.tag=a:b", "tag"),
     "a namespace that cannot be": ("watchNamespaces={A}", "watchNamespaces"),
     "no work at a time": ("concurrency=0", "concurrency"),
+    "an alert that there is not": ("metrics.rules.disabled={Nothing}", "disabled"),
     "metrics of no resource": ("metrics.maxResources=0", "maxResources"),
     "a level of no log": ("logLevel=loud", "logLevel"),
     "a format of no log": ("logFormat=xml", "logFormat"),
@@ -64,7 +68,7 @@ def test_the_api_server_takes_all_of_it(api: Api, row: str) -> None:
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     # A dry run creates nothing, so the objects have to go where a namespace is already.
     for item in render(api, *VALUES[row], namespace="default"):
-        if item["kind"] != "ServiceMonitor":
+        if not item["apiVersion"].startswith("monitoring.coreos.com/"):  # their CRDs are not here
             api.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=yaml.safe_dump(item))
 
 
@@ -183,13 +187,19 @@ def test_the_operators_pod_is_admitted_by_the_restricted_standard(api: Api, name
     assert security["readOnlyRootFilesystem"], "more than the standard asks for"
 
 
-SELECTED = ("Service", "ServiceMonitor")
+SELECTED = ("Service", "ServiceMonitor", "PodMonitor", "PrometheusRule")
 
 
 @pytest.mark.parametrize(
     ("values", "kinds"),
-    [((), set()), (("metrics.service=true",), {"Service"}), (("metrics.serviceMonitor=true",), set(SELECTED))],
-    ids=["none at first", "a Service", "a ServiceMonitor and what it scrapes"],
+    [
+        ((), set()),
+        (("metrics.service=true",), {"Service"}),
+        (("metrics.serviceMonitor=true",), {"Service", "ServiceMonitor"}),
+        (("metrics.serverPodMonitor=true",), {"PodMonitor"}),
+        (("metrics.rules.enabled=true",), {"PrometheusRule"}),
+    ],
+    ids=["none at first", "a Service", "a ServiceMonitor and what it scrapes", "the servers", "alerts"],
 )
 def test_metrics_are_offered_when_asked_for(api: Api, values: tuple[str, ...], kinds: set[str]) -> None:
     objects = render(api, *(part for value in values for part in ("--set", value)))
@@ -198,6 +208,35 @@ def test_metrics_are_offered_when_asked_for(api: Api, values: tuple[str, ...], k
     for item in objects:
         if item["kind"] == "Service":
             assert item["spec"]["selector"].items() <= pod_labels.items()
+
+
+def test_a_resources_namespace_is_not_taken_for_the_operators(api: Api) -> None:
+    (endpoint,) = the("ServiceMonitor", render(api, "--set", "metrics.serviceMonitor=true"))["spec"]["endpoints"]
+    assert endpoint["honorLabels"], "else Prometheus renames the label"
+
+
+@pytest.mark.parametrize(
+    ("values", "selected"),
+    [((), {"any": True}), (("--set", "watchNamespaces={a,b}"), {"matchNames": ["a", "b"]})],
+    ids=["everywhere", "in the namespaces that are watched"],
+)
+def test_servers_are_scraped_where_they_are(api: Api, values: tuple[str, ...], selected: dict[str, Any]) -> None:
+    spec = the("PodMonitor", render(api, "--set", "metrics.serverPodMonitor=true", *values))["spec"]
+    assert spec["namespaceSelector"] == selected
+    assert spec["selector"]["matchExpressions"] == [{"key": SERVING_LABEL, "operator": "Exists"}]
+    assert spec["podTargetLabels"] == [OWNER_LABEL]
+
+
+def test_the_alerts_are_those_of_the_file_but_for_some(api: Api) -> None:
+    (known,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
+    on = ("--set", "metrics.rules.enabled=true")
+    assert the("PrometheusRule", render(api, *on))["spec"]["groups"] == [known]
+    first, *others = known["rules"]
+    links = ("--set", f"metrics.rules.disabled={{{first['alert']}}}", "--set", "metrics.rules.runbookURL=https://r/a")
+    (group,) = the("PrometheusRule", render(api, *on, *links))["spec"]["groups"]
+    assert [rule["alert"] for rule in group["rules"]] == [rule["alert"] for rule in others]
+    for rule in group["rules"]:
+        assert rule["annotations"]["runbook_url"] == f"https://r/a#{rule['alert'].lower()}"
 
 
 NAMES = {
