@@ -37,10 +37,17 @@ class Line:
         log.log(self.level, "%s", self.message, extra=dict(self.fields))
 
 
+class _Text(logging.Formatter):
+    """One line a record, but for a traceback: what a stage says of itself must not look like lines of the operator."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return super().formatMessage(record).replace("\r", "").replace("\n", " ")
+
+
 def configure(level: str, form: str) -> None:
     """`level` is one of LEVELS, `form` one of FORMATS; replaces what was configured before."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_json() if form == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(_json() if form == "json" else _Text(_TEXT))
     root = logging.getLogger()
     for old in tuple(root.handlers):
         root.removeHandler(old)

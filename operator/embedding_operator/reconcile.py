@@ -116,7 +116,8 @@ class Reconciler:
             if action in tried:
                 continue
             tried.append(action)
-            log.info("%s", action, extra={"resource": f"{owner.namespace}/{owner.name}"})
+            who = f"{owner.namespace}/{owner.name}"
+            log.info("%s: %s", who, action, extra={"resource": who})
             self._do(owner, action)
 
     def _report(

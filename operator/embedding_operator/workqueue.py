@@ -104,13 +104,13 @@ class WorkQueue:
                 return
             except ClusterError as error:
                 METRICS.passes.labels(result=type(error).__name__).inc()
-                log.warning("%s/%s: %s", *key, error)
+                log.warning("%s/%s: %s", *key, error, extra={"resource": "/".join(key)})
                 floor = error.retry_after_s if isinstance(error, Unavailable) else 0.0
                 self.add_after(key, max(floor, self._backoff(key)))
                 return
             except Exception:  # one broken resource must not stop the others
                 METRICS.passes.labels(result="bug").inc()
-                log.exception("pass over %s/%s failed", *key)
+                log.exception("pass over %s/%s failed", *key, extra={"resource": "/".join(key)})
                 self.add_after(key, self._backoff(key))
                 return
         METRICS.passes.labels(result="ok").inc()

@@ -140,6 +140,14 @@ def test_text_is_one_line_for_people(root: logging.Logger) -> None:
     assert out.getvalue().endswith(f"WARNING embedding_operator.reconcile: {WHO}: eval Failed\n")
 
 
+def test_what_a_stage_says_cannot_look_like_a_line_of_the_operator(root: logging.Logger) -> None:
+    out = written(root, "info", "text")
+    forged = at(a_stage(Stage.FINETUNE, state="Failed", reason="X", message="no\n2026-01-01 ERROR it is lost"))
+    for line in journal.lines(WHO, at(RUNNING), forged):
+        line.write(logging.getLogger("embedding_operator.reconcile"))
+    assert len(out.getvalue().splitlines()) == 1
+
+
 PROBES = {
     "a probe that Kopf answers": ("kopf.activities.probe", logging.INFO),
     "the request of a probe": ("aiohttp.access", logging.INFO),
