@@ -65,6 +65,12 @@ class Doorbell:
         if self.settings.metrics_resources:
             METRICS.export_resources(self.settings.metrics_resources, self.cluster.now)
         start_http_server(self.settings.metrics_port)
+        log.info(
+            "started: watches %s, %d passes at a time, looks at everything every %g s",
+            ", ".join(self.settings.watch_namespaces) or "the whole cluster",
+            self.settings.concurrency,
+            self.settings.resync_s,
+        )
         self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._resync())]
 
     async def stop(self) -> None:

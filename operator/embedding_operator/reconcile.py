@@ -147,7 +147,7 @@ class Reconciler:
         try:
             self._record(resource, status, decided, observed)
         except ClusterError as second:
-            log.warning("%s/%s: not reported: %s", *key, second)
+            log.warning("%s/%s: not reported: %s", *key, second, extra={"resource": "/".join(key)})
 
     def _do(self, owner: Owner, action: Action) -> None:
         METRICS.action(type(action).__name__)
@@ -177,14 +177,14 @@ class Reconciler:
         written = self.cluster.write_status(resource, body)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
-        meta = resource["metadata"]
-        for line in journal.lines(f"{meta['namespace']}/{meta['name']}", old, decided.status):
+        who = f"{resource['metadata']['namespace']}/{resource['metadata']['name']}"
+        for line in journal.lines(who, old, decided.status):
             line.write(log)
         for event in decided.events:
             try:
                 self.cluster.post_event(written, event.type, event.reason, event.message, _stamp(observed.now))
             except ClusterError as error:  # an Event that is lost is no reason to fail
-                log.warning("event not posted: %s", error)
+                log.warning("%s: event not posted: %s", who, error, extra={"resource": who})
 
 
 def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:

@@ -103,7 +103,8 @@ class LogTails:
             try:
                 text = self.read(wanted.key[0], wanted.name, _LINES)
             except Exception:  # a log is no reason to stop reading others
-                log.exception("log of %s/%s not read", wanted.key[0], wanted.name)
+                who = "/".join(wanted.key)
+                log.exception("%s: log of pod %s not read", who, wanted.name, extra={"resource": who})
                 text = None
             if self._take(node, wanted, text):
                 self.ring(wanted.key)
