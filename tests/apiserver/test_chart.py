@@ -36,6 +36,7 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("--set-json", 'affinity={"nodeAffinity": {}}', "--set", "priorityClassName=high"),
         *("--set", "metrics.serviceMonitor=true", "--set", "metrics.serviceMonitorLabels.release=prometheus"),
         *("--set", "metrics.serverPodMonitor=true", "--set", "metrics.rules.enabled=true"),
+        *("--set", "metrics.dashboard.enabled=true"),
         *("--set", "metrics.rules.labels.release=prometheus", "--set", "metrics.rules.runbookURL=https://r.example/a"),
     ),
     "the cluster's part left to somebody else": ("--set", "crds.install=false", "--set", "aggregatedRoles=false"),
@@ -237,6 +238,12 @@ def test_the_alerts_are_those_of_the_file_but_for_some(api: Api) -> None:
     assert [rule["alert"] for rule in group["rules"]] == [rule["alert"] for rule in others]
     for rule in group["rules"]:
         assert rule["annotations"]["runbook_url"] == f"https://r/a#{rule['alert'].lower()}"
+
+
+def test_the_dashboard_arrives_as_it_is(api: Api) -> None:
+    found = the("ConfigMap", render(api, "--set", "metrics.dashboard.enabled=true"))
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["data"] == {"embedding-operator.json": (CHART / "files" / "dashboard.json").read_text()}
 
 
 NAMES = {

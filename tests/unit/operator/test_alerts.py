@@ -1,4 +1,4 @@
-"""The alert rules of the chart, checked and played by promtool; their runbooks."""
+"""The alert rules of the chart, checked and played by promtool; their runbooks; the dashboard."""
 
 from __future__ import annotations
 
@@ -66,15 +66,32 @@ def test_the_chart_can_leave_out_each_of_them() -> None:
     assert rules["disabled"]["items"]["enum"] == list(ALERTS)
 
 
+def test_the_dashboard_asks_for_what_the_operator_tells(promtool: str, told: set[str], tmp_path: Path) -> None:
+    panels = json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert set(re.findall(r"embedding_operator_\w+", " ".join(expressions))) <= told
+    # As rules, promtool reads them.
+    rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(expressions)]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
 def test_canaries_that_differ_have_the_reason_that_is_asked_for() -> None:
     assert f'reason="{CANARIES_DIFFER}"' in ALERTS["EmbeddingFineTuneCanariesDiffer"]["expr"]
 
 
-@pytest.mark.parametrize("name", ALERTS)
-def test_a_rule_asks_for_what_the_operator_tells(name: str) -> None:
+@pytest.fixture(scope="module")
+def told() -> set[str]:
+    """The operator's metrics."""
     registry = CollectorRegistry()
     Metrics(registry).export_resources(1, lambda: NOON, registry)
-    told = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+    return {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_rule_asks_for_what_the_operator_tells(name: str, told: set[str]) -> None:
     expression = ALERTS[name]["expr"]
     assert set(re.findall(r"embedding_operator_\w+", expression)) <= told
     types = re.findall(r'type="(\w+)"', expression)
