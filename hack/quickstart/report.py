@@ -70,7 +70,7 @@ def figures(status: Mapping[str, Any]) -> None:
         values = "".join(f"{metrics[kind].get(name, '-'):>10}" for kind in ("base", "fineTuned", "served"))
         print(f"  {name:<24}{values:>42}")
     said = {c["type"]: c["message"] for c in status["conditions"]}
-    print(f"uplift of NDCG@10, with its 95 % interval: {status['uplift']}")
+    print(f"uplift of NDCG@10, with its 95 % interval in percent: {status['uplift']}")
     print(f"gates: {said['QualityGatePassed']}")
     print(f"verified: {said['Verified']}")
 

@@ -10,7 +10,7 @@ import yaml
 from apiserver.api import EFT, ROOT, Api, resource
 
 from embedding_operator.resource.conditions import ORDER
-from embedding_operator.resource.status import Condition, Served, StageStatus, Status
+from embedding_operator.resource.status import Condition, Served, StageStatus, StageWarning, Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 DIGEST = "sha256:" + "0" * 64
@@ -65,7 +65,9 @@ def _status(stages: tuple[Stage, ...]) -> Status:
         phase="Ready",
         current_stage="verify",
         progress="done",
-        uplift="+10.9%",
+        ndcg="0.61559",
+        uplift="+10.9%[+7.0,+15.0]n=312",
+        warnings=(StageWarning(stage=Stage.PREP, message="few questions"),),
         stages=tuple(_stage(stage) for stage in stages),
         conditions=conditions,
         served=Served(
@@ -168,7 +170,7 @@ def test_the_columns_show_what_people_ask_first(api: Api, namespace: str) -> Non
     _put(api, namespace, _status((Stage.EVAL,)).to_json())
     header, row = api.kubectl("get", "eft", "-n", namespace).splitlines()
     assert header.split() == ["NAME", "PHASE", "STAGE", "PROGRESS", "NDCG@10", "UPLIFT", "VERIFIED", "AGE"]
-    assert row.split()[:-1] == ["docs", "Ready", "verify", "done", "0.61559", "+10.9%", "True"]
+    assert row.split()[:-1] == ["docs", "Ready", "verify", "done", "0.61559", "+10.9%[+7.0,+15.0]n=312", "True"]
 
 
 def test_the_wide_columns_show_where_and_why(api: Api, namespace: str) -> None:

@@ -216,7 +216,7 @@ def test_waiting_for_a_gpu_is_said_and_ends_at_the_start_deadline() -> None:
     scene = a_scene(runPolicy={"startDeadlineSeconds": 60})
     scene.will(Stage.FINETUNE, PENDING, PENDING)
     scene.run(lambda scene: scene.condition("Trained") == "Unknown GPUUnschedulable")
-    assert scene.status.progress == "finetune GPUUnschedulable"
+    assert scene.status.progress == "GPUUnschedulable"
     scene.run(is_stalled)
     assert scene.condition("Trained") == "False StartDeadlineExceeded"
     assert "Insufficient nvidia.com/gpu" in scene.message("Trained")

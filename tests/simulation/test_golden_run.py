@@ -29,8 +29,8 @@ def test_columns_tell_the_story() -> None:
     assert list(dict.fromkeys(phases)) == ["Running", "Verifying", "Ready"]
     stages = [status.get("currentStage", "") for status in scene.history]
     assert list(dict.fromkeys(stages)) == [*(stage.value for stage in Stage), ""]
-    assert {"finetune JobCreated", "finetune 50%", "done"} <= {status["progress"] for status in scene.history}
-    assert scene.status.uplift == "+20.0% n=100"
+    assert {"JobCreated", "50%", "done"} <= {status["progress"] for status in scene.history}
+    assert scene.status.uplift == "+20.0%n=100"
     assert scene.resource["status"]["metrics"]["fineTuned"]["ndcg@10"] == "0.60000"
     assert scene.resource["status"]["metrics"]["served"] == scene.resource["status"]["metrics"]["fineTuned"]
 
@@ -135,3 +135,32 @@ def test_two_operators_of_different_ages_agree() -> None:
     assert is_ready(scene)
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
     assert scene.resource["spec"] == a_spec()
+
+
+def test_the_columns_of_figures_stay_while_another_revision_runs() -> None:
+    scene = a_scene().run(is_ready)
+    before = (scene.status.ndcg, scene.status.uplift)
+    assert before == ("0.60000", "+20.0%n=100")
+    scene.world.tuned_quality = 1.1
+    seen = len(scene.history)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    shown = [(status["ndcg@10"], status["uplift"]) for status in scene.history[seen:]]
+    assert dict.fromkeys(shown) == dict.fromkeys([before, ("0.66000", "+32.0%n=100")])
+
+
+def test_what_stages_warn_of_is_told_once_a_revision() -> None:
+    scene = a_scene()
+    scene.world.warnings = ["only 6 steps"]
+    scene.run(is_ready).settle(3)
+    assert [(item.stage, item.message) for item in scene.status.warnings] == [(Stage.FINETUNE, "only 6 steps")]
+    assert scene.events().count("StageWarned") == 1
+    scene.edit(a_spec(tolerance={"atOne": "0.05"}))
+    scene.run(is_ready)
+    assert len(scene.status.warnings) == 1
+    assert scene.events().count("StageWarned") == 2
+    scene.world.warnings = []
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    assert scene.status.warnings == ()
+    assert scene.events().count("StageWarned") == 2

@@ -95,7 +95,7 @@ def test_the_service_is_there_before_the_job_and_gone_after_it() -> None:
     name = scene.attempts(Stage.FINETUNE)[0]
     assert rendezvous_services(scene) == [name]
     assert scene.status.stage(Stage.FINETUNE).message == "attempt 1 is running on 2 nodes"
-    assert scene.status.progress == "finetune 50%"
+    assert scene.status.progress == "50%"
     assert len(scene.world.pods_of(finetune_job(scene))) == 2
     calls = [(call.verb, call.kind) for call in scene.cluster.calls if call.writes and call.name == name]
     assert calls == [("apply", "Service"), ("create", "Job")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ class World(Servers):
     cluster: FakeCluster
     corpus: str = "first edition"
     tuned_quality: float = 1.0  # what the metrics of newly tuned models are multiplied by
+    warnings: Sequence[str] = ()  # of finetune
     endings: dict[Stage, list[Ending]] = field(default_factory=lambda: defaultdict(list))
     secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
     served_offset: float = 0.0  # added to every metric that verify measures
@@ -170,7 +172,12 @@ class World(Servers):
 
     def _work(self, request: StageRequest) -> tuple[int, StageResult]:
         self.requests.append(request)
-        return do_work(request, self.volume, self.corpus, self.served_offset, self.changed_queries, self.tuned_quality)
+        code, result = do_work(
+            request, self.volume, self.corpus, self.served_offset, self.changed_queries, self.tuned_quality
+        )
+        if request.stage is Stage.FINETUNE and self.warnings:
+            result = replace(result, details={**result.details, "warnings": list(self.warnings)})
+        return code, result
 
     def _finish(self, job: Raw, kind: str, reason: str) -> None:
         end = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": self._now()}

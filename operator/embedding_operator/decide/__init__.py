@@ -18,4 +18,5 @@ Start at `plan.py`. Each other module answers one question:
     rendezvous   where do the pods of a multi-node Job find each other?
     summary      which conditions and which phase follow from all that?
     figures      what was measured?
+    warnings     what do finished stages warn of?
 """

@@ -9,6 +9,7 @@ from embedding_operator.resource.status import StageStatus, Status, decimal_text
 from embedding_stages.contract import Artefact, Stage
 
 _COLUMN_CHARACTERS: Final = 48
+_COLUMN: Final = "ndcg@10"
 _HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
 
 
@@ -31,20 +32,59 @@ def metrics_of(status: Status) -> dict[str, Any]:
         metrics["relativeUplift"] = decimal_text(uplift)
     if digest := evaluated.details.get(Artefact.EVALUATION_SET.value):
         metrics["evaluationSet"] = str(digest)
-    interval = evaluated.details.get("confidenceInterval")
-    if interval:
-        metrics["confidenceInterval"] = [f"{float(x):.5f}" for x in interval]
+    if (interval := _interval(evaluated)) is not None:
+        metrics["confidenceInterval"] = [f"{x:.5f}" for x in interval]
     if verified.done:
         metrics["served"] = _figures(verified, "served")
     return metrics
 
 
+def shown(status: Status, *, activated: bool) -> tuple[str, str]:
+    """(NDCG@10, uplift) of the revision that clients reach, or of this one while they reach none.
+
+    `activated`: the revision that clients reach is this one.
+    """
+    served = status.served
+    if activated or not served.active_fingerprint:
+        evaluated = status.stage(Stage.EVAL)
+        tuned = evaluated.metrics.get("fineTuned", {}) if evaluated.done else {}
+        return decimal_text(tuned[_COLUMN]) if _COLUMN in tuned else "", uplift_of(status)
+    if status.ndcg:
+        return status.ndcg, status.uplift
+    # An earlier release emptied the columns when an edit came.
+    of_active = (item for item in status.history if item.get("revision") == served.active_revision)
+    return str(next(of_active, {}).get(_COLUMN, "")), ""
+
+
 def uplift_of(status: Status) -> str:
-    """For example `+4.2% [+1.0, +8.0] n=105`: never without how sure it is, where that was measured."""
+    """For example `+4.2%[+1.0,+8.0]n=105`: never without how sure it is, where that was measured.
+
+    `+2.0%(n=19,not-significant)` where it may be chance. Without a space: it is one column, also for `awk`.
+    """
     evaluated = status.stage(Stage.EVAL)
     uplift = relative_uplift(evaluated) if evaluated.done else None
     if uplift is None:
         return ""
-    interval = evaluated.details.get("confidenceInterval")
-    sure = f" [{100 * float(interval[0]):+.1f}, {100 * float(interval[1]):+.1f}]" if interval else ""
-    return f"{100 * uplift:+.1f}%{sure} n={evaluated.counts.get('queries', 0)}"[:_COLUMN_CHARACTERS]
+    interval, queries = _interval(evaluated), f"n={evaluated.counts.get('queries', 0)}"
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        return f"{100 * uplift:+.1f}%({queries},not-significant)"[:_COLUMN_CHARACTERS]
+    sure = f"[{100 * interval[0]:+.1f},{100 * interval[1]:+.1f}]" if interval is not None else ""
+    return f"{100 * uplift:+.1f}%{sure}{queries}"[:_COLUMN_CHARACTERS]
+
+
+def may_be_chance(evaluated: StageStatus) -> str:
+    """What to say where the interval of the uplift includes 0; empty where it does not, or there is none."""
+    interval, uplift = _interval(evaluated), relative_uplift(evaluated)
+    if interval is None or uplift is None or not interval[0] <= 0 <= interval[1]:
+        return ""
+    low, high = (f"{100 * x:+.1f}%" for x in interval)
+    return (
+        f"the uplift of NDCG@10, {100 * uplift:+.1f}%, may be chance: its 95 % interval, {low} to {high}, includes 0 with "
+        f"{evaluated.counts.get('queries', 0)} questions; evaluate on more (documents, or evaluation.beir)"
+    )
+
+
+def _interval(evaluated: StageStatus) -> tuple[float, float] | None:
+    """Low and high end, relative; None where none was measured."""
+    found = evaluated.details.get("confidenceInterval")
+    return (float(found[0]), float(found[1])) if found else None

@@ -71,11 +71,12 @@ def phase_of(
 
 
 def progress_of(status: Status, current: Stage | None, gate: Gate | None) -> str:
+    """How far the current stage is: one word, since the stage stands in the column before it."""
     if current is None:
         return "done"
     if gate is not None and gate.blocks:
-        return f"{current} {gate.reason}"
+        return gate.reason
     entry = status.stage(current)
     if entry.percent is not None:
-        return f"{current} {entry.percent}%"
-    return f"{current} {entry.reason}" if entry.reason != "NotStarted" else f"{current} Pending"
+        return f"{entry.percent}%"
+    return entry.reason if entry.reason != "NotStarted" else "Pending"

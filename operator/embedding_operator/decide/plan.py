@@ -112,7 +112,9 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
     in_force = resolved(spec, status, observed.generation)
     if status.revision != observed.generation:
         stages = tuple(_pending(item, status, spec) for item in status.stages)
-        status = replace(status, revision=observed.generation, stages=stages, last_failure={}, verification={})
+        status = replace(
+            status, revision=observed.generation, stages=stages, last_failure={}, verification={}, warnings=()
+        )
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 

@@ -7,13 +7,14 @@ from typing import Final
 
 from embedding_operator.decide.contract import CANARIES_DIFFER, differ
 from embedding_operator.decide.decision import Draft, Observed, Plan
-from embedding_operator.decide.figures import metrics_of, uplift_of
+from embedding_operator.decide.figures import metrics_of, shown
 from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
 from embedding_operator.decide.handover import MOVING, Traffic
 from embedding_operator.decide.phase import current_stage, judged, lost, phase_of, progress_of, stuck_in
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.decide.verdict import Verdict
+from embedding_operator.decide.warnings import warn
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.status import ConditionStatus, Status
@@ -55,7 +56,9 @@ class _Conditions:
 
 def invalid(draft: Draft, observed: Observed, error: SpecError) -> Plan:
     """A manifest that cannot be acted on: say so and wait for an edit. Whatever serves goes on serving."""
-    draft.status = replace(draft.status, observed_generation=observed.generation)
+    status = draft.status
+    # No stage has been shown to be done for this manifest.
+    draft.status = replace(status, observed_generation=observed.generation, current_stage=Stage.INPUTS.value)
     return refused(draft, observed, error.reason, str(error), retry_s=None)
 
 
@@ -82,7 +85,12 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
     write.drop(c.RECONCILING)
     write.put(c.STALLED, "True", reason, message)
-    status = replace(draft.status, phase="Degraded" if gone else "Failed", current_stage="", progress="")
+    status = replace(
+        draft.status,
+        phase="Degraded" if gone else "Failed",
+        current_stage=draft.status.current_stage or Stage.INPUTS.value,
+        progress=reason,
+    )
     again_s = min(draft.requeue_s, default=None) if retry_s is None else retry_s
     return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=again_s)
 
@@ -151,6 +159,8 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     stopped = stop is not None and stop.kind == "refused"
     stuck = stopped or stuck_in(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
+    warn(draft)
+    ndcg, uplift = shown(draft.status, activated=activated)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
     draft.status = replace(
@@ -167,7 +177,8 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         current_stage=current.value if current is not None else "",
         progress=progress_of(draft.status, current, gate)[:128],
         metrics=metrics_of(draft.status),
-        uplift=uplift_of(draft.status),
+        ndcg=ndcg,
+        uplift=uplift,
         verification=verdict.report if verdict is not None else {},
     )
     requeue = min(draft.requeue_s) if draft.requeue_s else None

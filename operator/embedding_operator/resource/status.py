@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from embedding_operator.resource.stage_status import DONE_STATES, StageStatus, State, decimal_text, present
 from embedding_stages.contract import ArtefactRef, Stage
 
-__all__ = ["DAMAGED", "Condition", "ConditionStatus", "Served", "StageStatus", "State", "Status", "decimal_text"]
+__all__ = ["DAMAGED", "Condition", "ConditionStatus", "Served", "StageStatus", "StageWarning", "State", "Status", "decimal_text"]
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 # Every pass reads and every watch carries the whole status.
 _STATUS_BYTES: Final = 31 << 10
-_SHORT_CHARACTERS: Final = 128
+_SHORT_CHARACTERS: Final = 96
 _SHORT_LOG_CHARACTERS: Final = 256
 _HEADLINE_K: Final = "@10"
 # Something in the workspace is not what its stage wrote.
@@ -53,6 +53,21 @@ class Condition:
             observed_generation=int(raw.get("observedGeneration", 0)),
             last_transition_time=raw.get("lastTransitionTime", ""),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageWarning:
+    """What a finished stage warns of, or what its figures do."""
+
+    stage: Stage
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"stage": self.stage.value, "message": self.message}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> StageWarning:
+        return cls(stage=Stage(raw["stage"]), message=str(raw["message"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +185,9 @@ class Status:
     phase: str = "Pending"
     current_stage: str = ""
     progress: str = ""
+    ndcg: str = ""  # NDCG@10 and its uplift as the columns show them: see decide/figures
     uplift: str = ""
+    warnings: Sequence[StageWarning] = ()
     stages: Sequence[StageStatus] = ()
     conditions: Sequence[Condition] = ()
     served: Served = field(default_factory=Served)
@@ -199,7 +216,9 @@ class Status:
                 "phase": self.phase,
                 "currentStage": self.current_stage,
                 "progress": self.progress,
+                "ndcg@10": self.ndcg,
                 "uplift": self.uplift,
+                "warnings": [item.to_json() for item in self.warnings],
                 "stages": [item.to_json() for item in self.stages],
                 "conditions": [item.to_json() for item in self.conditions],
                 "served": self.served.to_json(),
@@ -223,8 +242,10 @@ class Status:
             phase=raw.get("phase", "Pending"),
             current_stage=raw.get("currentStage", ""),
             progress=raw.get("progress", ""),
+            ndcg=raw.get("ndcg@10", ""),
             uplift=raw.get("uplift", ""),
-            stages=tuple(_readable_stages(raw.get("stages") or ())),
+            warnings=tuple(_readable(StageWarning.from_json, raw.get("warnings") or ())),
+            stages=tuple(_readable(StageStatus.from_json, raw.get("stages") or ())),
             conditions=tuple(Condition.from_json(item) for item in raw.get("conditions") or ()),
             served=Served.from_json(raw.get("served") or {}),
             metrics=dict(raw.get("metrics") or {}),
@@ -236,16 +257,16 @@ class Status:
         )
 
 
-def _readable_stages(raw: Sequence[Mapping[str, Any]]) -> list[StageStatus]:
+_Item = TypeVar("_Item")
+
+
+def _readable(read: Callable[[Mapping[str, Any]], _Item], raw: Sequence[Mapping[str, Any]]) -> list[_Item]:
+    """Without what another version wrote otherwise: a stage's work is found again by its Job."""
     found = []
     for item in raw:
         try:
-            found.append(StageStatus.from_json(item))
-        except (
-            KeyError,
-            ValueError,
-            TypeError,
-        ):  # a stage of another version: its work is found again by its Job
+            found.append(read(item))
+        except (KeyError, ValueError, TypeError):
             continue
     return found
 
@@ -258,7 +279,7 @@ def _shortened(body: dict[str, Any]) -> dict[str, Any]:
     """Without what is least missed: what finished stages had to say, figures told twice, most of a failed one's log."""
     done = [item for item in body.get("stages", ()) if item["state"] in DONE_STATES]
     good = [item for item in body.get("conditions", ()) if item["status"] == "True" and item["type"] != "Stalled"]
-    for item in (*done, *good):
+    for item in (*done, *good, *body.get("warnings", ())):
         if "message" in item:
             item["message"] = item["message"][:_SHORT_CHARACTERS]
     for model, figures in body.get("metrics", {}).items():

@@ -14,7 +14,7 @@ from unit.operator.builders import FINGERPRINT, a_condition, a_ref, a_spec, a_st
 from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.pipeline import BY_STAGE
-from embedding_operator.resource.status import FrozenSet, Served, StageStatus, Status
+from embedding_operator.resource.status import FrozenSet, Served, StageStatus, StageWarning, Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 FULL = Status(
@@ -22,8 +22,10 @@ FULL = Status(
     revision=4,
     phase="Verifying",
     current_stage="verify",
-    progress="verify 10%",
-    uplift="+10.0%",
+    progress="10%",
+    ndcg="0.12345",
+    uplift="+10.0%[+5.0,+15.0]n=300",
+    warnings=(StageWarning(stage=Stage.PREP, message="few questions"),),
     stages=(
         a_stage(Stage.INPUTS, state="Reused", reused_from=2, artefacts={Artefact.CORPUS: a_ref()}),
         a_stage(Stage.EVAL, metrics={"base": {"ndcg@10": 0.12345}}, counts={"queries": 0}, details={"x": [1.5]}),
@@ -172,6 +174,9 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         observed_generation=10**6,
         revision=10**6,
         progress="p" * 128,
+        ndcg="0.12345",
+        uplift="u" * 48,
+        warnings=[StageWarning(stage=Stage.FINETUNE, message="w" * 240)] * 8,
         stages=stages,
         conditions=[replace(a_condition(kind), message="m" * 1024) for kind in ORDER],
         metrics={"base": shown, "fineTuned": shown, "served": shown},

@@ -1,0 +1,50 @@
+"""What finished stages warn of: little data, a gain that may be chance. It stops nothing, and people have to hear it. Pure.
+
+A stage puts warnings, a list of texts, into the details of its result; what follows from figures is added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from embedding_operator.decide.decision import Draft
+from embedding_operator.decide.figures import may_be_chance
+from embedding_operator.resource.status import StageStatus, Status, StageWarning
+from embedding_stages.contract import Stage
+
+STAGE_WARNED: Final = "StageWarned"
+_WARNINGS: Final = 8  # of all stages
+_OF_A_STAGE: Final = 3  # the stage's first ones; its log has all
+_CHARACTERS: Final = 240
+
+
+def warn(draft: Draft) -> None:
+    """Bring status.warnings up to date, and tell each new one in an Event, once in a revision."""
+    known, found = draft.status.warnings, tuple(_warnings(draft.status))[:_WARNINGS]
+    for item in found:
+        # A status that would be too large keeps the beginning of each.
+        if not any(item.stage is old.stage and item.message.startswith(old.message) for old in known):
+            draft.event("Warning", STAGE_WARNED, f"{item.stage}: {item.message}")
+    draft.status = replace(draft.status, warnings=found)
+
+
+def _warnings(status: Status) -> Iterator[StageWarning]:
+    for stage in Stage:
+        entry = status.stage(stage)
+        if entry.done:
+            texts = [" ".join(text.split())[:_CHARACTERS] for text in _told(entry)]
+            yield from (StageWarning(stage=stage, message=text) for text in list(dict.fromkeys(texts))[:_OF_A_STAGE])
+        elif entry.state == "Pending" and entry.artefacts:
+            # Its work is found again after a detour in this revision: not told twice, nor forgotten meanwhile.
+            yield from (item for item in status.warnings if item.stage is stage)
+
+
+def _told(entry: StageStatus) -> Iterator[str]:
+    """Untrusted: an image of somebody else's may print anything."""
+    said = entry.details.get("warnings")
+    if isinstance(said, list):
+        yield from (text for text in said if isinstance(text, str) and text.strip())
+    if entry.name is Stage.EVAL and (chance := may_be_chance(entry)):
+        yield chance
