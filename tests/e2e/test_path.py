@@ -164,7 +164,7 @@ def test_a_model_that_training_ruined_is_never_served(kube: Kube) -> None:
     condition = kube.until_condition(NAME, "QualityGatePassed", "False", "WorseThanBase", timeout_s=300)
     assert "goes on serving" in condition["message"]
     status = kube.status(NAME)
-    assert (status["phase"], status["currentStage"]) == ("Failed", "eval")
+    assert (status["phase"], status["currentStage"]) == ("Blocked", "eval")
     assert status["served"]["activeFingerprint"] == serving
     assert kube.jobs_of(NAME)["export"] == exports
     assert _embed(kube, NAME, input="still there?")["data"]

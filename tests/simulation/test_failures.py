@@ -62,7 +62,7 @@ def test_a_failure_is_tried_as_often_as_its_class_allows_and_then_stays(
     assert scene.condition("Trained") == f"False {reason}"
     assert scene.condition("Ready") == f"False {reason}"
     assert scene.condition("Stalled") == f"True {reason}"
-    assert scene.status.phase == "Failed"
+    assert scene.status.phase == "Blocked"
     assert scene.status.last_failure["reason"] == reason
     assert scene.status.last_failure["job"] == scene.attempts(Stage.FINETUNE)[-1]
     assert scene.events().count(reason) == times
@@ -292,7 +292,7 @@ def test_a_failure_in_the_new_revision_leaves_the_old_one_serving() -> None:
     scene.will(Stage.FINETUNE, BAD_INPUT)
     scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
     scene.run(is_stalled)
-    assert scene.status.phase == "Failed"
+    assert scene.status.phase == "Blocked"
     assert scene.status.served.active_revision == 1
     assert len(scene.cluster.find("Deployment")) == 1
     scene.edit(a_spec())

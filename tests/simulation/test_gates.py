@@ -26,7 +26,7 @@ def test_a_first_model_that_is_half_as_good_is_never_exported() -> None:
     assert scene.condition("Evaluated").startswith("True")
     assert scene.condition("Exported") == "Unknown Pending"
     assert scene.condition("Ready") == "False WorseThanBase"
-    assert (scene.status.phase, scene.status.current_stage) == ("Failed", "eval")
+    assert (scene.status.phase, scene.status.current_stage) == ("Blocked", "eval")
     assert scene.attempts(Stage.EXPORT) == []
     assert scene.cluster.find("Deployment") == []
     assert scene.events().count("WorseThanBase") == 1
@@ -45,7 +45,7 @@ def test_a_later_model_that_is_half_as_good_leaves_what_serves_untouched(strateg
     scene.run(is_stalled).settle(30)
     assert scene.condition("QualityGatePassed") == "False WorseThanBase"
     assert "revision 1 goes on serving" in scene.message("QualityGatePassed")
-    assert scene.status.phase == "Failed"
+    assert scene.status.phase == "Blocked"
     assert traffic(scene) == before
     assert [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")] == objects
     assert scene.status.served.active_revision == 1

@@ -86,7 +86,7 @@ def test_what_a_refused_pass_has_learnt_is_recorded(error: type[ClusterError]) -
     assert scene.condition("Ready") == f"False {error.__name__}"
     assert scene.condition("Stalled") == f"True {error.__name__}"
     assert scene.condition("Reconciling") == "absent"
-    assert scene.status.phase == "Failed"
+    assert scene.status.phase == "Blocked"
     assert scene.events().count(error.__name__) == 1
     scene.cluster.hook = lambda call, when: None
     scene.run(is_ready)

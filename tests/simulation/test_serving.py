@@ -31,7 +31,7 @@ def test_metrics_outside_the_tolerance_get_no_traffic() -> None:
     scene.run(is_stalled)
     assert scene.condition("Verified") == "False OutsideTolerance"
     assert scene.condition("Ready") == "False OutsideTolerance"
-    assert scene.status.phase == "Failed"
+    assert scene.status.phase == "Blocked"
     assert scene.resource["status"]["verification"]["withinTolerance"] is False
     assert NAME not in services(scene)
     assert "served" not in scene.resource["status"] or not scene.status.served.active_fingerprint

@@ -40,7 +40,7 @@ def test_an_object_of_somebody_else_is_named_and_never_touched(kind: str) -> Non
         stranger = scene.cluster.object(kind, name)
     scene.run(lambda scene: scene.condition("Validated") == "False ForeignObject")
     assert f"{kind} {NAMESPACE}/{name}" in scene.message("Ready")
-    assert scene.status.phase == "Failed"
+    assert scene.status.phase == "Blocked"
     scene.settle(10)
     assert scene.cluster.object(kind, name)["spec"] == stranger["spec"]
     assert scene.events().count("ForeignObject") == 1

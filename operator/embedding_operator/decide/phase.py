@@ -51,19 +51,22 @@ def phase_of(
     stopped: bool,
     lost: bool,
 ) -> str:
-    """`stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not the same any more."""
+    """Blocked: somebody has to look, and nothing goes on by itself; the conditions say at what.
+
+    `stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not the same any more.
+    """
     if lost:
         return "Degraded"
     if stopped:
-        return "Failed"
+        return "Blocked"
     if spec.suspend:
         return "Suspended"
     if ready == "True":
         return "Ready"
-    if stuck:
-        return "Failed"
-    if status.stage(Stage.DEPLOY).state == "Failed":
-        return "Degraded" if status.served.active_fingerprint else "Failed"
+    if not stuck and status.stage(Stage.DEPLOY).state == "Failed" and status.served.active_fingerprint:
+        return "Degraded"
+    if stuck or ready == "False":
+        return "Blocked"
     if current in (Stage.DEPLOY, Stage.VERIFY, None):
         return "Verifying"
     started = any(item.attempt or item.state != "Pending" for item in status.stages)

@@ -87,7 +87,7 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     write.put(c.STALLED, "True", reason, message)
     status = replace(
         draft.status,
-        phase="Degraded" if gone else "Failed",
+        phase="Degraded" if gone else "Blocked",
         current_stage=draft.status.current_stage or Stage.INPUTS.value,
         progress=reason,
     )
@@ -116,10 +116,12 @@ def held_up(status: Status, observed: Observed, reason: str, message: str, *, re
     message = f"{message}{TRIED_AGAIN}"
     draft.event("Warning", reason, message)
     write.put(c.VALIDATED, "Unknown", reason, message)
-    write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
+    ready = c.compute_ready(draft.status.conditions, observed.generation)
+    write.put(c.READY, *ready)
     write.drop(c.STALLED)
     write.put(c.RECONCILING, "True", reason, message)
-    phase = "Verifying" if status.phase == "Ready" else status.phase
+    goes_on = {"Ready": "Verifying", **({} if ready[0] == "False" else {"Blocked": "Running", "Failed": "Running"})}
+    phase = goes_on.get(status.phase, status.phase)
     return Plan(status=replace(draft.status, phase=phase), events=tuple(draft.events), requeue_after_s=retry_s)
 
 

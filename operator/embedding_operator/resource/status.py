@@ -10,7 +10,17 @@ from typing import Any, Final, Literal, TypeVar
 from embedding_operator.resource.stage_status import DONE_STATES, StageStatus, State, decimal_text, present
 from embedding_stages.contract import ArtefactRef, Stage
 
-__all__ = ["DAMAGED", "Condition", "ConditionStatus", "Served", "StageStatus", "StageWarning", "State", "Status", "decimal_text"]
+__all__ = [
+    "DAMAGED",
+    "Condition",
+    "ConditionStatus",
+    "Served",
+    "StageStatus",
+    "StageWarning",
+    "State",
+    "Status",
+    "decimal_text",
+]
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 # Every pass reads and every watch carries the whole status.

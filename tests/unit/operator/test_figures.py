@@ -67,7 +67,5 @@ HISTORY = [{"revision": 1, "ndcg@10": "0.40000"}]
         "nothing is known of what serves",
     ],
 )
-def test_the_columns_are_those_of_what_clients_reach(
-    status: Status, activated: bool, columns: tuple[str, str]
-) -> None:
+def test_the_columns_are_those_of_what_clients_reach(status: Status, activated: bool, columns: tuple[str, str]) -> None:
     assert shown(status, activated=activated) == columns
