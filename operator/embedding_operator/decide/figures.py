@@ -79,8 +79,8 @@ def may_be_chance(evaluated: StageStatus) -> str:
         return ""
     low, high = (f"{100 * x:+.1f}%" for x in interval)
     return (
-        f"the uplift of NDCG@10, {100 * uplift:+.1f}%, may be chance: its 95 % interval, {low} to {high}, includes 0 with "
-        f"{evaluated.counts.get('queries', 0)} questions; evaluate on more (documents, or evaluation.beir)"
+        f"the uplift of NDCG@10, {100 * uplift:+.1f}%, may be chance: its 95 % interval, {low} to {high}, includes 0 "
+        f"with {evaluated.counts.get('queries', 0)} questions; evaluate on more (documents, or evaluation.beir)"
     )
 
 

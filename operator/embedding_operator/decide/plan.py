@@ -28,7 +28,7 @@ from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec, SpecError, check_name
-from embedding_operator.resource.frozen import carry, resolved
+from embedding_operator.resource.frozen import asks_again, carry, resolved
 from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
@@ -131,7 +131,7 @@ def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
         return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
-    if item.name is Stage.VERIFY and item.done and _refused(status, spec):
+    if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
         return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
     return _remember(item)

@@ -1,4 +1,4 @@
-"""What finished stages warn of: little data, a gain that may be chance. It stops nothing, and people have to hear it. Pure.
+"""What finished stages warn of: little data, a gain that may be chance. It stops nothing; people must hear it. Pure.
 
 A stage puts warnings, a list of texts, into the details of its result; what follows from figures is added here.
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 from embedding_operator.decide.decision import Draft
 from embedding_operator.decide.figures import may_be_chance
-from embedding_operator.resource.status import StageStatus, Status, StageWarning
+from embedding_operator.resource.status import StageStatus, StageWarning, Status
 from embedding_stages.contract import Stage
 
 STAGE_WARNED: Final = "StageWarned"

@@ -192,6 +192,7 @@ class Spec:
     """A valid spec with every default filled in."""
 
     suspend: bool
+    retry_token: str  # another one asks for what failed, and for the verification, once more; empty asks for nothing
     base_model: str
     model_source: Source
     corpus_source: Source

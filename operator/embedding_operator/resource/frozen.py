@@ -140,7 +140,14 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
     stages["deploy"] |= {"backend": spec.deploy.backend, "strategy": spec.deploy.strategy}
     data = {"generation": data_generation(spec, status, generation), "asked": spec.stages[Stage.INPUTS].asked}
     servers = mapping(status.resolved.get("servers"))
-    return {"stages": stages, "data": data} | ({"servers": dict(servers)} if servers else {})
+    found: dict[str, Any] = {"stages": stages, "data": data}
+    beside = {"servers": dict(servers), "retryToken": spec.retry_token or status.resolved.get("retryToken")}
+    return found | {key: value for key, value in beside.items() if value}
+
+
+def asks_again(spec: Spec, status: Status) -> bool:
+    """Whether the manifest has another retryToken than the last one that it had. Taking it away asks for nothing."""
+    return spec.retry_token not in ("", status.resolved.get("retryToken"))
 
 
 def shown(item: StageSpec) -> dict[str, Any]:

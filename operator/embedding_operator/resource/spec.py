@@ -85,6 +85,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     asked = asked_of_stages(raw, served_in=deploy.precision)
     return Spec(
         suspend=bool(raw.get("suspend", False)),
+        retry_token=str(raw.get("retryToken") or ""),
         base_model=str(model.get("name", "")),
         model_source=model_source,
         corpus_source=corpus_source,
