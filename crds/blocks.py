@@ -22,7 +22,10 @@ def pod(server_variables: Iterable[str]) -> Iterator[str]:
           properties:
         """
     )
-    for kind, says in (("requests", "What the scheduler keeps free for it."), ("limits", "What it may use at most.")):
+    for kind, says in (
+        ("requests", "What the scheduler keeps free for it, such as memory: 20Gi, cpu: 500m."),
+        ("limits", "What it may use at most, such as memory: 20Gi (GB is no unit), cpu: 4, nvidia.com/gpu: 1."),
+    ):
         yield from _text(
             f"""
                 {kind}:

@@ -45,7 +45,8 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Verification,
     tables.RunPolicy,
 )
-_DECIMAL: Final = r"^[0-9]+(\\.[0-9]+)?(e-?[0-9]+)?$"
+_DECIMAL: Final = "^[0-9]+([.][0-9]+)?(e-?[0-9]+)?$"
+_EXAMPLE: Final = 0.01  # of a decimal that has no default
 _LONGEST: Final = 190  # characters of a line, before its indent
 _BLOCK: Final = re.compile(
     r"(?P<begin>^(?P<indent> *)(?:#|<!--) generated: (?P<what>[^\n]*?)(?: -->)?\n)"
@@ -97,7 +98,8 @@ def _property(item: Setting, says: str = "") -> Iterator[str]:
             yield f"  minItems: {item.fewest}"
         yield f"  maxItems: {item.most}"
         yield f"  description: {description}"
-        yield f"  items: {{{', '.join(_limits(item))}}}"
+        yield "  items:"
+        yield from (f"    {part}" for part in _limits(item))
     elif item.kind is float:
         yield from _decimal(item, description)
     else:
@@ -124,21 +126,28 @@ def _limits(item: Setting) -> Iterator[str]:
         yield f"minLength: {item.shortest}"
     if item.longest:
         yield f"maxLength: {item.longest}"
-    if item.pattern:
-        yield f"pattern: {json.dumps(item.pattern)}"
+    if item.pattern:  # a rule and no pattern: people read its message, and not a regular expression
+        rule, message = json.dumps(f"self.matches('{item.pattern}')"), json.dumps(f"must be {item.form}")
+        yield f"x-kubernetes-validations: [{{rule: {rule}, message: {message}}}]"
 
 
 def _decimal(item: Setting, description: str) -> Iterator[str]:
-    """Decimals are texts: a float of YAML would be read differently by every tool. So their range is a CEL rule."""
+    """Decimals are texts: a float of YAML would be read differently by every tool. So form and range are a CEL rule.
+
+    Kubernetes itself answers `must be of type string` to a number without quotes: the description says what to do.
+    """
     low, high = _number(item.low), _number(item.high)
-    rule = f"double(self) >= {_double(low)} && double(self) <= {_double(high)}"
+    rule = f"self.matches('{_DECIMAL}') && double(self) >= {_double(low)} && double(self) <= {_double(high)}"
+    example = _number(_EXAMPLE if item.default in (MISSING, None) else item.default)
+    quoted = json.dumps(f' A number in quotes, such as "{example}".')[1:-1]
+    message = json.dumps(f'must be a number between {low} and {high} in quotes, such as "{example}"')
     yield f"{item.name}:"
     yield "  type: string"
     yield "  maxLength: 16"
-    yield f'  pattern: "{_DECIMAL}"'
-    yield f"  description: {description}"
+    yield f'  description: {description[:-1]}{quoted}"'
     yield "  x-kubernetes-validations:"
-    yield f'    - {{rule: "{rule}", message: "must lie between {low} and {high}"}}'
+    yield f'    - rule: "{rule}"'
+    yield f"      message: {message}"
 
 
 def _number(value: Any) -> str:

@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.evaluation.beir",
         "exactly one of pvc, image",
     ),
-    "a branch instead of a commit": (HUB, "spec.baseModel.source.huggingFace.revision", "should match"),
+    "a branch instead of a commit": (HUB, "spec.baseModel.source.huggingFace.revision", "a branch would"),
     "a path out of the volume": (
         at("baseModel.source.pvc.path", "a/../../b"),
         "spec.baseModel.source.pvc.path",
@@ -184,7 +184,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an endpoint that is no URL": (
         at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "baseURL": "llm:8000"}}),
         "spec.stages.sdg.provider.openAI.baseURL",
-        "should match",
+        "must start with http:// or https://",
     ),
     "a password in a URL": (
         at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "baseURL": "https://me:x@llm/v1"}}),
@@ -216,12 +216,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.gates.metrics",
         "must be among evaluation.kValues",
     ),
-    "a gate's metric that is none": (at("gates.metrics", ["ndcg"]), "spec.gates.metrics[0]", "should match"),
+    "a gate's metric that is none": (at("gates.metrics", ["ndcg"]), "spec.gates.metrics[0]", "such as ndcg@10"),
     "a criterion that is none": (at("gates.criterion", "Nearly"), "spec.gates.criterion", "Unsupported value"),
     "a fall by more than everything": (
         at("gates.maxRegression.base", "2"),
         "spec.gates.maxRegression.base",
-        "must lie between 0 and 1",
+        "between 0 and 1",
     ),
     "two guards of one name": (
         at("evaluation.guards", [{"name": "a", "beir": {"image": IMAGE}}] * 2),
@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an acknowledgement that is no vector space": (
         at("stages.deploy.acknowledgedVectorSpace", "yes"),
         "spec.stages.deploy.acknowledgedVectorSpace",
-        "should match",
+        "16 hexadecimal digits",
     ),
     "a pinned revision of zero": (
         at("stages.deploy.pinRevision", 0),
@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.evaluation.kValues[0]",
         "greater than or equal to 1",
     ),
-    "a tolerance that is no number": (at("tolerance.atOne", "low"), "spec.tolerance.atOne", "should match"),
+    "a tolerance that is no number": (at("tolerance.atOne", "low"), "spec.tolerance.atOne", "in quotes, such as"),
     "a number where a decimal text is wanted": (
         at("tolerance.atOne", 0.03),
         "spec.tolerance.atOne",
@@ -318,8 +318,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "several GPUs in another stage": (at("stages.eval.nodes", 2), "spec.stages.eval.nodes", "unknown field"),
     "a claim and a size": (at("storage", {"existingClaim": "x", "size": "1Gi"}), "spec.storage", "not both"),
-    "a size that is no quantity": (at("storage.size", "big"), "spec.storage.size", "should match"),
-    "a volume of nothing": (at("storage.size", "0Gi"), "spec.storage.size", "should match"),
+    "a size that is no quantity": (at("storage.size", "big"), "spec.storage.size", "such as 20Gi"),
+    "a volume of nothing": (at("storage.size", "0Gi"), "spec.storage.size", "such as 20Gi"),
     "an access mode that cannot be written": (
         at("storage.accessModes", ["ReadWriteOncePod"]),
         "spec.storage.accessModes",

@@ -41,6 +41,7 @@ class Setting:
     high: float | None = None
     choices: tuple[Any, ...] = ()
     pattern: str = ""
+    form: str = ""  # what the pattern asks for, with an example: "must be ..."
     shortest: int = 0  # characters of a text
     longest: int = 0  # characters of a text; of each item of a list
     fewest: int = 0  # items of a list
@@ -182,7 +183,7 @@ def _text_problems(item: Setting, value: Any) -> Iterator[str]:
     elif len(value) < item.shortest or (item.longest and len(value) > item.longest):
         yield f"must have {item.shortest} to {item.longest} characters, has {len(value)}"
     elif item.pattern and not re.search(item.pattern, value):
-        yield f"{value!r} does not match {item.pattern}"
+        yield f"{value!r} must be {item.form}"
 
 
 def _above(item: Setting, value: float) -> bool:

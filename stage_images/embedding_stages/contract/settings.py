@@ -18,6 +18,7 @@ _SEED_HIGH: Final = 2**32 - 1
 _BATCH = {"low": 1, "high": 8192}
 DEFAULT_K_VALUES: Final = (1, 5, 10, 100)
 METRIC: Final = r"^(ndcg|recall|map|precision)@[1-9][0-9]{0,4}$"
+_METRIC_FORM: Final = "ndcg, recall, map or precision and a cut-off, such as ndcg@10"
 DEFAULT_GATE_METRICS: Final = ("ndcg@10", "recall@10")
 _JOINED: Final = "0.2"  # the release that the settings joined in
 QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
@@ -96,6 +97,7 @@ class Guard(Table):
         shortest=1,
         longest=32,
         pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        form="a-z, 0-9 and '-', with a letter or digit at both ends, such as general-2",
         says="Name of the set, in messages.",
     )
     maxRegression: float = setting(
@@ -117,6 +119,7 @@ class Gates(Table):
         most=4,
         longest=16,
         pattern=METRIC,
+        form=_METRIC_FORM,
         says="Metrics that are judged; their cut-offs must be among evaluation.kValues.",
     )
     minRelativeUplift: float | None = setting(
@@ -290,7 +293,12 @@ class Eval(Table):
         told=True,
     )
     gateMetrics: tuple[str, ...] = setting(
-        DEFAULT_GATE_METRICS, since=_JOINED, pattern=METRIC, says="spec.gates.metrics.", told=True
+        DEFAULT_GATE_METRICS,
+        since=_JOINED,
+        pattern=METRIC,
+        form=_METRIC_FORM,
+        says="spec.gates.metrics.",
+        told=True,
     )
 
 
@@ -320,6 +328,7 @@ class Deploy(Table):
         since=_JOINED,
         longest=64,
         pattern="^([0-9a-f]{16})?$",
+        form="a vector space of 16 hexadecimal digits in quotes, such as '3f9c0a1b2d4e5f60', or empty",
         says="With strategy Shadow: the vector space that the index holds now (status.served.candidateVectorSpace). "
         "Clients are moved to the revision that has it.",
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from simulation.invariants import crd_schema, spec_errors
 from unit.operator.builders import a_manifest
 
@@ -138,4 +139,49 @@ def test_operator_and_crd_agree_on_the_range_of_a_number(table: type[Table], ite
         else:
             (rule,) = (schema_of(path) or {})["x-kubernetes-validations"]
             low, high = (f"{bound:.12g}".replace("e-0", "e-") for bound in (item.low, item.high))
-            assert rule["message"] == f"must lie between {low} and {high}"
+            assert rule["message"].startswith(f"must be a number between {low} and {high} in quotes, such as ")
+            example = rule["message"].split('"')[1]
+            assert f'such as "{example}"' in (schema_of(path) or {})["description"]
+            parse_spec(with_value(path, example), IMAGES)
+
+
+CRD_TEXT = (ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml").read_text()
+
+
+def test_the_crd_fits_a_client_side_apply_and_etcd() -> None:
+    """`kubectl apply` keeps the whole object in an annotation of at most 262,144 bytes; half is left to grow."""
+    assert len(json.dumps(yaml.safe_load(CRD_TEXT))) < 262_144 // 2
+
+
+def with_patterns(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path, description of the field) of every pattern: what the API server says of one is a regular expression."""
+    if isinstance(node, dict):
+        if isinstance(node.get("pattern"), str):
+            yield path, str(node.get("description", ""))
+        for key, inner in node.items():
+            yield from with_patterns(inner, f"{path}.{key}" if key not in ("properties", "items") else path)
+
+
+def test_a_text_of_a_certain_form_is_refused_with_an_example_and_not_with_a_regular_expression() -> None:
+    allowed = re.compile(r"\.resources\.(requests|limits)\.additionalProperties$")
+    assert [path for path, _ in with_patterns(crd_schema()) if not allowed.search(path)] == []
+
+
+def test_every_rule_of_a_form_tells_an_example() -> None:
+    def rules(node: Any) -> Iterator[dict[str, str]]:
+        if isinstance(node, dict):
+            yield from node.get("x-kubernetes-validations", ())
+            for inner in node.values():
+                yield from rules(inner)
+
+    formed = [rule for rule in rules(crd_schema()["properties"]["spec"]) if rule["rule"].startswith("self.matches('^")]
+    assert len(formed) > 15
+    assert [
+        rule["message"] for rule in formed if "such as" not in rule["message"] and "variable" not in rule["message"]
+    ] == []
+
+
+def test_what_is_measured_in_units_says_which() -> None:
+    for kind in ("requests", "limits"):
+        described = (schema_of(f"spec.stages.finetune.resources.{kind}") or {})["description"]
+        assert "such as memory: 20Gi" in described

@@ -224,7 +224,7 @@ BEIR = {"pvc": {"claimName": "general"}}
     ("sections", "field", "says"),
     [
         ({"gates": {"metrics": ["ndcg@7"]}}, "spec.gates.metrics", "spec.evaluation.kValues"),
-        ({"gates": {"metrics": ["ndcg"]}}, "spec.gates.metrics", "does not match"),
+        ({"gates": {"metrics": ["ndcg"]}}, "spec.gates.metrics", "such as ndcg@10"),
         ({"gates": {"criterion": "Nearly"}}, "spec.gates.criterion", "PointEstimate or NotInferior or Better"),
         ({"gates": {"onFail": "Shrug"}}, "spec.gates.onFail", "Stop or Warn"),
         ({"gates": {"enabled": "no"}}, "spec.gates.enabled", "true or false"),
