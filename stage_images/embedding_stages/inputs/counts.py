@@ -13,7 +13,7 @@ _NUMBERS: Final = (
 )  # fmt: skip
 _NAMES: Final = 5  # of each count
 _LONGEST_NAME: Final = 80  # characters
-_BYTES: Final = 600  # of all names as JSON: they share a termination message with the stage's other words
+_BYTES: Final = 300  # of all names as JSON: they share a termination message with the stage's other words
 
 
 @dataclass(slots=True)

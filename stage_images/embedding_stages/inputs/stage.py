@@ -34,7 +34,7 @@ from embedding_stages.runner import StageContext
 
 TOKENIZER_FILE = "tokenizer.json"
 # Bytes of JSON: a result has to fit the kubelet's message. The log has every warning.
-_ROOM_FOR_WARNINGS: Final = 600
+_ROOM_FOR_WARNINGS: Final = 360
 HF_ENDPOINT = "HF_ENDPOINT"  # huggingface_hub's own variable: a mirror of the hub
 
 

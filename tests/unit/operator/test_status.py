@@ -105,8 +105,8 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
     details: dict[Stage, dict[str, Any]] = {
         Stage.INPUTS: {
             "encoder": {"prefixes": {"query": "q" * 64, "passage": "p" * 64}, "dimensions": [4096] * 6},
-            "skipped": dict.fromkeys(("skippedFiles", "skippedBinary"), ["n" * 98] * 3),  # as in inputs/counts.py
-            "warnings": ["w" * 150] * 4,
+            "skipped": dict.fromkeys(("skippedFiles", "skippedBinary"), ["n" * 72] * 2),  # as in inputs/counts.py
+            "warnings": ["w" * 86] * 4,
         },
         Stage.PREP: {"warnings": ["w" * 80] * 2, "negatives": {"meanPositiveScore": 0.1234, "meanNegativeScore": 0.1}},
         Stage.EVAL: {
