@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from embedding_operator.objects.injected import AT_WORK, MAIN_CONTAINERS
+from embedding_operator.decide.uncreated import cure_of, lasts
+from embedding_operator.objects.injected import AT_WORK
 from embedding_operator.objects.manifests.job import mounted_authorities, mounted_secrets
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
@@ -44,7 +45,6 @@ _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidI
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
 _SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
-_MUST_SPECIFY: Final = re.compile(r"must specify (\w[\w./-]* for: .+)")
 _CONFIG_MAP: Final = re.compile(r'configmap "([^"]+)" not found')
 _CONFIG_MAP_KEY: Final = re.compile(r"references non-existent config key: (\S+)")
 
@@ -98,27 +98,9 @@ def _not_created(warnings: Sequence[EventView], stage: Stage) -> Wait:
         return Wait(reason="PodPending", message="the pod has not been created yet", broken=False)
     if "exceeded quota" in text:
         return Wait(reason=WAITING_FOR_QUOTA, message=quota_message(text), broken=False)
-    cure = "".join(_unsaid_resources(match[1], stage) for match in _MUST_SPECIFY.finditer(text))
-    # A policy that forbids the pod goes on forbidding it; a webhook that does not answer may come back.
-    message = f"the pod cannot be created: {cure}{text}"
-    return Wait(reason="PodCreationFailed", message=message, broken="forbidden" in text)
-
-
-def _unsaid_resources(text: str, stage: Stage) -> str:
-    """From the words of a quota, such as `limits.cpu for: a,b; requests.memory for: a`, to the manifest's fields."""
-    missing: dict[str, list[str]] = {}  # container -> what it does not say
-    for part in text.split(";"):
-        resource, _, containers = part.strip().partition(" for: ")
-        for name in containers.split(","):
-            missing.setdefault(name.strip(), []).append(resource)
-    cures: list[str] = []
-    for name, resources in missing.items():
-        wanted = ", ".join(resources)
-        if name in MAIN_CONTAINERS:
-            cures.insert(0, f"give {wanted} in spec.stages.{stage}.resources")
-        else:
-            cures.append(f"container {name} is not the operator's: whoever adds it, or a LimitRange, gives {wanted}")
-    return f"a quota of the namespace wants more to be said; {'; '.join(cures)}: "
+    cure = cure_of(text, stage)
+    message = f"the pod cannot be created: {cure}{': ' if cure else ''}{text}"
+    return Wait(reason="PodCreationFailed", message=message, broken=lasts(text))
 
 
 def explain_waits(job: JobView, warnings: Mapping[str, Sequence[EventView]], spec: Spec) -> Wait:

@@ -28,7 +28,7 @@ def main_container(status: Raw) -> Raw:
 
 def own_init_containers(status: Raw) -> list[Raw]:
     """The statuses of the operator's own init containers."""
-    return [item for item in status.get("initContainerStatuses") or () if _is_own_init(item["name"])]
+    return [item for item in status.get("initContainerStatuses") or () if is_own_init(item["name"])]
 
 
 def has_begun(container: Raw) -> bool:
@@ -50,12 +50,18 @@ def blocker(pod: Raw) -> str:
     for item in () if begun else status.get("initContainerStatuses") or ():  # one starts after the other
         if _let_the_next_start(item, native):
             continue
-        return "" if _is_own_init(item["name"]) else _describe(item)
+        return "" if is_own_init(item["name"]) else _describe(item)
     others = [item for item in status.get("containerStatuses") or () if item["name"] not in MAIN_CONTAINERS]
     return next((text for item in others if "waiting" in _state(item) and (text := _describe(item))), "")
 
 
-def _is_own_init(name: str) -> bool:
+def is_own_main(name: str) -> bool:
+    """Whether a container of this name does the work of a pod of the operator's."""
+    return name in MAIN_CONTAINERS
+
+
+def is_own_init(name: str) -> bool:
+    """Whether it is one of those that the operator has run before."""
     return name in (CHECK_CONTAINER, TOOLS_CONTAINER) or name.startswith(COPY_PREFIX)
 
 

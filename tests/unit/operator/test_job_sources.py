@@ -8,7 +8,6 @@ import pytest
 from unit.operator.builders import Raw, a_spec
 from unit.operator.job_pods import HUB, JOBS, RICH, a_claim, pod, replace_resources
 
-from embedding_operator.objects.compare import quantity
 from embedding_stages.contract import Stage
 
 
@@ -120,26 +119,42 @@ def test_a_copied_source_is_bounded_by_the_workspace_that_it_goes_into() -> None
     assert volumes["source-model"]["emptyDir"] == {"sizeLimit": "2Ti"}
 
 
+GPU = {"nvidia.com/gpu": "1"}
+RESOURCES: dict[str, tuple[Raw, Raw]] = {  # the stage's own -> its helpers'
+    "requests alone": (
+        {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {}},
+        {"requests": {"cpu": "1", "memory": "2Gi"}},
+    ),
+    "for a quota of limits": (
+        {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+        {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+    ),
+    "accelerators": (
+        {"requests": {"cpu": "1", **GPU}, "limits": {"memory": "4Gi", **GPU}},
+        {"requests": {"cpu": "1"}, "limits": {"memory": "4Gi"}},
+    ),
+    # A limit of theirs alone would be the pod's, and evict it.
+    "disk": (
+        {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage": "9Gi"}},
+        {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage": "9Gi"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", RESOURCES)
+def test_what_lets_a_stage_through_lets_its_helpers_through(row: str) -> None:
+    """Whatever a ResourceQuota or a LimitRange asks of every container, the manifest has a field for it."""
+    own, wanted = RESOURCES[row]
+    helpers = pod(replace_resources(RICH, Stage.INPUTS, own), Stage.INPUTS)["initContainers"]
+    assert [item["name"] for item in helpers] == ["tools", "copy-corpus", "copy-model"]
+    assert [item["resources"] for item in helpers] == [wanted] * 3
+
+
 @pytest.mark.parametrize("stage", JOBS)
-def test_every_container_says_what_a_quota_may_ask_for(stage: Stage) -> None:
-    """Where a ResourceQuota counts limits the manifest has to give those of the stage's container, and of no other."""
+def test_no_container_goes_without_requests(stage: Stage) -> None:
     body = pod(RICH, stage)
-    (main,) = body["containers"]
-    assert main["resources"]["requests"].keys() >= {"cpu", "memory"}
-    for helper in body.get("initContainers", ()):
-        for kind in ("requests", "limits"):
-            assert helper["resources"][kind].keys() == {"cpu", "memory"}, helper["name"]
-        for name, amount in helper["resources"]["requests"].items():  # a pod asks for the larger of the two
-            assert quantity(amount) <= quantity(main["resources"]["requests"][name])
-
-
-def test_helpers_ask_for_as_much_disk_as_the_stage() -> None:
-    """A limit of theirs alone would be the pod's, and evict it."""
-    disk = {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage": "9Gi"}}
-    body = pod(replace_resources(RICH, Stage.INPUTS, disk), Stage.INPUTS)
-    for helper in body["initContainers"]:
-        for kind, values in disk.items():
-            assert helper["resources"][kind]["ephemeral-storage"] == values["ephemeral-storage"]
+    for container in [*body.get("initContainers", ()), *body["containers"]]:
+        assert container["resources"]["requests"].keys() >= {"cpu", "memory"}, container["name"]
 
 
 def test_a_model_from_the_hub_needs_no_volume() -> None:

@@ -77,10 +77,19 @@ def test_the_artefact_is_checked_with_our_image_before_any_server_starts(backend
     mount = next(item for item in body["containers"][0]["volumeMounts"] if item["name"] == "workspace")
     assert check["volumeMounts"] == [mount]
     assert check["command"][-2:] == [mount["mountPath"], MODEL.digest]
-    assert {kind: values.keys() for kind, values in check["resources"].items()} == {
-        "requests": {"cpu", "memory"},
-        "limits": {"cpu", "memory"},
-    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"), [({}, None), ({"cpu": "2", "memory": "3Gi"}, {"cpu": "2", "memory": "3Gi"})]
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_lets_a_server_through_a_quota_lets_its_check_through(
+    backend: str, limits: Raw, wanted: Raw | None
+) -> None:
+    body = pod(BACKENDS[backend] | {"resources": {"limits": limits}})
+    check, server = body["initContainers"][0]["resources"], body["containers"][0]["resources"]
+    assert check["requests"] == {key: server["requests"][key] for key in ("cpu", "memory")}
+    assert check.get("limits") == wanted
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

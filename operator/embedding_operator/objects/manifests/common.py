@@ -12,6 +12,7 @@ from embedding_operator.resource.placement import mounts_on_one_node, placed
 from embedding_stages.contract import Stage, fingerprint_of
 
 _LABEL_CHARACTERS: Final = 63  # a claim's name may have 253
+_OF_EVERY_CONTAINER: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
 USER_ID: Final = 65532  # the images' user; no name needed, only not root
 
 
@@ -117,19 +118,17 @@ def container_security(*, read_only_root: bool = True) -> dict[str, Any]:
 
 
 def helper_resources(pod: PodSettings) -> dict[str, dict[str, str]]:
-    """Requests and limits of the containers that run before the pod's own; no field of the manifest has them.
+    """Requests and limits of the containers that run before the pod's own: the same, but for accelerators.
 
-    They copy files and hash a model block by block, which takes 20 MB and at most one CPU. A pod asks for the larger of
-    what its init containers and its containers ask for, so requests stay below the smallest default of a stage. The
-    limits are there because a ResourceQuota that counts limits refuses a pod with a container that has none. Disk is
-    the stage's: a limit that helpers alone have would be the whole pod's.
+    So whatever a ResourceQuota or a LimitRange wants, what lets the pod's own container through lets these through, and
+    the manifest has a field for it. A pod asks for the larger of what its init containers and its containers ask for,
+    so this costs nothing.
     """
-    found = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
-    for kind in found:
-        disk = pod.resources.get(kind, {}).get("ephemeral-storage")
-        if disk is not None:
-            found[kind]["ephemeral-storage"] = disk
-    return found
+    found = {
+        kind: {key: value for key, value in values.items() if key in _OF_EVERY_CONTAINER}
+        for kind, values in pod.resources.items()
+    }
+    return {kind: values for kind, values in found.items() if values}
 
 
 def workspace_claim(owner: Owner, spec: Spec) -> str:
