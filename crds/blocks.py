@@ -62,6 +62,16 @@ def pod(server_variables: Iterable[str]) -> Iterator[str]:
               tolerationSeconds: {type: integer, format: int64, minimum: 0, description: "How long a taint NoExecute is tolerated, seconds; for ever when absent."}
         priorityClassName: {type: string, maxLength: 253, description: "PriorityClass of the pod."}
         runtimeClassName: {type: string, maxLength: 253, description: "RuntimeClass of the pod."}
+        podLabels:
+          type: object
+          maxProperties: 32
+          description: "Labels of the pod, beside the operator's own, which cannot be given."
+          additionalProperties: {type: string, maxLength: 63}
+        podAnnotations:
+          type: object
+          maxProperties: 32
+          description: "Annotations of the pod, beside those of the operator and of Kubernetes, which cannot be given."
+          additionalProperties: {type: string, maxLength: 4096}
         env:
           type: array
           maxItems: 64

@@ -36,6 +36,8 @@ POD: dict[str, Any] = {
     "tolerations": [{"key": "gpu", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": 0}],
     "priorityClassName": "batch",
     "runtimeClassName": "nvidia",
+    "podLabels": {"team.example/cost-centre": "search"},
+    "podAnnotations": {"team.example/why": "a text, with spaces"},
     "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "EMPTY"}],
     "timeoutSeconds": 600,
 }

@@ -101,6 +101,8 @@ class PodSettings:
     priority_class: str
     runtime_class: str
     env: Sequence[Mapping[str, str]]
+    pod_labels: Mapping[str, str]  # none of the operator's own
+    pod_annotations: Mapping[str, str]
     timeout_s: int
     retries: int
     workers: Workers

@@ -24,6 +24,8 @@ _HOW: Final = frozenset(
         "tolerations",
         "priorityClassName",
         "runtimeClassName",
+        "podLabels",
+        "podAnnotations",
         *tables.Run.settings(),
         *tables.Workers.settings(),
     }

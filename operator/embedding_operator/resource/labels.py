@@ -6,6 +6,9 @@ from typing import Final
 
 from embedding_operator.resource.api import GROUP
 
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
+OWN_LABELS: Final = frozenset({MANAGED_BY_LABEL, PART_OF_LABEL})  # beside all of GROUP
 OWNER_LABEL: Final = f"{GROUP}/owner"
 OWNER_UID_LABEL: Final = f"{GROUP}/owner-uid"
 STAGE_LABEL: Final = f"{GROUP}/stage"

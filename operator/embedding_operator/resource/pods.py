@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of, read
+from embedding_operator.resource.notes import pod_annotations, pod_labels
 from embedding_operator.resource.placement import READ_WRITE_MANY
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
@@ -75,6 +76,8 @@ def parse_pod(
         priority_class=str(raw.get("priorityClassName", "")),
         runtime_class=str(raw.get("runtimeClassName", "")),
         env=_environment(stage, raw, field),
+        pod_labels=pod_labels(raw, field),
+        pod_annotations=pod_annotations(raw, field),
         timeout_s=run.timeoutSeconds or TIMEOUT_S[stage],
         retries=run.retries,
         workers=_workers(raw, resources, field) if stage is Stage.FINETUNE else Workers(),

@@ -46,6 +46,8 @@ HOW: list[dict[str, Any]] = [
     {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
     {"priorityClassName": "high"},
     {"runtimeClassName": "nvidia"},
+    {"podLabels": {"team": "search"}},
+    {"podAnnotations": {"team.example/why": "a text"}},
     {"timeoutSeconds": 7},
     {"retries": 9},
 ]

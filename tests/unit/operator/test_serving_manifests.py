@@ -153,7 +153,14 @@ def test_the_same_arguments_give_the_same_deployment() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"nodeSelector": {"a": "b"}}, {"resources": {"limits": {"memory": "9Gi"}}}, {"runtimeClassName": "x"}]
+    "more",
+    [
+        {"nodeSelector": {"a": "b"}},
+        {"resources": {"limits": {"memory": "9Gi"}}},
+        {"runtimeClassName": "x"},
+        {"podLabels": {"team": "search"}},
+        {"podAnnotations": {"team": "search"}},
+    ],
 )
 def test_what_the_manifest_no_longer_asks_for_is_a_difference(more: Raw) -> None:
     """All that is asked for is still there; the hash tells that there is more."""

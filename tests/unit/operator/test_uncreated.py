@@ -27,15 +27,15 @@ LASTING: dict[str, tuple[str, tuple[str, ...]]] = {  # row -> words, and what th
     ),
     "a container that runs before": (
         (
-            'Error creating: Pod "a" is invalid: spec.initContainers[1].resources.requests: Invalid value: "2Gi": must be '
-            "less than or equal to memory limit of 512Mi"
+            'Error creating: Pod "a" is invalid: spec.initContainers[1].resources.requests: Invalid value: "2Gi": '
+            "must be less than or equal to memory limit of 512Mi"
         ),
         (f"set {OF}.resources.limits.memory to 2Gi or more",),
     ),
     "a Job whose template says so": (
         (
-            'Job.batch "a" is invalid: spec.template.spec.containers[0].resources.requests: Invalid value: "3": must be '
-            "less than or equal to cpu limit of 2"
+            'Job.batch "a" is invalid: spec.template.spec.containers[0].resources.requests: Invalid value: "3": '
+            "must be less than or equal to cpu limit of 2"
         ),
         (f"set {OF}.resources.limits.cpu to 3 or more",),
     ),
@@ -45,8 +45,8 @@ LASTING: dict[str, tuple[str, tuple[str, ...]]] = {  # row -> words, and what th
     ),
     "a maximum of requests, and a minimum": (
         (
-            f"{LIMIT_RANGE}[maximum cpu usage per Container is 1500m, but request is 2, minimum memory usage per Pod is "
-            "128Mi, but request is 64Mi]"
+            f"{LIMIT_RANGE}[maximum cpu usage per Container is 1500m, but request is 2, minimum memory usage per Pod "
+            "is 128Mi, but request is 64Mi]"
         ),
         (f"{OF}.resources.requests.cpu to at most 1500m", f"{OF}.resources.requests.memory to at least 128Mi"),
     ),

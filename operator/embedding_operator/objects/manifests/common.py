@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from embedding_operator.resource.api import API_VERSION, KIND, MANAGER, PodSettings, Spec
-from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL, WORKSPACE_LABEL
+from embedding_operator.resource.labels import (
+    MANAGED_BY_LABEL,
+    OWNER_LABEL,
+    OWNER_UID_LABEL,
+    PART_OF_LABEL,
+    WORKSPACE_LABEL,
+)
 from embedding_operator.resource.placement import mounts_on_one_node, placed
 from embedding_stages.contract import Stage, fingerprint_of
 
@@ -54,11 +60,19 @@ def metadata(
 
 def owner_labels(owner: Owner) -> dict[str, str]:
     return {
-        "app.kubernetes.io/managed-by": MANAGER,
-        "app.kubernetes.io/part-of": owner.name,
+        MANAGED_BY_LABEL: MANAGER,
+        PART_OF_LABEL: owner.name,
         OWNER_LABEL: owner.name,
         OWNER_UID_LABEL: owner.uid,
     }
+
+
+def pod_metadata(pod: PodSettings, identity: Mapping[str, str]) -> dict[str, Any]:
+    """Of a pod template: the manifest's labels and annotations, and those by which the operator finds the pod."""
+    body: dict[str, Any] = {"labels": {**pod.pod_labels, **identity}}
+    if pod.pod_annotations:
+        body["annotations"] = dict(pod.pod_annotations)
+    return body
 
 
 def pod_spec(owner: Owner, spec: Spec, stage: Stage) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from embedding_operator.objects.manifests.common import (
     Owner,
     container_security,
     metadata,
+    owner_labels,
+    pod_metadata,
     pod_spec,
     workspace_claim,
     workspace_folder,
@@ -16,7 +18,7 @@ from embedding_operator.objects.manifests.common import (
 )
 from embedding_operator.objects.manifests.sources import mount_sources
 from embedding_operator.objects.manifests.workers import share_work
-from embedding_operator.resource.api import ConfigMapRef, SecretRef, Spec
+from embedding_operator.resource.api import ConfigMapRef, PodSettings, SecretRef, Spec
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
@@ -73,8 +75,8 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = 
         REVISION_LABEL: str(request.revision),
         **workspace_label(owner, spec),
     }
-    template = {"metadata": {"labels": {**metadata(owner, "")["labels"], **labels}}, "spec": pod}
-    notes = {FINGERPRINT_ANNOTATION: request.fingerprint, TEMPLATE_ANNOTATION: _template_hash(pod)}
+    template = {"metadata": pod_metadata(settings, {**owner_labels(owner), **labels}), "spec": pod}
+    notes = {FINGERPRINT_ANNOTATION: request.fingerprint, TEMPLATE_ANNOTATION: _template_hash(pod, settings)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -88,14 +90,16 @@ def template_of(job: Mapping[str, Any]) -> str:
     return str(job["metadata"]["annotations"][TEMPLATE_ANNOTATION])
 
 
-def _template_hash(pod: Mapping[str, Any]) -> str:
+def _template_hash(pod: Mapping[str, Any], settings: PodSettings) -> str:
     """Without the request: attempt and revision are in it, and they do not change how the pod looks.
 
     The pods of several nodes also carry their Job's name; it is the same whenever the same attempt is built again.
+    Labels and annotations count where the manifest has some.
     """
     main = dict(pod["containers"][0])
     main["env"] = [item for item in main["env"] if item["name"] != contract.ENV_REQUEST]
-    return fingerprint_of({**pod, "containers": [main]})[:16]
+    noted = {"podLabels": dict(settings.pod_labels), "podAnnotations": dict(settings.pod_annotations)}
+    return fingerprint_of({**pod, "containers": [main], **{key: item for key, item in noted.items() if item}})[:16]
 
 
 def _pod(owner: Owner, spec: Spec, request: StageRequest) -> dict[str, Any]:

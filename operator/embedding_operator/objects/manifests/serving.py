@@ -14,6 +14,7 @@ from embedding_operator.objects.manifests.common import (
     helper_resources,
     metadata,
     owner_labels,
+    pod_metadata,
     pod_spec,
     workspace_claim,
     workspace_folder,
@@ -64,7 +65,10 @@ def build_deployment(
         "progressDeadlineSeconds": spec.deploy.start_timeout_s,
         "selector": {"matchLabels": {SERVING_LABEL: serving_label(serving), **_selector_owner(owner)}},
         "strategy": _strategy(spec),
-        "template": {"metadata": {"labels": labels}, "spec": _pod(owner, spec, model, check_image, vector_space)},
+        "template": {
+            "metadata": pod_metadata(spec.stages[Stage.DEPLOY].pod, labels),
+            "spec": _pod(owner, spec, model, check_image, vector_space),
+        },
     }
     # The hash tells what somebody changed from what the manifest asks for now, and shows what it no longer asks for.
     notes = {FINGERPRINT_ANNOTATION: serving, TEMPLATE_ANNOTATION: fingerprint_of(body)[:16]}
