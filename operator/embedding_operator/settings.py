@@ -34,6 +34,7 @@ class Settings:
     resync_s: float  # every resource is looked at this often even without an event
     metrics_port: int
     liveness_port: int
+    openshift: bool  # the platform gives pods their user and groups
     metrics_resources: int = 500  # that have metrics of their own; 0: none has
     log_level: str = "info"  # one of journal.LEVELS
     log_format: str = "json"  # one of journal.FORMATS
@@ -54,7 +55,15 @@ class Settings:
             metrics_resources=_number(env, "METRICS_RESOURCES", 500, 0, 100_000),
             log_level=_choice(env, "LOG_LEVEL", "info", LEVELS),
             log_format=_choice(env, "LOG_FORMAT", "json", FORMATS),
+            openshift=_switch(env, "OPENSHIFT"),
         )
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "false")
+    if text not in ("true", "false"):
+        raise ValueError(f"{name}={text!r} must be true or false")
+    return text == "true"
 
 
 def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -28,6 +28,10 @@ from embedding_stages.contract import (
 from embedding_stages.errors import StageError
 
 _CHUNK_BYTES = 1 << 20
+# Of what is left in the workspace. The group may write, so that a pod with another user of that group can remove it:
+# OpenShift gives each namespace users of its own, and may give it others later.
+FOLDER_MODE = 0o775
+FILE_MODE = 0o664
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -217,12 +221,12 @@ class Workspace:
 
 
 def _make_readable(folder: Path) -> None:
-    """The server may run as another user than the stage: folders 0755, files 0644."""
+    """Whoever reads or removes it may be another user than the stage, of the same group: see FOLDER_MODE."""
     for root, _, names in os.walk(folder):
-        os.chmod(root, 0o755)  # noqa: S103 - the server may run as another user
+        os.chmod(root, FOLDER_MODE)
         for name in names:
             path = Path(root, name)
-            os.chmod(path, 0o644)
+            os.chmod(path, FILE_MODE)
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
 

@@ -9,6 +9,7 @@ StageError                 (a bug unless one of these)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -60,3 +61,9 @@ def settings_of(table: type[_T], raw: Mapping[str, Any]) -> _T:
         return table.of(raw)
     except SettingInvalid as error:
         raise BadInput("SettingInvalid", error.message, field=error.field) from error
+
+
+def own_groups() -> str:
+    """The groups of this process, in words: which they are is the cluster's choice, as on OpenShift."""
+    groups = sorted({os.getegid(), *os.getgroups()})
+    return f"group{'s' if len(groups) > 1 else ''} {' or '.join(map(str, groups))}"

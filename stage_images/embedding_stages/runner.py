@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import signal
 import sys
@@ -24,10 +25,11 @@ from typing import Any
 from embedding_stages import contract
 from embedding_stages.artefacts import Described, Workspace
 from embedding_stages.contract import INTERRUPTED, Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
-from embedding_stages.errors import BadInput, StageError, Transient
+from embedding_stages.errors import BadInput, StageError, Transient, own_groups
 
 Work = Callable[["StageContext"], StageResult]
 _PROGRESS_INTERVAL_S = 2.0
+_UMASK = 0o002  # what an attempt leaves undone, the next one's user may go on with: see artefacts.FOLDER_MODE
 _REPORTS = 32  # of progress that are remembered: a minute of short steps
 _FULL = re.compile(  # safetensors and other Rust, the C library, numpy
     r"os error (?:28|122)\b|No space left on device|Disk quota exceeded|\d+ requested and \d+ written"
@@ -149,6 +151,7 @@ def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True)
     Where several processes do one stage's work, each runs this with a termination log of its own, and the one that
     `leads` publishes; the others log failures alone.
     """
+    os.umask(_UMASK)
     log_path = Path(env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG_PATH))
     try:
         request = StageRequest.from_json(env[contract.ENV_REQUEST])
@@ -215,7 +218,7 @@ def _workspace_full(context: StageContext, error: Exception) -> tuple[int, Stage
 
 def _os_error(context: StageContext, error: OSError) -> tuple[int, StageResult]:
     if error.errno == errno.EACCES:
-        message = f"no permission for {error.filename}: the volume must be accessible to group 65532"
+        message = f"no permission for {error.filename}: the volume must be accessible to {own_groups()}"
         return ExitCode.BAD_INPUT, replace(context.result(), reason="PermissionDenied", message=message)
     return ExitCode.TRANSIENT, context.result(reason="InputOutputError", message=str(error))
 

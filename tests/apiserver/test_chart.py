@@ -53,6 +53,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a level of no log": ("logLevel=loud", "logLevel"),
     "a format of no log": ("logFormat=xml", "logFormat"),
     "replicas, of which there is always one": ("replicas=2", "replicas"),
+    "a platform that there is not": ("openshift=maybe", "openshift"),
     "a text for a switch": ("crds.keep=please", "keep"),
 }
 
@@ -171,6 +172,23 @@ def test_as_many_resources_have_metrics_as_the_chart_says(api: Api, values: tupl
     arguments = tuple(part for value in values for part in ("--set", value))
     found = variables(operator_container(render(api, *arguments)))
     assert Settings.from_env(found).metrics_resources == most
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ((), False),
+        (("--set", "openshift=true"), True),
+        (("--api-versions", "security.openshift.io/v1"), True),
+        (("--api-versions", "security.openshift.io/v1", "--set", "openshift=false"), False),
+    ],
+)
+def test_on_openshift_no_pod_names_its_user(api: Api, arguments: tuple[str, ...], given: bool) -> None:
+    rendered = render(api, *arguments)
+    assert Settings.from_env(variables(operator_container(rendered))).openshift is given
+    security = the("Deployment", rendered)["spec"]["template"]["spec"]["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert ("runAsUser" in security, "runAsGroup" in security) == (not given, not given)
 
 
 def test_there_is_one_operator_at_a_time(api: Api) -> None:

@@ -40,6 +40,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- index $context.Values.stageImages $name | default (printf "%sembedding-operator/%s:%s" (include "operator.prefix" $context) $name $context.Chart.AppVersion) }}
 {{- end }}
 
+{{/* "true" where the platform gives pods their user and groups. */}}
+{{- define "operator.openshift" -}}
+{{- $said := .Values.openshift | toString }}
+{{- eq $said "auto" | ternary (.Capabilities.APIVersions.Has "security.openshift.io/v1") (eq $said "true") }}
+{{- end }}
+
 {{/* Exactly what the operator does: no verb on Secrets or nodes, none that changes or enters pods. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [embedding-operator.dev]

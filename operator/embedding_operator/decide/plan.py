@@ -40,6 +40,7 @@ class Defaults:
     """What the operator's own configuration contributes to a decision."""
 
     images: Mapping[str, str]  # by stage, and TORCH_SERVER
+    given_user: bool = False  # the platform gives pods their user and groups, as OpenShift does
 
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
@@ -49,7 +50,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     draft, observed = Draft(status=status), with_first_words(status, observed)
     end_drain(draft, observed)
     try:
-        spec = with_access_modes(parse_spec(raw_spec, defaults.images), observed.workspace_modes)
+        spec = replace(parse_spec(raw_spec, defaults.images), given_user=defaults.given_user)
+        spec = with_access_modes(spec, observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
         check_pinned(spec, status, observed)
     except SpecError as error:

@@ -36,6 +36,7 @@ _RATIO: Final = re.compile(
 )
 _PRIORITY: Final = re.compile(r"no PriorityClass with name (\S+) was found")
 _RUNTIME: Final = re.compile(r'RuntimeClass "([^"]+)" not found')
+_SCC: Final = "unable to validate against any security context constraint"
 _INVALID: Final = re.compile(
     r"\b(?:spec\.template\.)?(?P<path>(?:spec|metadata)\.[\w.\-/\[\]]+): "
     r"(?:Invalid|Required|Unsupported|Duplicate) value"
@@ -57,6 +58,8 @@ def lasts(text: str) -> bool:
 def cure_of(text: str, stage: Stage) -> str:
     """Which fields of the manifest to change, and how; empty where the words tell nothing of any."""
     cures = [cure for find in _CURES for cure in find(text, f"spec.stages.{stage}")]
+    if _SCC in text:
+        cures.append("install the operator's chart with openshift: true, so that pods name no user of theirs")
     return "; ".join(dict.fromkeys(cures))
 
 

@@ -212,6 +212,7 @@ class Spec:
     start_deadline_s: int
     canaries_every_s: int | None  # None: never
     image_pull_secrets: Sequence[str]
+    given_user: bool = False  # pods name no user and no groups: the platform gives them, as OpenShift does
 
     @property
     def sources(self) -> dict[str, Source]:

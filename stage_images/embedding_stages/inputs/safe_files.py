@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, own_groups
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang us
@@ -89,7 +89,9 @@ def permitted(what: str, *, reason: str, field: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise BadInput(
-            reason, f"no permission to read {printable(str(error.filename))}; let group 65532 read {what}", field=field
+            reason,
+            f"no permission to read {printable(str(error.filename))}; let {own_groups()} read {what}",
+            field=field,
         ) from error
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedding_stages.artefacts import Described, digest_of_files
+from embedding_stages.artefacts import FILE_MODE, FOLDER_MODE, Described, digest_of_files
 from embedding_stages.contract import Artefact, Stage
 from embedding_stages.errors import Transient
 
@@ -77,11 +77,11 @@ class Store:
 
 
 def _seal(folder: Path) -> None:
-    """Folders 0755 and files 0644, on disk: stages may run as different users."""
+    """Modes and content on disk: stages may run as different users."""
     for root, _, names in os.walk(folder):
-        Path(root).chmod(0o755)
+        Path(root).chmod(FOLDER_MODE)
         for name in names:
             path = Path(root, name)
-            path.chmod(0o644)
+            path.chmod(FILE_MODE)
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())

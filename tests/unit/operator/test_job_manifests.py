@@ -37,6 +37,15 @@ def test_every_pod_satisfies_the_restricted_standard(spec: Spec, stage: Stage) -
     assert mounted <= {volume["name"] for volume in body["volumes"]}
 
 
+@pytest.mark.parametrize("stage", JOBS)
+def test_where_the_platform_gives_users_no_pod_names_one(stage: Stage) -> None:
+    named, given = (pod(replace(RICH, given_user=given), stage)["securityContext"] for given in (False, True))
+    assert {key: named[key] for key in named.keys() - given.keys()} == dict.fromkeys(
+        ("runAsUser", "runAsGroup", "fsGroup"), 65532
+    )
+    assert (given["runAsNonRoot"], given["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
+
+
 def test_the_same_arguments_give_the_same_job() -> None:
     assert json.dumps(job(RICH)) == json.dumps(job(RICH))
 

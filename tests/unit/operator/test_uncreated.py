@@ -82,6 +82,10 @@ LASTING: dict[str, tuple[str, tuple[str, ...]]] = {  # row -> words, and what th
         f"{LIMIT_RANGE}failed quota: team: must specify limits.cpu for: istio-proxy",
         ("container istio-proxy is not the operator's",),
     ),
+    "a user of OpenShift's": (
+        f"{LIMIT_RANGE}unable to validate against any security context constraint: [provider restricted-v2: ...]",
+        ("install the operator's chart with openshift: true",),
+    ),
     "a webhook that says no": ('admission webhook "x" denied the request: not on a Friday', ()),
     "a policy": (f'{LIMIT_RANGE}violates PodSecurity "restricted"', ()),
 }

@@ -62,8 +62,8 @@ def test_what_a_model_needs_is_copied_and_nothing_else(tmp_path: Path) -> None:
         "tokenizer.json",
     ]
     assert EncoderDescription.load(folder) == description
-    assert folder.stat().st_mode & 0o777 == 0o755
-    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    assert folder.stat().st_mode & 0o777 == 0o775
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o664
 
 
 def test_an_equal_model_is_not_copied_again_and_a_damaged_copy_is_replaced(tmp_path: Path) -> None:

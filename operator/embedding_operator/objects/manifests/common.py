@@ -81,14 +81,7 @@ def pod_spec(owner: Owner, spec: Spec, stage: Stage) -> dict[str, Any]:
     body: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _security(spec),
     }
     if spec.image_pull_secrets:
         body["imagePullSecrets"] = [{"name": name} for name in spec.image_pull_secrets]
@@ -103,6 +96,17 @@ def pod_spec(owner: Owner, spec: Spec, stage: Stage) -> dict[str, Any]:
     if pod.runtime_class:
         body["runtimeClassName"] = pod.runtime_class
     return body
+
+
+def _security(spec: Spec) -> dict[str, Any]:
+    """OpenShift's default constraint refuses every user but one of the namespace's own range, which it then sets."""
+    user = {"runAsUser": USER_ID, "runAsGroup": USER_ID, "fsGroup": USER_ID}
+    return {
+        "runAsNonRoot": True,
+        **({} if spec.given_user else user),
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def _beside(owner: Owner, spec: Spec) -> dict[str, Any]:
