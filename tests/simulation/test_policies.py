@@ -113,7 +113,7 @@ def an_hour(scene: Scene) -> None:
 def test_what_is_changed_back_for_ever_is_corrected_further_and_further_apart(
     change: Callable[[Raw], None], field: str, late: bool
 ) -> None:
-    scene = a_scene()
+    scene = a_scene(stages={"deploy": {"replicas": 1}})
     if late:
         scene.run(is_ready)
     scene.cluster.admit = change
@@ -136,7 +136,7 @@ def test_what_is_changed_back_for_ever_is_corrected_further_and_further_apart(
 
 def test_a_controller_that_takes_turns_with_the_operator_is_noticed() -> None:
     """Between its changes the Deployment is as it was asked for."""
-    scene = a_scene().run(is_ready)
+    scene = a_scene(stages={"deploy": {"replicas": 1}}).run(is_ready)
     name = scene.cluster.find("Deployment")[0]["metadata"]["name"]
     for _ in range(40):
         scene.cluster.change("Deployment", NAMESPACE, name, no_replica)

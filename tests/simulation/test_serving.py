@@ -234,6 +234,46 @@ def test_more_replicas_are_not_a_server_that_is_late() -> None:
     assert "Degraded" not in [status["phase"] for status in scene.history]
 
 
+def scale(scene: Scene, replicas: int) -> None:
+    """As an autoscaler of the Deployment does it."""
+    name = server(scene)
+    scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["spec"].update(replicas=replicas))
+
+
+def replicas(scene: Scene) -> int:
+    return int(scene.cluster.object("Deployment", server(scene))["spec"]["replicas"])
+
+
+def test_where_the_manifest_says_no_replicas_an_autoscaler_decides() -> None:
+    scene = ready()
+    for wanted in (3, 2, 5):
+        seen = len(scene.history)
+        scale(scene, wanted)
+        scene.settle(20)
+        assert replicas(scene) == wanted
+        assert {status["phase"] for status in scene.history[seen:]} <= {"Ready"}
+        assert scene.resource["status"]["served"]["replicas"] == wanted
+        assert f"{wanted} of {wanted} replicas" in scene.message("Deployed")
+    assert "DriftCorrected" not in scene.events()
+    scene.edit(a_spec(stages={"deploy": {"nodeSelector": {"disk": "ssd"}}}))  # its pods are replaced
+    scene.run(is_ready)
+    assert replicas(scene) == 5
+    scene.edit(a_spec(stages={"deploy": {"modelName": "another"}}))  # another server
+    scene.run(is_ready)
+    assert replicas(scene) == 5
+
+
+def test_replicas_that_the_manifest_says_are_restored_and_those_that_it_takes_back_stay() -> None:
+    scene = a_scene(stages={"deploy": {"replicas": 2}}).run(is_ready)
+    scale(scene, 5)
+    scene.settle(20)
+    assert replicas(scene) == 2
+    assert "DriftCorrected" in scene.events()
+    scene.edit(a_spec())
+    scene.run(is_ready).settle(5)
+    assert replicas(scene) == 2
+
+
 def test_a_new_revision_whose_server_fails_leaves_the_old_one_serving() -> None:
     scene = ready()
     old = server(scene)

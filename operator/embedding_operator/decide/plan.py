@@ -19,6 +19,7 @@ from embedding_operator.decide.records import check_pinned, record_revision, tak
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retire import end_drain
+from embedding_operator.decide.scale import note_scale
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.decide.settle import settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid
@@ -78,6 +79,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         keep_active(draft, owner, observed, reported=reported)
     if traffic is None or traffic.state != "moving":  # its move is not on record yet
         publish_contract(draft, owner, observed)
+    note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only

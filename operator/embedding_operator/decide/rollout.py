@@ -25,9 +25,13 @@ def follow(
 
     `applied`: this pass re-applied the Deployment's manifest, so the replica counts of its status are stale.
     """
-    wanted, available = spec.deploy.replicas, live.available >= spec.deploy.replicas
-    if available and not applied and live.rolled_out(wanted):
-        _succeed(draft, entry, live, wanted, observed)
+    # Of replicas that somebody else decides about, one has to answer: there are always some that start or end.
+    wanted = spec.deploy.replicas or 1
+    available = live.available >= wanted
+    # What its controller has not seen yet is then their number, and no template.
+    scaled = spec.deploy.replicas is None and entry.state == "Succeeded" and live.asked != live.total
+    if available and not applied and live.rolled_out(wanted, scaled=scaled):
+        _succeed(draft, entry, live, spec.deploy.replicas or live.asked, observed)
         return True
     pod = max((p for p in live.pods if not p.deleting), key=lambda p: p.created, default=None)
     if pod is not None and not applied and (failure := _failure_of(pod, entry)) is not None:
@@ -91,7 +95,7 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
 def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:
     since = parse_time(entry.started_at) or live.created
     if was_available(entry):
-        counts = f"{live.available} of {spec.deploy.replicas} replicas are available"
+        counts = f"{live.available} of {spec.deploy.replicas or live.asked} replicas are available"
         fail(draft, entry, "Unavailable", f"{counts}: {wait.message}")
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"

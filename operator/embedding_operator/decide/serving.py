@@ -73,7 +73,13 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_deployment(
-        owner, spec, serving, model, check_image=settled.check_image, vector_space=settled.vector_space
+        owner,
+        spec,
+        serving,
+        model,
+        check_image=settled.check_image,
+        vector_space=settled.vector_space,
+        scaled_to=_scaled_to(draft, live, others),
     )
     drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
     entry = drift.entry
@@ -98,6 +104,13 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     else:
         record(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
     return False
+
+
+def _scaled_to(draft: Draft, live: DeploymentView | None, others: Sequence[DeploymentView]) -> int:
+    """How many pods there are. A new server begins with as many as the one that it is to take clients from."""
+    active = serving_label(draft.status.served.active_fingerprint)
+    before = next((item.asked for item in others if item.serving == active and not item.deleting), 1)
+    return live.asked if live is not None else before
 
 
 def _refused(draft: Draft, entry: StageStatus, live: DeploymentView | None, wait: Wait) -> None:

@@ -121,9 +121,14 @@ class DeploymentView:
     deleting: bool
     pods: Sequence[PodView]
 
-    def rolled_out(self, wanted: int) -> bool:
-        """Whether all its pods are of the latest template."""
-        return self.observed and self.updated >= wanted and self.total <= self.updated
+    @property
+    def asked(self) -> int:
+        """How many pods its spec asks for."""
+        return int((self.raw.get("spec") or {}).get("replicas", 1))
+
+    def rolled_out(self, wanted: int, *, scaled: bool = False) -> bool:
+        """Whether all its pods are of the latest template. `scaled`: what changed of late is only their number."""
+        return (self.observed or scaled) and self.updated >= wanted and self.total <= self.updated
 
 
 def parse_time(text: str | None) -> datetime | None:

@@ -129,7 +129,7 @@ class Deploy:
     profile: ServerProfile
     precision: Precision  # what the server computes in
     model_name: str
-    replicas: int
+    replicas: int | None  # None: whoever scales the Deployment decides
     strategy: str  # Recreate | BlueGreen | Shadow
     acknowledged: str  # the vector space that the index holds by now, as its owner says; empty: nobody said
     drain_s: int

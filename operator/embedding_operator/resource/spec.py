@@ -72,7 +72,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         Stage.EVAL: _settings(Stage.EVAL, stages)
         | k_values
         | {"precision": deploy.precision, "gateMetrics": list(gates.metrics)},
-        Stage.DEPLOY: {"replicas": deploy.replicas, "modelName": deploy.model_name},
+        Stage.DEPLOY: _of_server(deploy),
         Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
     }
     _check_negatives(settings)
@@ -235,6 +235,11 @@ def _deploy(raw: Mapping[str, Any], base_model: str, accelerator: str) -> Deploy
         shared_memory=str(given.get("sharedMemory", "2Gi")),
         start_timeout_s=read(tables.Run, raw, field).timeoutSeconds or TIMEOUT_S[Stage.DEPLOY],
     )
+
+
+def _of_server(deploy: Deploy) -> dict[str, Any]:
+    """As `status.resolved` shows it; without replicas that somebody else decides about."""
+    return {**({"replicas": deploy.replicas} if deploy.replicas else {}), "modelName": deploy.model_name}
 
 
 def _storage(raw: Mapping[str, Any]) -> Storage:

@@ -103,6 +103,8 @@ class Served:
     draining_until: str = ""  # when it is removed
     reindex: Mapping[str, Any] = field(default_factory=dict)  # what moving to the candidate takes
     contract: Mapping[str, Any] = field(default_factory=dict)
+    replicas: int | None = None  # pods of the server that is scaled; see decide/scale.py
+    selector: str = ""  # label selector of these pods
 
     def to_json(self) -> dict[str, Any]:
         return present(
@@ -124,6 +126,8 @@ class Served:
                 "drainingUntil": self.draining_until,
                 "reindex": dict(self.reindex),
                 "contract": dict(self.contract),
+                "replicas": self.replicas,
+                "selector": self.selector,
             }
         )
 
@@ -147,6 +151,8 @@ class Served:
             draining_until=raw.get("drainingUntil", ""),
             reindex=dict(raw.get("reindex") or {}),
             contract=dict(raw.get("contract") or {}),
+            replicas=int(raw["replicas"]) if "replicas" in raw else None,
+            selector=raw.get("selector", ""),
         )
 
 

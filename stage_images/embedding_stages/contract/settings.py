@@ -316,7 +316,12 @@ class Deploy(Table):
     modelName: str | None = setting(
         None, shortest=1, longest=253, says="The model's name for clients; baseModel.name when absent."
     )
-    replicas: int = setting(1, low=1, high=100, says="Pods of the server.")
+    replicas: int | None = setting(
+        None,
+        low=1,
+        high=100,
+        says="Pods of the server. When absent 1 at first, and then as many as its Deployment is scaled to.",
+    )
     strategy: str | None = setting(
         None,
         choices=("Recreate", "BlueGreen", "Shadow"),

@@ -25,13 +25,17 @@ def a_server(*pods: PodView, **changes: Any) -> DeploymentView:
         "observed": True,
         "replica_failure": "",
     } | changes
-    return DeploymentView(name="d", serving="s", raw={}, created=NOON, deleting=False, pods=pods, **facts)
+    facts = {"raw": {}} | facts
+    return DeploymentView(name="d", serving="s", created=NOON, deleting=False, pods=pods, **facts)
 
 
-def followed(server: DeploymentView, *, applied: bool = False, state: Any = "Running") -> tuple[str, str, str]:
+def followed(
+    server: DeploymentView, *, applied: bool = False, state: Any = "Running", replicas: int | None = 1
+) -> tuple[str, str, str]:
     draft = Draft(status=Status())
     entry = a_stage(Stage.DEPLOY, state=state, finished_at="2026-01-01T00:00:00Z" if state == "Succeeded" else "")
-    follow(draft, a_spec(), entry, server, Observed(now=NOON, generation=1), applied=applied)
+    spec = a_spec(stages={"deploy": {"replicas": replicas} if replicas else {}})
+    follow(draft, spec, entry, server, Observed(now=NOON, generation=1), applied=applied)
     found = draft.status.stage(Stage.DEPLOY)
     return found.state, found.reason, found.message
 
@@ -57,6 +61,25 @@ def test_available_means_every_pod_of_the_latest_template(
     server: dict[str, Any], applied: bool, state: str, wanted: tuple[str, str]
 ) -> None:
     assert followed(a_server(**server), applied=applied, state=state)[:2] == wanted
+
+
+@pytest.mark.parametrize(
+    ("server", "applied", "state", "wanted"),
+    [
+        ({"observed": False, "raw": {"spec": {"replicas": 3}}}, False, "Succeeded", ("Succeeded", "Available")),
+        ({"observed": False}, False, "Succeeded", ("Running", "RollingOut")),
+        ({"observed": False}, False, "Running", ("Running", "PodPending")),
+        ({"observed": False}, True, "Succeeded", ("Running", "RollingOut")),
+        ({"total": 5, "updated": 5}, False, "Succeeded", ("Succeeded", "Available")),
+        ({"total": 6, "updated": 5}, False, "Succeeded", ("Running", "RollingOut")),
+        ({"available": 0}, False, "Succeeded", ("Failed", "Unavailable")),
+    ],
+    ids=str,
+)
+def test_replicas_that_somebody_else_decides_about_start_and_end_while_it_serves(
+    server: dict[str, Any], applied: bool, state: str, wanted: tuple[str, str]
+) -> None:
+    assert followed(a_server(**server), applied=applied, state=state, replicas=None)[:2] == wanted
 
 
 def said(reason: str) -> str:

@@ -148,6 +148,17 @@ def test_the_service_finds_the_pods_of_one_resource_and_one_fingerprint() -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("deploy", "scaled_to", "replicas"),
+    [({}, 1, 1), ({}, 4, 4), ({}, 0, 1), ({"replicas": 2}, 4, 2), ({"replicas": 2}, 0, 2)],
+)
+def test_replicas_are_the_manifests_or_those_that_there_are(deploy: Raw, scaled_to: int, replicas: int) -> None:
+    spec = a_spec(stages={"deploy": deploy})
+    built = build_deployment(OWNER, spec, FINGERPRINT, MODEL, check_image="check:1", scaled_to=scaled_to)
+    assert built["spec"]["replicas"] == replicas
+    assert built["metadata"]["annotations"] == deployment(deploy)["metadata"]["annotations"]
+
+
 def test_the_same_arguments_give_the_same_deployment() -> None:
     assert json.dumps(deployment(BACKENDS["nim 1"])) == json.dumps(deployment(BACKENDS["nim 1"]))
 

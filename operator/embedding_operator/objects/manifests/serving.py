@@ -21,7 +21,12 @@ from embedding_operator.objects.manifests.common import (
     workspace_label,
 )
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
+from embedding_operator.resource.labels import (
+    FINGERPRINT_ANNOTATION,
+    OWNER_UID_LABEL,
+    SERVING_LABEL,
+    TEMPLATE_ANNOTATION,
+)
 from embedding_stages.contract import ArtefactRef, Stage, fingerprint_of
 from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
@@ -50,20 +55,29 @@ def clients_url(owner: Owner) -> str:
 
 
 def build_deployment(
-    owner: Owner, spec: Spec, serving: str, model: ArtefactRef, *, check_image: str, vector_space: str = ""
+    owner: Owner,
+    spec: Spec,
+    serving: str,
+    model: ArtefactRef,
+    *,
+    check_image: str,
+    vector_space: str = "",
+    scaled_to: int = 1,
 ) -> dict[str, Any]:
     """`serving` is the served fingerprint; `check_image` is the image whose code checks the model's digest.
-    `vector_space` is what the server says of itself; nothing when empty.
+    `vector_space` is what the server says of itself; nothing when empty. `scaled_to` are the pods that there are now:
+    where the manifest says nothing of replicas they stay, for an autoscaler or a person to decide. Nobody is sent to a
+    server without a pod, so 0 becomes 1.
 
     The init container refuses a folder whose digest is not the exported one, so that swapped weights never
     start, with any server image.
     """
     labels = {**owner_labels(owner), **workspace_label(owner, spec), SERVING_LABEL: serving_label(serving)}
     body = {
-        "replicas": spec.deploy.replicas,
+        "replicas": spec.deploy.replicas or max(1, scaled_to),
         "revisionHistoryLimit": 1,
         "progressDeadlineSeconds": spec.deploy.start_timeout_s,
-        "selector": {"matchLabels": {SERVING_LABEL: serving_label(serving), **_selector_owner(owner)}},
+        "selector": {"matchLabels": selector_of(owner, serving)},
         "strategy": _strategy(spec),
         "template": {
             "metadata": pod_metadata(spec.stages[Stage.DEPLOY].pod, labels),
@@ -71,7 +85,8 @@ def build_deployment(
         },
     }
     # The hash tells what somebody changed from what the manifest asks for now, and shows what it no longer asks for.
-    notes = {FINGERPRINT_ANNOTATION: serving, TEMPLATE_ANNOTATION: fingerprint_of(body)[:16]}
+    asked = {**body, "replicas": spec.deploy.replicas}
+    notes = {FINGERPRINT_ANNOTATION: serving, TEMPLATE_ANNOTATION: fingerprint_of(asked)[:16]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -95,16 +110,18 @@ def build_service(owner: Owner, name: str, serving: str) -> dict[str, Any]:
         "metadata": metadata(owner, name, {SERVING_LABEL: serving_label(serving)}),
         "spec": {
             "type": "ClusterIP",
-            "selector": {SERVING_LABEL: serving_label(serving), **_selector_owner(owner)},
+            "selector": selector_of(owner, serving),
             "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     }
 
 
-def _selector_owner(owner: Owner) -> dict[str, str]:
-    # By UID: a pod of a resource of the same name that is still being deleted must not answer.
-    labels = owner_labels(owner)
-    return {key: labels[key] for key in labels if key.endswith("/owner-uid")}
+def selector_of(owner: Owner, serving: str) -> dict[str, str]:
+    """The labels of the pods of one served fingerprint.
+
+    By UID: a pod of a resource of the same name that is still being deleted must not answer.
+    """
+    return {SERVING_LABEL: serving_label(serving), OWNER_UID_LABEL: owner.uid}
 
 
 def _pod(owner: Owner, spec: Spec, model: ArtefactRef, check_image: str, vector_space: str) -> dict[str, Any]:
