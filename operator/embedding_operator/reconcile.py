@@ -22,6 +22,7 @@ from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Ask
 from embedding_operator.cluster.errors import (
     ClusterError,
+    DeletionStuck,
     Forbidden,
     ForeignObject,
     NotYetGone,
@@ -101,7 +102,7 @@ class Reconciler:
             decided = plan(owner, spec, status, observed, self.defaults)
             try:
                 self._act(owner, decided, tried)
-            except (Rejected, Forbidden, ForeignObject, NotYetGone, QuotaExceeded) as error:
+            except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded) as error:
                 refusal = _refusal(_kind_of(error, tried[-1], observed), error)
                 full = error if refusal.kind == "quota" else full
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
@@ -192,7 +193,7 @@ def _kind_of(error: ClusterError, action: Action, observed: Observed) -> Refusal
     if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
         return "claim"
     of_record = isinstance(action, Apply) and action.manifest["kind"] == "ConfigMap"
-    if of_record and isinstance(error, Rejected | Forbidden | ForeignObject | QuotaExceeded):
+    if of_record and isinstance(error, Rejected | Forbidden | ForeignObject | DeletionStuck | QuotaExceeded):
         return "record"
     match error:
         case QuotaExceeded():

@@ -94,7 +94,7 @@ class FakeCluster:
         def create() -> Raw:
             existing = self.objects.get(("Job", namespace, name))
             if existing is not None:
-                must_be_ours("Job", manifest, existing)
+                must_be_ours("Job", manifest, existing, self.clock())
                 return existing
             self.created_jobs.append(name)
             return self.add(manifest)
@@ -109,7 +109,7 @@ class FakeCluster:
             if existing is None:
                 self._applied[ref] = dict(manifest)
                 return self.add(manifest)
-            must_be_ours(ref[0], manifest, existing)
+            must_be_ours(ref[0], manifest, existing, self.clock())
             before, self._applied[ref] = self._applied.get(ref, {}), dict(manifest)
             return self.change(*ref, lambda raw: merge_applied(raw, before, manifest)) or existing
 
@@ -228,7 +228,8 @@ class FakeCluster:
         ref = (kind, namespace, name)
         if ref not in self.objects:
             return
-        if self.foreground and self._dependents(self.objects[ref]):
+        kept = self.objects[ref]["metadata"].get("finalizers")
+        if kept or (self.foreground and self._dependents(self.objects[ref])):
             now = f"{self.clock():%Y-%m-%dT%H:%M:%SZ}"
             self.change(*ref, lambda raw: raw["metadata"].setdefault("deletionTimestamp", now))
         else:
@@ -247,7 +248,11 @@ class FakeCluster:
         while True:
             uids = {raw["metadata"].get("uid") for raw in self.objects.values() if not _deleting(raw)}
             orphans = [ref for ref, raw in self.objects.items() if (owners := _owners(raw)) and not owners & uids]
-            waiting = [ref for ref, raw in self.objects.items() if _deleting(raw) and not self._dependents(raw)]
+            waiting = [
+                ref
+                for ref, raw in self.objects.items()
+                if _deleting(raw) and not self._dependents(raw) and not raw["metadata"].get("finalizers")
+            ]
             for ref in [*orphans, *waiting]:
                 self.remove(*ref)
             if not orphans and not waiting:

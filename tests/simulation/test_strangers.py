@@ -49,6 +49,37 @@ def test_an_object_of_somebody_else_is_named_and_never_touched(kind: str) -> Non
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
+@pytest.mark.parametrize("kind", ["Job", "Deployment", "Service"])
+def test_a_strangers_object_that_does_not_go_is_said(kind: str) -> None:
+    scene = a_scene()
+    meta = {"name": names_of_a_run()[kind], "namespace": NAMESPACE, "finalizers": ["theirs.example/keep"]}
+    pod = {"spec": {"containers": [], "volumes": []}}
+    body: dict[str, Any] = {"replicas": 0, "selector": {}, "template": pod | {"metadata": {"labels": {}}}}
+    scene.cluster.add({"kind": kind, "metadata": meta, "spec": body | {"suspend": True}})
+    scene.cluster.change(kind, NAMESPACE, meta["name"], lambda raw: raw["spec"].update(selector={"app": "theirs"}))
+    scene.cluster.mark_deleted(kind, NAMESPACE, str(meta["name"]))
+    scene.run(lambda scene: scene.condition("Validated") == "False DeletionStuck")
+    assert "theirs.example/keep" in scene.message("Ready")
+    assert (scene.condition("Stalled"), scene.status.phase) == ("True DeletionStuck", "Failed")
+    scene.settle(10)
+    assert scene.events().count("DeletionStuck") == 1
+    scene.cluster.remove(kind, NAMESPACE, str(meta["name"]))
+    scene.run(is_ready)
+
+
+def test_a_job_of_ours_that_does_not_go_is_said() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    name = scene.attempts(Stage.FINETUNE)[0]
+    scene.cluster.change("Job", NAMESPACE, name, lambda raw: raw["metadata"].update(finalizers=["theirs.example/keep"]))
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.condition("Trained") == "False DeletionStuck")
+    assert "theirs.example/keep" in scene.message("Ready")
+    assert (scene.condition("Stalled"), scene.status.phase) == ("True DeletionStuck", "Failed")
+    scene.cluster.change("Job", NAMESPACE, name, lambda raw: raw["metadata"].pop("finalizers"))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
 def test_a_manifest_that_is_not_valid_waits_for_an_edit() -> None:
     scene = Scene(a_spec() | NOT_VALID)
     scene.run(is_stalled)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from embedding_operator.cluster.errors import (
     ClusterError,
     Conflict,
+    DeletionStuck,
     Forbidden,
     ForeignObject,
     NotYetGone,
@@ -18,6 +19,7 @@ from embedding_operator.cluster.errors import (
     Rejected,
     Unavailable,
 )
+from embedding_operator.objects.deletion import deleted_at, stuck_deletion
 from embedding_operator.resource.api import KIND
 
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
@@ -32,14 +34,18 @@ def server_ahead_s(date: str, now: datetime) -> float:
     return ahead if abs(ahead) > _SAME_TIME_S else 0.0
 
 
-def must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> None:
+def must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, Any], now: datetime) -> None:
+    """Raises ForeignObject, NotYetGone or DeletionStuck where `existing` cannot become what is `wanted`."""
+
     def uids(raw: Mapping[str, Any]) -> set[str]:
         return {ref["uid"] for ref in raw["metadata"].get("ownerReferences") or ()}
 
-    if uids(wanted) & uids(existing):
-        return
     meta = existing["metadata"]
     where = ("adopt", kind, meta["namespace"], meta["name"])
+    if stuck := stuck_deletion(deleted_at(meta), meta.get("finalizers") or (), now):
+        raise DeletionStuck(*where, f"{stuck}, or make a resource of another name")
+    if uids(wanted) & uids(existing):
+        return
     names = {ref["name"] for ref in wanted["metadata"]["ownerReferences"]}
     owners = meta.get("ownerReferences") or ()
     if "deletionTimestamp" in meta or any(ref.get("kind") == KIND and ref.get("name") in names for ref in owners):

@@ -60,10 +60,10 @@ class Cluster(Protocol):
         """The same one by one: no more than a page of them is held at a time."""
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
-        """Create the Job, or adopt the one of that name if it is ours; ForeignObject or NotYetGone if not."""
+        """Create the Job, or adopt the one of that name if it is ours; ForeignObject, NotYetGone or DeletionStuck."""
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
-        """Make the object say what the manifest says; ForeignObject or NotYetGone when it is not ours."""
+        """Make the object say what the manifest says; ForeignObject, NotYetGone or DeletionStuck."""
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete with its dependents; an object that is gone already is fine."""
@@ -146,7 +146,7 @@ class KubeCluster:
             existing = self.get("Job", meta["namespace"], meta["name"])
             if existing is None:  # deleted in between: the next pass decides anew
                 raise
-            must_be_ours("Job", manifest, existing)
+            must_be_ours("Job", manifest, existing, self.now())
             return existing
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
@@ -154,7 +154,7 @@ class KubeCluster:
         existing = self.get(kind, meta["namespace"], meta["name"])
         if existing is None:
             return self._merge(manifest)
-        must_be_ours(kind, manifest, existing)
+        must_be_ours(kind, manifest, existing, self.now())
         try:
             merged = self._merge(manifest)
         except Rejected:  # an immutable field conflicts with a foreign change

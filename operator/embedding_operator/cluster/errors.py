@@ -7,6 +7,7 @@ ClusterError               carries kind, namespace, name and what was tried
 +-- Unavailable            overload, timeout, server error: try again later
 |   +-- QuotaExceeded      the namespace has no room for it now
 +-- NotYetGone             an object of our name is being removed, or belongs to a predecessor and will be
++-- DeletionStuck          an object of our name was deleted and does not go
 +-- ForeignObject          an object of our name belongs to somebody else; it is never touched
 """
 
@@ -48,6 +49,10 @@ class QuotaExceeded(Unavailable):
 
 class NotYetGone(ClusterError):
     """An object of the wanted name is of a deleted resource of the same name, or on its way out itself."""
+
+
+class DeletionStuck(ClusterError):
+    """An object of the wanted name is being deleted, and something keeps it."""
 
 
 class ForeignObject(ClusterError):

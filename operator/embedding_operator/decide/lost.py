@@ -1,4 +1,4 @@
-"""Pods that were asked to end and never do: their node is lost. Pure."""
+"""What was asked to end and never does: pods on a lost node, objects that a finalizer keeps. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,34 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from embedding_operator.decide.waiting import Wait
-from embedding_operator.objects.views import PodView
+from embedding_operator.objects.deletion import DELETION_STUCK, deleted_at, stuck_deletion
+from embedding_operator.objects.views import DeploymentView, JobView, PodView
 
 _MARGIN: Final = timedelta(seconds=60)  # a kubelet that lives reports within seconds
 _ENDED: Final = ("Succeeded", "Failed")
 NODE_LOST: Final = "NodeLost"
+
+
+def held_job(jobs: Iterable[JobView], now: datetime) -> Wait | None:
+    """Why Jobs that are being deleted do not go, when that is known."""
+    jobs = tuple(jobs)
+    stuck = (_stuck(f"Job {job.name}", stuck_deletion(job.deleted_at, job.finalizers, now)) for job in jobs)
+    return lost_node([pod for job in jobs for pod in job.pods], now) or next(filter(None, stuck), None)
+
+
+def held_server(servers: Iterable[DeploymentView], now: datetime) -> Wait | None:
+    """Why Deployments that are being deleted do not go, when that is known."""
+    servers = tuple(servers)
+    metas = ((item.name, item.raw.get("metadata") or {}) for item in servers)
+    stuck = (
+        _stuck(f"Deployment {name}", stuck_deletion(deleted_at(meta), meta.get("finalizers") or (), now))
+        for name, meta in metas
+    )
+    return lost_node([pod for item in servers for pod in item.pods], now) or next(filter(None, stuck), None)
+
+
+def _stuck(what: str, why: str) -> Wait | None:
+    return Wait(reason=DELETION_STUCK, message=f"{what} is in the way: {why}", broken=True) if why else None
 
 
 def lost_node(pods: Iterable[PodView], now: datetime) -> Wait | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from embedding_operator.decide.gates import Gate
 from embedding_operator.decide.verdict import Verdict
+from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import ConditionStatus, Status
 from embedding_stages.contract import Stage
@@ -37,6 +38,8 @@ def stuck_in(status: Status, gate: Gate | None, verdict: Verdict | None) -> bool
     if gate is not None and gate.blocks:
         return True
     if verdict is not None and not verdict.within:
+        return True
+    if any(item.state == "Waiting" and item.reason == DELETION_STUCK for item in status.stages):
         return True
     return any(item.state == "Failed" and item.name is not Stage.DEPLOY for item in status.stages)
 

@@ -7,13 +7,14 @@ from typing import Final
 
 from embedding_operator.decide.decision import Observed, Refusal
 from embedding_operator.decide.waiting import POLL_QUOTA_S, WAITING_FOR_QUOTA, Wait, quota_message
+from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.resource.conditions import VALIDATED
 from embedding_operator.resource.status import StageStatus, Status
 
 RETRY_S: Final = {"refused": 15.0, "late": 3.0, "quota": POLL_QUOTA_S, "record": 60.0}
 TRIED_AGAIN: Final = "; it is tried again until it works"
 _REASONS: Final = frozenset(
-    {"ClusterUnavailable", "Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA}
+    {"ClusterUnavailable", DELETION_STUCK, "Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA}
 )
 
 

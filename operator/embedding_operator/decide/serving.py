@@ -8,7 +8,7 @@ from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, drift_of
-from embedding_operator.decide.lost import lost_node
+from embedding_operator.decide.lost import held_server
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
 from embedding_operator.decide.rollout import fail, follow, record, was_available
 from embedding_operator.decide.waiting import Wait
@@ -64,10 +64,10 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
         if others:
             message = "waiting for the previous revision's server to end (strategy Recreate)"
             going = Wait(reason="ReplacingRevision", message=message, broken=False)
-            lost = lost_node([pod for other in others for pod in other.pods], observed.now)
-            if lost is not None and entry.reason != lost.reason:
-                draft.event("Warning", lost.reason, f"deploy: {lost.message}")
-            why = lost or going
+            held = held_server(others, observed.now)
+            if held is not None and entry.reason != held.reason:
+                draft.event("Warning", held.reason, f"deploy: {held.message}")
+            why = held or going
             record(draft, replace(entry, state="Waiting", reason=why.reason, message=why.message, broken=why.broken))
             return False
     drop_candidates(draft, others)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from embedding_operator.decide.decision import SuspendJob
-from embedding_operator.decide.lost import lost_node
+from embedding_operator.decide.lost import held_job
 from embedding_operator.decide.outcome import Failure
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import Wait, explain_waits
@@ -21,8 +21,8 @@ def superseded(step: Step) -> bool | None:
     if not step.others:
         return None
     message = "waiting for the Job of an older revision to end"
-    lost = lost_node([pod for job in step.others for pod in job.pods], step.observed.now)
-    step.wait(lost or Wait(reason="Superseding", message=message, broken=False))
+    held = held_job(step.others, step.observed.now)
+    step.wait(held or Wait(reason="Superseding", message=message, broken=False))
     return False
 
 
@@ -39,8 +39,8 @@ def leaving(step: Step) -> bool | None:
     if not step.last.deleting:
         return None
     message = f"waiting for Job {step.last.name} to be gone"
-    lost = lost_node(step.last.pods, step.observed.now)
-    step.wait(lost or Wait(reason="JobDeleting", message=message, broken=False))
+    held = held_job([step.last], step.observed.now)
+    step.wait(held or Wait(reason="JobDeleting", message=message, broken=False))
     return False
 
 

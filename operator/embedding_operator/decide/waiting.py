@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from embedding_operator.decide.uncreated import cure_of, lasts
+from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.objects.injected import AT_WORK
 from embedding_operator.objects.manifests.job import mounted_authorities, mounted_secrets
 from embedding_operator.objects.views import EventView, JobView, PodView
@@ -42,6 +43,7 @@ _ORDINARY: Final = frozenset(
     {"AlreadyMountedVolume", "BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"}
 )
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CLAIM_GOES: Final = re.compile(r'persistentvolumeclaim "([^"]+)" is being deleted')
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
 _SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
@@ -138,6 +140,14 @@ def injected_message(pod: PodView) -> str:
 
 
 def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
+    if match := _CLAIM_GOES.search(text):
+        field = _claim_fields(spec).get(match[1], "spec.storage")
+        return Wait(
+            reason=DELETION_STUCK,
+            message=f"{field}: PersistentVolumeClaim {match[1]!r} is being deleted: no pod can mount it any more, and "
+            "what it holds goes with it once the pods that have mounted it have ended; end those, then make it again",
+            broken=True,
+        )
     if match := _CLAIM.search(text):
         fields = _claim_fields(spec)
         if match[1] not in fields:

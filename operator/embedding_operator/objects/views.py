@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from embedding_operator.objects.deletion import deleted_at
 from embedding_operator.objects.injected import (
     blocker,
     has_begun,
@@ -89,6 +90,8 @@ class JobView:
     disrupted: bool  # whether one of all its pods was
     suspended_by: int | None = None  # the revision whose spec.suspend suspended it; None: the operator did not
     queue: str = ""  # of Kueue, which suspends and resumes its Jobs
+    deleted_at: datetime | None = None  # when it was to be gone
+    finalizers: Sequence[str] = ()
 
     @property
     def finished(self) -> bool:
@@ -235,6 +238,8 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         disrupted=any(pod.disrupted for pod in pods),
         suspended_by=int(by) if (by := notes.get(SUSPENDED_ANNOTATION, "")).isdigit() else None,
         queue=labels.get(QUEUE_LABEL, ""),
+        deleted_at=deleted_at(meta),
+        finalizers=tuple(meta.get("finalizers") or ()),
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from embedding_operator.cluster.answers import server_ahead_s
+from embedding_operator.cluster.answers import must_be_ours, server_ahead_s
+from embedding_operator.cluster.errors import DeletionStuck, ForeignObject, NotYetGone
+from embedding_operator.resource.api import KIND
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 900000, tzinfo=UTC)
 
@@ -25,3 +28,40 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, 900000, tzinfo=UTC)
 )
 def test_the_servers_clock_is_the_one_that_deadlines_are_told_by(date: str, ahead: float) -> None:
     assert server_ahead_s(date, NOW) == pytest.approx(ahead)
+
+
+MINE = [{"kind": KIND, "name": "a", "uid": "mine"}]
+THEIRS: list[dict[str, Any]] = []
+OF_BEFORE = [{"kind": KIND, "name": "a", "uid": "of before"}]
+
+
+@pytest.mark.parametrize(
+    ("owners", "deleted_s", "finalizers", "error"),
+    [
+        (MINE, None, [], None),
+        (MINE, 20, ["x/y"], None),
+        (MINE, 40, ["x/y"], DeletionStuck),
+        (MINE, 40, ["foregroundDeletion"], None),
+        (MINE, 400, ["foregroundDeletion"], DeletionStuck),
+        (THEIRS, None, [], ForeignObject),
+        (THEIRS, 20, ["x/y"], NotYetGone),
+        (THEIRS, 40, ["x/y"], DeletionStuck),
+        (THEIRS, 40, [], NotYetGone),
+        (OF_BEFORE, None, [], NotYetGone),
+        (OF_BEFORE, 40, ["foregroundDeletion"], NotYetGone),
+        (OF_BEFORE, 40, ["foregroundDeletion", "x/y"], DeletionStuck),
+    ],
+)
+def test_whose_an_object_is_and_whether_it_goes(
+    owners: list[dict[str, Any]], deleted_s: int | None, finalizers: list[str], error: type[Exception] | None
+) -> None:
+    meta: dict[str, Any] = {"name": "b", "namespace": "n", "ownerReferences": owners, "finalizers": finalizers}
+    if deleted_s is not None:
+        meta["deletionTimestamp"] = f"{NOW - timedelta(seconds=deleted_s):%Y-%m-%dT%H:%M:%SZ}"
+    wanted = {"metadata": {"ownerReferences": MINE}}
+    if error is None:
+        must_be_ours("Service", wanted, {"metadata": meta}, NOW)
+        return
+    with pytest.raises(error) as refused:
+        must_be_ours("Service", wanted, {"metadata": meta}, NOW)
+    assert error is not DeletionStuck or finalizers[-1] in str(refused.value)

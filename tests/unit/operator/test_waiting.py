@@ -23,6 +23,15 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] 
         True,
     ),
     (
+        "a claim that goes",
+        Stage.SDG,
+        {"unschedulable": '0/1 nodes are available: persistentvolumeclaim "shared" is being deleted. not found'},
+        [],
+        "DeletionStuck",
+        "spec.storage.existingClaim: PersistentVolumeClaim 'shared' is being deleted",
+        True,
+    ),
+    (
         "a claim for the workspace",
         Stage.SDG,
         {"unschedulable": '0/1 nodes are available: persistentvolumeclaim "shared" not found. not found'},
