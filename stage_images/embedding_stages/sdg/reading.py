@@ -27,7 +27,7 @@ _COLUMNS: Final = 2  # marks between the cells of a table
 _MOST_ODD: Final = 0.3  # share of a sentence's parts
 _SYMBOLS: Final = frozenset(string.punctuation + string.digits)
 # A stop ends a sentence before a small letter too, where the word before it is no abbreviation of one or two letters.
-_STOP: Final = re.compile(r"\s+[,.!?]*[.!?]\s+|(?<=\w{3})[,.!?]*[.!?]\s+|[।॥؟]\s+")
+_STOP: Final = re.compile(r"\s+[,.!?]*[.!?]\s+|(?<=\w{3})[,.!?]*[.!?]\s+")
 
 
 @dataclass(frozen=True, slots=True)

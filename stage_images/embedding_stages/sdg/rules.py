@@ -26,13 +26,14 @@ from embedding_stages.sdg.lexicon import (
     verb_of_gerund,
     words,
 )
+from embedding_stages.sdg.sentences import FULL_STOPS
 from embedding_stages.sdg.units import Kind, Unit
 
 _MAX_WORDS: Final = 16  # of a clause
 _MIN_CONTENT: Final = 2
 _EMPTY_VERBS: Final = frozenset({"do", "get", "give", "make", "return", "set", "use"})
 _PRONOUNS: Final = frozenset({"it", "its", "itself", "this", "that", "these", "those", "they", "them", "such"})
-_MARKS: Final = (".", "!", "?", ";", "…")
+_MARKS: Final = (*FULL_STOPS, "!", "?", ";", "…", "؟", "！", "？")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ def _keywords(sentence: str, source: str) -> Iterator[Question]:
     """Only of real sentences, which end with a mark and hold more lower-case words than names. Any language."""
     bare = patterns.PARENTHESES.sub("", sentence)
     parts, found = bare.split(), content_words(bare)
-    lower = sum(part[0].islower() or not part[0].isalpha() for part in parts)
+    lower = sum(not part[0].isupper() for part in parts)  # a script without capitals shows no names
     if len(found) >= 4 and len(parts) >= 8 and lower >= 0.6 * len(parts) and source.rstrip("\"')").endswith(_MARKS):
         yield Question("keywords", (" ".join(found),), -4)
 
@@ -250,7 +251,7 @@ def without_marks(text: str) -> str:
     text = re.sub(r"``?|\*", "", text)
     while (shorter := patterns.LEAD.sub("", text, count=1)) != text:
         text = shorter
-    return text.strip().rstrip(".:!").strip()
+    return text.strip().rstrip(f"{FULL_STOPS}:!").strip()
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Sentences, units and passages of documents."""
+"""Units and passages of documents."""
 
 from __future__ import annotations
 
@@ -8,25 +8,7 @@ import time
 import pytest
 
 from embedding_stages.sdg.passages import MAX_PASSAGE_CHARACTERS, make_passages
-from embedding_stages.sdg.sentences import split_sentences
 from embedding_stages.sdg.units import Kind, Unit, read_units
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
-        ("Use a list, e.g. Python's. It works.", ["Use a list, e.g. Python's.", "It works."]),
-        ("See Fig. 3 and Dr. Who. Done.", ["See Fig. 3 and Dr. Who.", "Done."]),
-        ("Version 3.11 is out. x.y is a name.", ["Version 3.11 is out. x.y is a name."]),
-        ('He said "Go." Then he left.', ['He said "Go."', "Then he left."]),
-        ("Wrapped\n  over lines.  Next.", ["Wrapped over lines.", "Next."]),
-        ("第一句。第二句！", ["第一句。", "第二句！"]),
-        ("", []),
-    ],
-)
-def test_sentences_end_where_people_see_the_end(text: str, expected: list[str]) -> None:
-    assert split_sentences(text, max_characters=1000) == expected
 
 
 def kinds(text: str) -> list[tuple[str, str]]:
