@@ -39,6 +39,7 @@ PIPELINE: Final[tuple[StageDef, ...]] = (
         stage=Stage.SDG,
         module="embedding_stages.sdg",
         inputs=(Artefact.CORPUS,),
+        optional_inputs=(Artefact.BASE_MODEL,),
         outputs=(Artefact.PAIRS,),
     ),
     StageDef(
@@ -94,6 +95,8 @@ def inputs_of(stage: Stage, spec: Spec, status: Status) -> dict[Artefact, Artefa
         return None
     wanted = (*definition.inputs, *definition.optional_inputs)
     found = {name: available[name] for name in wanted if name in available}
+    if stage is Stage.SDG and spec.stages[stage].settings.get("passages") != tables.FITTING:
+        found.pop(Artefact.BASE_MODEL, None)  # the work of other passages does not depend on it
     if stage is Stage.PREP:
         return found | _frozen_set(spec, status, found)
     if stage is Stage.EVAL:

@@ -26,6 +26,8 @@ PRESETS: Final = ("recipe", "conservative", "auto")
 SIDES: Final = ("both", "query")
 QUERY_SIDE: Final = SIDES[1]
 EVALUATION_QUERIES: Final = ("pairs", "withheld")
+PASSAGES: Final = ("sentences", "fit")
+FITTING: Final = PASSAGES[1]
 DEFAULT_INCLUDE: Final = ("**/*.txt", "**/*.md", "**/*.text", "**/+([!.])")
 
 
@@ -163,6 +165,13 @@ class Sdg(Table):
 
     pairsPerDocument: int = setting(7, low=1, high=100, says="Questions a document.")
     sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
+    passages: str = setting(
+        PASSAGES[0],
+        since=_JOINED,
+        choices=PASSAGES,
+        says="sentences: sentencesPerChunk sentences each, however long. fit: no more than that, and no longer than "
+        "baseModel.maxTokens, so that the model reads them whole.",
+    )
     minTextLength: int = setting(50, low=1, says="Documents below this get no questions, characters.", told=True)
     questionKinds: tuple[str, ...] = setting(
         ("rules",),

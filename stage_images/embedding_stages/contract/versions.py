@@ -13,8 +13,8 @@ from embedding_stages.contract import Stage
 
 CODE_VERSIONS: Final[Mapping[Stage, int]] = {
     Stage.INPUTS: 2,  # keeps the characters that belong to words, reads include by gitignore's rules
-    Stage.SDG: 3,  # keeps questions with joiners, reads words with their marks
-    Stage.PREP: 3,  # reads words with their marks, without joiners
+    Stage.SDG: 3,  # sentences of any language, Markdown by CommonMark, questions with joiners
+    Stage.PREP: 3,  # reads words with their marks, withholds sentences of any language
     Stage.FINETUNE: 1,
     Stage.EVAL: 3,  # a query that is a passage is no result of its own
     Stage.EXPORT: 1,

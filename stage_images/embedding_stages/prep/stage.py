@@ -9,10 +9,13 @@ of the evaluation set, or a passage that answers one, is in no row of the traini
 
 With scoreCandidates the examples carry a teacher's scores (see score.py).
 
+How many passages are longer than the model reads is counted, and told where they are many (see unread.py).
+
 Counts: trainingRows, evaluationQueries, evaluationPassages, droppedLowScore, droppedLeaked, droppedNearDuplicates,
-droppedNoNegatives; with maxTrainingQuestions notDrawn; with a frozen set droppedFrozenQueries, droppedFrozenPassages.
-What is dropped for training is counted in pairs. Details: negatives {meanPositiveScore, meanNegativeScore},
-evaluationKinds {type: queries} where the set was split off, warnings.
+droppedNoNegatives, passages, passagesCut; with maxTrainingQuestions notDrawn; with a frozen set droppedFrozenQueries,
+droppedFrozenPassages. What is dropped for training is counted in pairs. Details: negatives {meanPositiveScore,
+meanNegativeScore}, tokensNeverRead (their share of the passages' tokens), evaluationKinds {type: queries} where the set
+was split off, warnings.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Final, Literal
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.settings import Prep
+from embedding_stages.encoder.counting import TokenCounter
 from embedding_stages.encoder.fitting import FittingEncoder
 from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.pairs import RULE_TYPES, Pair, PairSet, read_pairs
@@ -33,6 +37,7 @@ from embedding_stages.prep.mine import Embed, mean, mine
 from embedding_stages.prep.rules import drawn, keep_good, unroll, with_known_passages, without_repeats
 from embedding_stages.prep.score import Scored, score
 from embedding_stages.prep.training import Training, keep_apart
+from embedding_stages.prep.unread import count_unread
 from embedding_stages.prep.withheld import SENTENCE, WORDS
 from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
@@ -46,10 +51,13 @@ FEW_EXAMPLES: Final = 100  # NVIDIA embed recipe: warns below
 def work(context: StageContext) -> StageResult:
     """Prepare with the base model of the request."""
     settings = settings_of(Prep, context.settings)
-    return prepare(context, settings, lambda texts: _embedder(context, settings, texts))
+    counter = TokenCounter.load(context.input(Artefact.BASE_MODEL))
+    return prepare(context, settings, lambda texts: _embedder(context, settings, texts), counter)
 
 
-def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Embed]) -> StageResult:
+def prepare(
+    context: StageContext, settings: Prep, embedder: Callable[[int], Embed], counter: TokenCounter
+) -> StageResult:
     """`embedder` loads the model; it is called after everything that can be checked without it, with the number
     of texts that it will get.
 
@@ -75,7 +83,10 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
     if not learnt.examples:
         raise _no_examples(len(training), sides)
     write_training_set(context.folder(Artefact.TRAINING_SET), source.texts, learnt.examples)
+    unread = count_unread(list(source.texts.values()), counter, context.stop_if_asked)
     warnings = _warnings(context, settings, len(learnt.examples), asked)
+    if unread.is_much:
+        warnings.append(unread.warning(counter.most))
     for warning in warnings:
         context.log("warning", warning=warning)
     frozen = {"droppedFrozenQueries": asked.lost_queries, "droppedFrozenPassages": asked.lost_passages}
@@ -88,6 +99,8 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
             "droppedLeaked": sides.leaked,
             "droppedNearDuplicates": sides.near_duplicates,
             "droppedNoNegatives": learnt.bare,
+            "passages": unread.passages,
+            "passagesCut": unread.cut,
             **({"notDrawn": len(found) - len(training)} if settings.maxTrainingQuestions else {}),
             **(frozen if context.has_input(Artefact.FROZEN_SET) else {}),
         },
@@ -96,6 +109,7 @@ def prepare(context: StageContext, settings: Prep, embedder: Callable[[int], Emb
                 "meanPositiveScore": round(mean(learnt.best_scores), 4),
                 "meanNegativeScore": round(mean(learnt.other_scores), 4),
             },
+            "tokensNeverRead": round(unread.share, 4),
             **({"evaluationKinds": dict(sorted(asked.kinds.items()))} if asked.kinds else {}),
             "warnings": warnings,
         },

@@ -10,16 +10,21 @@ from __future__ import annotations
 import re
 from typing import Final
 
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Before names. With a capital, where the same letters in small are a word.
-_TITLES: Final = frozenset(
+_TITLES: Final = _listed(
     """
     Dr Mr Mrs Ms Prof St Mt Sr Jr Rev Gen Col Capt Lt Sgt Hon Gov Sen Rep Pres Inc Ltd Co Corp Bros Messrs
     Hr Fr Frl Dipl Ing Mag Hl Mme Mmes Mlle Mgr Arch Avv Ud Uds Lic Arq Drs Ir Bc Ks Bp Abp Sz Ifj Özv Av Doç Yrd
     TS ThS GS PGS BS Tp Bpk Ibu Sdr Yth Акад Инж Тов Св Гр
-    """.split()
+    """
 )
 # In any writing: before a name, an example or a remark.
-_ANY: Final = frozenset(
+_ANY: Final = _listed(
     """
     dr prof cf vs resp approx eds al ca viz
     bzw vgl sog evtl ggf inkl exkl zzgl bspw geb gest
@@ -33,28 +38,28 @@ _ANY: Final = frozenset(
     напр см ср им ул пл просп проф доц г-н г-жа т.наз див вул
     π.χ δηλ βλ δρ καθ
     tbk dll dsb sdr bpk yth
-    """.split()
+    """
 )
 # Before a number alone.
-_BEFORE_NUMBERS: Final = frozenset(
+_BEFORE_NUMBERS: Final = _listed(
     """
     no nos fig figs eq eqs sec secs ch chap vol vols p pp ed art nr nrn abs abb tab kap bd s z num núm pág págs
     jan feb mar apr jun jul aug sep sept oct nov dec
     cap sez tav rys poz ust obr čl odst kl tel č рис стр табл гл ст п пп с ч разд мал кімн буд
     εικ σελ κεφ άρθρ m hal bab ps par hfst
-    """.split()
+    """
 )
 # A number with a stop before one of these is an ordinal, or part of a date.
-_AFTER_ORDINALS: Final = frozenset(
+_AFTER_ORDINALS: Final = _listed(
     """
     Januar Jänner Februar März April Mai Juni Juli August September Oktober November Dezember Jahrhundert Jahrhunderts
     Jahrhunderte Jahrtausend Auflage Ausgabe Band Kapitel Klasse Stock Stockwerk Etage Obergeschoss Platz Rang Tag
     Woche Monat Jahr Geburtstag Mal Teil Abschnitt Absatz Semester Quartal Weltkrieg Kongress Sitzung
-    """.split()
+    """
 )
 # Words that begin a sentence and no name: dotted letters and an initial before one of these end theirs.
-_BEGINNINGS: Final = frozenset(
-    "The It He She We They This That These Those There In On At But And If You When Then Der Die Das Es Er Sie".split()
+_BEGINNINGS: Final = _listed(
+    "The It He She We They This That These Those There In On At But And If You When Then Der Die Das Es Er Sie"
 )
 
 _DOTTED: Final = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")

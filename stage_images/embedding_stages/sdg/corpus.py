@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from embedding_stages.formats.documents import read_documents
+from embedding_stages.sdg.fit import Fit
 from embedding_stages.sdg.passages import UnitPassage, make_passages
 from embedding_stages.sdg.units import read_units
 
@@ -48,13 +49,15 @@ class CutCorpus:
     folder: Path
     sentences_per_passage: int
     min_text_length: int  # characters; shorter documents get no questions
+    fit: Fit | None = None  # passages are no longer than the base model reads
 
     def documents(self) -> Iterator[CutDocument]:
         """In the corpus' order. Raises StageError `CorpusDamaged`."""
         for document in read_documents(self.folder):
             with _named(document.path):
                 units = read_units(document.text)
-                passages = make_passages(document.id, units, sentences=self.sentences_per_passage)
+                make = self.fit.make_passages if self.fit else make_passages
+                passages = make(document.id, units, sentences=self.sentences_per_passage)
             yield CutDocument(document.id, document.path, passages)
 
     def is_long_enough(self, document: CutDocument) -> bool:

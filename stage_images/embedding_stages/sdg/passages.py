@@ -20,26 +20,51 @@ class UnitPassage(Passage):
     units: tuple[Unit, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """How long units are, in tokens, and how long a passage may be."""
+
+    tokens: Sequence[int]  # of each unit
+    room: int
+
+
 def make_passages(document_id: str, units: Sequence[Unit], *, sentences: int) -> list[UnitPassage]:
     """Passages of at most `sentences` sentences (NVIDIA embed recipe: 5) and about `MAX_PASSAGE_CHARACTERS` characters.
 
     A new passage begins before a heading, and before a signature when the passage is nearly full, so that a
     heading or signature stays with what it introduces.
     """
-    groups: list[list[Unit]] = []
-    group: list[Unit] = []
-    for unit in units:
-        if group and _is_full(group, unit, sentences):
-            head = _split_tail(group)
-            groups.append(group)
-            group = head
-        group.append(unit)
-    if group:
-        groups.append(group)
+    return as_passages(document_id, group_units(units, sentences=sentences))
+
+
+def as_passages(document_id: str, groups: Sequence[Sequence[Unit]]) -> list[UnitPassage]:
     return [
         UnitPassage(f"{document_id}-{number:04d}", document_id, _text(members), tuple(members))
         for number, members in enumerate(groups)
     ]
+
+
+def group_units(units: Sequence[Unit], *, sentences: int, fits: Fits | None = None) -> list[list[Unit]]:
+    """The units of each passage; with `fits` together no longer than its room, where each of them is."""
+    groups: list[list[Unit]] = []
+    group: list[Unit] = []
+    held = 0  # tokens, one more for what stands between two units
+    for place, unit in enumerate(units):
+        more = fits.tokens[place] + 1 if fits else 0
+        overflows = fits is not None and held + more > fits.room + 1
+        if group and (overflows or _is_full(group, unit, sentences)):
+            head = _split_tail(group)
+            groups.append(group)
+            group = head
+            held = sum(tokens + 1 for tokens in fits.tokens[place - len(head) : place]) if fits else 0
+            if fits and head and held + more > fits.room + 1:
+                groups.append(head)
+                group, held = [], 0
+        group.append(unit)
+        held += more
+    if group:
+        groups.append(group)
+    return groups
 
 
 def _is_full(group: Sequence[Unit], unit: Unit, sentences: int) -> bool:

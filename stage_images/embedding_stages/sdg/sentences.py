@@ -14,9 +14,7 @@ from embedding_stages.sdg.abbreviations import stop_ends_nothing
 
 # Marks that do nothing but end a sentence, so that no space has to follow. By script: Chinese and Japanese, Arabic and
 # Urdu, Devanagari and its neighbours, Burmese, Khmer, Ethiopic, Armenian, Syriac, N'Ko, Mongolian, Javanese and others.
-_SURE: Final = (
-    "。！？｡﹖﹗؟۔।॥။។៕።፧፨։܀܁܂߹᠃᠉᥄᥅᭚᭛᭞᭟᰻᰼᱾᱿᜵᜶꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫᪨᪩᪪᪫"  # noqa: RUF001
-)
+_SURE: Final = "。！？｡﹖﹗؟۔।॥။។៕።፧፨։܀܁܂߹᠃᠉᥄᥅᭚᭛᭞᭟᰻᰼᱾᱿᜵᜶꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫᪨᪩᪪᪫"
 FULL_STOPS: Final = ".。｡۔।॥။។።։"  # which say nothing more than that a sentence ends
 _CLOSERS: Final = "\"'”’»›)\\]」』）】〉》*_`"
 _OPENING: Final = "\"'“‘„‚«‹([¿¡*`<「『（【〈《"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from embedding_stages.contract import Artefact, StageResult
-from embedding_stages.contract.settings import Sdg
+from embedding_stages.contract.settings import FITTING, Sdg
 from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
@@ -21,6 +21,7 @@ from embedding_stages.sdg import extractive, openai_provider
 from embedding_stages.sdg.answers import CUT, EMPTY
 from embedding_stages.sdg.corpus import CutCorpus
 from embedding_stages.sdg.failures import FIELD as LLM_FIELD
+from embedding_stages.sdg.fit import Fit
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.phrases import PhraseCounts
 from embedding_stages.sdg.provider import Outcome
@@ -40,6 +41,7 @@ def work(context: StageContext) -> StageResult:
         folder=context.input(Artefact.CORPUS),
         sentences_per_passage=asked.sentencesPerChunk,
         min_text_length=asked.minTextLength,
+        fit=_fit(context, asked),
     )
     folder = context.folder(Artefact.PAIRS)
     with_llm = settings["provider"] == "openAI"
@@ -71,6 +73,10 @@ def work(context: StageContext) -> StageResult:
     return context.result(
         counts=counts | outcome.counts, details=outcome.details, message=f"{len(outcome.pairs)} questions"
     )
+
+
+def _fit(context: StageContext, asked: Sdg) -> Fit | None:
+    return Fit.load(context.input(Artefact.BASE_MODEL)) if asked.passages == FITTING else None
 
 
 def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, documents: int) -> Outcome:

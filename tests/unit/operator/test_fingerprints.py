@@ -193,3 +193,13 @@ def test_inputs_come_from_finished_stages_only() -> None:
     for state, found in (("Succeeded", True), ("Reused", True), ("Running", False), ("Pending", False)):
         status = Status(stages=(done, a_stage(Stage.SDG, state=state, artefacts=pairs)))
         assert (inputs_of(Stage.PREP, a_spec(), status) is not None) is found
+
+
+@pytest.mark.parametrize(("passages", "reads"), [(None, False), ("sentences", False), ("fit", True)])
+def test_questions_depend_on_the_model_where_passages_are_made_for_it(passages: str | None, reads: bool) -> None:
+    model = {Artefact.BASE_MODEL: a_ref("model"), Artefact.CORPUS: a_ref("corpus")}
+    status = Status(stages=(a_stage(Stage.INPUTS, state="Succeeded", artefacts=model),))
+    sdg = {"provider": {"extractive": {}}} | ({"passages": passages} if passages else {})
+    found = inputs_of(Stage.SDG, a_spec(stages={"sdg": sdg}), status)
+    assert found is not None
+    assert (Artefact.BASE_MODEL in found) is reads

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult
 from embedding_stages.contract.settings import Prep
+from embedding_stages.encoder.counting import TokenCounter
+from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.errors import settings_of
 from embedding_stages.prep.stage import prepare, work
 from embedding_stages.runner import StageContext, run
@@ -27,6 +30,20 @@ def count_words(texts: Sequence[str], role: Literal["query", "passage"]) -> Vect
         for word in text.lower().strip("?.").split():
             vectors[row, zlib.crc32(word.encode()) % 4096] += 1
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def word_counter(most: int) -> TokenCounter:
+    """A token a word, without a prefix."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    description = EncoderDescription(
+        architecture="bert",
+        prefixes={"query": "", "passage": ""},
+        max_tokens=most,
+        hidden_size=8,
+        dimensions=(8,),
+    )
+    return TokenCounter(tokenizer, description)
 
 
 def records(documents: int = DOCUMENTS, **changes: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -53,6 +70,7 @@ def stage(
     frozen: ArtefactRef | None = None,
     model: Path | None = None,
     fingerprint: str = "f",
+    max_tokens: int = 512,
     **settings: Any,
 ) -> tuple[int, StageResult]:
     inputs: dict[Artefact, ArtefactRef] = {Artefact.FROZEN_SET: frozen} if frozen else {}
@@ -78,7 +96,8 @@ def stage(
     )
 
     def with_counted_words(context: StageContext) -> StageResult:
-        return prepare(context, settings_of(Prep, context.settings), lambda _total: count_words)
+        counter = word_counter(max_tokens)
+        return prepare(context, settings_of(Prep, context.settings), lambda _total: count_words, counter)
 
     env = {
         "EFT_REQUEST": request.to_json(),

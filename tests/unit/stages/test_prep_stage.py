@@ -29,6 +29,8 @@ def test_a_fifth_of_the_documents_is_asked_and_the_others_train(tmp_path: Path) 
         "droppedLeaked": 0,
         "droppedNearDuplicates": 0,
         "droppedNoNegatives": 0,
+        "passages": DOCUMENTS * 3,
+        "passagesCut": 0,
     }
     assert [set(item) for item in lines(evaluation, "corpus.jsonl")] == [{"_id", "title", "text"}] * DOCUMENTS * 3
     rows = (evaluation / "qrels" / "test.tsv").read_text().splitlines()

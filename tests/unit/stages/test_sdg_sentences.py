@@ -29,7 +29,7 @@ def test_a_text_of_each_language_comes_apart(language: str) -> None:
         ("He said no. Then No. 5 came.", ["He said no.", "Then No. 5 came."]),
         ("1. Open it. 2. Shut it.", ["1. Open it.", "2. Shut it."]),
         ("Am 3. Oktober 2024 und am 3. 10. 2024.", ["Am 3. Oktober 2024 und am 3. 10. 2024."]),
-        ("A. B. Smith, C. Jones and D. E. F. Fox. They left.", ["A. B. Smith, C. Jones and D. E. F. Fox.", "They left."]),
+        ("A. B. Smith, C. Jones and D. E. Fox. They left.", ["A. B. Smith, C. Jones and D. E. Fox.", "They left."]),
         ("Take plan B. It works.", ["Take plan B.", "It works."]),
         ("It is 12 m. Measure again.", ["It is 12 m.", "Measure again."]),
         ("It works... Sometimes. Why?! Because.", ["It works...", "Sometimes.", "Why?!", "Because."]),
