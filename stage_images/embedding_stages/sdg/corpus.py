@@ -10,6 +10,7 @@ from typing import Final
 
 from embedding_stages.formats.documents import read_documents
 from embedding_stages.sdg.fit import Fit
+from embedding_stages.sdg.markdown import is_markdown, read_markdown
 from embedding_stages.sdg.passages import UnitPassage, make_passages
 from embedding_stages.sdg.units import read_units
 
@@ -55,7 +56,8 @@ class CutCorpus:
         """In the corpus' order. Raises StageError `CorpusDamaged`."""
         for document in read_documents(self.folder):
             with _named(document.path):
-                units = read_units(document.text)
+                read = read_markdown if is_markdown(document.path) else read_units
+                units = read(document.text)
                 make = self.fit.make_passages if self.fit else make_passages
                 passages = make(document.id, units, sentences=self.sentences_per_passage)
             yield CutDocument(document.id, document.path, passages)

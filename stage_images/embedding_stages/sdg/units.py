@@ -1,7 +1,8 @@
-"""Reads a document as units: headings, signatures, sentences and pieces of code. Pure.
+"""Reads a plain document as units: headings, signatures, sentences and pieces of code. Pure.
 
-Understands Markdown (headings, fences, lists), underlined headings, headings in capitals, and manual pages such
-as pydoc's: signatures with an indented description, and lines behind a gutter of `|`.
+Understands underlined headings, headings in capitals, manual pages such as pydoc's (signatures with an indented
+description, lines behind a gutter of `|`), and of Markdown what people write in plain texts too: headings, fences,
+lists. Files of Markdown are read by markdown.py.
 """
 
 from __future__ import annotations
@@ -69,17 +70,52 @@ def read_units(text: str) -> list[Unit]:
     return reader.finish()
 
 
-class _Reader:
-    """Collects lines into paragraphs and paragraphs into units."""
+class Collector:
+    """Units in their order, each with what stands above it."""
 
     def __init__(self) -> None:
         self.units: list[Unit] = []
-        self._lines: list[str] = []
-        self._fence = False
         self._heading = ""
         self._signature = ""
         self._signature_indent = -1
         self._opens = False
+
+    def add_heading(self, text: str) -> None:
+        self._heading, self._signature, self._signature_indent = text, "", -1
+        self._opens = True
+        self._add(Kind.HEADING, text)
+
+    def add_code(self, text: str) -> None:
+        for part in cut(text.strip("\n"), MAX_UNIT_CHARACTERS):
+            self._add(Kind.CODE, part)
+
+    def add_sentences(self, text: str) -> None:
+        for number, sentence in enumerate(split_sentences(text, max_characters=MAX_UNIT_CHARACTERS)):
+            self._add(Kind.SENTENCE, sentence, starts_line=number == 0)
+
+    def _add(self, kind: Kind, text: str, *, starts_line: bool = True) -> None:
+        opens = self._opens and kind is Kind.SENTENCE
+        self.units.append(
+            Unit(
+                kind=kind,
+                text=text[:MAX_UNIT_CHARACTERS],
+                starts_line=starts_line,
+                heading=self._heading,
+                signature=self._signature,
+                opens=opens,
+            )
+        )
+        if opens or kind is Kind.CODE:
+            self._opens = False
+
+
+class _Reader(Collector):
+    """Collects lines into paragraphs and paragraphs into units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+        self._fence = False
         self._after_blank = True
 
     def feed(self, line: str) -> None:
@@ -106,10 +142,10 @@ class _Reader:
         atx = _ATX.match(line)
         if atx or (self._after_blank and _CAPITALS.match(line)):
             self._flush()
-            self._add_heading(atx[1] if atx else line.strip())
+            self.add_heading(atx[1] if atx else line.strip())
         elif _RULER.match(line):
             if len(self._lines) == 1 and len(self._lines[0]) < 120 and line.strip()[0] in "-=~^*":
-                self._add_heading(self._lines.pop().strip())
+                self.add_heading(self._lines.pop().strip())
             self._flush()
         elif self._is_signature(line):
             self._flush()
@@ -145,31 +181,9 @@ class _Reader:
         if self._signature and indent < least and not _BULLET.match(lines[0]):
             self._signature, self._signature_indent = "", -1
         if code or _is_code(lines):
-            for part in cut("\n".join(line[indent:].rstrip() for line in lines).strip("\n"), MAX_UNIT_CHARACTERS):
-                self._add(Kind.CODE, part)
-            return
-        for number, sentence in enumerate(split_sentences(" ".join(lines), max_characters=MAX_UNIT_CHARACTERS)):
-            self._add(Kind.SENTENCE, sentence, starts_line=number == 0)
-
-    def _add_heading(self, text: str) -> None:
-        self._heading, self._signature, self._signature_indent = text, "", -1
-        self._opens = True
-        self._add(Kind.HEADING, text)
-
-    def _add(self, kind: Kind, text: str, *, starts_line: bool = True) -> None:
-        opens = self._opens and kind is Kind.SENTENCE
-        self.units.append(
-            Unit(
-                kind=kind,
-                text=text[:MAX_UNIT_CHARACTERS],
-                starts_line=starts_line,
-                heading=self._heading,
-                signature=self._signature,
-                opens=opens,
-            )
-        )
-        if opens or kind is Kind.CODE:
-            self._opens = False
+            self.add_code("\n".join(line[indent:].rstrip() for line in lines))
+        else:
+            self.add_sentences(" ".join(lines))
 
 
 def _is_code(lines: list[str]) -> bool:

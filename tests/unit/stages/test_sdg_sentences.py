@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
+from unit.stages.growth import grows_with_the_text
 from unit.stages.sentence_rows import ROWS, joined
 
 from embedding_stages.sdg.sentences import cut, split_sentences
@@ -70,7 +68,7 @@ def test_long_texts_are_cut_where_it_hurts_least(text: str, expected: list[str])
 
 
 @pytest.mark.parametrize(
-    "text",
+    "piece",
     [
         "A. B. Smith, C. Jones and D. E. F. Fox wrote of 12. ",
         ". ",
@@ -84,18 +82,5 @@ def test_long_texts_are_cut_where_it_hurts_least(text: str, expected: list[str])
         "a\u0301\u0301\u0301",
     ],
 )
-def test_the_time_grows_with_the_text(text: str) -> None:
-    many = text * (600_000 // len(text))
-    assert _seconds(lambda: split_sentences(many, max_characters=1000)) <= max(
-        0.05, 2.2 * _seconds(lambda: split_sentences(many[: len(many) // 2], max_characters=1000))
-    )
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Of this process, the best of three."""
-    found = []
-    for _ in range(3):
-        started = time.process_time()
-        call()
-        found.append(time.process_time() - started)
-    return min(found)
+def test_the_time_grows_with_the_text(piece: str) -> None:
+    assert grows_with_the_text(lambda text: split_sentences(text, max_characters=1000), piece * (600_000 // len(piece)))
