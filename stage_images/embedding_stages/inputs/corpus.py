@@ -64,7 +64,8 @@ def write_documents(corpus: Corpus, target: Path) -> Counts:
     Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusForbidden`, `CorpusTooLarge`,
     `CorpusTooDeep` or `GlobInvalid`.
     """
-    with safe_files.permitted("the documents", reason="CorpusForbidden", field=corpus.field):
+    what = f"the documents, or leave this one out of {INCLUDE_FIELD} ('!name/' leaves a folder out)"
+    with safe_files.permitted(what, reason="CorpusForbidden", field=corpus.field):
         return _write_documents(corpus, _root(corpus), target)
 
 

@@ -3,7 +3,8 @@
 What differs from a .gitignore, because here a pattern says what is read:
 
 - a pattern without a slash means the root alone, `**/` any folder; a wildcard at the end takes files, never folders;
-- `{md,txt}` stands for each of its alternatives; a suffix matches in any case, `.md` also `.MD`;
+- `{md,txt}` stands for each of its alternatives; a suffix matches in any case, `.md` also `.MD`, and composed letters
+  match decomposed ones, which macOS writes into names;
 - `+([!.])`, of the shell's extended globs, is a name without a dot, as text files without a suffix have. Before it
   `**/` stays out of hidden folders: `.git/config` is no document, and may hold a password.
 
@@ -13,6 +14,7 @@ What differs from a .gitignore, because here a pattern says what is read:
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -115,10 +117,10 @@ class _Rule:
 
     def covers(self, folder: str) -> bool:
         """Whether all that lies in a folder matches."""
-        return self.takes_folders and self.matches(f"{folder}/{_INSIDE}")
+        return self.takes_folders and self.matches(unicodedata.normalize("NFC", f"{folder}/{_INSIDE}"))
 
     def reaches(self, folder: str) -> bool:
-        parts = folder.split("/")
+        parts = unicodedata.normalize("NFC", folder).split("/")
         if self._hidden(parts):
             return False
         known = min(len(parts), len(self.folders))
@@ -132,7 +134,8 @@ class _Rule:
 
 
 def _forms(path: str) -> tuple[str, ...]:
-    """The path, and the path with its suffix in small letters where that differs."""
+    """The path, composed (NFC), and the same with its suffix in small letters where that differs."""
+    path = unicodedata.normalize("NFC", path)
     small = _SUFFIX.sub(lambda found: found[0].lower(), path)
     return (path,) if small == path else (path, small)
 

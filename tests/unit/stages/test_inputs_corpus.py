@@ -151,7 +151,11 @@ def test_a_folder_that_no_pattern_reaches_need_not_be_readable(open_folder: Path
     (source / "a.md").write_text(TEXT)
     _folder(source / ".Trash-1000", "README.md")
     (source / ".Trash-1000").chmod(0)
+    with as_nobody(), pytest.raises(BadInput) as caught:
+        write_documents(corpus(source), open_folder / "out")
+    assert "spec.corpus.include ('!name/' leaves a folder out)" in caught.value.message
     with as_nobody():
+        write_documents(corpus(source, include=("**/*.md", "!.*/")), open_folder / "out")
         counts = write_documents(corpus(source, include=("*.md",)), open_folder / "out")
     assert (counts.documents, counts.skippedFiles) == (1, 1)
     assert counts.told() == {"skippedFiles": [".Trash-1000/: no pattern of include reaches this folder"]}

@@ -45,6 +45,8 @@ TAKEN: list[tuple[str, str, bool]] = [
     ("**/*.TXT", "x/a.txt", True),
     ("Docs/*.md", "docs/a.md", False),
     ("NOTES", "notes", False),
+    ("Ü*/*.md", "U\u0308bersicht/a.md", True),
+    ("U\u0308*/*.md", "Übersicht/a.md", True),
     # braces
     ("*.{md,txt}", "a.txt", True),
     ("*.{md,txt}", "a.TXT", True),
@@ -94,6 +96,7 @@ def test_the_last_pattern_that_matches_decides(patterns: list[str], path: str, e
         (["docs/**/a.md"], "docs/x/y", True),
         (["docs/**/a.md"], "notes", False),
         (["docs"], "docs/x", True),
+        (["Übersicht/*.md"], "U\u0308bersicht", True),
         (["docs/"], "notes", False),
         (["{docs,notes}/*.md"], "notes", True),
         (["**/*.md"], ".hidden", True),
