@@ -25,6 +25,7 @@ from embedding_operator.cluster.errors import (
     DeletionStuck,
     Forbidden,
     ForeignObject,
+    NotTried,
     NotYetGone,
     QuotaExceeded,
     Rejected,
@@ -42,9 +43,11 @@ from embedding_operator.decide.decision import (
     Refusal,
     RefusalKind,
     SuspendJob,
+    TryOut,
 )
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.summary import held_up, unread
+from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
@@ -102,8 +105,10 @@ class Reconciler:
             decided = plan(owner, spec, status, observed, self.defaults)
             try:
                 self._act(owner, decided, tried)
-            except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded) as error:
-                refusal = _refusal(_kind_of(error, tried[-1], observed), error)
+            except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
+                if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
+                    continue  # it is waited for when its time comes
+                refusal = _refusal_of(error, tried[-1], observed)
                 full = error if refusal.kind == "quota" else full
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
@@ -161,6 +166,8 @@ class Reconciler:
                     self.cache.put("Deployment", raw)
             case DeleteObject():
                 self.cluster.delete(action.kind, owner.namespace, action.name)
+            case TryOut():
+                self.cluster.try_out(action.manifest)
             case SuspendJob():
                 raw_job = self.cluster.suspend_job(
                     owner.namespace, action.name, suspend=action.suspend, revision=action.revision
@@ -202,6 +209,23 @@ def _kind_of(error: ClusterError, action: Action, observed: Observed) -> Refusal
             return "late"
         case _:
             return "refused"
+
+
+def _refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refusal:
+    if not isinstance(action, TryOut):
+        return _refusal(_kind_of(error, action, observed), error)
+    refused = isinstance(error, Rejected | Forbidden)
+    passes = isinstance(error, Forbidden) and not lasts(error.detail)
+    untried = passes or isinstance(error, NotTried)
+    kind: RefusalKind = "untried" if untried else _kind_of(error, action, observed)
+    cure = cure_of(error.detail, action.stage) if refused else ""
+    return Refusal(
+        kind=kind,
+        reason=Rejected.__name__ if refused else type(error).__name__,
+        tried=f"stage {action.stage}: {error.tried}",
+        detail=f"{cure}: {error.detail}" if cure else error.detail,
+        of_preflight=True,
+    )
 
 
 def _refusal(kind: RefusalKind, error: ClusterError) -> Refusal:

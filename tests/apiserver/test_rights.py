@@ -21,7 +21,7 @@ RIGHTS: dict[str, str] = {
     "services": "get list watch create patch delete",
     "persistentvolumeclaims": "get create patch",
     "configmaps": "get create patch delete",
-    "pods": "list watch",
+    "pods": "list watch create",
     "pods/log": "get",
     "events": "list create",
 }

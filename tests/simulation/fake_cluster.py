@@ -42,7 +42,7 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        return self.verb not in ("get", "list", "log")
+        return self.verb not in ("get", "list", "log", "try")
 
 
 def _accept(call: Call, when: str) -> None:
@@ -114,6 +114,16 @@ class FakeCluster:
             return self.change(*ref, lambda raw: merge_applied(raw, before, manifest)) or existing
 
         return self._call(Call("apply", ref[0], ref[2]), apply)
+
+    def try_out(self, manifest: Mapping[str, Any]) -> None:
+        ref = _ref(manifest)
+
+        def try_out() -> None:
+            existing = self.objects.get(ref)
+            if existing is not None and ref[0] != "Job":
+                must_be_ours(ref[0], manifest, existing, self.clock())
+
+        self._call(Call("try", ref[0], ref[2]), try_out)
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self._call(Call("delete", kind, name), lambda: self.mark_deleted(kind, namespace, name))

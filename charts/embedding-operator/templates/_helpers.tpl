@@ -75,9 +75,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch, delete]
+# Create: a dry run alone, at the start of a revision, tells what a later stage's pod would be refused for.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, create]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

@@ -14,6 +14,7 @@ from embedding_operator.cluster.errors import (
     DeletionStuck,
     Forbidden,
     ForeignObject,
+    NotTried,
     NotYetGone,
     QuotaExceeded,
     Rejected,
@@ -22,6 +23,7 @@ from embedding_operator.cluster.errors import (
 from embedding_operator.objects.deletion import deleted_at, stuck_deletion
 from embedding_operator.resource.api import KIND
 
+_NO_DRY_RUN: Final = ("does not support dry run", "cannot create resource", "cannot patch resource")
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
 
 
@@ -51,6 +53,14 @@ def must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, An
     if "deletionTimestamp" in meta or any(ref.get("kind") == KIND and ref.get("name") in names for ref in owners):
         raise NotYetGone(*where, "it belongs to a resource of this name that was deleted, and will be removed")
     raise ForeignObject(*where, "it exists and belongs to somebody else; rename this resource, or remove that object")
+
+
+def dry_run_error(error: ClusterError) -> ClusterError:
+    """What a refused dry run means: a quota is waited for when its time comes, and who cannot ask learns nothing."""
+    cannot_ask = isinstance(error, Unavailable) and not isinstance(error, QuotaExceeded)
+    if cannot_ask or any(words in error.detail for words in _NO_DRY_RUN):
+        return NotTried(error.verb, error.kind, error.namespace, error.name, error.detail)
+    return error
 
 
 def error_of(

@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from embedding_operator.cluster.answers import error_of, must_be_ours, server_ahead_s
-from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
+from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours, server_ahead_s
+from embedding_operator.cluster.errors import Conflict, Forbidden, Rejected, Unavailable
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
@@ -30,6 +30,7 @@ _TIMEOUT_S: Final = 15
 # A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
 _LOG_TIMEOUT_S: Final = 3
 _CHUNK: Final = 500
+_DRY_RUN: Final = {"dryRun": "All"}
 _NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
 _ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
@@ -64,6 +65,9 @@ class Cluster(Protocol):
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
         """Make the object say what the manifest says; ForeignObject, NotYetGone or DeletionStuck."""
+
+    def try_out(self, manifest: Mapping[str, Any]) -> None:
+        """Create or apply the object in a dry run; also ForeignObject where its name is taken, NotTried."""
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete with its dependents; an object that is gone already is fine."""
@@ -168,11 +172,26 @@ class KubeCluster:
         self._call("patch", *where, body=change, content_type="application/json-patch+json")
         return self._merge(manifest)
 
-    def _merge(self, manifest: Mapping[str, Any]) -> Raw:
-        """Server-side apply as field manager `embedding-operator`."""
+    def try_out(self, manifest: Mapping[str, Any]) -> None:
+        meta, kind = manifest["metadata"], manifest["kind"]
+        try:
+            if kind in ("Job", "Pod"):
+                self._call("create", kind, meta["namespace"], "", body=manifest, query=_DRY_RUN)
+                return
+            existing = self.get(kind, meta["namespace"], meta["name"])
+            if existing is not None:
+                must_be_ours(kind, manifest, existing, self.now())
+            self._merge(manifest, **_DRY_RUN)
+        except Conflict:  # an object of that name tells the same
+            return
+        except (Rejected, Forbidden, Unavailable) as error:
+            raise dry_run_error(error) from error
+
+    def _merge(self, manifest: Mapping[str, Any], **beside: str) -> Raw:
+        """Server-side apply as field manager `embedding-operator`; `beside` joins the query."""
         meta = manifest["metadata"]
         where = (manifest["kind"], meta["namespace"], meta["name"])
-        query = {"fieldManager": MANAGER, "force": "true"}
+        query = {"fieldManager": MANAGER, "force": "true", **beside}
         content_type = "application/apply-patch+yaml"
         return self._call("patch", *where, body=manifest, query=query, content_type=content_type) or {}
 

@@ -7,6 +7,7 @@ ClusterError               carries kind, namespace, name and what was tried
 +-- Unavailable            overload, timeout, server error: try again later
 |   +-- QuotaExceeded      the namespace has no room for it now
 +-- NotYetGone             an object of our name is being removed, or belongs to a predecessor and will be
++-- NotTried               a dry run tells nothing: a webhook knows none, or a right is missing
 +-- DeletionStuck          an object of our name was deleted and does not go
 +-- ForeignObject          an object of our name belongs to somebody else; it is never touched
 """
@@ -49,6 +50,10 @@ class QuotaExceeded(Unavailable):
 
 class NotYetGone(ClusterError):
     """An object of the wanted name is of a deleted resource of the same name, or on its way out itself."""
+
+
+class NotTried(ClusterError):
+    """A dry run could not be made, which says nothing about the object."""
 
 
 class DeletionStuck(ClusterError):

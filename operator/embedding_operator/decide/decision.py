@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from embedding_operator.objects.views import DeploymentView, EventView, JobView
 from embedding_operator.resource.status import Status
+from embedding_stages.contract import Stage
 
-RefusalKind = Literal["claim", "record", "quota", "late", "refused"]
+RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Refusal:
     - "record": a ConfigMap with a record or the contract cannot be written, and what serves goes on without it;
     - "quota": a ResourceQuota has no room for a new object, and its stage waits;
     - "late": it will pass: an object of a deleted predecessor is in the way, or the API server does not answer;
+    - "untried": the preflight could not ask, and work goes on;
     - "refused": nothing goes on before somebody edits the manifest, a right or a policy.
     """
 
@@ -61,6 +63,7 @@ class Refusal:
     reason: str  # name of the ClusterError
     tried: str  # verb, kind and name of the object; the same in every pass
     detail: str  # the API server's words; a webhook may put a number of its own into each answer
+    of_preflight: bool = False
 
     @property
     def message(self) -> str:
@@ -108,7 +111,19 @@ class Apply:
         return f"apply {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
 
 
-Action = CreateJob | DeleteObject | SuspendJob | Apply
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TryOut:
+    """A dry run: nothing is changed, and what would be refused later is refused now."""
+
+    manifest: Mapping[str, Any]
+    stage: Stage
+    why: str
+
+    def __str__(self) -> str:
+        return f"try out {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
+
+
+Action = CreateJob | DeleteObject | SuspendJob | Apply | TryOut
 
 
 def frees(action: Action) -> bool:

@@ -15,6 +15,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.jobs import advance
+from embedding_operator.decide.preflight import ask_for_preflight, preflight
 from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
@@ -67,6 +68,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         _suspend(draft, observed)
     else:
         _forget_suspensions(draft, observed)
+        preflight(draft, spec, owner, observed, defaults.images)
         _workspace(draft, spec, owner, observed)
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
@@ -119,6 +121,7 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
         status = replace(
             status, revision=observed.generation, stages=stages, last_failure={}, verification={}, warnings=()
         )
+        status = ask_for_preflight(status, observed.generation)
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 

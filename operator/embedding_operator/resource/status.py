@@ -213,6 +213,7 @@ class Status:
     history: Sequence[Mapping[str, Any]] = ()  # revisions that can be pinned, the oldest first
     last_failure: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)
+    preflight: Mapping[str, Any] = field(default_factory=dict)  # revision, state, untried; see decide/preflight.py
 
     def stage(self, name: Stage) -> StageStatus:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
@@ -244,6 +245,7 @@ class Status:
                 "history": [dict(item) for item in self.history],
                 "lastFailure": dict(self.last_failure),
                 "resolved": dict(self.resolved),
+                "preflight": dict(self.preflight),
             }
         )
         return body if _size(body) <= _STATUS_BYTES else _shortened(body)
@@ -270,6 +272,7 @@ class Status:
             history=tuple(dict(item) for item in raw.get("history") or () if isinstance(item, Mapping)),
             last_failure=dict(raw.get("lastFailure") or {}),
             resolved=dict(raw.get("resolved") or {}),
+            preflight=dict(raw.get("preflight") or {}),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -16,7 +17,15 @@ from kubernetes import client
 
 from embedding_operator.cluster import client as cluster_module
 from embedding_operator.cluster.client import KubeCluster
-from embedding_operator.cluster.errors import ClusterError, Rejected, Unavailable
+from embedding_operator.cluster.errors import (
+    ClusterError,
+    Forbidden,
+    ForeignObject,
+    NotTried,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
 
 
 @contextmanager
@@ -142,6 +151,9 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"{}") -> Iter
         def do_POST(self) -> None:
             self.answer()
 
+        def do_PATCH(self) -> None:
+            self.answer()
+
         def do_DELETE(self) -> None:
             self.answer()
 
@@ -203,3 +215,53 @@ def test_an_answer_that_is_no_json_is_no_answer(tmp_path: Path, monkeypatch: pyt
 def test_nobody_is_unavailable(deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(deaf, tmp_path, monkeypatch) as cluster, pytest.raises(Unavailable):
         cluster.get("Job", "n", "x")
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "error"),
+    [
+        (201, "", None),
+        (409, "already exists", None),
+        (422, "is invalid", Rejected),
+        (403, "is forbidden: no PriorityClass with name high was found", Forbidden),
+        (403, "is forbidden: exceeded quota: team", QuotaExceeded),
+        (403, 'cannot create resource "pods" in API group "" in the namespace "n"', NotTried),
+        (400, 'admission webhook "mesh" does not support dry run', NotTried),
+        (500, 'failed calling webhook "mesh": connection refused', NotTried),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Job", "Pod"])
+def test_a_dry_run_tells_what_would_be_refused_and_nothing_else(
+    kind: str,
+    status: int,
+    words: str,
+    error: type[ClusterError] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = json.dumps({"message": words}).encode()
+    with answering(status, {}, body) as (port, asked), connected(port, tmp_path, monkeypatch) as it:
+        manifest = {"kind": kind, "metadata": {"namespace": "n", "name": "x"}}
+        if error is None:
+            it.try_out(manifest)
+        else:
+            with pytest.raises(error):
+                it.try_out(manifest)
+        assert asked[0].endswith("s?dryRun=All")
+
+
+def test_a_dry_run_of_what_is_applied_changes_nothing_and_sees_a_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"name": "x", "namespace": "n", "ownerReferences": [{"kind": "K", "name": "a", "uid": "1"}]}
+    theirs = {**mine, "ownerReferences": []}
+    for existing in (mine, theirs):
+        body = json.dumps({"metadata": existing}).encode()
+        with answering(200, {}, body) as (port, asked), connected(port, tmp_path, monkeypatch) as it:
+            if existing is mine:
+                it.try_out({"kind": "Service", "metadata": mine})
+                assert "dryRun=All" in asked[1]
+            else:
+                with pytest.raises(ForeignObject):
+                    it.try_out({"kind": "Service", "metadata": mine})
+                assert len(asked) == 1

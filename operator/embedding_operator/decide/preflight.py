@@ -1,0 +1,119 @@
+"""The preflight: once a revision, what its stages are going to create is shown to the API server in a dry run. Pure.
+
+What it refuses late, after hours of training, it refuses early here: a request above a limit, a PriorityClass that
+does not exist, a policy, a Service of somebody else under the clients' name. Beside each Job and the server's
+Deployment goes a pod of their template, because LimitRanges, classes and policies are asked about pods alone. What a
+dry run cannot tell (a webhook that knows none, a right that the operator lacks) is left out, and `status.preflight`
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from embedding_operator.decide.decision import Draft, Observed, TryOut
+from embedding_operator.decide.handover import next_name
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.job import build_job
+from embedding_operator.objects.manifests.serving import build_deployment, build_service
+from embedding_operator.objects.manifests.workers import build_rendezvous_service
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.frozen import data_generation
+from embedding_operator.resource.pipeline import fingerprint, inputs_of
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import BEFORE_SERVING, ArtefactRef, Stage, StageRequest
+
+_UNKNOWN: Final = "0" * 64  # of work whose inputs are not there yet
+_MODEL: Final = ArtefactRef(path="preflight", digest=f"sha256:{_UNKNOWN}")
+_DUE: Final = "Due"
+_DONE: Final = "Done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What is tried out for a stage."""
+
+    stage: Stage
+    manifest: Mapping[str, Any]
+
+
+def ask_for_preflight(status: Status, revision: int) -> Status:
+    """A new revision's has not been made. One that began before there were preflights goes on without."""
+    return replace(status, preflight={"revision": revision, "state": _DUE})
+
+
+def preflight(draft: Draft, spec: Spec, owner: Owner, observed: Observed, images: Mapping[str, str]) -> None:
+    """Try out what the revision may create, unless it was done. `images` are the operator's default images by stage."""
+    record = draft.status.preflight
+    if record.get("revision") != draft.status.revision or record.get("state") != _DUE:
+        return
+    refused = (item for item in observed.refusals if item.of_preflight and item.kind != "untried")
+    if any(refused) or observed.refusal("late") is not None:
+        return
+    for trial in _trials(spec, owner, draft.status, observed, images):
+        why = f"what stage {trial.stage} is going to create"
+        draft.actions.append(TryOut(manifest=trial.manifest, stage=trial.stage, why=why))
+    done: dict[str, Any] = {"revision": draft.status.revision, "state": _DONE}
+    if untried := observed.refusal("untried"):
+        done["untried"] = untried.message[:512]
+    draft.status = replace(draft.status, preflight=done)
+
+
+def _trials(
+    spec: Spec, owner: Owner, status: Status, observed: Observed, images: Mapping[str, str]
+) -> Iterator[_Trial]:
+    due = () if spec.deploy.pinned is not None else _due(spec, status, observed.generation)
+    for stage in (*due, Stage.VERIFY):
+        yield from _of_job(spec, owner, stage, status.revision)
+    yield from _of_server(spec, owner, images)
+
+
+def _due(spec: Spec, status: Status, generation: int) -> list[Stage]:
+    """The stages before the server that may run in this revision: from the first whose work is not known."""
+    known = [
+        replace(item, state="Succeeded") if item.finished_at and item.artefacts else item for item in status.stages
+    ]
+    believed = replace(status, stages=tuple(known))
+    stages = [stage for stage in BEFORE_SERVING if not (stage is Stage.EXPORT and spec.deploy.serves_checkpoint)]
+    for number, stage in enumerate(stages):
+        extra = {"generation": data_generation(spec, status, generation)} if stage is Stage.INPUTS else None
+        entry, inputs = believed.stage(stage), inputs_of(stage, spec, believed)
+        if inputs is None or not entry.done or entry.fingerprint != fingerprint(stage, spec, inputs, extra=extra):
+            return stages[number:]
+    return []
+
+
+def _of_job(spec: Spec, owner: Owner, stage: Stage, revision: int) -> Iterator[_Trial]:
+    item = spec.stages[stage]
+    request = StageRequest(
+        stage=stage,
+        fingerprint=_UNKNOWN,
+        attempt=1,
+        revision=revision,
+        image=item.pod.image,
+        settings=item.settings,
+        inputs={},
+    )
+    job = build_job(owner, spec, request)
+    yield _Trial(stage=stage, manifest=job)
+    yield _Trial(stage=stage, manifest=_pod(job))
+    if item.pod.workers.nodes > 1:
+        yield _Trial(stage=stage, manifest=build_rendezvous_service(owner, job["metadata"]["name"], stage))
+
+
+def _of_server(spec: Spec, owner: Owner, images: Mapping[str, str]) -> Iterator[_Trial]:
+    names = [owner.name, *([next_name(owner)] if spec.deploy.strategy == "Shadow" else ())]
+    for name in names:
+        yield _Trial(stage=Stage.DEPLOY, manifest=build_service(owner, name, _UNKNOWN))
+    server = build_deployment(owner, spec, _UNKNOWN, _MODEL, check_image=images[Stage.DEPLOY])
+    yield _Trial(stage=Stage.DEPLOY, manifest=server)
+    yield _Trial(stage=Stage.DEPLOY, manifest=_pod(server))
+
+
+def _pod(owner: Mapping[str, Any]) -> dict[str, Any]:
+    """A pod as the controller of a Job or a Deployment makes it."""
+    meta, template = owner["metadata"], owner["spec"]["template"]
+    where = {"name": f"{meta['name']}-dry-run"[:253], "namespace": meta["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], **where}, "spec": template["spec"]}

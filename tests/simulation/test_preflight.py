@@ -1,0 +1,168 @@
+"""What would be refused late is refused at the start of a revision, once, and without a change to anything."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.fake_cluster import NAMESPACE, Call
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
+from simulation.test_refused_passes import refusing
+
+from embedding_operator.cluster.errors import (
+    ClusterError,
+    Forbidden,
+    ForeignObject,
+    NotTried,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
+from embedding_operator.resource.pipeline import PIPELINE
+
+ABOVE = (
+    'Job.batch "x" is invalid: spec.template.spec.containers[0].resources.requests: Invalid value: "3": must be less '
+    "than or equal to cpu limit of 2"
+)
+REFUSED: dict[str, tuple[str, str, type[ClusterError], str, tuple[str, ...]]] = {
+    "a request above a limit": (
+        "Job",
+        "-finetune-",
+        Rejected,
+        ABOVE,
+        ("stage finetune: cannot try Job", "set spec.stages.finetune.resources.limits.cpu to 3 or more"),
+    ),
+    "a PriorityClass": (
+        "Pod",
+        "-finetune-",
+        Forbidden,
+        'pods "x" is forbidden: no PriorityClass with name high was found',
+        ("spec.stages.finetune.priorityClassName: PriorityClass 'high' does not exist",),
+    ),
+    "a RuntimeClass of the server": (
+        "Pod",
+        f"{NAME}-00000000-dry-run",
+        Forbidden,
+        'pods "x" is forbidden: pod rejected: RuntimeClass "nvidia" not found',
+        ("stage deploy: ", "spec.stages.deploy.runtimeClassName: RuntimeClass 'nvidia' does not exist"),
+    ),
+    "a policy": ("Deployment", "", Forbidden, 'admission webhook "p" denied the request: no', ("stage deploy: ",)),
+}
+
+
+def tried(scene: Scene) -> list[str]:
+    return [f"{call.kind} {call.name}" for call in scene.cluster.calls if call.verb == "try"]
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_what_is_refused_late_is_said_before_anything_runs(row: str) -> None:
+    kind, name, error, words, said = REFUSED[row]
+    scene = a_scene()
+    scene.cluster.hook = refusing("try", kind, error, words, name)
+    began = scene.clock.now
+    scene.run(lambda scene: scene.condition("Validated") == "False Rejected")
+    assert (scene.clock.now - began).total_seconds() < 30
+    for part in said:
+        assert part in scene.message("Validated")
+    assert (scene.condition("Stalled"), scene.status.phase) == ("True Rejected", "Failed")
+    scene.settle(20)
+    assert scene.cluster.created_jobs == []
+    assert scene.events().count("Rejected") == 1
+    scene.cluster.hook = lambda call, when: None  # it was created, or allowed
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+def test_a_service_of_somebody_else_under_the_clients_name_is_said_before_anything_runs() -> None:
+    scene = a_scene()
+    meta = {"name": NAME, "namespace": NAMESPACE}
+    scene.cluster.add({"kind": "Service", "metadata": meta, "spec": {"selector": {"app": "theirs"}}})
+    scene.run(lambda scene: scene.condition("Validated") == "False ForeignObject")
+    assert "rename this resource" in scene.message("Ready")
+    assert scene.cluster.created_jobs == []
+
+
+def test_it_is_made_once_a_revision() -> None:
+    scene = a_scene().run(is_ready).settle(30)
+    first = tried(scene)
+    assert len(first) == len(set(first))
+    assert {item.split()[0] for item in first} == {"Job", "Pod", "Service", "Deployment"}
+    assert scene.resource["status"]["preflight"] == {"revision": 1, "state": "Done"}
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready).settle(30)
+    second = tried(scene)[len(first) :]
+    assert not [item for item in second if "-inputs-" in item or "-sdg-" in item or "-prep-" in item]
+    assert [item for item in second if "-finetune-" in item]
+    assert [item for item in second if "-eval-" in item]
+    assert scene.resource["status"]["preflight"]["revision"] == 2
+
+
+def test_an_edit_that_trains_nothing_tries_the_server_and_its_measurement() -> None:
+    scene = a_scene().run(is_ready).settle(30)
+    before = len(tried(scene))
+    scene.edit(a_spec(stages={"deploy": {"replicas": 2}}))
+    scene.run(is_ready)
+    assert all("-verify-" in item or "-00000000" in item or item == f"Service {NAME}" for item in tried(scene)[before:])
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "untried"),
+    [
+        (NotTried, 'admission webhook "mesh" does not support dry run', True),
+        (
+            Forbidden,
+            'is forbidden: error looking up service account a/default: serviceaccount "default" not found',
+            True,
+        ),
+        (Forbidden, "is forbidden: status unknown for quota: team, resources: limits.cpu", True),
+        (QuotaExceeded, "exceeded quota: team", False),
+    ],
+)
+def test_what_a_dry_run_cannot_tell_stops_nothing(error: type[ClusterError], words: str, untried: bool) -> None:
+    scene = a_scene()
+
+    def hook(call: Call, when: str) -> None:
+        if when == "before" and call.verb == "try" and call.kind in ("Pod", "Deployment"):
+            raise error("create", call.kind, NAMESPACE, call.name, words)
+
+    scene.cluster.hook = hook
+    scene.run(is_ready)
+    assert scene.condition("Validated") == "True Valid"
+    preflight = scene.resource["status"]["preflight"]
+    assert preflight["state"] == "Done"
+    assert (words in preflight.get("untried", "")) is untried
+
+
+@pytest.mark.parametrize("error", [Rejected, ForeignObject])
+def test_a_refused_revision_leaves_what_serves(error: type[ClusterError]) -> None:
+    scene = a_scene().run(is_ready).settle(30)
+    scene.cluster.hook = refusing("try", "Deployment", error)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.condition("Ready") == f"False {error.__name__}")
+    assert scene.resource["status"]["served"]["url"]
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+def test_a_revision_that_is_suspended_is_tried_when_it_goes_on() -> None:
+    scene = a_scene(suspend=True).settle(5)
+    assert tried(scene) == []
+    assert scene.resource["status"]["preflight"] == {"revision": 1, "state": "Due"}
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert tried(scene)
+
+
+def test_a_revision_that_began_before_there_were_preflights_goes_on_without() -> None:
+    scene = a_scene().run(is_ready).settle(30)
+    before = tried(scene)
+    scene.cluster.change("EmbeddingFineTune", NAMESPACE, NAME, lambda raw: raw["status"].pop("preflight"))
+    scene.settle(10)
+    assert tried(scene) == before
+    assert is_ready(scene)
+
+
+def test_an_api_server_that_is_away_is_reported_and_the_preflight_is_still_due() -> None:
+    scene = a_scene()
+    scene.cluster.hook = refusing("apply", "PersistentVolumeClaim", Unavailable)
+    scene.run(lambda scene: scene.condition("Validated") == "Unknown ClusterUnavailable")
+    assert scene.resource["status"]["preflight"]["state"] == "Due"
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
