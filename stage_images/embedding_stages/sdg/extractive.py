@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from embedding_stages.formats.characters import for_words
 from embedding_stages.formats.pairs import normalised
+from embedding_stages.sdg.languages import knows_rules_for, language_of
 from embedding_stages.sdg.lexicon import SYNONYMS, content_words, stem, words
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.rules import Question, Subject, questions_of
@@ -79,8 +80,9 @@ def candidates_of(
 ) -> list[Candidate]:
     """The best questions of one document, best first, up to `_SPARE` times as many as wanted.
 
-    One question a sentence; passages and types take turns.
+    One question a sentence; passages and types take turns. Of a document that is not English keywords alone.
     """
+    only_keywords = not knows_rules_for(language_of(passage.text for passage in passages))
     found: list[tuple[Candidate, bytes]] = []
     for passage in passages:
         signatures = {unit.text for unit in passage.units if unit.kind is Kind.SIGNATURE}
@@ -88,6 +90,8 @@ def candidates_of(
             if statistics.is_repeated(unit.text):
                 continue
             for question in questions_of(unit, signature_is_near=unit.signature in signatures):
+                if only_keywords and question.type != "keywords":
+                    continue
                 candidate = _candidate(question, unit, passage, statistics, seed)
                 if candidate is not None:
                     found.append((candidate, _digest(unit.text)))

@@ -2,12 +2,13 @@
 
 Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates; with an LLM also droppedUnjudged,
 rejectedSections, and answers of no use by their kind (`answers.ODD`). Details with an LLM: llmTokens, and llmParameters
-where its endpoint refuses some (leftOut, renamed); without one and with other kinds of questions than those of the
-rules: questionKinds, the pairs of each kind.
+where its endpoint refuses some (leftOut, renamed); without one languages (documents, the most frequent first),
+warnings, and with other kinds of questions than those of the rules questionKinds, the pairs of each kind.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ from embedding_stages.sdg.answers import CUT, EMPTY
 from embedding_stages.sdg.corpus import CutCorpus
 from embedding_stages.sdg.failures import FIELD as LLM_FIELD
 from embedding_stages.sdg.fit import Fit
+from embedding_stages.sdg.languages import language_of, others_than_english, told, warning_of
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.phrases import PhraseCounts
 from embedding_stages.sdg.provider import Outcome
@@ -29,6 +31,7 @@ from embedding_stages.sdg.reading import Counted
 from embedding_stages.sdg.turns import RULES, candidates_in_turns, count_kinds
 
 FIELD: Final = "spec.stages.sdg"
+_LANGUAGES_TOLD: Final = 8
 
 
 def work(context: StageContext) -> StageResult:
@@ -83,11 +86,13 @@ def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, doc
     asked = settings_of(Sdg, context.settings)
     only_rules = set(asked.questionKinds) == {RULES}
     found: list[list[extractive.Candidate]] = []
+    languages: Counter[str] = Counter()
     for number, document in enumerate(corpus.documents(), start=1):
         context.stop_if_asked()
         context.progress(number, documents)
         if corpus.is_long_enough(document):
             with document.named():
+                languages[language_of(passage.text for passage in document.passages)] += 1
                 found.append(_candidates(document.passages, counted, asked, only_rules=only_rules))
     kept, dropped = extractive.drop_ambiguous(found, asked.pairsPerDocument)
     written = [
@@ -95,10 +100,17 @@ def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, doc
         for candidates in kept
         for item in candidates
     ]
+    warnings = [warning] if RULES in asked.questionKinds and (warning := warning_of(languages)) else []
+    for warning in warnings:
+        context.log("warning", warning=warning)
     return Outcome(
         pairs=written,
         counts={"droppedUngrounded": 0, "droppedDuplicates": dropped},
-        details={} if only_rules else {"questionKinds": count_kinds(written)},
+        details={
+            "languages": dict(languages.most_common(_LANGUAGES_TOLD)),
+            "warnings": warnings,
+            **({} if only_rules else {"questionKinds": count_kinds(written)}),
+        },
     )
 
 
@@ -115,12 +127,16 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     dropped = ", ".join(f"{name} {number}" for name, number in outcome.counts.items() if number)
     cure = "add documents with full sentences, or use provider openAI"
     field = f"{FIELD}.provider"
+    languages = Counter(outcome.details.get("languages", {}))
+    if others := others_than_english(languages):
+        cure = f"{cure}; {others.total()} documents are not English ({told(others)}), and rules ask in English alone: "
+        cure += f"add title to {FIELD}.questionKinds"
     if provider == "openAI":
         cure, field = _cure(outcome)
-    told = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
+    odd = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
     return BadInput(
         "NoPairs",
-        f"no question could be written about {documents} documents ({dropped or 'nothing to ask'}){told}: {cure}",
+        f"no question could be written about {documents} documents ({dropped or 'nothing to ask'}){odd}: {cure}",
         field=field,
     )
 

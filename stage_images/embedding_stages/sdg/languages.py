@@ -1,0 +1,109 @@
+"""Which language a document is in, as far as the rules have to know: English, or another one. Pure.
+
+Languages of the Latin script are told by the commonest words of each, all others by their script. A guess, for a whole
+document: good enough to leave English questions out, and to say why there are none.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+ENGLISH: Final = "en"
+LATIN: Final = "Latin"  # a language of this script, or code: nobody knows which
+NONE: Final = "none"  # no letters
+_LOOKED_AT: Final = 20_000  # characters of a document
+_MANY: Final = 0.1  # share of the documents, above which the stage warns
+_TOLD: Final = 8  # languages
+_LEAST_WORDS: Final = 3  # that speak for a language
+_LEAST_SHARE: Final = 0.04  # of all words
+
+_COMMON: Final[Mapping[str, frozenset[str]]] = {
+    language: frozenset(words.split())
+    for language, words in (
+        (ENGLISH, "the of and to is that for with are be this or as by if it not from can"),
+        ("de", "der die und das nicht ist mit den von zu auf ein eine für wird im sich dem"),
+        ("fr", "le la les des est et une dans du pour que qui sur un pas au par avec"),
+        ("es", "el los las que una por con del la se es para y su lo al más está"),
+        ("it", "il che di della per non è sono la un una del con le gli dei si anche"),
+        ("pt", "o os uma não para com é do da que em um dos as ao pela se mais"),
+        ("nl", "de het een van en niet op zijn is dat met te voor aan wordt ook bij door"),
+        ("pl", "w na się nie jest do z że i to od dla przez są oraz jak ale po"),
+        ("cs", "a v na se je že to s do pro nebo jako by který jsou při od ale"),
+        ("sv", "och att det som är en på för inte av ett med till den om kan från har"),
+        ("da", "og at det er en til af ikke på for den de med som et kan ved har"),
+        ("fi", "ja on ei se että oli mutta kun ovat tai myös voi sekä niin jos kuin"),
+        ("hu", "a az és nem hogy egy is van ha vagy csak meg lehet mint kell ezt de"),
+        ("tr", "ve bir bu için ile da de ne olarak gibi daha çok olan veya en kadar"),
+        ("ro", "și de la în nu este cu pe un o care din sau pentru sunt mai se"),
+        ("vi", "là và của có không được cho một các trong để với này khi từ những người"),
+        ("id", "yang dan di dengan untuk tidak ini itu dari pada adalah dalam ke atau akan"),
+    )
+}
+
+
+def language_of(texts: Iterable[str]) -> str:
+    """Of a document, given in parts: a code such as "de", the name of a script such as "Devanagari", `LATIN` where
+    neither says more, or `NONE`.
+    """
+    text = " ".join(_some(texts))
+    scripts = Counter(filter(None, map(_script, text)))
+    if not scripts:
+        return NONE
+    script = "Japanese" if scripts["Japanese"] > scripts.total() // 8 else max(scripts, key=lambda name: scripts[name])
+    return _of_latin(text.lower().split()) if script == LATIN else script
+
+
+def knows_rules_for(language: str) -> bool:
+    """Whether questions by English rules may be asked: of English, and of texts that are mostly names and code."""
+    return language in (ENGLISH, LATIN, NONE)
+
+
+def others_than_english(languages: Mapping[str, int]) -> Counter[str]:
+    """The documents of those languages of which rules make keywords at most."""
+    return Counter({language: number for language, number in languages.items() if not knows_rules_for(language)})
+
+
+def warning_of(languages: Mapping[str, int]) -> str:
+    """What to say where rules are asked for and a good part of the documents is not English; else nothing."""
+    others = others_than_english(languages)
+    documents = sum(languages.values())
+    if others.total() <= _MANY * documents:
+        return ""
+    return (
+        f"questions by rules are English: of {others.total()} of {documents} documents, which are not "
+        f"({told(others)}), they make keywords, and nothing where words are written without spaces; "
+        "add title and terms to stages.sdg.questionKinds, or use provider openAI"
+    )
+
+
+def told(languages: Mapping[str, int]) -> str:
+    """For people: "de 3, Thai 2", the most frequent first."""
+    ordered = sorted(languages.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{language} {documents}" for language, documents in ordered[:_TOLD])
+
+
+def _some(texts: Iterable[str]) -> Iterable[str]:
+    left = _LOOKED_AT
+    for text in texts:
+        yield text[:left]
+        left -= len(text)
+        if left <= 0:
+            return
+
+
+def _script(character: str) -> str:
+    if not character.isalpha():
+        return ""
+    if character.isascii():
+        return LATIN
+    name = unicodedata.name(character, "").split(" ")[0].split("-")[0]
+    return {"HIRAGANA": "Japanese", "KATAKANA": "Japanese", "CJK": "Han"}.get(name, name.capitalize())
+
+
+def _of_latin(words: list[str]) -> str:
+    counts = {language: sum(word in common for word in words) for language, common in _COMMON.items()}
+    best = max(counts, key=lambda language: counts[language])  # English is first among equals
+    return best if counts[best] >= max(_LEAST_WORDS, _LEAST_SHARE * len(words)) else LATIN

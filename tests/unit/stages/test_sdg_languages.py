@@ -1,0 +1,81 @@
+"""Which language a document is in, and what is said of those that the rules do not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from unit.stages.sdg_work import pairs_in, stage
+from unit.stages.sentence_rows import joined
+
+from embedding_stages.formats.pairs import RULE_TYPES
+from embedding_stages.sdg.languages import LATIN, NONE, language_of, warning_of
+
+GERMAN = (
+    "Der Drucker steht in dem Raum hinter der Werkstatt und ist nicht für alle offen. Die Schlüssel der Werkstatt "
+    "liegen im Sekretariat, das von acht bis vier Uhr besetzt ist. Wenn das Papier fehlt, hilft der Hausmeister mit "
+    "einem neuen Paket aus dem Keller. Ein Techniker kommt an jedem Montag und wartet die Geräte der Abteilung."
+)
+ENGLISH = (
+    "The printer stands in the room behind the workshop and is not open to everybody. If the paper tray of the "
+    "printer is empty, ask the caretaker for a new pack from the cellar. To open the upper lid of the scanner, press "
+    "the green button on the left side. A technician comes on every Monday and looks after the machines."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (ENGLISH, "en"),
+        (GERMAN, "de"),
+        (joined("fr"), "fr"),
+        (joined("nl"), "nl"),
+        (joined("ru"), "Cyrillic"),
+        (joined("fa"), "Arabic"),
+        (joined("ko"), "Hangul"),
+        (joined("ja"), "Japanese"),
+        (joined("zh"), "Han"),
+        (joined("th"), "Thai"),
+        ("heapq.heappop(heap)", LATIN),
+        ("1 2 3", NONE),
+        ("", NONE),
+    ],
+)
+def test_a_document_says_its_language(text: str, language: str) -> None:
+    assert language_of([text[:30], text[30:]]) == language
+
+
+def test_rules_ask_english_questions_of_english_documents_alone(tmp_path: Path) -> None:
+    code, result, folder = stage(tmp_path, {"en": ENGLISH, "de": GERMAN})
+    assert code == 0, result
+    types = {document: {pair["type"] for pair in pairs_in(folder) if pair["document_id"] == document}
+             for document in ("en", "de")}  # fmt: skip
+    assert types["en"] - {"keywords"}
+    assert types["en"] <= RULE_TYPES
+    assert types["de"] == {"keywords"}
+    assert result["details"]["languages"] == {"en": 1, "de": 1}
+    assert "of 1 of 2 documents, which are not (de 1)" in result["details"]["warnings"][0]
+
+
+def test_english_documents_give_no_warning(tmp_path: Path) -> None:
+    _, result, _ = stage(tmp_path, {"en": ENGLISH})
+    assert result["details"] == {"languages": {"en": 1}, "warnings": []}
+
+
+@pytest.mark.parametrize(("others", "warns"), [(1, False), (2, True)])
+def test_a_tenth_of_the_documents_may_be_in_another_language(others: int, warns: bool) -> None:
+    assert bool(warning_of({"en": 10 - others, "Thai": others})) is warns
+
+
+def test_where_there_is_nothing_to_ask_the_languages_are_named(tmp_path: Path) -> None:
+    code, result, _ = stage(tmp_path, {"one": joined("th"), "two": joined("zh")})
+    assert (code, result["reason"]) == (10, "NoPairs")
+    assert "2 documents are not English (Han 1, Thai 1), and rules ask in English alone" in result["message"]
+    assert "add title to spec.stages.sdg.questionKinds" in result["message"]
+
+
+def test_titles_are_asked_of_any_language(tmp_path: Path) -> None:
+    code, result, folder = stage(tmp_path, {"two": joined("zh")}, questionKinds=["title"])
+    assert code == 0, result
+    assert pairs_in(folder)
+    assert result["details"]["warnings"] == []
