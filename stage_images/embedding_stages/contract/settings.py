@@ -169,7 +169,7 @@ class Sdg(Table):
         PASSAGES[0],
         since=_JOINED,
         choices=PASSAGES,
-        says="sentences: sentencesPerChunk sentences each, however long. fit: no more than that, and no longer than "
+        says="sentences: sentencesPerChunk sentences each, however long. fit: at most so many, and no longer than "
         "baseModel.maxTokens, so that the model reads them whole.",
     )
     minTextLength: int = setting(50, low=1, says="Documents below this get no questions, characters.", told=True)
