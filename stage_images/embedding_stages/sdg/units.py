@@ -55,8 +55,9 @@ _SIGNATURE = re.compile(
 _CLASS = re.compile(rf"^(?P<indent>\s*)class {_NAME}(?:\(.*\))?:?$")
 _CLASS_LIKE = re.compile(r"^(?:class\s|(?:\w+\.)*[A-Z])")
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|\$|%|In \[\d)\s")
-_CODE_LINE = re.compile(
-    r"[=({\[;,\\]$|^\s*[\w.]+(?:\(.*\)|\[.*\])\s*(?:#.*)?$|^\s*[\w.\[\], ]+ [-+*/|&]?= \S|^\s*[}\])]"
+_CODE_LINE = re.compile(  # but a semicolon behind Greek ends a question
+    r"[=({\[,\\]$|(?<![\u0370-\u03ff\u1f00-\u1fff]);$|^\s*[\w.]+(?:\(.*\)|\[.*\])\s*(?:#.*)?$"
+    r"|^\s*[\w.\[\], ]+ [-+*/|&]?= \S|^\s*[}\])]"
 )
 _COLUMNS = re.compile(r"\S {3,}\S")
 

@@ -105,6 +105,8 @@ def test_markdown_has_headings_code_and_lists() -> None:
         ("```\n" + "x\n" * 100 + "   \n```\nOne.", [("code", "\n".join("x" * 100)), ("sentence", "One.")]),
         ("```\n" + " " * 1500 + "deep\nx\n```", [("code", "deep\nx")]),
         ("#   \nOne.", [("sentence", "# One.")]),
+        ("Είναι κλειστή η πόρτα;", [("sentence", "Είναι κλειστή η πόρτα;")]),
+        ("call(a, b);", [("code", "call(a, b);")]),
     ],
     ids=[
         "a fence around spaces",
@@ -114,9 +116,11 @@ def test_markdown_has_headings_code_and_lists() -> None:
         "a hundred lines and one of spaces",
         "code behind many spaces",
         "a heading without words",
+        "a question in Greek",
+        "a statement",
     ],
 )
-def test_what_is_empty_makes_no_unit(text: str, expected: list[tuple[str, str]]) -> None:
+def test_each_line_is_what_it_looks_like(text: str, expected: list[tuple[str, str]]) -> None:
     assert kinds(text) == expected
 
 
