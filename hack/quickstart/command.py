@@ -92,7 +92,8 @@ def _delete_what_is_old(kubectl: Kubectl, images: dict[str, str]) -> None:
     status = json.loads(found).get("status") or {}
     stalled = any(item["type"] == "Stalled" and item["status"] == "True" for item in status.get("conditions") or ())
     stages = ((status.get("resolved") or {}).get("stages") or {}).values()
-    used = {item["image"] for item in stages if "image" in item}
+    settled = [json.loads(item) if isinstance(item, str) else item for item in stages]  # 0.1 wrote them out
+    used = {item["image"] for item in settled if "image" in item}
     if stalled or used - set(images.values()):
         reason = "is stalled" if stalled else "began with other images than the ones that are installed now"
         say(f"deleting eft/{NAME} of an earlier run, which {reason}")

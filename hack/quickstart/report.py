@@ -17,6 +17,11 @@ QUESTION = "How do I parse command line arguments?"
 _COLUMNS = "{:<10}{:<12}{:>9}{:>9}  {}"
 
 
+def whole(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of the status with what its `record`, a text of JSON, holds."""
+    return {**json.loads(item.get("record", "{}")), **item}
+
+
 class LiveTable:
     """One table of the stages: redrawn in place on a terminal, else a line whenever a stage changes."""
 
@@ -24,7 +29,7 @@ class LiveTable:
         self.out, self.lines, self.seen = out, 0, {}  # type: ignore[var-annotated]
 
     def show(self, status: Mapping[str, Any]) -> None:
-        stages = status.get("stages") or ()
+        stages = [whole(item) for item in status.get("stages") or ()]
         if self.out.isatty():
             rows = [_COLUMNS.format("STAGE", "STATE", "PROGRESS", "ELAPSED", "")] + [_row(item) for item in stages]
             if self.lines:
@@ -63,11 +68,12 @@ def _elapsed(item: Mapping[str, Any]) -> str:
 
 
 def figures(status: Mapping[str, Any]) -> None:
-    """The metrics exactly as the status has them."""
-    metrics = status["metrics"]
+    """The metrics exactly as the records of eval and verify have them."""
+    metrics, measured = status["metrics"], {item["name"]: whole(item).get("metrics", {}) for item in status["stages"]}
+    all_of = measured["eval"] | measured["verify"]
     print(f"\n{metrics['queries']} held-out questions{'base':>18}{'tuned':>10}{'served':>10}")
     for name in ("ndcg@10", "recall@1", "recall@10", "recall@100"):
-        values = "".join(f"{metrics[kind].get(name, '-'):>10}" for kind in ("base", "fineTuned", "served"))
+        values = "".join(f"{all_of[kind].get(name, '-'):>10}" for kind in ("base", "fineTuned", "served"))
         print(f"  {name:<24}{values:>42}")
     said = {c["type"]: c["message"] for c in status["conditions"]}
     print(f"uplift of NDCG@10, with its 95 % interval in percent: {status['uplift']}")
@@ -132,7 +138,7 @@ def times(clock: Clock, status: Mapping[str, Any]) -> None:
     for name, seconds in clock.steps.items():
         print(f"  {name:<12}{seconds:>8.1f}")
         if name == "pipeline":
-            for item in status["stages"]:
+            for item in map(whole, status["stages"]):
                 spent = seconds_of(item)
                 print(
                     f"    {item['name']:<10}{'reused' if item['state'] == 'Reused' else '':<8}"

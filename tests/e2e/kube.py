@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from embedding_operator.resource.folding import written_out
+
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "eft-e2e"
@@ -56,7 +58,11 @@ class Kube:
         self.run("patch", "eft", name, "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def status(self, name: str) -> dict[str, Any]:
-        return (self.get("eft", name) or {}).get("status") or {}
+        """With what stands in texts written out."""
+        raw = (self.get("eft", name) or {}).get("status") or {}
+        stages = [written_out(item) for item in raw.get("stages", ())]
+        parts = {key: written_out(raw[key]) for key in ("served", "verification", "evaluationSet") if key in raw}
+        return {**raw, **parts, **({"stages": stages} if stages else {})}
 
     def condition(self, name: str, kind: str) -> dict[str, Any]:
         return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), {})

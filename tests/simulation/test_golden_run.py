@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+import yaml
 from simulation.scene import NAME, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.resource.conditions import DEPENDENTS
@@ -64,7 +66,7 @@ def test_clients_find_the_model_behind_the_service_of_the_resource() -> None:
 )
 def test_clients_are_told_what_they_must_know_whatever_serves(deploy: dict[str, Any], more: dict[str, Any]) -> None:
     scene = a_scene(stages={"deploy": deploy}).run(is_ready)
-    assert scene.resource["status"]["served"]["contract"] == {
+    assert scene.status.served.contract == {
         "path": "/v1/embeddings",
         "inputTypes": ["query", "passage"],
         "requestFields": {"truncate": "END"},
@@ -164,3 +166,13 @@ def test_what_stages_warn_of_is_told_once_a_revision() -> None:
     scene.run(is_ready)
     assert scene.status.warnings == ()
     assert scene.events().count("StageWarned") == 2
+
+
+def test_a_ready_status_can_be_read_by_people() -> None:
+    """kubectl describe prints a line a value."""
+    scene = a_scene()
+    scene.world.warnings = ["globalBatchSize scaled from 128 to 16: 85 examples", "only 6 steps"]
+    status = scene.run(is_ready).settle(3).resource["status"]
+    status["metrics"]["confidenceInterval"] = ["0.00500", "0.03500"]  # not measured here
+    assert len(status["warnings"]) == 2
+    assert len(yaml.safe_dump(status, width=math.inf).splitlines()) <= 150

@@ -13,6 +13,8 @@ from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, sta
 
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.resource.api import KIND
+from embedding_operator.resource.folding import written_out
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as table
 from embedding_stages.contract.declare import setting
@@ -147,7 +149,7 @@ def test_a_code_version_that_is_raised_runs_the_stage_anew_only_where_it_has_to_
     scene.edit(a_spec(stages={"finetune": {"seed": 1}}))
     scene.run(is_ready)
     assert jobs(scene, before) == AFTER_FINETUNE
-    assert scene.resource["status"]["resolved"]["stages"]["finetune"]["codeVersion"] == 2
+    assert scene.status.resolved["stages"]["finetune"]["codeVersion"] == 2
 
 
 def test_an_edit_and_back_never_takes_an_older_look_at_the_documents() -> None:
@@ -207,6 +209,42 @@ def test_a_stage_that_failed_takes_the_new_image_at_the_next_edit(
     assert scene.ran(Stage.FINETUNE)[-1].image == NEXT_IMAGES[Stage.FINETUNE]
 
 
+def as_first_written(status: dict[str, Any]) -> dict[str, Any]:
+    """A status in the form of release 0.1, which wrote everything out."""
+    known = Status.from_json(status)
+    parts = {key: written_out(status[key]) for key in ("served", "verification", "evaluationSet") if key in status}
+    first = {**status, **parts, "stages": [item.whole() for item in known.stages], "resolved": dict(known.resolved)}
+    for key in ("ndcg@10", "warnings"):
+        first.pop(key, None)
+    return {**first, "uplift": "+20.0% [+10.0, +30.0] n=100"}
+
+
+@pytest.mark.parametrize("edit", [None, {"tolerance": {"atOne": "0.05"}}], ids=["untouched", "edited"])
+def test_a_status_that_the_first_release_wrote_is_taken_up(edit: dict[str, Any] | None) -> None:
+    scene = a_scene().run(is_ready).settle(2)
+    before, jobs_before = scene.status, len(scene.cluster.created_jobs)
+    scene.cluster.change(KIND, NAMESPACE, NAME, lambda raw: raw.update(status=as_first_written(raw["status"])))
+    scene.restart()
+    if edit is not None:
+        scene.edit(a_spec(**edit))
+    scene.settle(5)
+    assert is_ready(scene)
+    assert jobs(scene, jobs_before) == []
+    assert (scene.status.ndcg, scene.status.uplift) == (before.ndcg, before.uplift)
+    if edit is None:
+        assert scene.status == before
+
+
+@pytest.mark.parametrize("stage", [Stage.SDG, Stage.FINETUNE, Stage.VERIFY])
+def test_a_run_that_the_first_release_began_is_ended(stage: Stage) -> None:
+    scene = a_scene().running(stage)
+    scene.cluster.change(KIND, NAMESPACE, NAME, lambda raw: raw.update(status=as_first_written(raw["status"])))
+    scene.restart()
+    scene.release()
+    scene.run(is_ready)
+    assert {len(scene.attempts(item)) for item in Stage if item is not Stage.DEPLOY} == {1}
+
+
 def test_recreate_does_not_judge_what_was_served_before_there_were_gates() -> None:
     deploy: dict[str, Any] = {"strategy": "Recreate"}
     scene = a_scene(stages={"deploy": deploy}, gates={"onFail": "Warn"})
@@ -214,11 +252,12 @@ def test_recreate_does_not_judge_what_was_served_before_there_were_gates() -> No
     scene.run(is_ready).settle(3)
 
     def as_before(raw: dict[str, Any]) -> None:
-        status = raw["status"]
+        status = as_first_written(raw["status"])
         for key in ("history", "evaluationSet"):
             del status[key]
         evaluated = next(entry for entry in status["stages"] if entry["name"] == "eval")
         del evaluated["details"]["comparisons"]
+        raw["status"] = status
 
     scene.cluster.change(KIND, NAMESPACE, NAME, as_before)
     scene.edit(a_spec(stages={"deploy": deploy | {"modelName": "other"}}))

@@ -10,11 +10,11 @@ from embedding_stages.contract import Artefact, Stage
 
 _COLUMN_CHARACTERS: Final = 48
 _COLUMN: Final = "ndcg@10"
-_HEADLINE: Final = ("ndcg@", "recall@", "map@", "precision@")
+_HEADLINE: Final = ("ndcg@10", "recall@10")  # the record of the stage that measured them has all
 
 
 def _figures(entry: StageStatus, kind: str) -> dict[str, str]:
-    return {k: decimal_text(v) for k, v in sorted(entry.metrics.get(kind, {}).items()) if k.startswith(_HEADLINE)}
+    return {k: decimal_text(v) for k, v in sorted(entry.metrics.get(kind, {}).items()) if k in _HEADLINE}
 
 
 def metrics_of(status: Status) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
-from embedding_operator.resource.stage_status import DONE_STATES, StageStatus, State, decimal_text, present
+from embedding_operator.resource.folding import folded, folded_each, readable, readable_each
+from embedding_operator.resource.stage_status import StageStatus, State, decimal_text, present
 from embedding_stages.contract import ArtefactRef, Stage
 
 __all__ = [
@@ -27,7 +28,8 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 96
 _SHORT_LOG_CHARACTERS: Final = 256
-_HEADLINE_K: Final = "@10"
+_FOLDED: Final = ("stages", "servers")  # of resolved
+_SEEN_OF_VERIFICATION: Final = ("withinTolerance", "evaluatedIn", "queries", "changedQueries", "artefactDigest")
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -107,7 +109,7 @@ class Served:
     selector: str = ""  # label selector of these pods
 
     def to_json(self) -> dict[str, Any]:
-        return present(
+        whole = present(
             {
                 "activeFingerprint": self.active_fingerprint,
                 "activeRevision": self.active_revision or None,
@@ -130,9 +132,11 @@ class Served:
                 "selector": self.selector,
             }
         )
+        return folded(whole, [key for key in whole if key not in ("checkpoint", "contract")])
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Served:
+        raw = readable(raw)
         return cls(
             active_fingerprint=raw.get("activeFingerprint", ""),
             active_revision=int(raw.get("activeRevision", 0)),
@@ -168,10 +172,11 @@ class FrozenSet:
 
     def to_json(self) -> dict[str, Any]:
         told = {"revision": self.revision, "asked": self.asked, "madeBy": self.made_by, "queries": self.queries}
-        return {**self.ref.to_json(), **told}
+        return folded({**self.ref.to_json(), **told}, ("digest", "queries", "revision"))
 
     @classmethod
     def from_json(cls, raw: Any) -> FrozenSet | None:
+        raw = readable(raw) if isinstance(raw, Mapping) else {}
         ref = _ref(raw)
         if ref is None:
             return None
@@ -226,7 +231,11 @@ class Status:
         return next((item for item in self.conditions if item.type == kind), None)
 
     def to_json(self) -> dict[str, Any]:
-        body = present(
+        body = self._body()
+        return body if _size(body) <= _STATUS_BYTES else _shortened(replace(self, stages=_terse(self.stages))._body())
+
+    def _body(self) -> dict[str, Any]:
+        return present(
             {
                 "observedGeneration": self.observed_generation,
                 "revision": self.revision,
@@ -240,15 +249,14 @@ class Status:
                 "conditions": [item.to_json() for item in self.conditions],
                 "served": self.served.to_json(),
                 "metrics": dict(self.metrics),
-                "verification": dict(self.verification),
+                "verification": folded(self.verification, _SEEN_OF_VERIFICATION),
                 "evaluationSet": self.evaluation_set.to_json() if self.evaluation_set is not None else None,
                 "history": [dict(item) for item in self.history],
                 "lastFailure": dict(self.last_failure),
-                "resolved": dict(self.resolved),
+                "resolved": folded_each(self.resolved, _FOLDED),
                 "preflight": dict(self.preflight),
             }
         )
-        return body if _size(body) <= _STATUS_BYTES else _shortened(body)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any] | None) -> Status:
@@ -267,11 +275,11 @@ class Status:
             conditions=tuple(Condition.from_json(item) for item in raw.get("conditions") or ()),
             served=Served.from_json(raw.get("served") or {}),
             metrics=dict(raw.get("metrics") or {}),
-            verification=dict(raw.get("verification") or {}),
+            verification=readable(raw.get("verification") or {}),
             evaluation_set=FrozenSet.from_json(raw.get("evaluationSet")),
             history=tuple(dict(item) for item in raw.get("history") or () if isinstance(item, Mapping)),
             last_failure=dict(raw.get("lastFailure") or {}),
-            resolved=dict(raw.get("resolved") or {}),
+            resolved=readable_each(raw.get("resolved") or {}, _FOLDED),
             preflight=dict(raw.get("preflight") or {}),
         )
 
@@ -294,16 +302,17 @@ def _size(body: Mapping[str, Any]) -> int:
     return len(json.dumps(body).encode())
 
 
+def _terse(stages: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
+    """What finished stages had to say is least missed."""
+    return tuple(replace(item, message=item.message[:_SHORT_CHARACTERS]) if item.done else item for item in stages)
+
+
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:
-    """Without what is least missed: what finished stages had to say, figures told twice, most of a failed one's log."""
-    done = [item for item in body.get("stages", ()) if item["state"] in DONE_STATES]
+    """Without what is least missed after that: what good conditions say, most of a failed stage's log."""
     good = [item for item in body.get("conditions", ()) if item["status"] == "True" and item["type"] != "Stalled"]
-    for item in (*done, *good, *body.get("warnings", ())):
+    for item in (*good, *body.get("warnings", ())):
         if "message" in item:
             item["message"] = item["message"][:_SHORT_CHARACTERS]
-    for model, figures in body.get("metrics", {}).items():
-        if isinstance(figures, Mapping):  # the stage that measured them has all of them
-            body["metrics"][model] = {name: x for name, x in figures.items() if name.endswith(_HEADLINE_K)}
     failure = body.get("lastFailure", {})
     if "logTail" in failure:
         failure["logTail"] = failure["logTail"][-_SHORT_LOG_CHARACTERS:]
