@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 import pytest
 from simulation.endings import (
     BAD_INPUT,
