@@ -221,7 +221,8 @@ def _refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refu
     cure = cure_of(error.detail, action.stage) if refused else ""
     return Refusal(
         kind=kind,
-        reason=Rejected.__name__ if refused else type(error).__name__,
+        # Admission says "forbidden" of an object, authorisation of the operator.
+        reason=Rejected.__name__ if refused and " cannot " not in error.detail else type(error).__name__,
         tried=f"stage {action.stage}: {error.tried}",
         detail=f"{cure}: {error.detail}" if cure else error.detail,
         of_preflight=True,

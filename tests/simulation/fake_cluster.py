@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from simulation.server_rules import add_defaults, merge_applied, selects
 
-from embedding_operator.cluster.answers import must_be_ours
-from embedding_operator.cluster.errors import Conflict
+from embedding_operator.cluster.answers import dry_run_error, must_be_ours
+from embedding_operator.cluster.errors import Conflict, Forbidden, Rejected, Unavailable
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
 
@@ -123,7 +123,10 @@ class FakeCluster:
             if existing is not None and ref[0] != "Job":
                 must_be_ours(ref[0], manifest, existing, self.clock())
 
-        self._call(Call("try", ref[0], ref[2]), try_out)
+        try:
+            self._call(Call("try", ref[0], ref[2]), try_out)
+        except (Rejected, Forbidden, Unavailable) as error:
+            raise dry_run_error(error) from error
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self._call(Call("delete", kind, name), lambda: self.mark_deleted(kind, namespace, name))

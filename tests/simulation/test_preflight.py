@@ -71,6 +71,14 @@ def test_what_is_refused_late_is_said_before_anything_runs(row: str) -> None:
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
+def test_a_right_that_is_missing_is_named_as_one() -> None:
+    scene = a_scene()
+    words = 'deployments.apps "x" is forbidden: User "o" cannot patch resource "deployments" in API group "apps"'
+    scene.cluster.hook = refusing("try", "Deployment", Forbidden, words)
+    scene.run(lambda scene: scene.condition("Validated") == "False Forbidden")
+    assert scene.cluster.created_jobs == []
+
+
 def test_a_service_of_somebody_else_under_the_clients_name_is_said_before_anything_runs() -> None:
     scene = a_scene()
     meta = {"name": NAME, "namespace": NAMESPACE}
