@@ -49,7 +49,11 @@ class Doorbell:
             cluster=cluster,
             cache=self.cache,
             logs=self.logs,
-            defaults=Defaults(images=settings.images, given_user=settings.openshift),
+            defaults=Defaults(
+                images=settings.images,
+                given_user=settings.openshift,
+                look_for_secrets=settings.look_for_secrets,
+            ),
             ask=Patient(ask=ask_canaries, clock=time.monotonic),
         )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311

@@ -219,6 +219,14 @@ def _refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refu
     untried = passes or isinstance(error, NotTried)
     kind: RefusalKind = "untried" if untried else _kind_of(error, action, observed)
     cure = cure_of(error.detail, action.stage) if refused else ""
+    if action.field and kind == "refused":
+        return Refusal(
+            kind=kind,
+            reason="SecretMissing",
+            tried=f"stage {action.stage}: {error.tried}",
+            detail=f"{action.field}: {error.detail} in this namespace; create it or correct the field",
+            of_preflight=True,
+        )
     return Refusal(
         kind=kind,
         # Admission says "forbidden" of an object, authorisation of the operator.

@@ -35,6 +35,7 @@ class Settings:
     metrics_port: int
     liveness_port: int
     openshift: bool  # the platform gives pods their user and groups
+    look_for_secrets: bool  # the preflight may ask whether a Secret exists
     metrics_resources: int = 500  # that have metrics of their own; 0: none has
     log_level: str = "info"  # one of journal.LEVELS
     log_format: str = "json"  # one of journal.FORMATS
@@ -56,6 +57,7 @@ class Settings:
             log_level=_choice(env, "LOG_LEVEL", "info", LEVELS),
             log_format=_choice(env, "LOG_FORMAT", "json", FORMATS),
             openshift=_switch(env, "OPENSHIFT"),
+            look_for_secrets=_switch(env, "LOOK_FOR_SECRETS"),
         )
 
 

@@ -191,6 +191,15 @@ def test_on_openshift_no_pod_names_its_user(api: Api, arguments: tuple[str, ...]
     assert ("runAsUser" in security, "runAsGroup" in security) == (not given, not given)
 
 
+@pytest.mark.parametrize("look", [True, False])
+def test_secrets_are_looked_for_only_where_the_chart_says_so(api: Api, look: bool) -> None:
+    rendered = render(api, "--set", f"preflight.secrets={str(look).lower()}")
+    assert Settings.from_env(variables(operator_container(rendered))).look_for_secrets is look
+    role = next(item for item in rendered if item["kind"] == "ClusterRole" and item["metadata"]["name"].endswith("or"))
+    found = [rule["verbs"] for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert found == ([["get"]] if look else [])
+
+
 def test_there_is_one_operator_at_a_time(api: Api) -> None:
     spec = the("Deployment", render(api))["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})

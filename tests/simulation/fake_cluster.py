@@ -120,7 +120,9 @@ class FakeCluster:
 
         def try_out() -> None:
             existing = self.objects.get(ref)
-            if existing is not None and ref[0] != "Job":
+            if ref[0] == "Secret" and existing is None:
+                raise Rejected("find", *ref, "it does not exist")
+            if existing is not None and ref[0] not in ("Job", "Secret"):
                 must_be_ours(ref[0], manifest, existing, self.clock())
 
         try:

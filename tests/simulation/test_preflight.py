@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
@@ -62,13 +64,34 @@ def test_what_is_refused_late_is_said_before_anything_runs(row: str) -> None:
     assert (scene.clock.now - began).total_seconds() < 30
     for part in said:
         assert part in scene.message("Validated")
-    assert (scene.condition("Stalled"), scene.status.phase) == ("True Rejected", "Failed")
+    assert (scene.condition("Stalled"), scene.status.phase) == ("True Rejected", "Blocked")
     scene.settle(20)
     assert scene.cluster.created_jobs == []
     assert scene.events().count("Rejected") == 1
     scene.cluster.hook = lambda call, when: None  # it was created, or allowed
     scene.run(is_ready)
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+LLM = {"openAI": {"baseURL": "https://l.test/v1", "model": "j", "apiKeySecretRef": {"name": "llm", "key": "k"}}}
+
+
+@pytest.mark.parametrize("may_look", [True, False])
+def test_a_secret_of_a_later_stage_is_looked_for_where_that_is_allowed(may_look: bool) -> None:
+    scene = a_scene(stages={"sdg": {"provider": LLM}})
+    defaults = scene.operator.reconciler.defaults
+    scene.operator.reconciler.defaults = replace(defaults, look_for_secrets=may_look)
+    if not may_look:
+        scene.settle(5)
+        assert scene.condition("Validated") == "True Valid"
+        assert not [item for item in tried(scene) if item.startswith("Secret")]
+        return
+    scene.run(lambda scene: scene.condition("Validated") == "False SecretMissing")
+    assert "spec.stages.sdg.provider.openAI.apiKeySecretRef.name: it does not exist" in scene.message("Ready")
+    assert scene.cluster.created_jobs == []
+    scene.cluster.add({"kind": "Secret", "metadata": {"name": "llm", "namespace": NAMESPACE}})
+    scene.run(lambda scene: scene.condition("Validated") == "True Valid")
+    assert scene.cluster.created_jobs
 
 
 def test_a_right_that_is_missing_is_named_as_one() -> None:

@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- eq $said "auto" | ternary (.Capabilities.APIVersions.Has "security.openshift.io/v1") (eq $said "true") }}
 {{- end }}
 
-{{/* Exactly what the operator does: no verb on Secrets or nodes, none that changes or enters pods. */}}
+{{/* Exactly what the operator does: no verb on nodes, none on Secrets unless preflight.secrets, none that changes or enters pods. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [embedding-operator.dev]
   resources: [embeddingfinetunes]
@@ -79,6 +79,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, create]
+{{- if .Values.preflight.secrets }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+{{- end }}
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

@@ -23,8 +23,8 @@ from embedding_operator.cluster.errors import (
 from embedding_operator.objects.deletion import deleted_at, stuck_deletion
 from embedding_operator.resource.api import KIND
 
-# A right on pods is asked for by the dry run alone; one that is missing otherwise is missing later too.
-_NO_DRY_RUN: Final = ("does not support dry run", 'cannot create resource "pods"')
+# Rights on pods and Secrets are asked for by the preflight alone; one that is missing otherwise is missing later too.
+_NO_DRY_RUN: Final = ("does not support dry run", 'cannot create resource "pods"', 'cannot get resource "secrets"')
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
 
 

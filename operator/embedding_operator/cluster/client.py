@@ -30,6 +30,7 @@ _TIMEOUT_S: Final = 15
 # A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
 _LOG_TIMEOUT_S: Final = 3
 _CHUNK: Final = 500
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of a Secret nothing else
 _DRY_RUN: Final = {"dryRun": "All"}
 _NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
 _ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
@@ -42,6 +43,7 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
     "Event": ("/api/v1", "events"),
     "ConfigMap": ("/api/v1", "configmaps"),
+    "Secret": ("/api/v1", "secrets"),
 }
 
 
@@ -67,7 +69,10 @@ class Cluster(Protocol):
         """Make the object say what the manifest says; ForeignObject, NotYetGone or DeletionStuck."""
 
     def try_out(self, manifest: Mapping[str, Any]) -> None:
-        """Create or apply the object in a dry run; also ForeignObject where its name is taken, NotTried."""
+        """Create or apply the object in a dry run; also ForeignObject where its name is taken, NotTried.
+
+        Of a Secret it is only looked whether there is one; Rejected when not.
+        """
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete with its dependents; an object that is gone already is fine."""
@@ -175,6 +180,11 @@ class KubeCluster:
     def try_out(self, manifest: Mapping[str, Any]) -> None:
         meta, kind = manifest["metadata"], manifest["kind"]
         try:
+            if kind == "Secret":
+                where = (kind, meta["namespace"], meta["name"])
+                if self._call("get", *where, missing_ok=True, accept=_METADATA) is None:
+                    raise Rejected("find", *where, "it does not exist")
+                return
             if kind in ("Job", "Pod"):
                 self._call("create", kind, meta["namespace"], "", body=manifest, query=_DRY_RUN)
                 return
@@ -254,6 +264,7 @@ class KubeCluster:
         content_type: str = "application/json",
         subresource: str = "",
         missing_ok: bool = False,
+        accept: str = "application/json",
     ) -> Raw | None:
         base, plural = _PATHS[kind]
         parts = [base, *(("namespaces", namespace) if namespace else ()), plural]
@@ -263,7 +274,7 @@ class KubeCluster:
             name = (body.get("metadata") or {}).get("name", "")
         where = (kind, namespace or "", name)
         try:
-            status, headers, data = self._send(method, path, query or {}, body, content_type)
+            status, headers, data = self._send(method, path, query or {}, body, content_type, accept=accept)
         except _NO_ANSWER as error:
             raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
         if status == 404 and missing_ok:
@@ -286,8 +297,9 @@ class KubeCluster:
         content_type: str,
         *,
         timeout_s: float | None = None,
+        accept: str = "application/json",
     ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": MANAGER}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": MANAGER}
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.

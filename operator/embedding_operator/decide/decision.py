@@ -113,11 +113,15 @@ class Apply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TryOut:
-    """A dry run: nothing is changed, and what would be refused later is refused now."""
+    """A dry run: nothing is changed, and what would be refused later is refused now.
+
+    A Secret is looked for, and nothing of it is read; `field` is what names it in the manifest.
+    """
 
     manifest: Mapping[str, Any]
     stage: Stage
     why: str
+    field: str = ""
 
     def __str__(self) -> str:
         return f"try out {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"

@@ -43,6 +43,7 @@ class Defaults:
 
     images: Mapping[str, str]  # by stage, and TORCH_SERVER
     given_user: bool = False  # the platform gives pods their user and groups, as OpenShift does
+    look_for_secrets: bool = False  # the preflight may ask whether a Secret exists
 
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
@@ -68,7 +69,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         _suspend(draft, observed)
     else:
         _forget_suspensions(draft, observed)
-        preflight(draft, spec, owner, observed, defaults.images)
+        preflight(draft, spec, owner, observed, defaults.images, look_for_secrets=defaults.look_for_secrets)
         _workspace(draft, spec, owner, observed)
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:

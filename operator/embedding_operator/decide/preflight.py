@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed, TryOut
 from embedding_operator.decide.handover import next_name
+from embedding_operator.decide.waiting import secrets_of
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job
 from embedding_operator.objects.manifests.serving import build_deployment, build_service
@@ -37,6 +38,7 @@ class _Trial:
 
     stage: Stage
     manifest: Mapping[str, Any]
+    field: str = ""  # that names a Secret
 
 
 def ask_for_preflight(status: Status, revision: int) -> Status:
@@ -44,7 +46,15 @@ def ask_for_preflight(status: Status, revision: int) -> Status:
     return replace(status, preflight={"revision": revision, "state": _DUE})
 
 
-def preflight(draft: Draft, spec: Spec, owner: Owner, observed: Observed, images: Mapping[str, str]) -> None:
+def preflight(
+    draft: Draft,
+    spec: Spec,
+    owner: Owner,
+    observed: Observed,
+    images: Mapping[str, str],
+    *,
+    look_for_secrets: bool = False,
+) -> None:
     """Try out what the revision may create, unless it was done. `images` are the operator's default images by stage."""
     record = draft.status.preflight
     if record.get("revision") != draft.status.revision or record.get("state") != _DUE:
@@ -53,8 +63,10 @@ def preflight(draft: Draft, spec: Spec, owner: Owner, observed: Observed, images
     if any(refused) or observed.refusal("late") is not None:
         return
     for trial in _trials(spec, owner, draft.status, observed, images):
-        why = f"what stage {trial.stage} is going to create"
-        draft.actions.append(TryOut(manifest=trial.manifest, stage=trial.stage, why=why))
+        if trial.field and not look_for_secrets:
+            continue
+        why = f"what stage {trial.stage} is going to {'mount' if trial.field else 'create'}"
+        draft.actions.append(TryOut(manifest=trial.manifest, stage=trial.stage, why=why, field=trial.field))
     done: dict[str, Any] = {"revision": draft.status.revision, "state": _DONE}
     if untried := observed.refusal("untried"):
         done["untried"] = untried.message[:512]
@@ -65,6 +77,11 @@ def _trials(
     spec: Spec, owner: Owner, status: Status, observed: Observed, images: Mapping[str, str]
 ) -> Iterator[_Trial]:
     due = () if spec.deploy.pinned is not None else _due(spec, status, observed.generation)
+    for stage in (*due, Stage.DEPLOY):
+        for ref in secrets_of(spec, stage):
+            where = {"name": ref.name, "namespace": owner.namespace}
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": where}
+            yield _Trial(stage=stage, manifest=secret, field=f"{ref.field}.name")
     for stage in (*due, Stage.VERIFY):
         yield from _of_job(spec, owner, stage, status.revision)
     yield from _of_server(spec, owner, images)

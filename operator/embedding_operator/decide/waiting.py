@@ -160,11 +160,11 @@ def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
         keys = {ref.key: f"{ref.field}.key" for ref in mounted_authorities(spec, stage).values()}
         return _key_missing("ConfigMap", match[1], keys.get(match[1], f"spec.stages.{stage}"))
     if match := _SECRET.search(text):
-        fields = {ref.name: f"{ref.field}.name" for ref in _refs(spec, stage)}
+        fields = {ref.name: f"{ref.field}.name" for ref in secrets_of(spec, stage)}
         return _missing("SecretMissing", "Secret", match[1], fields)
     if match := _SECRET_KEY.search(text):
         key = match[1] or match[2]
-        fields = {ref.key: f"{ref.field}.key" for ref in _refs(spec, stage)}
+        fields = {ref.key: f"{ref.field}.key" for ref in secrets_of(spec, stage)}
         return _key_missing("Secret", key, fields.get(key, f"spec.stages.{stage}"))
     if "unbound immediate PersistentVolumeClaims" in text or "find available persistent volumes" in text:
         return Wait(
@@ -209,7 +209,7 @@ def _config_map_fields(spec: Spec, stage: Stage) -> dict[str, str]:
     return {ref.name: f"{ref.field}.name" for ref in mounted_authorities(spec, stage).values()}
 
 
-def _refs(spec: Spec, stage: Stage) -> list[SecretRef]:
+def secrets_of(spec: Spec, stage: Stage) -> list[SecretRef]:
     """The Secrets that the stage's pod uses: two stages may use the same key of different Secrets."""
     if stage is Stage.DEPLOY:
         return [spec.deploy.ngc_key] if spec.deploy.ngc_key is not None else []

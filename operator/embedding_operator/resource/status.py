@@ -27,6 +27,7 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 # Every pass reads and every watch carries the whole status.
 _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 96
+_LEAST_MISSED: Final = frozenset({"warnings", "skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 256
 _FOLDED: Final = ("stages", "servers")  # of resolved
 _SEEN_OF_VERIFICATION: Final = ("withinTolerance", "evaluatedIn", "queries", "changedQueries", "artefactDigest")
@@ -303,8 +304,17 @@ def _size(body: Mapping[str, Any]) -> int:
 
 
 def _terse(stages: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
-    """What finished stages had to say is least missed."""
-    return tuple(replace(item, message=item.message[:_SHORT_CHARACTERS]) if item.done else item for item in stages)
+    """What finished stages had to say is least missed: the warnings stand in the status as well."""
+    return tuple(
+        replace(
+            item,
+            message=item.message[:_SHORT_CHARACTERS],
+            details={name: said for name, said in item.details.items() if name not in _LEAST_MISSED},
+        )
+        if item.done
+        else item
+        for item in stages
+    )
 
 
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:

@@ -265,3 +265,33 @@ def test_a_dry_run_of_what_is_applied_changes_nothing_and_sees_a_stranger(
                 with pytest.raises(ForeignObject):
                     it.try_out({"kind": "Service", "metadata": mine})
                 assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "error"),
+    [(200, "", None), (404, "not found", Rejected), (403, 'User "o" cannot get resource "secrets" in', NotTried)],
+)
+def test_a_secret_is_looked_for_and_never_read(
+    status: int,
+    words: str,
+    error: type[ClusterError] | None,
+    deaf: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[str] = []
+
+    def send(method: str, path: str, *_: object, accept: str, **__: object) -> tuple[int, dict[str, str], bytes]:
+        sent.append(f"{method} {path} {accept}")
+        return status, {}, json.dumps({"message": words}).encode()
+
+    secret = {"kind": "Secret", "metadata": {"namespace": "n", "name": "x"}}
+    with connected(deaf, tmp_path, monkeypatch) as cluster:
+        monkeypatch.setattr(cluster, "_send", send)
+        if error is None:
+            cluster.try_out(secret)
+        else:
+            with pytest.raises(error):
+                cluster.try_out(secret)
+    assert len(sent) == 1
+    assert sent[0].startswith("GET /api/v1/namespaces/n/secrets/x application/json;as=PartialObjectMetadata")
