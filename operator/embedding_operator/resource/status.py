@@ -27,8 +27,8 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 # Every pass reads and every watch carries the whole status.
 _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 96
-_LEAST_MISSED: Final = frozenset({"warnings", "skipped", "languages"})  # of a stage's details
-_SHORT_LOG_CHARACTERS: Final = 256
+_LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
+_SHORT_LOG_CHARACTERS: Final = 128
 _FOLDED: Final = ("stages", "servers")  # of resolved
 _SEEN_OF_VERIFICATION: Final = ("withinTolerance", "evaluatedIn", "queries", "changedQueries", "artefactDigest")
 # Something in the workspace is not what its stage wrote.
@@ -304,7 +304,7 @@ def _size(body: Mapping[str, Any]) -> int:
 
 
 def _terse(stages: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
-    """What finished stages had to say is least missed: the warnings stand in the status as well."""
+    """What finished stages had to say is least missed."""
     return tuple(
         replace(
             item,
