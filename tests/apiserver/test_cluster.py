@@ -115,6 +115,16 @@ def test_a_status_write_after_somebody_elses_is_a_conflict(api: Api, namespace: 
         cluster.write_status(read, {"observedGeneration": 1, "phase": "Failed"})
 
 
+def test_a_status_that_the_crd_does_not_know_is_refused_and_not_cut(
+    api: Api, namespace: str, cluster: KubeCluster
+) -> None:
+    made(api, namespace)
+    read = cluster.get("EmbeddingFineTune", namespace, "docs")
+    assert read is not None
+    with pytest.raises(Rejected, match="ofALaterRelease"):
+        cluster.write_status(read, {"observedGeneration": 1, "ofALaterRelease": "x"})
+
+
 def test_a_status_write_after_an_edit_is_a_conflict(api: Api, namespace: str, cluster: KubeCluster) -> None:
     made(api, namespace)
     read = cluster.get("EmbeddingFineTune", namespace, "docs")

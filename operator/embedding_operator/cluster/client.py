@@ -220,7 +220,9 @@ class KubeCluster:
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]
         body = {**resource, "status": dict(status)}
-        return self._call("update", KIND, meta["namespace"], meta["name"], body=body, subresource="status") or {}
+        # A CRD of an earlier release would drop a field in silence, and with it what is remembered: refused instead.
+        strict, where = {"fieldValidation": "Strict"}, (KIND, meta["namespace"], meta["name"])
+        return self._call("update", *where, body=body, query=strict, subresource="status") or {}
 
     def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
         meta = resource["metadata"]
