@@ -37,7 +37,9 @@ def pod(server_variables: Iterable[str]) -> Iterator[str]:
                     anyOf: [{{type: integer}}, {{type: string}}]
                     minimum: 0
                     maxLength: 32
-                    pattern: "{_QUANTITY}"
+                    x-kubernetes-validations:
+                      - rule: "type(self) == int || self.matches('{_QUANTITY}')"
+                        message: "must be a quantity, such as 20Gi, 500m or 4: GB is no unit"
             """,
             indent=4,
         )

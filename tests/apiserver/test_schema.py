@@ -329,8 +329,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "memory in words": (
         at("stages.prep.resources.limits.memory", "4 GB"),
-        "spec.stages.prep.resources.limits.memory",
-        "match",
+        "spec.stages.prep.resources.limits[memory]",
+        "GB is no unit",
     ),
     "less than no processor": (
         at("stages.prep.resources.requests.cpu", -1),
