@@ -30,6 +30,7 @@ _SHORT_CHARACTERS: Final = 96
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
 _FOLDED: Final = ("stages", "servers")  # of resolved
+_REMEMBERED_OF_SERVED: Final = frozenset({"checkpoint", "contract"})
 _SEEN_OF_VERIFICATION: Final = ("withinTolerance", "evaluatedIn", "queries", "changedQueries", "artefactDigest")
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
@@ -133,7 +134,7 @@ class Served:
                 "selector": self.selector,
             }
         )
-        return folded(whole, [key for key in whole if key not in ("checkpoint", "contract")])
+        return folded(whole, [key for key in whole if key not in _REMEMBERED_OF_SERVED])
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Served:
@@ -173,7 +174,7 @@ class FrozenSet:
 
     def to_json(self) -> dict[str, Any]:
         told = {"revision": self.revision, "asked": self.asked, "madeBy": self.made_by, "queries": self.queries}
-        return folded({**self.ref.to_json(), **told}, ("digest", "queries", "revision"))
+        return folded({**self.ref.to_json(), **told}, ())
 
     @classmethod
     def from_json(cls, raw: Any) -> FrozenSet | None:
@@ -254,7 +255,7 @@ class Status:
                 "evaluationSet": self.evaluation_set.to_json() if self.evaluation_set is not None else None,
                 "history": [dict(item) for item in self.history],
                 "lastFailure": dict(self.last_failure),
-                "resolved": folded_each(self.resolved, _FOLDED),
+                "resolved": folded(folded_each(self.resolved, _FOLDED), _FOLDED),
                 "preflight": dict(self.preflight),
             }
         )
@@ -280,7 +281,7 @@ class Status:
             evaluation_set=FrozenSet.from_json(raw.get("evaluationSet")),
             history=tuple(dict(item) for item in raw.get("history") or () if isinstance(item, Mapping)),
             last_failure=dict(raw.get("lastFailure") or {}),
-            resolved=readable_each(raw.get("resolved") or {}, _FOLDED),
+            resolved=readable_each(readable(raw.get("resolved") or {}), _FOLDED),
             preflight=dict(raw.get("preflight") or {}),
         )
 
