@@ -62,6 +62,7 @@ _BEGINNINGS: Final = _listed(
     "The It He She We They This That These Those There In On At But And If You When Then Der Die Das Es Er Sie"
 )
 
+_DATE: Final = re.compile(r"\d{1,2}\.|\d{4}\b")  # what follows a day, or a month
 _DOTTED: Final = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
 _WORDS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")  # one character may be a whole word
 _LONGEST: Final = 24  # characters before a stop that are looked at
@@ -78,7 +79,7 @@ def stop_ends_nothing(text: str, start: int, stop: int, after: int) -> bool:
     if word.isdecimal():
         # At the beginning it numbers the sentence; "3. 10. 2026" is a date.
         begins = stop - len(word) <= start
-        return len(word) <= 3 and (begins or following[:1].isdecimal() or _word(following) in _AFTER_ORDINALS)
+        return len(word) <= 3 and bool(begins or _DATE.match(following) or _word(following) in _AFTER_ORDINALS)
     small = word.lower()
     if len(word) == 1 and small == word and text[stop - 3 : stop - 2].isdecimal():  # a unit: "12 m."
         return False

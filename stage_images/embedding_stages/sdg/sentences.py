@@ -16,15 +16,22 @@ from embedding_stages.sdg.abbreviations import stop_ends_nothing
 # Urdu, Devanagari and its neighbours, Burmese, Khmer, Ethiopic, Armenian, Syriac, N'Ko, Mongolian, Javanese and others.
 _SURE: Final = "。！？｡﹖﹗؟۔।॥။។៕።፧፨։܀܁܂߹᠃᠉᥄᥅᭚᭛᭞᭟᰻᰼᱾᱿᜵᜶꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫᪨᪩᪪᪫"
 FULL_STOPS: Final = ".。｡۔।॥။។።։"  # which say nothing more than that a sentence ends
-_CLOSERS: Final = "\"'”’»›)\\]」』）】〉》*_`"
+_CLOSING: Final = "\"'”’»›)]」』）】〉》*_`"
+_CLOSERS: Final = re.escape(_CLOSING)
 _OPENING: Final = "\"'“‘„‚«‹([¿¡*`<「『（【〈《"
 _OPENERS: Final = re.escape(_OPENING)
+_NOTES: Final = r"(?:\[\w{1,4}\])*"  # numbers of footnotes
+_HAN: Final = r"\u3040-\u30ff\u3400-\u9fff"
+_GREEK: Final = r"\u0370-\u03ff\u1f00-\u1fff"
+_INDIC: Final = r"\u0900-\u0dff"
 _END: Final = re.compile(
-    rf"(?P<sure>[{_SURE}][{_SURE}!?.…]*[{_CLOSERS}]*(?!\d)\s*)"
-    rf"|(?<![.!?…‼⁇⁈⁉])(?P<stop>[.!?…‼⁇⁈⁉]+)[{_CLOSERS}]*\s+(?=[{_OPENERS}]*[^\W]|[{_OPENERS}]+$)"
-    r"|(?<=[\u0370-\u03ff\u1f00-\u1fff])[;\u037e]\s+"  # the Greek question mark
+    rf"(?P<sure>(?:[{_SURE}]|፡፡|(?<=[{_HAN}])(?:[!?]|\.(?=[{_HAN}])))[{_SURE}!?.…]*[{_CLOSERS}]*\s*)"
+    rf"|(?<![.!?…‼⁇⁈⁉])(?P<stop>[.!?…‼⁇⁈⁉]+)[{_CLOSERS}]*{_NOTES}\s+(?=[{_OPENERS}]*[^\W]|[{_OPENERS}]+$)"
+    rf"|(?<=[{_GREEK}])[;\u037e]\s+"  # the Greek question mark
+    rf"|(?<=[{_INDIC}])\|{{1,2}}\s+"  # typed for a danda
     r"|[།༎]+\s+"  # Tibetan writes its mark between clauses too
 )
+_GEORGIAN: Final = re.compile(r"[\u10d0-\u10ff]")  # small letters to Unicode, but sentences begin with them
 _HIRAGANA: Final = re.compile(r"[\u3041-\u309f]")
 # Scripts that part phrases by spaces, and words by nothing; many texts in them have no marks at all.
 _PHRASES: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f]")
@@ -51,13 +58,13 @@ def split_sentences(text: str, *, max_characters: int) -> list[str]:
 def _ends(text: str, match: re.Match[str], start: int) -> bool:
     if match.lastgroup == "sure":
         # A quoted sentence that goes on: 「はい。」と言った。
-        closed = match["sure"].rstrip()[-1] not in _SURE
+        closed = match["sure"].rstrip()[-1] in _CLOSING
         return not (closed and _HIRAGANA.match(text, match.end()))
     if match.lastgroup != "stop":
         return True
     after = match.end()
     following = text[after : after + 8].lstrip(_OPENING)
-    if following[:1].islower():
+    if following[:1].islower() and not _GEORGIAN.match(following):
         return False
     return match["stop"] != "." or not stop_ends_nothing(text, start, match.start(), after)
 
