@@ -28,6 +28,14 @@ _STAND_IN = "\ue000"  # for `_WITHOUT_DOT`, which pathspec does not know
 _INSIDE = "\ue001"  # a name that no pattern spells: stands for whatever lies in a folder
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]+$")
 _WILD = re.compile(rf"[*?\[{_STAND_IN}]")
+_MOST_CROSSING = 4  # `**` of one pattern: each multiplies the ways to match a path, and those in names the patterns
+_CROSSING = re.compile(r"\*{2,}")
+# Of several stars in a name all but the last take as little as they can, and never take more: what the next one could
+# have matched it still can, and a pattern of ten stars takes no longer than the name is.
+_STAR_BEFORE_STAR = re.compile(rf"\[\^/\]\*((?:(?!\[\^/\]\*)[^/{_STAND_IN}]|\[\^/\](?!\*))+)(?=\[\^/\]\*)")
+
+# A bracket, which by gitignore's rules never matches a slash, and before it what only looks like one.
+_BRACKET = re.compile(r"(\\.|\[\^/\])|(\[\^?\]?(?:\\.|[^\]\\])*\])", re.DOTALL)
 
 
 class Globs:
@@ -145,6 +153,10 @@ def _plain(pattern: str) -> Iterator[str]:
     text = pattern.removeprefix("./").lstrip("/").replace(_WITHOUT_DOT, _STAND_IN)
     if not text.strip("/ "):
         raise ValueError("it names nothing")
+    if len(_CROSSING.findall(text)) > _MOST_CROSSING:
+        raise ValueError(f"more than {_MOST_CROSSING} times '**'")
+    if any(part.count(_STAND_IN) > 1 for part in text.split("/")):
+        raise ValueError(f"{_WITHOUT_DOT} twice in one name")
     for form in _forms(text):
         yield from _with_whole_stars(form.split("/"))
 
@@ -166,6 +178,8 @@ def _compiled(text: str) -> re.Pattern[str]:
     expression, _ = GitIgnoreSpecPattern.pattern_to_regex(f"/{text}")
     if expression is None:
         raise ValueError("a bracket is not closed, or its range runs backwards; write \\[ for the character itself")
+    expression = _STAR_BEFORE_STAR.sub(r"(?>[^/]*?\1)", expression)
+    expression = _BRACKET.sub(lambda found: found[1] or f"(?!/){found[2]}", expression)
     return re.compile(expression.replace(_STAND_IN, "[^/.]+"), re.DOTALL)
 
 

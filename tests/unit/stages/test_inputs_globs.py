@@ -61,6 +61,13 @@ TAKEN: list[tuple[str, str, bool]] = [
     ("docs/", "docs", False),
     ("docs", "docs/x/a.txt", True),
     (r"\!a.md", "!a.md", True),
+    ("docs[!x]a.md", "docs/a.md", False),
+    ("docs[+-9]a.md", "docs/a.md", False),
+    ("*[!a]*b", "xa/b", False),
+    ("*a*[!b]?*.md", "abca.md", True),
+    ("*a" * 60 + "b", "a" * 250, False),
+    ("*a" * 60 + "*", "a" * 250, True),
+    ("**/a" * 4 + "/*c", "a/" * 33 + "b", False),
 ]
 
 
@@ -128,6 +135,8 @@ def test_folders_are_entered_where_a_pattern_reaches(patterns: list[str], folder
         ("!", "names nothing"),
         (" ", "names nothing"),
         ("!drafts/", "nothing is taken before it"),
+        ("a**" * 85, "more than 4 times '**'"),
+        ("+([!.])+([!.])", "+([!.]) twice in one name"),
     ],
 )
 def test_a_pattern_that_means_nothing_is_named(pattern: str, said: str) -> None:
