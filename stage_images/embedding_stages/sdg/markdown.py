@@ -22,19 +22,20 @@ _DEEPEST: Final = 100  # blocks within blocks; the parser leaves out what is dee
 _SECTION: Final = 200_000  # characters parsed at once, because a token takes some hundred bytes
 _INLINE: Final = 2000  # characters of a paragraph parsed at once
 _SHOWN_HTML: Final = re.compile(r"</?[A-Za-z][^<>]*>|<[!?][^<>]*>")
-_HIDDEN: Final = re.compile(r"<!--|<script\b|<style\b", re.IGNORECASE)
+_HIDDEN: Final = re.compile(r"<!--|<script\b|<style\b", re.IGNORECASE | re.ASCII)  # else "ſ" is an "s"
 _ENDS: Final = {
     "<!--": re.compile("-->"),
-    "<script": re.compile("</script>", re.IGNORECASE),
-    "<style": re.compile("</style>", re.IGNORECASE),
+    "<script": re.compile("</script>", re.IGNORECASE | re.ASCII),
+    "<style": re.compile("</style>", re.IGNORECASE | re.ASCII),
 }
+_NO_CHARACTER: Final = re.compile(r"&#(?:[0-9]{8,}|[Xx][0-9A-Fa-f]{7,});?")  # Python reads no number of 5,000 digits
 _ANCHOR: Final = re.compile(r"\s*\{[#.:][^{}]*\}\s*$")  # of a heading, as site generators write it
 _FRONT: Final = re.compile(r"(?P<mark>---|\+\+\+)[ \t]*\n(?:[ \t]*(?:#[^\n]*)?\n)*[\w\"'-]+[ \t]*[:=]")
 _CLOSED: Final = {
     "---": re.compile(r"^(?:---|\.\.\.)[ \t]*$\n?", re.MULTILINE),
     "+++": re.compile(r"^\+\+\+[ \t]*$\n?", re.MULTILINE),
 }
-_TITLE: Final = re.compile(r"^title[ \t]*[:=][ \t]*(\S[^\n]*?)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_TITLE: Final = re.compile(r"^title[ \t]*[:=][ \t]*(\S[^\n]*)$", re.MULTILINE | re.IGNORECASE)
 _FENCE: Final = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 
 _BLOCKS: Final = MarkdownIt("commonmark", {"maxNesting": _DEEPEST}).enable("table").disable("inline")
@@ -68,11 +69,13 @@ def _without_front_matter(text: str) -> tuple[str, str]:
     if closed is None:
         return "", text
     title = _TITLE.search(text, 0, closed.start())
-    return title[1].strip("\"'").strip() if title else "", text[closed.end() :]
+    return title[1].strip().strip("\"'").strip() if title else "", text[closed.end() :]
 
 
 def _sections(text: str) -> Iterator[str]:
-    """Parts of about `_SECTION` characters, parted at an empty line outside of fences."""
+    """Parts of about `_SECTION` characters, parted at an empty line outside of fences; where none comes, as in a long
+    table, behind any line: what follows in a table is then read as text with the same words.
+    """
     lines: list[str] = []
     size, fence = 0, ""
     for line in text.splitlines(keepends=True):
@@ -83,7 +86,7 @@ def _sections(text: str) -> Iterator[str]:
             fence = ""
         lines.append(line)
         size += len(line)
-        if size >= _SECTION and not fence and not line.strip():
+        if size >= _SECTION and not fence and (not line.strip() or size >= 2 * _SECTION):
             yield "".join(lines)
             lines, size = [], 0
     yield "".join(lines)
@@ -183,7 +186,8 @@ def _without_tags(text: str) -> str:
         end = _ENDS[hidden[0].lower()].search(text, hidden.end())
         place = end.end() if end else len(text)
     kept.append(text[place:])
-    return html.unescape(" ".join(_SHOWN_HTML.sub(" ", "".join(kept)).split()))
+    shown = _SHOWN_HTML.sub(" ", "".join(kept))
+    return html.unescape(" ".join(_NO_CHARACTER.sub("\ufffd", shown).split()))
 
 
 def _outdented(code: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from unit.stages.growth import grows_with_the_text
 
-from embedding_stages.sdg.markdown import is_markdown, read_markdown
+from embedding_stages.sdg.markdown import _BLOCKS, is_markdown, read_markdown
 from embedding_stages.sdg.passages import MAX_PASSAGE_CHARACTERS, make_passages
 
 FRONT = """\
@@ -27,6 +28,8 @@ def kinds(text: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("<div>\n<\u017fcript>Seen.\n</div>", [("sentence", "<\u017fcript>Seen.")]),
+        ("<div>\nNo &#" + "9" * 5000 + "; sign.\n</div>", [("sentence", "No \ufffd sign.")]),
         ("# One\nText. More.", [("heading", "One"), ("sentence", "Text."), ("sentence", "More.")]),
         ("One\nand two\n---\nText.", [("heading", "One and two"), ("sentence", "Text.")]),
         ("## One ##\n", [("heading", "One")]),
@@ -89,6 +92,21 @@ def test_a_long_document_is_read_in_sections() -> None:
     assert {unit.text for unit in units} == {"A", "# no\n\nx", "Text. link"}
 
 
+def test_no_section_is_longer_because_no_line_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedding_stages.sdg.markdown._SECTION", 2_000)
+    sizes: list[int] = []
+    parse = _BLOCKS.parse
+
+    def noted(text: str, references: Any) -> Any:
+        sizes.append(len(text))
+        return parse(text, references)
+
+    monkeypatch.setattr(_BLOCKS, "parse", noted)
+    units = read_markdown("|a|b|\n|-|-|\n" + "| c | d |\n" * 1_000)
+    assert max(sizes) < 4_100
+    assert " ".join(unit.text for unit in units).count("| c | d |") == 1_000
+
+
 def test_what_lies_too_deep_for_the_parser_is_kept() -> None:
     assert "Deep." in {unit.text.lstrip("> ") for unit in read_markdown("> " * 200 + "Deep.")}
 
@@ -116,3 +134,7 @@ def test_no_mixture_of_lines_breaks_the_reader() -> None:
 )  # fmt: skip
 def test_the_time_grows_with_the_text(piece: str) -> None:
     assert grows_with_the_text(read_markdown, piece * (100_000 // len(piece)))
+
+
+def test_a_title_with_a_gap_is_read_once() -> None:
+    assert grows_with_the_text(read_markdown, "---\ntitle: a" + " " * 100_000 + "b\n---\n")
