@@ -24,7 +24,16 @@ from typing import Any
 
 from embedding_stages import contract
 from embedding_stages.artefacts import Described, Workspace
-from embedding_stages.contract import INTERRUPTED, Artefact, ExitCode, Progress, Stage, StageRequest, StageResult
+from embedding_stages.contract import (
+    INTERRUPTED,
+    Artefact,
+    ExitCode,
+    Progress,
+    Stage,
+    StageRequest,
+    StageResult,
+    encodable,
+)
 from embedding_stages.errors import BadInput, StageError, Transient, own_groups
 
 Work = Callable[["StageContext"], StageResult]
@@ -106,7 +115,7 @@ class StageContext:
         if not self.leads:
             return
         line = {"stage": self.request.stage, "attempt": self.request.attempt, "message": message, **fields}
-        print(json.dumps(line, ensure_ascii=False, default=str), flush=True)
+        print(encodable(json.dumps(line, ensure_ascii=False, default=str)), flush=True)
 
     def progress(self, step: int, total_steps: int) -> None:
         """Report progress; cheap to call every step, written at most every two seconds and at the end."""

@@ -112,6 +112,11 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def encodable(text: str) -> str:
+    """Halves of character pairs spelled out (`\\ud83d`), as JSON may spell them too: UTF-8 has no bytes for them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def fingerprint_of(value: object) -> str:
     """sha256 (64 hex digits) of a JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
@@ -208,12 +213,12 @@ class StageResult:
 
         Raises ValueError when the rest alone is too long: a longer text would be cut by the kubelet.
         """
-        text = self._dump(self.message)
+        message = encodable(self.message)
+        text = self._dump(message)
         excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
         if excess <= 0:
             return text
         # JSON escapes make a character up to 12 bytes long, so shorten until it fits.
-        message = self.message
         while message and len(self._dump(message + "…").encode()) > TERMINATION_MESSAGE_BYTES:
             message = message[: len(message) - max(1, len(message) // 16)]
         text = self._dump(message + "…")

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from embedding_stages.contract import encodable
+
 Count = Literal["skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates", "skippedPointers"]
 _NUMBERS: Final = (
     "documents", "documentBytes", "skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates",
@@ -60,5 +62,5 @@ class Counts:
 
 def _shown(text: str) -> str:
     """Untrusted text: its end, without what cannot be encoded and without line breaks."""
-    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    text = " ".join(encodable(text).split())
     return text if len(text) <= _LONGEST_NAME else f"…{text[1 - _LONGEST_NAME :]}"

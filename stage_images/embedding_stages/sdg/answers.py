@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from embedding_stages.contract import encodable
+
 # By these names answers of no use are counted.
 CUT: Final = "cutAnswers"  # they end at the endpoint's limit of tokens
 EMPTY: Final = "emptyAnswers"  # no text in them
@@ -112,8 +114,10 @@ class Completion:
 
 
 def shortened(text: str, most: int = _EXAMPLE) -> str:
-    """On one line; the beginning, and the end of what is cut."""
-    text = " ".join(text.split())
+    """On one line; the beginning, and the end of what is cut. Halves of character pairs are spelled out: an answer may
+    end between two, and no file, log or result can hold one.
+    """
+    text = " ".join(encodable(text).split())
     if len(text) <= most:
         return text
     return f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"

@@ -190,3 +190,13 @@ def test_the_time_to_go_is_told_by_the_steps_of_this_attempt(
     said = parse_progress(capsys.readouterr().out)
     assert said is not None
     assert (said.step, said.eta_seconds) == (steps[-1][1], eta)
+
+
+def test_half_a_character_ends_neither_a_log_nor_a_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def work(context: StageContext) -> StageResult:
+        context.log("told", result="a \ud83d")
+        raise ValueError("b \ud83d")
+
+    result = end_of(tmp_path, work)
+    assert (result["reason"], result["message"]) == ("StageCrashed", "ValueError: b \\ud83d")
+    assert json.loads(capfd.readouterr().out.splitlines()[0])["result"] == "a \ud83d"

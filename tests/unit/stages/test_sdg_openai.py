@@ -192,6 +192,18 @@ def test_without_a_secret_no_key_is_sent(endpoint: type[Endpoint]) -> None:
     assert endpoint.keys == [None]
 
 
+def test_half_a_character_in_an_answer_is_told_and_does_not_end_the_run(
+    tmp_path: Path, endpoint: type[Endpoint], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An answer of no use that ends within an emoji, then one of use: the example is kept for a resume and logged."""
+    endpoint.reply = staticmethod(  # type: ignore[assignment]
+        lambda body, number: chat("No JSON \ud83d") if number == 1 else good(body, number)
+    )
+    code, result, pairs = sdg(tmp_path, endpoint.url)
+    assert (code, len(pairs), result["counts"]["unreadableAnswers"]) == (0, 1, 1)
+    assert "No JSON \\\\ud83d" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     "scores", [{}, {"scores": "9"}, {"scores": [{"index": 5, "score": 9}]}, {"scores": [{"index": 0, "score": 99}]}]
 )
