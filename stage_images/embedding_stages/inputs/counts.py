@@ -15,7 +15,7 @@ _NUMBERS: Final = (
 )  # fmt: skip
 _NAMES: Final = 5  # of each count
 _LONGEST_NAME: Final = 80  # characters
-_BYTES: Final = 300  # of all names as JSON: they share a termination message with the stage's other words
+ROOM_FOR_NAMES: Final = 300  # of all names as JSON: they share a termination message with the stage's other words
 
 
 @dataclass(slots=True)
@@ -49,9 +49,9 @@ class Counts:
         more = getattr(self, count) - len(names)
         return ", ".join(names) + (f" and {more} more" if more else "")
 
-    def told(self) -> dict[str, list[str]]:
-        """By count, the first names and why, five at most and as many as fit `_BYTES`."""
-        left, found = _BYTES, dict[str, list[str]]()
+    def told(self, room: int = ROOM_FOR_NAMES) -> dict[str, list[str]]:
+        """By count, the first names and why, five at most and as many as fit `room` bytes."""
+        left, found = room, dict[str, list[str]]()
         for place in range(_NAMES):
             for count, names in self._names.items():
                 if place < len(names) and (cost := len(json.dumps(names[place], ensure_ascii=False).encode())) <= left:

@@ -10,11 +10,14 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from embedding_stages import git_lfs
+from embedding_stages.contract import canonical_json
 from embedding_stages.encoder.configuration import FIELD, read_json, read_object
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.vocabulary import TOKENIZER_FILE
 from embedding_stages.errors import BadInput
 
+# Of both prefixes as JSON: the stage's result holds them, and the kubelet cuts what is longer than 4096 bytes.
+MOST_PREFIX_BYTES: Final = 1600
 LEAST_TEXT_TOKENS: Final = 8  # that a prefix has to leave of the tokens that a text may have
 # Ordinary texts of several scripts: a tokenizer need not know all of them, but not one of them is a sign.
 _TEXTS: Final = (
@@ -47,6 +50,14 @@ def try_tokenizer(folder: Path, description: EncoderDescription) -> None:
 
     Raises BadInput `ModelDamaged`, `PrefixTooLong`.
     """
+    size = prefix_bytes(description)
+    if size > MOST_PREFIX_BYTES:
+        raise BadInput(
+            "PrefixTooLong",
+            f"the prefixes take {size} bytes, and the stage's result has room for {MOST_PREFIX_BYTES}; write shorter "
+            f"ones in {FIELD}.prefixes",
+            field=f"{FIELD}.prefixes",
+        )
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         tokenizer.no_padding()
@@ -65,6 +76,11 @@ def try_tokenizer(folder: Path, description: EncoderDescription) -> None:
                 f"leaves fewer than {LEAST_TEXT_TOKENS}; raise {FIELD}.maxTokens or shorten {FIELD}.prefixes",
                 field=f"{FIELD}.maxTokens",
             )
+
+
+def prefix_bytes(description: EncoderDescription) -> int:
+    """Of both prefixes as JSON."""
+    return len(canonical_json(dict(description.prefixes)).encode())
 
 
 def _check_rows(folder: Path, description: EncoderDescription, rows: list[list[int]], plain: set[int]) -> None:

@@ -26,15 +26,18 @@ from embedding_stages.errors import BadInput
 from embedding_stages.formats import documents
 from embedding_stages.inputs import hugging_face, safe_files
 from embedding_stages.inputs.corpus import Corpus, Limits, write_documents
-from embedding_stages.inputs.counts import Counts
+from embedding_stages.inputs.counts import ROOM_FOR_NAMES, Counts
 from embedding_stages.inputs.labelled import LabelledCounts, LabelledSet
 from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze, warnings_about
+from embedding_stages.inputs.soundness import prefix_bytes
 from embedding_stages.inputs.store import Store
 from embedding_stages.runner import StageContext
 
 TOKENIZER_FILE = "tokenizer.json"
-# Bytes of JSON: a result has to fit the kubelet's message. The log has every warning.
+# Bytes of JSON: a result has to fit the kubelet's message. Longer prefixes take room from what is said for people,
+# which the log has as well.
 _ROOM_FOR_WARNINGS: Final = 360
+_ROOM_FOR_PREFIXES: Final = 700
 HF_ENDPOINT = "HF_ENDPOINT"  # huggingface_hub's own variable: a mirror of the hub
 
 
@@ -60,9 +63,11 @@ def work(context: StageContext) -> StageResult:
         if artefact is Artefact.BASE_MODEL and TOKENIZER_FILE in kept.files:
             details["tokenizerDigest"] = f"sha256:{kept.files[TOKENIZER_FILE]['sha256']}"
     details["encoder"] = asdict(description)
-    details |= {"skipped": read.told()} if read.told() else {}
+    less = max(0, prefix_bytes(description) - _ROOM_FOR_PREFIXES) // 2
+    skipped = read.told(ROOM_FOR_NAMES - less)
+    details |= {"skipped": skipped} if skipped else {}
     warnings = [*warned, *read.warnings]
-    details["warnings"] = _first(warnings, _ROOM_FOR_WARNINGS)
+    details["warnings"] = _first(warnings, _ROOM_FOR_WARNINGS - less)
     for warning in warnings:
         context.log("warning", warning=warning)
     return context.result(

@@ -150,3 +150,13 @@ def test_a_prefix_has_to_leave_room_for_a_text(
     with pytest.raises(BadInput) as caught:
         check(model, source)
     assert (caught.value.reason, caught.value.field) == (reason, "spec.baseModel.maxTokens")
+
+
+def test_prefixes_that_no_result_has_room_for_are_refused(tmp_path: Path) -> None:
+    """A model's own may be of any length, and one word of a tokenizer."""
+    source = make_model(tmp_path / "model")
+    prompts = {"query": "q" * 1000, "passage": "p" * 1000}
+    (source / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    with pytest.raises(BadInput) as caught:
+        check(BaseModel(name="tiny", kind="pvc", prefixes=None, max_tokens=None), source)
+    assert (caught.value.reason, caught.value.field) == ("PrefixTooLong", "spec.baseModel.prefixes")
