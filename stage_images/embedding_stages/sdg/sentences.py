@@ -29,7 +29,7 @@ _END: Final = re.compile(
     rf"|(?<![.!?…‼⁇⁈⁉])(?P<stop>[.!?…‼⁇⁈⁉]+)[{_CLOSERS}]*{_NOTES}\s+(?=[{_OPENERS}]*[^\W]|[{_OPENERS}]+$)"
     rf"|(?<=[{_GREEK}])[;\u037e]\s+"  # the Greek question mark
     rf"|(?<=[{_INDIC}])\|{{1,2}}\s+"  # typed for a danda
-    r"|[།༎]+\s+"  # Tibetan writes its mark between clauses too
+    r"|(?<![།༎])[།༎]+\s+"  # Tibetan writes its mark between clauses too
 )
 _GEORGIAN: Final = re.compile(r"[\u10d0-\u10ff]")  # small letters to Unicode, but sentences begin with them
 _HIRAGANA: Final = re.compile(r"[\u3041-\u309f]")

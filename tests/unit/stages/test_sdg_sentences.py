@@ -86,6 +86,8 @@ def test_long_texts_are_cut_where_it_hurts_least(text: str, expected: list[str])
         "ภาษาไทย",
         "x",
         "a\u0301\u0301\u0301",
+        "༎",
+        "། ",
     ],
 )
 def test_the_time_grows_with_the_text(piece: str) -> None:
