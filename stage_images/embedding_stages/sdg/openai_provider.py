@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from embedding_stages import contract
+from embedding_stages.contract import canonical_json
 from embedding_stages.contract.settings import Sdg
 from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.pairs import Pair, Passage
@@ -35,6 +36,7 @@ _HOPELESS: Final = 100  # documents in a row that were refused one and all: the 
 _WRITING: Final = 0.7  # temperatures
 _JUDGING: Final = 0.0
 _POLL_S: Final = 0.5
+_MOST_TOLD: Final = 1000  # bytes of JSON
 _LEARNED: Final = "parameters"  # file of what the endpoint takes; documents' files have a suffix
 
 
@@ -73,7 +75,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
             write_json(scratch / _LEARNED, learned)
     client.check_it_chats()
     outcome = outcome_of([found[number] for number in sorted(found)])
-    return replace(outcome, details=outcome.details | {"llmParameters": learned}) if learned else outcome
+    return replace(outcome, details=outcome.details | {"llmParameters": _told(learned)}) if learned else outcome
 
 
 def _client(context: StageContext, scratch: Path, stopping: threading.Event) -> ChatClient:
@@ -95,6 +97,16 @@ def omitted_parameters(endpoint: Mapping[str, Any]) -> frozenset[str]:
     """Those that the manifest lists, and those that it sets to null."""
     unset = {key for key, value in (endpoint.get("parameters") or {}).items() if value is None}
     return frozenset({*unset, *(endpoint.get("omitParameters") or ())})
+
+
+def _told(learned: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of it as a result has room for: the manifest may name hundreds of parameters, of any length."""
+    told = dict(learned)
+    names: Sequence[str] = told.get("leftOut", ())
+    while names and len(canonical_json(told).encode()) > _MOST_TOLD:
+        names = names[: len(names) // 2]
+        told["leftOut"] = [*names, f"and {len(learned['leftOut']) - len(names)} more"]
+    return told
 
 
 def _learned(path: Path) -> Changes | None:

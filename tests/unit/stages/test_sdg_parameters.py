@@ -110,6 +110,20 @@ def test_a_parameter_that_is_refused_is_left_out_and_remembered(
     assert not any(refused(body) for body in endpoint.bodies[-8:])
 
 
+def test_a_result_has_room_for_however_many_that_are_refused(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    """All that the manifest can name, refused one after the other; the result is written when all is paid for."""
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        refused = next((name for name in body if name.startswith("made_up")), None)
+        return good(body, number) if refused is None else (400, f"no parameter {refused}", {})
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    parameters = {f"made_up_{number}_{'x' * 100}": 1 for number in range(35)}
+    code, result, pairs = sdg(tmp_path, endpoint.url, endpoint={"parameters": parameters})
+    assert (code, len(pairs)) == (0, 1), result
+    assert result["details"]["llmParameters"]["leftOut"][-1] == "and 27 more"
+
+
 def with_system(body: dict[str, Any]) -> dict[str, Any]:
     """The request as one that has both roles."""
     if len(body["messages"]) == 2:
