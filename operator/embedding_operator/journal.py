@@ -22,7 +22,7 @@ FORMATS: Final = ("json", "text")
 _LIBRARIES: Final = ("aiohttp", "asyncio", "kopf", "kubernetes", "urllib3")
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _KOPFS: Final = ("settings", "k8s_skip")  # that Kopf puts into its records for itself
-_BAD_PHASES: Final = frozenset({"Failed", "Degraded"})
+_BAD_PHASES: Final = frozenset({"Blocked", "Degraded"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,11 @@ STEPS: dict[str, tuple[Status, Status, tuple[int, tuple[str, ...], dict[str, Any
         at(a_stage(Stage.FINETUNE, state="Waiting", reason="SecretMissing", message="create it", broken=True)),
         (logging.WARNING, ("Waiting", "SecretMissing", "create it"), {"reason": "SecretMissing"}),
     ),
+    "a phase in which somebody has to look": (
+        Status(phase="Running"),
+        Status(phase="Blocked", conditions=(a_condition("Ready", "False", reason="SecretMissing"),)),
+        (logging.WARNING, ("Running -> Blocked", "SecretMissing"), {"phase": "Blocked", "resource": WHO}),
+    ),
     "a phase": (
         Status(phase="Verifying"),
         Status(phase="Degraded", conditions=(a_condition("Ready", "False", reason="CanariesDiffer"),)),
