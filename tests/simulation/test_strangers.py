@@ -60,7 +60,7 @@ def test_a_strangers_object_that_does_not_go_is_said(kind: str) -> None:
     scene.cluster.mark_deleted(kind, NAMESPACE, str(meta["name"]))
     scene.run(lambda scene: scene.condition("Validated") == "False DeletionStuck")
     assert "theirs.example/keep" in scene.message("Ready")
-    assert (scene.condition("Stalled"), scene.status.phase) == ("True DeletionStuck", "Failed")
+    assert (scene.condition("Stalled"), scene.status.phase) == ("True DeletionStuck", "Blocked")
     scene.settle(10)
     assert scene.events().count("DeletionStuck") == 1
     scene.cluster.remove(kind, NAMESPACE, str(meta["name"]))
@@ -74,10 +74,25 @@ def test_a_job_of_ours_that_does_not_go_is_said() -> None:
     scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
     scene.run(lambda scene: scene.condition("Trained") == "False DeletionStuck")
     assert "theirs.example/keep" in scene.message("Ready")
-    assert (scene.condition("Stalled"), scene.status.phase) == ("True DeletionStuck", "Failed")
+    assert (scene.condition("Stalled"), scene.status.phase) == ("True DeletionStuck", "Blocked")
     scene.cluster.change("Job", NAMESPACE, name, lambda raw: raw["metadata"].pop("finalizers"))
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
+def test_a_server_of_ours_that_does_not_go_is_said_once() -> None:
+    deploy = {"strategy": "Recreate"}
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready).settle(3)
+    kept = {"finalizers": ["theirs.example/keep"]}
+    name = scene.cluster.find("Deployment")[0]["metadata"]["name"]
+    scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["metadata"].update(kept))
+    scene.edit(a_spec(stages={"deploy": deploy, "finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.condition("Deployed") == "False DeletionStuck")
+    writes = scene.writes()
+    scene.settle(20)
+    assert scene.writes() == writes
+    scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["metadata"].pop("finalizers"))
+    scene.run(is_ready)
 
 
 def test_a_manifest_that_is_not_valid_waits_for_an_edit() -> None:

@@ -152,5 +152,9 @@ def fail(draft: Draft, entry: StageStatus, reason: str, message: str) -> None:
 
 
 def record(draft: Draft, entry: StageStatus, *, poll_s: float = _POLL_S) -> None:
+    """A wait of which nothing has changed keeps its time: another one in each pass would be a write in each pass."""
+    known = draft.status.stage(Stage.DEPLOY)
+    if entry.state == "Waiting" and entry == replace(known, started_at=entry.started_at):
+        entry = known
     draft.look_again_in(poll_s) if entry.state != "Succeeded" else None
     draft.status = draft.status.with_stage(entry)
