@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from simulation.fake_cluster import NAMESPACE, Call
@@ -160,6 +162,24 @@ def test_what_a_dry_run_cannot_tell_stops_nothing(error: type[ClusterError], wor
     preflight = scene.resource["status"]["preflight"]
     assert preflight["state"] == "Done"
     assert (words in preflight.get("untried", "")) is untried
+
+
+def test_a_policy_against_pods_that_belong_to_nothing_lets_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = a_scene()
+    pods: list[Mapping[str, Any]] = []
+
+    def policy(manifest: Mapping[str, Any]) -> None:
+        meta = manifest["metadata"]
+        if manifest["kind"] == "Pod":
+            pods.append(meta)
+            if not [ref for ref in meta.get("ownerReferences", ()) if ref["controller"]]:
+                raise Forbidden("create", "Pod", NAMESPACE, meta["name"], "admission webhook denied the request: naked")
+
+    monkeypatch.setattr(scene.cluster, "try_out", policy)
+    scene.run(is_ready)
+    assert {ref["kind"] for meta in pods for ref in meta["ownerReferences"]} == {"Job", "ReplicaSet"}
+    # Who says that the owner's deletion waits for the pod needs a right on the owner, which is not there.
+    assert not [ref for meta in pods for ref in meta["ownerReferences"] if "blockOwnerDeletion" in ref]
 
 
 @pytest.mark.parametrize("error", [Rejected, ForeignObject])

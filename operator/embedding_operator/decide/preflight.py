@@ -28,6 +28,11 @@ from embedding_stages.contract import BEFORE_SERVING, ArtefactRef, Stage, StageR
 
 _UNKNOWN: Final = "0" * 64  # of work whose inputs are not there yet
 _MODEL: Final = ArtefactRef(path="preflight", digest=f"sha256:{_UNKNOWN}")
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"  # a dry run makes nothing that could be looked for
+_CONTROLLERS: Final[Mapping[str, Mapping[str, str]]] = {  # what a pod of each kind belongs to
+    "Job": {"apiVersion": "batch/v1", "kind": "Job"},
+    "Deployment": {"apiVersion": "apps/v1", "kind": "ReplicaSet"},
+}
 _DUE: Final = "Due"
 _DONE: Final = "Done"
 
@@ -130,7 +135,12 @@ def _of_server(spec: Spec, owner: Owner, images: Mapping[str, str]) -> Iterator[
 
 
 def _pod(owner: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod as the controller of a Job or a Deployment makes it."""
+    """A pod as the controller of a Job or a Deployment makes it: policies refuse pods that belong to nothing."""
     meta, template = owner["metadata"], owner["spec"]["template"]
-    where = {"name": f"{meta['name']}-dry-run"[:253], "namespace": meta["namespace"]}
+    kind = _CONTROLLERS[owner["kind"]]
+    where = {
+        "name": f"{meta['name']}-dry-run"[:253],
+        "namespace": meta["namespace"],
+        "ownerReferences": [{**kind, "name": meta["name"], "uid": _NOBODY, "controller": True}],
+    }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], **where}, "spec": template["spec"]}
