@@ -14,8 +14,9 @@ from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, sta
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.folding import written_out
+from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
 from embedding_operator.resource.status import Status
-from embedding_stages.contract import Stage
+from embedding_stages.contract import Stage, fingerprint_of
 from embedding_stages.contract import settings as table
 from embedding_stages.contract.declare import setting
 from embedding_stages.contract.versions import CODE_VERSIONS
@@ -114,6 +115,37 @@ def test_a_fleet_takes_an_upgrade_and_its_edits(shape: str, release: Callable[[S
     trained = scene.ran(Stage.FINETUNE)[-1]
     assert trained.settings["warmupSteps"] == 50  # an edited section takes the new release's defaults
     assert trained.image == manifest.get("stages", {}).get("finetune", {}).get("image", NEXT_IMAGES[Stage.FINETUNE])
+
+
+@pytest.mark.parametrize("autoscaled", [False, True])
+def test_a_server_of_an_earlier_release_keeps_its_pods(autoscaled: bool, release: Callable[[Scene], Scene]) -> None:
+    scene = a_scene().run(is_ready).settle(2)
+    name = scene.cluster.find("Deployment")[0]["metadata"]["name"]
+    check = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+
+    def as_before(raw: dict[str, Any]) -> None:
+        spec = raw["spec"]
+        spec["template"]["spec"]["initContainers"][0]["resources"] = check
+        asked = scene.cluster._applied["Deployment", NAMESPACE, name]["spec"]
+        asked["template"]["spec"]["initContainers"][0]["resources"] = check
+        asked["replicas"] = 1
+        raw["metadata"]["annotations"] = {
+            **raw["metadata"]["annotations"],
+            TEMPLATE_ANNOTATION: fingerprint_of(asked)[:16],
+        }
+
+    scene.cluster.change("Deployment", NAMESPACE, name, as_before)
+    for _ in range(5):
+        scene.world.step()
+    if autoscaled:
+        scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["spec"].update(replicas=3))
+    before = {pod["metadata"]["name"] for pod in scene.world.pods_of(scene.cluster.find("Deployment")[0])}
+    writes = len(scene.history)
+    release(scene).settle(5)
+    server = scene.cluster.find("Deployment")[0]
+    assert before <= {pod["metadata"]["name"] for pod in scene.world.pods_of(server)}
+    assert server["spec"]["replicas"] == (3 if autoscaled else 1)
+    assert {status["phase"] for status in scene.history[writes:]} <= {"Ready"}
 
 
 def test_a_stage_that_runs_anew_for_its_inputs_keeps_its_settings_and_takes_the_new_image(

@@ -15,6 +15,7 @@ from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import (
+    as_made_before,
     build_deployment,
     build_service,
     service_url,
@@ -81,6 +82,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
         vector_space=settled.vector_space,
         scaled_to=_scaled_to(draft, live, others),
     )
+    desired = as_made_before(desired, live.raw, spec) if live is not None else desired
     drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
     entry = drift.entry
     if drift.first:

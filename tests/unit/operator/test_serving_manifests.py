@@ -9,7 +9,7 @@ import pytest
 from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_ref, a_spec
 
 from embedding_operator.objects.compare import differs
-from embedding_operator.objects.manifests.serving import build_deployment, build_service, serving_name
+from embedding_operator.objects.manifests.serving import as_made_before, build_deployment, build_service, serving_name
 from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
 from embedding_stages.contract.servers import RESERVED_VARIABLES
 
@@ -179,3 +179,53 @@ def test_what_the_manifest_no_longer_asks_for_is_a_difference(more: Raw) -> None
     assert deployment({})["metadata"]["annotations"][FINGERPRINT_ANNOTATION] == FINGERPRINT
     hashes = {deployment(item)["metadata"]["annotations"][TEMPLATE_ANNOTATION] for item in ({}, more)}
     assert len(hashes) == 2
+
+
+CHECK_BEFORE = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+MADE_BEFORE: dict[str, tuple[Raw, str]] = {  # hashes that the release before wrote
+    "onnx": ({}, "4641729ce267b3ed"),
+    "torch": (BACKENDS["torch"], "6d5d0e39e18dfd11"),
+    "nim 1": (BACKENDS["nim 1"], "7aac47652ca56b32"),
+    "nim 2": (BACKENDS["nim 2"], "ac9eb2f7360b2c96"),
+    "three replicas": ({"replicas": 3}, "7badb13f19832cd4"),
+}
+
+
+def made_before(deploy: Raw, noted: str) -> Raw:
+    body = deployment(deploy)
+    body["metadata"]["annotations"][TEMPLATE_ANNOTATION] = noted
+    body["spec"]["template"]["spec"]["initContainers"][0]["resources"] = CHECK_BEFORE
+    return body
+
+
+@pytest.mark.parametrize("row", MADE_BEFORE)
+def test_a_server_of_the_release_before_is_not_made_anew(row: str) -> None:
+    deploy, noted = MADE_BEFORE[row]
+    live = made_before(deploy, noted)
+    spec = a_spec(stages={"deploy": deploy})
+    assert not differs(as_made_before(deployment(deploy), live, spec), live)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"resources": {"requests": {"cpu": "2"}}},
+        {"resources": {"limits": {"memory": "4Gi"}}},
+        {"nodeSelector": {"a": "b"}},
+        {"podLabels": {"team": "a"}},
+        {"replicas": 2},
+    ],
+    ids=str,
+)
+def test_a_server_of_the_release_before_follows_the_manifest(edit: Raw) -> None:
+    live = made_before(*MADE_BEFORE["onnx"])
+    assert as_made_before(deployment(edit), live, a_spec(stages={"deploy": edit})) == deployment(edit)
+    # The other way round: what the manifest does not ask for any more is noticed too.
+    edited = deployment(edit)
+    assert as_made_before(deployment({}), edited, a_spec()) == deployment({})
+
+
+def test_what_somebody_changed_in_the_check_is_no_earlier_release() -> None:
+    live = deployment({})
+    live["spec"]["template"]["spec"]["initContainers"][0]["resources"] = {}
+    assert differs(as_made_before(deployment({}), live, a_spec()), live)

@@ -6,6 +6,8 @@ one Service named after the resource, for clients, whose selector moves when a r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Final
 
 from embedding_operator.objects.manifests.common import (
@@ -93,6 +95,33 @@ def build_deployment(
         "metadata": metadata(owner, serving_name(owner.name, serving), {SERVING_LABEL: serving_label(serving)}, notes),
         "spec": body,
     }
+
+
+def as_made_before(wanted: dict[str, Any], live: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """What an earlier release made of the same manifest, where `live` was applied from that: its pods go on.
+
+    The check's requests and limits were others, and the hash counted one replica where the manifest says none. Whatever
+    else the manifest asks for now makes another hash: then the pods are made anew in any case, and `wanted` is right.
+    """
+    body = deepcopy(wanted["spec"])
+    check, found = _check_of(body), _check_of(live["spec"]).get("resources")
+    check.pop("resources", None)
+    check |= {"resources": found} if found else {}
+    noted = fingerprint_of({**body, "replicas": spec.deploy.replicas or 1})[:16]
+    meta = wanted["metadata"]
+    if noted != (live["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION):
+        return wanted
+    return {
+        **wanted,
+        "metadata": {**meta, "annotations": {**meta["annotations"], TEMPLATE_ANNOTATION: noted}},
+        "spec": body,
+    }
+
+
+def _check_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The init container that checks the model; empty where somebody took it away. `body` is a Deployment's spec."""
+    found = body["template"]["spec"].get("initContainers") or ()
+    return next((item for item in found if item["name"] == CHECK_CONTAINER), {})
 
 
 def _strategy(spec: Spec) -> dict[str, Any]:
