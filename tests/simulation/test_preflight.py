@@ -192,6 +192,41 @@ def test_a_refused_revision_leaves_what_serves(error: type[ClusterError]) -> Non
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
+def test_a_refused_server_takes_no_place_before_it_can_be_made() -> None:
+    deploy = {"strategy": "Recreate"}
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready).settle(30)
+    scene.cluster.hook = refusing("try", "Deployment", Forbidden, 'admission webhook "p" denied the request: no')
+    scene.edit(a_spec(stages={"deploy": deploy | {"modelName": "other"}}))
+    scene.run(lambda scene: scene.condition("Ready") == "False Rejected").settle(10)
+    assert len(scene.cluster.find("Deployment")) == 1
+    assert scene.resource["status"]["served"]["url"]
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
+
+
+@pytest.mark.parametrize(
+    ("edit", "refused"),
+    [
+        ({"tolerance": {"atOne": "0.05"}}, ("Job", "Pod", "Deployment", "Service")),
+        ({"verification": {"intervalSeconds": 3600}}, ("Job", "Pod", "Deployment", "Service")),
+        ({"stages": {"finetune": {"retries": 5}}}, ("Job", "Pod", "Deployment", "Service")),
+        ({"stages": {"deploy": {"replicas": 2}}}, ("Job",)),
+    ],
+    ids=str,
+)
+def test_an_edit_is_not_refused_for_what_it_does_not_create(edit: dict[str, Any], refused: tuple[str, ...]) -> None:
+    scene = a_scene().run(is_ready).settle(30)
+
+    def hook(call: Call, when: str) -> None:
+        if when == "before" and call.verb == "try" and call.kind in refused:
+            raise Forbidden("create", call.kind, NAMESPACE, call.name, 'admission webhook "p" denied the request: no')
+
+    scene.cluster.hook = hook
+    scene.edit(a_spec(**edit))
+    scene.run(is_ready)
+    assert scene.resource["status"]["preflight"] == {"revision": 2, "state": "Done"}
+
+
 def test_a_revision_that_is_suspended_is_tried_when_it_goes_on() -> None:
     scene = a_scene(suspend=True).settle(5)
     assert tried(scene) == []

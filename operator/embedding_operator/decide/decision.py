@@ -148,8 +148,9 @@ class Event:
 class Plan:
     """The whole decision. `str(plan)` is a report that a person can read.
 
-    Deletes and suspensions come before everything else: they free room in a quota, a GPU or the volume, and an action
-    behind one that the API server refuses would not be carried out.
+    Deletes and suspensions come before what is created: they free room in a quota, a GPU or the volume, and an action
+    behind one that the API server refuses would not be carried out. Dry runs come first of all: nothing is taken away
+    for what they refuse.
     """
 
     status: Status
@@ -158,7 +159,7 @@ class Plan:
     requeue_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.actions, key=lambda action: not frees(action))
+        ordered = sorted(self.actions, key=lambda action: (not isinstance(action, TryOut), not frees(action)))
         object.__setattr__(self, "actions", tuple(ordered))
 
     def __str__(self) -> str:

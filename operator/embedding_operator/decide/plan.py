@@ -15,7 +15,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.jobs import advance
-from embedding_operator.decide.preflight import ask_for_preflight, preflight
+from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
@@ -69,11 +69,14 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         _suspend(draft, observed)
     else:
         _forget_suspensions(draft, observed)
-        preflight(draft, spec, owner, observed, defaults.images, look_for_secrets=defaults.look_for_secrets)
         _workspace(draft, spec, owner, observed)
         trained = _run_pipeline(draft, spec, owner, observed, defaults)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
+        made = Made(models=trained, everything=verdict is not None)
+        preflight(
+            draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets
+        )
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
     if traffic is None or traffic.state == "waiting":

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed, TryOut
 from embedding_operator.decide.handover import next_name
+from embedding_operator.decide.serving import verification
+from embedding_operator.decide.settle import settle_server
 from embedding_operator.decide.waiting import secrets_of
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job
@@ -38,6 +40,14 @@ _DONE: Final = "Done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What the revision has of what it asks for, so that no dry run is made of it: an edit may create nothing."""
+
+    models: bool  # every stage before the server is done
+    everything: bool  # the server too is there, and measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
     """What is tried out for a stage."""
 
@@ -57,6 +67,7 @@ def preflight(
     owner: Owner,
     observed: Observed,
     images: Mapping[str, str],
+    made: Made,
     *,
     look_for_secrets: bool = False,
 ) -> None:
@@ -67,7 +78,7 @@ def preflight(
     refused = (item for item in observed.refusals if item.of_preflight and item.kind != "untried")
     if any(refused) or observed.refusal("late") is not None:
         return
-    for trial in _trials(spec, owner, draft.status, observed, images):
+    for trial in () if made.everything else _trials(spec, owner, draft.status, observed, images, made):
         if trial.field and not look_for_secrets:
             continue
         why = f"what stage {trial.stage} is going to {'mount' if trial.field else 'create'}"
@@ -79,15 +90,17 @@ def preflight(
 
 
 def _trials(
-    spec: Spec, owner: Owner, status: Status, observed: Observed, images: Mapping[str, str]
+    spec: Spec, owner: Owner, status: Status, observed: Observed, images: Mapping[str, str], made: Made
 ) -> Iterator[_Trial]:
-    due = () if spec.deploy.pinned is not None else _due(spec, status, observed.generation)
+    due = [] if made.models else _due(spec, status, observed.generation)
     for stage in (*due, Stage.DEPLOY):
         for ref in secrets_of(spec, stage):
             where = {"name": ref.name, "namespace": owner.namespace}
             secret = {"apiVersion": "v1", "kind": "Secret", "metadata": where}
             yield _Trial(stage=stage, manifest=secret, field=f"{ref.field}.name")
-    for stage in (*due, Stage.VERIFY):
+    if not made.models or not _measured(spec, owner, status, images):
+        due.append(Stage.VERIFY)
+    for stage in due:
         yield from _of_job(spec, owner, stage, status.revision)
     yield from _of_server(spec, owner, images)
 
@@ -105,6 +118,17 @@ def _due(spec: Spec, status: Status, generation: int) -> list[Stage]:
         if inputs is None or not entry.done or entry.fingerprint != fingerprint(stage, spec, inputs, extra=extra):
             return stages[number:]
     return []
+
+
+def _measured(spec: Spec, owner: Owner, status: Status, images: Mapping[str, str]) -> bool:
+    """Whether verify has measured the server that the revision's model is deployed in."""
+    scratch = Draft(status=status)
+    spec, _ = settle_server(scratch, spec, images)
+    identity, _ = verification(scratch, owner, spec)
+    entry, inputs = status.stage(Stage.VERIFY), inputs_of(Stage.VERIFY, spec, status)
+    if inputs is None or not entry.finished_at or not entry.artefacts:
+        return False
+    return entry.fingerprint == fingerprint(Stage.VERIFY, spec, inputs, extra=identity)
 
 
 def _of_job(spec: Spec, owner: Owner, stage: Stage, revision: int) -> Iterator[_Trial]:

@@ -60,7 +60,11 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     live = next((d for d in observed.deployments if d.serving == serving_label(serving) and not d.deleting), None)
     others = [d for d in observed.deployments if d.serving != serving_label(serving)]
     entry = _entry(draft, spec, serving, observed)
+    wait = refusal_wait(observed)
     if spec.deploy.strategy == "Recreate" and live is None:
+        if wait is not None and observed.stopped is not None:  # a place for what is not made stays with what serves
+            _refused(draft, entry, live, wait)
+            return False
         _make_room(draft, others)
         if others:
             message = "waiting for the previous revision's server to end (strategy Recreate)"
@@ -92,7 +96,6 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     service = build_service(owner, name, serving)
     if differs(service, observed.services.get(name)):
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
-    wait = refusal_wait(observed)
     if wait is not None and drift.apply and (live is None or observed.stopped is not None):
         _refused(draft, entry, live, wait)
         return False
