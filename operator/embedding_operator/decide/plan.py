@@ -74,9 +74,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
-        preflight(
-            draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets
-        )
+        preflight(draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
     if traffic is None or traffic.state == "waiting":
