@@ -24,6 +24,7 @@ _ACCELERATORS: Final = (
     "aws.amazon.com/neuron",
     "google.com/tpu",
 )
+_NVIDIAS: Final = "nvidia.com/"
 ACCELERATOR_FIELD: Final = "spec.accelerator"
 # Words of spec.accelerator; any other is the name of a resource itself.
 _RESOURCE_OF: Final = {"none": "", "nvidia": GPU_RESOURCE, "amd": "amd.com/gpu"}
@@ -116,14 +117,17 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any], accelerator: str = GPU
     if stage is Stage.DEPLOY:
         profile = parse_profile(raw)
         on_gpu = profile.needs_gpu
-        accelerator = accelerator or ("" if profile.runs_on_cpu else GPU_RESOURCE)
+        if not profile.runs_on_cpu and not accelerator.startswith(_NVIDIAS):  # NIM runs on nothing else
+            accelerator = GPU_RESOURCE
         requests = {"cpu": profile.cpu, "memory": profile.memory}
     requests |= _strings(given.get("requests"))
     limits = _strings(given.get("limits"))
     # A limit below our default request would be refused: the user's limit wins.
     requests |= {key: limits[key] for key in limits if key in requests and key not in (given.get("requests") or {})}
     if stage is Stage.FINETUNE and raw.get("gpusPerNode") is not None:
-        limits[GPU_RESOURCE] = str(_gpus_per_node(raw, limits))
+        # A process sees one part of a partitioned GPU (MIG) and no more, so only whole ones are counted.
+        whole = GPU_RESOURCE if accelerator.startswith(_NVIDIAS) else accelerator or GPU_RESOURCE
+        limits[whole] = str(_gpus_per_node(raw, limits, whole))
     elif on_gpu and accelerator and not gpu_limits(limits):
         limits[accelerator] = "1"
     none = {key for key, value in gpu_limits(limits).items() if value == "0"}
@@ -162,12 +166,12 @@ def count_gpus(resources: Mapping[str, Mapping[str, str]], field: str) -> int:
     return sum(int(value) for value in limits.values())
 
 
-def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str]) -> int:
+def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str], resource: str) -> int:
     field = "spec.stages.finetune"
     wanted = read(tables.Workers, raw).gpusPerNode or 0
     for key, value in gpu_limits(limits).items():
-        another_vendors = not key.startswith("nvidia.com/") and wanted == 0
-        if (key, value) != (GPU_RESOURCE, str(wanted)) and not another_vendors:
+        another_vendors = key.partition("/")[0] != resource.partition("/")[0] and wanted == 0
+        if (key, value) != (resource, str(wanted)) and not another_vendors:
             raise SpecError(
                 f"{field}.gpusPerNode",
                 f"says {wanted}, and {field}.resources.limits says {key}: {value}; remove one of the two",
@@ -178,8 +182,8 @@ def _gpus_per_node(raw: Mapping[str, Any], limits: Mapping[str, str]) -> int:
 def _workers(raw: Mapping[str, Any], resources: Mapping[str, Mapping[str, str]], field: str) -> Workers:
     count_gpus(resources, field)
     asked = read(tables.Workers, raw)
-    # A process sees one part of a partitioned GPU and no more (MIG), so only whole ones count.
-    gpus = int(resources["limits"].get(GPU_RESOURCE, "0"))
+    # Of limits whole GPUs of NVIDIA alone count: see stage_resources.
+    gpus = asked.gpusPerNode if asked.gpusPerNode is not None else int(resources["limits"].get(GPU_RESOURCE, "0"))
     return Workers(nodes=asked.nodes, per_node=max(1, gpus), parallelism=asked.parallelism)
 
 

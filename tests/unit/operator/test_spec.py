@@ -323,10 +323,41 @@ def test_an_accelerator_is_the_default_of_all_stages(
     assert set(spec.stages[Stage.SDG].pod.resources["limits"]) == set()
 
 
-def test_a_server_that_needs_a_gpu_asks_for_one_whatever_the_others_do() -> None:
-    raw = a_manifest(accelerator="none", stages={"deploy": {"image": "nim:1", "backend": {"nim": {}}}})
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("none", "nvidia.com/gpu"),
+        ("amd", "nvidia.com/gpu"),
+        ("nvidia", "nvidia.com/gpu"),
+        ("nvidia.com/mig-1g.10gb", "nvidia.com/mig-1g.10gb"),
+    ],
+)
+def test_a_nim_asks_for_a_gpu_of_nvidia_whatever_the_others_do(said: str, expected: str) -> None:
+    raw = a_manifest(accelerator=said, stages={"deploy": {"image": "nim:1", "backend": {"nim": {}}}})
 
-    assert parse_spec(raw, IMAGES).stages[Stage.DEPLOY].pod.resources["limits"] == {"nvidia.com/gpu": "1"}
+    assert parse_spec(raw, IMAGES).stages[Stage.DEPLOY].pod.resources["limits"] == {expected: "1"}
+
+
+@pytest.mark.parametrize(
+    ("said", "count", "expected"),
+    [
+        ("nvidia", 2, {"nvidia.com/gpu": "2"}),
+        ("none", 2, {"nvidia.com/gpu": "2"}),
+        ("nvidia.com/mig-1g.10gb", 2, {"nvidia.com/gpu": "2"}),
+        ("amd", 2, {"amd.com/gpu": "2"}),
+        ("gpu.intel.com/xe", 2, {"gpu.intel.com/xe": "2"}),
+        ("amd", 0, {}),
+    ],
+)
+def test_gpus_on_each_node_are_those_of_the_accelerator(said: str, count: int, expected: dict[str, str]) -> None:
+    pod = (
+        parse_spec(a_manifest(accelerator=said, **stages(finetune={"gpusPerNode": count})), IMAGES)
+        .stages[Stage.FINETUNE]
+        .pod
+    )
+
+    assert pod.resources["limits"] == expected
+    assert pod.workers.per_node == max(1, count)
 
 
 @pytest.mark.parametrize("said", ["gpu", "example.com/gpu", "cpu"])
