@@ -123,7 +123,9 @@ class Reconciler:
                 continue
             tried.append(action)
             who = f"{owner.namespace}/{owner.name}"
-            log.info("%s: %s", who, action, extra={"resource": who})
+            # Nothing is changed by a dry run, and those of a refused revision are made again and again.
+            level = logging.DEBUG if isinstance(action, TryOut) else logging.INFO
+            log.log(level, "%s: %s", who, action, extra={"resource": who})
             self._do(owner, action)
 
     def _report(
@@ -156,7 +158,8 @@ class Reconciler:
             log.warning("%s/%s: not reported: %s", *key, second, extra={"resource": "/".join(key)})
 
     def _do(self, owner: Owner, action: Action) -> None:
-        METRICS.action(type(action).__name__)
+        if not isinstance(action, TryOut):  # the rest are writes
+            METRICS.action(type(action).__name__)
         match action:
             case CreateJob():
                 self.cache.put("Job", self.cluster.create_job(action.manifest))

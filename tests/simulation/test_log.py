@@ -9,6 +9,7 @@ import pytest
 from simulation.endings import BAD_INPUT, BUG, DRAINED, OOM_KILLED, TRANSIENT, Ending
 from simulation.scene import Scene, a_scene, is_ready, is_stalled, stage_is
 
+from embedding_operator.metrics import METRICS
 from embedding_stages.contract import Stage
 
 Told = tuple[str, int, str]  # level, attempt, reason
@@ -58,3 +59,12 @@ def test_every_line_about_a_resource_says_which(log: pytest.LogCaptureFixture) -
     scene.run(stage_is(Stage.FINETUNE, "Running"))
     assert {getattr(record, "resource", "") for record in log.records} == {"team-a/handbook"}
     assert all(record.getMessage().startswith("team-a/handbook: ") for record in log.records)
+
+
+def test_a_dry_run_is_told_and_counted_as_no_write(log: pytest.LogCaptureFixture) -> None:
+    scene = a_scene()
+    before = METRICS.actions.labels(action="TryOut")._value.get()
+    scene.run(stage_is(Stage.INPUTS, "Running"))
+    assert any(call.verb == "try" for call in scene.cluster.calls)
+    assert not [record for record in log.records if "try out" in record.getMessage()]
+    assert METRICS.actions.labels(action="TryOut")._value.get() == before
