@@ -72,3 +72,16 @@ def test_a_gpu_is_freed_before_it_is_asked_for_again() -> None:
     while not is_ready(scene):
         scene.turn()
         assert len(scene.world.pods_of(scene.cluster.find("Deployment")[0])) <= 1
+
+
+@pytest.mark.parametrize("strategy", ["Recreate", "BlueGreen"])
+def test_the_next_server_begins_with_as_many_pods_as_somebody_scaled_the_last_one_to(strategy: str) -> None:
+    deploy = {"strategy": strategy}
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready).settle(3)
+    name = scene.cluster.find("Deployment")[0]["metadata"]["name"]
+    scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["spec"].update(replicas=3))
+    scene.settle(5)
+    scene.edit(a_spec(stages={"deploy": deploy, "finetune": {"epochs": 5}}))
+    scene.run(is_ready).settle(40)
+    assert [raw["spec"]["replicas"] for raw in scene.cluster.find("Deployment")] == [3]
+    assert scene.resource["status"]["served"]["replicas"] == 3

@@ -114,7 +114,8 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
 def _scaled_to(draft: Draft, live: DeploymentView | None, others: Sequence[DeploymentView]) -> int:
     """How many pods there are. A new server begins with as many as the one that it is to take clients from."""
     active = serving_label(draft.status.served.active_fingerprint)
-    before = next((item.asked for item in others if item.serving == active and not item.deleting), 1)
+    last = draft.status.served.replicas or 1
+    before = next((item.asked for item in others if item.serving == active and not item.deleting), last)
     return live.asked if live is not None else before
 
 
@@ -151,6 +152,7 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
         candidate_fingerprint=served.candidate_fingerprint,
         candidate_revision=served.candidate_revision,
         vector_space=served.vector_space,
+        replicas=served.replicas,
     )
     draft.status = replace(draft.status, served=left)
 
