@@ -20,6 +20,7 @@ from embedding_stages.sdg.units import Collector, Unit, read_units
 SUFFIXES: Final = (".md", ".markdown", ".mdown", ".mkd")
 _DEEPEST: Final = 100  # blocks within blocks; the parser leaves out what is deeper
 _SECTION: Final = 200_000  # characters parsed at once, because a token takes some hundred bytes
+_CELL: Final = 10  # characters that a cell counts as at least: the parser adds those that a row lacks
 _INLINE: Final = 2000  # characters of a paragraph parsed at once
 _SHOWN_HTML: Final = re.compile(r"</?[A-Za-z][^<>]*>|<[!?][^<>]*>")
 _HIDDEN: Final = re.compile(r"<!--|<script\b|<style\b", re.IGNORECASE | re.ASCII)  # else "ſ" is an "s"
@@ -77,7 +78,7 @@ def _sections(text: str) -> Iterator[str]:
     table, behind any line: what follows in a table is then read as text with the same words.
     """
     lines: list[str] = []
-    size, fence = 0, ""
+    size, fence, columns = 0, "", 0
     for line in text.splitlines(keepends=True):
         mark = _FENCE.match(line.rstrip("\n"))
         if mark and not fence:
@@ -85,11 +86,17 @@ def _sections(text: str) -> Iterator[str]:
         elif mark and mark[1].startswith(fence) and not line.strip(f" \n{fence[0]}"):
             fence = ""
         lines.append(line)
-        size += len(line)
+        columns = (columns or _columns(line)) if line.strip() else 0
+        size += max(len(line), _CELL * columns)
         if size >= _SECTION and not fence and (not line.strip() or size >= 2 * _SECTION):
             yield "".join(lines)
             lines, size = [], 0
     yield "".join(lines)
+
+
+def _columns(line: str) -> int:
+    """Of the table that a line of marks begins, at most; 0 of any other line."""
+    return 0 if line.strip(" \t\n>|:-") or "-" not in line else line.count("|")
 
 
 class _Markdown(Collector):

@@ -107,6 +107,22 @@ def test_no_section_is_longer_because_no_line_is_empty(monkeypatch: pytest.Monke
     assert " ".join(unit.text for unit in units).count("| c | d |") == 1_000
 
 
+def test_cells_that_rows_lack_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of such tables would take 30 GB."""
+    tokens: list[int] = []
+    parse = _BLOCKS.parse
+
+    def noted(text: str, references: Any) -> Any:
+        found = parse(text, references)
+        tokens.append(len(found))
+        return found
+
+    monkeypatch.setattr(_BLOCKS, "parse", noted)
+    read_markdown(("|a" * 500 + "|\n" + "|-" * 500 + "|\n" + "|\n" * 130 + "\n") * 3)
+    assert len(tokens) > 2
+    assert max(tokens) < 150_000
+
+
 def test_what_lies_too_deep_for_the_parser_is_kept() -> None:
     assert "Deep." in {unit.text.lstrip("> ") for unit in read_markdown("> " * 200 + "Deep.")}
 
