@@ -78,7 +78,7 @@ def test_it_is_killed_at_every_step_and_still_comes_to_ready_with_one_job_a_stag
     assert played.ran == [(stage, 1, 1) for stage in JOB_STAGES]
     assert until("the probe", operator.alive)
     shown = api.kubectl("get", "eft", "docs", "-n", namespace).splitlines()[1].split()
-    assert shown[1:-1] == ["Ready", "done", "0.60000", "+20.0%", "n=100", "True"]
+    assert shown[1:-1] == ["Ready", "done", "0.60000", "+20.0%n=100", "True"]
     events = api.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}").split()
     # An Event follows its status write, and one that a kill comes between is lost: these are of the last life too.
     assert {"Completed", "Activated", "Ready"} <= set(events)
