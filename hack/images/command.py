@@ -57,6 +57,8 @@ def _dispatch(command: str, names: list[str]) -> int:
     if command == "lock":
         locks.write(names)
         return 0
+    if command in ("names", "publish"):
+        target.choose(target.GIVEN)
     if command == "names":
         print(json.dumps(publish.names(), indent=1))
         return 0

@@ -6,7 +6,6 @@ import os
 import re
 
 import registry
-import target
 from builder import tag
 from catalogue import PREFIX, ROOT, STAGES
 from tools import ImagesError, say
@@ -45,7 +44,6 @@ def _registry() -> str:
         raise ImagesError("set REGISTRY to a registry that you may push to, for example registry.example/team")
     if "://" in found:
         raise ImagesError(f"REGISTRY={found} is a URL: leave {found.partition('://')[0]}:// out")
-    target.choose(target.GIVEN)
     return found
 
 

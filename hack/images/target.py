@@ -20,17 +20,20 @@ CLUSTER = [sys.executable, str(ROOT / "hack" / "cluster")]
 GIVEN, KIND, LOCALKUBE = "given", "kind", "localkube"
 
 
+_chosen: list[str] = []
+
+
 def choose(kind: str) -> None:
-    """Take this kind of cluster without a look at what there is: a registry can be filled without any."""
-    os.environ["IMAGES_FOR"] = kind
-    for found in (cluster, with_docker):
-        found.cache_clear()
+    """Take this kind of cluster without a look at what there is, before anything else is asked: a registry can be
+    filled without any.
+    """
+    _chosen[:] = [kind]
 
 
 @cache
 def cluster() -> str:
-    if chosen := os.environ.get("IMAGES_FOR"):
-        return chosen
+    if _chosen:
+        return _chosen[0]
     done = subprocess.run([*CLUSTER, "choice"], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ImagesError("there is no cluster to make images for")
