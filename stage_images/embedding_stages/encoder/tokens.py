@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ _TEXTS_A_CALL = 2048  # bounds the memory that the library's own result objects 
 MAX_TEXT_CHARACTERS = 1 << 20  # read of a text at once: the library's result takes 150 bytes a character
 _AMPLE = 32  # characters a token that are read first: words of most scripts have fewer than ten
 _GROWTH = 4  # of what is read where that gave too few tokens
-SPARE_TOKENS = 64  # beyond the limit: however a cut word falls apart, it does not change the tokens that are kept
+_SPARE_TOKENS = 64  # beyond the limit: however a cut word falls apart, it does not change the tokens that are kept
 
 
 class TextTokenizer:
@@ -66,27 +66,30 @@ class TextTokenizer:
         """As much of its beginning as its first `max_tokens` need."""
         if len(text) <= _AMPLE * self._limit:
             return text
-        for part in ample_parts(text, self._limit):
-            beyond = self._tokenizer.encode(part).overflowing
-            if sum(len(more.ids) for more in beyond) > SPARE_TOKENS:
-                return part
-        return part
+        return ample_part(text, self._limit, self._count)
+
+    def _count(self, text: str) -> int:
+        """Tokens, with the special ones of each piece that was cut off."""
+        encoding = self._tokenizer.encode(text)
+        return len(encoding.ids) + sum(len(more.ids) for more in encoding.overflowing)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
         """(input_ids, attention_mask), both int64 (batch, longest row), padded on the right."""
         return pad_rows(rows, self.pad_id)
 
 
-def ample_parts(text: str, limit: int, *, from_end: bool = False) -> Iterator[str]:
-    """Longer and longer beginnings of `text` (or ends), cut between words where there are any.
+def ample_part(text: str, limit: int, count: Callable[[str], int], *, from_end: bool = False) -> str:
+    """A beginning of `text` (or an end) that has clearly more than `limit` tokens, cut between words if there are any.
 
-    The first is likely to have more than `limit` tokens; the last is `text`, or MAX_TEXT_CHARACTERS of it.
+    `count` tells the tokens of a text. Where no part of MAX_TEXT_CHARACTERS has so many, it is that part, or the text.
     """
     size = _AMPLE * limit
     while size < min(len(text), MAX_TEXT_CHARACTERS):
-        yield _part(text, size, from_end=from_end)
+        part = _part(text, size, from_end=from_end)
+        if count(part) > limit + _SPARE_TOKENS:
+            return part
         size *= _GROWTH
-    yield _part(text, MAX_TEXT_CHARACTERS, from_end=from_end)
+    return _part(text, MAX_TEXT_CHARACTERS, from_end=from_end)
 
 
 def _part(text: str, size: int, *, from_end: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from embedding_stages.encoder.description import EncoderDescription, Role
-from embedding_stages.encoder.tokens import MAX_TEXT_CHARACTERS, SPARE_TOKENS, TextTokenizer, ample_parts
+from embedding_stages.encoder.tokens import MAX_TEXT_CHARACTERS, TextTokenizer, ample_part
 from embedding_stages.serve.requests import RequestError, Truncate
 
 Rows = list[list[int]]
@@ -61,11 +61,7 @@ class TextReader:
     def _enough(self, prefix: str, text: str, *, from_end: bool) -> str:
         """The text, or a beginning or an end of it that has clearly more tokens than the model takes."""
         limit = self._description.max_tokens
-        parts = ample_parts(text, limit, from_end=from_end)
-        for part in parts:
-            if len(part) == len(text) or len(self._whole.encode(prefix + part).ids) > limit + SPARE_TOKENS:
-                return part
-        return part
+        return ample_part(text, limit, lambda part: len(self._whole.encode(prefix + part).ids), from_end=from_end)
 
 
 def _too_long(index: int, tokens: int, limit: int, *, whole: bool) -> RequestError:
