@@ -14,7 +14,7 @@ from embedding_stages.contract import Stage
 CODE_VERSIONS: Final[Mapping[Stage, int]] = {
     Stage.INPUTS: 2,  # keeps the characters that belong to words, reads include by gitignore's rules
     Stage.SDG: 3,  # sentences of any language, Markdown by CommonMark, questions with joiners
-    Stage.PREP: 3,  # reads words with their marks, withholds sentences of any language
+    Stage.PREP: 4,  # each withheld sentence asks as it stands and with its words
     Stage.FINETUNE: 1,
     Stage.EVAL: 3,  # a query that is a passage is no result of its own
     Stage.EXPORT: 1,

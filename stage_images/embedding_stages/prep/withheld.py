@@ -1,9 +1,9 @@
 """Evaluation queries that repeat nothing: a sentence is taken out of its passage and asks for what is left. Pure.
 
 Questions that rules cut out of a passage repeat its words, and a model that was trained on such questions looks better
-on them than it is. Here the words that ask are gone from the answer, so it has to be found by what it is about. Half of
-the queries are the sentence itself, a document's opening sentence first; half are some of its words, as people type
-them into a search box.
+on them than it is. Here the words that ask are gone from the answer, so it has to be found by what it is about. Each
+sentence that is taken out asks twice: as it stands, and with some of its words, as people type them into a search box.
+A document's opening sentence comes first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from embedding_stages.sdg.sentences import split_sentences
 
 SENTENCE: Final = "withheldSentence"
 WORDS: Final = "withheldWords"
-MOST: Final = 20  # queries a document, so that a long one does not outvote the others
+MOST: Final = 40  # queries a document, so that a long one does not outvote the others
 _MOST_CHARACTERS: Final = 400  # of a sentence that asks
 _SENTENCE_WORDS: Final = 12  # that a sentence asks with
 _FEWEST_WORDS: Final = 5  # of a sentence that may ask
@@ -43,7 +43,7 @@ class Withheld:
 
 
 def withhold(passages: Mapping[str, Passage], held_out: Collection[str], *, seed: int) -> Withheld:
-    """Queries about documents that never train, by their ids: at most two a passage and MOST a document.
+    """Queries about documents that never train, by their ids: of at most two sentences a passage, and MOST a document.
 
     Short passages give none: of a passage something has to be left.
     """
@@ -59,8 +59,9 @@ def withhold(passages: Mapping[str, Passage], held_out: Collection[str], *, seed
             if most <= 0:
                 break
             chance = random.Random(f"{seed} {passage.id}")  # noqa: S311 - not a secret
-            asked, left = _take_out(passage.text, most, chance, opens=number == 0)
-            pairs = [pair for pair in (_pair(passage, *item, common, chance) for item in asked) if pair]
+            taken, left = _take_out(passage.text, chance, opens=number == 0)
+            asked = [(kind, sentence) for sentence in taken for kind in (SENTENCE, WORDS)]
+            pairs = [pair for pair in (_pair(passage, *item, common, chance) for item in asked) if pair][:most]
             if pairs:
                 found.pairs.extend(pairs)
                 found.texts[passage.id] = left
@@ -94,20 +95,19 @@ class _Common:
         return max((self._with[term] for term in terms_of(word)), default=0)
 
 
-def _take_out(text: str, most: int, chance: random.Random, *, opens: bool) -> tuple[list[tuple[str, str]], str]:
-    """(kind, sentence) of what is taken out, and the text that is left."""
+def _take_out(text: str, chance: random.Random, *, opens: bool) -> tuple[list[str], str]:
+    """What is taken out, and the text that is left."""
     sentences = split_sentences(text, max_characters=_MOST_CHARACTERS)
     places = [place for place, sentence in enumerate(sentences) if _is_prose(sentence.split())]
     if len(places) < 3:
         return _window(text.split(), chance)
     chosen = [places[0]] if opens else []
     rest = [place for place in places if place not in chosen]
-    chosen += chance.sample(rest, min(len(rest), 2 if len(places) > 3 else 1, most) - len(chosen))
+    chosen += chance.sample(rest, min(len(rest), 2 if len(places) > 3 else 1) - len(chosen))
     left = [sentence for place, sentence in enumerate(sentences) if place not in chosen]
     if len(" ".join(left).split()) < _LEFT:
         return [], text
-    kinds = (SENTENCE, WORDS) if opens or chance.random() < 0.5 else (WORDS, SENTENCE)
-    return [(kind, sentences[place]) for kind, place in zip(kinds, chosen, strict=False)], " ".join(left)
+    return [sentences[place] for place in chosen], " ".join(left)
 
 
 def _is_prose(words: Sequence[str]) -> bool:
@@ -116,14 +116,13 @@ def _is_prose(words: Sequence[str]) -> bool:
     return len(words) >= _FEWEST_WORDS and plain >= _PLAIN * len(words)
 
 
-def _window(words: Sequence[str], chance: random.Random) -> tuple[list[tuple[str, str]], str]:
+def _window(words: Sequence[str], chance: random.Random) -> tuple[list[str], str]:
     """Neighbouring words of a text in which no sentences are seen."""
     size = chance.randint(*_WINDOW)
     if len(words) < size + _LEFT:
         return [], " ".join(words)
-    kind = chance.choice((SENTENCE, WORDS))
-    start = 0 if kind == SENTENCE else chance.randrange(len(words) - size + 1)
-    return [(kind, " ".join(words[start : start + size]))], " ".join([*words[:start], *words[start + size :]])
+    start = chance.choice((0, chance.randrange(len(words) - size + 1)))  # the opening words say what a text is about
+    return [" ".join(words[start : start + size])], " ".join([*words[:start], *words[start + size :]])
 
 
 def _pair(passage: Passage, kind: str, sentence: str, common: _Common, chance: random.Random) -> Pair | None:
