@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
 
 from bench.checkpoint import write_checkpoint  # noqa: E402
-from bench.workload import PASSAGES, SHAPES, Shape, training_steps  # noqa: E402
+from bench.models import DEFAULT, SHAPES, Shape  # noqa: E402
+from bench.workload import PASSAGES, training_steps  # noqa: E402
 from embedding_stages.encoder.description import describe_model  # noqa: E402
 from embedding_stages.encoder.model import PaddedEncoder  # noqa: E402
 from embedding_stages.encoder.packed.encoder import PackedEncoder  # noqa: E402
@@ -44,15 +45,15 @@ Seen = tuple[Gradients, list[float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
+    parser.add_argument("--model", choices=SHAPES, default=DEFAULT)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rate", type=float, default=1e-5)
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-agree"))
     options = parser.parse_args()
-    shape = replace(SHAPES[options.shape], layers=options.layers)
-    folder = options.work / f"{options.shape}-{options.layers}"
+    shape = replace(SHAPES[options.model], layers=options.layers)
+    folder = options.work / f"{options.model}-{options.layers}"
     if not folder.exists():
         write_checkpoint(folder, shape)
     describe_model(folder / "ours", prefixes={"query": "", "passage": ""}, max_tokens=512).save(folder / "ours")

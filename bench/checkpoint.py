@@ -1,6 +1,6 @@
 """Writes the random checkpoint that all contestants train, with the config.json that each of them expects.
 
-`python3 -m bench.checkpoint FOLDER --shape llama-3.2-1b`: its own process, so that the command that starts the
+`python3 -m bench.checkpoint FOLDER --model llama-1b`: its own process, so that the command that starts the
 contestants never holds memory of the GPU.
 """
 
@@ -15,7 +15,8 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from bench.workload import MAX_TOKENS, PAD_ID, SHAPES, UNKNOWN_ID, Shape
+from bench.models import SHAPES, Shape
+from bench.workload import MAX_TOKENS, PAD_ID, UNKNOWN_ID
 
 DEVIATION: Final = 0.02  # of the initial weights, as in Llama's own initialisation
 _BASE: Final[dict[str, Any]] = {
@@ -39,6 +40,9 @@ _BIDIRECTIONAL: Final = {
     "architectures": ["LlamaBidirectionalModel"],
     "pooling": "avg",
 }
+_GROUPED: Final = ("qwen3", "ministral3")  # families whose config.json names key heads and the size of a head
+_OF_GROUPED: Final = ("num_key_value_heads", "head_dim")
+_NOT_SAVED: Final = ("is_causal", "use_bidirectional_attention")  # that not every version of the library writes down
 # The same weights; what differs is the name that makes each contestant load its own best class.
 FLAVOURS: Final[dict[str, dict[str, Any]]] = {
     "ours": _BIDIRECTIONAL,
@@ -51,15 +55,36 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
     """Fill `folder` with one model folder a flavour; the weights are one file under several names."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
-    save_file(_weights(shape, seed), weights, metadata={"format": "pt"})
+    if shape.family == "llama":
+        save_file(_weights(shape, seed), weights, metadata={"format": "pt"})
+        configs = {flavour: _sizes(shape) | _BASE | extra for flavour, extra in FLAVOURS.items()}
+    else:
+        configs = dict.fromkeys(FLAVOURS, _save_library_model(folder, shape, seed))
     tokenizer = json.dumps(_tokenizer(shape))
-    for flavour, extra in FLAVOURS.items():
+    for flavour, config in configs.items():
         target = folder / flavour
         target.mkdir()
         os.link(weights, target / weights.name)
-        (target / "config.json").write_text(json.dumps(_sizes(shape) | _BASE | extra, indent=1))
+        (target / "config.json").write_text(json.dumps(config, indent=1))
         (target / "tokenizer.json").write_text(tokenizer)
         (target / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=1))
+
+
+def _save_library_model(folder: Path, shape: Shape, seed: int) -> dict[str, Any]:
+    """Write the weights of transformers' own class, as it initialises them: its config.json."""
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(seed)
+    sizes = {name: size for name, size in _sizes(shape).items() if shape.family in _GROUPED or name not in _OF_GROUPED}
+    config = AutoConfig.for_model(shape.family, **sizes, **shape.config, pad_token_id=PAD_ID)
+    model = AutoModel.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="40GB")
+    written = folder / "config.json"
+    said: dict[str, Any] = json.loads(written.read_text()) | {
+        name: value for name, value in shape.config.items() if name in _NOT_SAVED
+    }
+    written.unlink()
+    return said
 
 
 def _weights(shape: Shape, seed: int) -> dict[str, torch.Tensor]:
@@ -137,9 +162,9 @@ _TOKENIZER_CONFIG: Final = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--model", choices=SHAPES, required=True)
     arguments = parser.parse_args()
-    write_checkpoint(arguments.folder, SHAPES[arguments.shape])
+    write_checkpoint(arguments.folder, SHAPES[arguments.model])
 
 
 if __name__ == "__main__":

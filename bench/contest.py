@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.models import DEFAULT, SHAPES
 from bench.report import Row, failures, write_json
 from bench.runner import Contestant, Workshop, open_workshop, run
-from bench.workload import PASSAGE_LENGTHS, SHAPES
+from bench.workload import PASSAGE_LENGTHS
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One run: a contestant on a length model."""
+    """One run: a contestant with a model on a length model."""
 
     name: str
+    model: str
     lengths: str
 
 
@@ -34,7 +36,9 @@ def add_options(
         default=contestants,
         help=f"in the order they run, of {', '.join(known)}; NAME@A runs NAME for length model A alone",
     )
-    parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b", help="tiny: a dry run on a CPU")
+    parser.add_argument(
+        "--model", default=DEFAULT, help=f"of {', '.join(SHAPES)}; tiny ones are for a dry run on a CPU"
+    )
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--time-limit", type=float, default=120, help="seconds for one contestant and length model")
     parser.add_argument(
@@ -48,24 +52,27 @@ def add_options(
 def entries(parser: argparse.ArgumentParser, arguments: argparse.Namespace, known: Mapping[str, object]) -> list[Entry]:
     """What to run; ends the program on a name that does not exist, before anything is written or timed."""
     wanted = []
+    models = arguments.model.split(",")
+    if unknown := set(models) - set(SHAPES):
+        parser.error(f"{', '.join(sorted(unknown))}: models are {', '.join(SHAPES)}")
     for lengths in arguments.lengths.split(","):
         for item in arguments.contestants.split(","):
             name, _, only = item.partition("@")
             if name not in known or lengths not in PASSAGE_LENGTHS or (only and only not in PASSAGE_LENGTHS):
                 parser.error(f"{item} on {lengths}: contestants are {', '.join(known)}, lengths A to D")
             if only in ("", lengths):
-                wanted.append(Entry(name, lengths))
-    return wanted
+                wanted.extend(Entry(name, model, lengths) for model in models)
+    return sorted(wanted, key=lambda entry: models.index(entry.model))  # a checkpoint's files stay warm
 
 
 @contextmanager
 def workshop(arguments: argparse.Namespace) -> Iterator[Workshop]:
     """The folders of this run, gone afterwards unless --work names a place."""
     if arguments.work is not None:
-        yield open_workshop(arguments.work.resolve(), shape=arguments.shape, wheels=arguments.wheels)
+        yield open_workshop(arguments.work.resolve(), wheels=arguments.wheels)
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        yield open_workshop(Path(folder), shape=arguments.shape, wheels=arguments.wheels)
+        yield open_workshop(Path(folder), wheels=arguments.wheels)
 
 
 def run_all(
@@ -82,22 +89,27 @@ def run_all(
     for entry in wanted:
         left = arguments.total_limit - (time.monotonic() - started) if arguments.total_limit else float("inf")
         if left < arguments.time_limit / 4:  # too little to get anywhere
-            rows.append({"name": entry.name, "lengths": entry.lengths, "failed": "not run: out of time"})
+            rows.append(
+                {"model": entry.model, "name": entry.name, "lengths": entry.lengths, "failed": "not run: out of time"}
+            )
             continue
-        common = ["--lengths", entry.lengths, "--shape", arguments.shape, "--seed", str(arguments.seed)]
+        common = ["--lengths", entry.lengths, "--seed", str(arguments.seed)]
         row = run(
             contestants[entry.name],
             [*command_line(entry), *common],
             name=entry.name,
+            model=entry.model,
             workshop=place,
             time_limit=min(left, arguments.time_limit),
         )
-        row = {"lengths": entry.lengths, **row}
+        row = {"model": entry.model, "lengths": entry.lengths, **row}
         if "failed" not in row:
             after(entry, row)
         rows.append(row)
         state = row.get("failed", "done")
-        print(f"{entry.name} on {entry.lengths}: {state}, {row['wall_s']} s", file=sys.stderr, flush=True)
+        print(
+            f"{entry.model}, {entry.name} on {entry.lengths}: {state}, {row['wall_s']} s", file=sys.stderr, flush=True
+        )
         write_json(arguments.output, rows)
     write_json(arguments.output, rows)
     return rows

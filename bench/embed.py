@@ -16,9 +16,10 @@ if not __package__:  # started as a script: this folder is a package, and must n
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench.contest import Entry, add_options, entries, run_all, show, workshop
+from bench.models import SHAPES
 from bench.report import Row, embedding_table
 from bench.runner import ROOT, Contestant, Workshop
-from bench.workload import SHAPES, write_corpus
+from bench.workload import write_corpus
 
 COMPARED: Final = 512  # passages whose vectors are held against the first contestant's
 
@@ -49,6 +50,7 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
     "ours-float32": _ours("--option", "float32"),  # named first: how far the others are from full precision
     "sentence-transformers-64": _sentence_transformers(64),
     "sentence-transformers-128": _sentence_transformers(128),
+    "sentence-transformers-512": _sentence_transformers(512),
     "sentence-transformers-padded": _sentence_transformers(64, "--option", "padded", stand_in=False),
     "automodel-16": _automodel(16),
     "automodel-128": _automodel(128),
@@ -65,34 +67,39 @@ def main() -> int:
     wanted = entries(parser, arguments, CONTESTANTS)
     with workshop(arguments) as place:
         corpora = _write_corpora(arguments, place)
-        reference: dict[str, np.ndarray[Any, Any]] = {}
+        reference: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
 
         def command_line(entry: Entry) -> list[str]:
-            paths = ["--corpus", str(corpora[entry.lengths]), "--vectors", str(_vectors(place, entry))]
+            paths = ["--corpus", str(corpora[entry.model, entry.lengths]), "--vectors", str(_vectors(place, entry))]
             return ["embed", *paths, "--warmup-passages", str(arguments.warmup_passages)]
 
         def compare(entry: Entry, row: Row) -> None:
-            row["cosine"] = _compare(_vectors(place, entry), arguments.passages, entry.lengths, reference)
+            row["cosine"] = _compare(
+                _vectors(place, entry), arguments.passages, reference, (entry.model, entry.lengths)
+            )
 
         rows = run_all(arguments, wanted, CONTESTANTS, place, command_line, compare)
     return show(embedding_table(rows), rows)
 
 
-def _write_corpora(arguments: argparse.Namespace, place: Workshop) -> dict[str, Path]:
+def _write_corpora(arguments: argparse.Namespace, place: Workshop) -> dict[tuple[str, str], Path]:
+    """Of each model and length model: token ids are of the model's own vocabulary."""
     corpora = {}
-    for lengths in arguments.lengths.split(","):
-        path = place.folder / f"passages-{lengths}.jsonl"
-        shape = SHAPES[arguments.shape]
-        write_corpus(path, lengths, passages=arguments.passages, seed=arguments.seed, shape=shape)
-        corpora[lengths] = path
+    for model in arguments.model.split(","):
+        for lengths in arguments.lengths.split(","):
+            path = corpora[model, lengths] = place.folder / f"passages-{model}-{lengths}.jsonl"
+            shape = SHAPES[model]
+            write_corpus(path, lengths, passages=arguments.passages, seed=arguments.seed, shape=shape)
     return corpora
 
 
 def _vectors(place: Workshop, entry: Entry) -> Path:
-    return place.folder / f"vectors-{entry.name}-{entry.lengths}.npy"
+    return place.folder / f"vectors-{entry.model}-{entry.name}-{entry.lengths}.npy"
 
 
-def _compare(path: Path, passages: int, lengths: str, reference: dict[str, np.ndarray[Any, Any]]) -> float:
+def _compare(
+    path: Path, passages: int, reference: dict[tuple[str, str], np.ndarray[Any, Any]], key: tuple[str, str]
+) -> float:
     """The lowest cosine between this contestant's vectors and the first one's: all must have done the same work.
 
     Raises ValueError if there is not one vector a passage. The file is removed: a run needs no disk afterwards.
@@ -105,7 +112,7 @@ def _compare(path: Path, passages: int, lengths: str, reference: dict[str, np.nd
     sample = np.concatenate([stored[:half], stored[passages - half :]]).astype(np.float64)
     sample /= np.linalg.norm(sample, axis=1, keepdims=True)
     path.unlink()
-    return float((sample * reference.setdefault(lengths, sample)).sum(axis=1).min())
+    return float((sample * reference.setdefault(key, sample)).sum(axis=1).min())
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
     "automodel-collated": _automodel(4, "--option", "collated"),
     "automodel-mb16": _automodel(16),  # tuned for a large card
     "sentence-transformers": _sentence_transformers(32, stand_in=True),
+    "sentence-transformers-mb128": _sentence_transformers(128, stand_in=True),
+    "sentence-transformers-compiled": _sentence_transformers(128, "--option", "compiled", stand_in=True),
     "sentence-transformers-padded": _sentence_transformers(16, "--option", "padded", stand_in=False),
 }
 

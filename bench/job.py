@@ -29,7 +29,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
 import numpy as np  # noqa: E402
 
 from bench import runner  # noqa: E402
-from bench.workload import PASSAGE_LENGTHS, PASSAGES, QUERY_LENGTHS, SHAPES, Shape, as_text  # noqa: E402
+from bench.models import DEFAULT, SHAPES, Shape  # noqa: E402
+from bench.workload import PASSAGE_LENGTHS, PASSAGES, QUERY_LENGTHS, as_text  # noqa: E402
 from embedding_stages import contract  # noqa: E402
 from embedding_stages.artefacts import digest_of_folder  # noqa: E402
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest  # noqa: E402
@@ -48,11 +49,11 @@ sys.stdin.read()
 
 def main() -> None:
     options = _options()
-    shape = SHAPES[options.shape]
-    workshop = runner.open_workshop(options.work, shape=options.shape, wheels=None)
+    shape = SHAPES[options.model]
+    workshop = runner.open_workshop(options.work, wheels=None)
     workspace = options.work / "workspace"
     shutil.rmtree(workspace, ignore_errors=True)
-    model = _model(workshop.checkpoint / "ours", workspace)
+    model = _model(workshop.checkpoint(options.model) / "ours", workspace)
     training = _training_set(workspace, options, shape)
     request = _request(options, {Artefact.BASE_MODEL: model, Artefact.TRAINING_SET: training}, workspace)
     ballast = _hold_the_rest(options.memory_gb) if options.memory_gb else None
@@ -77,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lengths", choices=PASSAGE_LENGTHS, default="A")
-    parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
+    parser.add_argument("--model", choices=SHAPES, default=DEFAULT)
     parser.add_argument("--memory-gb", type=float, default=0.0)
     parser.add_argument("--gpus", type=_numbers, default=[1], metavar="N,...", help="one run for each number")
     parser.add_argument("--parallelism", choices=contract.PARALLELISMS, default="DDP", help="on more than one GPU")

@@ -53,7 +53,8 @@ def embedding_table(rows: Sequence[Row]) -> str:
 def failures(rows: Sequence[Row]) -> str:
     """The last lines of each contestant that failed."""
     parts = [
-        f"{row['name']}, {row['lengths']}: {row['failed']}\n" + "\n".join(f"    {line}" for line in row["output"])
+        f"{row['model']}, {row['name']}, {row['lengths']}: {row['failed']}\n"
+        + "\n".join(f"    {line}" for line in row["output"])
         for row in rows
         if row.get("output")
     ]
@@ -72,20 +73,21 @@ def _common_columns(rows: Sequence[Row]) -> list[Column]:
 def _ratio(rows: Sequence[Row], row: Row) -> str:
     """Ours over this one, in valid tokens a second."""
     for other in rows:
-        if other["name"] == OURS and other["lengths"] == row["lengths"] and "failed" not in other:
+        same = all(other[name] == row[name] for name in ("model", "lengths"))
+        if other["name"] == OURS and same and "failed" not in other:
             return f"{other['tok_s'] / row['tok_s']:.2f}x"
     return ""
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     lines = [
-        "| " + " | ".join(["lengths", "contestant", *(title for title, _ in columns)]) + " |",
-        "|" + "---|" * (len(columns) + 2),
+        "| " + " | ".join(["model", "lengths", "contestant", *(title for title, _ in columns)]) + " |",
+        "|" + "---|" * (len(columns) + 3),
     ]
     for row in rows:
         if "failed" in row:
             cells = [*[""] * (len(columns) - 1), f"**{row['failed']}**"]
         else:
             cells = [cell(row) for _, cell in columns]
-        lines.append("| " + " | ".join([row["lengths"], row["name"], *cells]) + " |")
+        lines.append("| " + " | ".join([row["model"], row["lengths"], row["name"], *cells]) + " |")
     return "\n".join(lines)

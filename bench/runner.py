@@ -44,18 +44,24 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """The folders of one run: the checkpoint, unpacked wheels, the contestants' logs."""
+    """The folders of one run: checkpoints, unpacked wheels, the contestants' logs."""
 
     folder: Path
     sites: dict[str, Path]
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint"
+    def checkpoint(self, model: str) -> Path:
+        """The folder of the model's random checkpoint, written when it is first asked for."""
+        folder, done = self.folder / f"checkpoint-{model}", self.folder / f"checkpoint-{model}.done"
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            command = [sys.executable, "-P", "-m", "bench.checkpoint", str(folder), "--model", model]
+            subprocess.run(command, check=True, env=_environment([ROOT]))
+            done.touch()
+        return folder
 
 
-def open_workshop(folder: Path, *, shape: str, wheels: Path | None) -> Workshop:
-    """Write the checkpoint and install the wheels under `folder`; what is there already stays."""
+def open_workshop(folder: Path, *, wheels: Path | None) -> Workshop:
+    """Install the wheels under `folder`; what is there already stays."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     sites = {} if wheels is None else {path.name: path for path in _install(wheels, folder / "sites")}
     stand_in = folder / _STAND_IN
@@ -63,27 +69,21 @@ def open_workshop(folder: Path, *, shape: str, wheels: Path | None) -> Workshop:
         shutil.copytree(BENCH / _STAND_IN, stand_in, ignore=shutil.ignore_patterns("__pycache__"))
         _write_metadata(stand_in / "flash_attn-2.8.3.dist-info")
     sites[_STAND_IN] = stand_in
-    workshop = Workshop(folder=folder, sites=sites)
-    done = folder / f"checkpoint-{shape}.done"
-    if not done.exists():
-        shutil.rmtree(workshop.checkpoint, ignore_errors=True)
-        command = [sys.executable, "-P", "-m", "bench.checkpoint", str(workshop.checkpoint), "--shape", shape]
-        subprocess.run(command, check=True, env=_environment([ROOT]))
-        for other in folder.glob("checkpoint-*.done"):
-            other.unlink()
-        done.touch()
-    return workshop
+    return Workshop(folder=folder, sites=sites)
 
 
-def run(contestant: Contestant, arguments: Sequence[str], *, name: str, workshop: Workshop, time_limit: float) -> Row:
+def run(
+    contestant: Contestant, arguments: Sequence[str], *, name: str, model: str, workshop: Workshop, time_limit: float
+) -> Row:
     """The contestant's result, or a row with `failed` (why) and `output` (its last lines)."""
     # A contestant that needs no wheels finds its packages in the interpreter, so an absent folder is no error here.
     sites = [workshop.sites[site] for site in contestant.wheels if site in workshop.sites]
     if contestant.stand_in:
         sites.append(workshop.sites[_STAND_IN])
     command = [sys.executable, "-P", "-m", contestant.module, *arguments, *contestant.arguments]
-    command += ["--name", name, "--checkpoint", str(workshop.checkpoint), "--time-limit", f"{time_limit:.0f}"]
-    log = workshop.folder / "logs" / f"{name}-{arguments[0]}-{time.monotonic_ns()}.log"
+    command += ["--name", name, "--model", model, "--checkpoint", str(workshop.checkpoint(model))]
+    command += ["--time-limit", f"{time_limit:.0f}"]
+    log = workshop.folder / "logs" / f"{model}-{name}-{arguments[0]}-{time.monotonic_ns()}.log"
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(

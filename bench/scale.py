@@ -30,8 +30,9 @@ import torch.distributed as dist  # noqa: E402
 from bench import measure  # noqa: E402
 from bench.contestants import ours  # noqa: E402
 from bench.contestants.interface import TrainJob  # noqa: E402
+from bench.models import DEFAULT, SHAPES  # noqa: E402
 from bench.runner import open_workshop  # noqa: E402
-from bench.workload import PASSAGE_LENGTHS, SHAPES, step_lengths  # noqa: E402
+from bench.workload import PASSAGE_LENGTHS, step_lengths  # noqa: E402
 from embedding_stages.finetune.packed_trainer import PackedTrainer  # noqa: E402
 from embedding_stages.finetune.world import World  # noqa: E402
 
@@ -45,14 +46,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each way")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
     parser.add_argument("--examples", type=int, default=128, help="queries an optimizer step, 5 passages each")
-    parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b", help="tiny: a dry run on a CPU")
+    parser.add_argument("--model", choices=SHAPES, default=DEFAULT, help="tiny: a dry run on a CPU")
     parser.add_argument("--ways", default=f"alone,{','.join(TOGETHER)}")
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-work"))
     options = parser.parse_args()
     if "RANK" in os.environ:
         _rank(options)
         return 0
-    open_workshop(options.work, shape=options.shape, wheels=None)
+    open_workshop(options.work, wheels=None).checkpoint(options.model)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     env = os.environ | {
         "WORLD_SIZE": str(options.gpus),
@@ -75,10 +76,11 @@ def _who(rank: int) -> dict[str, str]:
 def _rank(options: argparse.Namespace) -> None:
     world = World.of(os.environ)
     world.join()
+    checkpoint = open_workshop(options.work, wheels=None).checkpoint(options.model)  # written by the parent
     for lengths in options.lengths.split(","):
         job = TrainJob(
-            checkpoint=options.work / "checkpoint", lengths=lengths, steps=options.steps, warmup=options.warmup,
-            examples=options.examples, micro_batch=0, seed=1234, shape=SHAPES[options.shape],
+            checkpoint=checkpoint, lengths=lengths, steps=options.steps, warmup=options.warmup,
+            examples=options.examples, micro_batch=0, seed=1234, shape=SHAPES[options.model],
             device=str(world.device), options=(),
         )  # fmt: skip
         rows: dict[str, dict[str, Any]] = {}

@@ -34,7 +34,8 @@ if not __package__:  # started as a script: this folder is a package, and must n
     sys.path[0] = str(ROOT)
 sys.path.insert(1, str(ROOT / "stage_images"))
 
-from bench.workload import PASSAGE_LENGTHS, SHAPES, read_corpus, write_corpus  # noqa: E402
+from bench.models import DEFAULT, SHAPES  # noqa: E402
+from bench.workload import PASSAGE_LENGTHS, read_corpus, write_corpus  # noqa: E402
 
 MODEL: Final = "bench"
 PROCESSES: Final = 4  # of clients
@@ -60,7 +61,7 @@ LOADS: Final = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="A", choices=PASSAGE_LENGTHS)
-    parser.add_argument("--shape", default="llama-3.2-1b", choices=SHAPES, help="tiny: a dry run on a CPU")
+    parser.add_argument("--model", default=DEFAULT, choices=SHAPES, help="tiny: a dry run on a CPU")
     parser.add_argument("--seconds", type=float, default=15, help="for one load, after two that are not counted")
     parser.add_argument("--passages", type=int, default=BULK_PASSAGES, help="embedded in bulk, and sent")
     parser.add_argument("--seed", type=int, default=1234)
@@ -68,8 +69,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder, corpus = Path(scratch, "models"), Path(scratch, "corpus.jsonl")
-        _in_a_process("bench.checkpoint", str(folder), "--shape", options.shape)
-        write_corpus(corpus, options.lengths, passages=options.passages, seed=options.seed, shape=SHAPES[options.shape])
+        _in_a_process("bench.checkpoint", str(folder), "--model", options.model)
+        write_corpus(corpus, options.lengths, passages=options.passages, seed=options.seed, shape=SHAPES[options.model])
         _describe(folder / "ours")
         bulk = json.loads(_in_a_process("bench.serve", "bulk", str(folder / "ours"), str(corpus)).splitlines()[-1])
         with _server(folder / "ours") as (url, starting):

@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from bench.models import Shape
+
 Row = npt.NDArray[np.int64]  # the token ids of one text, its prefix first
 Example = list[Row]  # a query, its positive passage, its negatives
 Step = list[Example]  # what one optimizer step is made of
@@ -24,34 +26,6 @@ QUERY_PREFIX: Final = 77  # the ids of the one-word prefixes: some contestants p
 PASSAGE_PREFIX: Final = 78
 _FIRST_PLAIN_ID: Final = 100
 _CORPUS_SEED_OFFSET: Final = 10_000  # the corpus to embed is no copy of the training texts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """A Llama's sizes."""
-
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    intermediate: int
-
-    @property
-    def linear_parameters(self) -> int:
-        """Weights that multiply every token: no embedding table, no norms."""
-        attention = self.hidden * (2 * self.heads + 2 * self.kv_heads) * self.head_size
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
-
-
-SHAPES: Final = {
-    "llama-3.2-1b": Shape(
-        vocabulary=128_256, hidden=2048, layers=16, heads=32, kv_heads=8, head_size=64, intermediate=8192
-    ),
-    # Runs in seconds on a CPU: shows that the programs work, says nothing about speed.
-    "tiny": Shape(vocabulary=2048, hidden=128, layers=2, heads=4, kv_heads=2, head_size=32, intermediate=256),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +97,10 @@ def as_text(row: Iterable[int]) -> str:
 def training_flops(lengths: Sequence[int], shape: Shape) -> float:
     """Forward and backward over texts of these lengths: valid tokens alone, nothing for padding."""
     sizes = np.asarray(lengths, dtype=np.float64)
-    attention = 12 * shape.layers * shape.heads * shape.head_size * float((sizes**2).sum())
+    window, every = shape.window
+    seeing_all = -(-shape.layers // every)
+    pairs = seeing_all * (sizes**2) + (shape.layers - seeing_all) * sizes * np.minimum(sizes, window)
+    attention = 12 * shape.heads * shape.head_size * float(pairs.sum()) * (0.5 if shape.causal else 1.0)
     return 6 * shape.linear_parameters * float(sizes.sum()) + attention
 
 

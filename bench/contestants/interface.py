@@ -18,11 +18,10 @@ from typing import Any, Final
 import torch
 
 from bench import measure
+from bench.models import SHAPES, Shape
 from bench.runner import RESULT_MARK
 from bench.workload import (
     PASSAGE_LENGTHS,
-    SHAPES,
-    Shape,
     Step,
     corpus_lengths,
     inference_flops,
@@ -118,7 +117,7 @@ def _train(arguments: argparse.Namespace, device: str, train_steps: Callable[[Tr
         examples=arguments.examples,
         micro_batch=min(arguments.micro_batch, arguments.examples),  # for dry runs
         seed=arguments.seed,
-        shape=SHAPES[arguments.shape],
+        shape=SHAPES[arguments.model],
         device=device,
         options=tuple(arguments.option),
     )
@@ -149,7 +148,7 @@ def _embed(arguments: argparse.Namespace, device: str, embed: Callable[[EmbedJob
         output=arguments.vectors,
         batch_size=arguments.batch_size,
         warmup_passages=arguments.warmup_passages,
-        shape=SHAPES[arguments.shape],
+        shape=SHAPES[arguments.model],
         device=device,
         options=tuple(arguments.option),
     )
@@ -170,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("task", choices=("train", "embed"))
     parser.add_argument("--name", required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--model", choices=SHAPES, required=True)
     parser.add_argument("--lengths", choices=PASSAGE_LENGTHS, required=True)
     parser.add_argument("--time-limit", type=float, default=0.0)
     parser.add_argument("--option", action="append", default=[])

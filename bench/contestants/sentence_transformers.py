@@ -3,7 +3,7 @@
 Inputs are never padded: with flash-attention's name on the path (flash_attn_stand_in) the library packs a batch into
 one row by itself. Without a GPU it pads, which is enough for a dry run.
 
-Options: `padded` runs sdpa on padded batches.
+Options: `padded` runs sdpa on padded batches; `compiled` has torch compile the training step.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from bench.workload import MAX_TOKENS, Step, as_text, read_corpus
 
 FLAVOUR: Final = "sentence_transformers"
 SCALE: Final = 50.0  # 1 / the recipe's temperature
+_CAUSAL_BY_DEFAULT: Final = ("llama", "ministral3")
 _COLUMNS: Final = ("anchor", "positive", "negative_1", "negative_2", "negative_3", "negative_4")
 
 
@@ -103,9 +104,10 @@ def _load(job: TrainJob | EmbedJob, dtype: torch.dtype) -> SentenceTransformer:
         model_kwargs={"attn_implementation": attention, "dtype": dtype},
         max_seq_length=MAX_TOKENS,
     )
-    for layer in transformer.model.layers:  # the library's Llama says causal, whatever config.json says
-        layer.self_attn.is_causal = False
-    modules = [transformer, Pooling(job.shape.hidden, "mean"), Normalize()]
+    if job.shape.family in _CAUSAL_BY_DEFAULT and not job.shape.causal:
+        for layer in transformer.model.layers:  # the library's class says causal, whatever config.json says
+            layer.self_attn.is_causal = False
+    modules = [transformer, Pooling(job.shape.hidden, job.shape.pooling), Normalize()]
     model = SentenceTransformer(modules=modules, device=job.device)
     if unpadded and not transformer.can_flatten_inputs:
         raise RuntimeError("sentence-transformers would pad: the flash-attention stand-in is not on the path")
@@ -123,6 +125,7 @@ def _arguments(job: TrainJob, folder: str) -> SentenceTransformerTrainingArgumen
         gradient_accumulation_steps=job.examples // job.micro_batch,
         batch_sampler=_InOrder,
         bf16=cuda,
+        torch_compile="compiled" in job.options,
         use_cpu=not cuda,
         optim="adamw_torch_fused" if cuda else "adamw_torch",
         learning_rate=LEARNING_RATE,
@@ -147,7 +150,7 @@ def _dataset(steps: list[Step]) -> datasets.Dataset:
 def _describe(model: SentenceTransformer) -> str:
     config = model[0].model.config
     unpadded = "unpadded" if model[0].can_flatten_inputs else "padded"
-    return f"{config._attn_implementation}, {unpadded}, causal {config.is_causal}"
+    return f"{config._attn_implementation}, {unpadded}, causal {getattr(config, 'is_causal', None)}"
 
 
 if __name__ == "__main__":
