@@ -5,26 +5,34 @@ passes, and none could stop in the middle. So a step does its own passes between
 everywhere: the first gathers the weights, the last adds up the gradients. Between them no rank waits for another.
 What that costs is memory for the whole weights, in the precision of the products, and their gradients in a step;
 the master weights and the optimizer's moments, three quarters of the state or more, stay in shards.
+
+The library's modules take seconds to import, so they are imported where there are shards.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory
 from embedding_stages.finetune.world import World, lost_peers
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 class Shards:
     """The encoder's module, cut over the ranks layer by layer; its parameters become DTensors."""
 
     def __init__(self, encoder: PaddedEncoder, world: World, *, bfloat16: bool) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
         self._encoder = encoder
         self._size = world.size
         mesh = init_device_mesh(world.device.type, (world.size,))
@@ -77,19 +85,33 @@ def squared_norm(gradients: Sequence[torch.Tensor]) -> float:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of the tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    shard = _shard(tensor)
+    return tensor if shard is None else shard.to_local()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """The full tensor; a collective for a shard."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    shard = _shard(tensor)
+    return tensor if shard is None else shard.full_tensor()
 
 
 def fill(target: torch.Tensor, values: torch.Tensor) -> None:
     """Copy the full tensor `values` into the tensor or shard `target`; a collective for a shard."""
-    if isinstance(target, DTensor):
-        values = distribute_tensor(values.to(target.device), target.device_mesh, target.placements)
+    shard = _shard(target)
+    if shard is not None:
+        from torch.distributed.tensor import distribute_tensor
+
+        values = distribute_tensor(values.to(target.device), shard.device_mesh, shard.placements)
     target.copy_(values)
+
+
+def _shard(tensor: torch.Tensor) -> DTensor | None:
+    """The tensor if it is a shard, which nothing can be before the library is imported."""
+    if "torch.distributed.tensor" not in sys.modules:
+        return None
+    from torch.distributed.tensor import DTensor
+
+    return tensor if isinstance(tensor, DTensor) else None
 
 
 def _too_large(error: torch.OutOfMemoryError) -> OutOfMemory:
