@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from embedding_stages.encoder.configuration import FIELD, Config
+from embedding_stages.encoder.configuration import FIELD, Config, for_saving
 from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.errors import BadInput
@@ -47,14 +48,14 @@ def load_backbone(folder: Path, family: Family, *, device: str, dtype: torch.dty
     """
     tensors = check_weights(folder, field=FIELD)
     config = json.loads((folder / "config.json").read_bytes())
-    module = _load_module(folder, family, config)
+    module = _load_module(folder, family, config, dtype)
     table = next((name for name in tensors if name.endswith(family.table)), None)
     if table is None:
         raise BadInput("ModelIncomplete", f"the weights hold no {family.table}", field=FIELD)
     prefix = table.removesuffix(family.table)
     disk_names = {name: family.disk_name(prefix + name, tensors) for name, _ in module.named_parameters()}
     passengers = _read_tensors(folder, set(tensors) - set(disk_names.values()))
-    module.to(device=device, dtype=dtype)
+    module.to(device=device)
     return Backbone(
         module=module.eval(),  # also while training: dropout stays off, as in the recipe's base model
         family=family,
@@ -71,28 +72,37 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
         for name, parameter in backbone.module.named_parameters()
     }
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    config = {key: value for key, value in backbone.config.items() if key not in ("auto_map", "dtype", "_name_or_path")}
-    config["torch_dtype"] = dtype
+    config = for_saving(backbone.config, dtype)
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     save_file(tensors | dict(backbone.passengers), folder / SINGLE_FILE, metadata={"format": "pt"})
 
 
-def _load_module(folder: Path, family: Family, config: Config) -> torch.nn.Module:
+def _load_module(folder: Path, family: Family, config: Config, dtype: torch.dtype) -> torch.nn.Module:
     options: dict[str, Any] = {
         "local_files_only": True,
         "use_safetensors": True,
         "attn_implementation": "sdpa",
+        "dtype": dtype,  # of the weights: the frequencies of rotary positions, no weights, keep their float32
         "output_loading_info": True,
     }
+    _quiet()
     try:
         module, report = family.load(folder, config, options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, StrictDataclassError) as error:
         raise BadInput("ModelDamaged", f"the model cannot be loaded: {error}", field=FIELD) from error
     missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
     if missing:
         raise BadInput("ModelIncomplete", f"the weights lack {', '.join(missing[:3])}", field=FIELD)
     assert isinstance(module, torch.nn.Module)  # noqa: S101 - the library is untyped
     return module
+
+
+def _quiet() -> None:
+    """No bars and no table of tensors that are left out, a pooler's mostly: what is missing is refused here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _read_tensors(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -53,3 +53,27 @@ def read_object(path: Path, *, required: bool = False) -> dict[str, Any]:
 def for_library(config: Config) -> dict[str, Any]:
     """config.json as keywords for a transformers configuration class: without what names classes or code."""
     return {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}
+
+
+def for_saving(config: Config, dtype: str) -> dict[str, Any]:
+    """config.json as a checkpoint gets it: without the model's code, and with `dtype`, that of the weights beside it.
+
+    transformers 5 writes rotary positions into `rope_parameters` alone; what version 4 reads stands beside it, or that
+    version would turn by the angles of its defaults and say nothing.
+    """
+    saved = {key: value for key, value in config.items() if key not in ("auto_map", "dtype", "_name_or_path")}
+    rope = saved.get("rope_parameters")
+    if isinstance(rope, dict) and not any(isinstance(value, dict) for value in rope.values()):
+        if "rope_theta" in rope:
+            saved.setdefault("rope_theta", rope["rope_theta"])
+        if rope.get("rope_type", "default") != "default":
+            saved.setdefault("rope_scaling", {key: value for key, value in rope.items() if key != "rope_theta"})
+    return saved | {"torch_dtype": dtype}
+
+
+def rotations(config: Config) -> Iterator[Mapping[str, Any]]:
+    """What config.json says of rotary positions: the older way, the newer one, or one a kind of layer."""
+    for told in (config.get("rope_scaling"), config.get("rope_parameters")):
+        if isinstance(told, dict):
+            kinds = [value for value in told.values() if isinstance(value, dict)]
+            yield from kinds or [told]

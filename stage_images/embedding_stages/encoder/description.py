@@ -126,7 +126,7 @@ def check_tensors(folder: Path, description: EncoderDescription) -> None:
     family = description.family
     _check_table(tensors, family.table, [family.vocabulary(config), description.hidden_size])
     if family.position_table and any(name.endswith(family.position_table) for name in tensors):
-        _check_table(tensors, family.position_table, [family.positions(config), description.hidden_size])
+        _check_table(tensors, family.position_table, [family.position_rows(config), description.hidden_size])
     layers = config.get("num_hidden_layers")
     for number in range(layers if isinstance(layers, int) else 0):
         if not any(f".{family.layers}.{number}." in f".{name}" for name in tensors):

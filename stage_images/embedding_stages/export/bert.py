@@ -1,9 +1,10 @@
-"""BERT's layers as ONNX nodes."""
+"""The layers of BERT and its kin as ONNX nodes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from embedding_stages.export.attention import attend, mask_scores, tokens_count
@@ -11,43 +12,64 @@ from embedding_stages.export.graph import Array, Graph
 from embedding_stages.export.inputs import INPUT_IDS
 
 
-def bert_states(graph: Graph, weights: Mapping[str, Array], config: Any) -> str:
-    """Hidden states (batch, tokens, hidden) of the graph's inputs. `config` is a transformers BertConfig."""
-    layers = _Bert(graph, weights, config)
-    states = layers.embeddings()
-    scores_mask = mask_scores(graph, (1, 2))
-    for number in range(config.num_hidden_layers):
-        states = layers.layer(f"encoder.layer.{number}", states, scores_mask)
-    return states
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What a family calls the weights of a layer's attention, behind the layer's own name; the rest is BERT's."""
+
+    queries: str = "attention.self.query"
+    keys: str = "attention.self.key"
+    values: str = "attention.self.value"
+    attended: str = "attention.output.dense"
+    attended_norm: str = "attention.output.LayerNorm"
 
 
-class _Bert:
-    def __init__(self, graph: Graph, weights: Mapping[str, Array], config: Any) -> None:
-        self.graph, self.weights, self.config = graph, weights, config
+def bert_states(graph: Graph, weights: Mapping[str, Array], config: Any, first_position: int = 0) -> str:
+    """Hidden states (batch, tokens, hidden) of the graph's inputs. `config` is a transformers BertConfig or its like.
+
+    `first_position` is the row of the table of positions that belongs to the first token.
+    """
+    return BertNodes(graph, weights, config, Names()).states(first_position)
+
+
+class BertNodes:
+    """The nodes of one model."""
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Array], config: Any, names: Names) -> None:
+        self.graph, self.weights, self.config, self.names = graph, weights, config, names
         self.heads: int = config.num_attention_heads
         self.head_size: int = config.hidden_size // self.heads
 
-    def embeddings(self) -> str:
+    def states(self, first_position: int, bias: str | None = None) -> str:
+        """The last hidden states; `bias` float32 (heads, queries, keys) is added to the scores of every layer."""
+        states = self.embeddings(first_position)
+        scores_mask = mask_scores(self.graph, (1, 2))
+        if bias is not None:
+            scores_mask = self.graph.op("Add", scores_mask, bias)
+        for number in range(self.config.num_hidden_layers):
+            states = self.layer(f"encoder.layer.{number}", states, scores_mask)
+        return states
+
+    def embeddings(self, first_position: int) -> str:
         """Word, position and segment 0; one text is one segment, so that is one constant table of positions."""
         graph = self.graph
         words = graph.table("words", self.weights["embeddings.word_embeddings.weight"], INPUT_IDS)
-        places = self.weights["embeddings.position_embeddings.weight"]
-        segment = self.weights["embeddings.token_type_embeddings.weight"][0]
-        table = graph.weight("positions", places + segment)
+        places = self.weights["embeddings.position_embeddings.weight"][first_position:]
+        segments = self.weights.get("embeddings.token_type_embeddings.weight")  # MPNet has none
+        table = graph.weight("positions", places if segments is None else places + segments[0])
         positions = graph.op("Slice", table, graph.ints(0), tokens_count(graph), graph.ints(0))
         return self.norm("embeddings.LayerNorm", graph.op("Add", words, positions))
 
     def layer(self, name: str, states: str, scores_mask: str) -> str:
-        graph = self.graph
-        queries = self.split(f"{name}.attention.self.query", states, (0, 2, 1, 3))
-        keys = self.split(f"{name}.attention.self.key", states, (0, 2, 3, 1))
-        values = self.split(f"{name}.attention.self.value", states, (0, 2, 1, 3))
+        graph, names = self.graph, self.names
+        queries = self.split(f"{name}.{names.queries}", states, (0, 2, 1, 3))
+        keys = self.split(f"{name}.{names.keys}", states, (0, 2, 3, 1))
+        values = self.split(f"{name}.{names.values}", states, (0, 2, 1, 3))
         seen = attend(graph, queries, keys, values, scores_mask, self.head_size)
         joined = graph.op(
             "Reshape", graph.op("Transpose", seen, perm=[0, 2, 1, 3]), graph.ints(0, 0, self.heads * self.head_size)
         )
-        attended = graph.op("Add", self.linear(f"{name}.attention.output.dense", joined), states)
-        states = self.norm(f"{name}.attention.output.LayerNorm", attended)
+        attended = graph.op("Add", self.linear(f"{name}.{names.attended}", joined), states)
+        states = self.norm(f"{name}.{names.attended_norm}", attended)
         inner = self.activation(self.linear(f"{name}.intermediate.dense", states))
         outer = graph.op("Add", self.linear(f"{name}.output.dense", inner), states)
         return self.norm(f"{name}.output.LayerNorm", outer)

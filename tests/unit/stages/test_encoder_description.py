@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.stages.tiny_models import make_bert, make_llama
+from unit.stages.tiny_models import make_bert, make_llama, make_mpnet, make_roberta
 
 from embedding_stages.encoder.description import EncoderDescription, describe_model
 from embedding_stages.encoder.hardware import _quota, usable_cpus
@@ -23,7 +23,8 @@ Change = Callable[[Path], object]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {"bert": make_bert(root / "bert"), "llama": make_llama(root / "llama")}
+    makers = {"bert": make_bert, "roberta": make_roberta, "mpnet": make_mpnet, "llama": make_llama}
+    return {name: make(root / name) for name, make in makers.items()}
 
 
 def edit(name: str, **changes: Any) -> Change:
@@ -126,7 +127,7 @@ NAMED_POOLING = write(
     "modules.json", [of_type("Transformer", ""), of_type("Pooling", "pool"), of_type("Normalize", "")]
 )
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-CLS = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+MAX = {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ CLS = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
     [
         ("a pooling in a folder of another name", several(NAMED_POOLING, write("pool/config.json", MEAN))),
         ("the folder that modules.json names, not the usual one",
-         several(NAMED_POOLING, write("pool/config.json", MEAN), write("1_Pooling/config.json", CLS))),
+         several(NAMED_POOLING, write("pool/config.json", MEAN), write("1_Pooling/config.json", MAX))),
         ("a pooling without modes", write("1_Pooling/config.json", {"word_embedding_dimension": 32})),
         ("a pooling without prompts, of a model without any",
          write("1_Pooling/config.json", {**MEAN, "include_prompt": False})),
@@ -165,15 +166,21 @@ REFUSED: list[tuple[str, str, Change, str]] = [
     ("another architecture", "bert", edit("config.json", model_type="t5"), "BaseModelUnsupported"),
     ("a causal Llama", "llama", edit("config.json", model_type="llama", architectures=[]), "BaseModelUnsupported"),
     ("a BERT decoder", "bert", edit("config.json", is_decoder=True), "BaseModelUnsupported"),
+    ("a padding token that is none", "roberta", edit("config.json", pad_token_id=None), "ModelDamaged"),
+    ("fewer positions than padding takes", "roberta", edit("config.json", max_position_embeddings=2), "ModelDamaged"),
+    ("other buckets", "mpnet", edit("config.json", relative_attention_num_buckets=64), "BaseModelUnsupported"),
+    ("positions that one kind of layer stretches", "llama",
+     edit("config.json", rope_parameters={"a": {"rope_type": "default"}, "b": {"rope_type": "dynamic"}}),
+     "BaseModelUnsupported"),
     ("relative positions", "bert", edit("config.json", position_embedding_type="relative_key"), "BaseModelUnsupported"),
     ("an unknown activation", "bert", edit("config.json", hidden_act="mish"), "BaseModelUnsupported"),
     ("quantized weights", "bert", edit("config.json", quantization_config={"bits": 4}), "BaseModelUnsupported"),
     ("pooling by the last token", "llama", edit("config.json", pooling="last"), "BaseModelUnsupported"),
     ("dynamic positions", "llama", edit("config.json", rope_scaling={"rope_type": "dynamic"}), "BaseModelUnsupported"),
     (
-        "pooling by the first token",
+        "pooling by the largest",
         "bert",
-        edit("1_Pooling/config.json", pooling_mode_cls_token=True),
+        edit("1_Pooling/config.json", pooling_mode_max_tokens=True),
         "BaseModelUnsupported",
     ),
     (
@@ -211,9 +218,9 @@ REFUSED: list[tuple[str, str, Change, str]] = [
     ("modules that are no list", "bert", write("modules.json", {}), "ModelDamaged"),
     ("a pooling that is not there", "bert", NAMED_POOLING, "ModelIncomplete"),
     (
-        "a pooling by the first token in a folder of another name",
+        "a pooling by the largest in a folder of another name",
         "bert",
-        several(NAMED_POOLING, write("pool/config.json", CLS), write("1_Pooling/config.json", MEAN)),
+        several(NAMED_POOLING, write("pool/config.json", MAX), write("1_Pooling/config.json", MEAN)),
         "BaseModelUnsupported",
     ),
     ("modules outside the folder", "bert", write("modules.json", [of_type("Pooling", "../x")]), "BaseModelUnsupported"),
@@ -268,7 +275,10 @@ def shown(folder: Path) -> str:
     [
         ("both sizes", added("PRODUCTX", 10**4), "10001 tokens, the embedding table 145 rows: 'PRODUCTX'"),
         ("the file and the command", write("tokenizer.json", POINTER), "tokenizer.json is a Git LFS pointer"),
-        ("the poolings that can be used", write("1_Pooling/config.json", CLS), "only mean pooling can be used"),
+        ("the poolings that can be used", write("1_Pooling/config.json", MAX), "mean or first-token (CLS) pooling can be"),
+        ("the nearest family and a model", edit("config.json", model_type="nomic_bert"), "such as BAAI/bge-base-en-v1.5"),
+        ("a family of its own kind", edit("config.json", model_type="x", rms_norm_eps=1e-6), "is bidirectional Llama"),
+        ("where the models are listed", edit("config.json", model_type="t5"), "docs/models.md lists the models that can"),
         ("what was cut", write("vocab.txt", "[PAD]\n"), "vocab.txt has 1 tokens, tokenizer.json 145"),
     ],
 )

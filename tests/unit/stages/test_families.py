@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,10 +72,10 @@ def test_a_family_is_exported(family: Family, tmp_path: Path) -> None:
     assert parity_of(encoder, tmp_path / "out") > 0.99999
 
 
-def test_a_refusal_names_every_family(family: Family) -> None:
-    with pytest.raises(BadInput, match="supported are") as caught:
-        family_of({"model_type": "t5"})
-    assert family.title in caught.value.message
+def test_a_refusal_names_the_nearest_family(family: Family) -> None:
+    for kind in family.resembles:
+        with pytest.raises(BadInput, match=f"the nearest is {re.escape(family.title)}, such as {family.example}"):
+            family_of({"model_type": kind})
 
 
 def test_only_its_module_names_a_family(family: Family) -> None:
@@ -183,14 +184,9 @@ class _CausalLlama(type(LLAMA_BIDIRECTIONAL)):  # type: ignore[misc]
         """All of them can be used."""
 
 
-class _BertWithClasses(type(BERT)):  # type: ignore[misc]
-    name = "bert_with_classes"
-    poolings = ("mean", "cls")
-
-
 @pytest.fixture
 def third(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "FAMILIES", (_CausalLlama(), _BertWithClasses(), LLAMA_BIDIRECTIONAL))
+    monkeypatch.setattr(families, "FAMILIES", (_CausalLlama(), BERT, LLAMA_BIDIRECTIONAL))
 
 
 def edit(folder: Path, name: str, **changes: Any) -> Path:

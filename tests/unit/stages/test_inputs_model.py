@@ -272,7 +272,7 @@ UNUSABLE_ON_THE_HUB: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "BaseModelIncomplete",
         "add its weights",
     ),
-    "another architecture": (lambda f: rewrite_config(f, model_type="t5"), "BaseModelUnsupported", "supported are"),
+    "another architecture": (lambda f: rewrite_config(f, model_type="t5"), "BaseModelUnsupported", "docs/models.md"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "BaseModelIncomplete", "tokenizer.json"),
 }
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaModel,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from embedding_stages import contract
 from embedding_stages.artefacts import digest_of_folder
@@ -22,18 +31,45 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny products are slower on mor
 TOPICS = 12
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 WORDS = ["the", "of", "a", "query", "passage", ":", *(f"ask{i}" for i in range(TOPICS))]
+_SPECIAL = {  # what a tokenizer's files call them, and their names in BERT and its kin
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+}
 WORDS += [*(f"key{i}" for i in range(TOPICS)), *(f"noise{i}" for i in range(40))]
 
 
 def make_bert(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """A BERT of two layers with a WordPiece tokenizer, as a Hugging Face folder."""
+    return _make_post_norm(folder, BertConfig, BertModel, ("[PAD]", "[UNK]", "[CLS]", "[SEP]"), seed, changes)
+
+
+def make_roberta(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """A RoBERTa of two layers with positions for 48 tokens, and a WordPiece tokenizer."""
+    changes = {"max_position_embeddings": 50, "type_vocab_size": 1} | changes
+    return _make_post_norm(folder, RobertaConfig, RobertaModel, ("<s>", "<pad>", "</s>", "<unk>"), seed, changes)
+
+
+def make_mpnet(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """An MPNet of two layers with positions for 48 tokens, and a WordPiece tokenizer."""
+    changes = {"max_position_embeddings": 50} | changes
+    return _make_post_norm(folder, MPNetConfig, MPNetModel, ("<s>", "<pad>", "</s>", "[UNK]"), seed, changes)
+
+
+def _make_post_norm(
+    folder: Path, configuration: Any, model: Any, special: Sequence[str], seed: int, changes: Mapping[str, Any]
+) -> Path:
+    """BERT or one of its kin; `special` are the first tokens, in the order of their ids."""
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
+    pieces = [*special, *WORDS, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    padding, unknown, first, last = (next(x for x in names if x in special) for names in _SPECIAL.values())
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    ends = (last, vocabulary[last]), (first, vocabulary[first])
+    tokenizer.post_processor = processors.BertProcessing(*ends)
     tokenizer.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {
         "vocab_size": len(vocabulary),
@@ -44,12 +80,12 @@ def make_bert(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
         "max_position_embeddings": 48,
         "initializer_range": 0.2,
         "hidden_act": "gelu",
+        "pad_token_id": vocabulary[padding],
     }
     torch.manual_seed(seed)
-    model = BertModel(BertConfig(**config | changes))
-    model.save_pretrained(folder, safe_serialization=True)
-    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    _write_tokenizer_files(folder, special, "BertTokenizerFast")
+    model(configuration(**config | changes)).save_pretrained(folder)
+    names = dict(zip(_SPECIAL, (padding, unknown, first, last), strict=True))
+    _write_tokenizer_files(folder, names, "BertTokenizerFast" if padding == "[PAD]" else "PreTrainedTokenizerFast")
     return folder
 
 
@@ -77,7 +113,7 @@ def make_llama(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     }
     torch.manual_seed(seed)
     model = LlamaModel(LlamaConfig(**config | changes))
-    model.save_pretrained(folder, safe_serialization=True)
+    model.save_pretrained(folder)
     raw = json.loads((folder / "config.json").read_text())
     raw |= {"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "pooling": "avg"}
     raw["auto_map"] = {"AutoModel": "remote_code.LlamaBidirectionalModel"}  # must be ignored, never run
@@ -87,7 +123,12 @@ def make_llama(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
 
 
 # A tiny model of every family, by the family's name: test_families.py holds each to what all must do.
-MAKERS: dict[str, Callable[..., Path]] = {"bert": make_bert, "llama_bidirectional": make_llama}
+MAKERS: dict[str, Callable[..., Path]] = {
+    "bert": make_bert,
+    "roberta": make_roberta,
+    "mpnet": make_mpnet,
+    "llama_bidirectional": make_llama,
+}
 
 
 def write_topics(folder: Path) -> Path:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from embedding_stages.encoder.configuration import FIELD, Config
+from embedding_stages.encoder.configuration import FIELD, Config, rotations
 from embedding_stages.encoder.families.bert import BERT
 from embedding_stages.encoder.families.family import Family, Unsupported
 from embedding_stages.encoder.families.llama import LLAMA_BIDIRECTIONAL
+from embedding_stages.encoder.families.mpnet import MPNET
+from embedding_stages.encoder.families.roberta import ROBERTA
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
 from embedding_stages.errors import BadInput
 
 __all__ = ["FAMILIES", "Family", "Unsupported", "family_named", "family_of", "pooling_in", "unpoolable", "unsupported"]
 
-FAMILIES: Final[tuple[Family, ...]] = (BERT, LLAMA_BIDIRECTIONAL)  # the first that recognises a model has it
+# The first that recognises a model has it. docs/models.md has a row for each.
+FAMILIES: Final[tuple[Family, ...]] = (BERT, ROBERTA, MPNET, LLAMA_BIDIRECTIONAL)
+DOCUMENT: Final = "docs/models.md"
 _STATIC_ROPE: Final = ("default", "linear", "llama3", "yarn")  # angles that do not depend on a text's length
 
 
@@ -26,7 +30,9 @@ def family_of(config: Config) -> Family:
         raise unsupported("quantized weights cannot be trained; name the unquantized model")
     family = next((family for family in FAMILIES if family.recognises(config)), None)
     if family is None:
-        raise unsupported(f"model_type {config.get('model_type')!r}")
+        near = _nearest(config)
+        what = f"model_type {config.get('model_type')!r} is of no family that is known here"
+        raise unsupported(f"{what}; the nearest is {near.title}, such as {near.example}")
     try:
         family.check(config)
     except Unsupported as error:
@@ -35,10 +41,10 @@ def family_of(config: Config) -> Family:
     if activation not in family.activations:
         raise unsupported(f"activation {activation!r}")
     pooling_in(config, family)
-    rope = config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _STATIC_ROPE:
-        raise unsupported(f"rotary positions of type {kind!r}")
+    for rope in rotations(config):
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in _STATIC_ROPE:
+            raise unsupported(f"rotary positions of type {kind!r}")
     return family
 
 
@@ -65,7 +71,14 @@ def unpoolable(named: str, family: Family) -> BadInput:
 
 
 def unsupported(what: str) -> BadInput:
-    """The refusal of a model, with the families that can be used."""
-    *most, last = (family.title for family in FAMILIES)
-    supported = f"supported are {', '.join(most)} and {last} encoders"
-    return BadInput("BaseModelUnsupported", f"the base model cannot be used: {what}; {supported}", field=FIELD)
+    """The refusal of a model, with the document that lists what can be used."""
+    message = f"the base model cannot be used: {what}; {DOCUMENT} lists the models that can"
+    return BadInput("BaseModelUnsupported", message, field=FIELD)
+
+
+def _nearest(config: Config) -> Family:
+    """The family to look at instead: the one that says so, else one with layers of the same kind."""
+    kind = config.get("model_type")
+    told = next((family for family in FAMILIES if kind in family.resembles), None)
+    # Decoders norm by the root of the mean square, and say with which epsilon; encoders of BERT's kind do not.
+    return told or (LLAMA_BIDIRECTIONAL if "rms_norm_eps" in config else BERT)

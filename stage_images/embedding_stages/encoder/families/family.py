@@ -30,6 +30,8 @@ class Family(ABC):
 
     name: ClassVar[str]  # `architecture` in encoder.json, which frozen models keep: it never changes
     title: ClassVar[str]  # in refusals: what it is and how config.json says so
+    example: ClassVar[str]  # a published model of it, in refusals of models that are none
+    resembles: ClassVar[tuple[str, ...]] = ()  # model types of others, for whose models it is the nearest to take
     activations: ClassVar[tuple[str, ...]]  # that can be used; the first when config.json names none
     table: ClassVar[str]  # end of the name of the token embedding tensor (vocabulary, hidden) in a checkpoint
     position_table: ClassVar[str] = ""  # end of the name of the table of positions, where the family has one
@@ -64,9 +66,13 @@ class Family(ABC):
         """Rows of the token embedding table. Raises BadInput `ModelDamaged`."""
         return positive(config, "vocab_size")
 
+    def position_rows(self, config: Config) -> int:
+        """Rows of the table of positions, where the family has one. Raises BadInput `ModelDamaged`."""
+        return positive(config, "max_position_embeddings")
+
     def positions(self, config: Config) -> int:
         """The most tokens that a text may have, special ones included. Raises BadInput `ModelDamaged`."""
-        return positive(config, "max_position_embeddings")
+        return self.position_rows(config)
 
     def disk_name(self, name: str, on_disk: Container[str]) -> str:  # noqa: ARG002 - most files use one name alone
         """The checkpoint's name of the parameter `name`; `on_disk` are the names of the checkpoint's tensors."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class _LlamaBidirectional(Family):
     name = "llama_bidirectional"
     title = "bidirectional Llama (llama_bidirec)"
+    example = "nvidia/llama-nemotron-embed-1b-v2"
+    resembles = ("mistral", "qwen2", "gemma", "gemma2", "phi3", "mixtral")
     activations = ("silu",)
     table = "embed_tokens.weight"
     layers = "layers"

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from embedding_stages.encoder.configuration import FIELD, for_library
+from embedding_stages.encoder.configuration import FIELD, for_library, for_saving
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.model import copy_tokenizer
 from embedding_stages.encoder.packed import ops
@@ -189,12 +189,11 @@ class PackedEncoder:
         """
         folder.mkdir(parents=True, exist_ok=True)
         config = json.loads((self._source / "config.json").read_bytes())
-        config = {key: value for key, value in config.items() if key not in ("auto_map", "dtype", "_name_or_path")}
         ours = {self._prefix + name: value for name, value in self.model.on_disk(flat)}
         sizes = Counter[torch.dtype]()
         for name, value in ours.items():
             sizes[self._disk_dtypes[name]] += value.numel()
-        config["torch_dtype"] = str(sizes.most_common(1)[0][0]).removeprefix("torch.")
+        config = for_saving(config, str(sizes.most_common(1)[0][0]).removeprefix("torch."))
         (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         # Rounded where they are: a copy that has to round crosses in full precision and is rounded by the host.
         tensors = {name: value.to(self._disk_dtypes[name]).cpu().contiguous() for name, value in ours.items()}
