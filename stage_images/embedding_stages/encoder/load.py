@@ -71,15 +71,14 @@ def _obstacle(folder: Path, description: EncoderDescription, device: torch.devic
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     from embedding_stages.encoder.packed.check import works
-    from embedding_stages.encoder.packed.shape import Shape
 
-    config = json.loads((folder / "config.json").read_bytes())
+    config, kind = json.loads((folder / "config.json").read_bytes()), description.family.packed_model()
     try:
-        shape = Shape.of(config, pooling=description.pooling, causal=description.family.causal)
+        shape = kind.shape_of(config, description)
     except ValueError as error:
         return f"the packed model does not know {error}"
     try:
-        right = works(shape.heads, device, dtype)
+        right = works(shape.heads, device, dtype, gated=kind.gated)
     except Exception as error:  # whatever a compiler of another machine may raise
         return f"the kernels cannot be built: {type(error).__name__}"
     return None if right else "the kernels compute something else on this accelerator"

@@ -117,7 +117,7 @@ class PaddedEncoder:
         if self.query_map is not None:
             self.query_map.save(folder)
         if self.description.family.sentence_transformers:
-            _save_sentence_transformers(self.description, folder)
+            save_sentence_transformers(self.description, folder)
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
@@ -137,7 +137,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _save_sentence_transformers(description: EncoderDescription, folder: Path) -> None:
+def save_sentence_transformers(description: EncoderDescription, folder: Path) -> None:
+    """Write what makes sentence-transformers load the folder as it is."""
     kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}

@@ -14,6 +14,7 @@ from embedding_stages.encoder.pooling import Pooling
 if TYPE_CHECKING:
     import torch
 
+    from embedding_stages.encoder.packed.base import PackedModel
     from embedding_stages.export.graph import Array, Graph
 
 
@@ -40,7 +41,7 @@ class Family(ABC):
     prefixes: ClassVar[Mapping[str, str]] = MappingProxyType({"query": "", "passage": ""})  # when the files name none
     shorter_dimensions: ClassVar[tuple[int, ...]] = ()  # Matryoshka sizes; those below the hidden size are offered
     causal: ClassVar[bool] = False  # a token sees the tokens before it alone
-    packs: ClassVar[bool] = False  # `encoder.packed` computes it; `packed.shape.Shape.of` refuses single models
+    packs: ClassVar[bool] = False  # `encoder.packed` computes it, by `packed_model`, whose `shape_of` refuses some
     sentence_transformers: ClassVar[bool] = False  # that library loads a checkpoint as it is, without the model's code
 
     @abstractmethod
@@ -92,6 +93,10 @@ class Family(ABC):
         `ids` and `mask` are int64 (batch, tokens) on the module's device, padded on the right. Differentiable. The
         states of padding are not defined.
         """
+
+    def packed_model(self) -> type[PackedModel]:
+        """The model over packs, where `packs`."""
+        raise NotImplementedError(f"{self.title} has no packed model")
 
     @abstractmethod
     def onnx_states(self, graph: Graph, weights: Mapping[str, Array], module: torch.nn.Module) -> str:

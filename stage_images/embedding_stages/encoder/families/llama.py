@@ -13,6 +13,7 @@ from embedding_stages.encoder.families.family import Family, Unsupported
 if TYPE_CHECKING:
     import torch
 
+    from embedding_stages.encoder.packed.base import PackedModel
     from embedding_stages.export.graph import Array, Graph
 
 
@@ -55,6 +56,11 @@ class _LlamaBidirectional(Family):
 
         seen = visible(mask, causal=self.causal)
         return module(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+
+    def packed_model(self) -> type[PackedModel]:
+        from embedding_stages.encoder.packed.llama import PackedLlama
+
+        return PackedLlama
 
     def onnx_states(self, graph: Graph, weights: Mapping[str, Array], module: torch.nn.Module) -> str:
         from embedding_stages.export.llama import llama_states

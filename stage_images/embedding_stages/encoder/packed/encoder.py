@@ -1,10 +1,9 @@
-"""The encoder over packs, for a Llama on a CUDA device."""
+"""The encoder over packs, on a CUDA device."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -12,23 +11,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from embedding_stages.encoder.configuration import FIELD, for_library, for_saving
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
-from embedding_stages.encoder.model import copy_tokenizer
+from embedding_stages.encoder.model import copy_tokenizer, save_sentence_transformers
 from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed.base import PackedModel
 from embedding_stages.encoder.packed.device import DevicePack, send
-from embedding_stages.encoder.packed.llama import PackedLlama
-from embedding_stages.encoder.packed.packs import ROUND, Ints, Pack, Ragged, build_pack, consecutive
-from embedding_stages.encoder.packed.shape import Shape
+from embedding_stages.encoder.packed.files import ModelFiles
+from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, build_pack, consecutive
 from embedding_stages.encoder.query_map import QueryMap, as_role
-from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tokens import TextTokenizer
-from embedding_stages.errors import BadInput
 from embedding_stages.vectors import Vectors
 
 # Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
@@ -50,19 +42,15 @@ class PackedEncoder:
         self,
         description: EncoderDescription,
         tokenizer: TextTokenizer,
-        model: PackedLlama,
-        source: Path,
-        prefix: str,
-        disk_dtypes: Mapping[str, torch.dtype],
+        model: PackedModel,
+        files: ModelFiles,
         query_map: QueryMap | None = None,
     ) -> None:
         self.description = description
         self.tokenizer = tokenizer
         self.model = model
         self.query_map = query_map
-        self._disk_dtypes = disk_dtypes  # by name on disk: in which the weights came, and in which they are saved
-        self._source = source
-        self._prefix = prefix  # of the tensor names on disk
+        self._files = files
         self._budget = EMBEDDING_BUDGET
 
     @classmethod
@@ -76,16 +64,10 @@ class PackedEncoder:
             torch.backends.cuda.preferred_blas_library("cublaslt")
         description = description_of(folder)
         config = json.loads((folder / "config.json").read_bytes())
-        shape = Shape.of(config, pooling=description.pooling, causal=description.family.causal)
-        tensors, table_name = check_weights(folder, field=FIELD), description.family.table
-        table = next((name for name in tensors if name.endswith(table_name)), None)
-        if table is None:
-            raise BadInput("ModelIncomplete", f"the weights hold no {table_name}", field=FIELD)
-        prefix = table.removesuffix(table_name)
-        model = PackedLlama(shape, *_rotary_tables(config, description.max_tokens), device=device, dtype=dtype)
-        disk_dtypes = _fill(dict(model.on_disk()), folder, prefix)
+        model = description.family.packed_model().of(config, description, device=device, dtype=dtype)
+        files = ModelFiles.fill(model, folder, description)
         tokenizer, query_map = TextTokenizer.load(folder, description), QueryMap.load(folder, description)
-        return cls(description, tokenizer, model, folder, prefix, disk_dtypes, query_map)
+        return cls(description, tokenizer, model, files, query_map)
 
     @property
     def device(self) -> torch.device:
@@ -178,8 +160,8 @@ class PackedEncoder:
         if flat.dtype == torch.float32:
             return flat
         master = flat.float()
-        if any(dtype != flat.dtype for dtype in self._disk_dtypes.values()):
-            _fill(dict(self.model.on_disk(master)), self._source, self._prefix)
+        if any(dtype != flat.dtype for dtype in self._files.dtypes.values()):
+            self._files.read(self.model, master)
         return master
 
     def save(self, folder: Path, flat: torch.Tensor | None = None) -> None:
@@ -188,20 +170,13 @@ class PackedEncoder:
         `flat` holds the weights where they are more exact than the model's own (see `master_weights`).
         """
         folder.mkdir(parents=True, exist_ok=True)
-        config = json.loads((self._source / "config.json").read_bytes())
-        ours = {self._prefix + name: value for name, value in self.model.on_disk(flat)}
-        sizes = Counter[torch.dtype]()
-        for name, value in ours.items():
-            sizes[self._disk_dtypes[name]] += value.numel()
-        config = for_saving(config, str(sizes.most_common(1)[0][0]).removeprefix("torch."))
-        (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        # Rounded where they are: a copy that has to round crosses in full precision and is rounded by the host.
-        tensors = {name: value.to(self._disk_dtypes[name]).cpu().contiguous() for name, value in ours.items()}
-        save_file(tensors | _others(self._source, set(ours)), folder / SINGLE_FILE, metadata={"format": "pt"})
-        copy_tokenizer(self._source, folder)
+        self._files.save(self.model, folder, flat)
+        copy_tokenizer(self._files.folder, folder)
         self.description.save(folder)
         if self.query_map is not None:
             self.query_map.save(folder)
+        if self.description.family.sentence_transformers:
+            save_sentence_transformers(self.description, folder)
 
 
 def _growing(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -227,44 +202,3 @@ def _copy_out(batch: tuple[torch.Tensor, torch.cuda.Event | None], target: Vecto
     if arrived is not None:
         arrived.synchronize()
     target[:] = vectors.numpy()
-
-
-def _rotary_tables(config: dict[str, Any], positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine, float32 (positions, head size / 2), with whatever scaling the configuration asks for.
-
-    At least as many as a pack's filler has tokens.
-    """
-    rotary = LlamaRotaryEmbedding(LlamaConfig(**for_library(config)))
-    angles = torch.outer(torch.arange(max(positions, ROUND)).float(), rotary.inv_freq.float())
-    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
-
-
-def _fill(views: Mapping[str, torch.Tensor], folder: Path, prefix: str) -> dict[str, torch.dtype]:
-    """Read the weights from safetensors into `views`; the dtypes they have on disk. Raises BadInput."""
-    wanted = {prefix + name: view for name, view in views.items()}
-    dtypes: dict[str, torch.dtype] = {}
-    for path in weight_files(folder, field=FIELD):
-        with safe_open(path, framework="pt") as file:
-            for name in wanted.keys() & set(file.keys()):
-                tensor = file.get_tensor(name)
-                view = wanted.pop(name)
-                if tensor.shape != view.shape:
-                    raise BadInput(
-                        "ModelIncomplete",
-                        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(view.shape)}",
-                        field=FIELD,
-                    )
-                dtypes[name] = tensor.dtype
-                view.copy_(tensor)
-    if wanted:
-        raise BadInput("ModelIncomplete", f"the weights lack {', '.join(sorted(wanted)[:3])}", field=FIELD)
-    return dtypes
-
-
-def _others(folder: Path, known: set[str]) -> dict[str, torch.Tensor]:
-    """Tensors of the file that the encoder has no use for: saved unchanged."""
-    found: dict[str, torch.Tensor] = {}
-    for path in weight_files(folder, field=FIELD):
-        with safe_open(path, framework="pt") as file:
-            found.update({name: file.get_tensor(name) for name in set(file.keys()) - known})
-    return found

@@ -1,87 +1,50 @@
 """The bidirectional Llama on packs: same weights, same names on disk, no padding.
 
-All weights are views of one flat tensor (and their gradients of another), so the optimizer and the exchange of
-gradients between accelerators work on long arrays. Products that read the same rows are one product: q, k and v;
-gate and up. The backward pass of a layer is written out: it adds weight gradients to their place while the product
-runs, and keeps nothing that it does not need.
+Products that read the same rows are one product: q, k and v; gate and up. The backward pass of a layer is written out:
+it adds weight gradients to their place while the product runs, and keeps nothing that it does not need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
-from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from embedding_stages.encoder.configuration import for_library
+from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed.base import PackedModel, product_gradient
 from embedding_stages.encoder.packed.device import DevicePack
+from embedding_stages.encoder.packed.packs import ROUND
 from embedding_stages.encoder.packed.shape import Shape
 
-ALIGNMENT: Final = 128  # elements: each weight starts where wide loads may begin
-_PACKS_OF_ROWS: Final = 4  # whose embedded tokens' gradients are kept: 1 % of what the packs take
 
+class PackedLlama(PackedModel):
+    """`cosine` and `sine` are float32 (most positions, head size / 2)."""
 
-class PackedLlama(nn.Module):
-    """Maps a pack to the pooled last states of each sequence.
-
-    `cosine` and `sine` are float32 (most positions, head size / 2). The weights are uninitialised until they are
-    filled through `on_disk`.
-    """
+    shape: Shape
+    gated = True
 
     def __init__(
         self, shape: Shape, cosine: torch.Tensor, sine: torch.Tensor, *, device: str, dtype: torch.dtype
     ) -> None:
-        super().__init__()
-        self.shape = shape
+        super().__init__(shape, device=device, dtype=dtype)
         self.cosine, self.sine = cosine.to(device).contiguous(), sine.to(device).contiguous()
-        self.places: dict[str, tuple[int, int]] = {}  # begin and end in the flat tensor
-        place = 0
-        for name, size in shape.weights():
-            if name == "0.input_norm":
-                self.decayed = place  # elements before it are matrices
-            count = torch.Size(size).numel()
-            self.places[name] = (place, place + count)
-            place += -(-count // ALIGNMENT) * ALIGNMENT
-        place = -(-place // ops.OPTIMIZER_BLOCK) * ops.OPTIMIZER_BLOCK
-        self.flat = torch.zeros(place, device=device, dtype=dtype)
-        self.named = {
-            name: nn.Parameter(self.flat[self.places[name][0] : self.places[name][1]].view(size))
-            for name, size in shape.weights()
-        }
-        for name, value in self.named.items():
-            self.register_parameter(name.replace(".", "_"), value)
-        self.gradient: torch.Tensor | None = None
-        self.layer_done: Callable[[int], None] | None = None  # told of each layer whose backward pass is launched
-        self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []  # gradients of the embedding table, not yet added
 
-    def on_disk(self, flat: torch.Tensor | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name on disk without prefix, view of `flat`) of every tensor of a checkpoint.
+    @classmethod
+    def shape_of(cls, config: Mapping[str, Any], description: EncoderDescription) -> Shape:
+        return Shape.of(config, pooling=description.pooling, causal=description.family.causal)
 
-        `flat` is laid out like the flat weights (moments, master weights); the weights themselves when absent.
-        """
-        flat = self.flat if flat is None else flat
-        for name, ours, row, rows in self.shape.disk_names():
-            begin, end = self.places[ours]
-            yield name, flat[begin:end].view(self.named[ours].shape)[row : row + rows]
-
-    def hold_gradients(self) -> torch.Tensor:
-        """The flat gradient, float zeros like the flat weights; backward passes add to it from now on."""
-        self.gradient = torch.zeros_like(self.flat)
-        for name, value in self.named.items():
-            begin, end = self.places[name]
-            value.grad = self.gradient[begin:end].view_as(value)
-        return self.gradient
-
-    def finishing_order(self) -> list[tuple[int, int]]:
-        """Ranges of the flat gradient in the order a backward pass finishes them.
-
-        The matrices of each layer, the last layer first; then the embedding table, then all norms.
-        """
-        ends = [self.places[f"{number}.qkv"][0] for number in range(self.shape.layers)] + [self.decayed]
-        layers = [(ends[number], ends[number + 1]) for number in reversed(range(self.shape.layers))]
-        return [*layers, (0, ends[0]), (self.decayed, len(self.flat))]
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype
+    ) -> Self:
+        tables = _rotary_tables(config, description.max_tokens)
+        return cls(cls.shape_of(config, description), *tables, device=device, dtype=dtype)
 
     def forward(self, pack: DevicePack) -> torch.Tensor:
         """float32 (n, hidden): the pooled last states, after the last norm. Not of length 1 yet."""
@@ -112,29 +75,6 @@ class PackedLlama(nn.Module):
             x.addmm_(ops.gated_product(h, named[f"{number}.gate_up"]), named[f"{number}.down"].t())
         _, normed, _ = ops.add_norm(x, None, named["norm"], eps)
         return self.shape.pooling.forward(normed, pack)
-
-    def finish_gradients(self) -> None:
-        """Add what is kept of the embedding table's gradient: once a step, for the table is large."""
-        if not self._rows:
-            return
-        ids = torch.cat([ids for ids, _ in self._rows])
-        rows = torch.cat([rows for _, rows in self._rows])
-        self._rows.clear()
-        table = self.named["embed_tokens"]
-        assert table.grad is not None  # noqa: S101 - rows are kept only beside a flat gradient
-        table.grad += torch.ops.aten.embedding_dense_backward(rows, ids.long(), self.shape.vocabulary, -1, False)
-
-    def drop_gradients(self) -> None:
-        """Forget the gradients of a step that is given up."""
-        self._rows.clear()
-        if self.gradient is not None:
-            self.gradient.zero_()
-
-    def keep_rows(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
-        """Remember a pack's gradient of the embedded tokens, (T,) and (T, hidden)."""
-        self._rows.append((ids, rows))
-        if len(self._rows) >= _PACKS_OF_ROWS:
-            self.finish_gradients()
 
 
 class _Embed(torch.autograd.Function):
@@ -187,15 +127,15 @@ class _Layer(torch.autograd.Function):
         input_norm, qkv_weight, o_weight, mlp_norm, gate_up_weight, down_weight = ctx.weights
         pack, model = ctx.pack, ctx.model
         heads = model.shape.heads
-        for_down = _product_gradient(down_weight, grad_down, gated)
+        for_down = product_gradient(down_weight, grad_down, gated)
         grad_gate_up = ops.swiglu_backward_(gate_up, grad_down @ down_weight)
-        for_gate_up = _product_gradient(gate_up_weight, grad_gate_up, h2)
+        for_gate_up = product_gradient(gate_up_weight, grad_gate_up, h2)
         grad, change = ops.norm_backward(grad_gate_up @ gate_up_weight, x2, mlp_norm, rstd2, grad)
         for_mlp_norm = _gradient(mlp_norm, change)
-        for_o = _product_gradient(o_weight, grad, seen)
+        for_o = product_gradient(o_weight, grad, seen)
         grad_qkv = ops.attend_backward(grad @ o_weight, qkv, seen, lse, pack.query_tiles, pack.key_tiles, heads)
         ops.rotate_(grad_qkv, pack.positions, model.cosine, model.sine, heads, back=True)
-        for_qkv = _product_gradient(qkv_weight, grad_qkv, h1)
+        for_qkv = product_gradient(qkv_weight, grad_qkv, h1)
         grad, change = ops.norm_backward(grad_qkv @ qkv_weight, x1, input_norm, rstd1, grad)
         for_input_norm = _gradient(input_norm, change)
         if model.layer_done is not None:
@@ -225,16 +165,18 @@ class _Pooled(torch.autograd.Function):
         return dx, dx, _gradient(ctx.weight, change), None, None
 
 
-def _product_gradient(weight: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
-    """The gradient of `weight` in rows @ weight.t(): added to weight.grad where there is one, else returned."""
-    if weight.grad is None:
-        return grad.t() @ rows
-    weight.grad.addmm_(grad.t(), rows)
-    return None
-
-
 def _gradient(weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor | None:
     if weight.grad is None:
         return change.to(weight.dtype)
     weight.grad += change
     return None
+
+
+def _rotary_tables(config: Mapping[str, Any], positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine, float32 (positions, head size / 2), with whatever scaling the configuration asks for.
+
+    At least as many as a pack's filler has tokens.
+    """
+    rotary = LlamaRotaryEmbedding(LlamaConfig(**for_library(config)))
+    angles = torch.outer(torch.arange(max(positions, ROUND)).float(), rotary.inv_freq.float())
+    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from embedding_stages.encoder.packed.ops import Heads
 from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS, PackedPooling
@@ -14,6 +14,9 @@ from embedding_stages.encoder.pooling import Pooling, carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """The sizes of a Llama, and its pooling."""
+
+    table: ClassVar[str] = "embed_tokens"
+    first_plain: ClassVar[str] = "0.input_norm"
 
     vocabulary: int
     hidden: int

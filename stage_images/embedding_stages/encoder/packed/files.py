@@ -1,0 +1,84 @@
+"""A packed model's weights in a folder of files: read into its views, and saved under the names they came with."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from embedding_stages.encoder.configuration import FIELD, for_saving
+from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.packed.base import PackedModel
+from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
+from embedding_stages.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files that a model was read from."""
+
+    folder: Path
+    names: Mapping[str, str]  # on disk, by the model's own (`PackedModel.on_disk`)
+    dtypes: Mapping[str, torch.dtype]  # by name on disk: in which the weights came, and in which they are saved
+
+    @classmethod
+    def fill(cls, model: PackedModel, folder: Path, description: EncoderDescription) -> ModelFiles:
+        """Read `model`'s weights from the safetensors in `folder`. Raises BadInput `ModelIncomplete`."""
+        tensors, family = check_weights(folder, field=FIELD), description.family
+        table = next((name for name in tensors if name.endswith(family.table)), None)
+        if table is None:
+            raise BadInput("ModelIncomplete", f"the weights hold no {family.table}", field=FIELD)
+        prefix = table.removesuffix(family.table)
+        names = {name: family.disk_name(prefix + name, tensors) for name, _ in model.on_disk()}
+        return cls(folder, names, _read({names[name]: view for name, view in model.on_disk()}, folder))
+
+    def read(self, model: PackedModel, flat: torch.Tensor) -> None:
+        """Read the weights once more, into `flat`, which is laid out like the model's."""
+        _read({self.names[name]: view for name, view in model.on_disk(flat)}, self.folder)
+
+    def save(self, model: PackedModel, folder: Path, flat: torch.Tensor | None = None) -> None:
+        """Write config.json and the weights: those in `flat`, or the model's own."""
+        config = json.loads((self.folder / "config.json").read_bytes())
+        ours = {self.names[name]: value for name, value in model.on_disk(flat)}
+        sizes = Counter[torch.dtype]()
+        for name, value in ours.items():
+            sizes[self.dtypes[name]] += value.numel()
+        config = for_saving(config, str(sizes.most_common(1)[0][0]).removeprefix("torch."))
+        (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        # Rounded where they are: a copy that has to round crosses in full precision and is rounded by the host.
+        tensors = {name: value.to(self.dtypes[name]).cpu().contiguous() for name, value in ours.items()}
+        save_file(tensors | dict(self._others()), folder / SINGLE_FILE, metadata={"format": "pt"})
+
+    def _others(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Tensors that the encoder has no use for: saved unchanged."""
+        for path in weight_files(self.folder, field=FIELD):
+            with safe_open(path, framework="pt") as file:
+                yield from ((name, file.get_tensor(name)) for name in set(file.keys()) - self.dtypes.keys())
+
+
+def _read(views: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.dtype]:
+    """Read the weights from safetensors into `views`, by name on disk; the dtypes they have there. Raises BadInput."""
+    wanted = dict(views)
+    dtypes: dict[str, torch.dtype] = {}
+    for path in weight_files(folder, field=FIELD):
+        with safe_open(path, framework="pt") as file:
+            for name in wanted.keys() & set(file.keys()):
+                tensor = file.get_tensor(name)
+                view = wanted.pop(name)
+                if tensor.shape != view.shape:
+                    raise BadInput(
+                        "ModelIncomplete",
+                        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(view.shape)}",
+                        field=FIELD,
+                    )
+                dtypes[name] = tensor.dtype
+                view.copy_(tensor)
+    if wanted:
+        raise BadInput("ModelIncomplete", f"the weights lack {', '.join(sorted(wanted)[:3])}", field=FIELD)
+    return dtypes
