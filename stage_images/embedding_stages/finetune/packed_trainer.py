@@ -30,7 +30,14 @@ from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport
 from embedding_stages.finetune.world import World
 
 MOST_TOKENS: Final = 32768  # of a pack: larger ones train no faster (docs/benchmarks.md)
+_FULL_HIDDEN: Final = 2048  # the hidden size at which they do not; narrower models take more tokens to fill a GPU
+_MOST_PACKS: Final = 4  # of MOST_TOKENS in one
 _LEAST_TOKENS: Final = 1024
+
+
+def most_tokens(hidden_size: int) -> int:
+    """Tokens of a pack above which a model of this hidden size trains no faster."""
+    return MOST_TOKENS * min(_MOST_PACKS, max(1, _FULL_HIDDEN // hidden_size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +58,14 @@ class PackedTrainer:
         *,
         temperature: float,
         weight_decay: float,
-        token_budget: int = MOST_TOKENS,
+        token_budget: int | None = None,
         texts_per_example: int = 6,
         between: Callable[[], None] = lambda: None,
         world: World | None = None,
     ) -> None:
         self.encoder = encoder
         self.world = world or World.alone()
-        self.token_budget = token_budget
+        self.token_budget = token_budget or most_tokens(encoder.description.hidden_size)
         self._tokens_per_example = texts_per_example * encoder.description.max_tokens
         self.updates = 0
         self.computed_tokens = 0  # in all steps, filler included

@@ -153,15 +153,7 @@ def test_a_graph_hides_what_torch_does(causal: bool, window: int | None, tmp_pat
     assert scores.min() <= -30_000
 
 
-@pytest.mark.parametrize(
-    ("asked", "lacking"),
-    [
-        ({"pooling": "last_token"}, "last-token pooling"),
-        ({"pooling": "cls"}, "first-token .* pooling"),
-        ({"causal": True}, "causal attention"),
-    ],
-    ids=["the last token", "the first token", "causal attention"],
-)
+@pytest.mark.parametrize(("asked", "lacking"), [({"causal": True}, "causal attention")])
 def test_packs_say_what_they_lack(asked: dict[str, Any], lacking: str, tmp_path: Path) -> None:
     config = config_of(make_llama(tmp_path, hidden_size=64))
     Shape.of(config)

@@ -13,6 +13,7 @@ from embedding_stages.errors import BadInput
 if TYPE_CHECKING:
     import torch
 
+    from embedding_stages.encoder.packed.base import PackedModel
     from embedding_stages.export.graph import Array, Graph
 
 
@@ -24,6 +25,7 @@ class BertLayers(Family):
     position_table = "embeddings.position_embeddings.weight"
     layers = "encoder.layer"
     poolings = ("mean", "cls")
+    packs = True
     sentence_transformers = True
     short_title: ClassVar[str]  # in refusals of single models
 
@@ -62,6 +64,11 @@ class BertLayers(Family):
         first = self.first_position(_settings(module))
         places = torch.arange(first, first + ids.shape[1], device=ids.device)[None, :]
         return module(input_ids=ids, attention_mask=mask, position_ids=places).last_hidden_state
+
+    def packed_model(self) -> type[PackedModel]:
+        from embedding_stages.encoder.packed.bert import PackedBert
+
+        return PackedBert
 
     def onnx_states(self, graph: Graph, weights: Mapping[str, Array], module: torch.nn.Module) -> str:
         from embedding_stages.export.bert import bert_states

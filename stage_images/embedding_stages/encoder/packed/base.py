@@ -61,6 +61,7 @@ class PackedModel(nn.Module, ABC):
     The weights are zero until they are filled through `on_disk`.
     """
 
+    padding = -1  # the token whose row of the table gets no gradient; -1 for none
     gated: ClassVar[bool] = False  # it uses the gated product, which is checked before a run
 
     def __init__(self, shape: PackedShape, *, device: str, dtype: torch.dtype) -> None:
@@ -139,7 +140,8 @@ class PackedModel(nn.Module, ABC):
         self._rows.clear()
         table = self.named[self.shape.table]
         assert table.grad is not None  # noqa: S101 - rows are kept only beside a flat gradient
-        table.grad += torch.ops.aten.embedding_dense_backward(rows, ids.long(), self.shape.vocabulary, -1, False)
+        size, padding = self.shape.vocabulary, self.padding
+        table.grad += torch.ops.aten.embedding_dense_backward(rows, ids.long(), size, padding, False)
 
     def drop_gradients(self) -> None:
         """Forget the gradients of a step that is given up."""

@@ -34,6 +34,36 @@ def _mean_backward(grad: torch.Tensor, pack: DevicePack, rows: torch.Tensor) -> 
     return rows
 
 
+def _cls(states: torch.Tensor, pack: DevicePack) -> torch.Tensor:
+    return states[_first(pack, states)].float()
+
+
+def _cls_backward(grad: torch.Tensor, pack: DevicePack, rows: torch.Tensor) -> torch.Tensor:
+    rows[_first(pack, rows)] = grad.to(rows.dtype)
+    return rows
+
+
+def _last_token(states: torch.Tensor, pack: DevicePack) -> torch.Tensor:
+    return states[_last(pack)].float()
+
+
+def _last_token_backward(grad: torch.Tensor, pack: DevicePack, rows: torch.Tensor) -> torch.Tensor:
+    rows[_last(pack)] = grad.to(rows.dtype)
+    return rows
+
+
+def _first(pack: DevicePack, states: torch.Tensor) -> torch.Tensor:
+    """Each sequence's first row; of a sequence without tokens any."""
+    return pack.starts[:-1].clamp(max=len(states) - 1)
+
+
+def _last(pack: DevicePack) -> torch.Tensor:
+    """Each sequence's last row; of a sequence without tokens any."""
+    return (pack.starts[1:] - 1).clamp(min=0)
+
+
 PACKED_POOLINGS: Final[Mapping[Pooling, PackedPooling]] = {
-    "mean": PackedPooling(forward=_mean, backward=_mean_backward)
+    "mean": PackedPooling(forward=_mean, backward=_mean_backward),
+    "cls": PackedPooling(forward=_cls, backward=_cls_backward),
+    "last_token": PackedPooling(forward=_last_token, backward=_last_token_backward),
 }
