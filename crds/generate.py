@@ -45,7 +45,7 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Verification,
     tables.RunPolicy,
 )
-_DECIMAL: Final = "^[0-9]+([.][0-9]+)?(e-?[0-9]+)?$"
+_DECIMAL: Final = "[0-9]+([.][0-9]+)?(e-?[0-9]+)?"
 _EXAMPLE: Final = 0.01  # of a decimal that has no default
 _LONGEST: Final = 190  # characters of a line, before its indent
 _BLOCK: Final = re.compile(
@@ -132,22 +132,23 @@ def _limits(item: Setting) -> Iterator[str]:
 
 
 def _decimal(item: Setting, description: str) -> Iterator[str]:
-    """Decimals are texts: a float of YAML would be read differently by every tool. So form and range are a CEL rule.
+    """A decimal is taken as a number and in quotes: whoever writes 1e-5 means the same by both.
 
-    Kubernetes itself answers `must be of type string` to a number without quotes: the description says what to do.
+    A schema that takes both has no type, and CEL does not see what has none: so the form of a text is a pattern, whose
+    first group says in words what is wanted and matches nothing. The range of a text is the operator's to check.
     """
     low, high = _number(item.low), _number(item.high)
-    rule = f"self.matches('{_DECIMAL}') && double(self) >= {_double(low)} && double(self) <= {_double(high)}"
     example = _number(_EXAMPLE if item.default in (MISSING, None) else item.default)
-    quoted = json.dumps(f' A number in quotes, such as "{example}".')[1:-1]
-    message = json.dumps(f'must be a number between {low} and {high} in quotes, such as "{example}"')
+    such = json.dumps(f" A number, such as {example}.")[1:-1]
     yield f"{item.name}:"
-    yield "  type: string"
+    yield "  x-kubernetes-preserve-unknown-fields: true"
+    yield f"  minimum: {_double(low)}"
+    yield f"  maximum: {_double(high)}"
     yield "  maxLength: 16"
-    yield f'  description: {description[:-1]}{quoted}"'
-    yield "  x-kubernetes-validations:"
-    yield f'    - rule: "{rule}"'
-    yield f"      message: {message}"
+    yield "  maxItems: 0"
+    yield "  maxProperties: 0"
+    yield f'  pattern: "^(a number between {low} and {high}, such as {example}){{0}}{_DECIMAL}$"'
+    yield f'  description: {description[:-1]}{such}"'
 
 
 def _number(value: Any) -> str:
@@ -156,8 +157,9 @@ def _number(value: Any) -> str:
 
 
 def _double(text: str) -> str:
-    """CEL compares a double with a double only."""
-    return text if "." in text or "e" in text else f"{text}.0"
+    """As YAML of every version reads a number: 1e-9 is a text in some, 1.0e-9 in none."""
+    mantissa, e, exponent = text.partition("e")
+    return (mantissa if "." in mantissa else f"{mantissa}.0") + e + exponent
 
 
 def _pod(stage: str) -> Iterator[str]:
@@ -216,7 +218,7 @@ def _values(item: Setting) -> str:
     if item.choices:
         return ", ".join(f"`{choice}`" for choice in item.choices)
     if item.low is not None and item.high is not None:
-        return f"{_number(item.low)} – {_number(item.high)}" + (" (a text)" if item.kind is float else "")
+        return f"{_number(item.low)} – {_number(item.high)}"
     return "globs" if item.listed else f"at most {item.longest} characters"
 
 

@@ -91,10 +91,16 @@ def resource(namespace: str, patch: Mapping[str, Any] | None = None, name: str =
     return body
 
 
+class Null(dict[str, Any]):
+    """A part of a patch that stands as it is, with fields that YAML reads as null."""
+
+
 def merge(into: dict[str, Any], patch: Mapping[str, Any]) -> None:
     for key, value in patch.items():
         if value is None:
             into.pop(key, None)
+        elif isinstance(value, Null):
+            into[key] = dict(value)
         elif isinstance(value, Mapping) and isinstance(into.get(key), dict):
             merge(into[key], value)
         else:

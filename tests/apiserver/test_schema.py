@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver.api import EFT, ROOT, Api, at, examples, resource
+from apiserver.api import EFT, ROOT, Api, Null, at, examples, resource
 
 from embedding_operator.resource.api import TORCH_SERVER
 from embedding_operator.resource.spec import parse_spec
@@ -82,6 +82,13 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "tolerance": {"atOne": "0.02", "atFiveAndAbove": "0"},
         "storage": {"size": "10Gi", "storageClassName": "fast", "accessModes": ["ReadWriteMany"]},
         "runPolicy": {"startDeadlineSeconds": 60},
+    },
+    "decimals without quotes": {
+        "stages": {
+            "prep": {"qualityThreshold": 8, "evalFraction": 0.25},
+            "finetune": {"learningRate": 1e-5, "weightDecay": 0, "temperature": 0.0001},
+        },
+        "tolerance": {"atOne": 0.02, "atFiveAndAbove": 1},
     },
     "no GPU, said as a number": at("stages.finetune.resources.limits", {"nvidia.com/gpu": 0}),
     "no GPU, said as a text": at("stages.finetune.resources.limits", {"nvidia.com/gpu": "0"}),
@@ -178,6 +185,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.stages.sdg.provider",
         "exactly one of",
     ),
+    "a provider without its braces": (
+        {"stages": {"sdg": {"provider": Null({"extractive": None})}}},
+        "spec.stages.sdg.provider",
+        "write extractive: {}",
+    ),
+    "a server without its braces": (
+        at("stages.deploy.backend", Null({"onnx": None})),
+        "spec.stages.deploy.backend",
+        "write onnx: {}",
+    ),
     "two providers": (
         at("stages.sdg.provider.openAI", OPEN_AI),
         "spec.stages.sdg.provider",
@@ -221,9 +238,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a gate's metric that is none": (at("gates.metrics", ["ndcg"]), "spec.gates.metrics[0]", "such as ndcg@10"),
     "a criterion that is none": (at("gates.criterion", "Nearly"), "spec.gates.criterion", "Unsupported value"),
     "a fall by more than everything": (
-        at("gates.maxRegression.base", "2"),
+        at("gates.maxRegression.base", 2),
         "spec.gates.maxRegression.base",
-        "between 0 and 1",
+        "less than or equal to 1",
     ),
     "two guards of one name": (
         at("evaluation.guards", [{"name": "a", "beir": {"image": IMAGE}}] * 2),
@@ -259,13 +276,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.evaluation.kValues[0]",
         "greater than or equal to 1",
     ),
-    "a tolerance that is no number": (at("tolerance.atOne", "low"), "spec.tolerance.atOne", "in quotes, such as"),
-    "a number where a decimal text is wanted": (
-        at("tolerance.atOne", 0.03),
+    "a tolerance that is no number": (
+        at("tolerance.atOne", "low"),
         "spec.tolerance.atOne",
-        "must be of type string",
+        "a number between 0 and 1, such as 0.01",
     ),
-    "a decimal that is too large to be one": (at("tolerance.atOne", "1e999"), "spec.tolerance.atOne", "rule"),
+    "a tolerance that is a list": (at("tolerance.atOne", [0.01]), "spec.tolerance.atOne", "at most 0 items"),
+    "a tolerance that is an object": (at("tolerance.atOne", {"k": 1}), "spec.tolerance.atOne", "at most 0 items"),
     "a precision that ONNX Runtime lacks": (
         at("stages.export.precision", "int3"),
         "spec.stages.export.precision",

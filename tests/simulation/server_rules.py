@@ -73,6 +73,9 @@ def schema_errors(value: Any, schema: Mapping[str, Any], path: str = "") -> list
     """Where a value breaks a structural schema; a field that the schema lacks would be pruned in silence."""
     if "x-kubernetes-int-or-string" in schema:
         return [] if isinstance(value, int | str) else [f"{path}: {value!r} is neither a number nor a text"]
+    if "type" not in schema:  # a number, in quotes or not
+        kind = "string" if isinstance(value, str) else "number"
+        return schema_errors(value, {**schema, "type": kind}, path)
     check = {"object": _object_errors, "array": _array_errors, "string": _text_errors}.get(schema["type"])
     if check is not None:
         return check(value, schema, path)

@@ -63,8 +63,17 @@ def _sets(guards: Any) -> list[Any]:
 
 
 def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """What is said of a stage. A decimal is the same with and without its quotes."""
     section = (raw.get("stages") or {}).get(stage.value) or {}
-    return {key: value for key, value in section.items() if key not in _HOW}
+    known = tables.OF_STAGE[stage].settings() if stage in tables.OF_STAGE else {}
+    decimals = {name for name, item in known.items() if item.kind is float}
+    return {key: _quoted(value) if key in decimals else value for key, value in section.items() if key not in _HOW}
+
+
+def _quoted(value: Any) -> Any:
+    """A number as people write it in quotes: 1e-5, not 1e-05."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.12g}".replace("e-0", "e-") if number else value
 
 
 def hash_of(said: object) -> str:

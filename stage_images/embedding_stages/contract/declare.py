@@ -121,7 +121,7 @@ def _declared(item: Field[Any], hint: Any) -> Setting:
 
 
 def _from_manifest(item: Setting, raw: Mapping[str, Any], at: str) -> Any:
-    """Decimals are texts in a manifest, as everywhere in Kubernetes. A list without items says nothing."""
+    """A decimal may stand in quotes. A list without items says nothing."""
     value = None if item.told else raw.get(item.name)
     if value is None or value == []:
         if item.default is MISSING:
@@ -131,7 +131,7 @@ def _from_manifest(item: Setting, raw: Mapping[str, Any], at: str) -> Any:
         try:
             value = float(str(value))
         except ValueError:
-            raise SettingInvalid(f"{at}.{item.name}", f"{value!r} is not a decimal number") from None
+            raise SettingInvalid(f"{at}.{item.name}", f"{value!r} must be a number{_range(item)}") from None
     return _checked(item, value, at)
 
 

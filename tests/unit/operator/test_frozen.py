@@ -128,6 +128,13 @@ def test_an_edit_concerns_the_stages_whose_settings_follow_from_it(sections: Any
     assert [stage for stage in Stage if before[stage].asked != after[stage].asked] == stages.split()
 
 
+@pytest.mark.parametrize(("quoted", "number"), [("1e-5", 1e-5), ("0.02", 0.02), ("1", 1), ("0.00015", 0.00015)])
+def test_a_decimal_is_the_same_with_and_without_its_quotes(quoted: str, number: float) -> None:
+    specs = [parse_spec(a_manifest(stages={"finetune": {"learningRate": value}}), IMAGES) for value in (quoted, number)]
+    first, second = (spec.stages[Stage.FINETUNE] for spec in specs)
+    assert (first.asked, first.settings) == (second.asked, second.settings)
+
+
 def test_the_served_name_follows_the_base_models() -> None:
     after = later(settled(), 2, baseModel={"name": "other", "source": {"pvc": {"claimName": "models"}}})
     assert after.stages[Stage.DEPLOY].settings["modelName"] == "other"

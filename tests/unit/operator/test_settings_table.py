@@ -70,7 +70,7 @@ def test_only_what_is_not_as_before_identifies_work(raw: dict[str, Any], identit
         ({"steps": 1.5}, "1.5 must be a whole number from 1 to 9"),
         ({"steps": True}, "True must be a whole number from 1 to 9"),
         ({"steps": "3"}, "'3' must be a whole number from 1 to 9"),
-        ({"rate": "high"}, "'high' is not a decimal number"),
+        ({"rate": "high"}, "'high' must be a number from 0 to 1"),
         ({"rate": "nan"}, "nan must be a number from 0 to 1"),
         ({"kind": "c"}, "'c' is not known; give a or b"),
         ({"kind": 1}, "1 must be a text"),
