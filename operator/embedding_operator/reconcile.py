@@ -11,7 +11,8 @@ A pass may die anywhere. Names are deterministic and status is written last, so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, assert_never
@@ -56,6 +57,7 @@ from embedding_operator.resource.status import Status
 log = logging.getLogger(__name__)
 _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
+_DRY_RUNS_S: Final = 30.0  # for all of a pass: there may be twenty, and a webhook that hangs holds each of them
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +69,7 @@ class Reconciler:
     logs: LogTails
     defaults: Defaults
     ask: Ask
+    clock: Callable[[], float] = time.monotonic
     held_up_since: dict[Key, datetime] = field(default_factory=dict)
 
     def reconcile(self, key: Key) -> float | None:
@@ -101,10 +104,11 @@ class Reconciler:
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:
         """What is refused goes into the same decision again: the rest of what the pass has learnt stays true."""
         spec, tried, full = resource.get("spec") or {}, list[Action](), None
+        dry_runs_end = self.clock() + _DRY_RUNS_S
         while True:
             decided = plan(owner, spec, status, observed, self.defaults)
             try:
-                self._act(owner, decided, tried)
+                self._act(owner, decided, tried, dry_runs_end)
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
                 if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
                     continue  # it is waited for when its time comes
@@ -116,8 +120,11 @@ class Reconciler:
                 raise full
             return decided
 
-    def _act(self, owner: Owner, decided: Plan, tried: list[Action]) -> None:
-        """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError."""
+    def _act(self, owner: Owner, decided: Plan, tried: list[Action], dry_runs_end: float) -> None:
+        """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError.
+
+        `dry_runs_end`: no dry run is made after this moment of the clock.
+        """
         for action in decided.actions:
             if action in tried:
                 continue
@@ -126,7 +133,7 @@ class Reconciler:
             # Nothing is changed by a dry run, and those of a refused revision are made again and again.
             level = logging.DEBUG if isinstance(action, TryOut) else logging.INFO
             log.log(level, "%s: %s", who, action, extra={"resource": who})
-            self._do(owner, action)
+            self._do(owner, action, dry_runs_end)
 
     def _report(
         self,
@@ -157,7 +164,7 @@ class Reconciler:
         except ClusterError as second:
             log.warning("%s/%s: not reported: %s", *key, second, extra={"resource": "/".join(key)})
 
-    def _do(self, owner: Owner, action: Action) -> None:
+    def _do(self, owner: Owner, action: Action, dry_runs_end: float) -> None:
         if not isinstance(action, TryOut):  # the rest are writes
             METRICS.action(type(action).__name__)
         match action:
@@ -170,7 +177,7 @@ class Reconciler:
             case DeleteObject():
                 self.cluster.delete(action.kind, owner.namespace, action.name)
             case TryOut():
-                self.cluster.try_out(action.manifest)
+                self._try_out(action.manifest, dry_runs_end - self.clock())
             case SuspendJob():
                 raw_job = self.cluster.suspend_job(
                     owner.namespace, action.name, suspend=action.suspend, revision=action.revision
@@ -179,6 +186,12 @@ class Reconciler:
                     self.cache.put("Job", raw_job)
             case _:
                 assert_never(action)
+
+    def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:
+        if within_s <= 0:
+            where = (manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+            raise NotTried("try", *where, f"the dry runs before it took all of {_DRY_RUNS_S:g} s")
+        self.cluster.try_out(manifest, within_s=within_s)
 
     def _record(self, resource: Mapping[str, Any], old: Status, decided: Plan, observed: Observed) -> None:
         """Write the status if it changed, then tell what happened."""

@@ -115,7 +115,7 @@ class FakeCluster:
 
         return self._call(Call("apply", ref[0], ref[2]), apply)
 
-    def try_out(self, manifest: Mapping[str, Any]) -> None:
+    def try_out(self, manifest: Mapping[str, Any], *, within_s: float) -> None:
         ref = _ref(manifest)
 
         def try_out() -> None:

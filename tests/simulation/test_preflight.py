@@ -21,6 +21,7 @@ from embedding_operator.cluster.errors import (
     Unavailable,
 )
 from embedding_operator.resource.pipeline import PIPELINE
+from embedding_stages.contract import Stage
 
 ABOVE = (
     'Job.batch "x" is invalid: spec.template.spec.containers[0].resources.requests: Invalid value: "3": must be less '
@@ -168,7 +169,7 @@ def test_a_policy_against_pods_that_belong_to_nothing_lets_it_through(monkeypatc
     scene = a_scene()
     pods: list[Mapping[str, Any]] = []
 
-    def policy(manifest: Mapping[str, Any]) -> None:
+    def policy(manifest: Mapping[str, Any], *, within_s: float) -> None:
         meta = manifest["metadata"]
         if manifest["kind"] == "Pod":
             pods.append(meta)
@@ -190,6 +191,54 @@ def test_a_refused_revision_leaves_what_serves(error: type[ClusterError]) -> Non
     scene.run(lambda scene: scene.condition("Ready") == f"False {error.__name__}")
     assert scene.resource["status"]["served"]["url"]
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+@pytest.mark.parametrize("stage", [Stage.SDG, Stage.FINETUNE, Stage.VERIFY])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"sdg": {"provider": {"extractive": {}}, "pairsPerDocument": 9}},
+        {"finetune": {"epochs": 5}},
+        {"deploy": {"modelName": "other"}},
+        {"deploy": {"backend": {"torch": {}}}},
+    ],
+    ids=str,
+)
+def test_what_runs_is_not_ended_for_an_edit_that_is_refused(stage: Stage, edit: dict[str, Any]) -> None:
+    scene = a_scene().running(stage)
+    jobs, servers = len(scene.cluster.created_jobs), [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")]
+    scene.cluster.hook = refusing("try", "Deployment", Forbidden, 'admission webhook "p" denied the request: no')
+    scene.edit(a_spec(stages=edit))
+    scene.run(lambda scene: scene.condition("Validated").startswith("False")).settle(10)
+    assert not [call for call in scene.cluster.calls if call.verb == "delete"]
+    scene.cluster.hook = lambda call, when: None
+    scene.edit(a_spec())  # it is taken back
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == jobs + len(PIPELINE) - len(order_up_to(stage)), "a Job was made twice"
+    assert set(servers) <= {raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")}
+
+
+def order_up_to(stage: Stage) -> list[Stage]:
+    stages = [item for item in Stage if item is not Stage.DEPLOY]
+    return stages[: stages.index(stage) + 1]
+
+
+def test_dry_runs_that_hang_take_half_a_minute_together() -> None:
+    """Each of some twenty would wait for its own answer."""
+    scene = a_scene()
+    seconds = [0.0]
+    scene.operator.reconciler.clock = lambda: seconds[0]
+
+    def hang(call: Call, when: str) -> None:
+        if when == "before" and call.verb == "try":
+            seconds[0] += 15
+            raise Unavailable("create", call.kind, NAMESPACE, call.name, "no answer")
+
+    scene.cluster.hook = hang
+    scene.run(is_ready)
+    assert seconds[0] == 30
+    assert "no answer" in scene.resource["status"]["preflight"]["untried"]
 
 
 def test_a_refused_server_takes_no_place_before_it_can_be_made() -> None:

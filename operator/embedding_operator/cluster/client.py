@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
@@ -26,7 +27,9 @@ from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
 Body = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-_TIMEOUT_S: Final = 15
+_TIMEOUT_S: Final = 15.0
+_CONNECT_S: Final = 5.0  # at most, of each of the attempts to connect
+_CONNECT_AGAIN: Final = 2
 # A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
 _LOG_TIMEOUT_S: Final = 3
 _CHUNK: Final = 500
@@ -68,10 +71,10 @@ class Cluster(Protocol):
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
         """Make the object say what the manifest says; ForeignObject, NotYetGone or DeletionStuck."""
 
-    def try_out(self, manifest: Mapping[str, Any]) -> None:
+    def try_out(self, manifest: Mapping[str, Any], *, within_s: float) -> None:
         """Create or apply the object in a dry run; also ForeignObject where its name is taken, NotTried.
 
-        Of a Secret it is only looked whether there is one; Rejected when not.
+        Of a Secret it is only looked whether there is one; Rejected when not. After `within_s` seconds NotTried.
         """
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
@@ -110,7 +113,7 @@ class KubeCluster:
         # urllib3 would answer in the server's place: to a redirect, and to a 413, 429 or 503 with a Retry-After header,
         # by an error without the server's words and seconds.
         settings.retries = urllib3.Retry(
-            connect=2,
+            connect=_CONNECT_AGAIN,
             read=0,
             status=0,
             other=0,
@@ -177,33 +180,36 @@ class KubeCluster:
         self._call("patch", *where, body=change, content_type="application/json-patch+json")
         return self._merge(manifest)
 
-    def try_out(self, manifest: Mapping[str, Any]) -> None:
+    def try_out(self, manifest: Mapping[str, Any], *, within_s: float) -> None:
         meta, kind = manifest["metadata"], manifest["kind"]
+        ends = time.monotonic() + within_s
         try:
             if kind == "Secret":
                 where = (kind, meta["namespace"], meta["name"])
-                if self._call("get", *where, missing_ok=True, accept=_METADATA) is None:
+                if self._call("get", *where, missing_ok=True, accept=_METADATA, ends=ends) is None:
                     raise Rejected("find", *where, "it does not exist")
                 return
             if kind in ("Job", "Pod"):
-                self._call("create", kind, meta["namespace"], "", body=manifest, query=_DRY_RUN)
+                self._call("create", kind, meta["namespace"], "", body=manifest, query=_DRY_RUN, ends=ends)
                 return
-            existing = self.get(kind, meta["namespace"], meta["name"])
+            existing = self._call("get", kind, meta["namespace"], meta["name"], missing_ok=True, ends=ends)
             if existing is not None:
                 must_be_ours(kind, manifest, existing, self.now())
-            self._merge(manifest, **_DRY_RUN)
+            self._merge(manifest, _DRY_RUN, ends=ends)
         except Conflict:  # an object of that name tells the same
             return
         except (Rejected, Forbidden, Unavailable) as error:
             raise dry_run_error(error) from error
 
-    def _merge(self, manifest: Mapping[str, Any], **beside: str) -> Raw:
+    def _merge(
+        self, manifest: Mapping[str, Any], beside: Mapping[str, str] | None = None, ends: float | None = None
+    ) -> Raw:
         """Server-side apply as field manager `embedding-operator`; `beside` joins the query."""
         meta = manifest["metadata"]
         where = (manifest["kind"], meta["namespace"], meta["name"])
-        query = {"fieldManager": MANAGER, "force": "true", **beside}
+        query = {"fieldManager": MANAGER, "force": "true", **(beside or {})}
         content_type = "application/apply-patch+yaml"
-        return self._call("patch", *where, body=manifest, query=query, content_type=content_type) or {}
+        return self._call("patch", *where, body=manifest, query=query, content_type=content_type, ends=ends) or {}
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         # Foreground: the object stays until its pods are gone, so "it is gone" means that the GPU and the volume are
@@ -267,7 +273,10 @@ class KubeCluster:
         subresource: str = "",
         missing_ok: bool = False,
         accept: str = "application/json",
+        ends: float | None = None,
     ) -> Raw | None:
+        """`ends`: by when the answer has to be there, on the monotonic clock, where less time is left than usual."""
+        timeout_s = _TIMEOUT_S if ends is None else max(0.01, min(_TIMEOUT_S, ends - time.monotonic()))
         base, plural = _PATHS[kind]
         parts = [base, *(("namespaces", namespace) if namespace else ()), plural]
         path = "/".join([*parts, *(part for part in (name, subresource) if part)])
@@ -276,7 +285,7 @@ class KubeCluster:
             name = (body.get("metadata") or {}).get("name", "")
         where = (kind, namespace or "", name)
         try:
-            status, headers, data = self._send(method, path, query or {}, body, content_type, accept=accept)
+            status, headers, data = self._send(method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s)
         except _NO_ANSWER as error:
             raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
         if status == 404 and missing_ok:
@@ -298,15 +307,16 @@ class KubeCluster:
         body: Body,
         content_type: str,
         *,
-        timeout_s: float | None = None,
+        timeout_s: float,
         accept: str = "application/json",
     ) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": MANAGER}
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        connect_s = min(_CONNECT_S, timeout_s / (1 + _CONNECT_AGAIN))
         # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
         try:
-            response = self._api.call_api(method, url, headers, body, _request_timeout=timeout_s or _TIMEOUT_S)
+            response = self._api.call_api(method, url, headers, body, _request_timeout=(connect_s, timeout_s))
         except _NO_ANSWER:
             METRICS.api_answered(method, None)
             raise

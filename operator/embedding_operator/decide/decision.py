@@ -20,7 +20,6 @@ class Observed:
 
     now: datetime  # UTC
     generation: int
-    deleting: bool = False
     jobs: Sequence[JobView] = ()
     deployments: Sequence[DeploymentView] = ()
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
@@ -45,6 +44,12 @@ class Observed:
     def stopped(self) -> Refusal | None:
         """The refusal that stops everything but deletes, for this pass."""
         return self.refusal("refused", "late")
+
+    @property
+    def not_begun(self) -> Refusal | None:
+        """The refusal of the revision's preflight: what earlier revisions run is not touched for it."""
+        stop = self.stopped
+        return stop if stop is not None and stop.of_preflight else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

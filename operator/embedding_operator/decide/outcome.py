@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
+from embedding_operator.objects.manifests.job import KEPT_S
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.views import JobView, PodView
 from embedding_operator.resource.api import PodSettings, Spec
@@ -34,7 +35,6 @@ _FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
 _FULL_VOLUME: Final = re.compile(rf'EmptyDir volume "{SOURCE_VOLUME_PREFIX}([\w-]+)" exceeds the limit')
 _BUG_RETRIES: Final = 1
 _OUT_OF_MEMORY_RETRIES: Final = 3
-_KEPT_S: Final = 86400
 _BACKOFF_S: Final = 10
 _BACKOFF_MAX_S: Final = 300
 _LOG_TAIL_BYTES: Final = 4096
@@ -233,7 +233,7 @@ def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetim
 def kept_s(pod: PodSettings, start_deadline_s: int) -> int:
     """Seconds for which a Job that ended is kept: a day for people, and while later attempts may count it."""
     attempts = max(pod.retries, _OUT_OF_MEMORY_RETRIES)
-    return _KEPT_S + attempts * (pod.timeout_s + start_deadline_s)
+    return KEPT_S + attempts * (pod.timeout_s + start_deadline_s)
 
 
 def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> int:

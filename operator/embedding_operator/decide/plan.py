@@ -48,8 +48,6 @@ class Defaults:
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
     """Decide. The same arguments always give the same plan."""
-    if observed.deleting:  # children carry ownerReferences: garbage collection does the rest
-        return Plan(status=status)
     draft, observed = Draft(status=status), with_first_words(status, observed)
     end_drain(draft, observed)
     try:
@@ -61,6 +59,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
     spec = carry(spec, status, observed.generation)
+    earlier = tuple(draft.actions)
     _begin_revision(draft, spec, observed)
     verdict: Verdict | None = None
     traffic: Traffic | None = None
@@ -77,6 +76,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         preflight(draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
+        if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back
+            others = draft.actions[len(earlier) :]
+            draft.actions = [*earlier, *(action for action in others if not isinstance(action, DeleteObject))]
     if traffic is None or traffic.state == "waiting":
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint

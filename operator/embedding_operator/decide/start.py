@@ -15,11 +15,16 @@ from embedding_operator.objects.manifests.job import build_job, template_of
 
 def superseded(step: Step) -> bool | None:
     """Remove Jobs of the stage that do other work: they use the same volume and perhaps the only GPU."""
+    if not step.others:
+        return None
+    stop = step.observed.not_begun
+    if stop is not None:
+        message = f"Job {step.others[0].name} of an earlier revision goes on meanwhile"
+        step.wait(Wait(reason=stop.reason, message=f"{stop.message}; {message}", broken=True))
+        return False
     for job in step.others:
         if not job.deleting:
             step.delete(job, "its fingerprint is no longer wanted")
-    if not step.others:
-        return None
     message = "waiting for the Job of an older revision to end"
     held = held_job(step.others, step.observed.now)
     step.wait(held or Wait(reason="Superseding", message=message, broken=False))

@@ -243,11 +243,19 @@ def test_a_dry_run_tells_what_would_be_refused_and_nothing_else(
     with answering(status, {}, body) as (port, asked), connected(port, tmp_path, monkeypatch) as it:
         manifest = {"kind": kind, "metadata": {"namespace": "n", "name": "x"}}
         if error is None:
-            it.try_out(manifest)
+            it.try_out(manifest, within_s=15)
         else:
             with pytest.raises(error):
-                it.try_out(manifest)
+                it.try_out(manifest, within_s=15)
         assert asked[0].endswith("s?dryRun=All")
+
+
+@pytest.mark.parametrize("kind", ["Job", "Service", "Secret"])
+def test_a_dry_run_takes_no_longer_than_it_may(
+    kind: str, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(deaf, tmp_path, monkeypatch) as it, pytest.raises(NotTried):
+        it.try_out({"kind": kind, "metadata": {"namespace": "n", "name": "x"}}, within_s=0.2)
 
 
 def test_a_dry_run_of_what_is_applied_changes_nothing_and_sees_a_stranger(
@@ -259,11 +267,11 @@ def test_a_dry_run_of_what_is_applied_changes_nothing_and_sees_a_stranger(
         body = json.dumps({"metadata": existing}).encode()
         with answering(200, {}, body) as (port, asked), connected(port, tmp_path, monkeypatch) as it:
             if existing is mine:
-                it.try_out({"kind": "Service", "metadata": mine})
+                it.try_out({"kind": "Service", "metadata": mine}, within_s=15)
                 assert "dryRun=All" in asked[1]
             else:
                 with pytest.raises(ForeignObject):
-                    it.try_out({"kind": "Service", "metadata": mine})
+                    it.try_out({"kind": "Service", "metadata": mine}, within_s=15)
                 assert len(asked) == 1
 
 
@@ -289,9 +297,9 @@ def test_a_secret_is_looked_for_and_never_read(
     with connected(deaf, tmp_path, monkeypatch) as cluster:
         monkeypatch.setattr(cluster, "_send", send)
         if error is None:
-            cluster.try_out(secret)
+            cluster.try_out(secret, within_s=15)
         else:
             with pytest.raises(error):
-                cluster.try_out(secret)
+                cluster.try_out(secret, within_s=15)
     assert len(sent) == 1
     assert sent[0].startswith("GET /api/v1/namespaces/n/secrets/x application/json;as=PartialObjectMetadata")

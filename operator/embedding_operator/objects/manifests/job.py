@@ -32,7 +32,7 @@ from embedding_stages.contract import Stage, StageRequest, fingerprint_of
 
 CONTAINER: Final = "stage"
 _GRACE_S: Final = 120  # time to write a checkpoint after SIGTERM
-_KEPT_S: Final = 86400
+KEPT_S: Final = 86400
 _INT32: Final = 2**31 - 1
 
 
@@ -46,7 +46,7 @@ def job_name(owner: Owner, request: StageRequest) -> str:
     return f"{owner.name}-{request.stage.value}-{fingerprint_of(work)[:8]}-{request.attempt}"
 
 
-def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = _KEPT_S) -> dict[str, Any]:
+def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = KEPT_S) -> dict[str, Any]:
     """One attempt of one stage. Retries are counted by the operator, so the Job itself has none.
 
     `kept_s`: seconds after its end for which the Job is kept. Done-ness lives in the status, so that is for people,
