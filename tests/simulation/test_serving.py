@@ -234,6 +234,36 @@ def test_more_replicas_are_not_a_server_that_is_late() -> None:
     assert "Degraded" not in [status["phase"] for status in scene.history]
 
 
+def test_an_autoscaler_of_the_resource_makes_revisions_that_are_ready_from_the_start() -> None:
+    """It writes spec.stages.deploy.replicas by the scale subresource, every minute or so."""
+    scene = a_scene(stages={"deploy": {"replicas": 1}}).run(is_ready).settle(30)
+    calls, seen, told = len(scene.cluster.calls), len(scene.history), len(scene.events())
+    for wanted in (3, 2, 5, 1):
+        scene.edit(a_spec(stages={"deploy": {"replicas": wanted}}))
+        scene.settle(15)
+        assert replicas(scene) == wanted
+        assert f"{wanted} of {wanted} replicas" in scene.message("Deployed")
+        assert scene.resource["status"]["served"]["replicas"] == wanted
+    later = scene.history[seen:]
+    assert {status["phase"] for status in later} == {"Ready"}
+    assert {item["status"] for status in later for item in status["conditions"] if item["type"] == "Ready"} == {"True"}
+    assert scene.events()[told:] == ["Reused"] * 4
+    assert {call.verb for call in scene.cluster.calls[calls:]} <= {"get", "list", "apply", "status", "event"}
+
+
+def test_pods_that_an_autoscaler_asks_for_in_vain_are_said() -> None:
+    scene = a_scene(stages={"deploy": {"replicas": 1, "timeoutSeconds": 60}}).run(is_ready).settle(30)
+    scene.world.refuses_pods = "exceeded quota: team"
+    scene.edit(a_spec(stages={"deploy": {"replicas": 3, "timeoutSeconds": 60}}))
+    scene.settle(5)
+    assert scene.condition("Deployed") == "True Scaling"
+    scene.run(lambda scene: scene.status.phase == "Degraded")
+    assert "1 of 3 replicas are available" in scene.message("Deployed")
+    assert "exceeded quota: team" in scene.message("Deployed")
+    scene.world.refuses_pods = ""
+    scene.run(is_ready)
+
+
 def scale(scene: Scene, replicas: int) -> None:
     """As an autoscaler of the Deployment does it."""
     name = server(scene)

@@ -179,6 +179,7 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     requeue_s: list[float] = field(default_factory=list)
+    reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self.events.append(Event(type=kind, reason=reason, message=message[:1000]))

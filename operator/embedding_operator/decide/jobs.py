@@ -92,4 +92,4 @@ def _reuse(draft: Draft, entry: StageStatus) -> None:
     draft.status = draft.status.with_stage(
         replace(entry, state="Reused", reason="Reused", message=message, reused_from=entry.revision)
     )
-    draft.event("Normal", "Reused", f"{entry.name}: {message}")
+    draft.reused.append(entry.name)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.waiting import Wait, explain_wait
+from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
 from embedding_operator.objects.views import DeploymentView, EventView, PodView, parse_time
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, State
 from embedding_stages.contract import ExitCode, Stage
 
+SCALING: Final = "Scaling"
 _POLL_S: Final = 3.0
 _IMAGE_IDS_KEPT: Final = 8  # of one tag, on nodes of several kinds
 
@@ -48,6 +51,43 @@ def follow(
         return False
     _wait(draft, spec, entry, live, observed, _why(spec, live, observed, pod, applied=applied))
     return False
+
+
+def scales(
+    draft: Draft,
+    spec: Spec,
+    entry: StageStatus,
+    live: DeploymentView,
+    desired: Mapping[str, Any],
+    observed: Observed,
+) -> bool:
+    """Go on as Ready while the server that clients reach gets another number of pods, and is otherwise what it was.
+
+    What answers is what was measured. An autoscaler of the resource makes such an edit every minute or so.
+    """
+    wanted = int(desired["spec"]["replicas"])
+    on_it = entry.fingerprint == draft.status.served.active_fingerprint and live.available > 0
+    begins = live.asked != wanted and not differs(_as_many(desired, live), live.raw)
+    since = parse_time(entry.started_at) or live.created
+    goes_on = (
+        entry.reason == SCALING
+        and live.available < wanted
+        and (observed.now - since).total_seconds() <= spec.deploy.start_timeout_s
+    )
+    if not on_it or not (begins or goes_on):
+        return False
+    now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    message = f"{live.available} of {wanted} replicas of {live.name} are available, and the server goes on with them"
+    kept = {"started_at": now if entry.reason != SCALING else entry.started_at, "finished_at": entry.finished_at or now}
+    record(draft, replace(entry, state="Succeeded", reason=SCALING, message=message, broken=False, **kept))
+    draft.look_again_in(_POLL_S)
+    return True
+
+
+def _as_many(desired: Mapping[str, Any], live: DeploymentView) -> dict[str, Any]:
+    """What is desired, with as many pods as there are asked for now, and without what is noted of the whole."""
+    meta = {key: value for key, value in desired["metadata"].items() if key != "annotations"}
+    return {**desired, "metadata": meta, "spec": {**desired["spec"], "replicas": live.asked}}
 
 
 def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int, observed: Observed) -> None:

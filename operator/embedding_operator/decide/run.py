@@ -44,8 +44,6 @@ def running(step: Step) -> bool | None:
     if not job.all_started or job.suspended:
         return None
     progress = parse_progress(step.observed.log_tails.get(job.name, ""))
-    if step.entry.state != "Running":
-        step.draft.event("Normal", "Running", f"{step.stage}: attempt {job.attempt} started")
     overtime = explain_overtime(job, step.observed.now)
     if overtime is not None and step.entry.reason != overtime.reason:
         step.draft.event("Warning", overtime.reason, f"{step.stage}: {overtime.message}")

@@ -10,7 +10,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, drift_of
 from embedding_operator.decide.lost import held_server
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
-from embedding_operator.decide.rollout import fail, follow, record, was_available
+from embedding_operator.decide.rollout import fail, follow, record, scales, was_available
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
@@ -102,6 +102,8 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     if drift.wait is not None:
         _not_corrected(draft, entry, drift.wait)
         return False
+    if live is not None and scales(draft, spec, entry, live, desired, observed):
+        return True
     if live is not None:
         return follow(draft, spec, entry, live, observed, applied=drift.stale)
     if was_available(entry):

@@ -150,6 +150,8 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         if kind == c.EVALUATED:
             _gate_condition(write, gate)
             reached = gate is not None and gate.passed
+    if draft.reused:
+        draft.event("Normal", "Reused", f"unchanged since an earlier revision: {', '.join(draft.reused)}")
     was_ready = (known := draft.status.condition(c.READY)) is not None and known.status == "True"
     ready = c.compute_ready(draft.status.conditions, observed.generation)
     write.put(c.READY, *ready)

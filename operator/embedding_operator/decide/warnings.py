@@ -21,12 +21,13 @@ _CHARACTERS: Final = 240
 
 
 def warn(draft: Draft) -> None:
-    """Bring status.warnings up to date, and tell each new one in an Event, once in a revision."""
+    """Bring status.warnings up to date, and tell the new ones of a stage in an Event, once in a revision."""
     known, found = draft.status.warnings, tuple(_warnings(draft.status))[:_WARNINGS]
-    for item in found:
-        # A status that would be too large keeps the beginning of each.
-        if not any(item.stage is old.stage and item.message.startswith(old.message) for old in known):
-            draft.event("Warning", STAGE_WARNED, f"{item.stage}: {item.message}")
+    # A status that would be too large keeps the beginning of each.
+    new = [item for item in found if not any(item.stage is old.stage and item.message.startswith(old.message) for old in known)]
+    for stage in dict.fromkeys(item.stage for item in new):
+        texts = [item.message for item in new if item.stage is stage]
+        draft.event("Warning", STAGE_WARNED, f"{stage}: {'; '.join(texts)}")
     draft.status = replace(draft.status, warnings=found)
 
 
