@@ -17,9 +17,10 @@ QUESTION = "How do I parse command line arguments?"
 _COLUMNS = "{:<10}{:<12}{:>9}{:>9}  {}"
 
 
-def whole(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of the status with what its `record`, a text of JSON, holds."""
-    return {**json.loads(item.get("record", "{}")), **item}
+def stages_of(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages with what `record`, a text of JSON, holds of them."""
+    record = json.loads(status.get("record", "{}")).get("stages", {})
+    return [{**record.get(item["name"], {}), **item} for item in status.get("stages") or ()]
 
 
 class LiveTable:
@@ -29,7 +30,7 @@ class LiveTable:
         self.out, self.lines, self.seen = out, 0, {}  # type: ignore[var-annotated]
 
     def show(self, status: Mapping[str, Any]) -> None:
-        stages = [whole(item) for item in status.get("stages") or ()]
+        stages = stages_of(status)
         if self.out.isatty():
             rows = [_COLUMNS.format("STAGE", "STATE", "PROGRESS", "ELAPSED", "")] + [_row(item) for item in stages]
             if self.lines:
@@ -69,7 +70,7 @@ def _elapsed(item: Mapping[str, Any]) -> str:
 
 def figures(status: Mapping[str, Any]) -> None:
     """The metrics exactly as the records of eval and verify have them."""
-    metrics, measured = status["metrics"], {item["name"]: whole(item).get("metrics", {}) for item in status["stages"]}
+    metrics, measured = status["metrics"], {item["name"]: item.get("metrics", {}) for item in stages_of(status)}
     all_of = measured["eval"] | measured["verify"]
     print(f"\n{metrics['queries']} held-out questions{'base':>18}{'tuned':>10}{'served':>10}")
     for name in ("ndcg@10", "recall@1", "recall@10", "recall@100"):

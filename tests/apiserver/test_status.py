@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from apiserver.api import EFT, ROOT, Api, resource
+from simulation.scene import a_ready_scene_with_warnings
 
 from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.status import Condition, Served, StageStatus, StageWarning, Status
@@ -144,6 +145,18 @@ def test_a_full_status_is_kept_to_the_last_field(api: Api, namespace: str, stage
 def test_the_largest_status_of_all_stages_is_taken(api: Api, namespace: str) -> None:
     written = _status(tuple(Stage)).to_json()
     assert _put(api, namespace, written)["status"] == written
+
+
+def test_a_ready_resource_is_described_in_150_lines(api: Api, namespace: str) -> None:
+    """Without Events, which are counted in the simulation."""
+    ready = a_ready_scene_with_warnings().resource
+    ready["status"]["metrics"]["confidenceInterval"] = ["0.00500", "0.03500"]  # not measured there
+    assert len(ready["status"]["warnings"]) == 2
+    made = api.make(EFT.format(namespace), {**resource(namespace), "spec": ready["spec"]})
+    code, answer = api.send("PUT", f"{EFT.format(namespace)}/docs/status", {**made, "status": ready["status"]})
+    assert (code, answer.get("status")) == (200, ready["status"]), answer
+    lines = api.kubectl("describe", "eft", "docs", "-n", namespace).splitlines()
+    assert len(lines) <= 150, "\n".join(lines)
 
 
 FIXTURES = sorted((ROOT / "charts" / "argocd").rglob("testdata/*.yaml"))

@@ -58,11 +58,8 @@ class Kube:
         self.run("patch", "eft", name, "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def status(self, name: str) -> dict[str, Any]:
-        """With what stands in texts written out."""
-        raw = (self.get("eft", name) or {}).get("status") or {}
-        stages = [written_out(item) for item in raw.get("stages", ())]
-        parts = {key: written_out(raw[key]) for key in ("served", "verification", "evaluationSet") if key in raw}
-        return {**raw, **parts, **({"stages": stages} if stages else {})}
+        """With what stands in its record written out."""
+        return written_out((self.get("eft", name) or {}).get("status") or {})
 
     def condition(self, name: str, kind: str) -> dict[str, Any]:
         return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), {})

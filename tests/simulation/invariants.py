@@ -12,6 +12,7 @@ from simulation.fake_cluster import NAMESPACE, FakeCluster
 from simulation.server_rules import schema_errors
 
 from embedding_operator.resource.conditions import DEPENDENTS
+from embedding_operator.resource.folding import written_out
 from embedding_operator.resource.labels import OWNER_UID_LABEL, SERVING_LABEL, STAGE_LABEL
 from embedding_stages.contract import Stage
 
@@ -78,7 +79,7 @@ def _check_ready(cluster: FakeCluster, meta: Raw, status: Raw, conditions: dict[
     assert status["served"]["activeFingerprint"].startswith(serving)
     server = next(raw for raw in cluster.find("Deployment") if raw["metadata"]["labels"][SERVING_LABEL] == serving)
     digest = server["spec"]["template"]["spec"]["initContainers"][0]["command"][-1]
-    assert digest == status["served"]["artefactDigest"] == status["verification"]["artefactDigest"]
+    assert digest == status["served"]["artefactDigest"] == written_out(status)["verification"]["artefactDigest"]
 
 
 def _check_rendezvous_services(cluster: FakeCluster, uid: str) -> None:

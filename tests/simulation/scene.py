@@ -256,6 +256,13 @@ class Scene:
         return "\n".join([self.status.phase, self.condition("Ready") + " " + self.message("Ready"), *lines])
 
 
+def a_ready_scene_with_warnings() -> Scene:
+    """What people see most: a resource whose first revision is Ready, and warns of little data."""
+    scene = a_scene()
+    scene.world.warnings = ["globalBatchSize scaled from 128 to 16: 85 examples", "only 6 steps"]
+    return scene.run(is_ready).settle(3)
+
+
 def is_ready(scene: Scene) -> bool:
     """Ready, for the spec as it is now."""
     ready, meta = scene.status.condition("Ready"), scene.resource["metadata"]

@@ -152,7 +152,7 @@ def test_a_set_that_comes_out_otherwise_when_it_is_made_again_is_not_scored_on()
     assert frozen is not None
 
     def forget(raw: Raw) -> None:
-        raw["status"]["evaluationSet"]["digest"] = "sha256:of another set"
+        raw["status"]["evaluationSet"] = {"digest": "sha256:of another set"}
 
     scene.cluster.change(KIND, NAMESPACE, NAME, forget)
     scene.edit(a_spec(stages=EPOCHS))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from typing import Any
 
 import pytest
-import yaml
-from simulation.scene import NAME, a_scene, a_spec, is_ready, stage_is
+from simulation.scene import NAME, a_ready_scene_with_warnings, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.resource.conditions import DEPENDENTS
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -168,11 +167,11 @@ def test_what_stages_warn_of_is_told_once_a_revision() -> None:
     assert scene.events().count("StageWarned") == 2
 
 
-def test_a_ready_status_can_be_read_by_people() -> None:
-    """kubectl describe prints a line a value."""
-    scene = a_scene()
-    scene.world.warnings = ["globalBatchSize scaled from 128 to 16: 85 examples", "only 6 steps"]
-    status = scene.run(is_ready).settle(3).resource["status"]
-    status["metrics"]["confidenceInterval"] = ["0.00500", "0.03500"]  # not measured here
-    assert len(status["warnings"]) == 2
-    assert len(yaml.safe_dump(status, width=math.inf).splitlines()) <= 150
+def test_a_run_is_told_in_a_dozen_events() -> None:
+    """kubectl describe ends with them."""
+    scene = a_ready_scene_with_warnings()
+    told = Counter(scene.events())
+    assert told == {"Completed": 7, "StageWarned": 1, "Passed": 1, "Available": 1, "Activated": 1, "Ready": 1}
+    scene.edit(a_spec(tolerance={"atOne": "0.05"}))
+    scene.run(lambda scene: scene.status.revision == 2 and is_ready(scene)).settle(3)
+    assert Counter(scene.events()) - told == Counter({"Reused": 1})

@@ -206,7 +206,10 @@ def test_a_refused_revision_leaves_what_serves(error: type[ClusterError]) -> Non
 )
 def test_what_runs_is_not_ended_for_an_edit_that_is_refused(stage: Stage, edit: dict[str, Any]) -> None:
     scene = a_scene().running(stage)
-    jobs, servers = len(scene.cluster.created_jobs), [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")]
+    jobs, servers = (
+        len(scene.cluster.created_jobs),
+        [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")],
+    )
     scene.cluster.hook = refusing("try", "Deployment", Forbidden, 'admission webhook "p" denied the request: no')
     scene.edit(a_spec(stages=edit))
     scene.run(lambda scene: scene.condition("Validated").startswith("False")).settle(10)

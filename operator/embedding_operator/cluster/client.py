@@ -285,7 +285,9 @@ class KubeCluster:
             name = (body.get("metadata") or {}).get("name", "")
         where = (kind, namespace or "", name)
         try:
-            status, headers, data = self._send(method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s)
+            status, headers, data = self._send(
+                method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s
+            )
         except _NO_ANSWER as error:
             raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
         if status == 404 and missing_ok:

@@ -56,7 +56,7 @@ def record_revision(draft: Draft, owner: Owner, spec: Spec, observed: Observed) 
 
 
 def _recorded(entry: StageStatus) -> dict[str, Any]:
-    raw = entry.whole()
+    raw = entry.to_json()
     return {key: raw[key] for key in _RECORDED if key in raw}
 
 

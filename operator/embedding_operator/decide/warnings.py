@@ -24,7 +24,11 @@ def warn(draft: Draft) -> None:
     """Bring status.warnings up to date, and tell the new ones of a stage in an Event, once in a revision."""
     known, found = draft.status.warnings, tuple(_warnings(draft.status))[:_WARNINGS]
     # A status that would be too large keeps the beginning of each.
-    new = [item for item in found if not any(item.stage is old.stage and item.message.startswith(old.message) for old in known)]
+    new = [
+        item
+        for item in found
+        if not any(item.stage is old.stage and item.message.startswith(old.message) for old in known)
+    ]
     for stage in dict.fromkeys(item.stage for item in new):
         texts = [item.message for item in new if item.stage is stage]
         draft.event("Warning", STAGE_WARNED, f"{stage}: {'; '.join(texts)}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from embedding_operator.resource.folding import folded, written_out
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 State = Literal["Pending", "Waiting", "Running", "Succeeded", "Reused", "Skipped", "Failed"]
@@ -14,7 +13,6 @@ State = Literal["Pending", "Waiting", "Running", "Succeeded", "Reused", "Skipped
 _MESSAGE_CHARACTERS: Final = 1024
 _REASON_CHARACTERS: Final = 64
 _MEMORY: Final = frozenset({"broken", "ranUntil", "imageIDs", "imageID"})
-_SEEN_WHEN_DONE: Final = ("name", "state", "reusedFrom")
 _FIXED_BELOW: Final = 1e6
 DONE_STATES: tuple[State, ...] = ("Succeeded", "Reused", "Skipped")
 
@@ -55,12 +53,6 @@ class StageStatus:
         return self.state in DONE_STATES
 
     def to_json(self) -> dict[str, Any]:
-        """As the status has it: of a stage that is done, people see its state, and one text holds the rest."""
-        if not self.done:
-            return self.whole()
-        return folded(self.whole(), _SEEN_WHEN_DONE)
-
-    def whole(self) -> dict[str, Any]:
         """Every field by its name."""
         body: dict[str, Any] = {
             "name": self.name.value,
@@ -99,8 +91,7 @@ class StageStatus:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> StageStatus:
-        """Read what `to_json` or `whole` wrote, or an earlier release. Raises KeyError, ValueError, TypeError."""
-        raw = written_out(raw)
+        """Read what `to_json` or an earlier release wrote. Raises KeyError, ValueError, TypeError."""
         progress: Mapping[str, Any] = raw.get("progress") or {}
         details: Mapping[str, Any] = raw.get("details") or {}
         # An earlier release kept the operator's memory among the stage's details.

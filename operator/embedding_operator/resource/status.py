@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
-from embedding_operator.resource.folding import folded, folded_each, readable, readable_each
+from embedding_operator.resource.folding import folded, written_out
 from embedding_operator.resource.stage_status import StageStatus, State, decimal_text, present
 from embedding_stages.contract import ArtefactRef, Stage
 
@@ -29,9 +29,6 @@ _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 96
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
-_FOLDED: Final = ("stages", "servers")  # of resolved
-_REMEMBERED_OF_SERVED: Final = frozenset({"checkpoint", "contract"})
-_SEEN_OF_VERIFICATION: Final = ("withinTolerance", "evaluatedIn", "queries", "changedQueries", "artefactDigest")
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -111,7 +108,7 @@ class Served:
     selector: str = ""  # label selector of these pods
 
     def to_json(self) -> dict[str, Any]:
-        whole = present(
+        return present(
             {
                 "activeFingerprint": self.active_fingerprint,
                 "activeRevision": self.active_revision or None,
@@ -134,11 +131,9 @@ class Served:
                 "selector": self.selector,
             }
         )
-        return folded(whole, [key for key in whole if key not in _REMEMBERED_OF_SERVED])
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Served:
-        raw = readable(raw)
         return cls(
             active_fingerprint=raw.get("activeFingerprint", ""),
             active_revision=int(raw.get("activeRevision", 0)),
@@ -174,11 +169,11 @@ class FrozenSet:
 
     def to_json(self) -> dict[str, Any]:
         told = {"revision": self.revision, "asked": self.asked, "madeBy": self.made_by, "queries": self.queries}
-        return folded({**self.ref.to_json(), **told}, ())
+        return {**self.ref.to_json(), **told}
 
     @classmethod
     def from_json(cls, raw: Any) -> FrozenSet | None:
-        raw = readable(raw) if isinstance(raw, Mapping) else {}
+        raw = raw if isinstance(raw, Mapping) else {}
         ref = _ref(raw)
         if ref is None:
             return None
@@ -233,8 +228,10 @@ class Status:
         return next((item for item in self.conditions if item.type == kind), None)
 
     def to_json(self) -> dict[str, Any]:
-        body = self._body()
-        return body if _size(body) <= _STATUS_BYTES else _shortened(replace(self, stages=_terse(self.stages))._body())
+        body = folded(self._body())
+        if _size(body) <= _STATUS_BYTES:
+            return body
+        return _shortened(folded(replace(self, stages=_terse(self.stages))._body()))
 
     def _body(self) -> dict[str, Any]:
         return present(
@@ -251,11 +248,11 @@ class Status:
                 "conditions": [item.to_json() for item in self.conditions],
                 "served": self.served.to_json(),
                 "metrics": dict(self.metrics),
-                "verification": folded(self.verification, _SEEN_OF_VERIFICATION),
+                "verification": dict(self.verification),
                 "evaluationSet": self.evaluation_set.to_json() if self.evaluation_set is not None else None,
                 "history": [dict(item) for item in self.history],
                 "lastFailure": dict(self.last_failure),
-                "resolved": folded(folded_each(self.resolved, _FOLDED), _FOLDED),
+                "resolved": dict(self.resolved),
                 "preflight": dict(self.preflight),
             }
         )
@@ -263,7 +260,7 @@ class Status:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any] | None) -> Status:
         """A status that nobody wrote yet, or one that was edited beyond reading, starts afresh stage by stage."""
-        raw = raw or {}
+        raw = written_out(raw or {})
         return cls(
             observed_generation=int(raw.get("observedGeneration", -1)),
             revision=int(raw.get("revision", 0)),
@@ -277,11 +274,11 @@ class Status:
             conditions=tuple(Condition.from_json(item) for item in raw.get("conditions") or ()),
             served=Served.from_json(raw.get("served") or {}),
             metrics=dict(raw.get("metrics") or {}),
-            verification=readable(raw.get("verification") or {}),
+            verification=dict(raw.get("verification") or {}),
             evaluation_set=FrozenSet.from_json(raw.get("evaluationSet")),
             history=tuple(dict(item) for item in raw.get("history") or () if isinstance(item, Mapping)),
             last_failure=dict(raw.get("lastFailure") or {}),
-            resolved=readable_each(readable(raw.get("resolved") or {}), _FOLDED),
+            resolved=dict(raw.get("resolved") or {}),
             preflight=dict(raw.get("preflight") or {}),
         )
 
