@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Final
+
+from embedding_operator.resource.images import FORM, REFERENCE
 
 _QUANTITY: Final = "^[0-9]+([.][0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$"
 
 
 def pod(server_variables: Iterable[str]) -> Iterator[str]:
     """What may be said about a stage's pod: an allow-list. `server_variables`: names that the operator sets."""
-    yield (
-        "image: {type: string, minLength: 1, maxLength: 512, description: "
-        '"Image of this stage, best by digest: it is part of what identifies the work. The operator\'s default when absent."}'
-    )
+    yield "image:"
+    yield "  type: string"
+    yield "  minLength: 1"
+    yield "  maxLength: 512"
+    says = "Image of this stage, best by digest: it is part of what identifies the work. The operator's default when absent."
+    yield f'  description: "{says}"'
+    yield from _reference("  ")
     yield from _text(
         """
         resources:
@@ -102,7 +108,8 @@ def pod(server_variables: Iterable[str]) -> Iterator[str]:
 
 def source(kind: str) -> Iterator[str]:
     """Where files come from."""
-    yield from _text(_SOURCES[kind])
+    for line in _text(_SOURCES[kind]):
+        yield from _reference(line.removesuffix("REFERENCE")) if line.endswith("REFERENCE") else [line]
     if kind == "configMap":
         return
     yield "      x-kubernetes-validations:"
@@ -112,6 +119,13 @@ def source(kind: str) -> Iterator[str]:
         rule = "!self.matches('^(/|[.]/)*([.]?|(proc|sys|dev)(/.*)?)$')"
         yield f'        - {{rule: "{rule}", message: "{message}"}}'
         yield '    pullPolicy: {type: string, enum: [Always, IfNotPresent, Never], description: "IfNotPresent when absent."}'
+
+
+def _reference(indent: str) -> Iterator[str]:
+    """What an image has to look like: a typo is refused at once, not when its stage comes."""
+    yield f"{indent}x-kubernetes-validations:"
+    yield f"{indent}  - rule: {json.dumps(f'self.matches({REFERENCE!r})')}"
+    yield f'{indent}    message: "must be {FORM}"'
 
 
 def secret(says: str) -> Iterator[str]:
@@ -154,7 +168,12 @@ _SOURCES: Final = {
           description: "An image that carries the files; it needs no shell."
           required: [reference, path]
           properties:
-            reference: {type: string, minLength: 1, maxLength: 512, description: "The image, with a tag or a digest."}
+            reference:
+              type: string
+              minLength: 1
+              maxLength: 512
+              description: "The image, with a tag or a digest."
+              REFERENCE
             path:
               type: string
               minLength: 1

@@ -139,7 +139,7 @@ def times(clock: Clock, status: Mapping[str, Any]) -> None:
     for name, seconds in clock.steps.items():
         print(f"  {name:<12}{seconds:>8.1f}")
         if name == "pipeline":
-            for item in map(whole, status["stages"]):
+            for item in stages_of(status):
                 spent = seconds_of(item)
                 print(
                     f"    {item['name']:<10}{'reused' if item['state'] == 'Reused' else '':<8}"

@@ -8,6 +8,7 @@ from typing import Final
 
 from embedding_operator.journal import FORMATS, LEVELS
 from embedding_operator.resource.api import TORCH_SERVER
+from embedding_operator.resource.images import FORM, is_reference
 from embedding_stages.contract import Stage
 
 # One image serves several stages: inputs needs what sdg needs, verify what eval needs.
@@ -46,6 +47,9 @@ class Settings:
         missing = sorted({name for name in _IMAGE_OF.values() if not env.get(name)})
         if missing:
             raise ValueError(f"set {', '.join(missing)}: the default images of the stages")
+        for name in sorted(set(_IMAGE_OF.values())):
+            if not is_reference(env[name]):
+                raise ValueError(f"{name}={env[name]!r} must be {FORM}")
         return cls(
             images={name: env[variable] for name, variable in _IMAGE_OF.items()},
             watch_namespaces=tuple(part for part in env.get("WATCH_NAMESPACES", "").split(",") if part),

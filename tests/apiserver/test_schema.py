@@ -27,7 +27,7 @@ AZURE = {
 IMAGE = {"reference": "files:1", "path": "/files", "pullPolicy": "Always"}
 IMAGES: dict[str, str] = dict.fromkeys((*Stage, TORCH_SERVER), "image:1")
 POD: dict[str, Any] = {
-    "image": "mine@sha256:0",
+    "image": f"mine@sha256:{'0' * 64}",
     "resources": {
         "requests": {"cpu": "500m", "memory": "1.5Gi", "ephemeral-storage": "1e9"},
         "limits": {"nvidia.com/gpu": 2, "memory": "8Gi"},
@@ -334,6 +334,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         at("stages.finetune.parallelism", "TP"),
         "spec.stages.finetune.parallelism",
         "FSDP",
+    ),
+    "an image of a stage that is none": (
+        at("stages.finetune.image", "https://registry.example/finetune:1"),
+        "spec.stages.finetune.image",
+        "must be an image, such as registry.example/team/name:1.0",
+    ),
+    "an image of the server in capitals": (at("stages.deploy.image", "Team/Server:1"), "deploy.image", "small letters"),
+    "an image with documents that is none": (
+        at("corpus.source", {"configMap": None, "image": {"reference": "docs:a b", "path": "/d"}}),
+        "spec.corpus.source.image.reference",
+        "must be an image",
     ),
     "several GPUs in another stage": (at("stages.eval.nodes", 2), "spec.stages.eval.nodes", "unknown field"),
     "a claim and a size": (at("storage", {"existingClaim": "x", "size": "1Gi"}), "spec.storage", "not both"),

@@ -15,7 +15,6 @@ from embedding_operator.decide.plan import Defaults
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.folding import written_out
 from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
-from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage, fingerprint_of
 from embedding_stages.contract import settings as table
 from embedding_stages.contract.declare import setting

@@ -102,10 +102,9 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     if drift.wait is not None:
         _not_corrected(draft, entry, drift.wait)
         return False
-    if live is not None and scales(draft, spec, entry, live, desired, observed):
-        return True
     if live is not None:
-        return follow(draft, spec, entry, live, observed, applied=drift.stale)
+        goes_on = scales(draft, spec, entry, live, desired, observed)
+        return goes_on or follow(draft, spec, entry, live, observed, applied=drift.stale)
     if was_available(entry):
         fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
     else:

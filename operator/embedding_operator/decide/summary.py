@@ -163,7 +163,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     stopped = stop is not None and stop.kind == "refused"
     stuck = stopped or stuck_in(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
-    warn(draft)
+    warn(draft, spec)
     ndcg, uplift = shown(draft.status, activated=activated)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)

@@ -11,6 +11,8 @@ from typing import Final
 
 from embedding_operator.decide.decision import Draft
 from embedding_operator.decide.figures import may_be_chance
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.images import floats
 from embedding_operator.resource.status import StageStatus, StageWarning, Status
 from embedding_stages.contract import Stage
 
@@ -20,9 +22,9 @@ _OF_A_STAGE: Final = 3  # the stage's first ones; its log has all
 _CHARACTERS: Final = 240
 
 
-def warn(draft: Draft) -> None:
+def warn(draft: Draft, spec: Spec | None = None) -> None:
     """Bring status.warnings up to date, and tell the new ones of a stage in an Event, once in a revision."""
-    known, found = draft.status.warnings, tuple(_warnings(draft.status))[:_WARNINGS]
+    known, found = draft.status.warnings, (*_floating(spec), *_warnings(draft.status))[:_WARNINGS]
     # A status that would be too large keeps the beginning of each.
     new = [
         item
@@ -33,6 +35,22 @@ def warn(draft: Draft) -> None:
         texts = [item.message for item in new if item.stage is stage]
         draft.event("Warning", STAGE_WARNED, f"{stage}: {'; '.join(texts)}")
     draft.status = replace(draft.status, warnings=found)
+
+
+def _floating(spec: Spec | None) -> Iterator[StageWarning]:
+    """Images of the manifest with neither tag nor digest."""
+    if spec is None:
+        return
+    named = [
+        (stage, f"spec.stages.{stage}.image", item.pod.image)
+        for stage, item in spec.stages.items()
+        if item.pod.own_image
+    ]
+    named += [(Stage.INPUTS, f"{it.field}.reference", it.name) for it in spec.sources.values() if it.kind == "image"]
+    for stage, field, image in named:
+        if floats(image):
+            said = f"{field}: {image} has neither tag nor digest, so it is what latest is when a pod starts; name one"
+            yield StageWarning(stage=stage, message=said[:_CHARACTERS])
 
 
 def _warnings(status: Status) -> Iterator[StageWarning]:

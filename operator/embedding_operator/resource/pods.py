@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of, read
+from embedding_operator.resource.images import check_image
 from embedding_operator.resource.notes import pod_annotations, pod_labels
 from embedding_operator.resource.placement import READ_WRITE_MANY
 from embedding_stages.contract import Stage
@@ -69,7 +70,7 @@ def parse_pod(
     field = f"spec.stages.{stage}"
     resources, run = stage_resources(stage, raw, accelerator), read(Run, raw, field)
     return PodSettings(
-        image=str(raw.get("image") or images[_image_name(stage, raw)]),
+        image=_image(stage, raw, images),
         own_image=bool(raw.get("image")),
         resources=resources,
         node_selector=dict(raw.get("nodeSelector") or {}),
@@ -151,6 +152,11 @@ def parse_profile(raw: Mapping[str, Any]) -> ServerProfile:
         raise SpecError(
             f"{field}.{backend}.generation", f"{generation} is not known; remove it, or give a lower one"
         ) from error
+
+
+def _image(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -> str:
+    own = raw.get("image")
+    return check_image(str(own), f"spec.stages.{stage}.image") if own else images[_image_name(stage, raw)]
 
 
 def _image_name(stage: Stage, raw: Mapping[str, Any]) -> str:
