@@ -67,3 +67,13 @@ def own_groups() -> str:
     """The groups of this process, in words: which they are is the cluster's choice, as on OpenShift."""
     groups = sorted({os.getegid(), *os.getgroups()})
     return f"group{'s' if len(groups) > 1 else ''} {' or '.join(map(str, groups))}"
+
+
+def printable(text: str, length: int = 120, *, end: bool = False) -> str:
+    """Text that nobody vouches for, such as a file's name, for a message: its first `length` characters, or its last.
+
+    In quotes and on one line. What has no picture is spelled out: line breaks, direction marks, halves of pairs.
+    """
+    if len(text) <= length:
+        return repr(text)
+    return f"…{text[-length:]!r}" if end else repr(text[:length])

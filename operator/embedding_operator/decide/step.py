@@ -115,6 +115,7 @@ class Step:
             image=self.pod.image,
             settings=settings,
             inputs=self.inputs,
+            base_model=_base_model(self.spec) if self.stage is Stage.FINETUNE else {},
         )
 
     def wait(
@@ -170,3 +171,9 @@ class Step:
 
     def delete(self, job: JobView, why: str) -> None:
         self.draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
+
+
+def _base_model(spec: Spec) -> dict[str, str]:
+    """What the manifest calls it, as far as it says so."""
+    told = spec.stages[Stage.INPUTS].settings.get("baseModel") or {}
+    return {key: str(told[key]) for key in ("name", "revision") if told.get(key)}

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -157,6 +157,7 @@ class StageRequest:
     image: str
     settings: Mapping[str, Any]
     inputs: Mapping[Artefact, ArtefactRef]
+    base_model: Mapping[str, str] = field(default_factory=dict)  # name, revision: for the model card, no part of the work
 
     def to_json(self) -> str:
         return canonical_json(
@@ -169,6 +170,7 @@ class StageRequest:
                 "image": self.image,
                 "settings": dict(self.settings),
                 "inputs": {name: ref.to_json() for name, ref in self.inputs.items()},
+                **({"baseModel": dict(self.base_model)} if self.base_model else {}),
             }
         )
 
@@ -185,6 +187,7 @@ class StageRequest:
                 image=str(raw["image"]),
                 settings=dict(raw["settings"]),
                 inputs=_refs(raw["inputs"]),
+                base_model={str(key): str(value) for key, value in raw.get("baseModel", {}).items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"stage request lacks or mistypes {error}") from error

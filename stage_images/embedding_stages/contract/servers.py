@@ -28,6 +28,8 @@ MAX_BODY_BYTES: Final = 32 << 20
 _OWN_LIMITS: Final = {"texts": MAX_TEXTS, "bytes": MAX_BODY_BYTES}
 
 VECTOR_SPACE_HEADER: Final = "X-Vector-Space"  # of requests: what a client expects; of answers: what it got
+TOKEN_IDS_HEADER: Final = "X-Token-Ids"  # of requests: whose vocabulary the token ids of `input` are of
+OWN_TOKEN_IDS: Final = "own"  # the served model's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@
     description       what a model folder holds, and whether it can be used
     tokens            texts to token ids
     query_map         what becomes of queries' vectors alone, where only their side was trained
+    publish, card     a checkpoint's folder as other libraries read it
     protocol          what every encoder promises
     model, backbone   the encoder over padded batches
     packed            the encoder over packs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,23 +13,10 @@ from embedding_stages.encoder.backbone import Backbone, load_backbone, save_back
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
+from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap, as_role
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.vectors import Vectors
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-)
-_POOLING_FLAGS = (  # that every version of sentence-transformers expects in a Pooling module's config.json
-    "pooling_mode_mean_tokens",
-    "pooling_mode_cls_token",
-    "pooling_mode_max_tokens",
-    "pooling_mode_mean_sqrt_len_tokens",
-)
 
 
 class PaddedEncoder:
@@ -109,15 +94,10 @@ class PaddedEncoder:
         return as_role(result, role, self.query_map)
 
     def save(self, folder: Path) -> None:
-        """See `Encoder.save`. This class, transformers and, for some families, sentence-transformers can load it."""
+        """See `Encoder.save`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_backbone(self.backbone, folder)
-        copy_tokenizer(self._source, folder)
-        self.description.save(folder)
-        if self.query_map is not None:
-            self.query_map.save(folder)
-        if self.description.family.sentence_transformers:
-            save_sentence_transformers(self.description, folder)
+        publish(self.description, self.query_map, self._source, folder)
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
@@ -128,32 +108,3 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") ->
     """
     with torch.autocast(states.device.type, enabled=False):
         return torch.nn.functional.normalize(POOLINGS[pooling].padded(states.float(), mask), p=2.0, dim=-1)
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files that exist, unchanged."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file() and source != target:
-            shutil.copyfile(source / name, target / name)
-
-
-def save_sentence_transformers(description: EncoderDescription, folder: Path) -> None:
-    """Write what makes sentence-transformers load the folder as it is."""
-    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-    modules = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (path, kind) in enumerate(kinds)
-    ]
-    chosen = POOLINGS[description.pooling].module_flag
-    pooling = {"word_embedding_dimension": description.hidden_size, chosen: True}
-    pooling |= {flag: False for flag in _POOLING_FLAGS if flag != chosen}
-    prompts = {"query": description.prefixes["query"], "document": description.prefixes["passage"]}
-    files: dict[str, object] = {
-        "modules.json": modules,
-        "1_Pooling/config.json": pooling,
-        "sentence_bert_config.json": {"max_seq_length": description.max_tokens, "do_lower_case": False},
-        "config_sentence_transformers.json": {"prompts": prompts, "similarity_fn_name": "cosine"},
-    }
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

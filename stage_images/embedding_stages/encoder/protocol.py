@@ -55,5 +55,5 @@ class Encoder(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write a model folder, with encoder.json, that `load_encoder` and transformers can load."""
+        """Write a model folder, with encoder.json, that `load_encoder`, transformers and sentence-transformers load."""
         ...

@@ -16,7 +16,8 @@ import torch
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.settings import Export
 from embedding_stages.encoder.description import QUERY_MAP_FILE, ROLES, EncoderDescription
-from embedding_stages.encoder.model import PaddedEncoder, copy_tokenizer
+from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.publish import copy_tokenizer
 from embedding_stages.errors import Stopped, settings_of
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import OPSET, Precision

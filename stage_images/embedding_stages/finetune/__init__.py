@@ -6,5 +6,6 @@ loss, precision, trainer    torch: one optimizer step over padded batches
 packed_trainer, memory      one over packs (Llama on a GPU), and how large those may be
 world, launch, sharding     several processes, one an accelerator: what they agree on, who starts them, FSDP2
 resume, stream              the state between attempts, written while training goes on
+origin                      what the checkpoint's model card says of its training
 settings, stage             the stage's work, from settings to result
 """

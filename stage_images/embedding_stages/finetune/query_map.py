@@ -24,11 +24,13 @@ from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.description import Role, description_of
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_encoder
+from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.errors import OutOfMemory
 from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingTexts, asked_texts
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
+from embedding_stages.finetune.origin import write_origin
 from embedding_stages.finetune.scale import Scale, scale_of
 from embedding_stages.finetune.schedule import learning_rate
 from embedding_stages.finetune.trainer import MAX_GRAD_NORM
@@ -112,6 +114,7 @@ def tune_queries(
         message = f"the query map and its optimizer do not fit the accelerator: use a larger one ({error})"
         raise OutOfMemory("GPUOutOfMemory", message) from error
     save_checkpoint(query_map, base, checkpoint)
+    write_origin(context, checkpoint, examples=len(texts.examples), how="a map of queries' vectors alone")
     rank_0.tell(_DONE)
     context.log("checkpoint written")
     window = max(1, len(losses) // 10)
@@ -135,11 +138,10 @@ def tune_queries(
 
 
 def save_checkpoint(query_map: QueryMap, base: Path, folder: Path) -> None:
-    """The base model's files byte for byte, the map beside them and in the description."""
+    """The base model's files, its weights byte for byte, the map beside them and in what describes the model."""
     ignored = shutil.ignore_patterns(MANIFEST_FILE)
     shutil.copytree(base, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    replace(description_of(base), query_map=True).save(folder)
-    query_map.save(folder)
+    publish(replace(description_of(base), query_map=True), query_map, base, folder)
 
 
 def _embed(

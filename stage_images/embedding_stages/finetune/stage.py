@@ -24,6 +24,7 @@ from embedding_stages.errors import OutOfMemory, Transient, settings_of
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingSet, asked_texts, tokenized
+from embedding_stages.finetune.origin import write_origin
 from embedding_stages.finetune.query_map import tune_queries
 from embedding_stages.finetune.scale import Scale, scale_of
 from embedding_stages.finetune.schedule import learning_rate
@@ -61,6 +62,8 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
         trainer = _trainer(encoder, settings, context, world, data, bfloat16=bfloat16)
         losses = train(context, trainer, data, settings, scale)
         trainer.save(checkpoint, base)
+    if world.leads:
+        write_origin(context, checkpoint, examples=len(data.examples), how="all weights")
     context.log("checkpoint written")
     window = max(1, len(losses) // 10)
     return context.result(

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
+from embedding_stages.errors import printable
 from embedding_stages.formats.lines import Bounds, Faults, FormatError, parse_record, read_lines, write_records
 
 CORPUS: Final = "corpus.jsonl"
@@ -33,7 +34,6 @@ HEADER: Final = "query-id\tcorpus-id\tscore"
 HIGHEST_SCORE: Final = 127  # and the lowest below zero: trec_eval keeps a table of this length
 _SCORE: Final = re.compile(r"[+-]?[0-9]{1,3}(?:\.0*)?")  # tables that had a gap write 1.0
 _NO_IDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # categories: what a line cannot hold
-_SHOWN: Final = 120  # characters of what a message quotes
 
 Open = Callable[[str], AbstractContextManager[BinaryIO]]  # the name of one of FILES -> the file
 Clean = Callable[[str], str]  # may raise ValueError: the text is not fit to use
@@ -148,7 +148,7 @@ class BeirReader:
         def read(line: str, where: str) -> Judgement:
             found = _judgement(line, where)
             if found.query_id not in queries:
-                fault = f"query {_shown(found.query_id)} is not in {QUERIES}; add it there or remove this line"
+                fault = f"query {printable(found.query_id)} is not in {QUERIES}; add it there or remove this line"
                 raise FormatError(where, fault)
             said = known.setdefault((found.query_id, found.passage_id), found)
             if said.score != found.score:
@@ -161,7 +161,7 @@ class BeirReader:
         relevant = [one.passage_id for one in known.values() if one.score > 0]
         unknown = [] if passages is None else [name for name in relevant if name not in passages]
         if unknown and len(unknown) == len(relevant):
-            fault = f"no relevant passage, such as {_shown(unknown[0])}, is in {CORPUS}; give the files of one set"
+            fault = f"no relevant passage, such as {printable(unknown[0])}, is in {CORPUS}; give the files of one set"
             raise FormatError(JUDGEMENTS, fault)
         return Judgements(list(known.values()), len(unknown), lines - len(known))
 
@@ -239,7 +239,7 @@ def _id_of(record: Mapping[str, Any], where: str, names: set[str]) -> str:
     if not isinstance(name, str) or not name or not _NO_IDS.isdisjoint(map(unicodedata.category, name)):
         raise FormatError(where, "_id must be a string, not empty, without tabs and line breaks; write one")
     if name in names:
-        raise FormatError(where, f"_id {_shown(name)} occurs twice; give every line its own")
+        raise FormatError(where, f"_id {printable(name)} occurs twice; give every line its own")
     names.add(name)
     return name
 
@@ -250,11 +250,6 @@ def _judgement(line: str, where: str) -> Judgement:
         raise FormatError(where, f"{len(parts)} columns; write query-id, corpus-id and score, separated by tabs")
     score = int(float(parts[2])) if _SCORE.fullmatch(parts[2].strip()) else HIGHEST_SCORE + 1
     if abs(score) > HIGHEST_SCORE:
-        fault = f"score {_shown(parts[2])} is no whole number from -{HIGHEST_SCORE} to {HIGHEST_SCORE}; rescale them"
+        fault = f"score {printable(parts[2])} is no whole number from -{HIGHEST_SCORE} to {HIGHEST_SCORE}; rescale them"
         raise FormatError(where, fault)
     return Judgement(parts[0], parts[1], score)
-
-
-def _shown(text: str) -> str:
-    """Untrusted text for a message: escaped, shortened."""
-    return ascii(text[:_SHOWN])

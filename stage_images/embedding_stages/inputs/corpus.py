@@ -10,11 +10,11 @@ from typing import Any
 
 from embedding_stages import git_lfs
 from embedding_stages.contract.settings import DEFAULT_INCLUDE
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, printable
 from embedding_stages.formats import characters, documents
 from embedding_stages.formats.documents import Document
 from embedding_stages.inputs import safe_files
-from embedding_stages.inputs.counts import Counts
+from embedding_stages.inputs.counts import LONGEST_NAME, Counts
 from embedding_stages.inputs.globs import Globs, matcher
 from embedding_stages.inputs.safe_files import Depth, FoundFile, Listing, NotRegularError
 
@@ -107,7 +107,7 @@ def _unused(corpus: Corpus, included: Globs) -> list[str]:
     if corpus.include == DEFAULT_INCLUDE:
         return []
     return [
-        f"pattern {safe_files.printable(pattern)} of {INCLUDE_FIELD} matches nothing; correct it, or leave it out"
+        f"pattern {printable(pattern)} of {INCLUDE_FIELD} matches nothing; correct it, or leave it out"
         for pattern in included.unused
     ]
 
@@ -145,7 +145,7 @@ def _check_sizes(corpus: Corpus, files: list[FoundFile]) -> None:
         if file.size > limits.maxFileBytes:
             raise _too_large(
                 corpus,
-                f"{safe_files.printable(file.path)} has {file.size} bytes; maxFileBytes is {limits.maxFileBytes}",
+                f"{printable(file.path)} has {file.size} bytes; maxFileBytes is {limits.maxFileBytes}",
             )
     total = sum(file.size for file in files)
     if total > limits.maxTotalBytes:
@@ -164,7 +164,7 @@ def _usable(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], cou
             counts.skip("skippedFiles", name, "a link or no regular file")
             continue
         if len(content) > corpus.limits.maxFileBytes:
-            raise _too_large(corpus, f"{safe_files.printable(name)} grew beyond maxFileBytes while it was read")
+            raise _too_large(corpus, f"{printable(name)} grew beyond maxFileBytes while it was read")
         text = _usable_text(name, content, corpus.min_text_length, seen, counts)
         if text is not None:
             counts.documentBytes += len(content)
@@ -186,7 +186,7 @@ def _usable_text(name: str, content: bytes, min_length: int, seen: dict[bytes, s
         return None
     digest = hashlib.sha256(" ".join(text.split()).encode()).digest()[:16]
     if digest in seen:
-        counts.skip("skippedDuplicates", name, f"the text of {seen[digest]}")
+        counts.skip("skippedDuplicates", name, f"the text of {printable(seen[digest], LONGEST_NAME, end=True)}")
         return None
     seen[digest] = name
     return text
@@ -199,7 +199,7 @@ def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Count
     if not chosen:
         return BadInput(
             "CorpusEmpty",
-            f"none of {len(listing.files)} files matches {', '.join(map(safe_files.printable, corpus.include[:8]))}"
+            f"none of {len(listing.files)} files matches {', '.join(map(printable, corpus.include[:8]))}"
             f"{_not_entered(listing)}; add a pattern, such as '**/*.md' for all folders",
             field=INCLUDE_FIELD,
         )
@@ -225,7 +225,7 @@ def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Count
 def _not_entered(listing: Listing) -> str:
     if not listing.not_entered:
         return ""
-    named = ", ".join(map(safe_files.printable, listing.not_entered[:3]))
+    named = ", ".join(map(printable, listing.not_entered[:3]))
     return f", and none reaches into {len(listing.not_entered)} folders ({named})"
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from embedding_stages.contract import encodable
+from embedding_stages.errors import printable
 
 Count = Literal["skippedFiles", "skippedBinary", "skippedShort", "skippedDuplicates", "skippedPointers"]
 _NUMBERS: Final = (
@@ -14,7 +14,7 @@ _NUMBERS: Final = (
     "skippedPointers",
 )  # fmt: skip
 _NAMES: Final = 5  # of each count
-_LONGEST_NAME: Final = 80  # characters
+LONGEST_NAME: Final = 80  # characters
 ROOM_FOR_NAMES: Final = 300  # of all names as JSON: they share a termination message with the stage's other words
 
 
@@ -37,7 +37,7 @@ class Counts:
         setattr(self, count, getattr(self, count) + 1)
         names = self._names.setdefault(count, [])
         if len(names) < _NAMES:
-            names.append(f"{_shown(name)}: {_shown(why)}")
+            names.append(f"{printable(name, LONGEST_NAME, end=True)}: {why}")
 
     def to_json(self) -> dict[str, int]:
         """The numbers."""
@@ -58,9 +58,3 @@ class Counts:
                     found.setdefault(count, []).append(names[place])
                     left -= cost
         return found
-
-
-def _shown(text: str) -> str:
-    """Untrusted text: its end, without what cannot be encoded and without line breaks."""
-    text = " ".join(encodable(text).split())
-    return text if len(text) <= _LONGEST_NAME else f"…{text[1 - _LONGEST_NAME :]}"

@@ -11,9 +11,8 @@ from embedding_stages.contract import fingerprint_of
 from embedding_stages.encoder.description import QUERY_MAP_FILE
 from embedding_stages.encoder.modules import module_folders
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, no_weights
-from embedding_stages.errors import BadInput, Transient
+from embedding_stages.errors import BadInput, Transient, printable
 from embedding_stages.inputs.model import BaseModel, as_base_model, check_small_files, is_wanted
-from embedding_stages.inputs.safe_files import printable
 
 SOURCE_FIELD: Final = "spec.baseModel.source.huggingFace"
 TOKEN_FIELD: Final = f"{SOURCE_FIELD}.tokenSecretRef"

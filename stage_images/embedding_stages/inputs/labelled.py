@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from embedding_stages import git_lfs
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, printable
 from embedding_stages.formats import beir, characters
-from embedding_stages.formats.beir import BeirPassage, BeirReader
+from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
 from embedding_stages.formats.lines import Bounds, FormatError
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
@@ -30,6 +30,7 @@ class LabelledCounts:
     skipped_queries: int
     unknown_passages: int  # relevant judgements of passages that the corpus lacks; they count as not found
     repeated_judgements: int  # lines that are left out because another says the same
+    shared_ids: tuple[str, ...] = ()  # of queries that have the id of a passage with another text; see `warnings`
 
     def told(self) -> dict[str, int]:
         """What is worth a word where there is any."""
@@ -37,8 +38,18 @@ class LabelledCounts:
             "skippedLabelledQueries": self.skipped_queries,
             "unknownPassages": self.unknown_passages,
             "repeatedJudgements": self.repeated_judgements,
+            "sharedIds": len(self.shared_ids),
         }
         return {name: number for name, number in found.items() if number}
+
+    def warnings(self, field: str) -> list[str]:
+        """What may be wrong with a set that can be used, for people."""
+        if not self.shared_ids:
+            return []
+        return [
+            f"{field}: {len(self.shared_ids)} queries, such as {printable(self.shared_ids[0], 40)}, have the id of a "
+            "passage with another text and, as in BEIR, never find it; rename them where the same id is chance"
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,7 @@ class LabelledSet:
             skipped_queries=len(queries) - len(scored),
             unknown_passages=judgements.unknown_passages,
             repeated_judgements=judgements.repeated,
+            shared_ids=_shared_ids(reader, kept, queries, passages),
         )
 
     @contextmanager
@@ -103,6 +115,26 @@ class LabelledSet:
     def _missing(self, file: str, what: str) -> BadInput:
         message = f"{file} {what}; a BEIR set has {', '.join(beir.FILES)}"
         return BadInput("LabelledSetIncomplete", message, field=self.field)
+
+
+def _shared_ids(
+    reader: BeirReader, judgements: list[Judgement], queries: Mapping[str, BeirQuery], passages: Collection[str]
+) -> tuple[str, ...]:
+    """Queries that have a passage's id by chance, as far as texts tell, and will not find that passage.
+
+    A query that is a passage (ArguAna, Quora) has its text; one that is judged relevant to itself finds itself. The
+    passages are read once more where there is any such id: memory holds no texts.
+    """
+    found = {one.query_id for one in judgements if one.query_id in passages}
+    found -= {one.query_id for one in judgements if one.query_id == one.passage_id and one.score > 0}
+    if not found:
+        return ()
+    same = (one.id for one in reader.passages() if one.id in found and _says_the_same(queries[one.id].text, one))
+    return tuple(sorted(found.difference(same)))
+
+
+def _says_the_same(text: str, passage: BeirPassage) -> bool:
+    return text.split() in (passage.text.split(), passage.title.split(), passage.full_text.split())
 
 
 def _clean(text: str) -> str:

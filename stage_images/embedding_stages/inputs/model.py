@@ -17,7 +17,7 @@ from embedding_stages.encoder.description import EncoderDescription, check_tenso
 from embedding_stages.encoder.modules import MODULES_FILE, module_folders
 from embedding_stages.encoder.prompts import unused_prompts
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, weight_files
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, printable
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
 from embedding_stages.inputs.soundness import check_files, try_tokenizer
@@ -175,7 +175,7 @@ def _check_plain(model: BaseModel, folder: Path, name: str) -> None:
     except NotRegularError as error:
         raise BadInput(
             "BaseModelUnsafe",
-            f"{safe_files.printable(name)} is a link or no regular file; put a copy without links there (cp -rL)",
+            f"{printable(name)} is a link or no regular file; put a copy without links there (cp -rL)",
             field=model.source_field,
         ) from error
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from embedding_stages.errors import BadInput, own_groups
+from embedding_stages.errors import BadInput, own_groups, printable
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang us
@@ -186,11 +186,6 @@ def list_config_map(root: Path) -> Listing:
 def key_of(path: str) -> str:
     """The ConfigMap key of a path that `list_config_map` gave: its last part."""
     return path.rpartition("/")[2]
-
-
-def printable(text: str, length: int = 120) -> str:
-    """Untrusted text for a message: escaped, shortened."""
-    return ascii(text[:length])
 
 
 def _entries(root: Path, folder: str) -> Iterator[tuple[str, os.stat_result | None]]:

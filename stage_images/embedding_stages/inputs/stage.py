@@ -2,8 +2,8 @@
 
 Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates, skippedPointers; with a
 labelled set also labelledPassages, labelledQueries, and where there are any skippedLabelledQueries (without a relevant
-passage), unknownPassages (relevant judgements of passages that the corpus lacks) and repeatedJudgements; with guards
-guardQueries. Details: corpusDigest, baseModelDigest, labelledSetDigest, guardSetsDigest, tokenizerDigest (of
+passage), unknownPassages (relevant judgements of passages that the corpus lacks), repeatedJudgements and sharedIds
+(queries with the id of a passage that has another text); with guards guardQueries. Details: corpusDigest, baseModelDigest, labelledSetDigest, guardSetsDigest, tokenizerDigest (of
 tokenizer.json; fine-tuning keeps it), encoder, warnings, skipped (by count, the first files that were skipped, and why;
 absent where none was).
 """
@@ -27,7 +27,7 @@ from embedding_stages.formats import documents
 from embedding_stages.inputs import hugging_face, safe_files
 from embedding_stages.inputs.corpus import Corpus, Limits, write_documents
 from embedding_stages.inputs.counts import ROOM_FOR_NAMES, Counts
-from embedding_stages.inputs.labelled import LabelledCounts, LabelledSet
+from embedding_stages.inputs.labelled import LabelledSet
 from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze, warnings_about
 from embedding_stages.inputs.soundness import prefix_bytes
 from embedding_stages.inputs.store import Store
@@ -49,12 +49,7 @@ def work(context: StageContext) -> StageResult:
     if model.kind != "huggingFace":
         check(model, folder_of(model, context.sources / contract.SOURCE_MODEL))
     details: dict[str, object] = {}
-    counts: dict[str, int] = {}
-    labelled = _labelled_set(context, store)
-    if labelled is not None:
-        counts |= {"labelledPassages": labelled.passages, "labelledQueries": labelled.queries}
-        counts |= labelled.told()
-    counts |= _guard_sets(context, store)
+    counts, warned_of_sets = _sets(context, store)
     read = _corpus(context, store)
     counts |= read.to_json()
     description, warned = _base_model(context, model, store)
@@ -66,7 +61,7 @@ def work(context: StageContext) -> StageResult:
     less = max(0, prefix_bytes(description) - _ROOM_FOR_PREFIXES) // 2
     skipped = read.told(ROOM_FOR_NAMES - less)
     details |= {"skipped": skipped} if skipped else {}
-    warnings = [*warned, *read.warnings]
+    warnings = [*warned, *warned_of_sets, *read.warnings]
     details["warnings"] = _first(warnings, _ROOM_FOR_WARNINGS - less)
     for warning in warnings:
         context.log("warning", warning=warning)
@@ -86,16 +81,21 @@ def _first(texts: Sequence[str], room: int) -> list[str]:
     return kept
 
 
-def _labelled_set(context: StageContext, store: Store) -> LabelledCounts | None:
+def _sets(context: StageContext, store: Store) -> tuple[dict[str, int], list[str]]:
+    """The labelled set and the guards: their counts, and what may be wrong with them."""
+    counts: dict[str, int] = {}
+    warnings: list[str] = []
     raw = context.settings.get("labelledSet")
-    if not raw:
-        return None
-    labelled = _found(context, raw, contract.SOURCE_BEIR, f"spec.evaluation.beir.{raw['kind']}.path")
-    with store.draft(Artefact.LABELLED_SET) as draft:
-        counts = labelled.write(draft)
-        context.extra.append((Artefact.LABELLED_SET, store.keep(Artefact.LABELLED_SET, draft)))
-    context.log("labelled set frozen", passages=counts.passages, queries=counts.queries, **counts.told())
-    return counts
+    if raw:
+        field = f"spec.evaluation.beir.{raw['kind']}.path"
+        labelled = _found(context, raw, contract.SOURCE_BEIR, field)
+        with store.draft(Artefact.LABELLED_SET) as draft:
+            found = labelled.write(draft)
+            context.extra.append((Artefact.LABELLED_SET, store.keep(Artefact.LABELLED_SET, draft)))
+        context.log("labelled set frozen", passages=found.passages, queries=found.queries, **found.told())
+        counts |= {"labelledPassages": found.passages, "labelledQueries": found.queries, **found.told()}
+        warnings += found.warnings(field)
+    return counts | _guard_sets(context, store, warnings), warnings
 
 
 def _found(context: StageContext, raw: Mapping[str, Any], mount: str, field: str) -> LabelledSet:
@@ -107,8 +107,8 @@ def _found(context: StageContext, raw: Mapping[str, Any], mount: str, field: str
         )
 
 
-def _guard_sets(context: StageContext, store: Store) -> dict[str, int]:
-    """One folder with a set for each guard, by its name; the number of questions in all of them."""
+def _guard_sets(context: StageContext, store: Store, warnings: list[str]) -> dict[str, int]:
+    """One folder with a set for each guard, by its name; the number of questions in all of them. Adds to `warnings`."""
     guards: Mapping[str, Any] = context.settings.get("guards") or {}
     if not guards:
         return {}
@@ -119,6 +119,7 @@ def _guard_sets(context: StageContext, store: Store) -> dict[str, int]:
             (draft / name).mkdir()
             found = _found(context, raw, f"{contract.SOURCE_GUARD}{name}", field).write(draft / name)
             context.log("guard set read", guard=name, queries=found.queries, **found.told())
+            warnings += found.warnings(field)
             queries += found.queries
         context.extra.append((Artefact.GUARD_SETS, store.keep(Artefact.GUARD_SETS, draft)))
     context.log("guard sets frozen", guards=len(guards), queries=queries)

@@ -18,7 +18,11 @@ from embedding_stages.sdg.sentences import cut
 from embedding_stages.sdg.units import Collector, Unit, read_units
 
 SUFFIXES: Final = (".md", ".markdown", ".mdown", ".mkd")
-_DEEPEST: Final = 100  # blocks within blocks; the parser leaves out what is deeper
+# Blocks within blocks, a list of lists having two a level: the parser's time grows with them, and it leaves out what is
+# deeper. Quotes are none of a passage's business, so those within more than a few others count as within these.
+_DEEPEST: Final = 40
+_DEEPEST_QUOTE: Final = 6
+_QUOTES: Final = re.compile(rf"^((?: {{0,3}}> ?){{{_DEEPEST_QUOTE}}})(?: {{0,3}}> ?)+", re.MULTILINE)
 _SECTION: Final = 200_000  # characters parsed at once, because a token takes some hundred bytes
 _CELL: Final = 10  # characters that a cell counts as at least: the parser adds those that a row lacks
 _INLINE: Final = 2000  # characters of a paragraph parsed at once
@@ -54,7 +58,7 @@ def read_markdown(text: str) -> list[Unit]:
     title, text = _without_front_matter(text)
     found = _Markdown(title)
     for section in _sections(text):
-        tokens = _BLOCKS.parse(section, found.references)
+        tokens = _BLOCKS.parse(_QUOTES.sub(r"\1", section), found.references)
         if any(token.level >= _DEEPEST - 2 for token in tokens):
             return read_units(text)
         found.read(tokens)

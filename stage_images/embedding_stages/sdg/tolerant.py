@@ -9,10 +9,15 @@ from typing import Any, Final
 
 import json_repair
 
+from embedding_stages.sdg.counted_text import CountedText, ReadTooOftenError
+
 _THOUGHTS_END: Final = re.compile(r"</think(?:ing)?>|</reason(?:ing)?>|<\|channel\|>final\s*<\|message\|>")
 _THOUGHTS_BEGIN: Final = re.compile(r"<think(?:ing)?>|<reason(?:ing)?>")
 _MOST_STARTS: Final = 64  # brackets at which JSON may begin: prose has some of its own
 _MOST_REPAIRED: Final = 64_000  # characters; an answer of 25 questions has 15,000, and repairing is slow
+# Characters that mending may look at, a second or two of them. It begins again and again where quotation marks and
+# brackets make no sense, and an answer may be nothing else; one of 25 questions with any usual mistake takes a tenth.
+_MOST_LOOKED_AT: Final = 2_000_000
 _DEPTH: Final = 4  # of JSON around the items
 # What one item has, by the name of the list: enough to know items that stand without their list.
 _TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score"}
@@ -104,8 +109,8 @@ def _repaired(text: str, name: str) -> list[Any] | None:
         return None
     opened = max(text.rfind("{", 0, marked[0]), 0) if text[marked[0]] not in "{[" else marked[0]
     try:
-        value = json_repair.loads(text[opened:], skip_json_loads=True)
-    except (ValueError, RecursionError):
+        value = json_repair.loads(CountedText(text[opened:], most=_MOST_LOOKED_AT), skip_json_loads=True)
+    except (ValueError, RecursionError, ReadTooOftenError):
         return None
     found = items_in(value, name)
     return found if found and all(isinstance(item, dict) for item in found) else None

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,24 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from embedding_stages.contract.servers import EMBEDDINGS_PATH, MAX_BODY_BYTES, VECTOR_SPACE_HEADER
+from embedding_stages.contract.servers import (
+    EMBEDDINGS_PATH,
+    MAX_BODY_BYTES,
+    TOKEN_IDS_HEADER,
+    VECTOR_SPACE_HEADER,
+)
 from embedding_stages.serve.batching import Batcher
 from embedding_stages.serve.bodies import SMALL_BODY, Bodies
 from embedding_stages.serve.instruments import Instruments
 from embedding_stages.serve.model import Model, valid
-from embedding_stages.serve.requests import EmbeddingRequest, Encoding, RequestError, names_of, parse_request
+from embedding_stages.serve.requests import (
+    EmbeddingRequest,
+    Encoding,
+    RequestError,
+    names_of,
+    parse_request,
+    sends_own_ids,
+)
 from embedding_stages.serve.texts import Rows
 from embedding_stages.serve.vector_space import check_vector_space
 from embedding_stages.vectors import Vectors
@@ -112,11 +125,12 @@ class Endpoint:
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         check_vector_space(request.headers.getall(VECTOR_SPACE_HEADER, ()), self.vector_space)
+        own_ids = sends_own_ids(request.headers.getall(TOKEN_IDS_HEADER, ()))
         loaded, batcher = self.loaded, self.batcher
         if loaded is None or batcher is None:
             raise RequestError(503, "the model is still loading", code="not_ready")
         async with self.bodies.read(request) as sent:
-            asked, rows = await self._read_in_turn(sent, loaded.model)
+            asked, rows = await self._read_in_turn(sent, loaded.model, own_ids=own_ids)
         vectors = await _vectors(batcher, loaded.model, rows, asked)
         invalid = int(np.count_nonzero(~valid(vectors)))
         if invalid:
@@ -129,23 +143,25 @@ class Endpoint:
         body = await _aside(len(rows) > _SMALL_ANSWER, _answer, self.name, vectors, asked, tokens)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
-    async def _read_in_turn(self, body: bytearray, model: Model) -> tuple[EmbeddingRequest, Rows]:
+    async def _read_in_turn(self, body: bytearray, model: Model, *, own_ids: bool) -> tuple[EmbeddingRequest, Rows]:
         """Large bodies a few at a time: a tokenizer's answer takes a hundred times the memory of its text.
 
         Raises RequestError.
         """
         if len(body) <= SMALL_BODY:
-            return self._read(body, model)
+            return self._read(body, model, own_ids=own_ids)
         # Threads of their own and no semaphore: a thread goes on when its client goes away, and still counts.
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, body, model)
+        read = partial(self._read, body, model, own_ids=own_ids)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
-    def _read(self, body: bytearray, model: Model) -> tuple[EmbeddingRequest, Rows]:
+    def _read(self, body: bytearray, model: Model, *, own_ids: bool) -> tuple[EmbeddingRequest, Rows]:
         """Raises RequestError."""
         try:
             raw = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise RequestError(400, f"the body is not JSON: {error}", code="invalid_json") from error
-        asked = parse_request(raw, model=self.name, description=model.description)
+        spell = model.reader.spell if own_ids else None
+        asked = parse_request(raw, model=self.name, description=model.description, spell=spell)
         return asked, model.reader.read(asked.texts, asked.role, asked.truncate)
 
     async def _models(self, _request: web.Request) -> web.Response:

@@ -6,10 +6,11 @@ Sources: OpenAI's embeddings API (bodies, errors); NVIDIA NIM for text embedding
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from embedding_stages.contract.servers import MAX_TEXTS
+from embedding_stages.contract.servers import MAX_TEXTS, OWN_TOKEN_IDS, TOKEN_IDS_HEADER
 from embedding_stages.encoder.description import ROLES, EncoderDescription, Role
 from embedding_stages.formats import characters
 
@@ -17,9 +18,13 @@ Truncate = Literal["NONE", "START", "END"]
 Encoding = Literal["float", "base64"]
 
 
+Ids = list[int]
+Spell = Callable[[Ids], str]  # token ids -> their text; raises ValueError that says what is wrong with them
+
 _TOKEN_IDS: Final = (
-    "token ids are not accepted, because another vocabulary made them: send texts (of LangChain's OpenAIEmbeddings: "
-    "check_embedding_ctx_length=False)"
+    "token ids are not taken, because nobody said which vocabulary they are of: send texts (of LangChain's "
+    "OpenAIEmbeddings, whose ids are OpenAI's: check_embedding_ctx_length=False), or, where the ids are of this model's "
+    f"own tokenizer, the header {TOKEN_IDS_HEADER}: {OWN_TOKEN_IDS}"
 )
 
 
@@ -49,11 +54,33 @@ class EmbeddingRequest:
     encoding: Encoding
 
 
-def parse_request(raw: Any, *, model: str, description: EncoderDescription) -> EmbeddingRequest:
-    """Raises RequestError: 404 for another model, 422 for what is understood and not offered, else 400."""
+def sends_own_ids(values: Sequence[str]) -> bool:
+    """Whether a client says that its token ids are of the served model's vocabulary, in the header's values.
+
+    Raises RequestError 400 for any other word: who sends the header relies on it.
+    """
+    if not values:
+        return False
+    if [value.strip() for value in values] != [OWN_TOKEN_IDS]:
+        raise RequestError(
+            400,
+            f"{TOKEN_IDS_HEADER} is {', '.join(values)[:64]!r}, expected {OWN_TOKEN_IDS}, or no such header",
+            param=TOKEN_IDS_HEADER,
+            code="invalid_value",
+        )
+    return True
+
+
+def parse_request(
+    raw: Any, *, model: str, description: EncoderDescription, spell: Spell | None = None
+) -> EmbeddingRequest:
+    """`spell` reads token ids by the model's own vocabulary; None where the client did not say that they are of it.
+
+    Raises RequestError: 404 for another model, 422 for what is understood and not offered, else 400.
+    """
     if not isinstance(raw, dict):
         raise RequestError(400, "the body is not a JSON object", code="invalid_json")
-    texts = _texts(raw.get("input"))
+    texts = _texts(raw.get("input"), spell)
     named_role = _model_role(raw.get("model"), model)
     return EmbeddingRequest(
         texts=texts,
@@ -64,28 +91,45 @@ def parse_request(raw: Any, *, model: str, description: EncoderDescription) -> E
     )
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _texts(value: Any, spell: Spell | None) -> tuple[str, ...]:
     if value is None:
         raise RequestError(400, "input is missing: a text or a list of texts", param="input", code="missing")
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list):
+    items = [value] if isinstance(value, str) or _are_ids(value) else value
+    if not isinstance(items, list):
         raise RequestError(400, "input must be a text or a list of texts", param="input", code="invalid_type")
-    if not texts:
+    if not items:
         raise RequestError(400, "input is an empty list", param="input", code="empty")
-    if len(texts) > MAX_TEXTS:
+    if len(items) > MAX_TEXTS:
         raise RequestError(
-            422, f"input has {len(texts)} texts, at most {MAX_TEXTS} fit a request", param="input", code="too_many"
+            422, f"input has {len(items)} texts, at most {MAX_TEXTS} fit a request", param="input", code="too_many"
         )
-    for index, text in enumerate(texts):
-        if isinstance(text, int | list):
-            raise RequestError(422, _TOKEN_IDS, param="input", code="token_ids")
-        if not isinstance(text, str):
-            raise RequestError(400, f"input {index} is not a text", param="input", code="invalid_type")
-        if not text:
-            raise RequestError(400, f"input {index} is empty", param="input", code="empty")
-        if not _encodable(text):
-            raise RequestError(400, f"input {index} holds half a character pair", param="input", code="invalid_text")
-    return tuple(map(characters.clean, texts))
+    return tuple(characters.clean(_text(item, index, spell)) for index, item in enumerate(items))
+
+
+def _text(item: Any, index: int, spell: Spell | None) -> str:
+    text = _spelled(item, index, spell) if isinstance(item, list) else item
+    if not isinstance(text, str):
+        raise RequestError(400, f"input {index} is not a text", param="input", code="invalid_type")
+    if not text:
+        raise RequestError(400, f"input {index} is empty", param="input", code="empty")
+    if not _encodable(text):
+        raise RequestError(400, f"input {index} holds half a character pair", param="input", code="invalid_text")
+    return text
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(one) is int for one in value)  # True is no id
+
+
+def _spelled(item: list[Any], index: int, spell: Spell | None) -> str:
+    if item and not _are_ids(item):
+        raise RequestError(400, f"input {index} is a list, and not of token ids", param="input", code="invalid_type")
+    if spell is None:
+        raise RequestError(422, _TOKEN_IDS, param="input", code="token_ids")
+    try:
+        return spell(item)
+    except ValueError as error:
+        raise RequestError(400, f"input {index}: {error}", param="input", code="token_ids") from error
 
 
 def _encodable(text: str) -> bool:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.tokens import MAX_TEXT_CHARACTERS, TextTokenizer, ample_part
 from embedding_stages.serve.requests import RequestError, Truncate
 
 Rows = list[list[int]]
+_MOST_IDS = 1 << 32  # the library takes no greater ones
 
 
 class TextReader:
@@ -28,6 +30,21 @@ class TextReader:
     @property
     def pad_id(self) -> int:
         return self._cutting.pad_id
+
+    def spell(self, ids: list[int]) -> str:
+        """The text of token ids of this vocabulary, special tokens left out. Raises ValueError: an id that it lacks.
+
+        A text rather than the ids, so that prefix, special tokens and truncation are those of every other text.
+        """
+        unknown = next((number for number in ids if not 0 <= number < _MOST_IDS or self._lacks(number)), None)
+        if unknown is not None:
+            raise ValueError(f"this model's vocabulary has no token {unknown}; it made none of these ids, send texts")
+        if self._whole.decoder is None and not isinstance(self._whole.model, WordLevel):
+            raise ValueError("this model's tokenizer.json does not say how its tokens are put together; send texts")
+        return str(self._whole.decode(ids, skip_special_tokens=True))
+
+    def _lacks(self, number: int) -> bool:
+        return self._whole.id_to_token(number) is None
 
     def read(self, texts: Sequence[str], role: Role, truncate: Truncate) -> Rows:
         """Token ids a text, special tokens included, each row 1..max_tokens long.

@@ -16,7 +16,8 @@ from unit.stages.tiny_models import make_bert, make_llama, run_stage
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.encoder.model import PaddedEncoder, copy_tokenizer
+from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.publish import copy_tokenizer
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.graph import Precision
 from embedding_stages.export.parity import OnnxEncoder, Parity, batches_of, measure_parity, sample_texts

@@ -14,7 +14,7 @@ import pytest
 from unit.stages.nobody import as_nobody
 
 from embedding_stages.contract.settings import DEFAULT_INCLUDE
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, printable
 from embedding_stages.inputs.corpus import Corpus, Limits, document_id, write_documents
 
 TEXT = "A document that is long enough to be used, because it has more than fifty characters."
@@ -158,7 +158,7 @@ def test_a_folder_that_no_pattern_reaches_need_not_be_readable(open_folder: Path
         write_documents(corpus(source, include=("**/*.md", "!.*/")), open_folder / "out")
         counts = write_documents(corpus(source, include=("*.md",)), open_folder / "out")
     assert (counts.documents, counts.skippedFiles) == (1, 1)
-    assert counts.told() == {"skippedFiles": [".Trash-1000/: no pattern of include reaches this folder"]}
+    assert counts.told() == {"skippedFiles": ["'.Trash-1000/': no pattern of include reaches this folder"]}
 
 
 def test_the_link_that_git_sync_swaps_is_followed_inside_the_volume(tmp_path: Path) -> None:
@@ -221,11 +221,23 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path: Path) -> None:
     for number in range(7):
         (source / f"short{number}.txt").write_text("short")
     assert write_documents(corpus(source), tmp_path / "out").told() == {
-        "skippedFiles": ["l.txt: a link or no regular file", "a.csv: no pattern of include matches"],
-        "skippedBinary": ["latin.txt: is not UTF-8 at byte 0"],
-        "skippedShort": [f"short{number}.txt: 5 characters" for number in range(5)],
-        "skippedDuplicates": ["twin.txt: the text of good.txt"],
+        "skippedFiles": ["'l.txt': a link or no regular file", "'a.csv': no pattern of include matches"],
+        "skippedBinary": ["'latin.txt': is not UTF-8 at byte 0"],
+        "skippedShort": [f"'short{number}.txt': 5 characters" for number in range(5)],
+        "skippedDuplicates": ["'twin.txt': the text of 'good.txt'"],
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("docs/保証.md", "'docs/保証.md'"),
+        ("a\nb\u202e\udcff", r"'a\nb\u202e\udcff'"),
+        ("x" * 20 + "end.md", "…'xxxend.md'"),
+    ],
+)
+def test_a_name_is_told_in_quotes_on_one_line(text: str, expected: str) -> None:
+    assert printable(text, 9 if text.startswith("x") else 80, end=True) == expected
 
 
 def test_names_of_skipped_files_fit_a_termination_message(tmp_path: Path) -> None:
@@ -270,7 +282,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, object], str, str, 
     ),
     "all files are binary": (
         lambda f: (f / "a.txt").write_bytes(b"\xff"), {}, "CorpusUnreadable", "spec.corpus.source.pvc.path",
-        "a.txt: is not UTF-8 at byte 0",
+        "'a.txt': is not UTF-8 at byte 0",
     ),
     "none is usable, and one is no text": (
         lambda f: [(f / "a.txt").write_text("short"), (f / "b.txt").write_bytes(b"\xff")], {}, "CorpusEmpty",

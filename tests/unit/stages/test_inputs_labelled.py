@@ -81,6 +81,29 @@ def test_public_sets_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
     assert sum(map(len, found.relevance.values())) == counts.judgements
 
 
+SHARED: dict[str, tuple[str, str, list[str]]] = {
+    "ids that were numbered separately": ("one?", "d1\td2\t1", ["d1"]),
+    "a query that is a passage": ("one", "d1\td2\t1", []),
+    "a query that is a passage with its title": ("T  one", "d1\td2\t1", []),
+    "a query that is a passage's title, as Quora's are": ("T", "d1\td2\t1", []),
+    "a passage that answers the query of its id": ("one?", "d1\td1\t1", []),
+    "a query that is not scored": ("one?", "d1\td2\t0", []),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_query_with_the_id_of_another_text_is_told(tmp_path: Path, name: str) -> None:
+    """BEIR's rule is by id, whatever the texts: the query does not find that passage. Nobody may have meant it."""
+    text, judgement, shared = SHARED[name]
+    folder = make_set(tmp_path / "set")
+    append("queries.jsonl", json.dumps({"_id": "d1", "text": text}))(folder)
+    append(QRELS_FILE, judgement)(folder)
+    counts = LabelledSet(folder, FIELD).write(tmp_path / "out")
+    assert list(counts.shared_ids) == shared
+    assert counts.told().get("sharedIds", 0) == len(shared)
+    assert [FIELD in said and "'d1'" in said for said in counts.warnings(FIELD)] == [True] * len(shared)
+
+
 @pytest.mark.parametrize(
     "name", ['"Weird Al" Yankovic', " a b ", "می\u200cخواهم", "e\u0301", "\ufeff1", "a\u00a0b", "a,b'c"]
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import json_repair
 import pytest
 from unit.stages.llm_endpoint import pair
 
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.sdg import prompts
 from embedding_stages.sdg.answers import Usage
+from embedding_stages.sdg.counted_text import CountedText, ReadTooOftenError
 from embedding_stages.sdg.openai_provider import sections_of
 from embedding_stages.sdg.tolerant import find_items
 from embedding_stages.sdg.written import Written, outcome_of
@@ -112,6 +114,32 @@ def test_what_was_asked_for_is_found_in_what_models_write(name: str) -> None:
 )  # fmt: skip
 def test_what_has_none_of_it_is_said_so(text: str) -> None:
     assert find_items(text, "pairs", cut=False) is None
+
+
+@pytest.mark.parametrize("begun", ["", '{"pairs": [', '{"pairs": [{"question": "'])
+@pytest.mark.parametrize("piece", ["{", "[", '"[', '"{', '{"', '["', '"a"b', '{"pairs":[{"question":"x" ', "(", ","])
+def test_mending_an_answer_without_sense_is_given_up(piece: str, begun: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty thousand braces took 20 seconds: how often characters are looked at is bounded, on every machine alike."""
+    texts: list[CountedText] = []
+    mend = json_repair.loads
+
+    def noted(text: CountedText, **options: Any) -> Any:
+        texts.append(text)
+        return mend(text, **options)
+
+    monkeypatch.setattr(json_repair, "loads", noted)
+    monkeypatch.setattr("embedding_stages.sdg.tolerant._MOST_LOOKED_AT", 50_000)
+    find_items(begun + piece * (60_000 // len(piece)), "pairs", cut=False)
+    assert all(type(text) is CountedText for text in texts)
+
+
+def test_a_text_and_all_that_is_made_of_it_are_counted_together() -> None:
+    text = CountedText("abc" * 10, most=20)
+    assert text == "abc" * 10
+    made = "x" + text[:15] + "y"
+    assert [made[0], made[-1]] == ["x", "y"]
+    with pytest.raises(ReadTooOftenError):
+        list(made + text)
 
 
 CUT: dict[str, tuple[str, list[Any] | None]] = {

@@ -127,6 +127,29 @@ def test_what_lies_too_deep_for_the_parser_is_kept() -> None:
     assert "Deep." in {unit.text.lstrip("> ") for unit in read_markdown("> " * 200 + "Deep.")}
 
 
+@pytest.mark.parametrize(("mark", "depth"), [("> ", 30), (">", 30), ("> - ", 12), ("- ", 12)])
+def test_what_lies_deep_is_read_as_markdown(mark: str, depth: int) -> None:
+    units = read_markdown(mark * depth + "Some *deep* words.\nand more\n\n# Next\n\nLast.")
+    assert [unit.text.lstrip("- ") for unit in units] == ["Some deep words. and more", "Next", "Last."]
+
+
+@pytest.mark.parametrize("mark", ["> ", ">", "   > ", "> - "])
+def test_quotes_within_quotes_cost_no_more_than_a_few(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser reads every line once for each quote around it."""
+    levels: list[int] = []
+    parse = _BLOCKS.parse
+
+    def noted(text: str, references: Any) -> Any:
+        found = parse(text, references)
+        levels.append(max(token.level for token in found))
+        return found
+
+    monkeypatch.setattr(_BLOCKS, "parse", noted)
+    units = read_markdown(mark * 90 + "one\n" + "two\n" * 9)
+    assert "two" in units[-1].text
+    assert max(levels) <= 40
+
+
 PIECES = (
     "", "   ", "\t", "```", "~~~", "Text. More of it.", "# ", "#", "# A", "- ", "=====", "---", "> a", " | ", "|-|-|",
     "|a|b|", "x = 1", " " * 1200 + "z", "1.", "a" * 1100, "    It is.", "<div>", "<!--", "-->", "[a]: b", "[a]", "![",

@@ -14,6 +14,7 @@ import pytest
 import tiktoken
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
+from tokenizers import Tokenizer
 from unit.stages.tiny_serving import call, make_serving_folder, serving
 
 TEXTS = [f"topic{number % 20}" for number in range(2048)]
@@ -31,6 +32,14 @@ def without_roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = make_serving_folder(tmp_path_factory.mktemp("plain") / "tiny", prefixes={"query": "", "passage": ""})
     with serving(folder) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def own_ids(tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
+    """Of TEXTS, with the special tokens, as the model's tokenizer gives them to any client."""
+    folder = make_serving_folder(tmp_path_factory.mktemp("ids") / "tiny")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [encoding.ids for encoding in tokenizer.encode_batch(TEXTS)]
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +106,26 @@ def test_a_client_that_names_no_role_is_told_how(with_roles: str, embed: Embed) 
 def test_langchain_s_token_ids_are_refused_with_its_own_switch(without_roles: str) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="check_embedding_ctx_length=False"):
         by_langchain(without_roles, "tiny")
+
+
+def test_langchain_s_default_answer_says_what_the_ids_are_of(with_roles: str) -> None:
+    """Its ids are in the range of any vocabulary, so nothing but the client can say whose they are."""
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        by_langchain(with_roles, "tiny-passage")
+    assert caught.value.code == "token_ids"
+    for word in ("OpenAIEmbeddings", "check_embedding_ctx_length=False", "own tokenizer", "X-Token-Ids: own"):
+        assert word in caught.value.message
+
+
+def test_ids_of_the_model_s_own_vocabulary_are_its_texts(with_roles: str, own_ids: list[list[int]]) -> None:
+    client = openai.OpenAI(base_url=f"{with_roles}/v1", api_key="none", default_headers={"X-Token-Ids": "own"})
+
+    found = client.embeddings.create(model="tiny-query", input=own_ids).data
+
+    assert len(found) == len(TEXTS)
+    np.testing.assert_allclose(found[3].embedding, expected(with_roles, "tiny-query"), atol=1e-6)
+    with pytest.raises(openai.BadRequestError, match="input 1: this model's vocabulary has no token 100000"):
+        client.embeddings.create(model="tiny-query", input=[[7], [100_000]])
 
 
 def test_openai_s_client_is_told_how_to_cut(without_roles: str) -> None:

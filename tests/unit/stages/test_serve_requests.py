@@ -8,7 +8,7 @@ import pytest
 
 from embedding_stages.contract.servers import MAX_TEXTS
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.serve.requests import EmbeddingRequest, RequestError, parse_request
+from embedding_stages.serve.requests import EmbeddingRequest, RequestError, parse_request, sends_own_ids
 from embedding_stages.serve.settings import ServerSettings
 
 
@@ -69,6 +69,11 @@ BAD = {
     "half a surrogate pair": (GOOD | {"input": "\ud800"}, 400, "input"),
     "token ids": (GOOD | {"input": [1, 2, 3]}, 422, "input"),
     "lists of token ids": (GOOD | {"input": [[1, 2], [3]]}, 422, "input"),
+    "token ids beside a text": (GOOD | {"input": ["a", [1, 2]]}, 422, "input"),
+    "a number among texts": (GOOD | {"input": ["a", 1]}, 400, "input"),
+    "numbers that are no ids": (GOOD | {"input": [1.5, 2.5]}, 400, "input"),
+    "truths": (GOOD | {"input": [True, False]}, 400, "input"),
+    "a list of lists of texts": (GOOD | {"input": [["a"]]}, 400, "input"),
     "too many texts": (GOOD | {"input": ["a"] * (MAX_TEXTS + 1)}, 422, "input"),
     "no model": ({"input": "a", "input_type": "query"}, 400, "model"),
     "another model": (GOOD | {"model": "other"}, 404, "model"),
@@ -102,13 +107,54 @@ def test_refused(raw: Any, status: int, param: str | None) -> None:
 @pytest.mark.parametrize(
     ("raw", "cure"),
     [
-        (GOOD | {"input": [1, 2, 3]}, "check_embedding_ctx_length=False"),
+        (GOOD | {"input": [1, 2, 3]}, "check_embedding_ctx_length=False.*X-Token-Ids: own"),
         ({"input": "a", "model": "tiny"}, "input_type query or passage, or .* tiny-query or tiny-passage"),
     ],
 )
 def test_a_refusal_names_the_clients_own_switch(raw: Any, cure: str) -> None:
     with pytest.raises(RequestError, match=cure):
         parse(raw)
+
+
+def spell(ids: list[int]) -> str:
+    if 99 in ids:
+        raise ValueError("no token 99")
+    return " ".join(f"w{number}" for number in ids)
+
+
+SPELLED = {
+    "a list of ids": ([1, 2], ("w1 w2",)),
+    "lists of ids": ([[1, 2], [3]], ("w1 w2", "w3")),
+    "as many ids as no request has texts": ([1] * (MAX_TEXTS + 1), (" ".join(["w1"] * (MAX_TEXTS + 1)),)),
+    "texts as ever": (["a", "b"], ("a", "b")),
+    "texts and ids": (["a", [7]], ("a", "w7")),
+}
+
+
+@pytest.mark.parametrize(("value", "texts"), SPELLED.values(), ids=SPELLED.keys())
+def test_ids_of_the_model_s_own_vocabulary_are_texts(value: Any, texts: tuple[str, ...]) -> None:
+    found = parse_request(GOOD | {"input": value}, model="tiny", description=description(), spell=spell)
+    assert found.texts == texts
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [([1, 99], "input 0: no token 99"), ([[1], [99]], "input 1: no token 99"), ([[1], []], "input 1 is empty"),
+     ([[1.5]], "input 0 is a list"), ([1, "a"], "input 0 is not a text")],
+)  # fmt: skip
+def test_ids_that_the_model_does_not_have_are_refused(value: Any, word: str) -> None:
+    with pytest.raises(RequestError, match=word) as caught:
+        parse_request(GOOD | {"input": value}, model="tiny", description=description(), spell=spell)
+    assert (caught.value.status, caught.value.param) == (400, "input")
+
+
+@pytest.mark.parametrize("values", [["cl100k_base"], [""], ["own", "own"], ["Own"]])
+def test_a_vocabulary_that_is_not_the_model_s_is_refused(values: list[str]) -> None:
+    with pytest.raises(RequestError, match=r"X-Token-Ids is .* expected own") as caught:
+        sends_own_ids(values)
+    assert (caught.value.status, caught.value.param) == (400, "X-Token-Ids")
+    assert sends_own_ids([" own "])
+    assert not sends_own_ids([])
 
 
 def test_a_refused_size_names_those_that_are_offered() -> None:

@@ -26,7 +26,6 @@ class BertLayers(Family):
     layers = "encoder.layer"
     poolings = ("mean", "cls")
     packs = True
-    sentence_transformers = True
     short_title: ClassVar[str]  # in refusals of single models
 
     def check(self, config: Config) -> None:

@@ -42,7 +42,7 @@ class Family(ABC):
     shorter_dimensions: ClassVar[tuple[int, ...]] = ()  # Matryoshka sizes; those below the hidden size are offered
     causal: ClassVar[bool] = False  # a token sees the tokens before it alone
     packs: ClassVar[bool] = False  # `encoder.packed` computes it, by `packed_model`, whose `shape_of` refuses some
-    sentence_transformers: ClassVar[bool] = False  # that library loads a checkpoint as it is, without the model's code
+    needs: ClassVar[tuple[str, ...]] = ()  # what sentence-transformers needs for a checkpoint, sentences of its card
 
     @abstractmethod
     def recognises(self, config: Config) -> bool:
@@ -78,6 +78,10 @@ class Family(ABC):
     def disk_name(self, name: str, on_disk: Container[str]) -> str:  # noqa: ARG002 - most files use one name alone
         """The checkpoint's name of the parameter `name`; `on_disk` are the names of the checkpoint's tensors."""
         return name
+
+    def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG002 - most need not say it
+        """config.json of a checkpoint: one that transformers and servers read right without the model's own code."""
+        return dict(config)
 
     @abstractmethod
     def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import Config, for_library
 from embedding_stages.encoder.families.family import Family, Unsupported
+from embedding_stages.encoder.pooling import POOLINGS, Pooling
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,11 @@ class _LlamaBidirectional(Family):
     prefixes = MappingProxyType({"query": "query: ", "passage": "passage: "})  # NVIDIA embed recipe, profile llama
     shorter_dimensions = (1024, 768, 512, 384)  # llama-nemotron-embed-1b-v2, beside its hidden size of 2048
     packs = True
+    needs = (
+        "transformers from 5.2 on, which honours `is_causal: false`: older ones compute other vectors, and "
+        "sentence-transformers warns.",
+        "No code from this folder: `trust_remote_code` stays off.",
+    )
 
     def recognises(self, config: Config) -> bool:
         return config.get("model_type") in ("llama", "llama_bidirec")
@@ -42,6 +48,16 @@ class _LlamaBidirectional(Family):
         )
         if not bidirectional:
             raise Unsupported("model_type 'llama'; a causal Llama is no encoder")
+
+    def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:
+        """transformers and sentence-transformers read `is_causal`, vLLM the architecture with `pooling`."""
+        return {
+            **config,
+            "model_type": "llama",
+            "architectures": ["LlamaBidirectionalModel"],
+            "is_causal": False,
+            "pooling": POOLINGS[pooling].config_names[0],
+        }
 
     def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
         from transformers import LlamaConfig, LlamaModel

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
-from embedding_stages.encoder.model import copy_tokenizer, save_sentence_transformers
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.base import PackedModel
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.files import ModelFiles
 from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, build_pack, consecutive
+from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap, as_role
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.vectors import Vectors
@@ -173,12 +173,7 @@ class PackedEncoder:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._files.save(self.model, folder, flat)
-        copy_tokenizer(self._files.folder, folder)
-        self.description.save(folder)
-        if self.query_map is not None:
-            self.query_map.save(folder)
-        if self.description.family.sentence_transformers:
-            save_sentence_transformers(self.description, folder)
+        publish(self.description, self.query_map, self._files.folder, folder)
 
 
 def _growing(texts: Sequence[str]) -> Iterator[Sequence[str]]:

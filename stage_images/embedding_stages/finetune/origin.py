@@ -1,0 +1,23 @@
+"""What a checkpoint's model card says of how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedding_stages.contract import Artefact
+from embedding_stages.encoder.card import Training, write_card
+from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.runner import StageContext
+
+
+def write_origin(context: StageContext, checkpoint: Path, *, examples: int, how: str) -> None:
+    """Write the card of a checkpoint that is saved; rank 0 alone does. `how`: what was trained."""
+    told = context.request.base_model
+    training = Training(
+        base=told.get("name", ""),
+        revision=told.get("revision", ""),
+        examples=examples,
+        training_set=context.request.inputs[Artefact.TRAINING_SET].digest,
+        how=how,
+    )
+    write_card(checkpoint, EncoderDescription.load(checkpoint), training)
