@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -157,7 +157,7 @@ class StageRequest:
     image: str
     settings: Mapping[str, Any]
     inputs: Mapping[Artefact, ArtefactRef]
-    base_model: Mapping[str, str] = field(default_factory=dict)  # name, revision: for the model card, no part of the work
+    base_model: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name and revision; no part of the work
 
     def to_json(self) -> str:
         return canonical_json(

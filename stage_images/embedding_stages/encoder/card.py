@@ -44,10 +44,10 @@ def _origin(folder: Path, training: Training | None) -> list[str]:
     lines = [f"# {base or 'An embedding model'}, fine-tuned" if training is not None else "# An embedding model", ""]
     if training is not None:
         revision = f" at revision `{training.revision}`" if training.revision else ""
+        questions = f"{training.examples} questions with passages of the owner's documents"
         lines += [
             f"- Base model: {f'`{base}`' if base else 'unnamed'}{revision}.",
-            f"- Trained ({training.how}) on {training.examples} questions with passages of the owner's documents; "
-            f"training set `{training.training_set}`.",
+            f"- Trained ({training.how}) on {questions}; training set `{training.training_set}`.",
         ]
     licence = next((name for name in LICENCES if (folder / name).is_file()), None)
     if licence is None:
@@ -76,8 +76,8 @@ def _use(description: EncoderDescription) -> str:
     ]
     if description.query_map:
         lines.append(
-            "- Queries' vectors, and theirs alone, are multiplied by the matrix in `query_map.safetensors` and scaled to "
-            "length 1; sentence-transformers from 5.0 on does so in `encode_query`. A server that does not know it "
+            "- Queries' vectors, and theirs alone, are multiplied by the matrix in `query_map.safetensors` and scaled "
+            "to length 1; sentence-transformers from 5.0 on does so in `encode_query`. A server that does not know it "
             "answers queries as the base model does."
         )
     return "\n".join([*lines, ""])

@@ -185,7 +185,7 @@ def _max_tokens(folder: Path, config: Config, family: Family, given: int | None)
         if not 1 <= given <= positions:
             raise BadInput(
                 "MaxTokensTooLarge",
-                f"{given} tokens a text were asked for; the model has {positions} positions",
+                f"{given} tokens a text were asked for, and the model has {positions} positions; give at most so many",
                 field=f"{FIELD}.maxTokens",
             )
         return given

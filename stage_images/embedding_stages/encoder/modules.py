@@ -35,7 +35,10 @@ def pooling_of(folder: Path, config: Config, family: Family, prefixes: Mapping[s
     modules = _modules(folder)
     for kind, path in modules:
         if kind not in _REPRODUCED:
-            raise unsupported(f"sentence-transformers module {kind}")
+            raise unsupported(
+                f"its module {kind[:80]} ({MODULES_FILE}) cannot be reproduced; of sentence-transformers' own modules "
+                f"those that can are {', '.join(_REPRODUCED)}"
+            )
         if kind == "Transformer" and path:
             raise unsupported(f"its files lie in the folder {path}; put them beside {MODULES_FILE}")
     named = next((path for kind, path in modules if kind == "Pooling" and path), None)
@@ -80,8 +83,16 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     raw = read_json(path)
     if not isinstance(raw, list) or not all(isinstance(module, dict) for module in raw):
         raise BadInput("ModelDamaged", f"{MODULES_FILE} is no list of modules; fetch it again", field=FIELD)
-    found = [(str(module.get("type", "")).rsplit(".", 1)[-1], str(module.get("path") or "")) for module in raw]
+    found = [(_kind(str(module.get("type", ""))), str(module.get("path") or "")) for module in raw]
     for _, name in found:
         if name and not _FOLDER.fullmatch(name):
             raise unsupported(f"{MODULES_FILE} names {name!r}, which is no folder beside it")
     return found
+
+
+def _kind(name: str) -> str:
+    """The last word of what is sentence-transformers' own, in the form of any release; else the whole: a class of the
+    model's own code may be called Transformer as well.
+    """
+    package, _, kind = name.rpartition(".")
+    return kind if package.partition(".")[0] == "sentence_transformers" else name

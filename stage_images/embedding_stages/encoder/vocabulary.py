@@ -12,6 +12,7 @@ from embedding_stages.encoder.modules import text_settings
 from embedding_stages.errors import BadInput
 
 TOKENIZER_FILE: Final = "tokenizer.json"
+_SPARE_ROWS: Final = 2048  # of an embedding table, for no token
 
 
 def check_vocabulary(folder: Path, config: Config, rows: int) -> None:
@@ -40,6 +41,18 @@ def check_vocabulary(folder: Path, config: Config, rows: int) -> None:
             "sentence-transformers lower-cases its texts (do_lower_case: true), its tokenizer does not; put "
             f"normalizers.Lowercase() into {TOKENIZER_FILE}, or set do_lower_case to false"
         )
+
+
+def rows_without_tokens(folder: Path, rows: int) -> list[str]:
+    """A warning where the embedding table has far more rows than tokenizer.json tokens, as another model's may.
+
+    Tables are padded to multiples of some hundreds, and some have rows for tokens to come.
+    """
+    tokens = 1 + max(number for _, number in _ids(read_object(folder / TOKENIZER_FILE)))
+    if rows - tokens <= max(_SPARE_ROWS, rows // 4):
+        return []
+    sizes = f"{TOKENIZER_FILE} has {tokens} tokens, the embedding table {rows} rows"
+    return [f"{sizes}: see that it is the tokenizer of these weights"]
 
 
 def _ids(tokenizer: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -46,10 +46,9 @@ class LabelledCounts:
         """What may be wrong with a set that can be used, for people."""
         if not self.shared_ids:
             return []
-        return [
-            f"{field}: {len(self.shared_ids)} queries, such as {printable(self.shared_ids[0], 40)}, have the id of a "
-            "passage with another text and, as in BEIR, never find it; rename them where the same id is chance"
-        ]
+        which = f"{len(self.shared_ids)} queries, such as {printable(self.shared_ids[0], 40)}, have the id of a passage"
+        what = "with another text and, as in BEIR, never find it; rename them where the same id is chance"
+        return [f"{field}: {which} {what}"]
 
 
 @dataclass(frozen=True, slots=True)

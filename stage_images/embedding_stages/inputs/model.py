@@ -17,6 +17,7 @@ from embedding_stages.encoder.description import EncoderDescription, check_tenso
 from embedding_stages.encoder.modules import MODULES_FILE, module_folders
 from embedding_stages.encoder.prompts import unused_prompts
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, weight_files
+from embedding_stages.encoder.vocabulary import rows_without_tokens
 from embedding_stages.errors import BadInput, printable
 from embedding_stages.inputs import safe_files
 from embedding_stages.inputs.safe_files import NotRegularError
@@ -124,9 +125,11 @@ def check_small_files(model: BaseModel, folder: Path, names: Iterable[str]) -> E
 
 def warnings_about(model: BaseModel, folder: Path, description: EncoderDescription) -> list[str]:
     """What may be wrong with a model that can be used, for people."""
+    config = read_object(folder / "config.json")
+    found = rows_without_tokens(folder, description.family.vocabulary(config))
     if model.prefixes is not None:  # the manifest says what is right
-        return []
-    return unused_prompts(folder, read_object(folder / "config.json"), model.name, description.prefixes)
+        return found
+    return [*unused_prompts(folder, config, model.name, description.prefixes), *found]
 
 
 def _permitted(model: BaseModel) -> AbstractContextManager[None]:

@@ -3,9 +3,9 @@
 Counts: documents, documentBytes, skippedFiles, skippedBinary, skippedShort, skippedDuplicates, skippedPointers; with a
 labelled set also labelledPassages, labelledQueries, and where there are any skippedLabelledQueries (without a relevant
 passage), unknownPassages (relevant judgements of passages that the corpus lacks), repeatedJudgements and sharedIds
-(queries with the id of a passage that has another text); with guards guardQueries. Details: corpusDigest, baseModelDigest, labelledSetDigest, guardSetsDigest, tokenizerDigest (of
-tokenizer.json; fine-tuning keeps it), encoder, warnings, skipped (by count, the first files that were skipped, and why;
-absent where none was).
+(queries with the id of a passage that has another text); with guards guardQueries. Details: corpusDigest,
+baseModelDigest, labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder,
+warnings, skipped (by count, the first files that were skipped, and why; absent where none was).
 """
 
 from __future__ import annotations

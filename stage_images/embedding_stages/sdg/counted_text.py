@@ -7,8 +7,7 @@ and not on a busier one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
-
+from typing import Any, Final, Self
 
 _COPIED: Final = 64  # characters that are copied in less time than one is looked at
 
@@ -27,12 +26,12 @@ class CountedText(str):
     __slots__ = ("_left",)
     _left: list[int]
 
-    def __new__(cls, text: str, *, most: int) -> CountedText:
+    def __new__(cls, text: str, *, most: int) -> Self:
         """`most` characters may be looked at, in this text and in all texts that are made of it."""
         return cls._of(text, [most])
 
     @classmethod
-    def _of(cls, text: str, left: list[int]) -> CountedText:
+    def _of(cls, text: str, left: list[int]) -> Self:
         made = str.__new__(cls, text)
         made._left = left
         return made

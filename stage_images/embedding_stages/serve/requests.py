@@ -23,7 +23,7 @@ Spell = Callable[[Ids], str]  # token ids -> their text; raises ValueError that 
 
 _TOKEN_IDS: Final = (
     "token ids are not taken, because nobody said which vocabulary they are of: send texts (of LangChain's "
-    "OpenAIEmbeddings, whose ids are OpenAI's: check_embedding_ctx_length=False), or, where the ids are of this model's "
+    "OpenAIEmbeddings, whose ids are OpenAI's: check_embedding_ctx_length=False), or, where they are of this model's "
     f"own tokenizer, the header {TOKEN_IDS_HEADER}: {OWN_TOKEN_IDS}"
 )
 

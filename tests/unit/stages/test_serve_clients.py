@@ -113,7 +113,7 @@ def test_langchain_s_default_answer_says_what_the_ids_are_of(with_roles: str) ->
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         by_langchain(with_roles, "tiny-passage")
     assert caught.value.code == "token_ids"
-    for word in ("OpenAIEmbeddings", "check_embedding_ctx_length=False", "own tokenizer", "X-Token-Ids: own"):
+    for word in ("OpenAIEmbeddings", "check_embedding_ctx_length=False", "model's own tokenizer", "X-Token-Ids: own"):
         assert word in caught.value.message
 
 
