@@ -24,6 +24,13 @@ def test_every_stage_runs_once_and_in_order() -> None:
     assert scene.refusals == []
 
 
+def test_the_stage_that_writes_the_model_card_is_told_of_which_model() -> None:
+    scene = a_scene().run(is_ready)
+    told = {request.stage: request.base_model for request in scene.world.requests if request.base_model}
+    name = scene.resource["spec"]["baseModel"]["name"]
+    assert told == {Stage.FINETUNE: {"name": name}}
+
+
 def test_columns_tell_the_story() -> None:
     scene = a_scene().run(is_ready)
     phases = [status["phase"] for status in scene.history]

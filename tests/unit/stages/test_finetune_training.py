@@ -200,6 +200,9 @@ def test_the_stage_separates_positives_from_negatives(base: Path, workspace: Pat
     checkpoint = workspace / result.artefacts[Artefact.CHECKPOINT].path
     assert separation(checkpoint, workspace) > separation(base, workspace) + 0.2
     assert not list(checkpoint.parent.glob("scratch-*"))
+    card = (checkpoint / "README.md").read_text()
+    assert "on 24 questions" in card
+    assert "training set `sha256:" in card
 
 
 def test_a_set_without_negatives_ends_as_bad_input(workspace: Path) -> None:
