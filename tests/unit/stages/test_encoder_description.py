@@ -169,9 +169,12 @@ REFUSED: list[tuple[str, str, Change, str]] = [
     ("a padding token that is none", "roberta", edit("config.json", pad_token_id=None), "ModelDamaged"),
     ("fewer positions than padding takes", "roberta", edit("config.json", max_position_embeddings=2), "ModelDamaged"),
     ("other buckets", "mpnet", edit("config.json", relative_attention_num_buckets=64), "BaseModelUnsupported"),
-    ("positions that one kind of layer stretches", "llama",
-     edit("config.json", rope_parameters={"a": {"rope_type": "default"}, "b": {"rope_type": "dynamic"}}),
-     "BaseModelUnsupported"),
+    (
+        "positions that one kind of layer stretches",
+        "llama",
+        edit("config.json", rope_parameters={"a": {"rope_type": "default"}, "b": {"rope_type": "dynamic"}}),
+        "BaseModelUnsupported",
+    ),
     ("relative positions", "bert", edit("config.json", position_embedding_type="relative_key"), "BaseModelUnsupported"),
     ("an unknown activation", "bert", edit("config.json", hidden_act="mish"), "BaseModelUnsupported"),
     ("quantized weights", "bert", edit("config.json", quantization_config={"bits": 4}), "BaseModelUnsupported"),
@@ -275,10 +278,22 @@ def shown(folder: Path) -> str:
     [
         ("both sizes", added("PRODUCTX", 10**4), "10001 tokens, the embedding table 145 rows: 'PRODUCTX'"),
         ("the file and the command", write("tokenizer.json", POINTER), "tokenizer.json is a Git LFS pointer"),
-        ("the poolings that can be used", write("1_Pooling/config.json", MAX), "mean or first-token (CLS) pooling can be"),
-        ("the nearest family and a model", edit("config.json", model_type="nomic_bert"), "such as BAAI/bge-base-en-v1.5"),
+        (
+            "the poolings that can be used",
+            write("1_Pooling/config.json", MAX),
+            "mean or first-token (CLS) pooling can be",
+        ),
+        (
+            "the nearest family and a model",
+            edit("config.json", model_type="nomic_bert"),
+            "such as BAAI/bge-base-en-v1.5",
+        ),
         ("a family of its own kind", edit("config.json", model_type="x", rms_norm_eps=1e-6), "is bidirectional Llama"),
-        ("where the models are listed", edit("config.json", model_type="t5"), "docs/models.md lists the models that can"),
+        (
+            "where the models are listed",
+            edit("config.json", model_type="t5"),
+            "docs/models.md lists the models that can",
+        ),
         ("what was cut", write("vocab.txt", "[PAD]\n"), "vocab.txt has 1 tokens, tokenizer.json 145"),
     ],
 )

@@ -78,6 +78,14 @@ def test_a_refusal_names_the_nearest_family(family: Family) -> None:
             family_of({"model_type": kind})
 
 
+def test_the_table_of_models_has_a_row_for_each_family(family: Family) -> None:
+    rows = [
+        line for line in (Path(__file__).parents[3] / families.DOCUMENT).read_text().splitlines() if line[:1] == "|"
+    ]
+    name = family.title.partition(" (")[0]
+    assert [line for line in rows if line.startswith(f"| {name} |") and family.example.rpartition("/")[2] in line]
+
+
 def test_only_its_module_names_a_family(family: Family) -> None:
     quoted = f'"{family.name}"'
     naming = [path.relative_to(STAGES).as_posix() for path in STAGES.rglob("*.py") if quoted in path.read_text()]

@@ -31,7 +31,7 @@ class _Roberta(BertLayers):
         if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
             raise BadInput(
                 "ModelDamaged",
-                f"config.json: pad_token_id is {padding!r}; positions are counted from it: write its id",
+                f"config.json: pad_token_id is {padding!r}; positions count from it: write the padding token's id",
                 field=FIELD,
             )
         return padding + 1
