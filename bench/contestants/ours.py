@@ -27,7 +27,7 @@ from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.finetune.batches import Example
-from embedding_stages.finetune.packed_trainer import MOST_TOKENS, PackedTrainer
+from embedding_stages.finetune.packed_trainer import PackedTrainer
 from embedding_stages.finetune.world import World
 
 FLAVOUR: Final = "ours"
@@ -42,7 +42,7 @@ def train_steps(
     `world` shares each step between ranks; `prepared` is given the trainer before the first one.
     """
     encoder = _load(job.checkpoint / FLAVOUR, job.device)
-    budget = int(dict(option.split("=") for option in job.options).get("budget", MOST_TOKENS))
+    budget = int(dict(option.split("=") for option in job.options).get("budget", 0)) or None
     trainer = PackedTrainer(encoder, temperature=0.02, weight_decay=WEIGHT_DECAY, token_budget=budget, world=world)
     prepared(trainer)
     batches = job.batches()

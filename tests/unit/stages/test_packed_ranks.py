@@ -16,7 +16,7 @@ import torch
 from unit.stages import rounding
 from unit.stages.ranks import run_ranks
 from unit.stages.scored import scored
-from unit.stages.tiny_models import make_llama
+from unit.stages.tiny_models import make_bert, make_llama
 
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
@@ -88,10 +88,10 @@ def _rank(folder: Path) -> None:
     os._exit(0)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[make_llama, make_bert])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("packed-ranks")
-    make_llama(root / "base", **CONFIG)
+    request.param(root / "base", **CONFIG)
     return root
 
 
@@ -111,7 +111,7 @@ def test_two_ranks_train_as_one(folder: Path, ranks: list[Report]) -> None:
         assert rank["least"] == 4
     resumed = trainer_of(folder)
     assert resume.load(folder / "point", resumed, IDENTITY) is not None
-    limits.assert_same(resumed.tensors())
+    limits.assert_same(resumed.tensors(), skip="key.bias")  # whose gradient is rounding alone
     assert resumed.updates == 2
 
     # Memory short on one rank halves the packs of both, and the step is the same.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from unit.stages.tiny_models import make_llama, run_stage
+from unit.stages.tiny_models import make_bert, make_llama, run_stage
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
 from embedding_stages.encoder.model import PaddedEncoder
@@ -27,8 +27,8 @@ def _packed(folder: Path, **_: Any) -> PackedEncoder:
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> dict[Artefact, Path]:
-    base = make_llama(tmp_path / "base", hidden_size=64, num_hidden_layers=1)
+def inputs(request: pytest.FixtureRequest, tmp_path: Path) -> dict[Artefact, Path]:
+    base = getattr(request, "param", make_llama)(tmp_path / "base", hidden_size=64, num_hidden_layers=1)
     topics = tmp_path / "topics"
     topics.mkdir()
     passages = [{"id": f"p{number}", "text": f"key{number}"} for number in range(4)]
@@ -47,6 +47,7 @@ def _run(workspace: Path, inputs: dict[Artefact, Path], letter: str) -> tuple[in
     return code, result, workspace / Stage.FINETUNE / name / Artefact.CHECKPOINT
 
 
+@pytest.mark.parametrize("inputs", [make_llama, make_bert], indirect=True)
 def test_from_base_model_to_checkpoint_and_the_same_after_a_stop(
     tmp_path: Path, inputs: dict[Artefact, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

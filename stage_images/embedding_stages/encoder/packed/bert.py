@@ -172,9 +172,8 @@ class PackedBert(PackedModel):
     def embedded(self, pack: DevicePack, *, keep: bool) -> Normed:
         """The first layer's input, see `biased.embed`."""
         shape, named = self.shape, self.named
-        kind = named["types"][0] if shape.types else None
         return biased.embed(
-            named["words"], named["positions"], kind, *named["norm"].unbind(), shape.eps,
+            named["words"], named["positions"], named["types"][0], *named["norm"].unbind(), shape.eps,
             ids=pack.ids, places=pack.positions, first=shape.first, keep=keep,
         )  # fmt: skip
 
@@ -205,8 +204,7 @@ class _Embed(torch.autograd.Function):
         named, shape = model.named, model.shape
         dx, parts = biased.layer_norm_backward(grad, ctx.kept, named["norm"][0])
         biased.add_columns_(named["norm"].grad, parts[:, 1:])
-        if shape.types:
-            biased.add_columns_(named["types"].grad[0], parts[:, 0])
+        biased.add_columns_(named["types"].grad[0], parts[:, 0])
         biased.add_position_sums_(named["positions"].grad, dx, pack.starts, first=shape.first)
         model.keep_rows(pack.ids, dx)
         return None, None, None

@@ -51,7 +51,7 @@ def add_layer_norm_(
 def embed(
     words: torch.Tensor,
     positions: torch.Tensor,
-    kind: torch.Tensor | None,
+    kind: torch.Tensor,
     gain: torch.Tensor,
     shift: torch.Tensor,
     eps: float,
@@ -147,7 +147,7 @@ def add_columns_(target: torch.Tensor, parts: torch.Tensor) -> None:
 def _normed(
     x: torch.Tensor,
     delta: torch.Tensor,
-    bias: torch.Tensor | None,
+    bias: torch.Tensor,
     gain: torch.Tensor,
     shift: torch.Tensor,
     eps: float,
@@ -167,7 +167,7 @@ def _normed(
     ids, places, first = at
     layer_norm.add_norm[(triton.cdiv(rows, step),)](
         x, delta, bias, gain, shift, ids, places, total, out, mean, rstd, rows, eps, FIRST=first,
-        D=width, BLOCK=block, ROWS=step, GATHER=ids is not None, BIAS=bias is not None, KEEP=keep, num_warps=warps,
+        D=width, BLOCK=block, ROWS=step, GATHER=ids is not None, KEEP=keep, num_warps=warps,
     )  # fmt: skip
     return Normed(out, total, mean, rstd)
 

@@ -14,8 +14,7 @@ import triton.language as tl
 @triton.jit(do_not_specialize=["rows"])
 def add_norm(
     x, delta, bias, gain, shift, ids, positions, total, normed, mean, rstd, rows, eps, FIRST: tl.constexpr,
-    D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, GATHER: tl.constexpr, BIAS: tl.constexpr,
-    KEEP: tl.constexpr,
+    D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, GATHER: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """total = x + delta + bias; normed = layer_norm(total) * gain + shift; ROWS rows of D a program.
 
@@ -35,8 +34,7 @@ def add_norm(
     else:
         value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         value += tl.load(delta + place, mask=inside, other=0.0).to(tl.float32)
-    if BIAS:
-        value += tl.load(bias + column, mask=within, other=0.0).to(tl.float32)[None, :]
+    value += tl.load(bias + column, mask=within, other=0.0).to(tl.float32)[None, :]
     center = tl.sum(value, axis=1) / D
     apart = tl.where(inside, value - center[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(apart * apart, axis=1) / D + eps)
