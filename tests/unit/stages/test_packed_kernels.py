@@ -10,7 +10,7 @@ import torch
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.check import attention_error, works
 from embedding_stages.encoder.packed.device import send
-from embedding_stages.encoder.packed.ops import Heads
+from embedding_stages.encoder.packed.ops import Heads, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -118,10 +118,22 @@ def test_mean_of_each_sequence() -> None:
         Heads(queries=4, keys=1, size=16),
         Heads(queries=4, keys=4, size=16),
         Heads(queries=6, keys=2, size=16),  # three heads share a key: not a power of 2
+        Heads(queries=3, keys=1, size=32, scale=0.3),
+        Heads(queries=2, keys=1, size=256),
     ],
 )
 def test_grouped_attention_forward_and_backward(heads: Heads) -> None:
     assert attention_error(heads, torch.device(DEVICE), torch.float32) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "sight",
+    [Sight(causal=True), Sight(window=1), Sight(window=20), Sight(window=64), Sight(causal=True, window=33)],
+    ids=str,
+)
+@pytest.mark.parametrize("heads", [Heads(queries=2, keys=2, size=16), Heads(queries=6, keys=2, size=16)], ids=str)
+def test_tokens_see_no_further_than_they_may(heads: Heads, sight: Sight) -> None:
+    assert attention_error(heads, torch.device(DEVICE), torch.float32, sight) < 1e-5
 
 
 def test_the_check_accepts_rounding_and_refuses_errors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ _LOG2E: Final = 1.4426950408889634
 _TILE_ROWS: Final = 64  # of queries: tokens x heads that share a key head
 _KEY_STEP: Final = 32  # tokens of keys that a tile of queries takes at a time
 KEY_TILE: Final = 64  # tokens of keys whose gradients a program computes
+_MOST_SIZE_STAGED: Final = 128  # of a head whose keys are loaded three steps ahead: larger ones have no room
 ROWS_A_TILE: Final = 128  # of the matrix products
 OPTIMIZER_BLOCK: Final = 1024  # elements; flat arrays have a multiple of it
 _NORM_PROGRAMS: Final = 528  # four for each of a Hopper GPU's processors; more only means more partial sums
@@ -31,7 +32,8 @@ class Heads:
 
     queries: int
     keys: int  # a divisor of `queries`
-    size: int  # a power of 2
+    size: int  # a power of 2; need not be the hidden size's share
+    scale: float = 0.0  # of the scores; 0: one over the root of `size`
 
     @property
     def group_rows(self) -> int:
@@ -42,6 +44,17 @@ class Heads:
     def query_tile(self) -> int:
         """Tokens of a tile of queries."""
         return max(16, _TILE_ROWS // self.group_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Which tokens of its sequence a token sees."""
+
+    causal: bool = False  # none after itself
+    window: int = 0  # none further away than so many tokens; 0: however far
+
+
+EVERYTHING: Final = Sight()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +176,7 @@ def attend(
     qkv: torch.Tensor,
     query_tiles: torch.Tensor,
     heads: Heads,
+    sight: Sight = EVERYTHING,
     turn: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention within each sequence: (T, queries * size) and the logarithms that `attend_backward` needs.
@@ -173,8 +187,9 @@ def attend(
     lse = torch.empty(len(qkv), heads.queries, dtype=torch.float32, device=qkv.device)
     count = query_tiles.shape[1]
     attention.forward[(count, heads.keys)](
-        qkv, out, lse, query_tiles, count, _scale(heads), *(turn or (None, None)), **_sizes(heads),
-        TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None, num_warps=4, num_stages=3,
+        qkv, out, lse, query_tiles, count, _scale(heads), *(turn or (None, None)), **_sizes(heads, sight),
+        TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None, num_warps=_attention_warps(heads),
+        num_stages=3 if heads.size <= _MOST_SIZE_STAGED else 2,
     )  # fmt: skip
     return out, lse
 
@@ -187,20 +202,22 @@ def attend_backward(
     query_tiles: torch.Tensor,
     key_tiles: torch.Tensor,
     heads: Heads,
+    sight: Sight = EVERYTHING,
 ) -> torch.Tensor:
     """The gradient of qkv."""
     dqkv = torch.empty_like(qkv)
     delta = torch.empty_like(lse)
-    sizes, scale = _sizes(heads), _scale(heads)
+    sizes, scale, warps = _sizes(heads, sight), _scale(heads), _attention_warps(heads)
     count = query_tiles.shape[1]
     attention.backward_queries[(count, heads.keys)](
         qkv, out, grad, lse, delta, dqkv, query_tiles, count, scale, **sizes,
-        TOKENS=heads.query_tile, KEYS=_KEY_STEP, num_warps=4, num_stages=3,
+        TOKENS=heads.query_tile, KEYS=_KEY_STEP, num_warps=warps,
+        num_stages=3 if heads.size <= _MOST_SIZE_STAGED else 1,
     )  # fmt: skip
     count = key_tiles.shape[1]
     attention.backward_keys[(count, heads.keys)](
         qkv, grad, lse, delta, dqkv, key_tiles, count, scale, **sizes,
-        TOKENS=heads.query_tile, KEYS=KEY_TILE, num_warps=4, num_stages=1,
+        TOKENS=heads.query_tile, KEYS=KEY_TILE, num_warps=warps, num_stages=1,
     )  # fmt: skip
     return dqkv
 
@@ -244,11 +261,23 @@ def adamw_(
 
 
 def _scale(heads: Heads) -> float:
-    return _LOG2E / math.sqrt(heads.size)
+    return _LOG2E * (heads.scale or 1.0 / math.sqrt(heads.size))
 
 
-def _sizes(heads: Heads) -> dict[str, int]:
-    return {"HEADS": heads.queries, "KEY_HEADS": heads.keys, "GROUP_ROWS": heads.group_rows, "SIZE": heads.size}
+def _sizes(heads: Heads, sight: Sight) -> dict[str, int | bool]:
+    return {
+        "HEADS": heads.queries,
+        "KEY_HEADS": heads.keys,
+        "GROUP_ROWS": heads.group_rows,
+        "SIZE": heads.size,
+        "CAUSAL": sight.causal,
+        "WINDOW": sight.window,
+    }
+
+
+def _attention_warps(heads: Heads) -> int:
+    """Twice as many where a tile's sums would not fit the registers of four."""
+    return 4 if heads.size <= _MOST_SIZE_STAGED else 8
 
 
 def _warps(width: int) -> int:

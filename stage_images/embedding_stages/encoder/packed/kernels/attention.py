@@ -1,4 +1,8 @@
-"""Attention of short sequences that lie end to end, every token seeing its whole sequence.
+"""Attention of short sequences that lie end to end.
+
+A token sees its whole sequence; with CAUSAL no token after itself, with WINDOW > 0 none further away than WINDOW tokens.
+Both are known when a program is compiled: one without them has no trace of them, one with them skips the tiles that no
+row of its own sees.
 
 The query heads that share a key head are stacked as rows of one tile: 64 rows are only 16 tokens of a group of four
 heads, so a text of 135 tokens is computed as 144 by 160, and a key is read once for the four. The gradient of the keys
@@ -23,12 +27,53 @@ def _query_rows(first, kv, end, GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr, T
     return token.to(tl.int64), kv * GROUP + member, (token < end) & (member < GROUP)
 
 
+@triton.jit
+def _keys_seen(first, begin, end, TOKENS: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """First, and last + 1, of the keys that some query of the TOKENS from `first` on sees."""
+    low = begin
+    high = end
+    if WINDOW > 0:
+        low = tl.maximum(begin, first - WINDOW)
+    if CAUSAL:
+        high = tl.minimum(end, first + TOKENS)
+    elif WINDOW > 0:
+        high = tl.minimum(end, first + TOKENS + WINDOW)
+    return low, high
+
+
+@triton.jit
+def _queries_seeing(first, begin, end, KEYS: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """First, and last + 1, of the queries that see some key of the KEYS from `first` on."""
+    low = begin
+    high = end
+    if CAUSAL:
+        low = first
+    elif WINDOW > 0:
+        low = tl.maximum(begin, first - WINDOW)
+    if WINDOW > 0:
+        high = tl.minimum(end, first + KEYS + WINDOW)
+    return low, high
+
+
+@triton.jit
+def _limited(seen, token, key, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """`seen`, without the pairs of query `token` and `key` that CAUSAL or WINDOW forbid; shapes that broadcast."""
+    if CAUSAL:
+        seen = seen & (key <= token)
+    elif WINDOW > 0:
+        seen = seen & (key <= token + WINDOW)
+    if WINDOW > 0:
+        seen = seen & (key >= token - WINDOW)
+    return seen
+
+
 @triton.jit(do_not_specialize=["tile_count"])
 def forward(
     qkv, out, lse, tiles, tile_count, scale, cosine, sine, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr, TURN: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
+    KEYS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one key head against all keys of its sequence. scale includes log2(e).
+    """One tile of queries of one key head against the keys that it sees. scale includes log2(e).
 
     With TURN the queries get their rotary positions here; the keys have theirs already.
     """
@@ -37,7 +82,8 @@ def forward(
     begin = tl.load(tiles + tile_count + tile)
     end = tl.load(tiles + 2 * tile_count + tile)
     stride: tl.constexpr = (HEADS + 2 * KEY_HEADS) * SIZE
-    token, head, inside = _query_rows(tl.load(tiles + tile), kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
+    first = tl.load(tiles + tile)
+    token, head, inside = _query_rows(first, kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
     column = tl.arange(0, SIZE)
     q_place = qkv + (token * stride + head * SIZE)[:, None]
     q = tl.load(q_place + column[None, :], mask=inside[:, None], other=0.0)
@@ -50,15 +96,18 @@ def forward(
     keys = qkv + (HEADS + kv) * SIZE
     values = keys + KEY_HEADS * SIZE
     total = tl.zeros((TOKENS * GROUP_ROWS, SIZE), tl.float32)
-    top = tl.full((TOKENS * GROUP_ROWS,), float("-inf"), tl.float32)
+    # With a window a row may see none of the first keys; the difference of two infinities would be no number.
+    top = tl.full((TOKENS * GROUP_ROWS,), float("-inf") if WINDOW == 0 else -1.0e30, tl.float32)
     mass = tl.zeros((TOKENS * GROUP_ROWS,), tl.float32)
-    for start in range(begin, end, KEYS):
+    low, high = _keys_seen(first, begin, end, TOKENS, CAUSAL, WINDOW)
+    for start in range(low, high, KEYS):
         key = start + tl.arange(0, KEYS)
         seen = key < end
         place = key.to(tl.int64) * stride
         k = tl.load(keys + place[None, :] + column[:, None], mask=seen[None, :], other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
-        scores = tl.where(seen[None, :], scores, float("-inf"))
+        pairs = _limited(seen[None, :], token[:, None], key[None, :], CAUSAL, WINDOW)
+        scores = tl.where(pairs, scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
         weight = tl.exp2(scores - new_top[:, None])
         shrink = tl.exp2(top - new_top)
@@ -66,6 +115,8 @@ def forward(
         v = tl.load(values + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
         total = total * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         top = new_top
+    if WINDOW > 0:
+        mass = tl.where(inside, mass, 1.0)  # rows beyond the text may see nothing
     total = total / mass[:, None]
     place = token * HEADS + head
     tl.store(out + (place * SIZE)[:, None] + column[None, :], total.to(out.dtype.element_ty), mask=inside[:, None])
@@ -75,7 +126,8 @@ def forward(
 @triton.jit(do_not_specialize=["tile_count"])
 def backward_queries(
     qkv, out, dout, lse, delta, dqkv, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
+    KEYS: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a tile of queries; leaves delta = sum(out * dout) for `backward_keys`."""
     tile = tl.program_id(0)
@@ -83,7 +135,8 @@ def backward_queries(
     begin = tl.load(tiles + tile_count + tile)
     end = tl.load(tiles + 2 * tile_count + tile)
     stride: tl.constexpr = (HEADS + 2 * KEY_HEADS) * SIZE
-    token, head, inside = _query_rows(tl.load(tiles + tile), kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
+    first = tl.load(tiles + tile)
+    token, head, inside = _query_rows(first, kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
     column = tl.arange(0, SIZE)
     q_place = (token * stride + head * SIZE)[:, None] + column[None, :]
     o_place = token * HEADS + head
@@ -96,14 +149,15 @@ def backward_queries(
     keys = qkv + (HEADS + kv) * SIZE
     values = keys + KEY_HEADS * SIZE
     dq = tl.zeros((TOKENS * GROUP_ROWS, SIZE), tl.float32)
-    for start in range(begin, end, KEYS):
+    low, high = _keys_seen(first, begin, end, TOKENS, CAUSAL, WINDOW)
+    for start in range(low, high, KEYS):
         key = start + tl.arange(0, KEYS)
         seen = key < end
         place = key.to(tl.int64) * stride
         k = tl.load(keys + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
         v = tl.load(values + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
         weight = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * scale - top[:, None])
-        weight = tl.where(seen[None, :], weight, 0.0)
+        weight = tl.where(_limited(seen[None, :], token[:, None], key[None, :], CAUSAL, WINDOW), weight, 0.0)
         change = weight * (tl.dot(do, tl.trans(v), input_precision="ieee") - shift[:, None])
         dq += tl.dot(change.to(k.dtype), k, input_precision="ieee")
     dq *= scale * 0.6931471805599453  # the scale without log2(e)
@@ -113,9 +167,10 @@ def backward_queries(
 @triton.jit(do_not_specialize=["tile_count"])
 def backward_keys(
     qkv, dout, lse, delta, dqkv, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
+    KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a tile of keys and values of one key head, over all queries of its sequence and group."""
+    """Gradients of a tile of keys and values of one key head, over the queries of its group that see them."""
     tile = tl.program_id(0)
     kv = tl.program_id(1)
     first = tl.load(tiles + tile)
@@ -131,7 +186,8 @@ def backward_keys(
     v = tl.load(qkv + v_place, mask=seen[:, None], other=0.0)
     dk = tl.zeros((KEYS, SIZE), tl.float32)
     dv = tl.zeros((KEYS, SIZE), tl.float32)
-    for start in range(begin, end, TOKENS):
+    low, high = _queries_seeing(first, begin, end, KEYS, CAUSAL, WINDOW)
+    for start in range(low, high, TOKENS):
         token, head, inside = _query_rows(start, kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
         o_place = token * HEADS + head
         q = tl.load(qkv + (token * stride + head * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
@@ -140,6 +196,8 @@ def backward_keys(
         shift = tl.load(delta + o_place, mask=inside, other=0.0)
         # Rows outside have lse = inf, so their weight is 0.
         weight = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale - top[None, :])
+        if CAUSAL or WINDOW > 0:
+            weight = tl.where(_limited(inside[None, :], token[None, :], key[:, None], CAUSAL, WINDOW), weight, 0.0)
         dv += tl.dot(weight.to(do.dtype), do, input_precision="ieee")
         change = weight * (tl.dot(v, tl.trans(do), input_precision="ieee") - shift[None, :])
         dk += tl.dot(change.to(q.dtype), q, input_precision="ieee")
