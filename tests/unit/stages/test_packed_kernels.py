@@ -10,6 +10,7 @@ import torch
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.check import attention_error, works
 from embedding_stages.encoder.packed.device import send
+from embedding_stages.encoder.packed.head_norm import Turn, norm_rotate_, norm_rotate_backward_
 from embedding_stages.encoder.packed.ops import Heads, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
@@ -77,6 +78,38 @@ def test_queries_turned_in_attention_are_those_turned_before() -> None:
     expected, _ = ops.attend(turned, pack.query_tiles, heads)
     found, _ = ops.attend(keys, pack.query_tiles, heads, turn=(angles.cos(), angles.sin()))
     torch.testing.assert_close(found[: pack.tokens], expected[: pack.tokens])
+
+
+@pytest.mark.parametrize("heads", [Heads(queries=3, keys=1, size=16), Heads(queries=4, keys=2, size=32)], ids=str)
+@pytest.mark.parametrize("plus_one", [True, False])
+def test_norm_of_heads_before_their_rotation(heads: Heads, plus_one: bool) -> None:
+    count, rows = heads.queries + heads.keys, 5
+    qkv, grad = (_random(rows, (count + heads.keys) * heads.size) for _ in range(2))
+    weights = [_random(heads.size).requires_grad_() for _ in range(2)]
+    angles = torch.outer(torch.arange(5.0), torch.rand(heads.size // 2)).to(DEVICE)
+    positions = torch.tensor([0, 3, 1, 2, 4], dtype=torch.int32, device=DEVICE)
+    turn = Turn(positions, angles.cos(), angles.sin())
+
+    exact = qkv.clone().requires_grad_()
+    parts = exact.view(rows, -1, heads.size)
+    gains = [weight + plus_one for weight in weights]
+    normed = torch.cat([_norm(parts[:, : heads.queries], gains[0]), _norm(parts[:, heads.queries : count], gains[1])], 1)
+    cosine, sine = (table[positions.long()][:, None].repeat(1, 1, 2) for table in (turn.cosine, turn.sine))
+    left, right = normed.chunk(2, dim=-1)
+    turned = normed * cosine + torch.cat([-right, left], dim=-1) * sine
+    expected = torch.cat([turned, parts[:, count:]], dim=1).reshape(rows, -1)
+    expected.backward(grad)
+
+    plain = [weight.detach() for weight in weights]
+    found = qkv.clone()
+    raw = norm_rotate_(found, *plain, turn, heads, 1e-5, plus_one=plus_one, keep=True)
+    torch.testing.assert_close(found, expected.detach())
+    assert raw is not None
+    torch.testing.assert_close(raw, qkv[:, : count * heads.size], rtol=0, atol=0)
+    changes = norm_rotate_backward_(grad, raw, *plain, turn, heads, 1e-5, plus_one=plus_one)
+    torch.testing.assert_close(grad, exact.grad)
+    for change, weight in zip(changes, weights, strict=True):
+        torch.testing.assert_close(change, weight.grad)
 
 
 @pytest.mark.parametrize("fuses", [True, False])
