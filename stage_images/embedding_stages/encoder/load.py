@@ -78,7 +78,7 @@ def _obstacle(folder: Path, description: EncoderDescription, device: torch.devic
     except ValueError as error:
         return f"the packed model does not know {error}"
     try:
-        right = works(shape.heads, device, dtype, gated=kind.gated)
+        right = works(kind.kernel_errors(shape, device, dtype))
     except Exception as error:  # whatever a compiler of another machine may raise
         return f"the kernels cannot be built: {type(error).__name__}"
     return None if right else "the kernels compute something else on this accelerator"

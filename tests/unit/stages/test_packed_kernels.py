@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from embedding_stages.encoder.packed import ops
-from embedding_stages.encoder.packed.check import attention_error, works
+from embedding_stages.encoder.packed import norms, ops
+from embedding_stages.encoder.packed.check import attention_error, gated_error, head_norm_error, norm_error, works
 from embedding_stages.encoder.packed.device import send
-from embedding_stages.encoder.packed.head_norm import Turn, norm_rotate_, norm_rotate_backward_
+from embedding_stages.encoder.packed.norms import Norm, add_norm, norm_backward
 from embedding_stages.encoder.packed.ops import Heads, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
@@ -36,7 +36,7 @@ def _norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("add", [True, False])
 def test_norm_and_residual(width: int, add: bool) -> None:
     x, delta, weight = _random(6, width), _random(6, width) if add else None, _random(width)
-    total, normed, rstd = ops.add_norm(x, delta, weight, 1e-5)
+    total, normed, rstd = add_norm(x, delta, weight, Norm(1e-5))
     exact = (x if delta is None else x + delta).requires_grad_()
     torch.testing.assert_close(total, exact.detach())
     expected = _norm(exact, weight.requires_grad_())
@@ -44,7 +44,7 @@ def test_norm_and_residual(width: int, add: bool) -> None:
 
     grad, residual = _random(6, width), _random(6, width) if add else None
     expected.backward(grad)
-    dx, dweight = ops.norm_backward(grad, total, weight.detach(), rstd, residual)
+    dx, dweight = norm_backward(grad, total, weight.detach(), rstd, residual, Norm(1e-5))
     torch.testing.assert_close(dx, exact.grad if residual is None else exact.grad + residual)
     torch.testing.assert_close(dweight, weight.grad)
 
@@ -82,34 +82,23 @@ def test_queries_turned_in_attention_are_those_turned_before() -> None:
 
 @pytest.mark.parametrize("heads", [Heads(queries=3, keys=1, size=16), Heads(queries=4, keys=2, size=32)], ids=str)
 @pytest.mark.parametrize("plus_one", [True, False])
-def test_norm_of_heads_before_their_rotation(heads: Heads, plus_one: bool) -> None:
-    count, rows = heads.queries + heads.keys, 5
-    qkv, grad = (_random(rows, (count + heads.keys) * heads.size) for _ in range(2))
-    weights = [_random(heads.size).requires_grad_() for _ in range(2)]
-    angles = torch.outer(torch.arange(5.0), torch.rand(heads.size // 2)).to(DEVICE)
-    positions = torch.tensor([0, 3, 1, 2, 4], dtype=torch.int32, device=DEVICE)
-    turn = Turn(positions, angles.cos(), angles.sin())
+def test_norm_of_heads_before_their_rotation(monkeypatch: pytest.MonkeyPatch, heads: Heads, plus_one: bool) -> None:
+    monkeypatch.setattr(norms, "_PROGRAMS", 4)
+    norm = Norm(1e-5, plus_one=plus_one)
+    assert head_norm_error(heads, norm, torch.device(DEVICE), torch.float32, rows=9) < 1e-5
 
-    exact = qkv.clone().requires_grad_()
-    parts = exact.view(rows, -1, heads.size)
-    gains = [weight + plus_one for weight in weights]
-    normed = torch.cat([_norm(parts[:, : heads.queries], gains[0]), _norm(parts[:, heads.queries : count], gains[1])], 1)
-    cosine, sine = (table[positions.long()][:, None].repeat(1, 1, 2) for table in (turn.cosine, turn.sine))
-    left, right = normed.chunk(2, dim=-1)
-    turned = normed * cosine + torch.cat([-right, left], dim=-1) * sine
-    expected = torch.cat([turned, parts[:, count:]], dim=1).reshape(rows, -1)
-    expected.backward(grad)
 
-    plain = [weight.detach() for weight in weights]
-    found = qkv.clone()
-    raw = norm_rotate_(found, *plain, turn, heads, 1e-5, plus_one=plus_one, keep=True)
-    torch.testing.assert_close(found, expected.detach())
-    assert raw is not None
-    torch.testing.assert_close(raw, qkv[:, : count * heads.size], rtol=0, atol=0)
-    changes = norm_rotate_backward_(grad, raw, *plain, turn, heads, 1e-5, plus_one=plus_one)
-    torch.testing.assert_close(grad, exact.grad)
-    for change, weight in zip(changes, weights, strict=True):
-        torch.testing.assert_close(change, weight.grad)
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("plus_one", [True, False])
+def test_norms_of_rows(monkeypatch: pytest.MonkeyPatch, center: bool, plus_one: bool) -> None:
+    monkeypatch.setattr(norms, "_PROGRAMS", 4)
+    norm = Norm(1e-5, center=center, plus_one=plus_one)
+    assert norm_error(norm, torch.device(DEVICE), torch.float32, rows=9) < 1e-5
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+def test_activations_of_a_gate(activation: ops.Activation) -> None:
+    assert gated_error(torch.device(DEVICE), torch.float32, activation) < 1e-5
 
 
 @pytest.mark.parametrize("fuses", [True, False])
@@ -133,10 +122,10 @@ def test_gated_product(monkeypatch: pytest.MonkeyPatch, fuses: bool, rows: int) 
 def test_swiglu(width: int) -> None:
     gate_up = _random(3, 2 * width).requires_grad_()
     expected = torch.nn.functional.silu(gate_up[:, :width]) * gate_up[:, width:]
-    torch.testing.assert_close(ops.swiglu(gate_up.detach()), expected.detach())
+    torch.testing.assert_close(ops.gate(gate_up.detach()), expected.detach())
     grad = _random(3, width)
     expected.backward(grad)
-    torch.testing.assert_close(ops.swiglu_backward_(gate_up.detach().clone(), grad), gate_up.grad)
+    torch.testing.assert_close(ops.gate_backward_(gate_up.detach().clone(), grad), gate_up.grad)
 
 
 def test_mean_of_each_sequence() -> None:
@@ -171,9 +160,10 @@ def test_tokens_see_no_further_than_they_may(heads: Heads, sight: Sight) -> None
 
 def test_the_check_accepts_rounding_and_refuses_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = Heads(queries=2, keys=1, size=16)
-    assert works(heads, torch.device(DEVICE), SHORT)
+    assert works([attention_error(heads, torch.device(DEVICE), SHORT)])
     monkeypatch.setattr(ops, "_scale", lambda _: 0.1)
-    assert not works(heads, torch.device(DEVICE), SHORT)
+    assert not works([attention_error(heads, torch.device(DEVICE), SHORT)])
+    assert not works([0.0, float("nan")])
 
 
 def _poisoned(gradient: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed import check, ops
 from embedding_stages.encoder.packed.device import DevicePack
 from embedding_stages.encoder.packed.ops import Heads
 from embedding_stages.encoder.packed.pooling import PackedPooling
@@ -98,6 +98,13 @@ class PackedModel(nn.Module, ABC):
         cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype
     ) -> Self:
         """The model of a config.json, its weights not filled yet. Raises what `shape_of` does."""
+
+    @classmethod
+    def kernel_errors(cls, shape: PackedShape, device: torch.device, dtype: torch.dtype) -> Iterator[float]:
+        """The relative errors of the kernels that a model of this shape uses, each on random numbers."""
+        yield check.attention_error(shape.heads, device, dtype)
+        if cls.gated:
+            yield check.gated_error(device, dtype)
 
     @abstractmethod
     def forward(self, pack: DevicePack) -> torch.Tensor:

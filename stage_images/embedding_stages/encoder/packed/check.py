@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed import norms, ops
 from embedding_stages.encoder.packed.device import send
-from embedding_stages.encoder.packed.ops import EVERYTHING, Heads, Sight
+from embedding_stages.encoder.packed.norms import Norm, Turn
+from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 _LENGTHS = (5, 70, 1, 130)
 _BEYOND = 150  # tokens that a text is longer than a window: whole tiles are skipped on both sides
+_ROWS = 600  # more than the norms have programs: some take two
 _ERROR = 2e-2  # relative, of bfloat16 attention; a wrong kernel is off by 1
 
 
@@ -35,20 +37,55 @@ def attention_error(heads: Heads, device: torch.device, dtype: torch.dtype, sigh
     return max(_error(out[: pack.tokens], expected.detach()), _error(change[: pack.tokens], exact.grad))
 
 
-def gated_error(device: torch.device, dtype: torch.dtype) -> float:
-    """The relative error of the gated product against torch's own in float32."""
+def gated_error(device: torch.device, dtype: torch.dtype, activation: Activation = "silu") -> float:
+    """The larger relative error of the gated product and of its gradient against torch's own in float32."""
     generator = torch.Generator(device).manual_seed(0)
     rows, hidden, width = 200, 2 * ops.GATED.step, 2 * ops.GATED.columns
     x = torch.randn(rows, hidden, device=device, generator=generator).to(dtype)
     weight = torch.randn(2 * width, hidden, device=device, generator=generator).to(dtype)
-    gate, up = torch.split(x.float() @ weight.float().t(), width, dim=1)
-    expected = torch.nn.functional.silu(gate) * up
-    return float((ops.gated_product(x, weight).float() - expected).norm() / expected.norm())
+    grad = torch.randn(rows, width, device=device, generator=generator).to(dtype)
+    product = _gate(x.float() @ weight.float().t(), activation)
+    both = (x @ weight.t()).float().requires_grad_()
+    (expected,) = torch.autograd.grad(_gate(both, activation), both, grad.float())
+    change = ops.gate_backward_(both.detach().to(dtype), grad, activation)
+    return max(_error(ops.gated_product(x, weight, activation), product), _error(change, expected))
 
 
-def works(heads: Heads, device: torch.device, dtype: torch.dtype, *, gated: bool = True) -> bool:
-    """Whether attention, and the gated product of a model that has it, are right, to the precision of `dtype`."""
-    errors = [attention_error(heads, device, dtype), *([gated_error(device, dtype)] if gated else [])]
+def norm_error(norm: Norm, device: torch.device, dtype: torch.dtype, rows: int = _ROWS) -> float:
+    """The larger relative error of a norm of rows and of its gradients against torch's own in float32."""
+    generator = torch.Generator(device).manual_seed(0)
+    x, grad = (torch.randn(rows, 80, device=device, generator=generator).to(dtype) for _ in range(2))
+    weight = torch.rand(80, device=device, generator=generator).to(dtype)
+    _, normed, rstd = norms.add_norm(x, None, weight, norm)
+    found = normed, *norms.norm_backward(grad, x, weight, rstd, None, norm)
+    exact = [value.to(torch.float32, copy=True).requires_grad_() for value in (x, weight)]
+    expected = _normed(*exact, norm)
+    changes = torch.autograd.grad(expected, exact, grad.float())
+    return max(map(_error, found, (expected.detach(), *changes)))
+
+
+def head_norm_error(
+    heads: Heads, norm: Norm, device: torch.device, dtype: torch.dtype, rows: int = _ROWS
+) -> float:
+    """The larger relative error of the norm and rotation of heads, and of their gradients, against torch's own."""
+    generator = torch.Generator(device).manual_seed(0)
+    count = heads.queries + heads.keys
+    width = (count + heads.keys) * heads.size
+    qkv, grad = (torch.randn(rows, width, device=device, generator=generator).to(dtype) for _ in range(2))
+    weights = [torch.rand(heads.size, device=device, generator=generator).to(dtype) for _ in range(2)]
+    angles = torch.outer(torch.arange(rows), torch.rand(heads.size // 2, generator=torch.Generator().manual_seed(0)))
+    turn = Turn(torch.arange(rows, dtype=torch.int32, device=device), angles.cos().to(device), angles.sin().to(device))
+    exact = [value.to(torch.float32, copy=True).requires_grad_() for value in (qkv, *weights)]
+    expected = _turned(*exact, turn, heads, norm)
+    changes = torch.autograd.grad(expected, exact, grad.float())
+    raw = norms.norm_rotate_(qkv, *weights, turn, heads, norm, keep=True)
+    assert raw is not None  # noqa: S101 - kept
+    found = norms.norm_rotate_backward_(grad, raw, *weights, turn, heads, norm)
+    return max(map(_error, (qkv, grad, *found), (expected.detach(), *changes)))
+
+
+def works(errors: Iterable[float]) -> bool:
+    """Whether all are the rounding of the dtype that is computed in, and no more; the first that is not ends it."""
     return all(error < _ERROR for error in errors)  # false for NaN
 
 
@@ -75,3 +112,28 @@ def _reference(qkv: torch.Tensor, heads: Heads, sight: Sight, lengths: Sequence[
         seen = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], mask, scale=scale)[0]
         outs.append(seen.transpose(0, 1).reshape(len(part), -1))
     return torch.cat(outs)
+
+
+def _gate(gate_up: torch.Tensor, activation: Activation) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=1)
+    if activation == "silu":
+        return torch.nn.functional.silu(gate) * up
+    return torch.nn.functional.gelu(gate, approximate="none" if activation == "gelu" else "tanh") * up
+
+
+def _normed(x: torch.Tensor, weight: torch.Tensor, norm: Norm) -> torch.Tensor:
+    weight = weight + norm.plus_one
+    if norm.center:
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, eps=norm.eps)
+    return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, eps=norm.eps)
+
+
+def _turned(
+    qkv: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor, turn: Turn, heads: Heads, norm: Norm
+) -> torch.Tensor:
+    q, k, v = qkv.view(len(qkv), -1, heads.size).split([heads.queries, heads.keys, heads.keys], dim=1)
+    rows = torch.cat([_normed(q, queries, norm), _normed(k, keys, norm)], dim=1)
+    cosine, sine = (table[turn.positions.long()][:, None] for table in (turn.cosine, turn.sine))
+    first, second = rows.chunk(2, dim=-1)
+    turned = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    return torch.cat([turned, v], dim=1).reshape(len(qkv), -1)

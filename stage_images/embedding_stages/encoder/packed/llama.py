@@ -1,100 +1,136 @@
-"""The bidirectional Llama on packs: same weights, same names on disk, no padding.
+"""Llama and its relatives on packs: same weights, same names on disk, no padding.
 
-Products that read the same rows are one product: q, k and v; gate and up. The backward pass of a layer is written out:
-it adds weight gradients to their place while the product runs, and keeps nothing that it does not need.
+What a relative has beyond Llama is data in its `Shape`: norms of heads and of outputs, kinds of layers that see a
+window or backwards alone, other activations and norms. Products that read the same rows are one product: q, k and v;
+gate and up. The backward pass of a layer is written out: it adds weight gradients to their place while the product
+runs, and keeps nothing that it does not need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
 from torch.autograd.function import once_differentiable
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from embedding_stages.encoder.configuration import for_library
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.encoder.packed import ops
-from embedding_stages.encoder.packed.base import PackedModel, product_gradient
+from embedding_stages.encoder.packed import check, norms, ops
+from embedding_stages.encoder.packed.base import PackedModel, PackedShape, product_gradient
 from embedding_stages.encoder.packed.device import DevicePack
-from embedding_stages.encoder.packed.packs import ROUND
+from embedding_stages.encoder.packed.norms import Norm, Turn
+from embedding_stages.encoder.packed.ops import Heads, Sight
+from embedding_stages.encoder.packed.readings import Angles, angles_of, shape_of
 from embedding_stages.encoder.packed.shape import Shape
+
+Parts = Mapping[str, torch.Tensor]  # a layer's weights, by `Shape.parts`
 
 
 class PackedLlama(PackedModel):
-    """`cosine` and `sine` are float32 (most positions, head size / 2)."""
+    """`angles`: cosine and sine of each kind of layer, float32 (most positions, head size / 2)."""
 
     shape: Shape
     gated = True
 
-    def __init__(
-        self, shape: Shape, cosine: torch.Tensor, sine: torch.Tensor, *, device: str, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, shape: Shape, angles: tuple[Angles, ...], *, device: str, dtype: torch.dtype) -> None:
         super().__init__(shape, device=device, dtype=dtype)
-        self.cosine, self.sine = cosine.to(device).contiguous(), sine.to(device).contiguous()
+        self.angles = [(cosine.to(device).contiguous(), sine.to(device).contiguous()) for cosine, sine in angles]
 
     @classmethod
     def shape_of(cls, config: Mapping[str, Any], description: EncoderDescription) -> Shape:
-        return Shape.of(config, pooling=description.pooling, causal=description.family.causal)
+        causal, positions = description.family.causal, description.max_tokens
+        return shape_of(config, pooling=description.pooling, causal=causal, positions=positions)
 
     @classmethod
     def of(
         cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype
     ) -> Self:
-        tables = _rotary_tables(config, description.max_tokens)
-        return cls(cls.shape_of(config, description), *tables, device=device, dtype=dtype)
+        angles = angles_of(config, description.max_tokens)
+        return cls(cls.shape_of(config, description), angles, device=device, dtype=dtype)
+
+    @classmethod
+    def kernel_errors(cls, shape: PackedShape, device: torch.device, dtype: torch.dtype) -> Iterator[float]:
+        assert isinstance(shape, Shape)  # noqa: S101 - its own
+        for sight in sorted(set(shape.sights), key=str):
+            yield check.attention_error(shape.heads, device, dtype, sight)
+        yield check.gated_error(device, dtype, shape.activation)
+        yield check.norm_error(shape.norm, device, dtype)
+        if "query_norm" in shape.names.layer:
+            yield check.head_norm_error(shape.heads, shape.norm, device, dtype)
 
     def forward(self, pack: DevicePack) -> torch.Tensor:
         """float32 (n, hidden): the pooled last states, after the last norm. Not of length 1 yet."""
         if not torch.is_grad_enabled():
             return self._infer(pack)
-        named = self.named
-        x = _Embed.apply(pack.ids, named["embed_tokens"], self)
+        x = _Embed.apply(pack.ids, self.named["embed_tokens"], self.named.get("embedding_norm"), self)
         delta = None
         for number in range(self.shape.layers):
-            weights = (named[f"{number}.{part}"] for part in ("input_norm", "qkv", "o", "mlp_norm", "gate_up", "down"))
+            weights = (self.named[f"{number}.{part}"] for part in self.shape.parts(number))
             x, delta = _Layer.apply(x, delta, pack, self, number, *weights)
-        pooled = _Pooled.apply(x, delta, named["norm"], pack, self)
+        pooled = _Pooled.apply(x, delta, self.named["norm"], pack, self)
         assert isinstance(pooled, torch.Tensor)  # noqa: S101 - `apply` is untyped
         return pooled
+
+    def sight(self, number: int) -> Sight:
+        """What the tokens see in layer `number`."""
+        return self.shape.sights[self.shape.kind(number)]
+
+    def turn(self, number: int, pack: DevicePack) -> Turn:
+        """The angles of a pack's tokens in layer `number`."""
+        return Turn(pack.positions, *self.angles[self.shape.kind(number)])
 
     def _infer(self, pack: DevicePack) -> torch.Tensor:
         """`forward` without anything kept for a backward pass."""
         named = {name: value.detach() for name, value in self.named.items()}
-        heads, eps = self.shape.heads, self.shape.eps
-        x = named["embed_tokens"][pack.ids.long()]
-        for number in range(self.shape.layers):
-            _, h, _ = ops.add_norm(x, None, named[f"{number}.input_norm"], eps)
-            qkv = h @ named[f"{number}.qkv"].t()
-            ops.rotate_(qkv, pack.positions, self.cosine, self.sine, heads, keys_only=True)
-            seen, _ = ops.attend(qkv, pack.query_tiles, heads, turn=(self.cosine, self.sine))
-            x.addmm_(seen, named[f"{number}.o"].t())  # the product adds the residual: one pass less over x
-            _, h, _ = ops.add_norm(x, None, named[f"{number}.mlp_norm"], eps)
-            x.addmm_(ops.gated_product(h, named[f"{number}.gate_up"]), named[f"{number}.down"].t())
-        _, normed, _ = ops.add_norm(x, None, named["norm"], eps)
-        return self.shape.pooling.forward(normed, pack)
+        shape = self.shape
+        x, _ = _embedded(pack.ids, named["embed_tokens"], named.get("embedding_norm"), shape)
+        for number in range(shape.layers):
+            w = {part: named[f"{number}.{part}"] for part in shape.parts(number)}
+            h = norms.add_norm(x, None, w["input_norm"], shape.norm)[1] if "input_norm" in w else x
+            seen = self._seen(h @ w["qkv"].t(), w, pack, number)
+            _add_product(x, seen, w["o"], w.get("attention_out_norm"), shape.norm)
+            _, h, _ = norms.add_norm(x, None, w["mlp_norm"], shape.norm)
+            gated = ops.gated_product(h, w["gate_up"], shape.activation)
+            _add_product(x, gated, w["down"], w.get("mlp_out_norm"), shape.norm)
+        _, normed, _ = norms.add_norm(x, None, named["norm"], shape.norm)
+        return shape.pooling.forward(normed, pack)
+
+    def _seen(self, qkv: torch.Tensor, w: Parts, pack: DevicePack, number: int) -> torch.Tensor:
+        heads, sight, turn = self.shape.heads, self.sight(number), self.turn(number, pack)
+        if "query_norm" in w:
+            norms.norm_rotate_(qkv, w["query_norm"], w["key_norm"], turn, heads, self.shape.norm)
+            return ops.attend(qkv, pack.query_tiles, heads, sight)[0]
+        ops.rotate_(qkv, pack.positions, turn.cosine, turn.sine, heads, keys_only=True)
+        return ops.attend(qkv, pack.query_tiles, heads, sight, turn=(turn.cosine, turn.sine))[0]
 
 
 class _Embed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ids: torch.Tensor, table: torch.Tensor, model: PackedLlama) -> torch.Tensor:
-        ctx.ids, ctx.table, ctx.model = ids, table, model
-        return table.detach()[ids.long()]
+    def forward(
+        ctx: Any, ids: torch.Tensor, table: torch.Tensor, norm: torch.Tensor | None, model: PackedLlama
+    ) -> torch.Tensor:
+        x, ctx.rstd = _embedded(ids, table.detach(), norm, model.shape)
+        ctx.ids, ctx.table, ctx.norm, ctx.model = ids, table, norm, model
+        return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        shape, for_norm = ctx.model.shape, None
+        if ctx.norm is not None:
+            rows = ctx.table.detach()[ctx.ids.long()]
+            grad, change = norms.norm_backward(grad, rows, ctx.norm, ctx.rstd, None, shape.norm)
+            for_norm = _gradient(ctx.norm, change)
+        if shape.embedding_scale != 1.0:
+            grad = grad * _scale_of(ctx.table, shape)
         if ctx.table.grad is not None:
             ctx.model.keep_rows(ctx.ids, grad)
-            return None, None, None
-        size = ctx.model.shape.vocabulary
-        return None, torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), size, -1, False), None
+            return None, None, for_norm, None
+        return None, torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), shape.vocabulary, -1, False), for_norm, None
 
 
 class _Layer(torch.autograd.Function):
-    """One decoder layer. Its input is x + delta, its output the same two summands of the next layer's input."""
+    """One layer. Its input is x + delta, its output the same two summands of the next layer's input."""
 
     @staticmethod
     def forward(
@@ -106,42 +142,58 @@ class _Layer(torch.autograd.Function):
         number: int,
         *weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        input_norm, qkv_weight, o_weight, mlp_norm, gate_up_weight, down_weight = weights
-        heads, eps = model.shape.heads, model.shape.eps
-        x1, h1, rstd1 = ops.add_norm(x, delta, input_norm, eps)
-        qkv = h1 @ qkv_weight.t()
-        ops.rotate_(qkv, pack.positions, model.cosine, model.sine, heads)
-        seen, lse = ops.attend(qkv, pack.query_tiles, heads)
-        x2, h2, rstd2 = ops.add_norm(x1, seen @ o_weight.t(), mlp_norm, eps)
-        gate_up = h2 @ gate_up_weight.t()
-        gated = ops.swiglu(gate_up)
-        down = gated @ down_weight.t()
-        ctx.save_for_backward(x1, h1, rstd1, qkv, seen, lse, x2, h2, rstd2, gate_up, gated)
-        ctx.weights, ctx.pack, ctx.model, ctx.number, ctx.first = weights, pack, model, number, delta is None
+        shape, sight, turn = model.shape, model.sight(number), model.turn(number, pack)
+        w = dict(zip(shape.parts(number), weights, strict=True))
+        x1, h1, rstd1 = norms.add_norm(x, delta, w["input_norm"], shape.norm) if "input_norm" in w else (x, x, None)
+        qkv = h1 @ w["qkv"].t()
+        raw = _turned(qkv, w, turn, shape)
+        seen, lse = ops.attend(qkv, pack.query_tiles, shape.heads, sight)
+        out, kept_out = _normed(seen @ w["o"].t(), w.get("attention_out_norm"), shape.norm)
+        x2, h2, rstd2 = norms.add_norm(x1, out, w["mlp_norm"], shape.norm)
+        gate_up = h2 @ w["gate_up"].t()
+        gated = ops.gate(gate_up, shape.activation)
+        down, kept_down = _normed(gated @ w["down"].t(), w.get("mlp_out_norm"), shape.norm)
+        ctx.save_for_backward(
+            x1, h1, rstd1, raw, qkv, seen, lse, *kept_out, x2, h2, rstd2, gate_up, gated, *kept_down
+        )
+        ctx.weights, ctx.pack, ctx.model, ctx.number, ctx.first = w, pack, model, number, delta is None
         return x2, down
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, grad_down: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x1, h1, rstd1, qkv, seen, lse, x2, h2, rstd2, gate_up, gated = ctx.saved_tensors
-        input_norm, qkv_weight, o_weight, mlp_norm, gate_up_weight, down_weight = ctx.weights
-        pack, model = ctx.pack, ctx.model
-        heads = model.shape.heads
-        for_down = product_gradient(down_weight, grad_down, gated)
-        grad_gate_up = ops.swiglu_backward_(gate_up, grad_down @ down_weight)
-        for_gate_up = product_gradient(gate_up_weight, grad_gate_up, h2)
-        grad, change = ops.norm_backward(grad_gate_up @ gate_up_weight, x2, mlp_norm, rstd2, grad)
-        for_mlp_norm = _gradient(mlp_norm, change)
-        for_o = product_gradient(o_weight, grad, seen)
-        grad_qkv = ops.attend_backward(grad @ o_weight, qkv, seen, lse, pack.query_tiles, pack.key_tiles, heads)
-        ops.rotate_(grad_qkv, pack.positions, model.cosine, model.sine, heads, back=True)
-        for_qkv = product_gradient(qkv_weight, grad_qkv, h1)
-        grad, change = ops.norm_backward(grad_qkv @ qkv_weight, x1, input_norm, rstd1, grad)
-        for_input_norm = _gradient(input_norm, change)
+        x1, h1, rstd1, raw, qkv, seen, lse, *rest = ctx.saved_tensors
+        out, rstd_out, x2, h2, rstd2, gate_up, gated, down, rstd_down = rest
+        w, pack, model, number = ctx.weights, ctx.pack, ctx.model, ctx.number
+        shape, sight, turn = model.shape, model.sight(number), model.turn(number, pack)
+        changes: dict[str, torch.Tensor | None] = {}  # gradients of the weights that hold none themselves
+
+        def through_norm(
+            name: str, grad: torch.Tensor, x: torch.Tensor, rstd: torch.Tensor, residual: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            before, change = norms.norm_backward(grad, x, w[name], rstd, residual, shape.norm)
+            changes[name] = _gradient(w[name], change)
+            return before
+
+        if rstd_down is not None:
+            grad_down = through_norm("mlp_out_norm", grad_down, down, rstd_down)
+        changes["down"] = product_gradient(w["down"], grad_down, gated)
+        grad_gate_up = ops.gate_backward_(gate_up, grad_down @ w["down"], shape.activation)
+        changes["gate_up"] = product_gradient(w["gate_up"], grad_gate_up, h2)
+        grad = through_norm("mlp_norm", grad_gate_up @ w["gate_up"], x2, rstd2, grad)
+        grad_out = grad if rstd_out is None else through_norm("attention_out_norm", grad, out, rstd_out)
+        changes["o"] = product_gradient(w["o"], grad_out, seen)
+        tiles = pack.query_tiles, pack.key_tiles
+        grad_qkv = ops.attend_backward(grad_out @ w["o"], qkv, seen, lse, *tiles, shape.heads, sight)
+        changes |= _turned_back(grad_qkv, raw, w, turn, shape)
+        changes["qkv"] = product_gradient(w["qkv"], grad_qkv, h1)
+        if rstd1 is None:
+            grad = torch.addmm(grad, grad_qkv, w["qkv"])
+        else:
+            grad = through_norm("input_norm", grad_qkv @ w["qkv"], x1, rstd1, grad)
         if model.layer_done is not None:
-            model.layer_done(ctx.number)
-        for_weights = (for_input_norm, for_qkv, for_o, for_mlp_norm, for_gate_up, for_down)
-        return grad, None if ctx.first else grad, None, None, None, *for_weights
+            model.layer_done(number)
+        return grad, None if ctx.first else grad, None, None, None, *(changes[part] for part in w)
 
 
 class _Pooled(torch.autograd.Function):
@@ -151,18 +203,75 @@ class _Pooled(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, pack: DevicePack, model: PackedLlama
     ) -> torch.Tensor:
-        total, normed, rstd = ops.add_norm(x, delta, weight, model.shape.eps)
+        total, normed, rstd = norms.add_norm(x, delta, weight, model.shape.norm)
         ctx.save_for_backward(total, rstd)
-        ctx.weight, ctx.pack, ctx.pooling = weight, pack, model.shape.pooling
+        ctx.weight, ctx.pack, ctx.shape = weight, pack, model.shape
         return model.shape.pooling.forward(normed, pack)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         total, rstd = ctx.saved_tensors
-        rows = ctx.pooling.backward(grad, ctx.pack, torch.zeros_like(total))  # filler belongs to no sequence
-        dx, change = ops.norm_backward(rows, total, ctx.weight, rstd, None)
+        rows = ctx.shape.pooling.backward(grad, ctx.pack, torch.zeros_like(total))  # filler belongs to no sequence
+        dx, change = norms.norm_backward(rows, total, ctx.weight, rstd, None, ctx.shape.norm)
         return dx, dx, _gradient(ctx.weight, change), None, None
+
+
+def _embedded(
+    ids: torch.Tensor, table: torch.Tensor, norm: torch.Tensor | None, shape: Shape
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The first layer's input (T, hidden), and what the backward pass through its norm needs."""
+    x = table[ids.long()]
+    if shape.embedding_scale != 1.0:
+        x = x * _scale_of(table, shape)
+    if norm is None:
+        return x, None
+    _, normed, rstd = norms.add_norm(x, None, norm, shape.norm)
+    return normed, rstd
+
+
+def _scale_of(table: torch.Tensor, shape: Shape) -> torch.Tensor:
+    return torch.tensor(shape.embedding_scale, dtype=table.dtype)  # rounded, as the reference does
+
+
+def _turned(qkv: torch.Tensor, w: Parts, turn: Turn, shape: Shape) -> torch.Tensor | None:
+    """Norms of heads and rotary positions in place; what `_turned_back` needs."""
+    if "query_norm" in w:
+        return norms.norm_rotate_(qkv, w["query_norm"], w["key_norm"], turn, shape.heads, shape.norm, keep=True)
+    ops.rotate_(qkv, turn.positions, turn.cosine, turn.sine, shape.heads)
+    return None
+
+
+def _turned_back(
+    grad: torch.Tensor, raw: torch.Tensor | None, w: Parts, turn: Turn, shape: Shape
+) -> dict[str, torch.Tensor | None]:
+    """The gradient before `_turned`, in place; those of the norms' weights."""
+    if raw is None:
+        ops.rotate_(grad, turn.positions, turn.cosine, turn.sine, shape.heads, back=True)
+        return {}
+    both = w["query_norm"], w["key_norm"]
+    queries, keys = norms.norm_rotate_backward_(grad, raw, *both, turn, shape.heads, shape.norm)
+    return {"query_norm": _gradient(both[0], queries), "key_norm": _gradient(both[1], keys)}
+
+
+def _normed(
+    rows: torch.Tensor, weight: torch.Tensor | None, norm: Norm
+) -> tuple[torch.Tensor, tuple[torch.Tensor | None, torch.Tensor | None]]:
+    """The norm of rows where there is a weight for it, and what its backward pass needs."""
+    if weight is None:
+        return rows, (None, None)
+    _, normed, rstd = norms.add_norm(rows, None, weight, norm)
+    return normed, (rows, rstd)
+
+
+def _add_product(
+    x: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, norm_weight: torch.Tensor | None, norm: Norm
+) -> None:
+    """Add rows @ weight.t(), or the norm of it, to x in place."""
+    if norm_weight is None:
+        x.addmm_(rows, weight.t())  # the product adds the residual: one pass less over x
+    else:
+        x.add_(norms.add_norm(rows @ weight.t(), None, norm_weight, norm)[1])
 
 
 def _gradient(weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor | None:
@@ -170,13 +279,3 @@ def _gradient(weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor | None
         return change.to(weight.dtype)
     weight.grad += change
     return None
-
-
-def _rotary_tables(config: Mapping[str, Any], positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine, float32 (positions, head size / 2), with whatever scaling the configuration asks for.
-
-    At least as many as a pack's filler has tokens.
-    """
-    rotary = LlamaRotaryEmbedding(LlamaConfig(**for_library(config)))
-    angles = torch.outer(torch.arange(max(positions, ROUND)).float(), rotary.inv_freq.float())
-    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling

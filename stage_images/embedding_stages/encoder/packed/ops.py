@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from embedding_stages.encoder.packed.kernels import attention, gated, optimizer, rowwise
+
+Activation = Literal["silu", "gelu", "gelu_tanh"]  # of a gate; gelu is by the error function
 
 _LOG2E: Final = 1.4426950408889634
 # Tiles of the attention programs, the best of those that bench/time_kernels.py tries.
@@ -23,7 +25,6 @@ KEY_TILE: Final = 64  # tokens of keys whose gradients a program computes
 _MOST_SIZE_STAGED: Final = 128  # of a head whose keys are loaded three steps ahead: larger ones have no room
 ROWS_A_TILE: Final = 128  # of the matrix products
 OPTIMIZER_BLOCK: Final = 1024  # elements; flat arrays have a multiple of it
-_NORM_PROGRAMS: Final = 528  # four for each of a Hopper GPU's processors; more only means more partial sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +71,6 @@ class GatedTiles:
 GATED: Final = GatedTiles(rows=ROWS_A_TILE, columns=128, step=64, super_rows=16)
 
 
-def add_norm(
-    x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(x + delta, its RMS norm times weight, 1 / RMS): (T, d), (T, d), float32 (T,). x itself when delta is None."""
-    rows, width = x.shape
-    total = x if delta is None else torch.empty_like(x)
-    normed = torch.empty_like(x)
-    rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
-    rowwise.add_norm[(rows,)](
-        x, delta, weight, total, normed, rstd, eps,
-        D=width, BLOCK=triton.next_power_of_2(width), ADD=delta is not None, num_warps=_warps(width),
-    )  # fmt: skip
-    return total, normed, rstd
-
-
-def norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, rstd: torch.Tensor, residual: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(gradient of x with the residual's added, gradient of weight): (T, d) and float32 (d,)."""
-    rows, width = x.shape
-    programs = min(rows, _NORM_PROGRAMS)
-    dx = torch.empty_like(x)
-    parts = torch.empty(programs, width, dtype=torch.float32, device=x.device)
-    rowwise.norm_backward[(programs,)](
-        grad, x, weight, rstd, residual, dx, parts, rows,
-        D=width, BLOCK=triton.next_power_of_2(width), ADD=residual is not None, num_warps=_warps(width),
-    )  # fmt: skip
-    return dx, parts.sum(0)
-
-
 def rotate_(
     qkv: torch.Tensor,
     positions: torch.Tensor,
@@ -122,11 +93,11 @@ def rotate_(
     )  # fmt: skip
 
 
-def gated_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`swiglu` of x @ weight.t(): x (T, hidden), weight (2 w, hidden), out (T, w)."""
+def gated_product(x: torch.Tensor, weight: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
+    """`gate` of x @ weight.t(): x (T, hidden), weight (2 w, hidden), out (T, w)."""
     hidden, width = x.shape[1], len(weight) // 2
     if not _fuses(x) or width % GATED.columns or hidden % GATED.step:
-        return swiglu(x @ weight.t())
+        return gate(x @ weight.t(), activation)
     out = x.new_empty(len(x), width)
     programs = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
     gated.gated[(programs,)](
@@ -134,7 +105,7 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         TensorDescriptor.from_tensor(weight.view(2, width, hidden), [2, GATED.columns, GATED.step]),
         TensorDescriptor.from_tensor(out, [GATED.rows, GATED.columns]),
         len(x), WIDTH=width, HIDDEN=hidden, ROWS=GATED.rows, COLUMNS=GATED.columns, STEP=GATED.step,
-        SUPER=GATED.super_rows, PROGRAMS=programs, num_warps=8, num_stages=3,
+        SUPER=GATED.super_rows, PROGRAMS=programs, KIND=activation, num_warps=8, num_stages=3,
     )  # fmt: skip
     return out
 
@@ -144,21 +115,22 @@ def _fuses(x: torch.Tensor) -> bool:
     return x.is_cuda and x.element_size() == 2 and torch.cuda.get_device_capability(x.device)[0] == 9
 
 
-def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of (T, 2 w): (T, w)."""
+def gate(gate_up: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
+    """activation(gate) * up of (T, 2 w): (T, w)."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, width)
     block = min(1024, triton.next_power_of_2(width))
-    rowwise.swiglu[(rows, triton.cdiv(width, block))](gate_up, out, WIDTH=width, BLOCK=block, num_warps=4)
+    grid = (rows, triton.cdiv(width, block))
+    gated.gate[grid](gate_up, out, WIDTH=width, BLOCK=block, KIND=activation, num_warps=4)
     return out
 
 
-def swiglu_backward_(gate_up: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+def gate_backward_(gate_up: torch.Tensor, grad: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
     """The gradient of gate_up, written over it."""
     rows, width = grad.shape
     block = min(1024, triton.next_power_of_2(width))
     grid = (rows, triton.cdiv(width, block))
-    rowwise.swiglu_backward[grid](gate_up, grad, gate_up, WIDTH=width, BLOCK=block, num_warps=4)
+    gated.gate_backward[grid](gate_up, grad, gate_up, WIDTH=width, BLOCK=block, KIND=activation, num_warps=4)
     return gate_up
 
 
@@ -278,7 +250,3 @@ def _sizes(heads: Heads, sight: Sight) -> dict[str, int | bool]:
 def _attention_warps(heads: Heads) -> int:
     """Twice as many where a tile's sums would not fit the registers of four."""
     return 4 if heads.size <= _MOST_SIZE_STAGED else 8
-
-
-def _warps(width: int) -> int:
-    return 4 if width <= 2048 else 8

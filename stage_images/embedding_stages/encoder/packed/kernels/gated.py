@@ -1,7 +1,8 @@
-"""The product of rows with the gate and up weights, and SwiGLU of it, in one program.
+"""Gated layers: an activation of the gate, times up.
 
-Both halves of a tile are accumulated side by side as one wide product, so that neither is ever written to memory:
-a quarter of what the product and a SwiGLU after it would move.
+Of a product that is there already (`gate`), or in one program with the product of rows with the gate and up weights
+(`gated`): both halves of a tile are accumulated side by side as one wide product, so that neither is ever written to
+memory, a quarter of what the two programs would move.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from embedding_stages.encoder.packed.kernels.activation import activated, gate_gradient
+
 
 @triton.jit(do_not_specialize=["rows"])
 def gated(
     x, weight, out, rows, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    STEP: tl.constexpr, SUPER: tl.constexpr, PROGRAMS: tl.constexpr,
+    STEP: tl.constexpr, SUPER: tl.constexpr, PROGRAMS: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """out (rows, WIDTH) = silu(x gate^T) * (x up^T); weight is gate and up, (2, WIDTH, HIDDEN).
+    """out (rows, WIDTH) = activated(x gate^T) * (x up^T); weight is gate and up, (2, WIDTH, HIDDEN).
 
     All three are descriptors, of blocks (ROWS, STEP), (2, COLUMNS, STEP) and (ROWS, COLUMNS); WIDTH is a multiple of
     COLUMNS, HIDDEN of STEP. Program p takes tiles p, p + PROGRAMS, ...; SUPER tiles of rows are done for a column
@@ -34,4 +37,30 @@ def gated(
             part = weight.load([0, column, step]).reshape(2 * COLUMNS, STEP)
             both = tl.dot(x.load([row, step]), part.T, both)
         gate, up = tl.split(both.reshape(ROWS, 2, COLUMNS).permute(0, 2, 1))
-        out.store([row, column], (gate * tl.sigmoid(gate) * up).to(out.dtype))
+        out.store([row, column], (activated(gate, KIND) * up).to(out.dtype))
+
+
+@triton.jit
+def gate(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr):
+    """out = activated(gate) * up; gate and up are the halves of a row of 2 * WIDTH."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    left = tl.load(gate_up + row * 2 * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * 2 * WIDTH + WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * WIDTH + column, (activated(left, KIND) * up).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gate_backward(gate_up, dout, dgate_up, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr):
+    """Gradients of both halves; dgate_up may be gate_up itself."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    left = row * 2 * WIDTH + column
+    gate = tl.load(gate_up + left, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + left + WIDTH, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(dout + row * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    for_gate, for_up = gate_gradient(grad, gate, up, KIND)
+    tl.store(dgate_up + left, for_gate.to(dgate_up.dtype.element_ty), mask=inside)
+    tl.store(dgate_up + left + WIDTH, for_up.to(dgate_up.dtype.element_ty), mask=inside)

@@ -1,59 +1,9 @@
-"""Programs that read each row once: RMS norm, rotary positions, SwiGLU, mean over a sequence.
-
-All of them are bound by memory traffic: what neighbours in the layer would read and write between them is done
-in one pass (residual add with the norm, both products of SwiGLU's backward pass).
-"""
+"""Programs that read each row once, bound by memory traffic: rotary positions, mean over a sequence."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def add_norm(x, delta, weight, x_out, h_out, rstd, eps, D: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr):
-    """x_out = x + delta (when ADD); h_out = rms_norm(x_out) * weight; one program a row of D."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    inside = column < D
-    place = row * D + column
-    value = tl.load(x + place, mask=inside, other=0.0)
-    if ADD:
-        value = (value.to(tl.float32) + tl.load(delta + place, mask=inside, other=0.0).to(tl.float32)).to(value.dtype)
-        tl.store(x_out + place, value, mask=inside)
-    full = value.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(full * full) / D + eps)
-    tl.store(rstd + row, scale)
-    # Rounded before the weight, as the reference does.
-    normed = (full * scale).to(value.dtype).to(tl.float32)
-    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(h_out + place, (normed * gain).to(value.dtype), mask=inside)
-
-
-@triton.jit(do_not_specialize=["rows"])
-def norm_backward(
-    dh, x, weight, rstd, residual, dx, dweight, rows, D: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr
-):
-    """dx = gradient through the norm (+ residual when ADD); dweight (programs, D) are partial sums in float32.
-
-    Program p takes rows p, p + programs, ...
-    """
-    column = tl.arange(0, BLOCK)
-    inside = column < D
-    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for row in range(tl.program_id(0), rows, tl.num_programs(0)):
-        place = row * D + column  # 32 bits are enough: packs have far fewer than a million tokens
-        scale = tl.load(rstd + row)
-        value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) * scale
-        grad = tl.load(dh + place, mask=inside, other=0.0).to(tl.float32)
-        total += grad * value
-        grad *= gain
-        change = scale * (grad - value * (tl.sum(grad * value) / D))
-        if ADD:
-            change += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
-        tl.store(dx + place, change.to(dx.dtype.element_ty), mask=inside)
-    tl.store(dweight + tl.program_id(0).to(tl.int64) * D + column, total, mask=inside)
 
 
 @triton.jit
@@ -76,32 +26,6 @@ def rotate(
     second = tl.load(place + HALF, mask=inside, other=0.0).to(tl.float32)
     tl.store(place, (first * c - second * s).to(heads.dtype.element_ty), mask=inside)
     tl.store(place + HALF, (second * c + first * s).to(heads.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def swiglu(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """out = silu(gate) * up; gate and up are the halves of a row of 2 * WIDTH."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < WIDTH
-    gate = tl.load(gate_up + row * 2 * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gate_up + row * 2 * WIDTH + WIDTH + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * WIDTH + column, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def swiglu_backward(gate_up, dout, dgate_up, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Gradients of both halves; dgate_up may be gate_up itself."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < WIDTH
-    left = row * 2 * WIDTH + column
-    gate = tl.load(gate_up + left, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gate_up + left + WIDTH, mask=inside, other=0.0).to(tl.float32)
-    grad = tl.load(dout + row * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
-    on = tl.sigmoid(gate)
-    tl.store(dgate_up + left, (grad * up * on * (1 + gate * (1 - on))).to(dgate_up.dtype.element_ty), mask=inside)
-    tl.store(dgate_up + left + WIDTH, (grad * gate * on).to(dgate_up.dtype.element_ty), mask=inside)
 
 
 @triton.jit
