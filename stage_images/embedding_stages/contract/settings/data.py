@@ -1,0 +1,78 @@
+"""The stages that make the data: questions, and what is trained and measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_stages.contract.declare import Table, setting
+from embedding_stages.contract.settings.common import BATCH, JOINED, SEED_HIGH
+
+QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
+EVALUATION_QUERIES: Final = ("pairs", "withheld")
+PASSAGES: Final = ("sentences", "fit")
+FITTING: Final = PASSAGES[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sdg(Table):
+    FIELD = "spec.stages.sdg"
+
+    pairsPerDocument: int = setting(7, low=1, high=100, says="Questions a document.")
+    sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
+    passages: str = setting(
+        PASSAGES[0],
+        since=JOINED,
+        choices=PASSAGES,
+        says="sentences: sentencesPerChunk sentences each, however long. fit: at most so many, and no longer than "
+        "baseModel.maxTokens, so that the model reads them whole.",
+    )
+    minTextLength: int = setting(50, low=1, says="Documents below this get no questions, characters.", told=True)
+    questionKinds: tuple[str, ...] = setting(
+        ("rules",),
+        since=JOINED,
+        choices=QUESTION_KINDS,
+        fewest=1,
+        most=len(QUESTION_KINDS),
+        says="Kinds of questions of provider extractive; all but excerpt with finetune.preset auto or conservative.",
+    )
+    seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prep(Table):
+    FIELD = "spec.stages.prep"
+
+    qualityThreshold: float = setting(
+        7.0, low=0, high=10, says="Lowest score of the judge, of 10, that is kept; questions without one pass."
+    )
+    evalFraction: float = setting(
+        0.2, low=0.01, high=0.9, says="Share of the documents that is held out for the evaluation."
+    )
+    margin: float = setting(
+        0.95, low=0.01, high=1, says="Hard negatives score below this share of the lowest positive's score."
+    )
+    hardNegatives: int = setting(5, low=1, high=100, says="Hard negatives mined a question.")
+    evaluationQueries: str = setting(
+        EVALUATION_QUERIES[0],
+        since=JOINED,
+        choices=EVALUATION_QUERIES,
+        says="What held-out documents are asked: their pairs, or sentences taken out of their passages (withheld: "
+        "with finetune.preset auto or conservative and no LLM).",
+    )
+    maxTrainingQuestions: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=100_000_000,
+        says="So many questions train at most, drawn with the seed; all when absent, "
+        "3072 with finetune.preset auto or conservative and no LLM.",
+    )
+    batchSize: int = setting(128, **BATCH, says="Texts that the base model embeds at once.")
+    scoreCandidates: bool = setting(
+        False,
+        since=JOINED,
+        says="Whether candidates are chosen and scored by the base model and BM25 together, as finetune.preset asks.",
+        told=True,
+    )
+    seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")

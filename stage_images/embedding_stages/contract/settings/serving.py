@@ -1,0 +1,123 @@
+"""The stages from the evaluation to the server, and how every pod is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embedding_stages.contract.declare import Table, setting
+from embedding_stages.contract.settings.common import (
+    BATCH,
+    DEFAULT_GATE_METRICS,
+    DEFAULT_K_VALUES,
+    JOINED,
+    METRIC,
+    METRIC_FORM,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eval(Table):
+    FIELD = "spec.stages.eval"
+
+    kValues: tuple[int, ...] = setting(DEFAULT_K_VALUES, low=1, fewest=1, says="spec.evaluation.kValues.", told=True)
+    batchSize: int = setting(128, **BATCH, says="Texts that a model embeds at once.")
+    precision: str | None = setting(
+        None,
+        choices=("float32", "bfloat16"),
+        says="What the server computes in; as the machine likes when absent.",
+        told=True,
+    )
+    gateMetrics: tuple[str, ...] = setting(
+        DEFAULT_GATE_METRICS,
+        since=JOINED,
+        pattern=METRIC,
+        form=METRIC_FORM,
+        says="spec.gates.metrics.",
+        told=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export(Table):
+    FIELD = "spec.stages.export"
+
+    precision: str = setting("fp32", choices=("fp32", "fp16"), says="Number format of the exported weights.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy(Table):
+    FIELD = "spec.stages.deploy"
+
+    modelName: str | None = setting(
+        None, shortest=1, longest=253, says="The model's name for clients; baseModel.name when absent."
+    )
+    replicas: int | None = setting(
+        None,
+        low=1,
+        high=100,
+        says="Pods of the server. When absent 1 at first, and then as many as its Deployment is scaled to.",
+    )
+    strategy: str | None = setting(
+        None,
+        choices=("Recreate", "BlueGreen", "Shadow"),
+        says="A new revision is verified beside the old one (BlueGreen), in its place (Recreate), or beside it until "
+        "acknowledged (Shadow); Recreate when absent and on a GPU, else BlueGreen.",
+    )
+    acknowledgedVectorSpace: str = setting(
+        "",
+        since=JOINED,
+        longest=64,
+        pattern="^([0-9a-f]{16})?$",
+        form="a vector space of 16 hexadecimal digits in quotes, such as '3f9c0a1b2d4e5f60', or empty",
+        says="With strategy Shadow: the vector space that the index holds now (status.served.candidateVectorSpace). "
+        "Clients are moved to the revision that has it.",
+    )
+    drainSeconds: int = setting(
+        30,
+        since=JOINED,
+        low=0,
+        high=86_400,
+        says="How long the server that clients have left goes on answering, seconds.",
+    )
+    pinRevision: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=2**31 - 1,
+        says="Serve this revision again, from its artefacts; nothing is trained. "
+        "status.history lists what can be pinned.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify(Table):
+    FIELD = "spec.stages.verify"
+
+    kValues: tuple[int, ...] = setting(DEFAULT_K_VALUES, low=1, fewest=1, says="spec.evaluation.kValues.", told=True)
+    batchSize: int = setting(32, low=1, says="Texts a request.", told=True)
+    requestTimeoutSeconds: int = setting(
+        60, low=1, says="How long one request to the endpoint may take, seconds.", told=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPolicy(Table):
+    FIELD = "spec.runPolicy"
+
+    startDeadlineSeconds: int = setting(
+        1800, low=10, high=604_800, says="A stage whose pod has not started by then fails, seconds."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Table):
+    """How every stage's pod is run; the time differs from stage to stage."""
+
+    FIELD = "spec.stages"
+
+    timeoutSeconds: int | None = setting(
+        None, low=1, high=2_592_000, says="The stage fails when it runs longer, seconds."
+    )
+    retries: int = setting(
+        3, low=0, high=20, says="Further attempts after a transient failure. Preemption and drains never count."
+    )

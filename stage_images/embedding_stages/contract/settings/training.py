@@ -1,0 +1,80 @@
+"""The finetune stage: what moves, towards what, in which steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from embedding_stages.contract import PARALLELISMS
+from embedding_stages.contract.declare import Table, setting
+from embedding_stages.contract.settings.common import JOINED, SEED_HIGH
+
+PRESETS: Final = ("recipe", "conservative", "auto")
+SIDES: Final = ("both", "query")
+QUERY_SIDE: Final = SIDES[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetune(Table):
+    FIELD = "spec.stages.finetune"
+
+    preset: str = setting(
+        PRESETS[0],
+        since=JOINED,
+        choices=PRESETS,
+        says="recipe: learns which passage a question is about. auto: learns the ranking of base model and BM25 "
+        "together. conservative: as auto, in smaller steps.",
+    )
+    side: str = setting(
+        SIDES[0],
+        since=JOINED,
+        choices=SIDES,
+        says="What moves: the whole model, or only what becomes of queries (query): passages keep the base model's "
+        "vectors, so nothing is embedded again.",
+    )
+    epochs: int = setting(3, low=1, high=100, says="Passes over the training set.")
+    globalBatchSize: int = setting(
+        128, low=1, high=65536, says="Questions an optimizer step, scaled down for small sets."
+    )
+    microBatchSize: int = setting(
+        4,
+        low=1,
+        high=65536,
+        says="Questions a forward pass, halved when GPU memory runs out; without meaning for a Llama on a GPU.",
+    )
+    learningRate: float = setting(1e-5, low=1e-9, high=1, says="Learning rate at its peak.")
+    weightDecay: float = setting(0.01, low=0, high=1, says="Weight decay of the optimizer.")
+    warmupSteps: int = setting(5, low=0, high=1_000_000, says="Optimizer steps until the learning rate is at its peak.")
+    temperature: float = setting(0.02, low=1e-4, high=10, says="Temperature of the loss.")
+    negativesPerQuery: int = setting(
+        4, low=1, high=100, says="Hard negatives used a question, at most stages.prep.hardNegatives."
+    )
+    checkpointEverySteps: int = setting(100, low=1, high=1_000_000, says="Optimizer steps between two resume points.")
+    seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers(Table):
+    """How many share the training. That is scheduling: it is no part of the work's identity."""
+
+    FIELD = "spec.stages.finetune"
+
+    gpusPerNode: int | None = setting(
+        None,
+        low=0,
+        high=16,
+        says="GPUs on each node, one process a GPU; 0 for one process without. "
+        "What resources.limits says, or 1, when absent.",
+    )
+    nodes: int = setting(
+        1,
+        low=1,
+        high=64,
+        says="Pods that share the training, at best one a node. Several need a workspace that several nodes mount.",
+    )
+    parallelism: str = setting(
+        PARALLELISMS[0],
+        choices=PARALLELISMS,
+        says="With several GPUs: a copy of the model on each (DDP), or its parameters and "
+        "optimizer state in shards (FSDP).",
+    )
