@@ -190,7 +190,7 @@ def described(item: Setting) -> str:
 
 def _default(item: Setting) -> str:
     """As a manifest would say it; empty where the sentence says it or nothing is meant."""
-    if item.default in (MISSING, None, "") or "when absent" in item.says:
+    if item.default in (MISSING, None, "", ()) or "when absent" in item.says:
         return ""
     if item.listed:
         return f"[{', '.join(map(str, item.default))}]"

@@ -43,7 +43,13 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
     preset = presets.preset_of(stages)
     other = [preset, presets.an_llm_asks(stages)] if preset != presets.RECIPE else []
     beside: dict[Stage, Any] = {
-        Stage.INPUTS: [raw.get("baseModel"), corpus, evaluation.get("beir"), *_joined(_sets(evaluation.get("guards")))],
+        Stage.INPUTS: [
+            raw.get("baseModel"),
+            corpus,
+            evaluation.get("beir"),
+            *_joined(_sets(evaluation.get("guards"))),
+            *_joined(_of_the_model(stages.get("finetune") or {})),
+        ],
         Stage.SDG: [corpus.get("minTextLength"), *other] if other else corpus.get("minTextLength"),
         Stage.PREP: [*other, (stages.get("finetune") or {}).get("negativesPerQuery")] if other else None,
         Stage.EVAL: [evaluation.get("kValues"), served_in, *_joined(gates.get("metrics"))],
@@ -60,6 +66,12 @@ def _joined(said: Any) -> list[Any]:
 def _sets(guards: Any) -> list[Any]:
     """What the manifest says of its guards' sets: their limits change nothing that is read."""
     return [{key: value for key, value in guard.items() if key != "maxRegression"} for guard in guards or ()]
+
+
+def _of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:
+    """What training asks of the base model, which inputs looks at."""
+    asked = {"matryoshka": finetune.get("matryoshka")}
+    return {key: value for key, value in asked.items() if value}
 
 
 def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:

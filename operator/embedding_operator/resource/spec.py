@@ -76,6 +76,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         Stage.DEPLOY: _of_server(deploy),
         Stage.VERIFY: _settings(Stage.VERIFY, stages) | k_values,
     }
+    settings[Stage.INPUTS] = {**settings[Stage.INPUTS], **_asked_of_the_model(settings[Stage.FINETUNE])}
     _check_negatives(settings)
     _check_side(settings, deploy)
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images, accelerator) for stage in Stage}
@@ -161,6 +162,12 @@ def _inputs(
         else {"kind": labelled.kind, "source": labelled.name, "path": labelled.path},
         **({"guards": told} if told else {}),
     }
+
+
+def _asked_of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:
+    """What a base model may not be able to do in training: inputs looks, before finetune asks for a GPU."""
+    asked = {"matryoshka": finetune["matryoshka"]} if finetune["matryoshka"] else {}
+    return {"training": asked} if asked else {}
 
 
 def _settings(stage: Stage, stages: Mapping[str, Any]) -> dict[str, Any]:

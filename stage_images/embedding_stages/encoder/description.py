@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -19,6 +19,7 @@ from embedding_stages.encoder.vocabulary import check_vocabulary
 from embedding_stages.errors import BadInput
 
 Role = Literal["query", "passage"]
+MATRYOSHKA: Final = "spec.stages.finetune.matryoshka"  # the field that says what vectors are trained to be cut to
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 QUERY_MAP_FILE: Final = "query_map.safetensors"  # beside the weights; see encoder/query_map.py
@@ -53,6 +54,23 @@ class EncoderDescription:
     def family(self) -> Family:
         """Raises KeyError for an architecture unknown here, which `load` refuses."""
         return family_named(self.architecture)
+
+    def offering(self, sizes: Sequence[int]) -> EncoderDescription:
+        """A model that was trained for `sizes` offers these, beside its whole vectors; the same where there are none.
+
+        Raises BadInput `MatryoshkaTooLarge`.
+        """
+        whole = self.dimensions[0]
+        above = sorted(size for size in sizes if size > whole)
+        if above:
+            raise BadInput(
+                "MatryoshkaTooLarge",
+                f"the model's vectors have {whole} numbers and cannot be cut to {', '.join(map(str, above))}; leave "
+                f"out what is above {whole}",
+                field=MATRYOSHKA,
+            )
+        shorter = sorted({size for size in sizes if size < whole}, reverse=True)
+        return replace(self, dimensions=(whole, *shorter)) if sizes else self
 
     def save(self, folder: Path) -> None:
         """Write encoder.json into `folder`."""

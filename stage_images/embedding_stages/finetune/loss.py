@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -66,11 +66,33 @@ def tables_of(examples: Sequence[Example], rows: Sequence[int]) -> tuple[Ints, .
     return queries, candidates, present, *([scores.view(np.int32)] if examples[0].scores else [])
 
 
-def example_losses(vectors: torch.Tensor, tables: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
+def example_losses(
+    vectors: torch.Tensor, tables: Sequence[torch.Tensor], temperature: float, sizes: Sequence[int] = ()
+) -> torch.Tensor:
     """The loss of each example, float32 (e,): towards the scores where `tables_of` found some, else the label.
 
-    vectors (rows, hidden) are of length 1; the tables are on their device.
+    vectors (rows, hidden) are of length 1; the tables are on their device. `sizes`, each below hidden, are what vectors
+    are cut to as well: then the loss is the mean over them and the whole.
     """
+    return mean_over_sizes(vectors, sizes, lambda cut_to: _losses(cut_to, tables, temperature))
+
+
+def mean_over_sizes(
+    vectors: torch.Tensor, sizes: Sequence[int], losses: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """`losses` of the vectors as they are and cut to each size; the mean of these."""
+    whole = losses(vectors)
+    return torch.stack([whole, *(losses(cut(vectors, size)) for size in sizes)]).mean(dim=0) if sizes else whole
+
+
+def cut(vectors: torch.Tensor, size: int) -> torch.Tensor:
+    """float32 (rows, size) of length 1: the first numbers of each row, scaled, as a server answers that is asked for
+    `size` dimensions.
+    """
+    return torch.nn.functional.normalize(vectors[:, :size].float(), p=2.0, dim=-1)
+
+
+def _losses(vectors: torch.Tensor, tables: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
     queries, candidates, present, *scores = tables
     compared = vectors[queries], vectors[candidates], present.bool()
     if not scores:

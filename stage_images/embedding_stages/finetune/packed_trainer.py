@@ -60,6 +60,7 @@ class PackedTrainer:
         weight_decay: float,
         token_budget: int | None = None,
         texts_per_example: int = 6,
+        sizes: Sequence[int] = (),
         between: Callable[[], None] = lambda: None,
         world: World | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class PackedTrainer:
         self.updates = 0
         self.computed_tokens = 0  # in all steps, filler included
         self._temperature = temperature
+        self._sizes = tuple(sizes)  # that vectors are cut to, beside the whole
         self._between = between  # called between packs; may raise to abandon the step
         self._settings = ops.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, decay=weight_decay, most=MAX_GRAD_NORM)
         model = encoder.model
@@ -238,7 +240,7 @@ class PackedTrainer:
         for number, (pack, tables) in enumerate(prepared.packs, start=1):
             self._between()
             there = self.encoder.send(pack, tables)
-            losses = example_losses(self.encoder.vectors(there), there.extra, self._temperature)
+            losses = example_losses(self.encoder.vectors(there), there.extra, self._temperature, self._sizes)
             loss = losses.sum() * weight
             with self._summing() if number == len(prepared.packs) else nullcontext():
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 from embedding_stages.contract import MANIFEST_FILE, Artefact, StageResult
 from embedding_stages.contract.settings import Finetune
-from embedding_stages.encoder.description import Role, description_of
+from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_encoder
 from embedding_stages.encoder.publish import publish
@@ -50,10 +50,19 @@ _DONE: Final = "done"
 class QueryMapTrainer:
     """Owns W - I, its optimizer, and the vectors that it learns from."""
 
-    def __init__(self, vectors: Vectors, *, temperature: float, weight_decay: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        *,
+        temperature: float,
+        weight_decay: float,
+        device: torch.device,
+        sizes: Sequence[int] = (),
+    ) -> None:
         """`vectors` are the base model's, float32 (rows, hidden); examples point into them."""
         self._vectors = torch.from_numpy(vectors)  # in main memory: a step takes few of them
         self._temperature = temperature
+        self._sizes = tuple(sizes)  # that vectors are cut to, beside the whole
         self._device = device
         self._hidden = vectors.shape[1]
         self.change = torch.nn.Parameter(torch.zeros(self._hidden, self._hidden, device=device))
@@ -84,7 +93,7 @@ class QueryMapTrainer:
         asked, passages = vectors[: len(queries)], vectors[len(queries) :]
         mapped = normalize(asked + asked @ self.change.T, dim=-1)
         tables = [torch.from_numpy(table).to(self._device) for table in tables_of(examples, rows)]
-        return example_losses(torch.cat([mapped, passages]), tables, self._temperature)
+        return example_losses(torch.cat([mapped, passages]), tables, self._temperature, self._sizes)
 
     def query_map(self) -> QueryMap:
         """W as it is now."""
@@ -105,15 +114,23 @@ def tune_queries(
         _Rank0(world).wait()
         return context.result()
     texts = asked_texts(training_set, settings)
+    description = description_of(base).offering(settings.matryoshka)
     scale = scale_of(settings, examples=len(texts.examples), ranking=texts.scored, log=context.log)
     rank_0 = _Rank0(world)
     vectors = _embed(context, world, base, texts, steps=scale.total_steps, after_part=lambda: rank_0.tell("on"))
     try:
-        query_map, losses = _train(context, world, vectors, texts.examples, settings, scale)
+        trainer = QueryMapTrainer(
+            vectors,
+            temperature=settings.temperature,
+            weight_decay=settings.weightDecay,
+            device=world.device,
+            sizes=description.dimensions[1:] if settings.matryoshka else (),
+        )
+        losses = _train(context, trainer, texts.examples, settings, scale, texts=len(vectors))
     except torch.OutOfMemoryError as error:
         message = f"the query map and its optimizer do not fit the accelerator: use a larger one ({error})"
         raise OutOfMemory("GPUOutOfMemory", message) from error
-    save_checkpoint(query_map, base, checkpoint)
+    save_checkpoint(trainer.query_map(), base, checkpoint, description)
     write_origin(context, checkpoint, examples=len(texts.examples), how="a map of queries' vectors alone")
     rank_0.tell(_DONE)
     context.log("checkpoint written")
@@ -137,11 +154,11 @@ def tune_queries(
     )
 
 
-def save_checkpoint(query_map: QueryMap, base: Path, folder: Path) -> None:
+def save_checkpoint(query_map: QueryMap, base: Path, folder: Path, description: EncoderDescription) -> None:
     """The base model's files, its weights byte for byte, the map beside them and in what describes the model."""
     ignored = shutil.ignore_patterns(MANIFEST_FILE)
     shutil.copytree(base, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    publish(replace(description_of(base), query_map=True), query_map, base, folder)
+    publish(replace(description, query_map=True), query_map, base, folder)
 
 
 def _embed(
@@ -178,12 +195,15 @@ def _embed(
 
 
 def _train(
-    context: StageContext, world: World, vectors: Vectors, examples: Sequence[Example], settings: Finetune, scale: Scale
-) -> tuple[QueryMap, list[float]]:
-    """(the map, the loss of every step)."""
-    trainer = QueryMapTrainer(
-        vectors, temperature=settings.temperature, weight_decay=settings.weightDecay, device=world.device
-    )
+    context: StageContext,
+    trainer: QueryMapTrainer,
+    examples: Sequence[Example],
+    settings: Finetune,
+    scale: Scale,
+    *,
+    texts: int,
+) -> list[float]:
+    """The loss of every step. `texts` were embedded before it, and count as progress."""
     losses: list[float] = []
     for step in range(scale.total_steps):
         context.stop_if_asked()
@@ -193,10 +213,10 @@ def _train(
         )
         loss, norm = trainer.step([examples[number] for number in numbers], rate)
         losses.append(loss)
-        context.progress(len(vectors) + step + 1, len(vectors) + scale.total_steps)
+        context.progress(texts + step + 1, texts + scale.total_steps)
         if step % _LOG_EVERY == 0 or step + 1 == scale.total_steps:
             context.log("step", step=step + 1, loss=round(loss, 6), lr=rate, gradNorm=round(norm, 4))
-    return trainer.query_map(), losses
+    return losses
 
 
 class _Rank0:

@@ -53,6 +53,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
         return tune_queries(context, world, settings, base, checked_input(Artefact.TRAINING_SET, context, world))
     bfloat16 = trains_in_bfloat16(world.device.type)
     encoder = _encoder(base, context, world, bfloat16=bfloat16)
+    encoder.description = encoder.description.offering(settings.matryoshka)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     texts = asked_texts(checked_input(Artefact.TRAINING_SET, context, world), settings)
     data = tokenized(texts, encoder.tokenizer)
@@ -186,6 +187,7 @@ def _trainer(
         "temperature": settings.temperature,
         "weight_decay": settings.weightDecay,
         "texts_per_example": 2 + settings.negativesPerQuery,
+        "sizes": encoder.description.dimensions[1:] if settings.matryoshka else (),
         "between": context.stop_if_asked,
         "world": world,
     }

@@ -50,6 +50,7 @@ class Trainer:
         weight_decay: float,
         micro_batch: int,
         texts_per_example: int,
+        sizes: Sequence[int] = (),
         bfloat16: bool = False,
         encode: Encode | None = None,
         between: Callable[[], None] = lambda: None,
@@ -59,6 +60,7 @@ class Trainer:
         self.world = world or World.alone()
         self.micro_batch = micro_batch
         self._temperature = temperature
+        self._sizes = tuple(sizes)  # that vectors are cut to, beside the whole
         self._bfloat16 = bfloat16
         self._tokens_per_example = texts_per_example * encoder.description.max_tokens
         self._encode = encode or encoder.vectors
@@ -127,6 +129,7 @@ class Trainer:
                 if name in trained:
                     trained[name].copy_(tensor)
         if encoder:
+            encoder.description = self.encoder.description
             encoder.save(folder)
 
     def _state(self) -> dict[str, torch.Tensor]:
@@ -221,7 +224,7 @@ class Trainer:
         """Sum of the part's losses; `table` holds the vectors in the order of the part's groups."""
         tables = tables_of(part.examples, [row for group in part.groups for row in group])
         there = [torch.from_numpy(each).to(table.device) for each in tables]
-        return example_losses(table, there, self._temperature).sum()
+        return example_losses(table, there, self._temperature, self._sizes).sum()
 
     def _forward(self, group: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 (len(group), hidden); with bfloat16 the master weights and gradients stay float32."""

@@ -45,9 +45,10 @@ class BaseModel:
     revision: str | None = None
     prefixes: Mapping[str, str] | None = None
     max_tokens: int | None = None
+    training: Mapping[str, Any] | None = None  # what finetune asks of it: matryoshka
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> BaseModel:
+    def of(cls, raw: Mapping[str, Any], training: Mapping[str, Any] | None = None) -> BaseModel:
         return cls(
             name=str(raw["name"]),
             kind=str(raw["kind"]),
@@ -55,6 +56,7 @@ class BaseModel:
             revision=raw.get("revision"),
             prefixes=raw.get("prefixes"),
             max_tokens=raw.get("maxTokens"),
+            training=training,
         )
 
     @property
@@ -116,9 +118,12 @@ def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], Encoder
 
 
 def check_small_files(model: BaseModel, folder: Path, names: Iterable[str]) -> EncoderDescription:
-    """What can be said before the weights are there. Raises BadInput like `freeze`, of the reasons without `Base`."""
+    """What can be said before the weights are there. Raises BadInput like `freeze`, of the reasons without `Base`, or
+    `MatryoshkaTooLarge`: what finetune could not do is told before it asks for a GPU.
+    """
     check_files(folder, names)
     description = describe_configuration(folder, prefixes=model.prefixes, max_tokens=model.max_tokens)
+    description.offering((model.training or {}).get("matryoshka") or ())
     try_tokenizer(folder, description)
     return description
 

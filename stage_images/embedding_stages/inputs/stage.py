@@ -45,7 +45,7 @@ def work(context: StageContext) -> StageResult:
     """Cheapest checks first: is the model one that can be used, then the documents, then what takes longer."""
     store = Store(context.workspace.root)
     store.remove_drafts()
-    model = BaseModel.of(context.settings["baseModel"])
+    model = BaseModel.of(context.settings["baseModel"], context.settings.get("training"))
     if model.kind != "huggingFace":
         check(model, folder_of(model, context.sources / contract.SOURCE_MODEL))
     details: dict[str, object] = {}

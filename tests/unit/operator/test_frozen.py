@@ -94,6 +94,7 @@ LOOKS: list[tuple[dict[str, Any], bool]] = [
     ({"evaluation": {"kValues": [1, 10]}}, False),
     *(({"stages": {stage: {"env": [{"name": "A", "value": "1"}]}}}, False) for stage in ("prep", "export", "deploy")),
     ({"stages": {"finetune": {"epochs": 5}}}, False),
+    ({"stages": {"finetune": {"matryoshka": [64]}}}, True),  # it looks whether the model can do it
     ({"stages": {"deploy": {"replicas": 2}}}, False),
     ({"stages": {"inputs": {"resources": {"limits": {"memory": "9Gi"}}, "timeoutSeconds": 9}}}, False),
     ({"tolerance": {"atOne": "0.5"}}, False),
@@ -117,6 +118,7 @@ def test_an_edit_of_what_inputs_reads_looks_at_the_sources_again(sections: dict[
         ({"evaluation": {"kValues": [1, 10]}}, "eval verify"),
         ({"evaluation": {"beir": {"pvc": {"claimName": "labelled"}}}}, "inputs"),
         ({"stages": {"prep": {"seed": 1}}}, "prep"),
+        ({"stages": {"finetune": {"matryoshka": [64]}}}, "inputs finetune"),
         ({"stages": {"deploy": {"backend": {"torch": {}}}}}, "eval deploy"),  # eval computes in what is served
         ({"stages": {"deploy": {"backend": {"torch": {}}, **NO_GPU}}}, "deploy"),
         ({"tolerance": {"atOne": "0.5"}}, ""),

@@ -79,6 +79,7 @@ def _rank(folder: Path) -> None:
         report[f"memory-{parallelism}"] = _short_memory_on_rank_1(folder, here)
         report[f"stop-{parallelism}"] = _stop_on_rank_1(folder, here)
         report[f"resumed-{parallelism}"] = _resumed(folder, here)
+        report[f"sizes-{parallelism}"] = run_steps(*trainer_of(folder, "bert", here, sizes=(16, 8)), range(3))
         report[f"ranking-{parallelism}"] = run_steps(*towards_a_ranking(folder, here), range(3))
     sharded = replace(world, parallelism="FSDP")
     trainer, data = trainer_of(folder, "llama", sharded, bfloat16=True)
@@ -205,6 +206,13 @@ def test_two_ranks_see_the_losses_of_one(
 ) -> None:
     for rank in ranks:
         assert rank[f"curve-{base}-{parallelism}"] == pytest.approx(alone[base][0], rel=0, abs=LOSS_LIMIT)
+
+
+@pytest.mark.parametrize("parallelism", ["DDP", "FSDP"])
+def test_two_ranks_train_every_size_as_one_does(parallelism: str, folder: Path, ranks: list[Report]) -> None:
+    expected = run_steps(*trainer_of(folder, "bert", sizes=(16, 8)), range(3))
+    for rank in ranks:
+        assert rank[f"sizes-{parallelism}"] == pytest.approx(expected, rel=0, abs=LOSS_LIMIT)
 
 
 @pytest.mark.parametrize("parallelism", ["DDP", "FSDP"])

@@ -49,6 +49,15 @@ class Finetune(Table):
     negativesPerQuery: int = setting(
         4, low=1, high=100, says="Hard negatives used a question, at most stages.prep.hardNegatives."
     )
+    matryoshka: tuple[int, ...] = setting(
+        (),
+        since=JOINED,
+        low=8,
+        high=8192,
+        most=8,
+        says="Sizes that vectors may be cut to: training looks at each of them, and at the whole. At most the model's "
+        "hidden size.",
+    )
     checkpointEverySteps: int = setting(100, low=1, high=1_000_000, says="Optimizer steps between two resume points.")
     seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")
 
