@@ -37,6 +37,8 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Sdg,
     tables.Prep,
     tables.Finetune,
+    tables.Validation,
+    tables.Lora,
     tables.Workers,
     tables.Eval,
     tables.Export,
@@ -83,7 +85,10 @@ def _block(found: re.Match[str]) -> str:
 
 
 def _settings(name: str) -> Iterator[str]:
-    table: type[Table] = getattr(tables, name)
+    yield from _properties(getattr(tables, name))
+
+
+def _properties(table: type[Table]) -> Iterator[str]:
     for item in table.settings().values():
         if not item.told:
             yield from _property(item)
@@ -91,6 +96,13 @@ def _settings(name: str) -> Iterator[str]:
 
 def _property(item: Setting, says: str = "") -> Iterator[str]:
     description = json.dumps(says or described(item), ensure_ascii=False)
+    if item.table:
+        yield f"{item.name}:"
+        yield "  type: object"
+        yield f"  description: {description}"
+        yield "  properties:"
+        yield from (f"    {line}" for line in _properties(item.table))
+        return
     if item.listed:
         yield f"{item.name}:"
         yield "  type: array"
@@ -211,6 +223,8 @@ def _table(_: str) -> Iterator[str]:
 
 
 def _values(item: Setting) -> str:
+    if item.table:
+        return "a section, may be `{}`"
     if item.kind is bool:
         return "`true`, `false`"
     if item.listed and item.pattern == tables.METRIC:
@@ -219,7 +233,9 @@ def _values(item: Setting) -> str:
         return ", ".join(f"`{choice}`" for choice in item.choices)
     if item.low is not None and item.high is not None:
         return f"{_number(item.low)} – {_number(item.high)}"
-    return "globs" if item.listed else f"at most {item.longest} characters"
+    if item.listed:
+        return "globs" if item.name == "include" else "names"
+    return f"at most {item.longest} characters"
 
 
 _GENERATORS: Final[dict[str, Callable[[str], Iterator[str]]]] = {

@@ -70,7 +70,11 @@ def _sets(guards: Any) -> list[Any]:
 
 def _of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:
     """What training asks of the base model, which inputs looks at."""
-    asked = {"matryoshka": finetune.get("matryoshka")}
+    lora = finetune.get("lora")
+    asked = {
+        "matryoshka": finetune.get("matryoshka"),
+        "lora": [(lora or {}).get("targets")] if lora is not None else [],
+    }
     return {key: value for key, value in asked.items() if value}
 
 

@@ -166,8 +166,9 @@ def _inputs(
 
 def _asked_of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:
     """What a base model may not be able to do in training: inputs looks, before finetune asks for a GPU."""
-    asked = {"matryoshka": finetune["matryoshka"]} if finetune["matryoshka"] else {}
-    return {"training": asked} if asked else {}
+    asked = {"matryoshka": finetune["matryoshka"], "loraTargets": (finetune["lora"] or {}).get("targets")}
+    said = {key: value for key, value in asked.items() if value}
+    return {"training": said} if said else {}
 
 
 def _settings(stage: Stage, stages: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +198,15 @@ def _check_negatives(settings: Mapping[Stage, Mapping[str, Any]]) -> None:
 
 
 def _check_side(settings: Mapping[Stage, Mapping[str, Any]], deploy: Deploy) -> None:
-    if settings[Stage.FINETUNE]["side"] == tables.QUERY_SIDE and not deploy.profile.maps_queries:
+    if settings[Stage.FINETUNE]["side"] != tables.QUERY_SIDE:
+        return
+    for name in ("lora", "validation"):
+        if settings[Stage.FINETUNE][name]:
+            raise SpecError(
+                f"spec.stages.finetune.{name}",
+                "with side query no weight of the model is trained, but a matrix; leave it out, or set side to both",
+            )
+    if not deploy.profile.maps_queries:
         raise SpecError(
             "spec.stages.finetune.side",
             f"a server of backend {deploy.backend} answers queries and passages by one model, it cannot serve one "

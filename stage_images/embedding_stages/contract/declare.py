@@ -2,7 +2,7 @@
 
 A table is a frozen dataclass whose fields are declared with `setting(...)`. A field has the name that the manifest
 uses, so no name is ever translated. Whole numbers and decimals are checked against their range, texts against their
-choices; every error names the manifest's field.
+choices; every error names the manifest's field. A setting may be a table itself: a section that may be absent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Setting:
     """What is known of one setting. `low` and `high` are inclusive."""
 
     name: str
-    kind: type  # int, float, str, or the type of a list's items
+    kind: type  # int, float, bool, str, a table, or the type of a list's items
     listed: bool  # a list of `kind`
     default: Any  # MISSING: must be given; None: absent stays absent
     says: str
@@ -47,6 +47,11 @@ class Setting:
     fewest: int = 0  # items of a list
     most: int = 0  # items of a list
     told: bool = False  # by the operator alone: the manifest has no such field
+
+    @property
+    def table(self) -> type[Table] | None:
+        """Of a section: what it holds."""
+        return self.kind if isinstance(self.kind, type) and issubclass(self.kind, Table) else None
 
     @property
     def as_before(self) -> Any:
@@ -93,19 +98,35 @@ class Table:
     def to_json(self) -> dict[str, Any]:
         """As a request holds them."""
         found = ((item.name, getattr(self, item.name)) for item in self.settings().values())
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found}
+        return {name: _plain(value) for name, value in found}
 
     @classmethod
     def identity(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         """What of a request's settings makes its work another work: all but those that say `as before`."""
         known = cls.settings()
-        return {name: value for name, value in raw.items() if name not in known or not _says(known[name], value)}
+        return {
+            name: _identity(known.get(name), value)
+            for name, value in raw.items()
+            if name not in known or not _says(known[name], value)
+        }
 
 
 def _says(item: Setting, value: Any) -> bool:
     """Whether a request's value is the one by which the stage does what it did before the setting existed."""
     before = item.as_before
     return bool(value == (list(before) if isinstance(before, tuple) else before))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, Table):
+        return value.to_json()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _identity(item: Setting | None, value: Any) -> Any:
+    table = item.table if item else None
+    return table.identity(value) if table and isinstance(value, Mapping) else value
 
 
 @cache
@@ -127,6 +148,8 @@ def _from_manifest(item: Setting, raw: Mapping[str, Any], at: str) -> Any:
         if item.default is MISSING:
             raise SettingInvalid(f"{at}.{item.name}", "is required")
         return item.default
+    if item.table:
+        return item.table.parse(_section(value, f"{at}.{item.name}"), f"{at}.{item.name}")
     if item.kind is float and not item.listed:
         try:
             value = float(str(value))
@@ -139,7 +162,15 @@ def _from_request(item: Setting, raw: Mapping[str, Any], at: str) -> Any:
     value = raw.get(item.name, item.when_absent)
     if value is MISSING:
         raise SettingInvalid(f"{at}.{item.name}", "is missing in the stage's request")
-    return None if value is None and item.default is None else _checked(item, value, at)
+    if value is None and item.default is None:
+        return None
+    return item.table.of(_section(value, f"{at}.{item.name}")) if item.table else _checked(item, value, at)
+
+
+def _section(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingInvalid(where, f"{value!r} must be a section")
+    return value
 
 
 def _checked(item: Setting, value: Any, at: str) -> Any:

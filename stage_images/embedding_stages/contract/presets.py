@@ -28,6 +28,12 @@ _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
 _WITHOUT_LLM: Final[Mapping[str, Any]] = {"evaluationQueries": "withheld", "maxTrainingQuestions": 3072}
 
 # A matrix moves in larger steps than a model's weights, and by all of its numbers at once; see docs/quality.md.
+# Adapters begin at zero and are few: they move in larger steps than the weights would.
+_LORA: Final[Mapping[str, Mapping[str, Any]]] = {
+    RECIPE: {"learningRate": "1e-4"},
+    CONSERVATIVE: {"learningRate": "1e-4"},
+    AUTO: {"learningRate": "5e-4"},
+}
 _QUERY_SIDE: Final[Mapping[str, Mapping[str, Any]]] = {
     RECIPE: {"learningRate": "5e-4"},
     CONSERVATIVE: {"learningRate": "5e-4"},
@@ -47,6 +53,8 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
         defaults[Stage.PREP] = {**defaults[Stage.PREP], **_WITHOUT_LLM}
     if _said(stages.get(Stage.FINETUNE.value)).get("side") == QUERY_SIDE:
         defaults[Stage.FINETUNE] = {**defaults.get(Stage.FINETUNE, {}), **_QUERY_SIDE.get(preset_of(stages), {})}
+    if isinstance(_said(stages.get(Stage.FINETUNE.value)).get("lora"), Mapping):
+        defaults[Stage.FINETUNE] = {**defaults.get(Stage.FINETUNE, {}), **_LORA.get(preset_of(stages), {})}
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
     _fit_negatives(filled, stages)
     return {**stages, **filled}

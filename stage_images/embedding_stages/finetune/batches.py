@@ -101,7 +101,7 @@ def padded_tokens(group: Sequence[int], lengths: Sequence[int]) -> int:
 
 def _part(examples: Sequence[Example], lengths: Sequence[int], budget: int) -> Part:
     rows = {row for example in examples for row in (example.query, *example.candidates)}
-    groups = _groups(sorted(rows, key=lambda row: (-lengths[row], row)), lengths, budget)
+    groups = groups_of(sorted(rows, key=lambda row: (-lengths[row], row)), lengths, budget)
     room, kept = budget, set()
     for number in sorted(range(len(groups)), key=lambda number: -padded_tokens(groups[number], lengths)):
         tokens = padded_tokens(groups[number], lengths)
@@ -113,7 +113,7 @@ def _part(examples: Sequence[Example], lengths: Sequence[int], budget: int) -> P
     return Part(examples=tuple(examples), groups=tuple(groups), kept=frozenset(kept))
 
 
-def _groups(rows: Sequence[int], lengths: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+def groups_of(rows: Sequence[int], lengths: Sequence[int], budget: int) -> list[tuple[int, ...]]:
     """Rows, longest first, cut where a group would outgrow the budget or its rows get much shorter."""
     groups: list[list[int]] = []
     for row in rows:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.encoder import PackedEncoder
-from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, balanced
+from embedding_stages.encoder.packed.packs import Ints, Pack, Ragged, balanced, consecutive
 from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, split
 from embedding_stages.finetune.exchange import Exchange
@@ -174,9 +174,38 @@ class PackedTrainer:
         self.encoder.model.flat.copy_(self.master)
         self.updates = step
 
-    def save(self, folder: Path, base: Path) -> None:  # noqa: ARG002 - the encoder knows where it came from
-        """Write the trained model; rank 0 alone does."""
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the weights by the names on disk, on the CPU; only on rank 0."""
+        named = self.encoder.model.on_disk(self.master) if self.world.leads else ()
+        return {name: view.to("cpu", copy=True).contiguous() for name, view in named}
+
+    def embed(self, numbers: Sequence[int], texts: Ragged) -> torch.Tensor:
+        """float32 (len(numbers), hidden): these rows by the model as it is. See `Trainer.embed`."""
+        rows = np.asarray(numbers, dtype=np.int64)
+        found = torch.zeros(len(rows), self.encoder.description.hidden_size, device=self.encoder.device)
+        groups = [np.asarray(group) for group in consecutive(texts.lengths[rows], self.token_budget)]
+        with torch.no_grad():
+            while groups:
+                group = groups.pop()
+                try:
+                    vectors = self.encoder.vectors(self.encoder.send(self.encoder.pack(texts, rows[group])))
+                    found[torch.from_numpy(group).to(found.device)] = vectors
+                except torch.OutOfMemoryError:
+                    if len(group) == 1:
+                        raise
+                    groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+        return found
+
+    def save(
+        self,
+        folder: Path,
+        base: Path,  # noqa: ARG002 - the encoder knows where it came from
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write the trained model; rank 0 alone does. See `Trainer.save`."""
         if self.world.leads:
+            for name, view in self.encoder.model.on_disk(self.master) if weights else ():
+                view.copy_((weights or {})[name])
             self.encoder.save(folder, self.master)
 
     def _named(self, flats: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,6 +1,7 @@
 """The state between attempts: weights and optimizer moments as safetensors, the rest as JSON; nothing pickled.
 
-    <scratch>/step-00000100/state.safetensors    weights.<name>, exp_avg.<name>, exp_avg_sq.<name>
+    <scratch>/step-00000100/state.safetensors    weights.<name>, exp_avg.<name>, exp_avg_sq.<name>; best.<name>
+                                                 where validations choose what is published
     <scratch>/step-00000100/state.json           written last; the folder is renamed into place when complete
 
 There is no random state to keep: batches are a function of seed and step (see `batches`), dropout is off.
@@ -12,8 +13,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from embedding_stages.finetune.world import World
 
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
+_BEST = "best."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,18 @@ class Progressed:
     identity: Mapping[str, int]  # seed, examples, global batch, steps: a state of another run is refused
     micro_batch: int
     losses: list[float]  # one a step
+    points: Sequence[tuple[int, float, float]] = ()  # of each validation: step, loss, NDCG@10
+    best: Mapping[str, torch.Tensor] = field(default_factory=dict)  # the weights of the best of them, of rank 0
+
+    def to_json(self) -> dict[str, object]:
+        """Without tensors, and without what a run that validates nothing lacks: earlier releases read it too."""
+        found: dict[str, object] = {
+            "step": self.step,
+            "identity": dict(self.identity),
+            "micro_batch": self.micro_batch,
+            "losses": self.losses,
+        }
+        return found | ({"points": [list(point) for point in self.points]} if self.points else {})
 
 
 class Resumable(Protocol):
@@ -133,8 +147,8 @@ def _write(folder: Path, tensors: Mapping[str, torch.Tensor], progressed: Progre
     partial = folder / f"{final.name}.partial"
     partial.mkdir(parents=True)
     try:
-        stream.write(tensors, partial / _TENSORS)
-        (partial / _STATE).write_text(json.dumps(asdict(progressed)))
+        stream.write({**tensors, **{_BEST + name: best for name, best in progressed.best.items()}}, partial / _TENSORS)
+        (partial / _STATE).write_text(json.dumps(progressed.to_json()))
         for name in (_TENSORS, _STATE):
             with (partial / name).open("rb") as written:
                 os.fsync(written.fileno())
@@ -158,8 +172,16 @@ def _newest(
             read_header(candidate / _TENSORS)
             tensors = load_file(candidate / _TENSORS)  # maps the file: a node's ranks share its pages
             fits = all(tensors[key].shape == shape for key, shape in shapes.items())
+            if progressed.points:
+                progressed = replace(progressed, best=_best(tensors, shapes))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if fits and progressed.identity == dict(identity):
             return tensors, progressed
     return None
+
+
+def _best(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """The best weights by name. Raises KeyError where one is missing."""
+    names = (name.removeprefix("weights.") for name in shapes if name.startswith("weights."))
+    return {name: tensors[_BEST + name] for name in names}

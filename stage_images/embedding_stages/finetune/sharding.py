@@ -67,11 +67,15 @@ class Shards:
                 (self._tiny_pass().sum() * 0.0).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:
             raise _too_large(error) from error
-        for part in self._parts:
-            part.reshard()
+        self.drop()
         for parameter in self._encoder.module.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(self._size)  # the library takes the mean over the ranks
+
+    def drop(self) -> None:
+        """Have the shards alone again."""
+        for part in self._parts:
+            part.reshard()
 
     def _tiny_pass(self) -> torch.Tensor:
         return self._encoder.vectors([[0]])

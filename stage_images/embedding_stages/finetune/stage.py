@@ -1,44 +1,40 @@
 """The finetune stage: trainingSet and baseModel in, checkpoint out.
 
 Counts: examples, steps, globalBatchSize, microBatchSize (as used), tokensPerPack (of the packed
-trainer). Details: loss (contrastive: the recipe's; ranking: towards the teacher's scores), firstLoss and lastLoss
-(means over the first and last tenth of the steps), precision (bf16 or fp32), workers, warnings, and side where
-only queries' was trained (see query_map).
+trainer), heldOutQuestions (of validations). Details: loss (contrastive: the recipe's; ranking: towards the teacher's
+scores), firstLoss and lastLoss (means over the first and last tenth of the steps), precision (bf16 or fp32), workers,
+warnings, trained (numbers in adapters), side where only queries' was trained (see query_map), and validation where
+there is one: bestStep, whose weights are published; searched (passages: all of the training set; candidates: those of
+the held-out questions); curve, at most 16 of [step, mean loss since the point before, NDCG@10].
 """
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import torch
 
 from embedding_stages.contract import PEER_LOST, Artefact, StageResult
-from embedding_stages.contract.settings import QUERY_SIDE, Finetune
+from embedding_stages.contract.settings import QUERY_SIDE, Finetune, Lora
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient, settings_of
-from embedding_stages.finetune import resume
-from embedding_stages.finetune.batches import Example, examples_of_step
+from embedding_stages.finetune.batches import Example
 from embedding_stages.finetune.dataset import TrainingSet, asked_texts, tokenized
 from embedding_stages.finetune.origin import write_origin
+from embedding_stages.finetune.lora import add_adapters
 from embedding_stages.finetune.query_map import tune_queries
-from embedding_stages.finetune.scale import Scale, scale_of
-from embedding_stages.finetune.schedule import learning_rate
-from embedding_stages.finetune.trainer import StepReport, Trainer
+from embedding_stages.finetune.scale import scale_of
+from embedding_stages.finetune.trainer import Trainer
+from embedding_stages.finetune.training import train
+from embedding_stages.finetune.validation import FEW, AnyTrainer, Course, HeldOut, hold_out, plan, thinned
 from embedding_stages.finetune.world import ENDED, World, lost_peers
 from embedding_stages.runner import StageContext
 
-if TYPE_CHECKING:
-    from embedding_stages.finetune.packed_trainer import PackedTrainer  # needs Triton, which CPU images lack
-
-AnyTrainer: TypeAlias = "Trainer | PackedTrainer"
-_LOG_EVERY = 10  # steps
 _REFUSED = "refused"  # rank 0's word about an input
-_SAVE_SECONDS = 60.0  # a resume point that costs more to write than the steps since the last one saves nothing
 
 
 def work(context: StageContext, world: World | None = None) -> StageResult:
@@ -52,27 +48,32 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     if settings.side == QUERY_SIDE:
         return tune_queries(context, world, settings, base, checked_input(Artefact.TRAINING_SET, context, world))
     bfloat16 = trains_in_bfloat16(world.device.type)
-    encoder = _encoder(base, context, world, bfloat16=bfloat16)
+    encoder = _encoder(base, context, world, bfloat16=bfloat16, lora=settings.lora)
     encoder.description = encoder.description.offering(settings.matryoshka)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     texts = asked_texts(checked_input(Artefact.TRAINING_SET, context, world), settings)
-    data = tokenized(texts, encoder.tokenizer)
+    data, held = tokenized(texts, encoder.tokenizer), list[Example]()
+    if settings.validation:
+        data, held = hold_out(data, texts.queries, settings.validation, seed=settings.seed)
     scale = scale_of(settings, examples=len(data.examples), ranking=data.scored, log=context.log)
+    held_out = plan(data, held, texts.queries, settings, scale) if held else None
     checkpoint = context.folder(Artefact.CHECKPOINT)  # made now: later rank 0 may have published
     with lost_peers():
         trainer = _trainer(encoder, settings, context, world, data, bfloat16=bfloat16)
-        losses = train(context, trainer, data, settings, scale)
-        trainer.save(checkpoint, base)
+        course = train(context, trainer, data, settings, scale, held_out)
+        trainer.save(checkpoint, base, course.best or None)
     if world.leads:
         write_origin(context, checkpoint, examples=len(data.examples), how="all weights")
     context.log("checkpoint written")
+    losses = course.losses
     window = max(1, len(losses) // 10)
     return context.result(
         counts={
             "examples": len(data.examples),
-            "steps": scale.total_steps,
+            "steps": len(losses),
             "globalBatchSize": scale.global_batch,
             "microBatchSize": trainer.micro_batch,
+            **({"heldOutQuestions": len(held_out.queries)} if held_out else {}),
             **({} if isinstance(trainer, Trainer) else {"tokensPerPack": trainer.token_budget}),
         },
         details={
@@ -81,7 +82,9 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             "lastLoss": sum(losses[-window:]) / window,
             "precision": "bf16" if bfloat16 else "fp32",
             "workers": world.size,
-            "warnings": list(scale.warnings),
+            **({"trained": trainer.trained} if isinstance(trainer, Trainer) and settings.lora else {}),
+            "warnings": [*scale.warnings, *_few(held_out)],
+            **({"validation": _told(course, held_out)} if held_out else {}),
         },
     )
 
@@ -108,60 +111,20 @@ def checked_input(name: Artefact, context: StageContext, world: World) -> Path:
     return folder
 
 
-def train(
-    context: StageContext, trainer: AnyTrainer, data: TrainingSet, settings: Finetune, scale: Scale
-) -> list[float]:
-    """Run the steps that are left and return the loss of every step. All ranks call it and get the same.
+def _few(held_out: HeldOut | None) -> list[str]:
+    asked = len(held_out.queries) if held_out else FEW
+    if asked >= FEW:
+        return []
+    return [f"validation asks only {asked} questions, fewer than {FEW}: which weights are best is chance"]
 
-    Saves a resume point every `checkpoint_every` steps, but not before a minute has passed since the last one, and
-    when the pod is asked to stop (then Transient is raised).
-    """
-    identity = {
-        "seed": settings.seed,
-        "examples": len(data.examples),
-        "globalBatch": scale.global_batch,
-        "steps": scale.total_steps,
-        **({"ranking": 1} if data.scored else {}),  # resume points of the recipe's runs stay as they are
+
+def _told(course: Course, held_out: HeldOut) -> dict[str, Any]:
+    """What validations have found, short enough for a result."""
+    return {
+        "bestStep": course.best_step,
+        "searched": "passages" if held_out.everything else "candidates",
+        "curve": [[step, round(loss, 4), round(found, 4)] for step, loss, found in thinned(course)],
     }
-    scratch = context.scratch("resume")
-    background = resume.Background(scratch, context.log)
-    earlier = resume.load(scratch, trainer, identity)
-    losses = list(earlier.losses) if earlier else []
-    if earlier:
-        context.log("resumed", step=earlier.step, microBatchSize=trainer.micro_batch)
-
-    def progressed() -> resume.Progressed:
-        return resume.Progressed(len(losses), identity, trainer.micro_batch, list(losses))
-
-    saved = context.clock()
-    try:
-        for step in range(len(losses), scale.total_steps):
-            started = time.monotonic()
-            report, rate = _step(step, trainer, data, settings, scale)
-            losses.append(report.loss)
-            _report(context, step, scale, report, rate, time.monotonic() - started)
-            on_time = (step + 1) % scale.checkpoint_every == 0
-            if on_time and _due(trainer.world, context.clock() - saved, busy=background.busy):
-                background.save(trainer, progressed())
-                saved = context.clock()
-            if trainer.world.size == 1:  # several ranks stop together, where the next step looks first
-                context.stop_if_asked()
-    except Transient as error:  # asked to stop: the step that was under way has changed nothing yet
-        if error.reason != PEER_LOST:
-            background.finish()
-            try:
-                resume.save(scratch, trainer, progressed())
-            except OSError as full:  # the next attempt goes on from an older one
-                context.log("resume point not written", error=str(full))
-        raise
-    finally:
-        background.finish()
-    return losses
-
-
-def _due(world: World, seconds: float, *, busy: bool) -> bool:
-    """Whether it is time for a resume point: rank 0's clock counts, and nobody waits for one that is being written."""
-    return world.any(world.leads and seconds >= _SAVE_SECONDS and not busy)
 
 
 def trains_in_bfloat16(device: str) -> bool:
@@ -170,9 +133,18 @@ def trains_in_bfloat16(device: str) -> bool:
     return device == "cuda" or (products and has_fast_bfloat16())
 
 
-def _encoder(base: Path, context: StageContext, world: World, *, bfloat16: bool) -> AnyEncoder:
-    """Packed where that works; shards are the library's business, so they keep its modules."""
+def _encoder(
+    base: Path, context: StageContext, world: World, *, bfloat16: bool, lora: Lora | None = None
+) -> AnyEncoder:
+    """Packed where that works; shards are the library's business, so they keep its modules, and so do adapters.
+
+    Weights that stay as they are need no more digits than the products have.
+    """
     device = str(world.device)
+    if lora:
+        context.log("texts are padded, not packed: adapters are trained so")
+        halved = bfloat16 and world.device.type == "cuda" and not world.sharded
+        return PaddedEncoder.load(base, device=device, dtype=torch.bfloat16 if halved else torch.float32)
     if world.sharded:
         return PaddedEncoder.load(base, device=device, dtype=torch.float32)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
@@ -193,6 +165,9 @@ def _trainer(
     }
     try:
         if isinstance(encoder, PaddedEncoder):
+            if settings.lora:
+                name = encoder.backbone.config.get("_name_or_path")
+                common["adapters"] = add_adapters(encoder, settings.lora, seed=settings.seed, base_name=name)
             return Trainer(encoder, micro_batch=settings.microBatchSize, bfloat16=bfloat16, **common)
         from embedding_stages.finetune.packed_trainer import PackedTrainer
 
@@ -204,36 +179,3 @@ def _trainer(
     packed.find_budget(data.examples, data.packed)
     context.log("packs measured", tokensPerPack=packed.token_budget)
     return packed
-
-
-def _examples(step: int, data: TrainingSet, settings: Finetune, scale: Scale) -> list[Example]:
-    if step >= scale.total_steps:
-        return []
-    numbers = examples_of_step(step, examples=len(data.examples), global_batch=scale.global_batch, seed=settings.seed)
-    return [data.examples[number] for number in numbers]
-
-
-def _step(
-    step: int, trainer: AnyTrainer, data: TrainingSet, settings: Finetune, scale: Scale
-) -> tuple[StepReport, float]:
-    examples = _examples(step, data, settings, scale)
-    rate = learning_rate(
-        step, peak=settings.learningRate, warmup_steps=settings.warmupSteps, total_steps=scale.total_steps
-    )
-    if isinstance(trainer, Trainer):
-        return trainer.step(examples, data.rows, rate), rate
-    following = _examples(step + 1, data, settings, scale)
-    return trainer.step(examples, data.packed, rate, following=following), rate
-
-
-def _report(context: StageContext, step: int, scale: Scale, report: StepReport, rate: float, seconds: float) -> None:
-    context.progress(step + 1, scale.total_steps)
-    if step % _LOG_EVERY == 0 or step + 1 == scale.total_steps:
-        context.log(
-            "step",
-            step=step + 1,
-            loss=round(report.loss, 6),
-            lr=rate,
-            gradNorm=round(report.grad_norm, 4),
-            tokensPerSecond=round(report.tokens / max(seconds, 1e-9)),
-        )

@@ -13,7 +13,8 @@ import torch
 from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
-from embedding_stages.finetune.batches import Example, Part, plan_step, split
+from embedding_stages.finetune.batches import Example, Part, groups_of, plan_step, split
+from embedding_stages.finetune.lora import Adapters
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
 from embedding_stages.finetune.precision import bfloat16_products
 from embedding_stages.finetune.sharding import Shards, fill, squared_norm, whole
@@ -51,6 +52,7 @@ class Trainer:
         micro_batch: int,
         texts_per_example: int,
         sizes: Sequence[int] = (),
+        adapters: Adapters | None = None,
         bfloat16: bool = False,
         encode: Encode | None = None,
         between: Callable[[], None] = lambda: None,
@@ -66,7 +68,9 @@ class Trainer:
         self._encode = encode or encoder.vectors
         self._between = between  # called between forward passes; may raise Transient to abandon the step
         self._shards = Shards(encoder, self.world, bfloat16=bfloat16) if self.world.sharded else None
-        self.parameters = dict(encoder.module.named_parameters())
+        self._adapters = adapters  # that are trained in the place of the weights
+        named = encoder.module.named_parameters()
+        self.parameters = {name: value for name, value in named if value.requires_grad}
         self.optimizer = _optimizer(self.parameters, weight_decay)
 
     def step(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], rate: float) -> StepReport:
@@ -89,6 +93,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         used = {row for example in examples for row in (example.query, *example.candidates)}
         return StepReport(loss=loss, grad_norm=norm, tokens=sum(lengths[row] for row in used))
+
+    @property
+    def trained(self) -> int:
+        """How many numbers are trained."""
+        return sum(value.numel() for value in self.parameters.values())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """A copy of the state, whole and on the CPU: weights.<name>, exp_avg.<name>, exp_avg_sq.<name>.
@@ -115,19 +124,64 @@ class Trainer:
                 self.optimizer.state[value]["step"].fill_(float(step))
         self.micro_batch = min(self.micro_batch, micro_batch)
 
-    def save(self, folder: Path, base: Path) -> None:
-        """Write the trained model; `base` is the folder it came from. All ranks call it, rank 0 writes."""
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the weights by name, whole and on the CPU; only on rank 0. All ranks call it."""
+        found: dict[str, torch.Tensor] = {}
+        for name, value in self.parameters.items():
+            tensor = whole(value.detach())
+            if self.world.leads:
+                found[name] = tensor.to("cpu", copy=True).contiguous()
+        return found
+
+    def embed(self, numbers: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """float32 (len(numbers), hidden): the rows of these numbers by the model as it is, in training's precision.
+
+        With shards all ranks call it together. Memory that is short makes the passes smaller; raises
+        torch.OutOfMemoryError when a single row does not fit.
+        """
+        if self._shards:
+            self._shards.gather()
+        found = torch.zeros(len(numbers), self.encoder.description.hidden_size, device=self.encoder.device)
+        lengths = [len(rows[number]) for number in numbers]
+        longest_first = sorted(range(len(numbers)), key=lambda place: -lengths[place])
+        groups = groups_of(longest_first, lengths, self.micro_batch * self._tokens_per_example)
+        with torch.no_grad():
+            while groups:
+                group = groups.pop()
+                try:
+                    found[list(group)] = self._forward([numbers[place] for place in group], rows)
+                except torch.OutOfMemoryError:
+                    if len(group) == 1:
+                        raise
+                    groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+        if self._shards:
+            self._shards.drop()
+        return found
+
+    def save(self, folder: Path, base: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write the trained model; `base` is the folder it came from. All ranks call it, rank 0 writes.
+
+        `weights`, which rank 0 has of `weights()`, are written in the place of what the model has now.
+        """
+        if self._adapters:
+            trained = self.weights() if weights is None else weights
+            if self.world.leads:
+                self._adapters.save(folder, base, trained, self.encoder.description)
+            return
         if self._shards is None:
             if self.world.leads:
+                with torch.no_grad():
+                    for name, value in (weights or {}).items():
+                        self.parameters[name].copy_(value)
                 self.encoder.save(folder)
             return
         encoder = PaddedEncoder.load(base, device="cpu", dtype=torch.float32) if self.world.leads else None
-        trained = dict(encoder.module.named_parameters()) if encoder else {}
+        there = dict(encoder.module.named_parameters()) if encoder else {}
         with torch.no_grad():
             for name, value in self.parameters.items():
                 tensor = whole(value.detach())
-                if name in trained:
-                    trained[name].copy_(tensor)
+                if name in there:
+                    there[name].copy_((weights or {}).get(name, tensor))
         if encoder:
             encoder.description = self.encoder.description
             encoder.save(folder)

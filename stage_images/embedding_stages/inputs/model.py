@@ -14,9 +14,10 @@ from embedding_stages.artefacts import Described, describe, digest_of_files, sha
 from embedding_stages.contract import ENCODER_FILE, Artefact
 from embedding_stages.encoder.configuration import read_object
 from embedding_stages.encoder.description import EncoderDescription, check_tensors, describe_configuration
+from embedding_stages.encoder.linear_layers import check_targets
 from embedding_stages.encoder.modules import MODULES_FILE, module_folders
 from embedding_stages.encoder.prompts import unused_prompts
-from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, weight_files
+from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.vocabulary import rows_without_tokens
 from embedding_stages.errors import BadInput, printable
 from embedding_stages.inputs import safe_files
@@ -45,7 +46,7 @@ class BaseModel:
     revision: str | None = None
     prefixes: Mapping[str, str] | None = None
     max_tokens: int | None = None
-    training: Mapping[str, Any] | None = None  # what finetune asks of it: matryoshka
+    training: Mapping[str, Any] | None = None  # what finetune asks of it: matryoshka, loraTargets
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], training: Mapping[str, Any] | None = None) -> BaseModel:
@@ -86,7 +87,8 @@ def freeze(model: BaseModel, folder: Path, store: Store) -> tuple[Described, Enc
     Each file of the source is hashed once, and so is each file of the store: what the source holds today decides
     which folder is taken, and a folder that was damaged since is replaced.
 
-    Raises BadInput `BaseModel...` (see `describe_model`), `MaxTokensTooLarge`; Transient `SourceChanged`.
+    Raises BadInput `BaseModel...` (see `describe_model`), `MaxTokensTooLarge`, `MatryoshkaTooLarge`,
+    `LoraTargetUnknown`; Transient `SourceChanged`.
     """
     small, weights, description = check(model, folder)
     with store.draft(Artefact.BASE_MODEL) as draft:
@@ -114,6 +116,9 @@ def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], Encoder
         small, weights = _small_files(model, folder), _weights(model, folder)
         description = check_small_files(model, folder, small)
         check_tensors(folder, description)
+        targets = (model.training or {}).get("loraTargets")
+        if targets:
+            check_targets(check_weights(folder, field=model.source_field), description.family, targets)
     return small, weights, description
 
 

@@ -95,6 +95,8 @@ LOOKS: list[tuple[dict[str, Any], bool]] = [
     *(({"stages": {stage: {"env": [{"name": "A", "value": "1"}]}}}, False) for stage in ("prep", "export", "deploy")),
     ({"stages": {"finetune": {"epochs": 5}}}, False),
     ({"stages": {"finetune": {"matryoshka": [64]}}}, True),  # it looks whether the model can do it
+    ({"stages": {"finetune": {"lora": {"targets": ["q_proj"]}}}}, True),
+    ({"stages": {"finetune": {"validation": {}}}}, False),
     ({"stages": {"deploy": {"replicas": 2}}}, False),
     ({"stages": {"inputs": {"resources": {"limits": {"memory": "9Gi"}}, "timeoutSeconds": 9}}}, False),
     ({"tolerance": {"atOne": "0.5"}}, False),

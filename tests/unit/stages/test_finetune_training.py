@@ -25,8 +25,9 @@ from embedding_stages.errors import OutOfMemory, StageError, Transient, settings
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import auto_scale
-from embedding_stages.finetune.stage import train, work
+from embedding_stages.finetune.stage import work
 from embedding_stages.finetune.trainer import Trainer
+from embedding_stages.finetune.training import train
 from embedding_stages.runner import StageContext, run
 
 SETTINGS: dict[str, Any] = {
@@ -291,7 +292,7 @@ def run_training(
     data = data_of(workspace, trainer)
     data = replace(data, examples=scored(data.examples)) if ranking else data
     scale = auto_scale(examples=len(data.examples), epochs=4, global_batch=8, checkpoint_every=2)
-    return train(context, trainer, data, settings, scale), trainer
+    return train(context, trainer, data, settings, scale).losses, trainer
 
 
 @pytest.fixture(scope="module")

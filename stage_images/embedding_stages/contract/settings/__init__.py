@@ -24,7 +24,7 @@ from embedding_stages.contract.settings.data import EVALUATION_QUERIES, FITTING,
 from embedding_stages.contract.settings.judging import Evaluation, Gates, Guard, MaxRegression, Tolerance, Verification
 from embedding_stages.contract.settings.serving import Deploy, Eval, Export, Run, RunPolicy, Verify
 from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, BaseModel, Corpus
-from embedding_stages.contract.settings.training import PRESETS, QUERY_SIDE, SIDES, Finetune, Workers
+from embedding_stages.contract.settings.training import PRESETS, QUERY_SIDE, SIDES, Finetune, Lora, Validation, Workers
 
 __all__ = [
     "DEFAULT_GATE_METRICS",
@@ -48,12 +48,14 @@ __all__ = [
     "Finetune",
     "Gates",
     "Guard",
+    "Lora",
     "MaxRegression",
     "Prep",
     "Run",
     "RunPolicy",
     "Sdg",
     "Tolerance",
+    "Validation",
     "Verification",
     "Verify",
     "Workers",

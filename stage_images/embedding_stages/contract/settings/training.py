@@ -15,6 +15,53 @@ QUERY_SIDE: Final = SIDES[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Validation(Table):
+    """What is measured while training, and what that decides."""
+
+    FIELD = "spec.stages.finetune.validation"
+
+    share: float = setting(
+        0.05, since=JOINED, low=0.001, high=0.5, says="Share of the training questions that is held out."
+    )
+    questions: int = setting(500, since=JOINED, low=1, high=100_000, says="At most so many are held out.")
+    everySteps: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=1_000_000,
+        says="Optimizer steps between two validations; when absent checkpointEverySteps, or a third of all steps where "
+        "there are fewer than three times as many. The last step is always followed by one.",
+    )
+    patience: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=1000,
+        says="Training ends after so many validations in a row without a better one; never when absent.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora(Table):
+    """Adapters that are trained in the place of the weights."""
+
+    FIELD = "spec.stages.finetune.lora"
+
+    rank: int = setting(16, since=JOINED, low=1, high=512, says="Rank of the adapters.")
+    alpha: int = setting(
+        32, since=JOINED, low=1, high=4096, says="Adapters count alpha / rank times, as peft's lora_alpha does."
+    )
+    targets: tuple[str, ...] = setting(
+        ("all-linear",),
+        since=JOINED,
+        most=32,
+        shortest=1,
+        longest=128,
+        says="Linear layers that get adapters, by the end of their path, such as query or q_proj; all-linear for all.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finetune(Table):
     FIELD = "spec.stages.finetune"
 
@@ -57,6 +104,17 @@ class Finetune(Table):
         most=8,
         says="Sizes that vectors may be cut to: training looks at each of them, and at the whole. At most the model's "
         "hidden size.",
+    )
+    validation: Validation | None = setting(  # noqa: RUF009 - as every other setting
+        None,
+        since=JOINED,
+        says="Holds training questions out and publishes the weights that answer them best (NDCG@10), instead of the "
+        "last; off when absent.",
+    )
+    lora: Lora | None = setting(  # noqa: RUF009 - as every other setting
+        None,
+        since=JOINED,
+        says="Trains low-rank adapters (LoRA) and merges them, instead of all weights; off when absent.",
     )
     checkpointEverySteps: int = setting(100, low=1, high=1_000_000, says="Optimizer steps between two resume points.")
     seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")
