@@ -108,6 +108,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "queries' side alone, on torch": {
         "stages": {"finetune": {"side": "query"}, "deploy": {"backend": {"torch": {}}}},
     },
+    "sizes, a validation, adapters and in-batch negatives": {
+        "stages": {
+            "finetune": {"matryoshka": [64, 32], "validation": {}, "lora": {"rank": 8}, "inBatchNegatives": True}
+        },
+    },
     "both sides, and a NIM": {
         "stages": {"finetune": {"side": "both"}, "deploy": {"image": "nim:1", "backend": {"nim": {}}}},
     },
@@ -131,6 +136,21 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 HUB = at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "main"}})
 # row -> patch, the field that is named, what is said about it
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "adapters of queries' side alone": (
+        {"stages": {"finetune": {"side": "query", "lora": {}}, "deploy": {"backend": {"torch": {}}}}},
+        "spec.stages.finetune.lora",
+        "set side to both",
+    ),
+    "validation of queries' side alone": (
+        {"stages": {"finetune": {"side": "query", "validation": {}}, "deploy": {"backend": {"torch": {}}}}},
+        "spec.stages.finetune.validation",
+        "set side to both",
+    ),
+    "in-batch negatives towards scores": (
+        {"stages": {"finetune": {"preset": "auto", "inBatchNegatives": True}}},
+        "spec.stages.finetune.inBatchNegatives",
+        "take preset recipe",
+    ),
     "queries' side alone, and a NIM": (
         {"stages": {"finetune": {"side": "query"}, "deploy": {"image": "nim:1", "backend": {"nim": {}}}}},
         "spec.stages.finetune.side",

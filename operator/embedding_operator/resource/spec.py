@@ -35,7 +35,7 @@ from embedding_operator.resource.pods import (
 )
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
-from embedding_stages.contract.presets import scores_candidates, with_preset
+from embedding_stages.contract.presets import RECIPE, scores_candidates, with_preset
 from embedding_stages.contract.versions import CODE_VERSIONS
 
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
@@ -79,6 +79,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     settings[Stage.INPUTS] = {**settings[Stage.INPUTS], **_asked_of_the_model(settings[Stage.FINETUNE])}
     _check_negatives(settings)
     _check_side(settings, deploy)
+    _check_in_batch(settings[Stage.FINETUNE])
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images, accelerator) for stage in Stage}
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
@@ -200,7 +201,7 @@ def _check_negatives(settings: Mapping[Stage, Mapping[str, Any]]) -> None:
 def _check_side(settings: Mapping[Stage, Mapping[str, Any]], deploy: Deploy) -> None:
     if settings[Stage.FINETUNE]["side"] != tables.QUERY_SIDE:
         return
-    for name in ("lora", "validation"):
+    for name in ("lora", "validation", "inBatchNegatives"):
         if settings[Stage.FINETUNE][name]:
             raise SpecError(
                 f"spec.stages.finetune.{name}",
@@ -212,6 +213,15 @@ def _check_side(settings: Mapping[Stage, Mapping[str, Any]], deploy: Deploy) -> 
             f"a server of backend {deploy.backend} answers queries and passages by one model, it cannot serve one "
             "whose queries alone were trained; set it to both, or take backend onnx or torch in "
             "spec.stages.deploy.backend",
+        )
+
+
+def _check_in_batch(finetune: Mapping[str, Any]) -> None:
+    if finetune["inBatchNegatives"] and finetune["preset"] != RECIPE:
+        raise SpecError(
+            "spec.stages.finetune.inBatchNegatives",
+            f"preset {finetune['preset']} learns scores, and other questions' passages have none; set it to false, or "
+            f"take preset {RECIPE}",
         )
 
 

@@ -4,6 +4,7 @@ scale, schedule, batches    pure: sizes, learning rates, which texts go through 
 dataset                     the training set as token ids
 loss, precision, trainer    torch: one optimizer step over padded batches
 packed_trainer, memory      one over packs (Llama on a GPU), and how large those may be
+in_batch                    other questions' passages as negatives
 lora                        adapters that are trained in the place of the weights
 training, validation        the steps of a run, and which of its weights are published
 world, launch, sharding     several processes, one an accelerator: what they agree on, who starts them, FSDP2

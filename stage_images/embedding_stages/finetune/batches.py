@@ -86,6 +86,11 @@ def plan_step(examples: Sequence[Example], lengths: Sequence[int], *, token_budg
     return min(whole, split, key=lambda parts: sum(cost(part, lengths) for part in parts))
 
 
+def plan_rows(examples: Sequence[Example], rows: Sequence[int], lengths: Sequence[int], *, token_budget: int) -> Part:
+    """One part of which these rows alone are encoded here: others are encoded elsewhere."""
+    return _part(examples, lengths, token_budget, rows)
+
+
 def cost(part: Part, lengths: Sequence[int]) -> int:
     """Padded tokens, weighted by the passes they take."""
     return sum(
@@ -99,8 +104,13 @@ def padded_tokens(group: Sequence[int], lengths: Sequence[int]) -> int:
     return len(group) * max(lengths[row] for row in group)
 
 
-def _part(examples: Sequence[Example], lengths: Sequence[int], budget: int) -> Part:
-    rows = {row for example in examples for row in (example.query, *example.candidates)}
+def rows_of(examples: Sequence[Example]) -> list[int]:
+    """The distinct rows of these examples, in order."""
+    return sorted({row for example in examples for row in (example.query, *example.candidates)})
+
+
+def _part(examples: Sequence[Example], lengths: Sequence[int], budget: int, rows: Sequence[int] | None = None) -> Part:
+    rows = rows_of(examples) if rows is None else rows
     groups = groups_of(sorted(rows, key=lambda row: (-lengths[row], row)), lengths, budget)
     room, kept = budget, set()
     for number in sorted(range(len(groups)), key=lambda number: -padded_tokens(groups[number], lengths)):

@@ -17,15 +17,16 @@ from typing import Any
 import torch
 
 from embedding_stages.contract import PEER_LOST, Artefact, StageResult
-from embedding_stages.contract.settings import QUERY_SIDE, Finetune, Lora
+from embedding_stages.contract.settings import QUERY_SIDE, Finetune
 from embedding_stages.encoder.hardware import has_fast_bfloat16
 from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient, settings_of
 from embedding_stages.finetune.batches import Example
 from embedding_stages.finetune.dataset import TrainingSet, asked_texts, tokenized
-from embedding_stages.finetune.origin import write_origin
+from embedding_stages.finetune.in_batch import Pool
 from embedding_stages.finetune.lora import add_adapters
+from embedding_stages.finetune.origin import write_origin
 from embedding_stages.finetune.query_map import tune_queries
 from embedding_stages.finetune.scale import scale_of
 from embedding_stages.finetune.trainer import Trainer
@@ -48,7 +49,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
     if settings.side == QUERY_SIDE:
         return tune_queries(context, world, settings, base, checked_input(Artefact.TRAINING_SET, context, world))
     bfloat16 = trains_in_bfloat16(world.device.type)
-    encoder = _encoder(base, context, world, bfloat16=bfloat16, lora=settings.lora)
+    encoder = _encoder(base, context, world, settings, bfloat16=bfloat16)
     encoder.description = encoder.description.offering(settings.matryoshka)
     context.log("model loaded", device=str(world.device), packed=not isinstance(encoder, PaddedEncoder))
     texts = asked_texts(checked_input(Artefact.TRAINING_SET, context, world), settings)
@@ -133,17 +134,15 @@ def trains_in_bfloat16(device: str) -> bool:
     return device == "cuda" or (products and has_fast_bfloat16())
 
 
-def _encoder(
-    base: Path, context: StageContext, world: World, *, bfloat16: bool, lora: Lora | None = None
-) -> AnyEncoder:
-    """Packed where that works; shards are the library's business, so they keep its modules, and so do adapters.
-
-    Weights that stay as they are need no more digits than the products have.
+def _encoder(base: Path, context: StageContext, world: World, settings: Finetune, *, bfloat16: bool) -> AnyEncoder:
+    """Packed where that works; shards are the library's business, so they keep its modules. Adapters and in-batch
+    negatives are trained over padded batches alone.
     """
     device = str(world.device)
-    if lora:
-        context.log("texts are padded, not packed: adapters are trained so")
-        halved = bfloat16 and world.device.type == "cuda" and not world.sharded
+    if settings.lora or settings.inBatchNegatives:
+        context.log("texts are padded, not packed: adapters and in-batch negatives are trained so")
+        # Weights that stay as they are need no more digits than the products have.
+        halved = settings.lora and bfloat16 and world.device.type == "cuda" and not world.sharded
         return PaddedEncoder.load(base, device=device, dtype=torch.bfloat16 if halved else torch.float32)
     if world.sharded:
         return PaddedEncoder.load(base, device=device, dtype=torch.float32)
@@ -168,6 +167,7 @@ def _trainer(
             if settings.lora:
                 name = encoder.backbone.config.get("_name_or_path")
                 common["adapters"] = add_adapters(encoder, settings.lora, seed=settings.seed, base_name=name)
+            common["pool"] = Pool(data) if settings.inBatchNegatives else None
             return Trainer(encoder, micro_batch=settings.microBatchSize, bfloat16=bfloat16, **common)
         from embedding_stages.finetune.packed_trainer import PackedTrainer
 

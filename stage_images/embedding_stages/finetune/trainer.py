@@ -13,7 +13,8 @@ import torch
 from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
-from embedding_stages.finetune.batches import Example, Part, groups_of, plan_step, split
+from embedding_stages.finetune.batches import Example, Part, groups_of, plan_rows, plan_step, rows_of, split
+from embedding_stages.finetune.in_batch import Pool, in_batch_losses
 from embedding_stages.finetune.lora import Adapters
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
 from embedding_stages.finetune.precision import bfloat16_products
@@ -53,6 +54,7 @@ class Trainer:
         texts_per_example: int,
         sizes: Sequence[int] = (),
         adapters: Adapters | None = None,
+        pool: Pool | None = None,
         bfloat16: bool = False,
         encode: Encode | None = None,
         between: Callable[[], None] = lambda: None,
@@ -68,6 +70,8 @@ class Trainer:
         self._encode = encode or encoder.vectors
         self._between = between  # called between forward passes; may raise Transient to abandon the step
         self._shards = Shards(encoder, self.world, bfloat16=bfloat16) if self.world.sharded else None
+        self._pool = pool  # of in-batch negatives
+        self._exchanged = False  # whether this attempt at a step has got the other ranks' vectors
         self._adapters = adapters  # that are trained in the place of the weights
         named = encoder.module.named_parameters()
         self.parameters = {name: value for name, value in named if value.requires_grad}
@@ -81,8 +85,8 @@ class Trainer:
         does not fit, StageError `LossNotFinite`, what `between` raises, Transient `PeerLost`.
         """
         lengths = [len(row) for row in rows]
-        mine = split(examples, lengths, self.world.size)[self.world.rank]
-        loss = self._agreed_gradients(mine, rows, lengths, weight=1.0 / len(examples))
+        share = examples if self._pool else split(examples, lengths, self.world.size)[self.world.rank]
+        loss = self._agreed_gradients(share, rows, lengths, weight=1.0 / len(examples))
         norm = self._finish_gradients()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -231,8 +235,44 @@ class Trainer:
         if not examples:
             return 0.0
         budget = self.micro_batch * self._tokens_per_example
+        if self._pool:
+            return self._pool_gradients(examples, rows, lengths, budget, weight=weight)
         parts = plan_step(examples, lengths, token_budget=budget)
         return sum(self._part_gradients(part, rows, weight=weight) for part in parts)
+
+    def _pool_gradients(
+        self,
+        examples: Sequence[Example],
+        rows: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        budget: int,
+        *,
+        weight: float,
+    ) -> float:
+        """`_gradients` with in-batch negatives: this rank encodes its share of the step's texts, and the loss of all
+        examples is computed everywhere. Only rank 0 tells it, or the sum would count it once a rank.
+        """
+        dealt = sorted(rows_of(examples), key=lambda row: (-lengths[row], row))[self.world.rank :: self.world.size]
+        part = plan_rows(examples, dealt, lengths, token_budget=budget)
+        self._exchanged = False
+        try:
+            loss = self._part_gradients(part, rows, weight=weight)
+        finally:
+            if not self._exchanged:  # the others wait for what could not be computed here
+                self._everyones(part, torch.zeros(0, 0))
+        return loss if self.world.leads else 0.0
+
+    def _everyones(self, part: Part, table: torch.Tensor) -> torch.Tensor:
+        """float32 (rows of the examples, hidden): this rank's vectors with their graph, and the others' without."""
+        place = {row: number for number, row in enumerate(rows_of(part.examples))}
+        size = len(place), self.encoder.description.hidden_size
+        here = torch.tensor([place[row] for group in part.groups for row in group], device=self.encoder.device)
+        found = torch.zeros(size, device=self.encoder.device)
+        if len(table):
+            found[here] = table.detach()
+        self.world.sum_([found])
+        self._exchanged = True
+        return found.index_copy(0, here, table) if len(table) else found
 
     def _finish_gradients(self) -> float:
         """Add up the ranks' gradients and clip them; the norm before that."""
@@ -264,6 +304,8 @@ class Trainer:
             if number in part.kept:
                 graphs[number] = vectors
             leaves.append(vectors.detach().requires_grad_())
+        if not leaves:  # more ranks than texts
+            return 0.0
         loss = weight * self._loss(part, torch.cat(leaves))
         loss.backward()  # type: ignore[no-untyped-call]
         order = [*graphs, *(number for number in range(len(leaves)) if number not in graphs)]
@@ -276,6 +318,9 @@ class Trainer:
 
     def _loss(self, part: Part, table: torch.Tensor) -> torch.Tensor:
         """Sum of the part's losses; `table` holds the vectors in the order of the part's groups."""
+        if self._pool:
+            known = [each.to(table.device) for each in self._pool.tables(part.examples, rows_of(part.examples))]
+            return in_batch_losses(self._everyones(part, table), known, self._temperature, self._sizes).sum()
         tables = tables_of(part.examples, [row for group in part.groups for row in group])
         there = [torch.from_numpy(each).to(table.device) for each in tables]
         return example_losses(table, there, self._temperature, self._sizes).sum()

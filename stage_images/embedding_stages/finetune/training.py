@@ -76,6 +76,7 @@ def _identity(data: TrainingSet, settings: Finetune, scale: Scale, held_out: Hel
         "globalBatch": scale.global_batch,
         "steps": scale.total_steps,
         **({"ranking": 1} if data.scored else {}),
+        **({"inBatch": 1} if settings.inBatchNegatives else {}),
         **validation,
     }
 

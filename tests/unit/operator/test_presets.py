@@ -55,6 +55,19 @@ def test_queries_side_alone_learns_in_larger_steps(preset: str) -> None:
     assert query[:2] == both[:2]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("lora", [{}, {"rank": 4}], ids=str)
+def test_adapters_learn_in_larger_steps(lora: dict[str, Any], preset: str) -> None:
+    without, plain, asked = (
+        settings_of({"finetune": {"preset": preset, **said}})
+        for said in ({}, {"lora": lora}, {"lora": lora, "learningRate": "1e-6"})
+    )
+
+    assert plain[2].learningRate == pytest.approx(10 * without[2].learningRate)
+    assert asked[2].learningRate == 1e-6
+    assert plain[:2] == without[:2]
+
+
 def test_another_preset_makes_the_stages_work_anew_that_it_speaks_to() -> None:
     before, after = (
         asked_of_stages({"stages": {"finetune": section}}, served_in="float32") for section in ({}, {"preset": "auto"})

@@ -12,6 +12,14 @@ from embedding_stages.contract.declare import FIRST, NOT_SAID, SettingInvalid, T
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part(Table):
+    FIELD = "spec.sample.part"
+
+    share: float = setting(0.5, since="0.2", low=0, high=1, says="A decimal.")
+    names: tuple[str, ...] = setting(("x",), since="0.2", most=2, longest=3, says="A list.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample(Table):
     FIELD = "spec.sample"
 
@@ -22,6 +30,7 @@ class Sample(Table):
     limit: int | None = setting(None, low=1, high=5, says="Absent when absent.")
     url: str = setting("", longest=9, told=True, says="Said by the operator.")
     rank: int = setting(0, low=0, high=9, since="0.2", says="Joined later, as before.")
+    part: Part | None = setting(None, since="0.2", says="A section.")  # noqa: RUF009 - as every other setting
     overlap: int = setting(2, low=0, high=9, since="0.2", before=0, says="Joined later, with another default.")
 
 
@@ -50,10 +59,22 @@ def test_a_request_of_an_older_operator_means_as_before() -> None:
     assert Sample.of({}) == Sample(overlap=0)
 
 
+def test_a_section_is_there_as_soon_as_it_is_named() -> None:
+    assert Sample.parse({}).part is None
+    assert Sample.parse({"part": {}}).part == Part()
+    found = Sample.parse({"part": {"share": "0.25", "names": ["y"]}})
+    assert found.part == Part(share=0.25, names=("y",))
+    assert found.to_json()["part"] == {"share": 0.25, "names": ["y"]}
+    assert Sample.of(found.to_json()) == found
+
+
 @pytest.mark.parametrize(
     ("raw", "identity"),
     [
         ({"steps": 3, "rank": 0, "overlap": 0}, {"steps": 3}),
+        ({"steps": 3, "part": None}, {"steps": 3}),
+        ({"part": {"share": 0.5, "names": ["x"]}}, {"part": {}}),
+        ({"part": {"share": 0.25, "names": ["x"]}}, {"part": {"share": 0.25}}),
         ({"steps": 3, "rank": 4, "overlap": 2}, {"steps": 3, "rank": 4, "overlap": 2}),
         ({"rate": 0.5, "provider": "of another table"}, {"rate": 0.5, "provider": "of another table"}),
     ],
@@ -100,3 +121,19 @@ def test_every_setting_has_a_sentence_and_a_default_in_its_range(table: type[Tab
         assert item.says.endswith("."), item.name
         assert item.since != FIRST or item.before is NOT_SAID, item.name
     assert table.of(table.parse({}).to_json()) == table.parse({})
+
+
+@pytest.mark.parametrize(
+    ("raw", "field", "says"),
+    [
+        (True, "spec.sample.part", "True must be a section"),
+        ({"share": "2"}, "spec.sample.part.share", "must be a number from 0 to 1"),
+        ({"names": ["long"]}, "spec.sample.part.names", "must have 0 to 3 characters"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_a_section_is_named_with_its_path(raw: Any, field: str, says: str) -> None:
+    with pytest.raises(SettingInvalid) as caught:
+        Sample.parse({"part": raw})
+    assert caught.value.field == field
+    assert says in caught.value.message

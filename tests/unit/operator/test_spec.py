@@ -158,6 +158,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (stages(finetune={"nodes": 0}), "spec.stages.finetune.nodes"),
     (stages(finetune={"nodes": 65}), "spec.stages.finetune.nodes"),
+    (stages(finetune={"matryoshka": [4]}), "spec.stages.finetune.matryoshka"),
+    (stages(finetune={"matryoshka": 64}), "spec.stages.finetune.matryoshka"),
+    (stages(finetune={"validation": True}), "spec.stages.finetune.validation"),
+    (stages(finetune={"validation": {"share": "0.6"}}), "spec.stages.finetune.validation.share"),
+    (stages(finetune={"validation": {"patience": 0}}), "spec.stages.finetune.validation.patience"),
+    (stages(finetune={"lora": {"rank": 0}}), "spec.stages.finetune.lora.rank"),
+    (stages(finetune={"lora": {"targets": [""]}}), "spec.stages.finetune.lora.targets"),
+    (stages(finetune={"lora": {}, "side": "query"}), "spec.stages.finetune.lora"),
+    (stages(finetune={"validation": {}, "side": "query"}), "spec.stages.finetune.validation"),
+    (stages(finetune={"inBatchNegatives": True, "side": "query"}), "spec.stages.finetune.inBatchNegatives"),
+    (stages(finetune={"inBatchNegatives": True, "preset": "auto"}), "spec.stages.finetune.inBatchNegatives"),
     (stages(finetune={"parallelism": "TP"}), "spec.stages.finetune.parallelism"),
     (stages(finetune={"nodes": 2}), "spec.storage.accessModes"),
     (stages(finetune={"nodes": 2}) | {"storage": {"accessModes": ["ReadWriteOnce"]}}, "spec.storage.accessModes"),
@@ -198,6 +209,15 @@ def test_a_field_that_cannot_be_acted_on_is_named(sections: dict[str, Any], fiel
         parse_spec(a_manifest(**sections), IMAGES)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
+
+
+def test_what_training_asks_of_the_model_is_told_to_inputs_alone_where_it_is_asked() -> None:
+    asked = {"matryoshka": [16, 8], "lora": {"rank": 4}}
+    assert "training" not in a_spec().stages[Stage.INPUTS].settings
+    found = a_spec(stages={"finetune": asked}).stages
+    assert found[Stage.INPUTS].settings["training"] == {"matryoshka": [16, 8], "loraTargets": ["all-linear"]}
+    assert found[Stage.FINETUNE].settings["lora"] == {"rank": 4, "alpha": 32, "targets": ["all-linear"]}
+    assert found[Stage.FINETUNE].settings["validation"] is None
 
 
 @pytest.mark.parametrize("backend", [{}, {"backend": {"onnx": {}}}, {"backend": {"torch": {}}}])

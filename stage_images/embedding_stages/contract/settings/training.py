@@ -96,6 +96,11 @@ class Finetune(Table):
     negativesPerQuery: int = setting(
         4, low=1, high=100, says="Hard negatives used a question, at most stages.prep.hardNegatives."
     )
+    inBatchNegatives: bool = setting(
+        False,
+        since=JOINED,
+        says="Whether the passages of a step's other questions are negatives too; with preset recipe.",
+    )
     matryoshka: tuple[int, ...] = setting(
         (),
         since=JOINED,
