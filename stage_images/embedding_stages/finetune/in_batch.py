@@ -7,14 +7,17 @@ any line of the training set, or has the text of one, is no negative of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from embedding_stages.finetune.batches import Example
+from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.finetune.batches import Example, Part, rows_of
 from embedding_stages.finetune.dataset import TrainingSet
 from embedding_stages.finetune.loss import mean_over_sizes
+from embedding_stages.finetune.world import World
 
 
 class Pool:
@@ -46,6 +49,54 @@ class Pool:
             compared[number, right[number]] = True
         queries = torch.tensor([place[example.query] for example in examples])
         return queries, torch.tensor(passages), torch.tensor(right), torch.from_numpy(compared)
+
+
+class SharedPool:
+    """The pool of one step, whose texts several ranks encode: each its share, and all get the vectors of all."""
+
+    def __init__(
+        self, pool: Pool, encoder: PaddedEncoder, world: World, *, temperature: float, sizes: Sequence[int]
+    ) -> None:
+        self._pool = pool
+        self._encoder = encoder
+        self._world = world
+        self._temperature = temperature
+        self._sizes = sizes
+        self._exchanged = False  # whether this attempt at a step has got the other ranks' vectors
+
+    def dealt(self, examples: Sequence[Example], lengths: Sequence[int]) -> list[int]:
+        """The rows that this rank encodes; the ranks have about as many tokens each."""
+        longest_first = sorted(rows_of(examples), key=lambda row: (-lengths[row], row))
+        return longest_first[self._world.rank :: self._world.size]
+
+    @contextmanager
+    def exchanging(self, part: Part) -> Iterator[None]:
+        """An attempt at a step: what fails before the vectors are exchanged fails after that instead, since the other
+        ranks wait for them.
+        """
+        self._exchanged = False
+        try:
+            yield
+        finally:
+            if not self._exchanged:
+                self._everyones(part, torch.zeros(0, 0))
+
+    def losses(self, part: Part, table: torch.Tensor) -> torch.Tensor:
+        """The loss of each of the part's examples, float32 (e,); `table` holds the vectors of the part's groups."""
+        tables = [each.to(table.device) for each in self._pool.tables(part.examples, rows_of(part.examples))]
+        return in_batch_losses(self._everyones(part, table), tables, self._temperature, self._sizes)
+
+    def _everyones(self, part: Part, table: torch.Tensor) -> torch.Tensor:
+        """float32 (rows of the examples, hidden): this rank's vectors with their graph, and the others' without."""
+        place = {row: number for number, row in enumerate(rows_of(part.examples))}
+        device = self._encoder.device
+        found = torch.zeros(len(place), self._encoder.description.hidden_size, device=device)
+        here = torch.tensor([place[row] for group in part.groups for row in group], device=device)
+        if len(table):
+            found[here] = table.detach()
+        self._world.sum_([found])
+        self._exchanged = True
+        return found.index_copy(0, here, table) if len(table) else found
 
 
 def in_batch_losses(

@@ -5,7 +5,8 @@ trainer), heldOutQuestions (of validations). Details: loss (contrastive: the rec
 scores), firstLoss and lastLoss (means over the first and last tenth of the steps), precision (bf16 or fp32), workers,
 warnings, trained (numbers in adapters), side where only queries' was trained (see query_map), and validation where
 there is one: bestStep, whose weights are published; searched (passages: all of the training set; candidates: those of
-the held-out questions); curve, at most 16 of [step, mean loss since the point before, NDCG@10].
+the held-out questions). curve: at most 16 of [step, mean loss since the point before it in the log], with NDCG@10
+behind these where there is a validation.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from embedding_stages.finetune.query_map import tune_queries
 from embedding_stages.finetune.scale import scale_of
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.finetune.training import train
-from embedding_stages.finetune.validation import FEW, AnyTrainer, Course, HeldOut, hold_out, plan, thinned
+from embedding_stages.finetune.validation import FEW, AnyTrainer, Course, HeldOut, curve_of, hold_out, plan
 from embedding_stages.finetune.world import ENDED, World, lost_peers
 from embedding_stages.runner import StageContext
 
@@ -85,6 +86,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             "workers": world.size,
             **({"trained": trainer.trained} if isinstance(trainer, Trainer) and settings.lora else {}),
             "warnings": [*scale.warnings, *_few(held_out)],
+            "curve": [[step, *(round(value, 4) for value in values)] for step, *values in curve_of(course)],
             **({"validation": _told(course, held_out)} if held_out else {}),
         },
     )
@@ -124,7 +126,6 @@ def _told(course: Course, held_out: HeldOut) -> dict[str, Any]:
     return {
         "bestStep": course.best_step,
         "searched": "passages" if held_out.everything else "candidates",
-        "curve": [[step, round(loss, 4), round(found, 4)] for step, loss, found in thinned(course)],
     }
 
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
-from embedding_stages.finetune.batches import Example, Part, groups_of, plan_rows, plan_step, rows_of, split
-from embedding_stages.finetune.in_batch import Pool, in_batch_losses
+from embedding_stages.finetune.batches import Example, Part, groups_of, plan_rows, plan_step, split
+from embedding_stages.finetune.in_batch import Pool, SharedPool
+from embedding_stages.finetune.kept import Kept
 from embedding_stages.finetune.lora import Adapters
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
+from embedding_stages.finetune.optimizer import optimizer_of
 from embedding_stages.finetune.precision import bfloat16_products
-from embedding_stages.finetune.sharding import Shards, fill, squared_norm, whole
+from embedding_stages.finetune.sharding import Shards, squared_norm
 from embedding_stages.finetune.world import World
 
 Encode = Callable[[Sequence[Sequence[int]]], torch.Tensor]
-MOMENTS = ("exp_avg", "exp_avg_sq")
 MAX_GRAD_NORM = 1.0  # NVIDIA embed recipe, profile llama
-_BETAS = (0.9, 0.999)  # torch's defaults, the recipe's too
-_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class StepReport:
     tokens: int  # of the distinct texts, without padding
 
 
-class Trainer:
+class Trainer(Kept):
     """Owns the optimizer. `encode` maps token rows to vectors (n, hidden); a faster one may replace it.
 
     `micro_batch` is how many examples' texts of full length one forward pass may hold; when the accelerator's
@@ -70,12 +68,13 @@ class Trainer:
         self._encode = encode or encoder.vectors
         self._between = between  # called between forward passes; may raise Transient to abandon the step
         self._shards = Shards(encoder, self.world, bfloat16=bfloat16) if self.world.sharded else None
-        self._pool = pool  # of in-batch negatives
-        self._exchanged = False  # whether this attempt at a step has got the other ranks' vectors
+        self._pool: SharedPool | None = None  # of in-batch negatives
+        if pool:
+            self._pool = SharedPool(pool, encoder, self.world, temperature=temperature, sizes=self._sizes)
         self._adapters = adapters  # that are trained in the place of the weights
         named = encoder.module.named_parameters()
         self.parameters = {name: value for name, value in named if value.requires_grad}
-        self.optimizer = _optimizer(self.parameters, weight_decay)
+        self.optimizer = optimizer_of(self.parameters, weight_decay)
 
     def step(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], rate: float) -> StepReport:
         """One update with learning rate `rate`. An exception leaves weights and optimizer as they were.
@@ -97,45 +96,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         used = {row for example in examples for row in (example.query, *example.candidates)}
         return StepReport(loss=loss, grad_norm=norm, tokens=sum(lengths[row] for row in used))
-
-    @property
-    def trained(self) -> int:
-        """How many numbers are trained."""
-        return sum(value.numel() for value in self.parameters.values())
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """A copy of the state, whole and on the CPU: weights.<name>, exp_avg.<name>, exp_avg_sq.<name>.
-
-        All ranks call it; rank 0 gets the tensors, the others an empty dictionary. Later steps leave them alone.
-        """
-        found: dict[str, torch.Tensor] = {}
-        for key, value in self._state().items():
-            tensor = whole(value)
-            if self.world.leads:
-                found[key] = tensor.to("cpu", copy=True).contiguous()
-        return found
-
-    def shapes(self) -> dict[str, torch.Size]:
-        """What `tensors` and `restore` speak of."""
-        return {key: value.shape for key, value in self._state().items()}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor], *, step: int, micro_batch: int) -> None:
-        """Go on from a resume point after `step` steps; all ranks call it with the same whole tensors."""
-        with torch.no_grad():
-            for key, value in self._state().items():
-                fill(value, tensors[key])
-            for value in self.parameters.values():
-                self.optimizer.state[value]["step"].fill_(float(step))
-        self.micro_batch = min(self.micro_batch, micro_batch)
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the weights by name, whole and on the CPU; only on rank 0. All ranks call it."""
-        found: dict[str, torch.Tensor] = {}
-        for name, value in self.parameters.items():
-            tensor = whole(value.detach())
-            if self.world.leads:
-                found[name] = tensor.to("cpu", copy=True).contiguous()
-        return found
 
     def embed(self, numbers: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 (len(numbers), hidden): the rows of these numbers by the model as it is, in training's precision.
@@ -161,42 +121,6 @@ class Trainer:
         if self._shards:
             self._shards.drop()
         return found
-
-    def save(self, folder: Path, base: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-        """Write the trained model; `base` is the folder it came from. All ranks call it, rank 0 writes.
-
-        `weights`, which rank 0 has of `weights()`, are written in the place of what the model has now.
-        """
-        if self._adapters:
-            trained = self.weights() if weights is None else weights
-            if self.world.leads:
-                self._adapters.save(folder, base, trained, self.encoder.description)
-            return
-        if self._shards is None:
-            if self.world.leads:
-                with torch.no_grad():
-                    for name, value in (weights or {}).items():
-                        self.parameters[name].copy_(value)
-                self.encoder.save(folder)
-            return
-        encoder = PaddedEncoder.load(base, device="cpu", dtype=torch.float32) if self.world.leads else None
-        there = dict(encoder.module.named_parameters()) if encoder else {}
-        with torch.no_grad():
-            for name, value in self.parameters.items():
-                tensor = whole(value.detach())
-                if name in there:
-                    there[name].copy_((weights or {}).get(name, tensor))
-        if encoder:
-            encoder.description = self.encoder.description
-            encoder.save(folder)
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        moments = {
-            f"{moment}.{name}": self.optimizer.state[value][moment]
-            for moment in MOMENTS
-            for name, value in self.parameters.items()
-        }
-        return {f"weights.{name}": value.detach() for name, value in self.parameters.items()} | moments
 
     def _agreed_gradients(
         self, mine: Sequence[Example], rows: Sequence[Sequence[int]], lengths: Sequence[int], *, weight: float
@@ -234,45 +158,29 @@ class Trainer:
         """weight * (sum of the examples' losses); its gradients are left in the parameters."""
         if not examples:
             return 0.0
-        budget = self.micro_batch * self._tokens_per_example
         if self._pool:
-            return self._pool_gradients(examples, rows, lengths, budget, weight=weight)
+            return self._pool_gradients(self._pool, examples, rows, lengths, weight=weight)
+        budget = self.micro_batch * self._tokens_per_example
         parts = plan_step(examples, lengths, token_budget=budget)
         return sum(self._part_gradients(part, rows, weight=weight) for part in parts)
 
     def _pool_gradients(
         self,
+        pool: SharedPool,
         examples: Sequence[Example],
         rows: Sequence[Sequence[int]],
         lengths: Sequence[int],
-        budget: int,
         *,
         weight: float,
     ) -> float:
         """`_gradients` with in-batch negatives: this rank encodes its share of the step's texts, and the loss of all
         examples is computed everywhere. Only rank 0 tells it, or the sum would count it once a rank.
         """
-        dealt = sorted(rows_of(examples), key=lambda row: (-lengths[row], row))[self.world.rank :: self.world.size]
-        part = plan_rows(examples, dealt, lengths, token_budget=budget)
-        self._exchanged = False
-        try:
+        budget = self.micro_batch * self._tokens_per_example
+        part = plan_rows(examples, pool.dealt(examples, lengths), lengths, token_budget=budget)
+        with pool.exchanging(part):
             loss = self._part_gradients(part, rows, weight=weight)
-        finally:
-            if not self._exchanged:  # the others wait for what could not be computed here
-                self._everyones(part, torch.zeros(0, 0))
         return loss if self.world.leads else 0.0
-
-    def _everyones(self, part: Part, table: torch.Tensor) -> torch.Tensor:
-        """float32 (rows of the examples, hidden): this rank's vectors with their graph, and the others' without."""
-        place = {row: number for number, row in enumerate(rows_of(part.examples))}
-        size = len(place), self.encoder.description.hidden_size
-        here = torch.tensor([place[row] for group in part.groups for row in group], device=self.encoder.device)
-        found = torch.zeros(size, device=self.encoder.device)
-        if len(table):
-            found[here] = table.detach()
-        self.world.sum_([found])
-        self._exchanged = True
-        return found.index_copy(0, here, table) if len(table) else found
 
     def _finish_gradients(self) -> float:
         """Add up the ranks' gradients and clip them; the norm before that."""
@@ -319,8 +227,7 @@ class Trainer:
     def _loss(self, part: Part, table: torch.Tensor) -> torch.Tensor:
         """Sum of the part's losses; `table` holds the vectors in the order of the part's groups."""
         if self._pool:
-            known = [each.to(table.device) for each in self._pool.tables(part.examples, rows_of(part.examples))]
-            return in_batch_losses(self._everyones(part, table), known, self._temperature, self._sizes).sum()
+            return self._pool.losses(part, table).sum()
         tables = tables_of(part.examples, [row for group in part.groups for row in group])
         there = [torch.from_numpy(each).to(table.device) for each in tables]
         return example_losses(table, there, self._temperature, self._sizes).sum()
@@ -343,23 +250,3 @@ class Trainer:
                 f"larger accelerator ({cause})",
             )
         self.micro_batch //= 2
-
-
-def _optimizer(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW without decay on norms and biases. Its state is made here: memory runs out now or not at all."""
-    plain = [value for name, value in parameters.items() if "norm" in name.lower() or name.endswith("bias")]
-    chosen = {id(value) for value in plain}
-    decayed = [value for value in parameters.values() if id(value) not in chosen]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=0.0,
-        betas=_BETAS,
-        eps=_EPSILON,
-        fused=True,
-    )
-    for value in parameters.values():
-        optimizer.state[value] = {
-            "step": torch.zeros((), dtype=torch.float32, device=value.device),
-            **{moment: torch.zeros_like(value) for moment in MOMENTS},
-        }
-    return optimizer

@@ -90,6 +90,15 @@ def thinned(course: Course, most: int = 16) -> list[Point]:
     return [point for number, point in enumerate(course.points) if number in chosen or point[0] == course.best_step]
 
 
+def curve_of(course: Course, most: int = 8) -> list[tuple[int, *tuple[float, ...]]]:
+    """The learning curve, short enough for a result: points of the validations, else of eighths of the run."""
+    if course.points:
+        return [*thinned(course)]
+    ends = sorted({-(-len(course.losses) * part // most) for part in range(1, most + 1)})
+    spans = zip([0, *ends], ends, strict=False)
+    return [(end, sum(course.losses[begin:end]) / (end - begin)) for begin, end in spans]
+
+
 def hold_out(
     data: TrainingSet, queries: Sequence[str], settings: Validation, *, seed: int
 ) -> tuple[TrainingSet, list[Example]]:

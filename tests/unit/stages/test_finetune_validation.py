@@ -24,7 +24,7 @@ from embedding_stages.finetune.scale import auto_scale
 from embedding_stages.finetune.stage import work
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.finetune.training import train
-from embedding_stages.finetune.validation import Course, HeldOut, hold_out, ndcg, plan, thinned
+from embedding_stages.finetune.validation import Course, HeldOut, curve_of, hold_out, ndcg, plan, thinned
 
 QUERIES = [f"question {number // 2}" for number in range(40)]  # each has two lines
 DATA = TrainingSet(
@@ -122,6 +122,16 @@ def test_the_first_of_the_best_is_kept_and_patience_counts_from_it(
     assert course.patient(None)
 
 
+@pytest.mark.parametrize(
+    ("steps", "ends"), [(1, [1]), (3, [1, 2, 3]), (8, [*range(1, 9)]), (20, [3, 5, 8, 10, 13, 15, 18, 20])], ids=str
+)
+def test_without_a_validation_the_curve_is_of_the_loss(steps: int, ends: list[int]) -> None:
+    found = curve_of(Course(losses=[float(step) for step in range(1, steps + 1)]))
+    assert [step for step, _ in found] == ends
+    begins = [0, *ends]
+    assert [loss for _, loss in found] == [(begin + 1 + end) / 2 for begin, end in zip(begins, ends, strict=False)]
+
+
 def test_a_long_curve_is_thinned_to_what_a_result_has_room_for() -> None:
     points = [(step, 1.0, 0.9 if step == 101 else 0.1) for step in range(1, 301)]
     found = thinned(Course(points=points))
@@ -178,8 +188,8 @@ def test_the_result_tells_the_curve(workspace: Path) -> None:
     code, result = stage(workspace, "curve", validation={"share": 0.2, "everySteps": 4})
     assert code == ExitCode.DONE
     told = result.details["validation"]
-    assert [step for step, _, _ in told["curve"]] == [4, 8, 12][: len(told["curve"])]
-    assert all(0 <= found <= 1 for _, _, found in told["curve"])
+    assert [step for step, _, _ in result.details["curve"]] == [4, 8, 12]
+    assert all(0 <= found <= 1 for _, _, found in result.details["curve"])
     assert told["searched"] in ("passages", "candidates")
     assert result.counts["heldOutQuestions"] == 5
     assert result.counts["examples"] == 19
