@@ -29,8 +29,8 @@ class Validation(Table):
         since=JOINED,
         low=1,
         high=1_000_000,
-        says="Optimizer steps between two validations; when absent checkpointEverySteps, or a third of all steps where "
-        "there are fewer than three times as many. The last step is always followed by one.",
+        says="Optimizer steps between two validations, and one after the last; when absent checkpointEverySteps, or a "
+        "third of a run that has fewer than three times as many.",
     )
     patience: int | None = setting(
         None,
