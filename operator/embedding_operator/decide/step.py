@@ -11,7 +11,7 @@ from typing import Any, Final
 from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
 from embedding_operator.decide.outcome import Failure, failure_record, kept_s, micro_batch
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
-from embedding_operator.decide.waiting import Wait
+from embedding_operator.decide.waiting import LONG_WAITS, Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name
 from embedding_operator.objects.views import JobView, parse_time
@@ -126,8 +126,12 @@ class Step:
         ran_until: datetime | None = None,
         poll_s: float = _POLL_WAITING_S,
     ) -> None:
-        """`ran_until` is when the Job was last seen running. What needs somebody to act is told in an Event, once."""
-        if wait.broken and self.entry.reason != wait.reason and self.observed.stopped is None:
+        """`ran_until` is when the Job was last seen running.
+
+        What needs somebody to act, or may last for hours, is told in an Event, once.
+        """
+        told = wait.broken or wait.reason in LONG_WAITS
+        if told and self.entry.reason != wait.reason and self.observed.stopped is None:
             self.draft.event("Warning", wait.reason, f"{self.stage}: {wait.message}")
         entry = self.of_job(job) if job is not None else self.entry
         self.entry = replace(

@@ -15,6 +15,7 @@ from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.objects.injected import AT_WORK
 from embedding_operator.objects.manifests.job import mounted_authorities, mounted_secrets
+from embedding_operator.objects.manifests.sources import COPY_PREFIX
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
@@ -43,12 +44,27 @@ _ORDINARY: Final = frozenset(
     {"AlreadyMountedVolume", "BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"}
 )
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_PAUSE: Final = re.compile(r'^Back-off pulling image "[^"]*": (?:\w+: )?')
+_POD_NAME: Final = re.compile(r'\bpods "[^"]*"')  # another one in each attempt of the Job's controller
 _CLAIM_GOES: Final = re.compile(r'persistentvolumeclaim "([^"]+)" is being deleted')
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _SECRET: Final = re.compile(r'secret "([^"]+)" not found')
 _SECRET_KEY: Final = re.compile(r"references non-existent secret key: (\S+)|couldn't find key (\S+) in Secret")
 _CONFIG_MAP: Final = re.compile(r'configmap "([^"]+)" not found')
 _CONFIG_MAP_KEY: Final = re.compile(r"references non-existent config key: (\S+)")
+
+
+# What the scheduler says of a node, and what of the manifest asks for it.
+_FITS_NO_NODE: Final = (
+    ("node affinity/selector", "correct", "nodeSelector"),
+    ("untolerated taint", "name the taint in", "tolerations"),
+    (r"Insufficient (?:cpu|memory|ephemeral-storage)|Too many pods", "lower", "resources.requests"),
+)
+# Of these there is an Event as well: they may last for hours, and somebody else has to make room.
+LONG_WAITS: Final = frozenset(
+    {"GPUUnschedulable", "Unschedulable", "VolumeOnAnotherNode", "VolumeUnbound", WAITING_FOR_QUOTA}
+    | {"WorkspaceOnAnotherNode"}
+)
 
 
 def quota_message(detail: str) -> str:
@@ -74,12 +90,7 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
     if pod.blocked_by:
         return Wait(reason=INJECTED_BLOCKS, message=injected_message(pod), broken=False)
     if pod.waiting_reason in _IMAGE_REASONS:
-        return Wait(
-            reason="ImagePullFailed",
-            message=f"spec.stages.{stage}.image or a source image cannot be pulled: {pod.waiting_message}; "
-            "correct the reference, or name a pull secret in spec.imagePullSecrets",
-            broken=True,
-        )
+        return _not_pulled(pod, spec, stage)
     if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return Wait(reason=pod.waiting_reason, message=pod.waiting_message, broken=True)
     if pod.unschedulable:
@@ -94,8 +105,24 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
     return Wait(reason="PodStarting", message=f"pod {pod.name} is starting", broken=False)
 
 
+def _not_pulled(pod: PodView, spec: Spec, stage: Stage) -> Wait:
+    """By the field that names the image. The kubelet says the cause alone and with its pause in turns."""
+    source = spec.sources.get(pod.waiting_container.removeprefix(COPY_PREFIX))
+    cure = "correct the reference"
+    if pod.waiting_container.startswith(COPY_PREFIX) and source is not None:
+        field = f"{source.field}.reference"
+    else:
+        field = f"spec.stages.{stage}.image"
+        if not spec.stages[stage].pod.own_image:
+            cure = "it is the operator's default image: correct registry or stageImages of its chart"
+    cause = _PAUSE.sub("", pod.waiting_message)
+    message = f"{field}: the image cannot be pulled: {cause}; {cure}, or name a pull secret in spec.imagePullSecrets"
+    return Wait(reason="ImagePullFailed", message=message, broken=True)
+
+
 def _not_created(warnings: Sequence[EventView], stage: Stage) -> Wait:
-    text = next((event.message for event in warnings if event.reason == "FailedCreate"), "")
+    said = next((event.message for event in warnings if event.reason == "FailedCreate"), "")
+    text = _POD_NAME.sub("the pod", said)
     if not text:
         return Wait(reason="PodPending", message="the pod has not been created yet", broken=False)
     if "exceeded quota" in text:
@@ -178,9 +205,10 @@ def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
 
 def _missing(reason: str, kind: str, name: str, fields: Mapping[str, str]) -> Wait:
     field = fields.get(name, "spec")
+    seen = "" if kind == "PersistentVolumeClaim" else "; the kubelet then sees it within two minutes"
     return Wait(
         reason=reason,
-        message=f"{field}: {kind} {name!r} does not exist in this namespace; create it or correct the field",
+        message=f"{field}: {kind} {name!r} does not exist in this namespace; create it or correct the field{seen}",
         broken=True,
     )
 
@@ -259,4 +287,7 @@ def _unschedulable(text: str, stage: Stage, spec: Spec) -> Wait:
             message=f"no node has a free {gpu} for stage {stage}: {text}; {', '.join(others)}, or {last}",
             broken=False,
         )
-    return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}", broken=False)
+    section = f"spec.stages.{stage}"
+    cures = [f"{cure} {section}.{field}" for words, cure, field in _FITS_NO_NODE if re.search(words, text)]
+    told = f"; wait, add a node, or {', or '.join(cures)}" if cures else ""
+    return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}{told}", broken=False)

@@ -49,6 +49,7 @@ class PodView:
     sidecars: Sequence[str]  # names of the containers of that kind that run beside the pod's own
     waiting_reason: str  # of the first container that waits
     waiting_message: str
+    waiting_container: str
     unschedulable: str  # the scheduler's message
     image_id: str
     evicted: str  # the kubelet's message when it put the pod out
@@ -152,7 +153,8 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
     bad_init = next((c for c in init if _exit_code(c) not in (None, 0)), None)
     ended = bad_init or main
     terminated = _terminated(ended)
-    waiting: Mapping[str, Any] = next((w for c in (*init, main) if (w := (c.get("state") or {}).get("waiting"))), {})
+    waits = next((c for c in (*init, main) if (c.get("state") or {}).get("waiting")), {})
+    waiting: Mapping[str, Any] = (waits.get("state") or {}).get("waiting") or {}
     return PodView(
         name=meta["name"],
         index=int((meta.get("annotations") or {}).get(INDEX_ANNOTATION, 0)),
@@ -170,6 +172,7 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         sidecars=running_sidecars(status),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
+        waiting_container=waits.get("name", ""),
         unschedulable=_unschedulable(status),
         image_id=main.get("imageID", ""),
         evicted=status.get("message", "") if status.get("reason") == "Evicted" else "",

@@ -200,7 +200,8 @@ def _nothing_usable(corpus: Corpus, listing: Listing, chosen: int, counts: Count
         return BadInput(
             "CorpusEmpty",
             f"none of {len(listing.files)} files matches {', '.join(map(printable, corpus.include[:8]))}"
-            f"{_not_entered(listing)}; add a pattern, such as '**/*.md' for all folders",
+            f"{_not_entered(listing)}; add a pattern, such as '**/*.md' for all folders; only text is read, so "
+            "convert PDF, Word or HTML first",
             field=INCLUDE_FIELD,
         )
     if counts.skippedPointers:

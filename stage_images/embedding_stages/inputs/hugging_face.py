@@ -18,6 +18,10 @@ SOURCE_FIELD: Final = "spec.baseModel.source.huggingFace"
 TOKEN_FIELD: Final = f"{SOURCE_FIELD}.tokenSecretRef"
 REVISION_FIELD: Final = f"{SOURCE_FIELD}.revision"
 NAME_FIELD: Final = "spec.baseModel.name"
+_WITHOUT: Final = (
+    "where it cannot be reached at all, take the model from a volume or an image (spec.baseModel.source.pvc, image), "
+    "or name a mirror or a proxy in spec.stages.inputs.env (HF_ENDPOINT, HTTPS_PROXY)"
+)
 
 
 def download(
@@ -57,13 +61,15 @@ def download(
             "BaseModelNotFound", f"{printable(model.name)} is no repository name", field=NAME_FIELD
         ) from error
     except LocalEntryNotFoundError as error:
-        raise Transient("HubUnreachable", "the model hub does not answer", field=SOURCE_FIELD) from error
+        raise Transient("HubUnreachable", f"the model hub does not answer; {_WITHOUT}", field=SOURCE_FIELD) from error
     except HfHubHTTPError as error:
         raise _http_failure(model, error, has_token=bool(token)) from error
     except Exception as error:
         if _is_network(error):
             raise Transient(
-                "HubUnreachable", f"the model hub cannot be reached: {type(error).__name__}", field=SOURCE_FIELD
+                "HubUnreachable",
+                f"the model hub cannot be reached: {type(error).__name__}; {_WITHOUT}",
+                field=SOURCE_FIELD,
             ) from error
         raise
 

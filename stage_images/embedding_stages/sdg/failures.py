@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final
 
@@ -78,6 +79,8 @@ def unreachable(error: Exception, url: str) -> StageError:
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code not in _OTHER_TIME:
         return _untrusted(error, url)
     detail = f": {error.verify_message}" if isinstance(error, ssl.SSLCertVerificationError) else ""
+    if isinstance(error, socket.gaierror):
+        detail = ": the name does not resolve"
     return Transient(
         "LLMUnreachable",
         f"no connection to the LLM endpoint ({type(error).__name__}{detail}); is {url} right and reachable from the "

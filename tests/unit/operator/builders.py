@@ -84,6 +84,7 @@ def a_pod(**changes: Any) -> PodView:
         failed_init="",
         waiting_reason="",
         waiting_message="",
+        waiting_container="",
         unschedulable="",
         image_id="",
         evicted="",

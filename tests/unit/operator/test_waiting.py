@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from unit.operator.builders import a_job, a_job_of_several, a_pod
+from unit.operator.builders import IMAGES, a_job, a_job_of_several, a_manifest, a_pod
 from unit.operator.waits import PREEMPTION, SPEC, event, mount
 
 from embedding_operator.decide.waiting import explain_wait, explain_waits
 from embedding_operator.objects.views import EventView
+from embedding_operator.resource.spec import parse_spec
 from embedding_stages.contract import Stage
 
 CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] = [
@@ -254,6 +255,54 @@ def test_it_is_said_which_field_a_pod_waits_for(
     assert text in wait.message
 
 
+BACK_OFF = 'Back-off pulling image "r/x:1": ErrImagePull: '
+CAUSE = "rpc error: code = NotFound desc = r/x:1: not found"
+OWN = parse_spec(
+    a_manifest(
+        baseModel={"name": "m", "source": {"image": {"reference": "r/x:1", "path": "/m"}}},
+        stages={"finetune": {"image": "r/x:1"}},
+    ),
+    IMAGES,
+)
+PULLS: dict[str, tuple[Stage, str, tuple[str, ...]]] = {
+    "a source": (Stage.INPUTS, "copy-model", ("spec.baseModel.source.image.reference: ", "correct the reference")),
+    "a stage's own": (Stage.FINETUNE, "stage", ("spec.stages.finetune.image: ", "correct the reference")),
+    "the tools of a stage": (Stage.FINETUNE, "tools", ("spec.stages.finetune.image: ", "correct the reference")),
+    "the operator's": (Stage.EVAL, "stage", ("spec.stages.eval.image: ", "registry or stageImages of its chart")),
+    "the server's check": (Stage.DEPLOY, "check-artefact", ("spec.stages.deploy.image: ", "stageImages")),
+}
+
+
+@pytest.mark.parametrize("row", PULLS)
+def test_an_image_that_cannot_be_pulled_is_named_by_its_field_in_words_that_stay(row: str) -> None:
+    """The kubelet tells the cause, and the pause before it tries again, in turns."""
+    stage, container, told = PULLS[row]
+    found = {
+        explain_wait(a_pod(waiting_reason=reason, waiting_message=text, waiting_container=container), [], OWN, stage)
+        for reason, text in (("ErrImagePull", CAUSE), ("ImagePullBackOff", f"{BACK_OFF}{CAUSE}"))
+    }
+    (wait,) = found
+    assert (wait.reason, wait.broken) == ("ImagePullFailed", True)
+    for text in (*told, CAUSE, "spec.imagePullSecrets"):
+        assert text in wait.message
+
+
+UNFIT: dict[str, tuple[str, ...]] = {
+    "2 node(s) didn't match Pod's node affinity/selector": ("correct spec.stages.prep.nodeSelector",),
+    "1 node(s) had untolerated taint {gpu: }": ("name the taint in spec.stages.prep.tolerations",),
+    "1 Insufficient memory": ("lower spec.stages.prep.resources.requests",),
+    "1 Insufficient cpu, 1 node(s) had untolerated taint {a: b}": ("tolerations", "resources.requests"),
+}
+
+
+@pytest.mark.parametrize("words", UNFIT)
+def test_where_no_node_fits_the_field_is_named_that_asks_for_it(words: str) -> None:
+    wait = explain_wait(a_pod(unschedulable=f"0/2 nodes are available: {words}. {PREEMPTION}"), [], SPEC, Stage.PREP)
+    assert (wait.reason, wait.broken) == ("Unschedulable", False)
+    for text in (words, "wait, add a node, or", *UNFIT[words]):
+        assert text in wait.message
+
+
 NO_GPU = {"unschedulable": f"0/3 nodes are available: 3 Insufficient nvidia.com/gpu. {PREEMPTION}"}
 NO_IMAGE = {"waiting_reason": "ErrImagePull", "waiting_message": "not found"}
 
@@ -300,4 +349,4 @@ def test_a_pod_that_is_not_there_is_explained_by_its_jobs_events(
 ) -> None:
     wait = explain_waits(a_job(pods=()), {"uid-job": warnings}, SPEC)
     assert (wait.reason, wait.broken) == (reason, broken)
-    assert reason == "PodPending" or warnings[0].message in wait.message
+    assert reason == "PodPending" or warnings[0].message.replace('pods "a"', "the pod") in wait.message
