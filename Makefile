@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test test-handover test-registry check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test test-handover test-registry test-dashboard check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ test-handover: room venv ## an index that changes hands four times while a clien
 
 test-registry: venv ## push an image to a registry on this machine and compare what comes back
 	@.venv/bin/pytest tests/registry
+
+test-dashboard: ## check the dashboard against the schema of Grafana's own SDK, which Go fetches
+	@cd hack/dashboard && go run . ../../charts/embedding-operator/files/dashboard.json
 
 unit: venv ## the tests that need no cluster
 	@$(UNIT)

@@ -2,7 +2,7 @@
 
 What admission refuses is the real server's own answer. What the scheduler and the kubelet say is put into the pod's
 status and into Events in their words (Kubernetes 1.34), since neither runs here; what stages say is in the table of
-tests/unit/stages/test_bad_inputs.py.
+tests/unit/stages/test_inputs_refused.py.
 """
 
 from __future__ import annotations

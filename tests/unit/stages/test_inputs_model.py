@@ -328,6 +328,8 @@ def test_a_hub_that_is_not_there_is_tried_again(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     result = inputs(tmp_path)
     assert (result["exitCode"], result["reason"]) == (20, "HubUnreachable")
+    for other in ("spec.baseModel.source.pvc, image", "HF_ENDPOINT", "HTTPS_PROXY"):
+        assert other in result["message"], "where there is no way to the hub"
 
 
 @pytest.mark.parametrize(

@@ -162,14 +162,21 @@ def test_an_endpoint_that_begins_to_refuse_does_not_leave_a_small_training_set(
     assert (code, len(pairs)) == (0, 6)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:1/v1", "right and reachable from the pod"),
+        ("http://no-such-host.invalid/v1", "the name does not resolve"),
+    ],
+)
 def test_an_endpoint_that_is_not_there_is_tried_again_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(openai_client, "_LONGEST_WAIT_S", 0.01)
     code, result, _ = sdg(tmp_path, url)
     assert (code, result["reason"], result["field"]) == (20, "LLMUnreachable", f"{FIELD}.baseURL")
+    assert said in result["message"]
 
 
 def client(endpoint: type[Endpoint], key: str | None = KEY) -> ChatClient:
