@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, object], str, str, 
     ),
     "none is usable, and one is no text": (
         lambda f: [(f / "a.txt").write_text("short"), (f / "b.txt").write_bytes(b"\xff")], {}, "CorpusEmpty",
-        "spec.corpus.source.pvc.path", "1 not text (b.txt: is not UTF-8",
+        "spec.corpus.source.pvc.path", "1 not text ('b.txt': is not UTF-8",
     ),
     "the folder does not exist": (
         lambda _: None, {"path": "nowhere"}, "CorpusPathMissing", "spec.corpus.source.pvc.path", "'nowhere'",

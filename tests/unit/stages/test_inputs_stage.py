@@ -233,7 +233,7 @@ def test_folders_that_are_left_out_are_named(tmp_path: Path, sources: Path) -> N
             key.unlink()
     (folder / "a.txt").write_text(TEXT)
     _, result = inputs(tmp_path, corpus={**settings()["corpus"], "kind": "pvc"})
-    assert "..2025_01_01/: no pattern of include reaches this folder" in result.details["skipped"]["skippedFiles"]
+    assert "'..2025_01_01/': no pattern of include reaches this folder" in result.details["skipped"]["skippedFiles"]
 
 
 @pytest.mark.parametrize(
