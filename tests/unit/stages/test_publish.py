@@ -108,7 +108,7 @@ def test_a_bidirectional_llama_says_so_without_code(tmp_path: Path) -> None:
     assert {key: config[key] for key in expected} == expected
     assert config["architectures"] == ["LlamaBidirectionalModel"]
     assert "auto_map" not in config
-    assert "transformers from 5.2 on" in (folder / "README.md").read_text()
+    assert "needs transformers 5.2 or later" in (folder / "README.md").read_text()
 
 
 def test_all_of_a_tokenizer_and_the_licence_travel(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ class _LlamaBidirectional(Family):
     shorter_dimensions = (1024, 768, 512, 384)  # llama-nemotron-embed-1b-v2, beside its hidden size of 2048
     packs = True
     needs = (
-        "transformers from 5.2 on, for `is_causal: false`: older ones compute other vectors.",
-        "No code from this folder: `trust_remote_code` stays off.",
+        "It needs transformers 5.2 or later, for `is_causal: false`: older ones compute other vectors.",
+        "It needs no code from this folder: `trust_remote_code` stays off.",
     )
 
     def recognises(self, config: Config) -> bool:
