@@ -47,7 +47,7 @@ def _origin(folder: Path, training: Training | None) -> list[str]:
         questions = f"{training.examples} questions with passages of the owner's documents"
         lines += [
             f"- Base model: {f'`{base}`' if base else 'unnamed'}{revision}.",
-            f"- Trained ({training.how}) on {questions}; training set `{training.training_set}`.",
+            f"- Trained ({training.how}) on {questions}; training set `{training.training_set or 'unnamed'}`.",
         ]
     licence = next((name for name in LICENCES if (folder / name).is_file()), None)
     if licence is None:

@@ -12,12 +12,12 @@ from embedding_stages.runner import StageContext
 
 def write_origin(context: StageContext, checkpoint: Path, *, examples: int, how: str) -> None:
     """Write the card of a checkpoint that is saved; rank 0 alone does. `how`: what was trained."""
-    told = context.request.base_model
+    told, trained_on = context.request.base_model, context.request.inputs.get(Artefact.TRAINING_SET)
     training = Training(
         base=told.get("name", ""),
         revision=told.get("revision", ""),
         examples=examples,
-        training_set=context.request.inputs[Artefact.TRAINING_SET].digest,
+        training_set="" if trained_on is None else trained_on.digest,
         how=how,
     )
     write_card(checkpoint, EncoderDescription.load(checkpoint), training)
