@@ -178,6 +178,13 @@ PUBLISHED: list[Published] = [
     ),
     Published(name="gte-base", family="bert", config=_BERT | _BASE, tokenizer=_BERT_TOKENS),
     Published(
+        name="multilingual-e5-small",  # a BERT with XLM-RoBERTa's tokenizer, whose padding is another token
+        family="bert",
+        config=_BERT | {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536},
+        tokenizer=_unigram,
+        prefixes={"query": "query: ", "passage": "passage: "},
+    ),
+    Published(
         name="bge-base-en-v1.5",
         family="bert",
         config=_BERT | _BASE,

@@ -77,7 +77,8 @@ class BertLayers(Family):
 
 def _settings(module: torch.nn.Module) -> dict[str, Any]:
     config: Any = module.config
-    return vars(config)
+    found: dict[str, Any] = vars(config)
+    return found
 
 
 class _Bert(BertLayers):
