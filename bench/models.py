@@ -122,7 +122,7 @@ SHAPES: Final = {
         heads=24,
         kv_heads=8,
         head_size=128,
-        intermediate=9216,
+        intermediate=6144,
         config={
             "max_position_embeddings": 32_768,
             "rms_norm_eps": 1e-5,
