@@ -4,7 +4,7 @@ scale, schedule, batches    pure: sizes, learning rates, which texts go through 
 dataset                     the training set as token ids
 loss, precision, trainer    torch: one optimizer step over padded batches
 optimizer, kept             its AdamW, and what it keeps between attempts and leaves behind
-packed_trainer, memory      one over packs (Llama on a GPU), and how large those may be
+packed_trainer, memory      one over packs (on a GPU), and how large those may be
 in_batch                    other questions' passages as negatives
 lora                        adapters that are trained in the place of the weights
 training, validation        the steps of a run, and which of its weights are published

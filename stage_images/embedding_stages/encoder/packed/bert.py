@@ -64,11 +64,14 @@ class BertShape:
         activation = family.activation(settings)
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation {activation}")
-        positions, padding = int(config["max_position_embeddings"]), config.get("pad_token_id", 0)
+        positions = int(config["max_position_embeddings"])
+        first = positions - family.positions(settings)
+        # Positions that start later count from the padding token's id: whatever they start behind is it.
+        padding = first - 1 if first else config.get("pad_token_id", 0)
         return cls(
             vocabulary=family.vocabulary(settings),
             positions=positions,
-            first=positions - family.positions(settings),
+            first=first,
             types=int(config.get("type_vocab_size", 2)),
             padding=-1 if padding is None else int(padding),
             hidden=hidden,
