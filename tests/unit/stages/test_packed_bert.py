@@ -51,13 +51,13 @@ def test_layer_norm_of_a_sum(width: int) -> None:
     x, delta = _leaf(7, width), _random(7, width)
     bias, gain, shift = _leaf(width), _leaf(width), _leaf(width)
     expected = torch.nn.functional.layer_norm(x + delta + bias, (width,), gain, shift, EPS)
-    vectors = bias.detach(), gain.detach(), shift.detach()
-    normed = biased.add_layer_norm(x.detach(), delta, *vectors, EPS)
+    vectors = torch.stack([bias.detach(), gain.detach(), shift.detach()])
+    normed = biased.add_layer_norm(x.detach(), delta, vectors, EPS)
     torch.testing.assert_close(normed.out, expected.detach())
-    torch.testing.assert_close(biased.add_layer_norm_(x.detach(), delta.clone(), *vectors, EPS), expected.detach())
+    torch.testing.assert_close(biased.add_layer_norm_(x.detach(), delta.clone(), vectors, EPS), expected.detach())
 
     grad = _random(7, width)
-    expected.backward(grad)
+    expected.backward(grad)  # type: ignore[no-untyped-call]
     dx, parts = biased.layer_norm_backward(grad, normed.kept(), vectors[1])
     torch.testing.assert_close(dx, x.grad)
     sums = torch.ones(3, width, device=DEVICE)
@@ -68,19 +68,17 @@ def test_layer_norm_of_a_sum(width: int) -> None:
 
 @pytest.mark.parametrize("first", [0, 2])
 def test_embedding_and_its_gradients(first: int) -> None:
-    words, positions, kind = _leaf(12, 32), _leaf(22, 32), _leaf(32)
-    gain, shift = _random(32), _random(32)
+    words, positions, types, norm = _leaf(12, 32), _leaf(22, 32), _leaf(2, 32), _random(2, 32)
     pack = _pack(ROWS)
-    places = first + pack.positions.long()
-    expected = torch.nn.functional.layer_norm(words[pack.ids.long()] + positions[places] + kind, (32,), gain, shift, EPS)
-    tables = words.detach(), positions.detach(), kind.detach()
-    where = {"ids": pack.ids, "places": pack.positions, "first": first}
-    found = biased.embed(*tables, gain, shift, EPS, **where, keep=True)  # type: ignore[arg-type]
+    total = words[pack.ids.long()] + positions[first + pack.positions.long()] + types[0]
+    expected = torch.nn.functional.layer_norm(total, (32,), norm[0], norm[1], EPS)
+    tables = words.detach(), positions.detach(), types.detach()
+    found = biased.embed(tables, norm, EPS, ids=pack.ids, places=pack.positions, first=first, keep=True)
     torch.testing.assert_close(found.out, expected.detach())
     grad = _random(len(pack.ids), 32)
     grad[pack.tokens :] = 0
-    expected.backward(grad)
-    dx, _ = biased.layer_norm_backward(grad, found.kept(), gain)
+    expected.backward(grad)  # type: ignore[no-untyped-call]
+    dx, _ = biased.layer_norm_backward(grad, found.kept(), norm[0])
     table = torch.ones(22, 32, device=DEVICE)
     biased.add_position_sums_(table, dx, pack.starts, first=first)
     torch.testing.assert_close(table - 1, positions.grad, atol=1e-5, rtol=1e-5)
@@ -101,7 +99,7 @@ def test_activation_of_a_sum(kind: Activation, width: int) -> None:
     torch.testing.assert_close(biased.activate(x.detach(), bias.detach(), kind), expected.detach())
     torch.testing.assert_close(biased.activate_(x.detach().clone(), bias.detach(), kind), expected.detach())
     grad = _random(9, width)
-    expected.backward(grad)
+    expected.backward(grad)  # type: ignore[no-untyped-call]
     change, parts = biased.activate_backward_(x.detach().clone(), bias.detach(), grad, kind)
     torch.testing.assert_close(change, x.grad)
     for each in (parts, biased.column_sums(change)):
@@ -115,13 +113,13 @@ def test_packs_pool_like_padded_rows(pooling: Pooling) -> None:
     found = PACKED_POOLINGS[pooling].forward(states.detach(), pack)
     lengths = [len(row) for row in ROWS]
     mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths], device=DEVICE)
-    parts = states[: pack.tokens].split(lengths)
+    parts = torch.split(states[: pack.tokens], lengths)
     padded = torch.stack([torch.nn.functional.pad(part, (0, 0, 0, max(lengths) - len(part))) for part in parts])
     expected = pool(padded, mask, pooling)
     torch.testing.assert_close(torch.nn.functional.normalize(found, dim=-1), expected.detach())
 
     leaf, grad = found.clone().requires_grad_(), _random(len(ROWS), 32)
-    expected.backward(grad)
+    expected.backward(grad)  # type: ignore[no-untyped-call]
     torch.nn.functional.normalize(leaf, dim=-1).backward(grad)  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     rows = PACKED_POOLINGS[pooling].backward(leaf.grad, pack, torch.zeros_like(states))

@@ -94,9 +94,7 @@ class PackedModel(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def of(
-        cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype
-    ) -> Self:
+    def of(cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype) -> Self:
         """The model of a config.json, its weights not filled yet. Raises what `shape_of` does."""
 
     @classmethod

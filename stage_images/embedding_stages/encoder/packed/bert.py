@@ -9,7 +9,7 @@ adds the residual's gradient. Without dropout, as over padded batches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Self
 
 import torch
@@ -144,7 +144,7 @@ class PackedBert(PackedModel):
     def __init__(self, shape: BertShape, *, device: str, dtype: torch.dtype) -> None:
         super().__init__(shape, device=device, dtype=dtype)
         self.padding = shape.padding
-        parts = _Weights.__slots__
+        parts = [field.name for field in fields(_Weights)]
         self.layers = [
             _Weights(**{part: self.named[f"{number}.{part}"] for part in parts}) for number in range(shape.layers)
         ]
@@ -154,9 +154,7 @@ class PackedBert(PackedModel):
         return BertShape.of(config, description)
 
     @classmethod
-    def of(
-        cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype
-    ) -> Self:
+    def of(cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype) -> Self:
         return cls(cls.shape_of(config, description), device=device, dtype=dtype)
 
     def forward(self, pack: DevicePack) -> torch.Tensor:
@@ -175,10 +173,10 @@ class PackedBert(PackedModel):
     def embedded(self, pack: DevicePack, *, keep: bool) -> Normed:
         """The first layer's input, see `biased.embed`."""
         shape, named = self.shape, self.named
+        tables = named["words"], named["positions"], named["types"]
         return biased.embed(
-            named["words"], named["positions"], named["types"][0], *named["norm"].unbind(), shape.eps,
-            ids=pack.ids, places=pack.positions, first=shape.first, keep=keep,
-        )  # fmt: skip
+            tables, named["norm"], shape.eps, ids=pack.ids, places=pack.positions, first=shape.first, keep=keep
+        )
 
     def _infer(self, pack: DevicePack) -> torch.Tensor:
         """`forward` without anything kept for a backward pass."""
@@ -187,9 +185,9 @@ class PackedBert(PackedModel):
         for layer in self.layers:
             qkv = torch.addmm(layer.qkv_bias, x, layer.qkv.t())
             seen, _ = ops.attend(qkv, pack.query_tiles, heads)
-            x = biased.add_layer_norm_(x, seen @ layer.o.t(), *layer.o_norm.unbind(), eps)
+            x = biased.add_layer_norm_(x, seen @ layer.o.t(), layer.o_norm, eps)
             high = biased.activate_(x @ layer.up.t(), layer.up_bias, kind)
-            x = biased.add_layer_norm_(x, high @ layer.down.t(), *layer.down_norm.unbind(), eps)
+            x = biased.add_layer_norm_(x, high @ layer.down.t(), layer.down_norm, eps)
         return self.shape.pooling.forward(x, pack)
 
 
@@ -221,10 +219,10 @@ class _Layer(torch.autograd.Function):
         layer, shape = model.layers[number], model.shape
         qkv = torch.addmm(layer.qkv_bias, x, layer.qkv.t())
         seen, lse = ops.attend(qkv, pack.query_tiles, shape.heads)
-        middle = biased.add_layer_norm(x, seen @ layer.o.t(), *layer.o_norm.unbind(), shape.eps)
+        middle = biased.add_layer_norm(x, seen @ layer.o.t(), layer.o_norm, shape.eps)
         up = middle.out @ layer.up.t()
         high = biased.activate(up, layer.up_bias, shape.activation)
-        end = biased.add_layer_norm(middle.out, high @ layer.down.t(), *layer.down_norm.unbind(), shape.eps)
+        end = biased.add_layer_norm(middle.out, high @ layer.down.t(), layer.down_norm, shape.eps)
         ctx.save_for_backward(x, qkv, seen, lse, up, high, *middle.kept(), middle.out, *end.kept())
         ctx.layer, ctx.pack, ctx.model, ctx.number = layer, pack, model, number
         return end.out

@@ -34,26 +34,19 @@ class Normed(NamedTuple):
         return self.total, self.mean, self.rstd
 
 
-def add_layer_norm(
-    x: torch.Tensor, delta: torch.Tensor, bias: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, eps: float
-) -> Normed:
-    """The layer norm of x + delta + bias: (T, d) twice, (d,) three times."""
-    return _normed(x, delta, bias, gain, shift, eps, len(x), keep=True)
+def add_layer_norm(x: torch.Tensor, delta: torch.Tensor, vectors: torch.Tensor, eps: float) -> Normed:
+    """The layer norm of x + delta + bias: (T, d) twice; vectors (3, d) are bias, gain and shift."""
+    return _normed(x, delta, vectors, vectors[1:], eps, len(x), keep=True)
 
 
-def add_layer_norm_(
-    x: torch.Tensor, delta: torch.Tensor, bias: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, eps: float
-) -> torch.Tensor:
+def add_layer_norm_(x: torch.Tensor, delta: torch.Tensor, vectors: torch.Tensor, eps: float) -> torch.Tensor:
     """`add_layer_norm` written over delta, with nothing kept."""
-    return _normed(x, delta, bias, gain, shift, eps, len(x), keep=False, out=delta).out
+    return _normed(x, delta, vectors, vectors[1:], eps, len(x), keep=False, out=delta).out
 
 
 def embed(
-    words: torch.Tensor,
-    positions: torch.Tensor,
-    kind: torch.Tensor,
-    gain: torch.Tensor,
-    shift: torch.Tensor,
+    tables: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    norm: torch.Tensor,
     eps: float,
     *,
     ids: torch.Tensor,
@@ -61,12 +54,12 @@ def embed(
     first: int,
     keep: bool,
 ) -> Normed:
-    """The layer norm of words[ids] + positions[first + places] + kind: tables (rows, d), kind (d,), ids int32 (T,).
+    """The layer norm of words[ids] + positions[first + places] + types[0].
 
-    Without `keep` only `out` is defined.
+    tables are words, positions and types, (rows, d); norm (2, d) is gain and shift, ids and places int32 (T,). Without
+    `keep` only `out` is defined.
     """
-    at = ids, places, first
-    return _normed(words, positions, kind, gain, shift, eps, len(ids), keep=keep, at=at)
+    return _normed(*tables, norm, eps, len(ids), keep=keep, at=(ids, places, first))
 
 
 def layer_norm_backward(
@@ -148,8 +141,7 @@ def _normed(
     x: torch.Tensor,
     delta: torch.Tensor,
     bias: torch.Tensor,
-    gain: torch.Tensor,
-    shift: torch.Tensor,
+    norm: torch.Tensor,
     eps: float,
     rows: int,
     *,
@@ -166,7 +158,7 @@ def _normed(
     block, step, warps = _tile(width)
     ids, places, first = at
     layer_norm.add_norm[(triton.cdiv(rows, step),)](
-        x, delta, bias, gain, shift, ids, places, total, out, mean, rstd, rows, eps, FIRST=first,
+        x, delta, bias, norm, ids, places, total, out, mean, rstd, rows, eps, FIRST=first,
         D=width, BLOCK=block, ROWS=step, GATHER=ids is not None, KEEP=keep, num_warps=warps,
     )  # fmt: skip
     return Normed(out, total, mean, rstd)

@@ -42,9 +42,7 @@ class PackedLlama(PackedModel):
         return shape_of(config, pooling=description.pooling, causal=causal, positions=positions)
 
     @classmethod
-    def of(
-        cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype
-    ) -> Self:
+    def of(cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype) -> Self:
         angles = angles_of(config, description.max_tokens)
         return cls(cls.shape_of(config, description), angles, device=device, dtype=dtype)
 
@@ -126,7 +124,12 @@ class _Embed(torch.autograd.Function):
         if ctx.table.grad is not None:
             ctx.model.keep_rows(ctx.ids, grad)
             return None, None, for_norm, None
-        return None, torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), shape.vocabulary, -1, False), for_norm, None
+        return (
+            None,
+            torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), shape.vocabulary, -1, False),
+            for_norm,
+            None,
+        )
 
 
 class _Layer(torch.autograd.Function):
@@ -153,9 +156,7 @@ class _Layer(torch.autograd.Function):
         gate_up = h2 @ w["gate_up"].t()
         gated = ops.gate(gate_up, shape.activation)
         down, kept_down = _normed(gated @ w["down"].t(), w.get("mlp_out_norm"), shape.norm)
-        ctx.save_for_backward(
-            x1, h1, rstd1, raw, qkv, seen, lse, *kept_out, x2, h2, rstd2, gate_up, gated, *kept_down
-        )
+        ctx.save_for_backward(x1, h1, rstd1, raw, qkv, seen, lse, *kept_out, x2, h2, rstd2, gate_up, gated, *kept_down)
         ctx.weights, ctx.pack, ctx.model, ctx.number, ctx.first = w, pack, model, number, delta is None
         return x2, down
 

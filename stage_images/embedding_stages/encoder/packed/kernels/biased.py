@@ -18,9 +18,7 @@ def _of_gelu_tanh(x):
 
 
 @triton.jit(do_not_specialize=["rows"])
-def activate(
-    x, bias, out, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, KIND: tl.constexpr
-):
+def activate(x, bias, out, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, KIND: tl.constexpr):
     """out = activation(x + bias); KIND is gelu, gelu_tanh or relu."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -13,12 +13,13 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["rows"])
 def add_norm(
-    x, delta, bias, gain, shift, ids, positions, total, normed, mean, rstd, rows, eps, FIRST: tl.constexpr,
+    x, delta, bias, norm, ids, positions, total, normed, mean, rstd, rows, eps, FIRST: tl.constexpr,
     D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, GATHER: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """total = x + delta + bias; normed = layer_norm(total) * gain + shift; ROWS rows of D a program.
 
-    With GATHER row i takes row ids[i] of x and row FIRST + positions[i] of delta. KEEP stores total, mean and rstd.
+    norm (2, D) is gain and shift. With GATHER row i takes row ids[i] of x and row FIRST + positions[i] of delta. KEEP
+    stores total, mean and rstd.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
@@ -42,16 +43,14 @@ def add_norm(
         tl.store(total + place, value.to(total.dtype.element_ty), mask=inside)
         tl.store(mean + row, center, mask=there)
         tl.store(rstd + row, scale, mask=there)
-    g = tl.load(gain + column, mask=within, other=0.0).to(tl.float32)
-    s = tl.load(shift + column, mask=within, other=0.0).to(tl.float32)
+    g = tl.load(norm + column, mask=within, other=0.0).to(tl.float32)
+    s = tl.load(norm + D + column, mask=within, other=0.0).to(tl.float32)
     out = apart * scale[:, None] * g[None, :] + s[None, :]
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows"])
-def backward(
-    dh, total, gain, mean, rstd, dx, parts, rows, D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
-):
+def backward(dh, total, gain, mean, rstd, dx, parts, rows, D: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
     """dx = gradient of total; parts (programs, 3, D): float32 sums over a program's rows for bias, gain and shift."""
     column = tl.arange(0, BLOCK)
     within = column < D
