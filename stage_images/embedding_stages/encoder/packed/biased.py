@@ -17,7 +17,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu"]
 _ELEMENTS: Final = 2048  # of rows that a program of a norm takes at a time
 _NORM_PROGRAMS: Final = 528  # four for each of a Hopper GPU's processors; more only means more partial sums
 _COLUMNS: Final = 256  # of a program that goes down the rows
-_ROWS: Final = 4  # that it takes at a time
+_ROWS: Final = 8  # that it takes at a time: so many loads are under way
 _COLUMN_PROGRAMS: Final = 2112  # sixteen small ones for each processor
 
 

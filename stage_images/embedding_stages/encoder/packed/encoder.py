@@ -26,8 +26,7 @@ from embedding_stages.vectors import Vectors
 # Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
 # that no processor waits for the last tiles of a product.
 EMBEDDING_BUDGET: Final = 2 * 132 * ops.ROWS_A_TILE
-_FULL_HIDDEN: Final = 2048  # the hidden size at which so many keep it busy; narrower models take more
-_MOST_BUDGETS: Final = 4
+_FULL_HIDDEN: Final = 1024  # below this hidden size so many do not keep it busy for as long as their launches take
 _FIRST_TEXTS: Final = 256  # tokenized before the accelerator has anything to do
 _MOST_TEXTS: Final = 4096  # tokenized ahead, while the accelerator works on those before
 
@@ -53,7 +52,7 @@ class PackedEncoder:
         self.model = model
         self.query_map = query_map
         self._files = files
-        self._budget = EMBEDDING_BUDGET * min(_MOST_BUDGETS, max(1, _FULL_HIDDEN // description.hidden_size))
+        self._budget = EMBEDDING_BUDGET * max(1, _FULL_HIDDEN // description.hidden_size)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> PackedEncoder:
