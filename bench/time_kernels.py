@@ -1,6 +1,6 @@
 """Times every kernel of the packed model alone, with the candidates for its tile sizes, and checks it.
 
-python3 bench/time_kernels.py [--lengths A] [--tokens 16384]
+python3 bench/time_kernels.py [--model llama-1b] [--lengths A] [--tokens 16384]
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ sys.path.insert(0, str(ROOT / "stage_images"))
 
 import triton  # noqa: E402
 
-from embedding_stages.encoder.packed import ops  # noqa: E402
+from embedding_stages.encoder.packed import norms, ops  # noqa: E402
+from embedding_stages.encoder.packed.check import attention_error  # noqa: E402
 from embedding_stages.encoder.packed.device import DevicePack, send  # noqa: E402
 from embedding_stages.encoder.packed.kernels import attention  # noqa: E402
 from embedding_stages.encoder.packed.packs import Ragged, build_pack  # noqa: E402
 
 LENGTHS = {"A": (135, 45), "C": (300, 120)}
-HEADS = ops.Heads(queries=32, keys=8, size=64)
+MODELS = {  # heads, and what tokens see in most layers
+    "llama-1b": (ops.Heads(queries=32, keys=8, size=64), ops.EVERYTHING),
+    "ministral3-1b": (ops.Heads(queries=24, keys=8, size=128), ops.EVERYTHING),
+    "qwen3-0.6b": (ops.Heads(queries=16, keys=8, size=128), ops.Sight(causal=True)),
+    "modernbert-base": (ops.Heads(queries=12, keys=12, size=64), ops.Sight(window=64)),
+    "embeddinggemma": (ops.Heads(queries=3, keys=1, size=256), ops.Sight(window=256)),
+}
 CHOICES = list(itertools.product((16, 32, 64), (32, 64, 128), (4, 8), (1, 2, 3)))
 
 
@@ -53,20 +60,30 @@ def milliseconds(call: Callable[[], object]) -> float:
 class Attention:
     """The three programs on one pack, each callable with tile sizes."""
 
-    def __init__(self, name: str, tokens: int) -> None:
+    def __init__(self, model: str, name: str, tokens: int) -> None:
+        self.heads, self.sight = MODELS[model]
         rng = np.random.default_rng(1)
         self.lengths = lengths_of(name, tokens, rng)
         self.packs = {size: pack_of(self.lengths, size, size, rng) for size in (16, 32, 64, 128)}
         size = len(self.packs[16].ids)
         generator = torch.Generator("cuda").manual_seed(0)
-        width = (HEADS.queries + 2 * HEADS.keys) * HEADS.size
+        heads = self.heads
+        width = (heads.queries + 2 * heads.keys) * heads.size
         self.qkv = torch.randn(size, width, device="cuda", generator=generator).bfloat16()
-        self.grad = torch.randn(size, HEADS.queries * HEADS.size, device="cuda", generator=generator).bfloat16()
-        self.out, self.lse = ops.attend(self.qkv, self.packs[HEADS.query_tile].query_tiles, HEADS)
+        self.grad = torch.randn(size, heads.queries * heads.size, device="cuda", generator=generator).bfloat16()
+        self.out, self.lse = self.attend()
         self.dqkv, self.delta = torch.empty_like(self.qkv), torch.empty_like(self.lse)
-        self.scale = HEADS.size**-0.5 * 1.4426950408889634
+        self.scale = heads.size**-0.5 * 1.4426950408889634
+
+    def attend(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return ops.attend(self.qkv, self.packs[self.heads.query_tile].query_tiles, self.heads, self.sight)
+
+    def attend_backward(self) -> torch.Tensor:
+        tiles = self.packs[self.heads.query_tile].query_tiles, self.packs[ops.KEY_TILE].query_tiles
+        return ops.attend_backward(self.grad, self.qkv, self.out, self.lse, *tiles, self.heads, self.sight)
 
     def run(self, program: str, tokens: int, keys: int, warps: int, stages: int) -> None:
+        heads = self.heads
         tiles = self.packs[keys if program == "backward_keys" else tokens].query_tiles
         count = tiles.shape[1]
         arguments = {
@@ -74,9 +91,12 @@ class Attention:
             "backward_queries": (self.qkv, self.out, self.grad, self.lse, self.delta, self.dqkv),
             "backward_keys": (self.qkv, self.grad, self.lse, self.delta, self.dqkv),
         }[program]
-        getattr(attention, program)[(count, HEADS.keys)](
-            *arguments, tiles, count, self.scale, HEADS=32, KEY_HEADS=8, GROUP_ROWS=4, SIZE=64,
-            TOKENS=tokens, KEYS=keys, num_warps=warps, num_stages=stages,
+        forward = program == "forward"
+        getattr(attention, program)[(count, heads.keys)](
+            *arguments, tiles, count, self.scale, *((None,) * 4 if forward else ()),
+            HEADS=heads.queries, KEY_HEADS=heads.keys, GROUP_ROWS=heads.group_rows, SIZE=heads.size,
+            CAUSAL=self.sight.causal, WINDOW=self.sight.window, TOKENS=tokens, KEYS=keys,
+            **({"TURN": False, "NORM": False, "PLUS_ONE": 0} if forward else {}), num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
     def sweep(self, part: int, parts: int) -> None:
@@ -100,41 +120,22 @@ class Attention:
         return sorted(found)
 
     def check(self) -> None:
-        """Against float64, and the varlen kernels in torch for speed."""
+        """Against torch in float32; where tokens see everything, its varlen kernels too, for speed."""
+        error = attention_error(self.heads, torch.device("cuda"), torch.bfloat16, self.sight)
+        ours, back = milliseconds(self.attend), milliseconds(self.attend_backward)
+        print(f"attention error {error:.1e}, ms {ours:.3f} + {back:.3f}", flush=True)
+        if self.sight != ops.EVERYTHING:
+            return
         from torch.nn.attention.varlen import varlen_attn
 
-        h, k, d = HEADS.queries, HEADS.keys, HEADS.size
+        h, k, d = self.heads.queries, self.heads.keys, self.heads.size
         size = len(self.qkv)
-        starts = self.packs[16].starts
-        pack = self.packs[HEADS.query_tile]
-        dqkv = ops.attend_backward(
-            self.grad, self.qkv, self.out, self.lse, pack.query_tiles, self.packs[ops.KEY_TILE].query_tiles, HEADS
-        )
-        n = int(starts[40])
-        exact = self.qkv[:n].double().requires_grad_()
-        outs = []
-        for begin, end in itertools.pairwise(starts[:41].tolist()):
-            q, key, v = exact[begin:end].split([h * d, k * d, k * d], -1)
-            q = q.view(-1, h, d).transpose(0, 1)
-            key, v = (x.view(-1, k, d).transpose(0, 1).repeat_interleave(h // k, 0) for x in (key, v))
-            outs.append((torch.softmax(q @ key.transpose(1, 2) / d**0.5, -1) @ v).transpose(0, 1).reshape(-1, h * d))
-        out = torch.cat(outs)
-        out.backward(self.grad[:n].double())
-        error = lambda a, b: float((a.double() - b).norm() / b.norm())  # noqa: E731
-        print("attention error", f"out {error(self.out[:n], out):.1e} dqkv {error(dqkv[:n], exact.grad):.1e}")
-        cu = torch.cat([starts, torch.tensor([size], device="cuda", dtype=torch.int32)])
+        cu = torch.cat([self.packs[16].starts, torch.tensor([size], device="cuda", dtype=torch.int32)])
         q, key, v = (x.contiguous().requires_grad_() for x in self.qkv.view(size, -1, d).split([h, k, k], 1))
         forward = lambda: varlen_attn(q, key, v, cu, cu, 512, 512)  # noqa: E731
-        ours = milliseconds(lambda: ops.attend(self.qkv, pack.query_tiles, HEADS))
-        back = milliseconds(
-            lambda: ops.attend_backward(
-                self.grad, self.qkv, self.out, self.lse, pack.query_tiles, self.packs[ops.KEY_TILE].query_tiles, HEADS
-            )
-        )
-        theirs = milliseconds(forward)
-        o = forward()
+        theirs, o = milliseconds(forward), forward()
         both = milliseconds(lambda: torch.autograd.grad(o, (q, key, v), self.grad.view(size, h, d), retain_graph=True))
-        print(f"attention ms ours {ours:.3f} + {back:.3f}, varlen_attn {theirs:.3f} + {both:.3f}")
+        print(f"varlen_attn ms {theirs:.3f} + {both:.3f}")
 
 
 def rowwise(tokens: int) -> None:
@@ -146,7 +147,13 @@ def rowwise(tokens: int) -> None:
     qkv = torch.randn(tokens, 3072, device="cuda").bfloat16()
     positions = torch.arange(tokens, device="cuda", dtype=torch.int32) % 512
     table = torch.rand(512, 32, device="cuda")
-    _, _, rstd = ops.add_norm(x, x, w, 1e-5)
+    heads, rms = MODELS["llama-1b"][0], ops.Norm(1e-5)
+    qwen = MODELS["qwen3-0.6b"][0]
+    wide = torch.randn(tokens, 4096, device="cuda").bfloat16()
+    turn = norms.Turn(positions, torch.rand(512, 64, device="cuda"), torch.rand(512, 64, device="cuda"))
+    gains = torch.ones(128, device="cuda").bfloat16(), torch.ones(128, device="cuda").bfloat16()
+    raw = norms.norm_rotate_(wide, *gains, turn, qwen, rms, keep=True)
+    _, _, rstd = norms.add_norm(x, x, w, rms)
     big = torch.randn(1 << 28, device="cuda")
     flat = [torch.randn(1 << 28, device="cuda") for _ in range(3)]
     weights, gradient = (torch.randn(1 << 28, device="cuda").bfloat16() for _ in range(2))
@@ -155,37 +162,42 @@ def rowwise(tokens: int) -> None:
     mega = tokens / 1e6
     cases: dict[str, tuple[float, Callable[[], object]]] = {
         "copy": (2 * big.nbytes / 1e6, lambda: flat[0].copy_(big)),
-        "add_norm": (4 * 4096 * mega, lambda: ops.add_norm(x, x, w, 1e-5)),
-        "norm_backward": (4 * 4096 * mega, lambda: ops.norm_backward(x, x, w, rstd, x)),
-        "rotate": (2 * 5120 * mega, lambda: ops.rotate_(qkv, positions, table, table, HEADS)),
-        "swiglu": (49152 * mega, lambda: ops.swiglu(gu)),
-        "swiglu_backward": (81920 * mega, lambda: ops.swiglu_backward_(gu, y)),
+        "add_norm": (4 * 4096 * mega, lambda: norms.add_norm(x, x, w, rms)),
+        "norm_backward": (4 * 4096 * mega, lambda: norms.norm_backward(x, x, w, rstd, x, rms)),
+        "rotate": (2 * 5120 * mega, lambda: ops.rotate_(qkv, positions, table, table, heads)),
+        "norm_rotate": (2 * 6144 * mega, lambda: norms.norm_rotate_(wide, *gains, turn, qwen, rms)),
+        "norm_rotate, kept": (3 * 6144 * mega, lambda: norms.norm_rotate_(wide, *gains, turn, qwen, rms, keep=True)),
+        "norm_rotate_backward": (
+            3 * 6144 * mega, lambda: norms.norm_rotate_backward_(wide, raw, *gains, turn, qwen, rms)),
+        "gate": (49152 * mega, lambda: ops.gate(gu)),
+        "gate_backward": (81920 * mega, lambda: ops.gate_backward_(gu, y)),
         "adamw": (30 * len(weights) / 1e6, lambda: ops.adamw_(
             settings, weights, gradient, *flat, norm, decayed=len(weights), rate=1e-5, step=1)),
         "norm": (2 * len(gradient) / 1e6, lambda: torch.linalg.vector_norm(gradient, dtype=torch.float32)),
     }  # fmt: skip
     for name, (megabytes, call) in cases.items():
         took = milliseconds(call)
-        print(f"{name:16} {took:8.3f} ms {megabytes / took / 1000:6.2f} TB/s", flush=True)
+        print(f"{name:20} {took:8.3f} ms {megabytes / took / 1000:6.2f} TB/s", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=MODELS, default="llama-1b")
     parser.add_argument("--lengths", default="A,C")
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--part", type=int, default=-1)
     options = parser.parse_args()
     parts = 14
     if options.part >= 0:
-        Attention("A", 4096).sweep(options.part, parts)
+        Attention(options.model, "A", 4096).sweep(options.part, parts)
         return
-    command = [sys.executable, __file__, "--part"]
+    command = [sys.executable, __file__, "--model", options.model, "--part"]
     workers = [subprocess.Popen([*command, str(part)]) for part in range(parts)]
     for worker in workers:
         worker.wait()
     rowwise(options.tokens)
     for name in options.lengths.split(","):
-        case = Attention(name, options.tokens)
+        case = Attention(options.model, name, options.tokens)
         case.check()
         for program in ("forward", "backward_queries", "backward_keys"):
             for took, choice in case.times(program)[:6]:

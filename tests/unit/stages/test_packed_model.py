@@ -17,7 +17,7 @@ from embedding_stages.encoder.load import load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
-from embedding_stages.encoder.packed.shape import Shape
+from embedding_stages.encoder.packed.readings import shape_of
 from embedding_stages.encoder.packed.small import SmallPacks
 from embedding_stages.errors import OutOfMemory, StageError
 from embedding_stages.finetune.batches import Example
@@ -219,7 +219,7 @@ def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object]) -> No
         "num_attention_heads": 4,
     }
     with pytest.raises(ValueError, match=r"biases|activation|heads"):
-        Shape.of(config | change)
+        shape_of(config | change)
 
 
 def test_a_cpu_gets_the_padded_encoder(folder: Path) -> None:

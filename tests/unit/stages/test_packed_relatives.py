@@ -11,7 +11,6 @@ import torch
 from unit.stages import rounding
 
 from embedding_stages.encoder.packed import ops
-from embedding_stages.encoder.packed.check import works
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.llama import PackedLlama
 from embedding_stages.encoder.packed.packs import Ragged, build_pack

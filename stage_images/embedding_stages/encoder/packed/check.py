@@ -8,8 +8,8 @@ import torch
 
 from embedding_stages.encoder.packed import norms, ops
 from embedding_stages.encoder.packed.device import send
-from embedding_stages.encoder.packed.norms import Norm, Turn
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Sight
+from embedding_stages.encoder.packed.norms import Turn
+from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Norm, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 _LENGTHS = (5, 70, 1, 130)
@@ -64,9 +64,7 @@ def norm_error(norm: Norm, device: torch.device, dtype: torch.dtype, rows: int =
     return max(map(_error, found, (expected.detach(), *changes)))
 
 
-def head_norm_error(
-    heads: Heads, norm: Norm, device: torch.device, dtype: torch.dtype, rows: int = _ROWS
-) -> float:
+def head_norm_error(heads: Heads, norm: Norm, device: torch.device, dtype: torch.dtype, rows: int = _ROWS) -> float:
     """The larger relative error of the norm and rotation of heads, and of their gradients, against torch's own."""
     generator = torch.Generator(device).manual_seed(0)
     count = heads.queries + heads.keys

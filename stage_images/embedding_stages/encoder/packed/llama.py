@@ -18,8 +18,8 @@ from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.packed import check, norms, ops
 from embedding_stages.encoder.packed.base import PackedModel, PackedShape, product_gradient
 from embedding_stages.encoder.packed.device import DevicePack
-from embedding_stages.encoder.packed.norms import Norm, Turn
-from embedding_stages.encoder.packed.ops import Heads, Sight
+from embedding_stages.encoder.packed.norms import Turn
+from embedding_stages.encoder.packed.ops import Norm, Sight
 from embedding_stages.encoder.packed.readings import Angles, angles_of, shape_of
 from embedding_stages.encoder.packed.shape import Shape
 
@@ -96,10 +96,11 @@ class PackedLlama(PackedModel):
     def _seen(self, qkv: torch.Tensor, w: Parts, pack: DevicePack, number: int) -> torch.Tensor:
         heads, sight, turn = self.shape.heads, self.sight(number), self.turn(number, pack)
         if "query_norm" in w:
-            norms.norm_rotate_(qkv, w["query_norm"], w["key_norm"], turn, heads, self.shape.norm)
-            return ops.attend(qkv, pack.query_tiles, heads, sight)[0]
-        ops.rotate_(qkv, pack.positions, turn.cosine, turn.sine, heads, keys_only=True)
-        return ops.attend(qkv, pack.query_tiles, heads, sight, turn=(turn.cosine, turn.sine))[0]
+            norms.norm_rotate_(qkv, w["query_norm"], w["key_norm"], turn, heads, self.shape.norm, keys_only=True)
+        else:
+            ops.rotate_(qkv, pack.positions, turn.cosine, turn.sine, heads, keys_only=True)
+        angles, gain = (turn.cosine, turn.sine), w.get("query_norm")
+        return ops.attend(qkv, pack.query_tiles, heads, sight, turn=angles, gain=gain, norm=self.shape.norm)[0]
 
 
 class _Embed(torch.autograd.Function):
@@ -124,12 +125,8 @@ class _Embed(torch.autograd.Function):
         if ctx.table.grad is not None:
             ctx.model.keep_rows(ctx.ids, grad)
             return None, None, for_norm, None
-        return (
-            None,
-            torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), shape.vocabulary, -1, False),
-            for_norm,
-            None,
-        )
+        for_table = torch.ops.aten.embedding_dense_backward(grad, ctx.ids.long(), shape.vocabulary, -1, False)
+        return None, for_table, for_norm, None
 
 
 class _Layer(torch.autograd.Function):

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 import triton
 
 from embedding_stages.encoder.packed.kernels import head_norm, norms
-from embedding_stages.encoder.packed.ops import Heads
+from embedding_stages.encoder.packed.ops import Heads, Norm
 
 _PROGRAMS: Final = 528  # four for each of a Hopper GPU's processors; more only means more partial sums
 _ELEMENTS_A_WARP: Final = 512  # of one half of a row's heads
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """Which norm; RMS norm times a weight by default."""
-
-    eps: float
-    center: bool = False  # layer norm without a bias
-    plus_one: bool = False  # times 1 + the weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +66,15 @@ def norm_rotate_(
     norm: Norm,
     *,
     keep: bool = False,
+    keys_only: bool = False,
 ) -> torch.Tensor | None:
     """RMS norm and rotary positions on the queries and keys of qkv (T, (queries + 2 keys) * size), in place.
 
     `queries` and `keys` are the weights (size,). With `keep`, what was there before: (T, (queries + keys) * size).
+    `keys_only` leaves the queries to `ops.attend`.
     """
+    if keys_only:
+        qkv, heads = qkv[:, heads.queries * heads.size :], replace(heads, queries=0)
     count = heads.queries + heads.keys
     raw = qkv.new_empty(len(qkv), count * heads.size) if keep else None
     head_norm.norm_rotate[(len(qkv),)](
@@ -126,7 +121,7 @@ def _head_sizes(qkv: torch.Tensor, heads: Heads, norm: Norm) -> dict[str, int | 
     count = heads.queries + heads.keys
     block = triton.next_power_of_2(count)
     return {
-        "STRIDE": qkv.shape[1],
+        "STRIDE": qkv.stride(0),
         "QUERIES": heads.queries,
         "HEADS": count,
         "BLOCK": block,

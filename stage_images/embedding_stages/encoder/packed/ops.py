@@ -59,6 +59,15 @@ EVERYTHING: Final = Sight()
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """Which norm; RMS norm times a weight by default."""
+
+    eps: float
+    center: bool = False  # layer norm without a bias
+    plus_one: bool = False  # times 1 + the weight
+
+
+@dataclass(frozen=True, slots=True)
 class GatedTiles:
     """Sizes of the fused product's tiles."""
 
@@ -150,17 +159,22 @@ def attend(
     heads: Heads,
     sight: Sight = EVERYTHING,
     turn: tuple[torch.Tensor, torch.Tensor] | None = None,
+    gain: torch.Tensor | None = None,
+    norm: Norm | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention within each sequence: (T, queries * size) and the logarithms that `attend_backward` needs.
 
-    With `turn`, the cosine and sine of `rotate_`, the queries of qkv get their rotary positions on the way.
+    With `turn`, the cosine and sine of `rotate_`, the queries of qkv get their rotary positions on the way; with `gain`
+    (size,), after `norm` with that weight.
     """
     out = qkv.new_empty(len(qkv), heads.queries * heads.size)
     lse = torch.empty(len(qkv), heads.queries, dtype=torch.float32, device=qkv.device)
     count = query_tiles.shape[1]
+    eps, plus_one = (norm.eps, int(norm.plus_one)) if gain is not None and norm is not None else (None, 0)
     attention.forward[(count, heads.keys)](
-        qkv, out, lse, query_tiles, count, _scale(heads), *(turn or (None, None)), **_sizes(heads, sight),
-        TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None, num_warps=_attention_warps(heads),
+        qkv, out, lse, query_tiles, count, _scale(heads), *(turn or (None, None)), gain, eps,
+        **_sizes(heads, sight), TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None, NORM=gain is not None,
+        PLUS_ONE=plus_one, num_warps=_attention_warps(heads),
         num_stages=3 if heads.size <= _MOST_SIZE_STAGED else 2,
     )  # fmt: skip
     return out, lse

@@ -13,8 +13,7 @@ from typing import Any, Final
 import torch
 
 from embedding_stages.encoder.configuration import for_library
-from embedding_stages.encoder.packed.norms import Norm
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Sight
+from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Norm, Sight
 from embedding_stages.encoder.packed.packs import ROUND
 from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS
 from embedding_stages.encoder.packed.shape import GEMMA3, LLAMA, MODERNBERT, QWEN3, Shape
@@ -22,6 +21,7 @@ from embedding_stages.encoder.pooling import Pooling, carried
 
 Angles = tuple[torch.Tensor, torch.Tensor]  # cosine and sine, float32 (positions, head size / 2)
 
+_FULL: Final = "full_attention"  # in the library's words, a layer that sees everything
 _SIZES: Final = (16, 32, 64, 128, 256)  # of heads: a tile has a power of 2 of columns, and a tile of 512 has no room
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "silu": "silu",
@@ -110,9 +110,6 @@ def angles_of(config: Mapping[str, Any], positions: int) -> tuple[Angles, ...]:
         scale = float(getattr(rotary, f"{start}attention_scaling"))
         angles.append((turns.cos() * scale, turns.sin() * scale))
     return tuple(angles)
-
-
-_FULL: Final = "full_attention"
 
 
 def _reading(config: Mapping[str, Any]) -> Reading:

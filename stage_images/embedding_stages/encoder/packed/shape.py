@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from embedding_stages.encoder.packed.norms import Norm
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Sight
+from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Norm, Sight
 from embedding_stages.encoder.packed.pooling import PackedPooling
 
 # Parts of a layer that a model has or has not; a model with names on disk for them has them.
@@ -34,9 +33,7 @@ _SEPARATE = {  # as almost all models have them
 }
 _HEADS = {"query_norm": ("self_attn.q_norm",), "key_norm": ("self_attn.k_norm",)}
 
-LLAMA = DiskNames(
-    table="embed_tokens", norm="norm", layer={**_SEPARATE, "mlp_norm": ("post_attention_layernorm",)}
-)
+LLAMA = DiskNames(table="embed_tokens", norm="norm", layer={**_SEPARATE, "mlp_norm": ("post_attention_layernorm",)})
 QWEN3 = DiskNames(
     table="embed_tokens", norm="norm", layer={**_SEPARATE, "mlp_norm": ("post_attention_layernorm",), **_HEADS}
 )

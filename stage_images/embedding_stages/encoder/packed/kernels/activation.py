@@ -17,12 +17,13 @@ def _on(gate):
 def activated(gate, KIND: tl.constexpr):
     """silu, gelu (by the error function) or gelu_tanh of the gate."""
     if KIND == "silu":
-        return gate * tl.sigmoid(gate)
+        on = tl.sigmoid(gate)
     elif KIND == "gelu":
-        return gate * (0.5 + 0.5 * tl.erf(gate * 0.7071067811865476))
+        on = 0.5 + 0.5 * tl.erf(gate * 0.7071067811865476)
     else:
         tl.static_assert(KIND == "gelu_tanh")
-        return gate * _on(gate)
+        on = _on(gate)
+    return gate * on
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Attention of short sequences that lie end to end.
 
-A token sees its whole sequence; with CAUSAL no token after itself, with WINDOW > 0 none further away than WINDOW tokens.
+A token sees its whole sequence; with CAUSAL none after itself, with WINDOW > 0 none further away than WINDOW tokens.
 Both are known when a program is compiled: one without them has no trace of them, one with them skips the tiles that no
 row of its own sees.
 
@@ -69,13 +69,14 @@ def _limited(seen, token, key, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
 
 @triton.jit(do_not_specialize=["tile_count"])
 def forward(
-    qkv, out, lse, tiles, tile_count, scale, cosine, sine, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
+    qkv, out, lse, tiles, tile_count, scale, cosine, sine, gain, eps, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
     GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
-    KEYS: tl.constexpr, TURN: tl.constexpr,
+    KEYS: tl.constexpr, TURN: tl.constexpr, NORM: tl.constexpr, PLUS_ONE: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one key head against the keys that it sees. scale includes log2(e).
 
-    With TURN the queries get their rotary positions here; the keys have theirs already.
+    With TURN the queries get their rotary positions here, with NORM after an RMS norm times `gain` (1 + gain with
+    PLUS_ONE); the keys have theirs already.
     """
     tile = tl.program_id(0)
     kv = tl.program_id(1)
@@ -92,6 +93,11 @@ def forward(
         angle = (token - begin)[:, None] * (SIZE // 2) + (column % (SIZE // 2))[None, :]
         c = tl.load(cosine + angle, mask=inside[:, None], other=0.0)
         s = tl.load(sine + angle, mask=inside[:, None], other=0.0) * tl.where(column < SIZE // 2, -1.0, 1.0)[None, :]
+        if NORM:
+            full = q.to(tl.float32)
+            even = tl.rsqrt(tl.sum(full * full, axis=1) / SIZE + eps)[:, None]
+            c *= even * (tl.load(gain + column).to(tl.float32) + PLUS_ONE)[None, :]
+            s *= even * (tl.load(gain + (column + SIZE // 2) % SIZE).to(tl.float32) + PLUS_ONE)[None, :]
         q = (q.to(tl.float32) * c + other.to(tl.float32) * s).to(q.dtype)
     keys = qkv + (HEADS + kv) * SIZE
     values = keys + KEY_HEADS * SIZE

@@ -28,10 +28,9 @@ def add_norm(
         full = tl.where(inside, full - tl.sum(full) / D, 0.0)
     scale = tl.rsqrt(tl.sum(full * full) / D + eps)
     tl.store(rstd + row, scale)
-    if CENTER or PLUS_ONE:
-        normed = full * scale
-    else:
-        normed = (full * scale).to(value.dtype).to(tl.float32)  # rounded before the weight, as the reference does
+    normed = full * scale
+    if not CENTER and not PLUS_ONE:
+        normed = normed.to(value.dtype).to(tl.float32)  # rounded before the weight, as the reference does
     gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     if PLUS_ONE:
         gain += 1.0
