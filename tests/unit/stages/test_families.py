@@ -27,7 +27,6 @@ from embedding_stages.encoder.families import FAMILIES, Family, family_named, fa
 from embedding_stages.encoder.families.bert import BERT
 from embedding_stages.encoder.families.llama import LLAMA_BIDIRECTIONAL
 from embedding_stages.encoder.model import PaddedEncoder, pool
-from embedding_stages.encoder.packed.shape import Shape
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
 from embedding_stages.errors import BadInput
 from embedding_stages.export.attention import mask_scores
@@ -159,14 +158,6 @@ def test_a_graph_hides_what_torch_does(causal: bool, window: int | None, tmp_pat
     np.testing.assert_array_equal(np.broadcast_to(scores == 0, expected.shape), expected.numpy())
     assert scores.max() == 0
     assert scores.min() <= -30_000
-
-
-@pytest.mark.parametrize(("asked", "lacking"), [({"causal": True}, "causal attention")])
-def test_packs_say_what_they_lack(asked: dict[str, Any], lacking: str, tmp_path: Path) -> None:
-    config = config_of(make_llama(tmp_path, hidden_size=64))
-    Shape.of(config)
-    with pytest.raises(ValueError, match=lacking):
-        Shape.of(config, **asked)
 
 
 class _CausalLlama(type(LLAMA_BIDIRECTIONAL)):  # type: ignore[misc]

@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from embedding_stages.encoder.packed import norms, ops
-from embedding_stages.encoder.packed.check import attention_error, gated_error, head_norm_error, norm_error, works
-from embedding_stages.encoder.packed.device import send
+from embedding_stages.encoder.packed.check import (
+    attention_error,
+    gated_error,
+    head_norm_error,
+    norm_error,
+    turned_error,
+    works,
+)
 from embedding_stages.encoder.packed.norms import add_norm, norm_backward
 from embedding_stages.encoder.packed.ops import Heads, Norm, Sight
-from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHORT = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
@@ -66,25 +71,7 @@ def test_rotation_is_undone_by_its_back() -> None:
 
 @pytest.mark.parametrize("norm", [None, Norm(1e-5), Norm(1e-5, plus_one=True)], ids=str)
 def test_queries_turned_in_attention_are_those_turned_before(norm: Norm | None) -> None:
-    heads = Heads(queries=6, keys=2, size=16)
-    texts = Ragged.of([[0] * length for length in (5, 40, 1)])  # and filler
-    pack = send(build_pack(texts, range(3), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), torch.device(DEVICE))
-    qkv = _random(len(pack.ids), 10 * 16)
-    angles = torch.outer(torch.arange(64.0), torch.rand(8)).to(DEVICE)
-    turn = norms.Turn(pack.positions, angles.cos(), angles.sin())
-    weights = _random(16), _random(16)
-    turned, keys = qkv.clone(), qkv.clone()
-    for rows, keys_only in ((turned, False), (keys, True)):
-        if norm is None:
-            ops.rotate_(rows, pack.positions, turn.cosine, turn.sine, heads, keys_only=keys_only)
-        else:
-            norms.norm_rotate_(rows, *weights, turn, heads, norm, keys_only=keys_only)
-    torch.testing.assert_close(keys.view(-1, 10, 16)[:, 6:], turned.view(-1, 10, 16)[:, 6:])
-    torch.testing.assert_close(keys.view(-1, 10, 16)[:, :6], qkv.view(-1, 10, 16)[:, :6])
-    expected, _ = ops.attend(turned, pack.query_tiles, heads)
-    gain = None if norm is None else weights[0]
-    found, _ = ops.attend(keys, pack.query_tiles, heads, turn=(turn.cosine, turn.sine), gain=gain, norm=norm)
-    torch.testing.assert_close(found[: pack.tokens], expected[: pack.tokens])
+    assert turned_error(Heads(queries=6, keys=2, size=16), norm, torch.device(DEVICE), torch.float32) < 1e-5
 
 
 @pytest.mark.parametrize("heads", [Heads(queries=3, keys=1, size=16), Heads(queries=4, keys=2, size=32)], ids=str)

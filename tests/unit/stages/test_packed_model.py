@@ -207,10 +207,28 @@ def test_out_of_memory_halves_the_packs_and_repeats_the_step(folder: Path, monke
         trainer.step(EXAMPLES, texts, 1e-3)
 
 
+_MINISTRAL = {"model_type": "ministral3", "num_key_value_heads": 2}
+_GROWING = {"rope_theta": 1e4, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 8}
+_GEMMA = {"model_type": "gemma3_text", "num_key_value_heads": 2, "use_bidirectional_attention": True}
+
+
 @pytest.mark.parametrize(
-    "change", [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}, {"num_key_value_heads": 3}]
+    ("change", "reason"),
+    [
+        ({"attention_bias": True}, "biases"),
+        ({"mlp_bias": True}, "biases"),
+        ({"model_type": "modernbert", "pad_token_id": 0, "norm_bias": True}, "biases"),
+        ({"hidden_act": "relu"}, "activation relu"),
+        ({"num_key_value_heads": 3}, "4 heads of 16 for 3 key heads"),
+        ({"head_dim": 96}, "4 heads of 96"),
+        ({"num_attention_heads": 5}, "the library refuses"),
+        ({"model_type": "gpt2"}, "model_type gpt2"),
+        ({**_MINISTRAL, "sliding_window": 5}, "a window in every layer"),
+        ({**_MINISTRAL, "rope_parameters": {"rope_type": "default", **_GROWING}}, "queries that grow"),
+        ({**_GEMMA, "attn_logit_softcapping": 3.0}, "soft cap"),
+    ],
 )
-def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object]) -> None:
+def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object], reason: str) -> None:
     config: dict[str, object] = {
         "vocab_size": 10,
         "hidden_size": 64,
@@ -218,8 +236,8 @@ def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, object]) -> No
         "num_hidden_layers": 1,
         "num_attention_heads": 4,
     }
-    with pytest.raises(ValueError, match=r"biases|activation|heads"):
-        shape_of(config | change)
+    with pytest.raises(ValueError, match=reason):
+        shape_of(config | change, positions=16)
 
 
 def test_a_cpu_gets_the_padded_encoder(folder: Path) -> None:

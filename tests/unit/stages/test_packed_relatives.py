@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
 from unit.stages import rounding
 
-from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed import check, ops
+from embedding_stages.encoder.packed.check import works
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.llama import PackedLlama
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
@@ -73,7 +74,8 @@ def _reference(config: Mapping[str, Any]) -> torch.nn.Module:
     for part in model.modules():
         if hasattr(part, "is_causal"):
             part.is_causal = causal
-    return model.to(DEVICE)
+    moved: torch.nn.Module = model.to(DEVICE)
+    return moved
 
 
 def _states(model: torch.nn.Module, config: Mapping[str, Any], row: list[int]) -> torch.Tensor:
@@ -131,7 +133,7 @@ def test_vectors_loss_and_gradients_are_the_librarys(kind: str) -> None:
 
     losses = [_loss(vectors) for vectors in (found, expected)]
     for loss in losses:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     assert float(losses[0].detach()) == pytest.approx(
         float(losses[1].detach()), rel=0, abs=rounding.of_loss(config, temperature=0.1)
     )
@@ -145,3 +147,23 @@ def _loss(vectors: torch.Tensor) -> torch.Tensor:
     """Of the first text, of which the second is the answer and the third is not."""
     units = torch.nn.functional.normalize(vectors, dim=-1)
     return torch.nn.functional.cross_entropy((units[:1] @ units[1:].t()) / 0.1, torch.tensor([0], device=DEVICE))
+
+
+def test_the_self_check_covers_what_a_model_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check is called with what the shape says: a kernel of another kind would go unseen."""
+    called: list[str] = []
+
+    def watched(name: str) -> Callable[..., float]:
+        def error(*given: object) -> float:
+            called.append(f"{name} {given}")
+            return 0.0
+
+        return error
+
+    for name in ("attention_error", "gated_error", "norm_error", "turned_error", "head_norm_error"):
+        monkeypatch.setattr(check, name, watched(name))
+    shape = shape_of(MODELS["gemma3_text"], positions=POSITIONS)
+    assert works(PackedLlama.kernel_errors(shape, torch.device(DEVICE), torch.float32))
+    text = "\n".join(sorted(called))
+    for part in ("window=0", "window=4", "gelu_tanh", "head_norm_error", "turned_error", "plus_one=True"):
+        assert part in text

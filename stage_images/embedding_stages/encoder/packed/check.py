@@ -58,28 +58,47 @@ def norm_error(norm: Norm, device: torch.device, dtype: torch.dtype, rows: int =
     weight = torch.rand(80, device=device, generator=generator).to(dtype)
     _, normed, rstd = norms.add_norm(x, None, weight, norm)
     found = normed, *norms.norm_backward(grad, x, weight, rstd, None, norm)
-    exact = [value.to(torch.float32, copy=True).requires_grad_() for value in (x, weight)]
-    expected = _normed(*exact, norm)
-    changes = torch.autograd.grad(expected, exact, grad.float())
+    exact, gain = _copied(x), _copied(weight)
+    expected = _normed(exact, gain, norm)
+    changes = torch.autograd.grad(expected, (exact, gain), grad.float())
     return max(map(_error, found, (expected.detach(), *changes)))
 
 
 def head_norm_error(heads: Heads, norm: Norm, device: torch.device, dtype: torch.dtype, rows: int = _ROWS) -> float:
     """The larger relative error of the norm and rotation of heads, and of their gradients, against torch's own."""
     generator = torch.Generator(device).manual_seed(0)
-    count = heads.queries + heads.keys
-    width = (count + heads.keys) * heads.size
+    width = (heads.queries + 2 * heads.keys) * heads.size
     qkv, grad = (torch.randn(rows, width, device=device, generator=generator).to(dtype) for _ in range(2))
-    weights = [torch.rand(heads.size, device=device, generator=generator).to(dtype) for _ in range(2)]
-    angles = torch.outer(torch.arange(rows), torch.rand(heads.size // 2, generator=torch.Generator().manual_seed(0)))
-    turn = Turn(torch.arange(rows, dtype=torch.int32, device=device), angles.cos().to(device), angles.sin().to(device))
-    exact = [value.to(torch.float32, copy=True).requires_grad_() for value in (qkv, *weights)]
+    queries, keys = (torch.rand(heads.size, device=device, generator=generator).to(dtype) for _ in range(2))
+    turn = _turn(torch.arange(rows, dtype=torch.int32, device=device), heads)
+    exact = _copied(qkv), _copied(queries), _copied(keys)
     expected = _turned(*exact, turn, heads, norm)
     changes = torch.autograd.grad(expected, exact, grad.float())
-    raw = norms.norm_rotate_(qkv, *weights, turn, heads, norm, keep=True)
+    raw = norms.norm_rotate_(qkv, queries, keys, turn, heads, norm, keep=True)
     assert raw is not None  # noqa: S101 - kept
-    found = norms.norm_rotate_backward_(grad, raw, *weights, turn, heads, norm)
+    found = norms.norm_rotate_backward_(grad, raw, queries, keys, turn, heads, norm)
     return max(map(_error, (qkv, grad, *found), (expected.detach(), *changes)))
+
+
+def turned_error(heads: Heads, norm: Norm | None, device: torch.device, dtype: torch.dtype) -> float:
+    """The relative difference of attention that turns its queries, after `norm`, from attention to turned ones."""
+    texts = Ragged.of([[0] * length for length in _LENGTHS])
+    pack = send(build_pack(texts, range(len(_LENGTHS)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), device)
+    generator = torch.Generator(device).manual_seed(0)
+    width = (heads.queries + 2 * heads.keys) * heads.size
+    before = torch.randn(len(pack.ids), width, device=device, generator=generator).to(dtype)
+    queries, keys = (torch.rand(heads.size, device=device, generator=generator).to(dtype) for _ in range(2))
+    turn, after = _turn(pack.positions, heads), before.clone()
+    for rows, keys_only in ((before, True), (after, False)):
+        if norm is None:
+            ops.rotate_(rows, pack.positions, turn.cosine, turn.sine, heads, keys_only=keys_only)
+        else:
+            norms.norm_rotate_(rows, queries, keys, turn, heads, norm, keys_only=keys_only)
+    gain = None if norm is None else queries
+    angles = turn.cosine, turn.sine
+    found, _ = ops.attend(before, pack.query_tiles, heads, turn=angles, gain=gain, norm=norm)
+    expected, _ = ops.attend(after, pack.query_tiles, heads)
+    return _error(found[: pack.tokens], expected[: pack.tokens].float())
 
 
 def works(errors: Iterable[float]) -> bool:
@@ -89,6 +108,17 @@ def works(errors: Iterable[float]) -> bool:
 
 def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours.float() - theirs).norm() / theirs.norm())
+
+
+def _copied(value: torch.Tensor) -> torch.Tensor:
+    return value.to(torch.float32, copy=True).requires_grad_()
+
+
+def _turn(positions: torch.Tensor, heads: Heads) -> Turn:
+    """Angles that differ from place to place, for any positions of the check."""
+    steps = torch.rand(heads.size // 2, generator=torch.Generator().manual_seed(0))
+    angles = torch.outer(torch.arange(_ROWS).float(), steps)
+    return Turn(positions, angles.cos().to(positions.device), angles.sin().to(positions.device))
 
 
 def _reference(qkv: torch.Tensor, heads: Heads, sight: Sight, lengths: Sequence[int]) -> torch.Tensor:
@@ -129,7 +159,8 @@ def _normed(x: torch.Tensor, weight: torch.Tensor, norm: Norm) -> torch.Tensor:
 def _turned(
     qkv: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor, turn: Turn, heads: Heads, norm: Norm
 ) -> torch.Tensor:
-    q, k, v = qkv.view(len(qkv), -1, heads.size).split([heads.queries, heads.keys, heads.keys], dim=1)
+    parts = qkv.view(len(qkv), -1, heads.size)
+    q, k, v = torch.split(parts, [heads.queries, heads.keys, heads.keys], dim=1)
     rows = torch.cat([_normed(q, queries, norm), _normed(k, keys, norm)], dim=1)
     cosine, sine = (table[turn.positions.long()][:, None] for table in (turn.cosine, turn.sine))
     first, second = rows.chunk(2, dim=-1)

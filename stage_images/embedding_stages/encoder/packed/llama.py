@@ -53,7 +53,9 @@ class PackedLlama(PackedModel):
             yield check.attention_error(shape.heads, device, dtype, sight)
         yield check.gated_error(device, dtype, shape.activation)
         yield check.norm_error(shape.norm, device, dtype)
-        if "query_norm" in shape.names.layer:
+        normed = "query_norm" in shape.names.layer
+        yield check.turned_error(shape.heads, shape.norm if normed else None, device, dtype)
+        if normed:
             yield check.head_norm_error(shape.heads, shape.norm, device, dtype)
 
     def forward(self, pack: DevicePack) -> torch.Tensor:

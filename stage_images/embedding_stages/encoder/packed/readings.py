@@ -47,7 +47,10 @@ class Reading:
             if self.defaults and isinstance(settings.get(key), dict):
                 settings[key] = {**self.defaults, **settings[key]}
         family = import_module(f"transformers.models.{self.package}.configuration_{self.package}")
-        return getattr(family, f"{self.classes}Config")(**settings)
+        try:
+            return getattr(family, f"{self.classes}Config")(**settings)
+        except Exception as error:  # its validation has classes of its own
+            raise ValueError(f"a configuration that the library refuses: {error}") from error
 
     def rotary(self, configured: Any) -> Any:
         """The library's module of rotary positions."""
@@ -71,13 +74,13 @@ def shape_of(
         raise ValueError("projections or norms with biases")
     if size not in _SIZES or queries % keys:
         raise ValueError(f"{queries} heads of {size} for {keys} key heads; heads of {_SIZES} can be run")
-    activation = getattr(found, "hidden_activation", None) or getattr(found, "hidden_act", "silu")
+    activation = str(getattr(found, "hidden_activation", None) or getattr(found, "hidden_act", "silu"))
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation {activation}")
     if _grows(found, positions):
         raise ValueError("queries that grow with their position")
     kinds = _kinds(found)
-    fields = {
+    fields: dict[str, Any] = {
         "heads": Heads(queries=queries, keys=keys, size=size),
         "norm": Norm(float(getattr(found, "rms_norm_eps", 1e-6))),
         "sights": tuple(Sight(causal=causal) if kind == _FULL else _windowed(found, causal) for kind in kinds),
