@@ -78,8 +78,16 @@ def scales(
         return False
     now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
     message = f"{live.available} of {wanted} replicas of {live.name} are available, and the server goes on with them"
-    kept = {"started_at": now if entry.reason != SCALING else entry.started_at, "finished_at": entry.finished_at or now}
-    record(draft, replace(entry, state="Succeeded", reason=SCALING, message=message, broken=False, **kept))
+    going = replace(
+        entry,
+        state="Succeeded",
+        reason=SCALING,
+        message=message,
+        broken=False,
+        started_at=entry.started_at if entry.reason == SCALING else now,
+        finished_at=entry.finished_at or now,
+    )
+    record(draft, going)
     draft.look_again_in(_POLL_S)
     return True
 
