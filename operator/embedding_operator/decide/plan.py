@@ -31,6 +31,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import asks_again, carry, resolved
+from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
@@ -54,6 +55,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         spec = replace(parse_spec(raw_spec, defaults.images), given_user=defaults.given_user)
         spec = with_access_modes(spec, observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
+        check_images(spec)
         check_pinned(spec, status, observed)
     except SpecError as error:
         keep_active(draft, owner, observed, reported=False)

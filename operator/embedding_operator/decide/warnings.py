@@ -12,7 +12,7 @@ from typing import Final
 from embedding_operator.decide.decision import Draft
 from embedding_operator.decide.figures import may_be_chance
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.images import floats
+from embedding_operator.resource.images import floats, images_of
 from embedding_operator.resource.status import StageStatus, StageWarning, Status
 from embedding_stages.contract import Stage
 
@@ -39,15 +39,7 @@ def warn(draft: Draft, spec: Spec | None = None) -> None:
 
 def _floating(spec: Spec | None) -> Iterator[StageWarning]:
     """Images of the manifest with neither tag nor digest."""
-    if spec is None:
-        return
-    named = [
-        (stage, f"spec.stages.{stage}.image", item.pod.image)
-        for stage, item in spec.stages.items()
-        if item.pod.own_image
-    ]
-    named += [(Stage.INPUTS, f"{it.field}.reference", it.name) for it in spec.sources.values() if it.kind == "image"]
-    for stage, field, image in named:
+    for stage, field, image in images_of(spec) if spec is not None else ():
         if floats(image):
             said = f"{field}: {image} has neither tag nor digest, so it is what latest is when a pod starts; name one"
             yield StageWarning(stage=stage, message=said[:_CHARACTERS])

@@ -6,9 +6,11 @@ Whether a registry has an image is known once a kubelet pulls it; what is no ref
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
-from embedding_operator.resource.api import SpecError
+from embedding_operator.resource.api import Spec, SpecError
+from embedding_stages.contract import Stage
 
 _HOST: Final = "[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/"
 _NAME: Final = "[a-z0-9]+([._-]*[/._-][a-z0-9]+)*"
@@ -24,11 +26,21 @@ def is_reference(text: str) -> bool:
     return re.search(REFERENCE, text) is not None
 
 
-def check_image(text: str, field: str) -> str:
-    """The reference itself. Raises SpecError that names `field`."""
-    if not is_reference(text):
-        raise SpecError(field, f"{text!r} must be {FORM}")
-    return text
+def images_of(spec: Spec) -> Iterator[tuple[Stage, str, str]]:
+    """(stage that takes it, field, reference) of each image that the manifest names."""
+    for stage, item in spec.stages.items():
+        if item.pod.own_image:
+            yield stage, f"spec.stages.{stage}.image", item.pod.image
+    for source in spec.sources.values():
+        if source.kind == "image":
+            yield Stage.INPUTS, f"{source.field}.reference", source.name
+
+
+def check_images(spec: Spec) -> None:
+    """Raises SpecError that names the field."""
+    for _, field, image in images_of(spec):
+        if not is_reference(image):
+            raise SpecError(field, f"{image!r} must be {FORM}")
 
 
 def floats(text: str) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of, read
-from embedding_operator.resource.images import check_image
 from embedding_operator.resource.notes import pod_annotations, pod_labels
 from embedding_operator.resource.placement import READ_WRITE_MANY
 from embedding_stages.contract import Stage
@@ -156,7 +155,7 @@ def parse_profile(raw: Mapping[str, Any]) -> ServerProfile:
 
 def _image(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -> str:
     own = raw.get("image")
-    return check_image(str(own), f"spec.stages.{stage}.image") if own else images[_image_name(stage, raw)]
+    return str(own) if own else images[_image_name(stage, raw)]
 
 
 def _image_name(stage: Stage, raw: Mapping[str, Any]) -> str:

@@ -21,7 +21,6 @@ from embedding_operator.resource.api import (
 )
 from embedding_operator.resource.frozen import asked_of_stages, hash_of
 from embedding_operator.resource.gates import parse_gates, parse_guards
-from embedding_operator.resource.images import check_image
 from embedding_operator.resource.llm import Endpoint, parse_endpoint
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
@@ -50,15 +49,15 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     corpus = _object(raw, "corpus")
     documents = read(tables.Corpus, corpus)
     evaluation: Mapping[str, Any] = raw.get("evaluation") or {}
-    model_source = _source(
+    model_source = parse_source(
         _object(model, "source", "spec.baseModel"), ("pvc", "image", "huggingFace"), "spec.baseModel.source"
     )
-    corpus_source = _source(
+    corpus_source = parse_source(
         _object(corpus, "source", "spec.corpus"), ("pvc", "configMap", "image"), "spec.corpus.source"
     )
     labelled = None
     if evaluation.get("beir"):
-        labelled = _source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
+        labelled = parse_source(evaluation["beir"], ("pvc", "image"), "spec.evaluation.beir")
     sdg, endpoint = _sdg(stages.get("sdg") or {}, documents.minTextLength)
     k_values = {"kValues": _k_values(evaluation)}
     guards = parse_guards(evaluation.get("guards") or ())
@@ -119,13 +118,6 @@ def _object(raw: Mapping[str, Any], key: str, parent: str = "spec") -> Mapping[s
     if not isinstance(value, Mapping):
         raise SpecError(f"{parent}.{key}", "is required")
     return value
-
-
-def _source(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> Source:
-    found = parse_source(raw, kinds, field)
-    if found.kind == "image":
-        check_image(found.name, f"{field}.image.reference")
-    return found
 
 
 def _inputs(

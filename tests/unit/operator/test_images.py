@@ -10,7 +10,7 @@ from unit.operator.builders import IMAGES, a_manifest
 from embedding_operator.decide.decision import Draft
 from embedding_operator.decide.warnings import warn
 from embedding_operator.resource.api import SpecError
-from embedding_operator.resource.images import floats, is_reference
+from embedding_operator.resource.images import check_images, floats, is_reference
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import Status
 from embedding_operator.settings import Settings
@@ -66,7 +66,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("field", FIELDS)
 def test_an_image_that_is_none_is_refused_before_any_stage_runs(field: str) -> None:
     with pytest.raises(SpecError, match=r"must be an image, such as registry\.example/team/name:1\.0") as caught:
-        parse_spec(a_manifest(**FIELDS[field]), IMAGES)
+        check_images(parse_spec(a_manifest(**FIELDS[field]), IMAGES))
     assert str(caught.value).startswith(field)
 
 
