@@ -24,10 +24,12 @@ def limit_library_threads() -> None:
     """Tell the numeric libraries how many CPUs there are, through the environment they read when they are loaded.
 
     To be called before torch is imported: some builds of it multiply with OpenBLAS, which would otherwise start a
-    thread for every CPU of the node.
+    thread for every CPU of the node. Threads sleep while they wait: one that spins keeps a CPU from the thread that it
+    waits for, where other processes compute too, and a step then takes ten times as long.
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(usable_cpus()))
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def has_fast_bfloat16() -> bool:

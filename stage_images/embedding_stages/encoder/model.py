@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,10 @@ from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap, as_role
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.vectors import Vectors
+
+# Padded tokens of a pass for each thread of a CPU: what a layer writes then stays in the thread's own cache, and a pass
+# over longer batches takes a quarter more time.
+_TOKENS_A_THREAD: Final = 768
 
 
 class PaddedEncoder:
@@ -86,18 +90,31 @@ class PaddedEncoder:
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         result = np.zeros((len(rows), self.description.hidden_size), dtype=np.float32)
         with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
+            done = 0
+            for chosen in _passes(order, [len(row) for row in rows], batch_size, self._tokens_a_pass()):
                 result[chosen] = self.vectors([rows[index] for index in chosen]).cpu().numpy()
+                done += len(chosen)
                 if progress is not None:
-                    progress(start + len(chosen), len(order))
+                    progress(done, len(order))
         return as_role(result, role, self.query_map)
+
+    def _tokens_a_pass(self) -> int | None:
+        return _TOKENS_A_THREAD * torch.get_num_threads() if self.device.type == "cpu" else None
 
     def save(self, folder: Path) -> None:
         """See `Encoder.save`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_backbone(self.backbone, folder)
         publish(self.description, self.query_map, self._source, folder)
+
+
+def _passes(order: Sequence[int], lengths: Sequence[int], texts: int, tokens: int | None) -> Iterator[list[int]]:
+    """Cut `order`, the longest text first: at most `texts` each and, padded, `tokens`, but at least one text."""
+    start = 0
+    while start < len(order):
+        most = texts if tokens is None else min(texts, max(1, tokens // lengths[order[start]]))
+        yield list(order[start : start + most])
+        start += most
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:

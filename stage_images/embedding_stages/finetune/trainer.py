@@ -12,6 +12,7 @@ import torch
 from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient
+from embedding_stages.finetune import on_cpu
 from embedding_stages.finetune.batches import Example, Part, groups_of, plan_rows, plan_step, split
 from embedding_stages.finetune.in_batch import Pool, SharedPool
 from embedding_stages.finetune.kept import Kept
@@ -67,6 +68,10 @@ class Trainer(Kept):
         self._tokens_per_example = texts_per_example * encoder.description.max_tokens
         self._encode = encode or encoder.vectors
         self._between = between  # called between forward passes; may raise Transient to abandon the step
+        self._least_tokens = 0  # of a part, whatever the micro-batch
+        if encoder.device.type == "cpu" and not self.world.sharded:
+            self._least_tokens = on_cpu.TOKENS
+            on_cpu.keep_sparse(encoder.module)
         self._shards = Shards(encoder, self.world, bfloat16=bfloat16) if self.world.sharded else None
         self._pool: SharedPool | None = None  # of in-batch negatives
         if pool:
@@ -152,6 +157,11 @@ class Trainer(Kept):
                 raise stop or Transient(INTERRUPTED, "another worker was asked to stop; the next attempt resumes here")
             self._give_way(cause or "on another worker")
 
+    @property
+    def _token_budget(self) -> int:
+        """Padded tokens whose graphs may be kept at once."""
+        return max(self.micro_batch * self._tokens_per_example, self._least_tokens)
+
     def _gradients(
         self, examples: Sequence[Example], rows: Sequence[Sequence[int]], lengths: Sequence[int], *, weight: float
     ) -> float:
@@ -160,8 +170,7 @@ class Trainer(Kept):
             return 0.0
         if self._pool:
             return self._pool_gradients(self._pool, examples, rows, lengths, weight=weight)
-        budget = self.micro_batch * self._tokens_per_example
-        parts = plan_step(examples, lengths, token_budget=budget)
+        parts = plan_step(examples, lengths, token_budget=self._token_budget)
         return sum(self._part_gradients(part, rows, weight=weight) for part in parts)
 
     def _pool_gradients(
@@ -184,6 +193,7 @@ class Trainer(Kept):
 
     def _finish_gradients(self) -> float:
         """Add up the ranks' gradients and clip them; the norm before that."""
+        on_cpu.make_dense(self.parameters.values())
         if self._shards is None:
             if self.world.size > 1:
                 for value in self.parameters.values():  # a rank without examples has none
@@ -249,4 +259,5 @@ class Trainer(Kept):
                 "one example does not fit the accelerator's memory: lower the base model's maxTokens or use a "
                 f"larger accelerator ({cause})",
             )
+        self._least_tokens = 0
         self.micro_batch //= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from unit.stages.tiny_models import make_bert, make_llama, make_mpnet, make_roberta
 
 from embedding_stages.encoder.description import EncoderDescription, describe_model
-from embedding_stages.encoder.hardware import _quota, usable_cpus
+from embedding_stages.encoder.hardware import _quota, limit_library_threads, usable_cpus
 from embedding_stages.encoder.safetensors_check import read_header
 from embedding_stages.errors import BadInput
 
@@ -360,3 +361,13 @@ def test_the_cpu_quota_is_read_from(sentence: str, text: str, expected: int | No
 
 def test_at_least_one_cpu_is_usable() -> None:
     assert usable_cpus() >= 1
+
+
+def test_threads_sleep_while_they_wait_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
+    monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "3"})
+    limit_library_threads()
+    assert [os.environ[name] for name in names] == ["3", "3", "passive"]
+    os.environ["OMP_WAIT_POLICY"] = "active"
+    limit_library_threads()
+    assert os.environ["OMP_WAIT_POLICY"] == "active"

@@ -14,7 +14,7 @@ from unit.stages import rounding
 from unit.stages.tiny_models import MAKERS, make_bert
 
 from embedding_stages.encoder.description import describe_model
-from embedding_stages.encoder.model import PaddedEncoder, pool
+from embedding_stages.encoder.model import PaddedEncoder, _passes, pool
 from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
 
@@ -92,6 +92,19 @@ def test_progress_counts_texts(encoder: PaddedEncoder) -> None:
     seen: list[tuple[int, int]] = []
     encoder.embed(TEXTS, role="query", batch_size=2, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "texts", "tokens", "expected"),
+    [
+        ("by texts alone on a GPU", 3, None, [[0, 1, 2], [3, 4]]),
+        ("by padded tokens on a CPU", 3, 20, [[0, 1], [2, 3, 4]]),
+        ("by texts where those are fewer", 1, 1000, [[0], [1], [2], [3], [4]]),
+        ("one by one where a text alone has more", 3, 4, [[0], [1], [2], [3, 4]]),
+    ],
+)
+def test_passes_are_cut(sentence: str, texts: int, tokens: int | None, expected: list[list[int]]) -> None:
+    assert list(_passes(range(5), [10, 8, 6, 2, 1], texts, tokens)) == expected
 
 
 def test_a_saved_encoder_gives_the_same_vectors_under_the_same_names(

@@ -22,7 +22,7 @@ from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, St
 from embedding_stages.contract.settings import Finetune
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, StageError, Transient, settings_of
-from embedding_stages.finetune import resume
+from embedding_stages.finetune import on_cpu, resume
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.scale import auto_scale
 from embedding_stages.finetune.stage import work
@@ -55,6 +55,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["bert", "llama"])
 def base(request: pytest.FixtureRequest, workspace: Path) -> Path:
     return workspace / str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def micro_batches_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU too: the tests' sets would else be one part, whatever the micro-batch."""
+    monkeypatch.setattr(on_cpu, "TOKENS", 0)
 
 
 def trainer_of(base: Path, **changes: Any) -> Trainer:
@@ -115,6 +121,37 @@ def test_micro_batches_of_one_and_four_give_the_same_weights(workspace: Path) ->
         limits.after_step(one.tensors(), 1e-3)
         four.step(data.examples[:7], data.rows, 1e-3)
     limits.assert_same(four.tensors(), skip=NO_GRADIENT)
+
+
+def test_a_table_whose_gradient_is_kept_as_rows_learns_the_same(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = trainer_of(workspace / "bert", micro_batch=1)
+    monkeypatch.setattr(on_cpu, "_LARGE", 1)
+    rows = trainer_of(workspace / "bert", micro_batch=1)
+    data = data_of(workspace, dense)
+    limits = rounding.TrainedLimits(terms_of(data))
+    _, gathered = gradients(rows, data)
+    assert any(value.is_sparse for value in gathered.values())
+    rows.optimizer.zero_grad()
+    for _ in range(2):
+        loss = dense.step(data.examples[:7], data.rows, 1e-3).loss
+        limits.after_step(dense.tensors(), 1e-3)
+        assert rows.step(data.examples[:7], data.rows, 1e-3).loss == pytest.approx(loss, rel=0, abs=LOSS_LIMIT)
+    limits.assert_same(rows.tensors(), skip=NO_GRADIENT)
+
+
+def test_a_cpu_takes_more_texts_a_pass_than_the_micro_batch(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def passes(tokens: int) -> int:
+        monkeypatch.setattr(on_cpu, "TOKENS", tokens)
+        sizes: list[int] = []
+        trainer = trainer_of(workspace / "bert", micro_batch=1)
+        trainer._encode = lambda rows: (sizes.append(len(rows)), trainer.encoder.vectors(rows))[1]
+        data = data_of(workspace, trainer)
+        trainer.step(data.examples, data.rows, 1e-3)
+        return len(sizes)
+
+    assert passes(4096) < passes(0)
 
 
 def test_biases_and_norms_do_not_decay(base: Path) -> None:
