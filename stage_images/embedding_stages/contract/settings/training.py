@@ -87,7 +87,8 @@ class Finetune(Table):
         4,
         low=1,
         high=65536,
-        says="Questions a forward pass, halved when GPU memory runs out; without meaning where texts are packed, as on GPUs.",
+        says="Questions a forward pass, halved when GPU memory runs out; without meaning where texts are packed, as on "
+        "GPUs.",
     )
     learningRate: float = setting(1e-5, low=1e-9, high=1, says="Learning rate at its peak.")
     weightDecay: float = setting(0.01, low=0, high=1, says="Weight decay of the optimizer.")
