@@ -3,6 +3,7 @@
     configuration     config.json and the files beside it
     families          what differs between BERT, Llama and the next: one module a family
     pooling           from the states of tokens to one vector
+    dense, dense_head what that vector goes through in some models
     description       what a model folder holds, and whether it can be used
     tokens            texts to token ids
     query_map         what becomes of queries' vectors alone, where only their side was trained
@@ -13,6 +14,7 @@
     load              which of the two runs a model here
     fitting           batches that shrink until they fit the accelerator
 
-All but the last four, `safetensors_check` and `hardware` among them, leave torch alone; `description` and what it
-imports need the standard library alone, `tokens` and `protocol` also `tokenizers` and numpy, `query_map` also numpy.
+All but `dense_head` and the last four, `safetensors_check` and `hardware` among them, leave torch alone; `description`
+and what it imports need the standard library alone, `tokens` and `protocol` also `tokenizers` and numpy, `query_map`
+also numpy.
 """

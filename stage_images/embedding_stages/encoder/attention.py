@@ -9,8 +9,9 @@ def visible(mask: torch.Tensor, *, causal: bool = False, window: int | None = No
     """bool (batch, 1, tokens, tokens), true where the query of the third axis sees the key of the last.
 
     `mask` is int64 (batch, tokens), 1 on tokens and 0 on padding. A query sees every token; with `causal`, none after
-    its own; with `window`, none that is more than so many tokens away. transformers takes a 4-D mask as it is, in the
-    place of the mask that it would make.
+    its own; with `window`, none that is more than so many tokens away. Padding sees itself too where there is a window:
+    what sees nothing is no number, and would spread. transformers takes a 4-D mask as it is, in the place of the mask
+    that it would make.
     """
     tokens = mask.shape[1]
     seen = mask.bool()[:, None, None, :].expand(-1, 1, tokens, -1)
@@ -19,4 +20,6 @@ def visible(mask: torch.Tensor, *, causal: bool = False, window: int | None = No
         near = near.tril() if causal else near
         near = near if window is None else near.triu(-window).tril(window)
         seen = seen & near
+    if window is not None:
+        seen = seen | torch.eye(tokens, dtype=torch.bool, device=mask.device)
     return seen

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -14,9 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from embedding_stages.encoder.configuration import FIELD, Config, for_saving
+from embedding_stages.encoder.dense import DenseLayer
+from embedding_stages.encoder.dense_head import DenseHead
 from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.errors import BadInput
+
+DENSE: Final = "dense_modules"  # the name of the Dense modules' weights in the module: no family has one like it
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class Backbone:
     config: dict[str, Any]  # config.json as found
     disk_names: Mapping[str, str]  # the module's parameter name -> the name in the file
     passengers: Mapping[str, torch.Tensor]  # tensors the encoder has no use for (a pooler): saved unchanged
+    dense: DenseHead | None = None  # a child of `module` too: who trains, shards or exports that has its weights
 
     def hidden_states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden) of ids and mask, int64 (batch, tokens). See `Family.states`."""
@@ -41,7 +46,9 @@ class Backbone:
         return list(self.module.get_submodule(self.family.layers).children())
 
 
-def load_backbone(folder: Path, family: Family, *, device: str, dtype: torch.dtype) -> Backbone:
+def load_backbone(
+    folder: Path, family: Family, *, device: str, dtype: torch.dtype, dense: Sequence[DenseLayer] = ()
+) -> Backbone:
     """Read config.json and the safetensors of a model folder; nothing from a network, no code of the model's.
 
     Raises BadInput `ModelIncomplete`, `ModelPickled` or `ModelDamaged`.
@@ -55,6 +62,9 @@ def load_backbone(folder: Path, family: Family, *, device: str, dtype: torch.dty
     prefix = table.removesuffix(family.table)
     disk_names = {name: family.disk_name(prefix + name, tensors) for name, _ in module.named_parameters()}
     passengers = _read_tensors(folder, set(tensors) - set(disk_names.values()))
+    head = DenseHead.load(folder, dense)
+    if head is not None:
+        module.add_module(DENSE, head.to(dtype))
     module.to(device=device)
     return Backbone(
         module=module.eval(),  # also while training: dropout stays off, as in the recipe's base model
@@ -62,15 +72,19 @@ def load_backbone(folder: Path, family: Family, *, device: str, dtype: torch.dty
         config=config,
         disk_names=disk_names,
         passengers=passengers,
+        dense=head,
     )
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write config.json and model.safetensors in the module's present dtype."""
+    """Write config.json, model.safetensors and the Dense modules' folders in the module's present dtype."""
     tensors = {
         backbone.disk_names[name]: parameter.detach().to("cpu").contiguous()
         for name, parameter in backbone.module.named_parameters()
+        if name in backbone.disk_names
     }
+    if backbone.dense is not None:
+        backbone.dense.save(folder)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     config = for_saving(backbone.config, dtype)
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")

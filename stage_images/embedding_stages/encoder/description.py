@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 
 from embedding_stages.contract import ENCODER_FILE
 from embedding_stages.encoder.configuration import FIELD, Config, read_object
+from embedding_stages.encoder.dense import DenseLayer, check_dense, dense_of
 from embedding_stages.encoder.families import Family, family_named, family_of, unsupported
 from embedding_stages.encoder.modules import pooling_of, text_settings
 from embedding_stages.encoder.pooling import Pooling
@@ -34,11 +35,17 @@ class EncoderDescription:
     architecture: str  # the name of its family
     prefixes: Mapping[str, str]  # {"query": ..., "passage": ...}: put before each text
     max_tokens: int  # longer texts are cut, special tokens counted
-    hidden_size: int
-    dimensions: tuple[int, ...]  # output sizes that may be asked for, the hidden size first
+    hidden_size: int  # numbers in a state
+    dimensions: tuple[int, ...]  # output sizes that may be asked for, the whole vector's first
     pooling: Pooling = "mean"
     normalized: bool = True  # vectors have length 1
     query_map: bool = False  # queries' vectors go through the map beside the weights
+    dense: tuple[DenseLayer, ...] = ()  # what the pooled states go through, in order
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a whole vector: the hidden size, or what the last Dense module makes of it."""
+        return self.dense[-1].out_features if self.dense else self.hidden_size
 
     @property
     def symmetric(self) -> bool:
@@ -74,8 +81,8 @@ class EncoderDescription:
 
     def save(self, folder: Path) -> None:
         """Write encoder.json into `folder`."""
-        # What a model lacks is left out: its folder, and so its digest, is that of releases which knew no maps.
-        said = {key: value for key, value in asdict(self).items() if key != "query_map" or value}
+        # What a model lacks is left out: its folder, and so its digest, is that of releases which did not know of it.
+        said = {key: value for key, value in asdict(self).items() if key not in ("query_map", "dense") or value}
         text = json.dumps(said, indent=1, ensure_ascii=False, sort_keys=True)
         (folder / ENCODER_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -93,6 +100,7 @@ class EncoderDescription:
                 pooling=raw["pooling"],
                 normalized=raw["normalized"],
                 query_map=raw.get("query_map", False),
+                dense=tuple(DenseLayer.of(layer) for layer in raw.get("dense", ())),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
@@ -153,6 +161,7 @@ def check_tensors(folder: Path, description: EncoderDescription) -> None:
                 f"the weights hold nothing of layer {number}; config.json says num_hidden_layers {layers}",
                 field=FIELD,
             )
+    check_dense(folder, description.dense)
 
 
 def describe_configuration(
@@ -167,13 +176,16 @@ def describe_configuration(
     prefixes = _prefixes(folder, family, prefixes)
     pooling = pooling_of(folder, config, family, prefixes)
     hidden_size = family.hidden_size(config)
+    dense = dense_of(folder, hidden_size)
+    whole = dense[-1].out_features if dense else hidden_size
     return EncoderDescription(
         architecture=family.name,
         prefixes=prefixes,
         max_tokens=_max_tokens(folder, config, family, max_tokens),
         hidden_size=hidden_size,
-        dimensions=(hidden_size, *(size for size in family.shorter_dimensions if size < hidden_size)),
+        dimensions=(whole, *(size for size in family.shorter_dimensions if size < whole)),
         pooling=pooling,
+        dense=dense,
     )
 
 

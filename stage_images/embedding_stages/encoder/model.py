@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from embedding_stages.encoder.backbone import Backbone, load_backbone, save_backbone
+from embedding_stages.encoder.dense_head import DenseHead
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
@@ -59,7 +60,8 @@ class PaddedEncoder:
         if device == "cpu":
             torch.set_num_threads(usable_cpus())
         description = description_of(folder)
-        backbone = load_backbone(folder, description.family, device=device, dtype=dtype)
+        dense = description.dense
+        backbone = load_backbone(folder, description.family, device=device, dtype=dtype, dense=dense)
         tokenizer, query_map = TextTokenizer.load(folder, description), QueryMap.load(folder, description)
         return cls(description, tokenizer, backbone, folder, query_map)
 
@@ -72,9 +74,10 @@ class PaddedEncoder:
         return next(self.module.parameters()).device
 
     def vectors(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Token ids of n texts -> float32 (n, hidden) of length 1, in one forward pass, differentiable."""
+        """Token ids of n texts -> float32 (n, vector size) of length 1, in one forward pass, differentiable."""
         ids, mask = (torch.from_numpy(array).to(self.device) for array in self.tokenizer.pad(rows))
-        return pool(self.backbone.hidden_states(ids, mask), mask, self.description.pooling)
+        states = self.backbone.hidden_states(ids, mask)
+        return pool(states, mask, self.description.pooling, self.backbone.dense)
 
     def embed(
         self,
@@ -88,7 +91,7 @@ class PaddedEncoder:
         rows = self.tokenizer.encode(texts, role)
         # Longest first: when memory is short it shows at once.
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-        result = np.zeros((len(rows), self.description.hidden_size), dtype=np.float32)
+        result = np.zeros((len(rows), self.description.vector_size), dtype=np.float32)
         with torch.inference_mode():
             done = 0
             for chosen in _passes(order, [len(row) for row in rows], batch_size, self._tokens_a_pass()):
@@ -117,11 +120,14 @@ def _passes(order: Sequence[int], lengths: Sequence[int], texts: int, tokens: in
         start += most
 
 
-def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
-    """One vector a text, of length 1, in float32 (n, hidden).
+def pool(
+    states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean", dense: DenseHead | None = None
+) -> torch.Tensor:
+    """One vector a text, of length 1, in float32 (n, hidden), or of the size that the Dense modules make.
 
     `states` (n, tokens, hidden), `mask` int64 (n, tokens), padding on the right. The mean is the NVIDIA embed
     recipe's, profile llama: pooling avg, l2_normalize.
     """
     with torch.autocast(states.device.type, enabled=False):
-        return torch.nn.functional.normalize(POOLINGS[pooling].padded(states.float(), mask), p=2.0, dim=-1)
+        vectors = POOLINGS[pooling].padded(states.float(), mask)
+        return torch.nn.functional.normalize(vectors if dense is None else dense(vectors), p=2.0, dim=-1)

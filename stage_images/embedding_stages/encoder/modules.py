@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from embedding_stages.errors import BadInput
 
 MODULES_FILE: Final = "modules.json"
 _POOLING: Final = "1_Pooling"  # where it lies when modules.json does not say
-_REPRODUCED: Final = ("Transformer", "Pooling", "Normalize")
+_REPRODUCED: Final = ("Transformer", "Pooling", "Dense", "Normalize")  # and in this order
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -23,24 +23,41 @@ def module_folders(folder: Path) -> list[str]:
 
     Raises BadInput `ModelDamaged`, `BaseModelUnsupported`.
     """
-    return [path for _, path in _modules(folder) if path]
+    return [path for _, path in modules_in(folder) if path]
+
+
+def modules_in(folder: Path) -> list[tuple[str, str]]:
+    """(kind, folder) of each module in order, as modules.json says; none where there is no such file.
+
+    Raises BadInput `ModelDamaged`, `BaseModelUnsupported`.
+    """
+    path = folder / MODULES_FILE
+    if not path.is_file():
+        return []
+    raw = read_json(path)
+    if not isinstance(raw, list) or not all(isinstance(module, dict) for module in raw):
+        raise BadInput("ModelDamaged", f"{MODULES_FILE} is no list of modules; fetch it again", field=FIELD)
+    found = [(_kind(str(module.get("type", ""))), str(module.get("path") or "")) for module in raw]
+    for _, name in found:
+        if name and not is_folder(name):
+            raise unsupported(f"{MODULES_FILE} names {name!r}, which is no folder beside it")
+    return found
+
+
+def is_folder(name: str) -> bool:
+    """Whether it can be the name of a folder beside config.json."""
+    return _FOLDER.fullmatch(name) is not None
 
 
 def pooling_of(folder: Path, config: Config, family: Family, prefixes: Mapping[str, str]) -> Pooling:
     """The Pooling module's, else config.json's, else the family's own.
 
-    Of the other modules only Transformer and Normalize can be reproduced; so can a pooling that leaves the prefix's
-    tokens out only where there is no prefix. Raises BadInput `BaseModelUnsupported`, `ModelIncomplete`, `ModelDamaged`.
+    Of the other modules only Transformer, Dense (see `dense.dense_of`) and Normalize can be reproduced; so can a
+    pooling that leaves the prefix's tokens out only where there is no prefix. Raises BadInput `BaseModelUnsupported`,
+    `ModelIncomplete`, `ModelDamaged`.
     """
-    modules = _modules(folder)
-    for kind, path in modules:
-        if kind not in _REPRODUCED:
-            raise unsupported(
-                f"its module {kind[:80]} ({MODULES_FILE}) cannot be reproduced; of sentence-transformers' own modules "
-                f"those that can are {', '.join(_REPRODUCED)}"
-            )
-        if kind == "Transformer" and path:
-            raise unsupported(f"its files lie in the folder {path}; put them beside {MODULES_FILE}")
+    modules = modules_in(folder)
+    _check_kinds(modules)
     named = next((path for kind, path in modules if kind == "Pooling" and path), None)
     module = read_object(folder / (named or _POOLING) / "config.json")
     if named and not module:
@@ -75,24 +92,28 @@ def _named(module: Mapping[str, Any], family: Family) -> Pooling:
     raise unpoolable(str(mode or ", ".join(flags)), family)
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """(kind, folder) of each module, in order; none where there is no modules.json."""
-    path = folder / MODULES_FILE
-    if not path.is_file():
-        return []
-    raw = read_json(path)
-    if not isinstance(raw, list) or not all(isinstance(module, dict) for module in raw):
-        raise BadInput("ModelDamaged", f"{MODULES_FILE} is no list of modules; fetch it again", field=FIELD)
-    found = [(_kind(str(module.get("type", ""))), str(module.get("path") or "")) for module in raw]
-    for _, name in found:
-        if name and not _FOLDER.fullmatch(name):
-            raise unsupported(f"{MODULES_FILE} names {name!r}, which is no folder beside it")
-    return found
-
-
 def _kind(name: str) -> str:
     """The last word of what is sentence-transformers' own, in the form of any release; else the whole: a class of the
     model's own code may be called Transformer as well.
     """
     package, _, kind = name.rpartition(".")
     return kind if package.partition(".")[0] == "sentence_transformers" else name
+
+
+def _check_kinds(modules: Sequence[tuple[str, str]]) -> None:
+    """Raises BadInput `BaseModelUnsupported` for modules that cannot be reproduced, or not in their order."""
+    for kind, path in modules:
+        if kind not in _REPRODUCED:
+            known = f"{', '.join(_REPRODUCED[:-1])} and {_REPRODUCED[-1]}"
+            raise unsupported(
+                f"its module {kind[:80]} ({MODULES_FILE}) cannot be reproduced; of sentence-transformers' own modules "
+                f"{known} can be used"
+            )
+        if kind == "Transformer" and path:
+            raise unsupported(f"its files lie in the folder {path}; put them beside {MODULES_FILE}")
+    kinds = [kind for kind, _ in modules]
+    if kinds != sorted(kinds, key=_REPRODUCED.index) or kinds.count("Transformer") > 1 or kinds.count("Pooling") > 1:
+        raise unsupported(
+            f"sentence-transformers modules {', '.join(kinds)}; only one Transformer, one Pooling, Dense and Normalize "
+            "in this order can be used"
+        )

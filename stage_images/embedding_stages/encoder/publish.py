@@ -38,7 +38,6 @@ _POOLING_FLAGS: Final = (  # that every version of sentence-transformers expects
     "pooling_mode_max_tokens",
     "pooling_mode_mean_sqrt_len_tokens",
 )
-_ROUTER: Final = "2_Router"
 _LINEAR: Final = "linear.weight"  # of a Dense module
 
 
@@ -71,10 +70,13 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 
 def _write_modules(description: EncoderDescription, query_map: QueryMap | None, folder: Path) -> None:
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    kinds += [(layer.folder, "Dense") for layer in description.dense]  # whose files are written with the weights
     if query_map is not None:
-        kinds[2:] = [(_ROUTER, "Router"), ("3_Normalize", "Normalize")]
-        _write_router(query_map, folder / _ROUTER)
+        router = f"{len(kinds)}_Router"
+        kinds.append((router, "Router"))
+        _write_router(query_map, folder / router)
+    kinds.append((f"{len(kinds)}_Normalize", "Normalize"))
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for index, (path, kind) in enumerate(kinds)

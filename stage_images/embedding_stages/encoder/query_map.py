@@ -37,7 +37,7 @@ class QueryMap:
         if not path.is_file():
             raise BadInput("ModelIncomplete", f"the model has no {QUERY_MAP_FILE}; train it again", field=FIELD)
         try:
-            return cls(_read(path, description.hidden_size))
+            return cls(_read(path, description.vector_size))
         except ValueError as error:
             raise BadInput(
                 "ModelDamaged", f"{QUERY_MAP_FILE} is damaged: {error}; train it again", field=FIELD

@@ -37,8 +37,8 @@ class TensorEntry:
     end: int
 
 
-def weight_files(folder: Path, *, field: str) -> list[Path]:
-    """The safetensors files of a model folder: one file, or the shards that its index names.
+def weight_files(folder: Path, *, field: str, what: str = "the model") -> list[Path]:
+    """The safetensors files of a model folder: one file, or the shards that its index names; `what` it is for messages.
 
     Raises BadInput `ModelIncomplete` when there are none, or only pickled weights, or a shard is missing.
     """
@@ -47,33 +47,33 @@ def weight_files(folder: Path, *, field: str) -> list[Path]:
         return [single]
     if index.is_file():
         return _shards(folder, index, field)
-    raise no_weights((path.name for path in folder.iterdir()), field=field)
+    raise no_weights((path.name for path in folder.iterdir()), field=field, what=what)
 
 
-def no_weights(names: Iterable[str], *, field: str) -> BadInput:
+def no_weights(names: Iterable[str], *, field: str, what: str = "the model") -> BadInput:
     """Why a model with files of these names, none of them `SINGLE_FILE` or `INDEX_FILE`, cannot be used."""
     pickled = sorted(name for name in names if name.endswith(_PICKLE_SUFFIXES) and name != "training_args.bin")
     if pickled:
         return BadInput(
             "ModelPickled",
-            f"the model has only pickled weights ({', '.join(pickled[:3])}), which can run code when "
+            f"{what} has only pickled weights ({', '.join(pickled[:3])}), which can run code when "
             "read and are never loaded; convert them with save_pretrained(..., safe_serialization=True)",
             field=field,
         )
     return BadInput(
         "ModelIncomplete",
-        f"the model has neither {SINGLE_FILE} nor {INDEX_FILE}; add its weights",
+        f"{what} has neither {SINGLE_FILE} nor {INDEX_FILE}; add its weights",
         field=field,
     )
 
 
-def check_weights(folder: Path, *, field: str) -> dict[str, TensorEntry]:
-    """All tensors of a model folder by name, after every header was checked.
+def check_weights(folder: Path, *, field: str, what: str = "the model") -> dict[str, TensorEntry]:
+    """All tensors of a model folder by name, after every header was checked; `what` it is for messages.
 
     Raises BadInput `ModelIncomplete`, `ModelPickled` or `ModelDamaged`.
     """
     tensors: dict[str, TensorEntry] = {}
-    files = weight_files(folder, field=field)
+    files = weight_files(folder, field=field, what=what)
     for path in files:
         _refuse_pointer(path, field)
         try:

@@ -6,9 +6,10 @@ newer ones cannot write opset 17, and a hand-written graph says which operations
     graph             nodes and weights to a file, with external data when it is large
     inputs            the names of the graph's inputs and output
     attention         what the families' layers share
-    bert, llama       the layers of a family, called by encoder.families
+    activation        the functions between them
+    bert, llama ...   the layers of a family, called by encoder.families
     pooling           mean, last token, first token
-    head              what follows the pooling: Matryoshka dimensions, length 1
+    head              what follows the pooling: Dense modules, Matryoshka dimensions, length 1
     parity            the file under ONNX Runtime against the checkpoint
     stage             the stage's work, from settings to result
 """

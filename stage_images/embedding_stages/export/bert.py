@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embedding_stages.export.activation import activated
 from embedding_stages.export.attention import attend, mask_scores, tokens_count
 from embedding_stages.export.graph import Array, Graph
 from embedding_stages.export.inputs import INPUT_IDS
@@ -70,7 +70,7 @@ class BertNodes:
         )
         attended = graph.op("Add", self.linear(f"{name}.{names.attended}", joined), states)
         states = self.norm(f"{name}.{names.attended_norm}", attended)
-        inner = self.activation(self.linear(f"{name}.intermediate.dense", states))
+        inner = activated(graph, self.config.hidden_act, self.linear(f"{name}.intermediate.dense", states))
         outer = graph.op("Add", self.linear(f"{name}.output.dense", inner), states)
         return self.norm(f"{name}.output.LayerNorm", outer)
 
@@ -87,16 +87,3 @@ class BertNodes:
         shift = self.graph.weight(f"{name}.bias", self.weights[f"{name}.bias"])
         epsilon = float(self.config.layer_norm_eps)
         return self.graph.op("LayerNormalization", value, scale, shift, axis=-1, epsilon=epsilon)
-
-    def activation(self, value: str) -> str:
-        graph, kind = self.graph, self.config.hidden_act
-        if kind == "relu":
-            return graph.op("Relu", value)
-        if kind == "gelu":  # x / 2 * (1 + erf(x / sqrt 2))
-            bent = graph.op("Erf", graph.op("Div", value, graph.scalar(math.sqrt(2.0))))
-        else:  # x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))): gelu_new, gelu_pytorch_tanh
-            cube = graph.op("Mul", graph.op("Mul", value, value), value)
-            inner = graph.op("Add", value, graph.op("Mul", cube, graph.scalar(0.044715)))
-            bent = graph.op("Tanh", graph.op("Mul", inner, graph.scalar(math.sqrt(2.0 / math.pi))))
-        product = graph.op("Mul", value, graph.op("Add", bent, graph.scalar(1.0)))
-        return graph.op("Mul", product, graph.scalar(0.5))

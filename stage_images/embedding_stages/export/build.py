@@ -8,9 +8,11 @@ import torch
 from onnx import TensorProto, helper
 
 from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.pooling import carried
 from embedding_stages.export.graph import EXTERNAL_ABOVE_BYTES, Array, Graph, Precision
-from embedding_stages.export.head import pooled
+from embedding_stages.export.head import dense_vectors, shortened
 from embedding_stages.export.inputs import ATTENTION_MASK, DIMENSIONS, EMBEDDINGS, INPUT_IDS
+from embedding_stages.export.pooling import ONNX_POOLINGS
 
 
 def build_onnx(
@@ -23,7 +25,9 @@ def build_onnx(
     weights = {name: _array(value) for name, value in encoder.module.named_parameters()}
     description = encoder.description
     states = description.family.onnx_states(graph, weights, encoder.module)
-    graph.rename(pooled(graph, states, description.hidden_size, description.pooling), EMBEDDINGS)
+    vector = carried(ONNX_POOLINGS, description.pooling)(graph, states)
+    vector = dense_vectors(graph, vector, description.dense, weights)
+    graph.rename(shortened(graph, vector, description.vector_size), EMBEDDINGS)
     graph.save(
         path,
         inputs=[

@@ -50,7 +50,7 @@ class OnnxEncoder:
 
     def embed(self, texts: Sequence[str], *, role: Role, dimensions: int | None = None) -> Vectors:
         """float32 (len(texts), dimensions or hidden)."""
-        size = dimensions or self.description.hidden_size
+        size = dimensions or self.description.vector_size
 
         def run(rows: Rows) -> Vectors:
             ids, mask = self._tokenizer.pad(rows)

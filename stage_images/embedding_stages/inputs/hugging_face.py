@@ -9,7 +9,7 @@ from typing import Final
 
 from embedding_stages.contract import fingerprint_of
 from embedding_stages.encoder.description import QUERY_MAP_FILE
-from embedding_stages.encoder.modules import module_folders
+from embedding_stages.encoder.modules import module_folders, modules_in
 from embedding_stages.encoder.safetensors_check import INDEX_FILE, SINGLE_FILE, no_weights
 from embedding_stages.errors import BadInput, Transient, printable
 from embedding_stages.inputs.model import BaseModel, as_base_model, check_small_files, is_wanted
@@ -101,9 +101,10 @@ def _small_files(names: list[str]) -> list[str]:
 
 
 def _of_modules(model: BaseModel, target: Path, names: list[str], fetched: list[str]) -> list[str]:
-    """Configurations of modules in folders with names of their own, which modules.json tells."""
+    """Configurations of modules in folders with names of their own, which modules.json tells; weights of Dense ones."""
     with as_base_model(model):
         wanted = [f"{folder}/config.json" for folder in module_folders(target)]
+        wanted += [f"{folder}/{SINGLE_FILE}" for kind, folder in modules_in(target) if kind == "Dense"]
     return [name for name in wanted if name in names and name not in fetched]
 
 

@@ -115,6 +115,7 @@ def check(model: BaseModel, folder: Path) -> tuple[list[str], list[str], Encoder
     with _permitted(model), as_base_model(model):  # opens every file that is taken
         small, weights = _small_files(model, folder), _weights(model, folder)
         description = check_small_files(model, folder, small)
+        weights += _dense_weights(model, folder, description)
         check_tensors(folder, description)
         targets = (model.training or {}).get("loraTargets")
         if targets:
@@ -179,6 +180,15 @@ def _weights(model: BaseModel, folder: Path) -> list[str]:
     for name in names:
         _check_plain(model, folder, name)
     return names
+
+
+def _dense_weights(model: BaseModel, folder: Path, description: EncoderDescription) -> list[str]:
+    """Names of the weight files of the Dense modules, as far as they are there: `check_tensors` refuses what lacks."""
+    names = [f"{layer.folder}/{SINGLE_FILE}" for layer in description.dense]
+    found = [name for name in names if (folder / name).exists()]
+    for name in found:
+        _check_plain(model, folder, name)
+    return found
 
 
 def _check_plain(model: BaseModel, folder: Path, name: str) -> None:

@@ -204,7 +204,7 @@ async def _vectors(batcher: Batcher, model: Model, rows: Rows, asked: EmbeddingR
     """
     if model.query_map is None or asked.role != "query":
         return await batcher.embed(rows, asked.dimensions)
-    whole = await batcher.embed(rows, model.description.hidden_size)
+    whole = await batcher.embed(rows, model.description.vector_size)
     large = len(rows) * model.query_map.weight.size > _SMALL_MAP
     mapped: Vectors = await _aside(large, model.query_map.apply, whole, asked.dimensions)
     return mapped

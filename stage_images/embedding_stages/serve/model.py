@@ -66,7 +66,7 @@ def self_test(model: Model) -> None:
         rows = model.reader.read(["Is this model ready?"], role, "END")
         query_map = model.query_map if role == "query" else None
         for size in model.description.dimensions:
-            whole = model.description.hidden_size
+            whole = model.description.vector_size
             found = (
                 model.vectors(rows, size) if query_map is None else query_map.apply(model.vectors(rows, whole), size)
             )

@@ -184,7 +184,7 @@ def _role(value: Any, named: Role | None, model: str, description: EncoderDescri
 
 def _dimensions(value: Any, description: EncoderDescription) -> int:
     if value is None:
-        return description.hidden_size
+        return description.vector_size
     if isinstance(value, bool) or value not in description.dimensions:
         allowed = ", ".join(str(size) for size in sorted(description.dimensions))
         raise RequestError(

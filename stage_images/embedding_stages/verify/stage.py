@@ -106,7 +106,7 @@ def work(context: StageContext) -> StageResult:
     details = {
         "artefactDigest": artefact_digest,
         "serverDigest": server_digest,
-        "dimension": description.hidden_size,
+        "dimension": description.vector_size,
         "rate": rate,
         "canaryCosine": cosine,
         **negatives,
@@ -188,7 +188,7 @@ def _endpoint_vectors(
     return EndpointVectors(
         client=client,
         model=settings.model,
-        dimension=description.hidden_size,
+        dimension=description.vector_size,
         prefixes=prefixes,
         pace=Pace(settings.batch_size),
         between=context.stop_if_asked,

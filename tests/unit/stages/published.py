@@ -7,12 +7,13 @@ published; `scaled` keeps the size of a head, the queries a key head, positions 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel
 
@@ -40,7 +41,6 @@ _BRACKETS = {
 }
 _ANGLES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>",
            "sep_token": "</s>", "mask_token": "<mask>"}  # fmt: skip
-_MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 _FLAGS = ("mean_tokens", "cls_token", "lasttoken")
 
 
@@ -112,6 +112,7 @@ class Published:
     prefixes: Mapping[str, str] | None = None  # of the manifest, where the files name none
     most_tokens: int = 512
     layers: int = 2
+    dense: Sequence[tuple[int, int]] = ()  # (in, out) of its Dense modules, as many as there are
     build: Callable[[Mapping[str, Any]], Any] = _build
 
 
@@ -125,6 +126,36 @@ def scaled(config: Mapping[str, Any], *, layers: int, vocabulary: int) -> dict[s
         sizes["num_key_value_heads"] = fewer // group
     sizes |= {"num_attention_heads": fewer, "num_hidden_layers": layers, "vocab_size": vocabulary}
     return dict(config) | sizes | {"initializer_range": 0.1}
+
+
+def _modules(model: Published, folder: Path) -> Iterator[tuple[str, str]]:
+    """(folder, kind) of each module; writes the Dense ones."""
+    yield from (("", "Transformer"), ("1_Pooling", "Pooling"))
+    for number, sizes in enumerate(model.dense, start=2):
+        write_dense(folder / f"{number}_Dense", sizes, seed=number)
+        yield f"{number}_Dense", "Dense"
+    yield f"{2 + len(model.dense)}_Normalize", "Normalize"
+
+
+def write_dense(
+    folder: Path,
+    sizes: tuple[int, int],
+    *,
+    bias: bool = False,
+    activation: str = "torch.nn.modules.linear.Identity",
+    seed: int,
+) -> None:
+    """The folder of one Dense module."""
+    folder.mkdir()
+    linear = torch.nn.Linear(*sizes, bias=bias)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        f"linear.{name}": torch.randn(value.shape, generator=generator) * 0.3
+        for name, value in linear.named_parameters()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"in_features": sizes[0], "out_features": sizes[1], "bias": bias, "activation_function": activation}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def write(model: Published, folder: Path) -> Path:
@@ -143,7 +174,7 @@ def write(model: Published, folder: Path) -> Path:
         "tokenizer_config.json": told | {"model_max_length": model.most_tokens},
         "modules.json": [
             {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for number, (path, kind) in enumerate(_MODULES)
+            for number, (path, kind) in enumerate(_modules(model, folder))
         ],
         "1_Pooling/config.json": {
             "word_embedding_dimension": config["hidden_size"],

@@ -239,6 +239,22 @@ def test_a_module_in_a_folder_of_its_own_name_comes_along(tmp_path: Path, hub: t
     assert kept.folder.name == downloaded.name, "copied or downloaded, it is the same"
 
 
+def test_the_weights_of_a_dense_module_come_along(tmp_path: Path, hub: type[Hub]) -> None:
+    kinds = (("Transformer", ""), ("Pooling", ""), ("Dense", "out"), ("Normalize", ""))
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in kinds]
+    (hub.folder / "modules.json").write_text(json.dumps(modules))
+    put(hub.folder, "out/config.json", '{"in_features": 4, "out_features": 2, "bias": false}')
+    header = json.dumps({"linear.weight": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}}).encode()
+    (hub.folder / "out" / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(32))
+    result = inputs(tmp_path)
+    assert result["exitCode"] == 0, result
+    downloaded = tmp_path / "workspace" / ArtefactRef(**result["artefacts"][Artefact.BASE_MODEL]).path
+    assert (downloaded / "out" / "model.safetensors").is_file()
+    kept, description = freeze(MODEL, hub.folder, Store(tmp_path / "other"))
+    assert kept.folder.name == downloaded.name, "copied or downloaded, it is the same"
+    assert description.dimensions == (2,)
+
+
 def test_a_commit_that_would_be_described_otherwise_today_is_downloaded_again(tmp_path: Path, hub: type[Hub]) -> None:
     """As when an earlier release did not know a prompt of it."""
     first = inputs(tmp_path)

@@ -20,6 +20,7 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+from unit.stages.tiny_families import make_gemma3, make_ministral3, make_modernbert, make_qwen3
 
 from embedding_stages import contract
 from embedding_stages.artefacts import digest_of_folder
@@ -127,7 +128,11 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "bert": make_bert,
     "roberta": make_roberta,
     "mpnet": make_mpnet,
+    "modernbert": make_modernbert,
     "llama_bidirectional": make_llama,
+    "ministral3_bidirectional": make_ministral3,
+    "qwen3": make_qwen3,
+    "gemma3_text": make_gemma3,
 }
 
 

@@ -10,16 +10,28 @@ from typing import Any, Final
 from embedding_stages.encoder.configuration import FIELD, Config, rotations
 from embedding_stages.encoder.families.bert import BERT
 from embedding_stages.encoder.families.family import Family, Unsupported
+from embedding_stages.encoder.families.gemma3 import GEMMA3
 from embedding_stages.encoder.families.llama import LLAMA_BIDIRECTIONAL
+from embedding_stages.encoder.families.ministral3 import MINISTRAL3_BIDIRECTIONAL
+from embedding_stages.encoder.families.modernbert import MODERNBERT
 from embedding_stages.encoder.families.mpnet import MPNET
+from embedding_stages.encoder.families.qwen3 import QWEN3
 from embedding_stages.encoder.families.roberta import ROBERTA
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
 from embedding_stages.errors import BadInput
 
 __all__ = ["FAMILIES", "Family", "Unsupported", "family_named", "family_of", "pooling_in", "unpoolable", "unsupported"]
 
-# The first that recognises a model has it. docs/models.md has a row for each.
-FAMILIES: Final[tuple[Family, ...]] = (BERT, ROBERTA, MPNET, LLAMA_BIDIRECTIONAL)
+FAMILIES: Final[tuple[Family, ...]] = (  # the first that recognises a model has it; docs/models.md has a row for each
+    BERT,
+    ROBERTA,
+    MPNET,
+    MODERNBERT,
+    LLAMA_BIDIRECTIONAL,
+    MINISTRAL3_BIDIRECTIONAL,
+    QWEN3,
+    GEMMA3,
+)
 DOCUMENT: Final = "docs/models.md"
 _STATIC_ROPE: Final = ("default", "linear", "llama3", "yarn")  # angles that do not depend on a text's length
 

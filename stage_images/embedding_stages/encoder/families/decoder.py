@@ -1,0 +1,76 @@
+"""What the families whose layers are Llama's, or nearly, have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedding_stages.encoder.configuration import Config, for_library
+from embedding_stages.encoder.families.family import Family
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedding_stages.encoder.packed.base import PackedModel
+    from embedding_stages.export.graph import Array, Graph
+
+
+class Decoder(Family):
+    """A decoder without its head; every token sees all others unless the family is `causal`."""
+
+    activations = ("silu",)
+    table = "embed_tokens.weight"
+    layers = "layers"
+    packs = True
+
+    @abstractmethod
+    def library(self) -> tuple[Any, Any]:
+        """transformers' classes of the configuration and of the model without a head."""
+
+    def settings(self, config: Config) -> dict[str, Any]:
+        """config.json as keywords of the configuration's class."""
+        return for_library(config)
+
+    def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
+        settings, model = self.library()
+        module, report = model.from_pretrained(folder, config=settings(**self.settings(config)), **options)
+        for layer in module.layers:
+            layer.self_attn.is_causal = self.causal
+        return module, report
+
+    def states(self, module: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        from embedding_stages.encoder.attention import visible
+
+        seen = visible(mask, causal=self.causal)
+        return module(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+
+    def packed_model(self) -> type[PackedModel]:
+        from embedding_stages.encoder.packed.llama import PackedLlama
+
+        return PackedLlama
+
+    def onnx_states(self, graph: Graph, weights: Mapping[str, Array], module: torch.nn.Module) -> str:
+        from embedding_stages.export.llama import llama_states
+
+        frequencies, scale = rotary_of(module.rotary_emb)
+        return llama_states(graph, weights, module.config, frequencies, scale, causal=self.causal)
+
+
+def is_bidirectional(config: Config) -> bool:
+    """Whether config.json says, in one of the ways that published models have, that a token sees those after it."""
+    names = [str(name) for name in config.get("architectures") or []]
+    return (
+        str(config.get("model_type")).endswith("_bidirec")
+        or config.get("is_causal") is False
+        or bool(config.get("use_bidirectional_attention"))
+        or any("Bidirectional" in name for name in names)
+    )
+
+
+def rotary_of(rotary: Any, kind: str = "") -> tuple[Array, float]:
+    """Frequencies, float32 (head / 2,), and scale of a module's rotary positions; of one kind of its layers."""
+    start = f"{kind}_" if kind else ""
+    frequencies = getattr(rotary, f"{start}inv_freq").detach().cpu().float().numpy()
+    return frequencies, float(getattr(rotary, f"{start}attention_scaling"))

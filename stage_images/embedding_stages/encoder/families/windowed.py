@@ -1,0 +1,60 @@
+"""What the families have in common whose layers see all tokens in turn with a window of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedding_stages.encoder.configuration import Config, for_library
+from embedding_stages.encoder.families.decoder import rotary_of
+from embedding_stages.encoder.families.family import Family
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedding_stages.encoder.packed.base import PackedModel
+    from embedding_stages.export.graph import Array
+
+
+class Windowed(Family):
+    """Layers of two kinds, full_attention and sliding_attention, with positions of their own."""
+
+    packs = True
+
+    def activation(self, config: Config) -> Any:
+        return config.get("hidden_activation", self.activations[0])
+
+    @abstractmethod
+    def library(self) -> tuple[Any, Any]:
+        """transformers' classes of the configuration and of the model without a head."""
+
+    @abstractmethod
+    def window(self, config: Any) -> int:
+        """How many tokens away a token may be that another sees, of the library's configuration."""
+
+    def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
+        settings, model = self.library()
+        module, report = model.from_pretrained(folder, config=settings(**for_library(config)), **options)
+        module.config.use_cache = False
+        return module, report
+
+    def states(self, module: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        from embedding_stages.encoder.attention import visible
+
+        seen = {
+            "full_attention": visible(mask),
+            "sliding_attention": visible(mask, window=self.window(module.config)),
+        }
+        return module(input_ids=ids, attention_mask=seen).last_hidden_state
+
+    def packed_model(self) -> type[PackedModel]:
+        from embedding_stages.encoder.packed.llama import PackedLlama
+
+        return PackedLlama
+
+    def rotary(self, module: torch.nn.Module) -> dict[str, tuple[Array, float]]:
+        """Frequencies and scale of each kind of layer that the model has."""
+        config: Any = module.config
+        return {kind: rotary_of(module.rotary_emb, kind) for kind in sorted(set(config.layer_types))}
