@@ -10,6 +10,7 @@ from embedding_stages.encoder.packed.packs import ROUND, Ragged, balanced, build
 from embedding_stages.encoder.packed.small import stretched
 from embedding_stages.finetune import memory
 from embedding_stages.finetune.memory import fitting
+from embedding_stages.finetune.packed_trainer import most_tokens
 
 ROWS = [[7] * 5, [8] * 70, [9], [3] * 100]
 
@@ -101,6 +102,14 @@ def test_consecutive_groups_keep_the_order_and_the_budget() -> None:
 def test_the_largest_pack_follows_from_two_measurements(peaks: tuple[int, int], limit: int, tokens: int) -> None:
     points = list(zip((2048, 4096), peaks, strict=True))
     assert fitting(points, limit=limit, most=32768) == tokens
+
+
+@pytest.mark.parametrize(
+    ("hidden", "packs"),
+    [(384, 4), (768, 2), (1024, 2), (2048, 1), (4096, 1), (64, 4)],
+)
+def test_narrow_models_take_larger_packs(hidden: int, packs: int) -> None:
+    assert most_tokens(hidden) == packs * 32768
 
 
 @pytest.mark.parametrize(
