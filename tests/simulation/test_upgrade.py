@@ -27,7 +27,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "onnx": {},
     "torch": {"stages": {"deploy": {"backend": {"torch": {}}}}},
     "nim": {"stages": {"deploy": NIM}},
-    "an image of its own": {"stages": {"finetune": {"image": "team/finetune@sha256:abc"}}},
+    "an image of its own": {"stages": {"finetune": {"image": f"team/finetune@sha256:{'0a' * 32}"}}},
     "a labelled set": {"evaluation": {"beir": {"pvc": {"claimName": "labelled"}}}},
 }
 OF_A_SHAPE = 10
