@@ -87,8 +87,9 @@ class PaddedEncoder:
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> Vectors:
-        """See `Encoder.embed`."""
-        rows = self.tokenizer.encode(texts, role)
+        """See `Encoder.embed`. A text that comes again is computed once; `progress` counts distinct texts."""
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        rows = self.tokenizer.encode(list(place), role)
         # Longest first: when memory is short it shows at once.
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         result = np.zeros((len(rows), self.description.vector_size), dtype=np.float32)
@@ -99,6 +100,8 @@ class PaddedEncoder:
                 done += len(chosen)
                 if progress is not None:
                     progress(done, len(order))
+        if len(place) < len(texts):
+            result = result[[place[text] for text in texts]]
         return as_role(result, role, self.query_map)
 
     def _tokens_a_pass(self) -> int | None:

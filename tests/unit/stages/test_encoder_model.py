@@ -94,6 +94,16 @@ def test_progress_counts_texts(encoder: PaddedEncoder) -> None:
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
+def test_a_text_that_comes_again_is_computed_once(encoder: PaddedEncoder) -> None:
+    seen: list[tuple[int, int]] = []
+    texts = ["ask3", "the key1", "ask3", "", "the key1"]
+    vectors = encoder.embed(texts, role="query", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (3, 3)
+    np.testing.assert_array_equal(vectors[[0, 1]], vectors[[2, 4]])
+    alone = np.concatenate([encoder.embed([text], role="query") for text in texts])
+    np.testing.assert_allclose(vectors, alone, rtol=0, atol=rounding.of_vectors(CONFIG, alone))
+
+
 @pytest.mark.parametrize(
     ("sentence", "texts", "tokens", "expected"),
     [

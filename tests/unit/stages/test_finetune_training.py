@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,12 @@ def base(request: pytest.FixtureRequest, workspace: Path) -> Path:
     return workspace / str(request.param)
 
 
-@pytest.fixture(autouse=True)
-def micro_batches_count(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def micro_batches_count() -> Iterator[None]:
     """On a CPU too: the tests' sets would else be one part, whatever the micro-batch."""
-    monkeypatch.setattr(on_cpu, "TOKENS", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(on_cpu, "TOKENS", 0)
+        yield
 
 
 def trainer_of(base: Path, **changes: Any) -> Trainer:
