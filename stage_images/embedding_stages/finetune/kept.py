@@ -70,7 +70,8 @@ class Kept:
         `weights`, which rank 0 has of `weights()`, are written in the place of what the model has now.
         """
         if self._adapters:
-            trained = self.weights() if weights is None else weights
+            now = self.weights()  # whatever is saved: rank 0 alone knows, and with shards all do this together
+            trained = weights or now
             if self.world.leads:
                 self._adapters.save(folder, base, trained, self.encoder.description)
             return
