@@ -21,7 +21,7 @@ _RANKING: Final[Mapping[Stage, Mapping[str, Any]]] = {
 _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
     RECIPE: {},
     CONSERVATIVE: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "1e-5"}},
-    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "learningRate": "5e-5"}},
+    AUTO: {**_RANKING, Stage.FINETUNE: {**_RANKING[Stage.FINETUNE], "epochs": 2, "learningRate": "5e-5"}},
 }
 
 # Rules write as many questions as they are asked for. A ranking is learnt from few: what more cost is time alone.
