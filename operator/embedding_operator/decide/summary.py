@@ -158,7 +158,8 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     if ready[0] == "True" and not was_ready:
         draft.event("Normal", "Ready", ready[2])
     stop = observed.stopped
-    if was_ready and ready[0] == "False" and stop is None:  # a refusal has been told
+    told = stop is not None or any(event.reason == ready[1] for event in draft.events)  # as a refusal, or by the stage
+    if was_ready and ready[0] == "False" and not told:
         draft.event("Warning", ready[1], ready[2])
     stopped = stop is not None and stop.kind == "refused"
     stuck = stopped or stuck_in(draft.status, gate, verdict) or (traffic is not None and traffic.broken)

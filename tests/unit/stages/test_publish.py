@@ -20,6 +20,7 @@ from unit.stages.tiny_models import MAKERS, make_bert, make_llama
 from embedding_stages.encoder.card import Training, write_card
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.pooling import POOLINGS
 from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap
 
@@ -86,11 +87,11 @@ def test_every_reader_finds_the_pooling(tmp_path: Path, name: str) -> None:
     """By the rules of servers: the legacy names of the modules, and the first flag of the pooling that is true."""
     encoder, folder = saved(tmp_path, name)
     modules = read(folder / "modules.json")
-    kinds = ["Transformer", "Pooling", "Normalize"]
+    kinds = ["Transformer", "Pooling", *("Dense" for _ in encoder.description.dense), "Normalize"]
     assert [module["type"] for module in modules] == [f"sentence_transformers.models.{kind}" for kind in kinds]
     pooling = read(folder / modules[1]["path"] / "config.json")
     true = [key for key, value in pooling.items() if value is True]
-    assert true == ["pooling_mode_mean_tokens"]
+    assert true == [POOLINGS[encoder.description.pooling].module_flag]
     assert "pooling_mode" not in pooling, "older releases take flags alone"
     assert pooling["word_embedding_dimension"] == encoder.description.hidden_size
     texts = read(folder / "sentence_bert_config.json")
