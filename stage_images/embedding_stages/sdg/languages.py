@@ -42,6 +42,10 @@ _COMMON: Final[Mapping[str, frozenset[str]]] = {
         ("id", "yang dan di dengan untuk tidak ini itu dari pada adalah dalam ke atau akan"),
     )
 }
+_SPEAKING: Final[Mapping[str, tuple[str, ...]]] = {  # a common word -> the languages that it speaks for
+    word: tuple(language for language, common in _COMMON.items() if word in common)
+    for word in frozenset().union(*_COMMON.values())
+}
 
 
 def language_of(texts: Iterable[str]) -> str:
@@ -49,7 +53,9 @@ def language_of(texts: Iterable[str]) -> str:
     neither says more, or `NONE`.
     """
     text = " ".join(_some(texts))
-    scripts = Counter(filter(None, map(_script, text)))
+    scripts = Counter(
+        {LATIN: 1} if text.isascii() and any(map(str.isalpha, text)) else filter(None, map(_script, text))
+    )
     if not scripts:
         return NONE
     script = "Japanese" if scripts["Japanese"] > scripts.total() // 8 else max(scripts, key=lambda name: scripts[name])
@@ -104,6 +110,9 @@ def _script(character: str) -> str:
 
 
 def _of_latin(words: list[str]) -> str:
-    counts = {language: sum(word in common for word in words) for language, common in _COMMON.items()}
+    counts = dict.fromkeys(_COMMON, 0)
+    for word in words:
+        for language in _SPEAKING.get(word, ()):
+            counts[language] += 1
     best = max(counts, key=lambda language: counts[language])  # English is first among equals
     return best if counts[best] >= max(_LEAST_WORDS, _LEAST_SHARE * len(words)) else LATIN

@@ -4,9 +4,12 @@ queries, of those without nothing; what the other kinds of questions make of the
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from embedding_stages.formats.characters import MARKS, for_words
+
+KEPT_WORDS: Final = 2**14  # of which it is remembered what they are: most words of a corpus come again and again
 
 
 def _listed(text: str) -> frozenset[str]:
@@ -185,6 +188,7 @@ def is_unspaced(text: str) -> bool:
     return 2 * len(UNSPACED.findall(text)) > sum(map(str.isalnum, text))
 
 
+@lru_cache(KEPT_WORDS)
 def stem(word: str) -> str:
     """A crude common form of a word's inflections, for counting and comparing, never for showing."""
     for suffix, rest in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
@@ -199,11 +203,13 @@ def content_words(text: str) -> list[str]:
     return [word for word in found if len(word) > 1]
 
 
+@lru_cache(KEPT_WORDS)
 def is_adverb(word: str) -> bool:
     """Whether an English word in lower case looks like one: "slowly"."""
     return len(word) > 4 and word.endswith("ly") and word not in _NOUNS
 
 
+@lru_cache(KEPT_WORDS)
 def can_end_phrase(word: str) -> bool:
     """Whether an English word in lower case may be a noun, as far as its end tells."""
     if word in _NOUNS or word.endswith("eed"):

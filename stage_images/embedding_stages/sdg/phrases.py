@@ -10,9 +10,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
-from embedding_stages.sdg.lexicon import REPORTING, STOP_WORDS, UNSPACED
+from embedding_stages.sdg.lexicon import KEPT_WORDS, REPORTING, STOP_WORDS, UNSPACED
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.units import Kind, Unit
 
@@ -48,11 +49,13 @@ def runs_of(text: str) -> list[list[str]]:
     return [run for run in runs if run]
 
 
+@lru_cache(KEPT_WORDS)
 def bare(part: str) -> str:
     """A part of a text between spaces without the marks around it."""
     return part.strip(_EDGES)
 
 
+@lru_cache(KEPT_WORDS)
 def _is_word(word: str) -> bool:
     if word.isalpha() and word.isascii():
         return True
@@ -69,6 +72,7 @@ def settled(text: str) -> str:
     return text.lower() if text.isupper() else text
 
 
+@lru_cache(KEPT_WORDS)
 def can_be_edge(word: str) -> bool:
     """Whether a phrase may begin or end with a word in lower case; English words alone are known here."""
     return len(word) > 1 and word not in STOP_WORDS and word not in REPORTING and not word[0].isdigit()

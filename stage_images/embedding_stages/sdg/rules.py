@@ -12,11 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from embedding_stages.formats.characters import base_letters
 from embedding_stages.sdg import patterns
 from embedding_stages.sdg.lexicon import (
+    KEPT_WORDS,
     NOUNS_TOO,
     STOP_WORDS,
     VAGUE,
@@ -270,6 +272,7 @@ def _is_prose(text: str) -> bool:
     )
 
 
+@lru_cache(KEPT_WORDS)
 def is_name(word: str) -> bool:
     """Whether a word is an identifier, a number or in capitals, and keeps its letters as they are."""
     return bool(re.search(r"[_.()\d]|[a-z][A-Z]", word)) or (len(word) > 1 and word.isupper())
