@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from embedding_stages.sdg.extractive import Statistics
@@ -38,36 +39,45 @@ class Counted:
     phrases: PhraseCounts | None = None  # where topics are asked for
 
 
-@dataclass(frozen=True, slots=True)
 class Reading:
-    """A passage as its kinds of questions see it."""
+    """A passage as its kinds of questions see it; what one kind alone looks at is found when it does."""
 
-    opening: tuple[str, ...]  # headings and the first sentence, best first
-    sentences: tuple[str, ...] = ()  # of six words or more
-    words: tuple[str, ...] = ()  # names of signatures and all words of the text, as they are shown
-    shared: tuple[str, ...] = ()  # phrases that a few other passages have too
-    is_english: bool = False
-    function_words: frozenset[str] = frozenset()  # of this passage, in lower case
-
-    @classmethod
-    def of(cls, passage: UnitPassage, counted: Counted) -> Reading:
+    def __init__(self, passage: UnitPassage, counted: Counted) -> None:
         statistics = counted.statistics
-        units = [unit for unit in passage.units if not statistics.is_repeated(unit.text)]
-        sentences = tuple(part for unit in units if unit.kind is Kind.SENTENCE for part in _sentences(unit.text))
-        opening = _opening(passage, units, sentences, statistics)
-        if is_unspaced(" ".join(unit.text for unit in units if unit.kind in (Kind.SENTENCE, Kind.HEADING))):
-            return cls(opening)
-        runs = prose_runs(units)
-        is_english, function_words = _function_words(runs, statistics)
-        names = [Subject.of(unit).name for unit in units if unit.kind is Kind.SIGNATURE]
-        return cls(
-            opening,
-            tuple(sentence for sentence in sentences if len(sentence.split()) >= _LEAST_SENTENCE),
-            tuple(_shown(word) for run in (filter(None, names), *runs) for word in run),
-            _shared_phrases(runs, counted.phrases, statistics.passages, function_words, is_english=is_english),
-            is_english,
-            function_words,
-        )
+        self._counted = counted
+        self._units = [unit for unit in passage.units if not statistics.is_repeated(unit.text)]
+        first = next(self._all_sentences(), "")
+        self.opening = _opening(passage, self._units, first, statistics)  # headings and the first sentence, best first
+        prose = " ".join(unit.text for unit in self._units if unit.kind in (Kind.SENTENCE, Kind.HEADING))
+        self._is_unspaced = is_unspaced(prose)  # such a passage has an opening, and no words
+        self._runs = [] if self._is_unspaced else prose_runs(self._units)
+        self.is_english, self.function_words = False, frozenset[str]()  # of this passage, in lower case
+        if not self._is_unspaced:
+            self.is_english, self.function_words = _function_words(self._runs, statistics)
+
+    @cached_property
+    def sentences(self) -> tuple[str, ...]:
+        """Those of six words or more."""
+        if self._is_unspaced:
+            return ()
+        return tuple(sentence for sentence in self._all_sentences() if len(sentence.split()) >= _LEAST_SENTENCE)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Names of signatures and all words of the text, as they are shown."""
+        if self._is_unspaced:
+            return ()
+        names = [Subject.of(unit).name for unit in self._units if unit.kind is Kind.SIGNATURE]
+        return tuple(_shown(word) for run in (filter(None, names), *self._runs) for word in run)
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """Phrases that a few other passages have too."""
+        phrases, passages = self._counted.phrases, self._counted.statistics.passages
+        return _shared_phrases(self._runs, phrases, passages, self.function_words, is_english=self.is_english)
+
+    def _all_sentences(self) -> Iterator[str]:
+        return (part for unit in self._units if unit.kind is Kind.SENTENCE for part in _sentences(unit.text))
 
     def says_enough(self, question: str) -> bool:
         """Whether a question has two content words; of a script without spaces, four letters."""
@@ -81,10 +91,10 @@ class Reading:
         return len(found - self.function_words - STOP_WORDS)
 
 
-def _sentences(text: str) -> list[str]:
+def _sentences(text: str) -> Iterator[str]:
     """The sentences of a unit that read as text."""
     parts = (without_marks(part) for part in _STOP.split(settled(text))) if text.count(" | ") < _COLUMNS else ()
-    return [part for part in parts if part and _reads_as_text(part)]
+    return (part for part in parts if part and _reads_as_text(part))
 
 
 def _reads_as_text(sentence: str) -> bool:
@@ -94,14 +104,12 @@ def _reads_as_text(sentence: str) -> bool:
     return odd <= _MOST_ODD * len(parts)
 
 
-def _opening(
-    passage: UnitPassage, units: Sequence[Unit], sentences: Sequence[str], statistics: Statistics
-) -> tuple[str, ...]:
+def _opening(passage: UnitPassage, units: Sequence[Unit], sentence: str, statistics: Statistics) -> tuple[str, ...]:
     """A heading that begins the passage, else its first sentence, else the heading far above."""
     headings = [without_marks(unit.text) for unit in units[:1] if unit.kind is Kind.HEADING]
     above = passage.units[0].heading if passage.units else ""
     far = [] if statistics.is_repeated(above) else [without_marks(above)]
-    return tuple(text for text in [*headings, *sentences[:1], *far] if text)
+    return tuple(text for text in [*headings, sentence, *far] if text)
 
 
 def _function_words(runs: Sequence[Sequence[str]], statistics: Statistics) -> tuple[bool, frozenset[str]]:

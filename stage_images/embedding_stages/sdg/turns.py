@@ -115,7 +115,7 @@ class _Document:
         passage = self._passages[place]
         reading = self._readings.get(place)
         if reading is None:
-            reading = self._readings[place] = Reading.of(passage, self._counted)
+            reading = self._readings[place] = Reading(passage, self._counted)
         for _ in range(_TRIES):
             self._attempts[kind, passage.id] += 1
             number = _number(self._seed, passage.id, kind, self._attempts[kind, passage.id])

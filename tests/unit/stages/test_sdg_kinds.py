@@ -44,7 +44,7 @@ def asked(kind: str, text: str, *others: str, times: int = 30) -> set[str]:
     """What a kind asks about the first passage of a text, over many seeds."""
     documents = [chunks_of(f"d{number}", one) for number, one in enumerate((text, *others))]
     counted = counted_of(*documents)
-    reading = Reading.of(documents[0][0], counted)
+    reading = Reading(documents[0][0], counted)
     found = {WRITERS[kind](reading, counted, Random(seed)) for seed in range(times)}
     return {question for question in found if question and reading.says_enough(question)}
 
