@@ -65,7 +65,8 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
         course = train(context, trainer, data, settings, scale, held_out)
         trainer.save(checkpoint, base, course.best or None)
     if world.leads:
-        write_origin(context, checkpoint, examples=len(data.examples), how="all weights")
+        how = "adapters of low rank, merged into the weights" if settings.lora else "all weights"
+        write_origin(context, checkpoint, examples=len(data.examples), how=how)
     context.log("checkpoint written")
     losses = course.losses
     window = max(1, len(losses) // 10)

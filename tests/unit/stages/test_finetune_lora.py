@@ -176,6 +176,7 @@ def test_the_stage_learns_with_adapters(base: str, workspace: Path) -> None:
     checkpoint = workspace / result.artefacts[Artefact.CHECKPOINT].path
     assert PaddedEncoder.load(checkpoint, device="cpu").description.dimensions == (32, 16)
     assert (checkpoint / "adapter" / "adapter_config.json").is_file()
+    assert "Trained (adapters of low rank, merged into the weights) on" in (checkpoint / "README.md").read_text()
     assert 0 < result.details["trained"] < 30_000
 
 
