@@ -55,20 +55,22 @@ def for_library(config: Config) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("auto_map", "model_type", "architectures")}
 
 
-def for_saving(config: Config, dtype: str) -> dict[str, Any]:
-    """config.json as a checkpoint gets it: without the model's code, and with `dtype`, that of the weights beside it.
+def for_saving(config: Config, dtype: str | None = None) -> dict[str, Any]:
+    """config.json as a checkpoint gets it: without the model's code, and with `dtype`, that of the weights beside it;
+    with the one that it names where these weights are the base model's own.
 
     transformers 5 writes rotary positions into `rope_parameters` alone; what version 4 reads stands beside it, or that
     version would turn by the angles of its defaults and say nothing.
     """
     saved = {key: value for key, value in config.items() if key not in ("auto_map", "dtype", "_name_or_path")}
+    dtype = dtype or config.get("torch_dtype") or config.get("dtype")
     rope = saved.get("rope_parameters")
     if isinstance(rope, dict) and not any(isinstance(value, dict) for value in rope.values()):
         if "rope_theta" in rope:
             saved.setdefault("rope_theta", rope["rope_theta"])
         if rope.get("rope_type", "default") != "default":
             saved.setdefault("rope_scaling", {key: value for key, value in rope.items() if key != "rope_theta"})
-    return saved | {"torch_dtype": dtype}
+    return saved | ({"torch_dtype": dtype} if dtype else {})
 
 
 def rotations(config: Config) -> Iterator[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from embedding_stages.encoder.card import LICENCES, write_card
-from embedding_stages.encoder.configuration import read_object
+from embedding_stages.encoder.configuration import for_saving, read_object
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.modules import MODULES_FILE
 from embedding_stages.encoder.pooling import POOLINGS
@@ -50,7 +50,8 @@ def publish(description: EncoderDescription, query_map: QueryMap | None, source:
     copy_tokenizer(source, folder)
     _copy(source, folder, (*_OTHERS_TOKENIZER_FILES, *LICENCES, *_NOTICES))
     description.save(folder)
-    config = description.family.published(read_object(folder / "config.json", required=True), description.pooling)
+    config = for_saving(read_object(folder / "config.json", required=True))  # with a query map it is the base model's
+    config = description.family.published(config, description.pooling)
     _write(folder / "config.json", config, sort_keys=True)
     if query_map is not None:
         query_map.save(folder)

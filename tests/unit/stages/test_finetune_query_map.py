@@ -14,7 +14,7 @@ import pytest
 import torch
 from unit.stages.query_maps import mapped
 from unit.stages.ranks import run_ranks
-from unit.stages.tiny_models import make_bert, run_stage, write_topics
+from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topics
 
 from embedding_stages import contract
 from embedding_stages.artefacts import Workspace
@@ -165,6 +165,16 @@ def test_the_stage_leaves_the_base_model_with_a_map_that_lowers_the_loss(
     np.testing.assert_allclose(found, mapped(weight.weight, vectors[:count]), rtol=0, atol=1e-5)
     places = [example.candidates for example in texts.examples]
     assert accuracy(found, vectors, places) > accuracy(vectors[:count], vectors, places)
+
+
+def test_the_checkpoint_needs_no_code_and_turns_by_the_base_models_angles_in_transformers_4(tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "base", rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    described = describe_model(base, prefixes=None, max_tokens=None)
+    query_map.save_checkpoint(QueryMap(np.eye(32, dtype=np.float32)), base, tmp_path / "checkpoint", described)
+    config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    assert "auto_map" in json.loads((base / "config.json").read_text())
+    assert "auto_map" not in config, "the code is not there"
+    assert (config["rope_theta"], config["torch_dtype"]) == (5e5, "float32")
 
 
 def test_a_teachers_ranking_is_learned_where_the_preset_says_so(workspace: Path) -> None:
