@@ -19,7 +19,7 @@ SAVED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"rope_theta": 5e5, "rope_scaling": LLAMA3},
     ),
     ("what stands there already", {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e4}}, {"rope_theta": 1e4}),
-    ("angles of each kind of layer, which version 4 has no words for",
+    ("angles of each kind of layer, for which each family has its own words",
      {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}}, {}),
 ]  # fmt: skip
 

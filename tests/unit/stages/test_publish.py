@@ -147,3 +147,26 @@ def test_both_published_layouts_of_llama_are_read_alike(tmp_path: Path) -> None:
     encoder.save(tmp_path / "checkpoint")
     again = PaddedEncoder.load(tmp_path / "checkpoint", device="cpu")
     np.testing.assert_array_equal(again.embed(TEXTS, role="query"), encoder.embed(TEXTS, role="query"))
+
+
+@pytest.mark.parametrize(
+    ("name", "bases"),
+    [
+        ("modernbert", ("global_rope_theta", "local_rope_theta")),
+        ("gemma3_text", ("rope_theta", "rope_local_base_freq")),
+    ],
+)
+def test_transformers_4_finds_the_angles_of_each_kind_of_layer(
+    tmp_path: Path, name: str, bases: tuple[str, str]
+) -> None:
+    """Of a base model that version 5 saved, which writes them where version 4 does not look."""
+    base = MAKERS[name](tmp_path / "base")
+    config = {key: value for key, value in read(base / "config.json").items() if key not in bases}
+    angles = {"full_attention": {"rope_theta": 8e4}, "sliding_attention": {"rope_theta": 2e4}}
+    (base / "config.json").write_text(json.dumps(config | {"rope_parameters": angles}))
+    encoder = PaddedEncoder.load(base, device="cpu")
+    encoder.save(tmp_path / "checkpoint")
+    saved_config = read(tmp_path / "checkpoint" / "config.json")
+    assert [saved_config[key] for key in bases] == [8e4, 2e4]
+    again = PaddedEncoder.load(tmp_path / "checkpoint", device="cpu")
+    np.testing.assert_array_equal(again.embed(TEXTS, role="query"), encoder.embed(TEXTS, role="query"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import Config
@@ -21,6 +22,7 @@ class _ModernBert(Windowed):
     activations = ("gelu", "relu", "silu", "gelu_new", "gelu_pytorch_tanh")
     table = "embeddings.tok_embeddings.weight"
     layers = "layers"
+    bases = MappingProxyType({"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"})
     poolings = ("mean", "cls")
 
     def recognises(self, config: Config) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from embedding_stages.encoder.configuration import Config, for_library
 from embedding_stages.encoder.families.decoder import rotary_of
 from embedding_stages.encoder.families.family import Family
+from embedding_stages.encoder.pooling import Pooling
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,14 @@ class Windowed(Family):
     """Layers of two kinds, full_attention and sliding_attention, with positions of their own."""
 
     packs = True
+    bases: ClassVar[Mapping[str, str]]  # what transformers 4 calls the base of the angles, by the kind of layer
+
+    def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG002 - a file of its own says it
+        """With the bases where transformers 4 reads them too: it passes over `rope_parameters` for its defaults."""
+        kinds = config.get("rope_parameters")
+        told = kinds if isinstance(kinds, Mapping) else {}
+        angles = {name: told[kind] for kind, name in self.bases.items() if isinstance(told.get(kind), Mapping)}
+        return {name: angle["rope_theta"] for name, angle in angles.items() if "rope_theta" in angle} | dict(config)
 
     def activation(self, config: Config) -> Any:
         return config.get("hidden_activation", self.activations[0])
