@@ -264,6 +264,15 @@ def test_pods_that_an_autoscaler_asks_for_in_vain_are_said() -> None:
     scene.run(is_ready)
 
 
+def test_an_autoscaler_does_not_hide_a_rolling_update_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = a_scene(stages={"deploy": {"replicas": 2}}).run(is_ready).settle(30)
+    monkeypatch.setattr(scene.world, "_serve", lambda _pod: None)  # no new pod starts
+    for wanted in (2, 3, 5):
+        scene.edit(a_spec(stages={"deploy": {"replicas": wanted, "nodeSelector": {"disk": "none"}}}))
+        scene.settle(10)
+        assert not is_ready(scene), "what answers is not what was asked for"
+
+
 def scale(scene: Scene, replicas: int) -> None:
     """As an autoscaler of the Deployment does it."""
     name = server(scene)

@@ -66,7 +66,8 @@ def scales(
     What answers is what was measured. An autoscaler of the resource makes such an edit every minute or so.
     """
     wanted = int(desired["spec"]["replicas"])
-    on_it = entry.fingerprint == draft.status.served.active_fingerprint and live.available > 0
+    settled = live.total <= live.updated  # no rolling update is under way: it may be stuck, and that has to show
+    on_it = settled and entry.fingerprint == draft.status.served.active_fingerprint and live.available > 0
     begins = live.asked != wanted and not differs(_as_many(desired, live), live.raw)
     since = parse_time(entry.started_at) or live.created
     goes_on = (
