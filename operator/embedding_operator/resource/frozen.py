@@ -15,6 +15,7 @@ from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
+from embedding_stages.contract.declare import Table
 
 # How a pod is run, and how many share the work: no part of what the work is.
 _HOW: Final = frozenset(
@@ -81,9 +82,21 @@ def _of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:
 def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     """What is said of a stage. A decimal is the same with and without its quotes."""
     section = (raw.get("stages") or {}).get(stage.value) or {}
-    known = tables.OF_STAGE[stage].settings() if stage in tables.OF_STAGE else {}
-    decimals = {name for name, item in known.items() if item.kind is float}
-    return {key: _quoted(value) if key in decimals else value for key, value in section.items() if key not in _HOW}
+    said = {key: value for key, value in section.items() if key not in _HOW}
+    return _in_quotes(said, tables.OF_STAGE.get(stage))
+
+
+def _in_quotes(said: Mapping[str, Any], table: type[Table] | None) -> dict[str, Any]:
+    """What a section says, with each decimal as a text; `table` knows which they are."""
+    known = table.settings() if table is not None else {}
+    found = dict(said)
+    for name, value in said.items():
+        item = known.get(name)
+        if item is not None and item.table is not None and isinstance(value, Mapping):
+            found[name] = _in_quotes(value, item.table)
+        elif item is not None and item.kind is float:
+            found[name] = _quoted(value)
+    return found
 
 
 def _quoted(value: Any) -> Any:

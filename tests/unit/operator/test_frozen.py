@@ -134,7 +134,15 @@ def test_an_edit_concerns_the_stages_whose_settings_follow_from_it(sections: Any
 
 @pytest.mark.parametrize(("quoted", "number"), [("1e-5", 1e-5), ("0.02", 0.02), ("1", 1), ("0.00015", 0.00015)])
 def test_a_decimal_is_the_same_with_and_without_its_quotes(quoted: str, number: float) -> None:
-    specs = [parse_spec(a_manifest(stages={"finetune": {"learningRate": value}}), IMAGES) for value in (quoted, number)]
+    same_in_both_spellings({"learningRate": quoted}, {"learningRate": number})
+
+
+def test_a_decimal_of_a_section_is_the_same_with_and_without_its_quotes() -> None:
+    same_in_both_spellings({"validation": {"share": "0.1"}}, {"validation": {"share": 0.1}})
+
+
+def same_in_both_spellings(*sections: Mapping[str, Any]) -> None:
+    specs = [parse_spec(a_manifest(stages={"finetune": section}), IMAGES) for section in sections]
     first, second = (spec.stages[Stage.FINETUNE] for spec in specs)
     assert (first.asked, first.settings) == (second.asked, second.settings)
 
