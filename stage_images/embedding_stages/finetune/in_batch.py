@@ -87,10 +87,10 @@ class SharedPool:
         return in_batch_losses(self._everyones(part, table), tables, self._temperature, self._sizes)
 
     def _everyones(self, part: Part, table: torch.Tensor) -> torch.Tensor:
-        """float32 (rows of the examples, hidden): this rank's vectors with their graph, and the others' without."""
+        """float32 (rows of the examples, vector size): this rank's vectors with their graph, the others' without."""
         place = {row: number for number, row in enumerate(rows_of(part.examples))}
         device = self._encoder.device
-        found = torch.zeros(len(place), self._encoder.description.hidden_size, device=device)
+        found = torch.zeros(len(place), self._encoder.description.vector_size, device=device)
         here = torch.tensor([place[row] for group in part.groups for row in group], device=device)
         if len(table):
             found[here] = table.detach()

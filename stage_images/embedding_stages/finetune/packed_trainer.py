@@ -180,9 +180,9 @@ class PackedTrainer:
         return {name: view.to("cpu", copy=True).contiguous() for name, view in named}
 
     def embed(self, numbers: Sequence[int], texts: Ragged) -> torch.Tensor:
-        """float32 (len(numbers), hidden): these rows by the model as it is. See `Trainer.embed`."""
+        """float32 (len(numbers), vector size): these rows by the model as it is. See `Trainer.embed`."""
         rows = np.asarray(numbers, dtype=np.int64)
-        found = torch.zeros(len(rows), self.encoder.description.hidden_size, device=self.encoder.device)
+        found = torch.zeros(len(rows), self.encoder.description.vector_size, device=self.encoder.device)
         groups = [np.asarray(group) for group in consecutive(texts.lengths[rows], self.token_budget)]
         with torch.no_grad():
             while groups:

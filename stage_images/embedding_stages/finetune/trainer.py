@@ -103,14 +103,14 @@ class Trainer(Kept):
         return StepReport(loss=loss, grad_norm=norm, tokens=sum(lengths[row] for row in used))
 
     def embed(self, numbers: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """float32 (len(numbers), hidden): the rows of these numbers by the model as it is, in training's precision.
+        """float32 (len(numbers), vector size): these rows by the model as it is, in training's precision.
 
         With shards all ranks call it together. Memory that is short makes the passes smaller; raises
         torch.OutOfMemoryError when a single row does not fit.
         """
         if self._shards:
             self._shards.gather()
-        found = torch.zeros(len(numbers), self.encoder.description.hidden_size, device=self.encoder.device)
+        found = torch.zeros(len(numbers), self.encoder.description.vector_size, device=self.encoder.device)
         lengths = [len(rows[number]) for number in numbers]
         longest_first = sorted(range(len(numbers)), key=lambda place: -lengths[place])
         groups = groups_of(longest_first, lengths, self.micro_batch * self._tokens_per_example)

@@ -156,7 +156,7 @@ def vectors_of(trainer: AnyTrainer, numbers: Sequence[int], data: TrainingSet) -
     """
     world = trainer.world
     mine = numbers[world.rank :: world.size]
-    found = torch.zeros(len(numbers), trainer.encoder.description.hidden_size, device=trainer.encoder.device)
+    found = torch.zeros(len(numbers), trainer.encoder.description.vector_size, device=trainer.encoder.device)
     with torch.no_grad():
         texts = data.rows if isinstance(trainer, Trainer) else data.packed
         found[world.rank :: world.size] = trainer.embed(mine, texts)  # type: ignore[arg-type]  # each has its own kind

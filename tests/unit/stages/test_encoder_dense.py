@@ -14,14 +14,16 @@ import torch
 from safetensors.torch import load_file
 from unit.stages.published import write_dense
 from unit.stages.tiny_families import list_modules, make_gemma3
-from unit.stages.tiny_models import make_bert
+from unit.stages.tiny_models import make_bert, run_stage, write_topics
 
 from embedding_stages.artefacts import digest_of_folder
+from embedding_stages.contract import Artefact, ExitCode, Stage
 from embedding_stages.encoder.dense import ACTIVATIONS, DenseLayer
 from embedding_stages.encoder.dense_head import DenseHead
 from embedding_stages.encoder.description import EncoderDescription, describe_model
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import BadInput
+from embedding_stages.finetune.stage import work
 from embedding_stages.inputs.model import BaseModel, freeze
 from embedding_stages.inputs.store import Store
 
@@ -96,6 +98,28 @@ def test_they_are_trained_and_saved_where_they_were(model: Path, tmp_path: Path)
     assert not [name for name in load_file(tmp_path / "model.safetensors") if "dense_modules" in name]
     loaded = PaddedEncoder.load(tmp_path, device="cpu", dtype=torch.float32)
     np.testing.assert_array_equal(loaded.embed(["key1"], role="query"), encoder.embed(["key1"], role="query"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"inBatchNegatives": True},
+        {"validation": {"share": 0.2}},
+        {"lora": {}, "matryoshka": [16], "inBatchNegatives": True, "validation": {"share": 0.2}},
+    ],
+    ids=" ".join,
+)
+def test_every_way_of_training_takes_vectors_of_another_size_than_the_states(
+    asked: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model, base)
+    described(base).save(base)
+    write_topics(tmp_path / "set")
+    settings = {"epochs": 1, "globalBatchSize": 8, "negativesPerQuery": 3} | asked
+    inputs = {Artefact.BASE_MODEL: base, Artefact.TRAINING_SET: tmp_path / "set"}
+    code, result = run_stage(Stage.FINETUNE, work, tmp_path, settings=settings, inputs=inputs, fingerprint="dense")
+    assert code == ExitCode.DONE, result.message
 
 
 def test_they_are_computed_in_full_precision(model: Path) -> None:
