@@ -150,7 +150,7 @@ def plan(
 
 
 def vectors_of(trainer: AnyTrainer, numbers: Sequence[int], data: TrainingSet) -> torch.Tensor:
-    """float32 (len(numbers), hidden) on the CPU: these rows by the model as it is; each rank encodes its share.
+    """float32 (len(numbers), vector size) on the CPU: these rows by the model as it is; each rank encodes its share.
 
     All ranks call it. Raises torch.OutOfMemoryError where a single text does not fit, Transient `PeerLost`.
     """
