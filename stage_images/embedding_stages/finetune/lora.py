@@ -37,7 +37,7 @@ class Adapters:
 
     settings: Lora
     paths: tuple[str, ...]  # of the linear layers in the module
-    base_name: str | None  # the base model's, where its files tell it: for people who find the adapters
+    base_name: str | None  # the base model's, which peft loads below them; not what its files say that it was made of
 
     @property
     def scale(self) -> float:

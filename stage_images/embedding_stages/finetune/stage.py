@@ -167,7 +167,7 @@ def _trainer(
     try:
         if isinstance(encoder, PaddedEncoder):
             if settings.lora:
-                name = encoder.backbone.config.get("_name_or_path")
+                name = context.request.base_model.get("name") or None
                 common["adapters"] = add_adapters(encoder, settings.lora, seed=settings.seed, base_name=name)
             common["pool"] = Pool(data) if settings.inBatchNegatives else None
             return Trainer(encoder, micro_batch=settings.microBatchSize, bfloat16=bfloat16, **common)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from embedding_stages.finetune.lora import Adapters, add_adapters
 from embedding_stages.finetune.stage import work
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.inputs.model import BaseModel, check
+from embedding_stages.runner import StageContext
 
 CONFIG = {"hidden_size": 32, "num_hidden_layers": 2}  # of the tiny models
 TEXTS = ["the key1 of", "noise1 noise2 key7 a", "a query"]
@@ -178,6 +180,27 @@ def test_the_stage_learns_with_adapters(base: str, workspace: Path) -> None:
     assert (checkpoint / "adapter" / "adapter_config.json").is_file()
     assert "Trained (adapters of low rank, merged into the weights) on" in (checkpoint / "README.md").read_text()
     assert 0 < result.details["trained"] < 30_000
+
+
+@pytest.mark.parametrize("name", ["acme/base", ""])
+def test_the_adapters_name_the_model_that_they_were_trained_on(name: str, tmp_path: Path) -> None:
+    """config.json of a published model often has the path of the model that it was made of itself."""
+    base = make_bert(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"_name_or_path": "its/ancestor"}))
+    write_topics(tmp_path / "set")
+
+    def named(context: StageContext) -> StageResult:
+        told = {"name": name} if name else {}
+        return work(replace(context, request=replace(context.request, base_model=told)))
+
+    inputs = {Artefact.BASE_MODEL: base, Artefact.TRAINING_SET: tmp_path / "set"}
+    settings = SETTINGS | {"epochs": 1, "lora": {}}
+    code, result = run_stage(Stage.FINETUNE, named, tmp_path, settings=settings, inputs=inputs)
+    assert code == ExitCode.DONE, result.message
+    adapter = tmp_path / result.artefacts[Artefact.CHECKPOINT].path / "adapter"
+    told = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert told == (name or None)
 
 
 @pytest.mark.parametrize(
