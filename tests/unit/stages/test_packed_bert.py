@@ -182,3 +182,14 @@ def test_a_shape_that_packs_cannot_run_says_why(change: dict[str, Any], reason: 
     BertShape.of(config, description_of(folder))
     with pytest.raises(ValueError, match=reason):
         BertShape.of(config | change, description_of(folder))
+
+
+def test_a_size_that_the_file_leaves_out_is_the_librarys(tmp_path: Path) -> None:
+    folder = make_bert(
+        tmp_path / "model", hidden_size=192, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072
+    )
+    config = json.loads((folder / "config.json").read_text())
+    expected = BertShape.of(config, description_of(folder))
+    for key in ("num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps", "type_vocab_size"):
+        del config[key]
+    assert BertShape.of(config, description_of(folder)) == expected

@@ -57,7 +57,8 @@ class BertShape:
     def of(cls, config: Mapping[str, Any], description: EncoderDescription) -> BertShape:
         """From config.json. Raises ValueError with the reason when packs cannot run this model."""
         family, settings = description.family, dict(config)
-        count, hidden = int(config["num_attention_heads"]), description.hidden_size
+        # What a file leaves out is what the library's configurations say of it.
+        count, hidden = int(config.get("num_attention_heads", 12)), description.hidden_size
         size = hidden // count
         if size not in _HEAD_SIZES or size * count != hidden:
             raise ValueError(f"{count} heads in {hidden}")
@@ -75,8 +76,8 @@ class BertShape:
             types=int(config.get("type_vocab_size", 2)),
             padding=-1 if padding is None else int(padding),
             hidden=hidden,
-            intermediate=int(config["intermediate_size"]),
-            layers=int(config["num_hidden_layers"]),
+            intermediate=int(config.get("intermediate_size", 3072)),
+            layers=int(config.get("num_hidden_layers", 12)),
             heads=Heads(queries=count, keys=count, size=size),
             eps=float(config.get("layer_norm_eps", 1e-12)),
             activation=_ACTIVATIONS[activation],
