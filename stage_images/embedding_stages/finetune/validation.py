@@ -71,8 +71,13 @@ class Course:
         return sum(step > self.best_step for step, _, _ in self.points) < held_out.patience
 
     def validated(self, held_out: HeldOut, trainer: AnyTrainer, data: TrainingSet) -> float:
-        """Measure the model as it is, and keep its weights where it is the best so far; all ranks call it."""
+        """Measure the model as it is, and keep its weights where it is the best so far; all ranks call it.
+
+        Rank 0's figure counts: processors of another kind may round, and so rank, otherwise, and all have to go on,
+        or to end, together.
+        """
         found = ndcg(held_out, vectors_of(trainer, [*held_out.queries, *held_out.passages], data))
+        found = trainer.world.sum_number(found if trainer.world.leads else 0.0)
         step = len(self.losses)
         since = self.losses[self.points[-1][0] if self.points else 0 :]
         self.points.append((step, sum(since) / len(since), found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from embedding_stages.finetune.stage import work
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.finetune.training import train
 from embedding_stages.finetune.validation import Course, HeldOut, curve_of, hold_out, ndcg, plan, thinned
+from embedding_stages.finetune.world import World
 
 QUERIES = [f"question {number // 2}" for number in range(40)]  # each has two lines
 DATA = TrainingSet(
@@ -194,6 +196,24 @@ def test_the_result_tells_the_curve(workspace: Path) -> None:
     assert result.counts["heldOutQuestions"] == 5
     assert result.counts["examples"] == 19
     assert any("validation asks only 5 questions" in warning for warning in result.details["warnings"])
+
+
+def test_ranks_that_round_otherwise_go_by_rank_0(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they would do next, one alone, another rank would wait for."""
+    summed: list[float] = []
+
+    def with_rank_0(_: World, value: float) -> float:
+        summed.append(value)
+        return value + 0.25
+
+    trainer = trainer_of(workspace / "bert", micro_batch=2)
+    trainer.world = replace(World.alone(), rank=1, size=2)
+    monkeypatch.setattr(World, "sum_", lambda *_: None)
+    monkeypatch.setattr(World, "sum_number", with_rank_0)
+    monkeypatch.setattr(validation, "ndcg", lambda *_: 0.5)
+    course = Course(losses=[1.0])
+    assert course.validated(planned(), trainer, DATA) == 0.25
+    assert (summed, course.points) == ([0.0], [(1, 1.0, 0.25)])
 
 
 def test_patience_ends_the_training(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
