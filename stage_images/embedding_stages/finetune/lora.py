@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from embedding_stages.encoder.configuration import FIELD
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.linear_layers import ALL_LINEAR, in_layers, is_meant, refuse_unknown
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.encoder.safetensors_check import check_weights
+from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights
 
 FOLDER: Final = "adapter"
 _A, _B = ".lora_A", ".lora_B"
@@ -57,6 +58,8 @@ class Adapters:
                 change = weights[path + _B].float() @ weights[path + _A].float()
                 weight.copy_(weight.float() + self.scale * change)
         encoder.save(folder)
+        for layer in description.dense:  # which nothing trains, and whose numbers may be of another format
+            shutil.copyfile(base / layer.folder / SINGLE_FILE, folder / layer.folder / SINGLE_FILE)
         self._save_adapters(folder / FOLDER, weights)
 
     def _save_adapters(self, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from unit.stages import rounding
+from unit.stages.tiny_families import make_gemma3
 from unit.stages.tiny_models import make_bert, make_llama, run_stage, write_topics
 
 from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
@@ -145,6 +146,19 @@ def test_weights_keep_the_format_that_they_came_in(workspace: Path, tmp_path: Pa
     saved = load_file(tmp_path / "saved" / "model.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.bfloat16}
     assert all(torch.equal(saved[name], value.bfloat16()) for name, value in weights.items()), "B is zero"
+
+
+def test_dense_modules_stay_as_they_were_byte_for_byte(tmp_path: Path) -> None:
+    """Theirs is often float32 beside layers in half precision."""
+    base = make_gemma3(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    save_file({name: value.bfloat16() for name, value in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    trainer_of(base).save(tmp_path / "saved", base)
+    for module in ("2_Dense", "3_Dense"):
+        before, after = ((folder / module / "model.safetensors").read_bytes() for folder in (base, tmp_path / "saved"))
+        assert before == after
+    found, expected = (PaddedEncoder.load(folder, device="cpu") for folder in (tmp_path / "saved", base))
+    np.testing.assert_array_equal(found.embed(TEXTS, role="query"), expected.embed(TEXTS, role="query"))
 
 
 def test_resume_points_hold_adapters_alone_and_are_exact(workspace: Path, tmp_path: Path) -> None:
