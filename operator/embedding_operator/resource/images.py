@@ -23,7 +23,7 @@ _NAMED: Final = re.compile(f"({_TAG}|{_DIGEST})$")
 
 def is_reference(text: str) -> bool:
     """Whether a runtime would try to pull it."""
-    return re.search(REFERENCE, text) is not None
+    return re.fullmatch(REFERENCE, text) is not None
 
 
 def images_of(spec: Spec) -> Iterator[tuple[Stage, str, str]]:

@@ -39,6 +39,7 @@ REFERENCES: dict[str, tuple[bool, bool]] = {
     "name/": (False, False),
     "a//b": (False, False),
     "name:1 ": (False, False),
+    "name:1\n": (False, False),
     "${IMAGE}": (False, False),
     "name:" + "v" * 129: (False, False),
 }
