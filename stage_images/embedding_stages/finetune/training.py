@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Final
 
+import torch
+
 from embedding_stages.contract import PEER_LOST
 from embedding_stages.contract.settings import Finetune
-from embedding_stages.errors import Transient
+from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune import resume
 from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingSet
@@ -116,7 +118,14 @@ def _validate(
     ):
         return
     started = time.monotonic()
-    found = course.validated(held_out, trainer, data)
+    try:
+        found = course.validated(held_out, trainer, data)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            "GPUOutOfMemory",
+            "a validation does not fit the accelerator's memory beside the training: lower the base model's maxTokens, "
+            f"leave spec.stages.finetune.validation out or use a larger accelerator ({str(error).splitlines()[0]})",
+        ) from error
     context.log(
         "validated",
         step=step,

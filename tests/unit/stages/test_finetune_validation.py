@@ -198,6 +198,16 @@ def test_the_result_tells_the_curve(workspace: Path) -> None:
     assert any("validation asks only 5 questions" in warning for warning in result.details["warnings"])
 
 
+def test_memory_that_a_validation_lacks_is_said(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory left\nmore")
+
+    monkeypatch.setattr(Course, "validated", short)
+    code, result = stage(workspace, "short", validation={"share": 0.2, "everySteps": 4})
+    assert (code, result.reason) == (ExitCode.OUT_OF_MEMORY, "GPUOutOfMemory")
+    assert "leave spec.stages.finetune.validation out" in result.message
+
+
 def test_ranks_that_round_otherwise_go_by_rank_0(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they would do next, one alone, another rank would wait for."""
     summed: list[float] = []
