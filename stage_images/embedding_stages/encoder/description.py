@@ -23,6 +23,7 @@ Role = Literal["query", "passage"]
 MATRYOSHKA: Final = "spec.stages.finetune.matryoshka"  # the field that says what vectors are trained to be cut to
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
+MATRYOSHKA_KEY: Final = "matryoshka_dimensions"  # of config.json, as published models and servers have it
 QUERY_MAP_FILE: Final = "query_map.safetensors"  # beside the weights; see encoder/query_map.py
 DEFAULT_MAX_TOKENS: Final = 512  # NVIDIA embed recipe, profile llama
 _UNLIMITED: Final = 1_000_000  # tokenizers write about 1e30 for "no limit"
@@ -183,10 +184,20 @@ def describe_configuration(
         prefixes=prefixes,
         max_tokens=_max_tokens(folder, config, family, max_tokens),
         hidden_size=hidden_size,
-        dimensions=(whole, *(size for size in family.shorter_dimensions if size < whole)),
+        dimensions=(whole, *_shorter(config, family, whole)),
         pooling=pooling,
         dense=dense,
     )
+
+
+def _shorter(config: Config, family: Family, whole: int) -> list[int]:
+    """Sizes that vectors may be cut to, the largest first: by config.json, else by the family's published models."""
+    said = config.get(MATRYOSHKA_KEY)
+    if said is None:
+        return [size for size in family.shorter_dimensions if size < whole]
+    if not isinstance(said, list) or not all(type(size) is int and size > 0 for size in said):
+        raise BadInput("ModelDamaged", f"config.json: {MATRYOSHKA_KEY} is {said!r}; list numbers", field=FIELD)
+    return sorted({size for size in said if size < whole}, reverse=True)
 
 
 def _check_table(tensors: Mapping[str, TensorEntry], table: str, shape: list[int]) -> None:

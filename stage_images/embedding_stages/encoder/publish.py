@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from embedding_stages.encoder.card import LICENCES, write_card
 from embedding_stages.encoder.configuration import for_saving, read_object
-from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.description import MATRYOSHKA_KEY, EncoderDescription
 from embedding_stages.encoder.modules import MODULES_FILE
 from embedding_stages.encoder.pooling import POOLINGS
 from embedding_stages.encoder.query_map import QueryMap
@@ -52,6 +52,8 @@ def publish(description: EncoderDescription, query_map: QueryMap | None, source:
     description.save(folder)
     config = for_saving(read_object(folder / "config.json", required=True))  # with a query map it is the base model's
     config = description.family.published(config, description.pooling)
+    if len(description.dimensions) > 1 or MATRYOSHKA_KEY in config:  # a server refuses other sizes than these
+        config = {**config, MATRYOSHKA_KEY: sorted(description.dimensions)}
     _write(folder / "config.json", config, sort_keys=True)
     if query_map is not None:
         query_map.save(folder)

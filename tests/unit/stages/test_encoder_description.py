@@ -205,6 +205,7 @@ REFUSED: list[tuple[str, str, Change, str]] = [
     ("a config that is no JSON", "bert", write("config.json", "{"), "ModelDamaged"),
     ("a config that is a list", "bert", write("config.json", []), "ModelDamaged"),
     ("a hidden size of text", "bert", edit("config.json", hidden_size="32"), "ModelDamaged"),
+    ("a size to cut to that is none", "bert", edit("config.json", matryoshka_dimensions=[8, "x"]), "ModelDamaged"),
     ("a table of another shape", "bert", edit("config.json", vocab_size=7), "ModelDamaged"),
     ("a table of more tokens", "bert", edit("config.json", vocab_size=10**6), "ModelDamaged"),
     ("a token beyond the table", "bert", added("PRODUCTX", 10**4), "ModelDamaged"),

@@ -102,6 +102,17 @@ def test_every_reader_finds_the_pooling(tmp_path: Path, name: str) -> None:
     assert describe_model(folder, prefixes=None, max_tokens=None) == encoder.description, "a base model again"
 
 
+@pytest.mark.parametrize(("sizes", "said"), [((), None), ((16, 8), [8, 16, 32])])
+def test_sizes_that_vectors_may_be_cut_to_travel(sizes: tuple[int, ...], said: object, tmp_path: Path) -> None:
+    """Servers refuse a size that config.json does not list."""
+    encoder = PaddedEncoder.load(make_bert(tmp_path / "base"), device="cpu")
+    encoder.description = encoder.description.offering(sizes)
+    encoder.save(tmp_path / "checkpoint")
+    assert read(tmp_path / "checkpoint" / "config.json").get("matryoshka_dimensions") == said
+    again = describe_model(tmp_path / "checkpoint", prefixes=None, max_tokens=None)
+    assert again.dimensions == (32, *sizes)
+
+
 def test_a_bidirectional_llama_says_so_without_code(tmp_path: Path) -> None:
     _, folder = saved(tmp_path, "llama_bidirectional")
     config = read(folder / "config.json")
