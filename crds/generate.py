@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "operator"), str(ROOT / "stage_images")]
@@ -22,7 +22,7 @@ import blocks  # noqa: E402
 from embedding_operator.resource.pods import TIMEOUT_S  # noqa: E402
 from embedding_stages.contract import Stage  # noqa: E402
 from embedding_stages.contract import settings as tables  # noqa: E402
-from embedding_stages.contract.declare import FIRST, Setting, Table  # noqa: E402
+from embedding_stages.contract.declare import FIRST, Setting, Table, spelled  # noqa: E402
 from embedding_stages.contract.servers import RESERVED_VARIABLES  # noqa: E402
 
 CRD: Final = ROOT / "crds" / "embeddingfinetunes.embedding-operator.dev.yaml"
@@ -149,8 +149,10 @@ def _decimal(item: Setting, description: str) -> Iterator[str]:
     A schema that takes both has no type, and CEL does not see what has none: so the form of a text is a pattern, whose
     first group says in words what is wanted and matches nothing. The range of a text is the operator's to check.
     """
-    low, high = _number(item.low), _number(item.high)
-    example = _number(_EXAMPLE if item.default in (MISSING, None) else item.default)
+    assert item.low is not None  # noqa: S101 - decimals have both limits
+    assert item.high is not None  # noqa: S101
+    low, high = spelled(item.low), spelled(item.high)
+    example = spelled(_EXAMPLE if item.default in (MISSING, None) else item.default)
     such = json.dumps(f" A number, such as {example}.")[1:-1]
     yield f"{item.name}:"
     yield "  x-kubernetes-preserve-unknown-fields: true"
@@ -161,11 +163,6 @@ def _decimal(item: Setting, description: str) -> Iterator[str]:
     yield "  maxProperties: 0"
     yield f'  pattern: "^(a number between {low} and {high}, such as {example}){{0}}{_DECIMAL}$"'
     yield f'  description: {description[:-1]}{such}"'
-
-
-def _number(value: Any) -> str:
-    """The shortest text of a number: 1e-9, not 1e-09."""
-    return f"{value:.12g}".replace("e-0", "e-")
 
 
 def _double(text: str) -> str:
@@ -208,7 +205,7 @@ def _default(item: Setting) -> str:
         return f"[{', '.join(map(str, item.default))}]"
     if item.kind is bool:
         return str(item.default).lower()
-    return _number(item.default) if item.kind in (int, float) else str(item.default)
+    return spelled(item.default) if item.kind in (int, float) else str(item.default)
 
 
 def _table(_: str) -> Iterator[str]:
@@ -232,7 +229,7 @@ def _values(item: Setting) -> str:
     if item.choices:
         return ", ".join(f"`{choice}`" for choice in item.choices)
     if item.low is not None and item.high is not None:
-        return f"{_number(item.low)} – {_number(item.high)}"
+        return f"{spelled(item.low)} – {spelled(item.high)}"
     if item.listed:
         return "globs" if item.name == "include" else "names"
     return f"at most {item.longest} characters"

@@ -15,7 +15,7 @@ from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
-from embedding_stages.contract.declare import Table
+from embedding_stages.contract.declare import Table, spelled
 
 # How a pod is run, and how many share the work: no part of what the work is.
 _HOW: Final = frozenset(
@@ -100,9 +100,8 @@ def _in_quotes(said: Mapping[str, Any], table: type[Table] | None) -> dict[str, 
 
 
 def _quoted(value: Any) -> Any:
-    """A number as people write it in quotes: 1e-5, not 1e-05."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.12g}".replace("e-0", "e-") if number else value
+    """A number as people write it in quotes."""
+    return spelled(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def hash_of(said: object) -> str:

@@ -111,6 +111,11 @@ class Table:
         }
 
 
+def spelled(number: float) -> str:
+    """A number as people write it, in as few characters as it takes: 1e-9, not 1e-09."""
+    return f"{number:.12g}".replace("e-0", "e-")
+
+
 def _says(item: Setting, value: Any) -> bool:
     """Whether a request's value is the one by which the stage does what it did before the setting existed."""
     before = item.as_before
