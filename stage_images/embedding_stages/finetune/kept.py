@@ -35,12 +35,7 @@ class Kept:
 
         All ranks call it; rank 0 gets the tensors, the others an empty dictionary. Later steps leave them alone.
         """
-        found: dict[str, torch.Tensor] = {}
-        for key, value in self._state().items():
-            tensor = whole(value)
-            if self.world.leads:
-                found[key] = tensor.to("cpu", copy=True).contiguous()
-        return found
+        return self._copied(self._state())
 
     def shapes(self) -> dict[str, torch.Size]:
         """What `tensors` and `restore` speak of."""
@@ -57,12 +52,7 @@ class Kept:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the weights by name, whole and on the CPU; only on rank 0. All ranks call it."""
-        found: dict[str, torch.Tensor] = {}
-        for name, value in self.parameters.items():
-            tensor = whole(value.detach())
-            if self.world.leads:
-                found[name] = tensor.to("cpu", copy=True).contiguous()
-        return found
+        return self._copied({name: value.detach() for name, value in self.parameters.items()})
 
     def save(self, folder: Path, base: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
         """Write the trained model; `base` is the folder it came from. All ranks call it, rank 0 writes.
@@ -92,6 +82,15 @@ class Kept:
         if encoder:
             encoder.description = self.encoder.description
             encoder.save(folder)
+
+    def _copied(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Whole and on the CPU, on rank 0; all ranks call it."""
+        found: dict[str, torch.Tensor] = {}
+        for name, value in tensors.items():
+            tensor = whole(value)
+            if self.world.leads:
+                found[name] = tensor.to("cpu", copy=True).contiguous()
+        return found
 
     def _state(self) -> dict[str, torch.Tensor]:
         moments = {

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+Part = TypeVar("Part", tuple[int, ...], NDArray[np.int64])  # rows, by their numbers
 
 SHARE: Final = 0.92  # of the memory; near the limit the allocator starts to give memory back and take it again
 _ROUND: Final = 1024
@@ -27,6 +31,22 @@ def largest_pack(use: Callable[[int], int], *, device: torch.device, most: int) 
         torch.cuda.empty_cache()
         return rounded(used, most)
     return fitting(points, limit=_limit(device) * SHARE, most=most)
+
+
+def in_parts(groups: Sequence[Part], use: Callable[[Part], None]) -> None:
+    """Call `use` with each group of rows; one that the memory has no room for is cut in two.
+
+    Raises torch.OutOfMemoryError where a single row does not fit.
+    """
+    left = list(groups)
+    while left:
+        group = left.pop()
+        try:
+            use(group)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            left += [group[: len(group) // 2], group[len(group) // 2 :]]
 
 
 def fitting(points: Sequence[tuple[int, int]], *, limit: float, most: int) -> int:

@@ -25,7 +25,7 @@ from embedding_stages.errors import OutOfMemory, Transient
 from embedding_stages.finetune.batches import Example, split
 from embedding_stages.finetune.exchange import Exchange
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
-from embedding_stages.finetune.memory import SHARE, largest_pack
+from embedding_stages.finetune.memory import SHARE, in_parts, largest_pack
 from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport
 from embedding_stages.finetune.world import World
 
@@ -183,17 +183,13 @@ class PackedTrainer:
         """float32 (len(numbers), vector size): these rows by the model as it is. See `Trainer.embed`."""
         rows = np.asarray(numbers, dtype=np.int64)
         found = torch.zeros(len(rows), self.encoder.description.vector_size, device=self.encoder.device)
-        groups = [np.asarray(group) for group in consecutive(texts.lengths[rows], self.token_budget)]
+
+        def use(group: NDArray[np.int64]) -> None:
+            vectors = self.encoder.vectors(self.encoder.send(self.encoder.pack(texts, rows[group])))
+            found[torch.from_numpy(group).to(found.device)] = vectors
+
         with torch.no_grad():
-            while groups:
-                group = groups.pop()
-                try:
-                    vectors = self.encoder.vectors(self.encoder.send(self.encoder.pack(texts, rows[group])))
-                    found[torch.from_numpy(group).to(found.device)] = vectors
-                except torch.OutOfMemoryError:
-                    if len(group) == 1:
-                        raise
-                    groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+            in_parts(consecutive(texts.lengths[rows], self.token_budget), use)
         return found
 
     def save(

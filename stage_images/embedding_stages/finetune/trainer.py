@@ -18,6 +18,7 @@ from embedding_stages.finetune.in_batch import Pool, SharedPool
 from embedding_stages.finetune.kept import Kept
 from embedding_stages.finetune.lora import Adapters
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
+from embedding_stages.finetune.memory import in_parts
 from embedding_stages.finetune.optimizer import optimizer_of
 from embedding_stages.finetune.precision import bfloat16_products
 from embedding_stages.finetune.sharding import Shards, squared_norm
@@ -114,15 +115,12 @@ class Trainer(Kept):
         lengths = [len(rows[number]) for number in numbers]
         longest_first = sorted(range(len(numbers)), key=lambda place: -lengths[place])
         groups = groups_of(longest_first, lengths, self.micro_batch * self._tokens_per_example)
+
+        def use(group: tuple[int, ...]) -> None:
+            found[list(group)] = self._forward([numbers[place] for place in group], rows)
+
         with torch.no_grad():
-            while groups:
-                group = groups.pop()
-                try:
-                    found[list(group)] = self._forward([numbers[place] for place in group], rows)
-                except torch.OutOfMemoryError:
-                    if len(group) == 1:
-                        raise
-                    groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+            in_parts(groups, use)
         if self._shards:
             self._shards.drop()
         return found
