@@ -77,8 +77,7 @@ class EncoderDescription:
                 f"out what is above {whole}",
                 field=MATRYOSHKA,
             )
-        shorter = sorted({size for size in sizes if size < whole}, reverse=True)
-        return replace(self, dimensions=(whole, *shorter)) if sizes else self
+        return replace(self, dimensions=_cut_to(sizes, whole)) if sizes else self
 
     def save(self, folder: Path) -> None:
         """Write encoder.json into `folder`."""
@@ -184,20 +183,25 @@ def describe_configuration(
         prefixes=prefixes,
         max_tokens=_max_tokens(folder, config, family, max_tokens),
         hidden_size=hidden_size,
-        dimensions=(whole, *_shorter(config, family, whole)),
+        dimensions=_cut_to(_shorter(config, family), whole),
         pooling=pooling,
         dense=dense,
     )
 
 
-def _shorter(config: Config, family: Family, whole: int) -> list[int]:
-    """Sizes that vectors may be cut to, the largest first: by config.json, else by the family's published models."""
+def _cut_to(sizes: Sequence[int], whole: int) -> tuple[int, ...]:
+    """The whole size of vectors, and those of `sizes` below it, the largest first."""
+    return (whole, *sorted({size for size in sizes if size < whole}, reverse=True))
+
+
+def _shorter(config: Config, family: Family) -> Sequence[int]:
+    """Sizes that vectors may be cut to: by config.json, else by the family's published models."""
     said = config.get(MATRYOSHKA_KEY)
     if said is None:
-        return [size for size in family.shorter_dimensions if size < whole]
+        return family.shorter_dimensions
     if not isinstance(said, list) or not all(type(size) is int and size > 0 for size in said):
         raise BadInput("ModelDamaged", f"config.json: {MATRYOSHKA_KEY} is {said!r}; list numbers", field=FIELD)
-    return sorted({size for size in said if size < whole}, reverse=True)
+    return said
 
 
 def _check_table(tensors: Mapping[str, TensorEntry], table: str, shape: list[int]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedding_stages.encoder.configuration import Config, for_library
 from embedding_stages.encoder.families.family import Family
+from embedding_stages.encoder.pooling import POOLINGS, Pooling
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,17 @@ def is_bidirectional(config: Config) -> bool:
         or bool(config.get("use_bidirectional_attention"))
         or any("Bidirectional" in name for name in names)
     )
+
+
+def as_bidirectional(config: Config, model_type: str, architecture: str, pooling: Pooling) -> dict[str, Any]:
+    """config.json of a model whose tokens see all others, for readers that have no code of its own."""
+    return {
+        **config,
+        "model_type": model_type,
+        "architectures": [architecture],
+        "is_causal": False,
+        "pooling": POOLINGS[pooling].config_names[0],
+    }
 
 
 def rotary_of(rotary: Any, kind: str = "") -> tuple[Array, float]:

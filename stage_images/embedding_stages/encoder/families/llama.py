@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from embedding_stages.encoder.configuration import Config
-from embedding_stages.encoder.families.decoder import Decoder, is_bidirectional
+from embedding_stages.encoder.families.decoder import Decoder, as_bidirectional, is_bidirectional
 from embedding_stages.encoder.families.family import Unsupported
-from embedding_stages.encoder.pooling import POOLINGS, Pooling
+from embedding_stages.encoder.pooling import Pooling
 
 
 class _LlamaBidirectional(Decoder):
@@ -32,13 +32,7 @@ class _LlamaBidirectional(Decoder):
 
     def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:
         """transformers and sentence-transformers read `is_causal`, vLLM the architecture with `pooling`."""
-        return {
-            **config,
-            "model_type": "llama",
-            "architectures": ["LlamaBidirectionalModel"],
-            "is_causal": False,
-            "pooling": POOLINGS[pooling].config_names[0],
-        }
+        return as_bidirectional(config, "llama", "LlamaBidirectionalModel", pooling)
 
     def library(self) -> tuple[Any, Any]:
         from transformers import LlamaConfig, LlamaModel

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import Config, for_library
-from embedding_stages.encoder.families.decoder import Decoder, is_bidirectional, rotary_of
+from embedding_stages.encoder.families.decoder import Decoder, as_bidirectional, is_bidirectional, rotary_of
 from embedding_stages.encoder.families.family import Unsupported
-from embedding_stages.encoder.pooling import POOLINGS, Pooling
+from embedding_stages.encoder.pooling import Pooling
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +38,7 @@ class _Ministral3Bidirectional(Decoder):
 
     def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:
         """What transformers reads without the model's own code; `pooling` is for readers of bidirectional models."""
-        return {
-            **config,
-            "model_type": "ministral3",
-            "architectures": ["Ministral3Model"],
-            "is_causal": False,
-            "pooling": POOLINGS[pooling].config_names[0],
-        }
+        return as_bidirectional(config, "ministral3", "Ministral3Model", pooling)
 
     def library(self) -> tuple[Any, Any]:
         from transformers import Ministral3Config, Ministral3Model
