@@ -283,8 +283,13 @@ def test_what_a_pod_waits_for_is_said_by_its_field(api: Api, namespace: str, ope
     for text in told:
         assert text in found["message"]
     assert condition(api, namespace, "Ready")["reason"] == reason
-    events = api.send("GET", f"/api/v1/namespaces/{namespace}/events")[1]["items"]
-    of_ours = [item["reason"] for item in events if item["involvedObject"]["kind"] == "EmbeddingFineTune"]
+
+    def told_of_it() -> list[str]:
+        events = api.send("GET", f"/api/v1/namespaces/{namespace}/events")[1]["items"]
+        ours = [item["reason"] for item in events if item["involvedObject"]["kind"] == "EmbeddingFineTune"]
+        return ours if reason in ours else []
+
+    of_ours = until("its Event, which is sent once the status is written", told_of_it)
     assert of_ours.count(reason) == 1, "told once, whether somebody has to act or it may last"
     assert broken or reason in LONG
     assert operator.alive()
