@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedding_stages.contract import Stage
-from embedding_stages.contract.settings import PRESETS, QUERY_SIDE, QUESTION_KINDS, Finetune
+from embedding_stages.contract.settings import PRESETS, QUERY_SIDE, QUESTION_KINDS, Finetune, Prep
 
 FIELD: Final = f"{Finetune.FIELD}.preset"
 RECIPE, CONSERVATIVE, AUTO = PRESETS
@@ -26,6 +26,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[Stage, Mapping[str, Any]]]] = {
 
 # Rules write as many questions as they are asked for. A ranking is learnt from few: what more cost is time alone.
 _WITHOUT_LLM: Final[Mapping[str, Any]] = {"evaluationQueries": "withheld", "maxTrainingQuestions": 3072}
+_SPARE_PAIRS: Final = 16 / 15  # of near-duplicates, which do not train
 
 # A matrix moves in larger steps than a model's weights, and by all of its numbers at once; see docs/quality.md.
 # Adapters begin at zero and are few: they move in larger steps than the weights would.
@@ -51,6 +52,7 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     defaults = dict(_DEFAULTS.get(preset_of(stages), {}))
     if defaults and not an_llm_asks(stages):
         defaults[Stage.PREP] = {**defaults[Stage.PREP], **_WITHOUT_LLM}
+        defaults[Stage.SDG] = {**defaults[Stage.SDG], "maxPairs": _pairs_needed(_said(stages.get(Stage.PREP.value)))}
     if _said(stages.get(Stage.FINETUNE.value)).get("side") == QUERY_SIDE:
         defaults[Stage.FINETUNE] = {**defaults.get(Stage.FINETUNE, {}), **_QUERY_SIDE.get(preset_of(stages), {})}
     if isinstance(_said(stages.get(Stage.FINETUNE.value)).get("lora"), Mapping):
@@ -58,6 +60,19 @@ def with_preset(stages: Mapping[str, Any]) -> dict[str, Any]:
     filled = {stage.value: {**more, **_said(stages.get(stage.value))} for stage, more in defaults.items()}
     _fit_negatives(filled, stages)
     return {**stages, **filled}
+
+
+def _pairs_needed(prep: Mapping[str, Any]) -> int:
+    """How many pairs give the training questions that are drawn, beside those of the documents that are held out."""
+    questions = prep.get("maxTrainingQuestions", _WITHOUT_LLM["maxTrainingQuestions"])
+    held_out = prep.get("evalFraction", Prep.settings()["evalFraction"].default)
+    try:
+        questions, held_out = int(questions), float(held_out)  # a decimal may stand in quotes
+    except (TypeError, ValueError):
+        return 1  # the parser refuses these
+    if not (questions > 0 and 0 < held_out < 1):
+        return 1
+    return round(_SPARE_PAIRS * questions / (1 - held_out))
 
 
 def _fit_negatives(filled: dict[str, dict[str, Any]], stages: Mapping[str, Any]) -> None:

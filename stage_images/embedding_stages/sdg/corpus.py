@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +52,11 @@ class CutCorpus:
     min_text_length: int  # characters; shorter documents get no questions
     fit: Fit | None = None  # passages are no longer than the base model reads
 
-    def documents(self) -> Iterator[CutDocument]:
-        """In the corpus' order. Raises StageError `CorpusDamaged`."""
+    def documents(self, chosen: Callable[[str], bool] = lambda _: True) -> Iterator[CutDocument]:
+        """Those whose ids are chosen, in the corpus' order. Raises StageError `CorpusDamaged`."""
         for document in read_documents(self.folder):
+            if not chosen(document.id):
+                continue
             with _named(document.path):
                 read = read_markdown if is_markdown(document.path) else read_units
                 units = read(document.text)

@@ -1,15 +1,17 @@
 """The sdg stage: corpus in, pairs out (see formats/pairs.py).
 
-Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates; with an LLM also droppedUnjudged,
-rejectedSections, and answers of no use by their kind (`answers.ODD`). Details with an LLM: llmTokens, and llmParameters
-where its endpoint refuses some (leftOut, renamed); without one languages (documents, the most frequent first),
-warnings, and with other kinds of questions than those of the rules questionKinds, the pairs of each kind.
+Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates; with maxPairs documentsAsked; with an
+LLM also droppedUnjudged, rejectedSections, and answers of no use by their kind (`answers.ODD`). Details with an LLM:
+llmTokens, and llmParameters where its endpoint refuses some (leftOut, renamed); without one languages (documents, the
+most frequent first), warnings, and with other kinds of questions than those of the rules questionKinds, the pairs of
+each kind.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Final
 
 from embedding_stages.contract import Artefact, StageResult
@@ -20,7 +22,8 @@ from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import extractive, openai_provider
 from embedding_stages.sdg.answers import CUT, EMPTY
-from embedding_stages.sdg.corpus import CutCorpus
+from embedding_stages.sdg.corpus import CutCorpus, CutDocument
+from embedding_stages.sdg.drawn import ask_drawn
 from embedding_stages.sdg.failures import FIELD as LLM_FIELD
 from embedding_stages.sdg.fit import Fit
 from embedding_stages.sdg.languages import language_of, others_than_english, told, warning_of
@@ -85,19 +88,25 @@ def _fit(context: StageContext, asked: Sdg) -> Fit | None:
 def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, documents: int) -> Outcome:
     asked = settings_of(Sdg, context.settings)
     only_rules = set(asked.questionKinds) == {RULES}
-    found: list[list[extractive.Candidate]] = []
     languages: Counter[str] = Counter()
-    for number, document in enumerate(corpus.documents(), start=1):
+    read = count(start=1)
+
+    def ask(document: CutDocument, expected: int) -> list[extractive.Candidate] | None:
         context.stop_if_asked()
-        context.progress(number, documents)
-        if corpus.is_long_enough(document):
-            with document.named():
-                languages[language_of(passage.text for passage in document.passages)] += 1
-                found.append(_candidates(document.passages, counted, asked, only_rules=only_rules))
-    kept, dropped = extractive.drop_ambiguous(found, asked.pairsPerDocument)
+        number = next(read)
+        context.progress(number, max(number, expected))
+        if not corpus.is_long_enough(document):
+            return None
+        with document.named():
+            languages[language_of(passage.text for passage in document.passages)] += 1
+            return _candidates(document.passages, counted, asked, only_rules=only_rules)
+
+    found = ask_drawn(
+        corpus, ask, documents=documents, wanted=asked.pairsPerDocument, most=asked.maxPairs, seed=asked.seed
+    )
     written = [
         Pair.about(item.document_id, item.question, (item.passage_id,), kind=item.type)
-        for candidates in kept
+        for candidates in found.documents
         for item in candidates
     ]
     warnings = [warning] if RULES in asked.questionKinds and (warning := warning_of(languages)) else []
@@ -105,7 +114,11 @@ def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, doc
         context.log("warning", warning=warning)
     return Outcome(
         pairs=written,
-        counts={"droppedUngrounded": 0, "droppedDuplicates": dropped},
+        counts={
+            "droppedUngrounded": 0,
+            "droppedDuplicates": found.dropped,
+            **({"documentsAsked": found.asked} if asked.maxPairs else {}),
+        },
         details={
             "languages": dict(languages.most_common(_LANGUAGES_TOLD)),
             "warnings": warnings,

@@ -76,6 +76,26 @@ def test_another_preset_makes_the_stages_work_anew_that_it_speaks_to() -> None:
     assert {stage for stage in Stage if before[stage] != after[stage]} == {Stage.SDG, Stage.PREP, Stage.FINETUNE}
 
 
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [
+        ({}, 4096),
+        ({"prep": {"maxTrainingQuestions": 30_000}}, 40_000),
+        ({"prep": {"maxTrainingQuestions": 1500, "evalFraction": 0.5}}, 3200),
+        ({"prep": {"evalFraction": "0.5"}}, 6554),
+        ({"prep": {"maxTrainingQuestions": 30_000}, "sdg": {"maxPairs": 10}}, 10),
+        ({"prep": {"maxTrainingQuestions": "many"}}, 1),
+        ({"prep": {"evalFraction": 1}}, 1),
+    ],
+    ids=str,
+)
+def test_rules_write_the_questions_that_train_and_few_more(said: dict[str, Any], most: int) -> None:
+    """What the parser refuses, with the field's name, only must not fail here."""
+    for preset in PRESETS[1:]:
+        assert with_preset({"finetune": {"preset": preset}, **said})["sdg"]["maxPairs"] == most
+    assert "maxPairs" not in with_preset(said).get("sdg", {}).keys() - said.get("sdg", {}).keys()
+
+
 def test_an_llm_s_questions_are_asked_and_a_change_of_provider_is_seen() -> None:
     by_rules: dict[str, Any] = {"finetune": {"preset": "auto"}}
     by_llm: dict[str, Any] = by_rules | {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1"}}}}
@@ -84,6 +104,7 @@ def test_an_llm_s_questions_are_asked_and_a_change_of_provider_is_seen() -> None
     assert settings_of(by_llm)[1].evaluationQueries == "pairs"
     assert settings_of(by_rules)[1].maxTrainingQuestions == 3072
     assert settings_of(by_llm)[1].maxTrainingQuestions is None  # those were paid for
+    assert settings_of(by_llm)[0].maxPairs is None
     before, after = (asked_of_stages({"stages": stages}, served_in="float32") for stages in (by_rules, by_llm))
     assert before[Stage.PREP] != after[Stage.PREP]
 

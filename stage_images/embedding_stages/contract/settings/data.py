@@ -19,6 +19,14 @@ class Sdg(Table):
     FIELD = "spec.stages.sdg"
 
     pairsPerDocument: int = setting(7, low=1, high=100, says="Questions a document.")
+    maxPairs: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=100_000_000,
+        says="So many questions of provider extractive at most, about documents drawn with the seed; all documents are "
+        "asked when absent. With finetune.preset auto or conservative 4096, or what maxTrainingQuestions needs.",
+    )
     sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
     passages: str = setting(
         PASSAGES[0],
