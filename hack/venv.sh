@@ -18,7 +18,7 @@ mkdir -p "$cache"
 exec 9>"$cache/venv.lock"
 if command -v flock >/dev/null; then flock 9; fi
 
-if [ ! -e "$venv/complete" ]; then
+if [ ! -e "$venv/compiled" ]; then
     echo "venv: installing $(grep -c == "$lock") packages into $venv (about 6 GB with torch)"
     free_kb=$(df --output=avail -k "$cache" | tail -1)
     if [ "$free_kb" -lt 9000000 ]; then
@@ -32,7 +32,7 @@ if [ ! -e "$venv/complete" ]; then
     "$python" -m venv "$venv"
     uv=$(grep -m1 '^uv==' "$lock" | cut -d' ' -f1)
     "$venv/bin/pip" install --quiet --disable-pip-version-check "$uv"
-    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --requirement "$lock"
-    touch "$venv/complete"
+    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --requirement "$lock"
+    touch "$venv/compiled"
 fi
 ln -sfn "$venv" .venv
