@@ -1,4 +1,4 @@
-"""Exact search for hard negatives: ours beside a block of scores with torch.topk.
+"""Exact search for hard negatives: ours beside a block of scores with torch.topk, and faiss where it can use the GPU.
 
 python3 bench/mine.py --passages 1000000 --queries 100000 --dimension 2048 --most 48 --check
 
@@ -23,6 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
 
 from bench import measure  # noqa: E402
 from embedding_stages.encoder.nearest import _Part, _plain_products  # noqa: E402
+from embedding_stages.prep.search import Index, Numbers, _faiss  # noqa: E402
+from embedding_stages.vectors import Vectors  # noqa: E402
 
 Found = tuple[torch.Tensor, torch.Tensor]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,6 +50,9 @@ def main() -> None:
         "ours": lambda some: part.search(some, options.most),
         "blocks with topk": lambda some: _blocks(part, some, options.most),
     }
+    if _faiss_is_there():
+        index = Index(passages.cpu().numpy(), "faiss")
+        contestants["faiss"] = lambda some: _tensors(index.search(some.cpu().numpy(), options.most))
     floor = 2 * options.passages * options.queries * options.dimension / (gemm * 1e12) if gemm else 0.0
     print("| search | s | products alone, s | same numbers as float32 |\n|---|---:|---:|---|")
     rows = []
@@ -84,6 +89,15 @@ def _blocks(part: _Part, queries: torch.Tensor, most: int) -> Found:
         best = scores.topk(min(most, scores.shape[1]), dim=1)
         scores, numbers = best.values, numbers.gather(1, best.indices)
     return scores.cpu(), numbers.cpu()
+
+
+def _faiss_is_there() -> bool:
+    """Whether this machine's faiss searches where torch does: on the GPU, or on the CPU."""
+    return DEVICE == "cpu" or bool(getattr(_faiss(), "StandardGpuResources", None) and _faiss().get_num_gpus())
+
+
+def _tensors(found: tuple[Vectors, Numbers]) -> Found:
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
 def _check(part: _Part, queries: torch.Tensor, search: Callable[[torch.Tensor], Found]) -> str:

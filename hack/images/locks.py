@@ -11,6 +11,7 @@ from tools import ImagesError, run, say
 
 OLDEST_PYTHON = "3.11"
 TORCH = "stage_images/torch.lock"
+FAISS_GPU = "stage_images/prep/faiss-gpu.lock"
 # Only BEIR's evaluator is used; what its other parts want is left out.
 UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
 
@@ -36,6 +37,12 @@ def write(names: list[str]) -> None:
             wanted = Path(scratch, "torch.in")
             wanted.write_text("torch>=2.6\n")
             _resolve(uv, [str(wanted)], TORCH)
+        if not names or "faiss-gpu" in names:
+            wanted = Path(scratch, "faiss-gpu.in")
+            wanted.write_text("faiss-gpu-cu12>=1.14\n")
+            numpy = Path(scratch, "numpy.txt")
+            numpy.write_text("numpy\npackaging\n")  # of the image's own lock
+            _resolve(uv, [str(wanted), "--excludes", str(numpy)], FAISS_GPU)
         if not names or "demo-model" in names:
             folder = "hack/images/demo-model"
             _resolve(uv, [f"{folder}/requirements.in", "--no-deps"], f"{folder}/requirements.lock")

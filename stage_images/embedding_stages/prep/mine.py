@@ -59,18 +59,19 @@ def mine(
     wanted: int,
     margin: float,
     cache: Path | None = None,
+    backend: str = "auto",
 ) -> Mined:
     """`wanted` negatives a pair out of `passages` (id -> text), by exact search.
 
     Left out: all positives of the pair, passages with the same text as one of them, and what scores too near to
     the lowest positive, which is probably an answer nobody marked. Where the nearest passages do not give enough,
     the search goes on to lower scores, to the end if need be. Vectors of passages are kept in the folder `cache`,
-    where an interrupted attempt finds them.
+    where an interrupted attempt finds them. `backend` is `prep.search.backend`.
     """
     names = list(passages)
     number_of = {name: number for number, name in enumerate(names)}
     twins = twins_of(passages)
-    index = Index(passage_vectors([passages[name] for name in names], embed, cache))
+    index = Index(passage_vectors([passages[name] for name in names], embed, cache), backend)
     mined = Mined()
     for start in range(0, len(pairs), _QUERIES_AT_ONCE):
         batch = pairs[start : start + _QUERIES_AT_ONCE]

@@ -54,19 +54,20 @@ def score(
     most_positives: int,
     seed: int,
     cache: Path | None = None,
+    backend: str = "auto",
 ) -> Scored:
     """Examples of 1 + `wanted` candidates out of `passages` (id -> text).
 
     A good third of the candidates are the teacher's best, a third are drawn from the next hundred, a third from all
     passages: these keep the model from moving what was far apart. `by_rule` are the types of pairs whose passage is
     left out. One example a query, and one a named answer, at most `most_positives`. Vectors of passages are kept in the
-    folder `cache`, as `mine` keeps them.
+    folder `cache`, as `mine` keeps them. `backend` is `prep.search.backend`.
     """
     names = list(passages)
     texts = [passages[name] for name in names]
     number_of = {name: number for number, name in enumerate(names)}
     twins = twins_of(passages)
-    dense = Index(passage_vectors(texts, embed, cache))
+    dense = Index(passage_vectors(texts, embed, cache), backend)
     lexical = LexicalIndex(texts)
     scored = Scored()
     for start in range(0, len(pairs), _QUERIES_AT_ONCE):

@@ -140,6 +140,7 @@ def _examples(
         return Scored()
     embed = embedder(len(training) + len(searched))
     cache = context.scratch("vectors")
+    backend = settings.search.backend if settings.search else "auto"
     if settings.scoreCandidates:
         context.log("scoring candidates", queries=len(training), passages=len(searched))
         return score(
@@ -151,9 +152,18 @@ def _examples(
             most_positives=MAX_POSITIVES,
             seed=settings.seed,
             cache=cache,
+            backend=backend,
         )
     context.log("mining hard negatives", queries=len(training), passages=len(searched))
-    mined = mine(training, searched, embed, wanted=settings.hardNegatives, margin=settings.margin, cache=cache)
+    mined = mine(
+        training,
+        searched,
+        embed,
+        wanted=settings.hardNegatives,
+        margin=settings.margin,
+        cache=cache,
+        backend=backend,
+    )
     return Scored(
         examples=unroll(training, mined.negatives, max_positives=MAX_POSITIVES),
         bare=sum(not names for names in mined.negatives.values()),

@@ -29,6 +29,7 @@ def test_defaults_are_the_recipes() -> None:
         "batchSize": 128,
         "maxTrainingQuestions": None,
         "scoreCandidates": False,
+        "search": None,
         "evaluationQueries": "pairs",
         "seed": 42,
     }

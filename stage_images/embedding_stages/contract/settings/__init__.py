@@ -20,7 +20,15 @@ from typing import Final
 from embedding_stages.contract import Stage
 from embedding_stages.contract.declare import Table
 from embedding_stages.contract.settings.common import DEFAULT_GATE_METRICS, DEFAULT_K_VALUES, METRIC
-from embedding_stages.contract.settings.data import EVALUATION_QUERIES, FITTING, PASSAGES, QUESTION_KINDS, Prep, Sdg
+from embedding_stages.contract.settings.data import (
+    EVALUATION_QUERIES,
+    FITTING,
+    PASSAGES,
+    QUESTION_KINDS,
+    Prep,
+    Sdg,
+    Search,
+)
 from embedding_stages.contract.settings.judging import Evaluation, Gates, Guard, MaxRegression, Tolerance, Verification
 from embedding_stages.contract.settings.serving import Deploy, Eval, Export, Run, RunPolicy, Verify
 from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, BaseModel, Corpus
@@ -54,6 +62,7 @@ __all__ = [
     "Run",
     "RunPolicy",
     "Sdg",
+    "Search",
     "Tolerance",
     "Validation",
     "Verification",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from embedding_stages.contract.declare import Table, setting
 from embedding_stages.contract.settings.common import BATCH, JOINED, SEED_HIGH
@@ -48,6 +48,21 @@ class Sdg(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Search(Table):
+    """How the nearest passages of a question are found."""
+
+    FIELD = "spec.stages.prep.search"
+    BACKENDS: ClassVar = ("auto", "torch", "faiss")
+
+    backend: str = setting(
+        "auto",
+        since=JOINED,
+        choices=BACKENDS,
+        says="What searches, exactly in any case: torch or faiss; auto is torch on a GPU and faiss without one.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prep(Table):
     FIELD = "spec.stages.prep"
 
@@ -77,6 +92,9 @@ class Prep(Table):
         "3072 with finetune.preset auto or conservative and no LLM.",
     )
     batchSize: int = setting(128, **BATCH, says="Texts that the base model embeds at once.")
+    search: Search | None = setting(  # noqa: RUF009 - as every other setting
+        None, since=JOINED, says="How the nearest passages of a question are found; as it is best when absent."
+    )
     scoreCandidates: bool = setting(
         False,
         since=JOINED,
