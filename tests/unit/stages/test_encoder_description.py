@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ import pytest
 from unit.stages.tiny_models import make_bert, make_llama, make_mpnet, make_roberta
 
 from embedding_stages.encoder.description import EncoderDescription, describe_model
-from embedding_stages.encoder.hardware import _quota, limit_library_threads, usable_cpus
-from embedding_stages.encoder.safetensors_check import read_header
 from embedding_stages.errors import BadInput
 
 Change = Callable[[Path], object]
@@ -309,66 +305,3 @@ def test_more_tokens_than_positions_are_refused(models: dict[str, Path]) -> None
     with pytest.raises(BadInput) as caught:
         describe_model(models["bert"], prefixes=None, max_tokens=49)
     assert caught.value.reason == "MaxTokensTooLarge"
-
-
-def file_of(header: object, data: bytes = b"", length: int | None = None) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def entry(begin: int, end: int, shape: list[Any], dtype: str = "F32") -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-HEADERS: list[tuple[str, bytes]] = [
-    ("an empty file", b""),
-    ("a header longer than the file", file_of({}, length=10**12)),
-    ("a header that is no JSON", file_of(b"{")),
-    ("a header that is a list", file_of([])),
-    ("no tensors", file_of({"__metadata__": {}})),
-    ("a tensor without offsets", file_of({"a": {"dtype": "F32", "shape": [1]}}, bytes(4))),
-    ("a negative shape", file_of({"a": entry(0, 4, [-1])}, bytes(4))),
-    ("an unknown type", file_of({"a": entry(0, 4, [1], "PICKLE")}, bytes(4))),
-    ("a shape that does not fill its bytes", file_of({"a": entry(0, 4, [2])}, bytes(4))),
-    ("tensors that overlap", file_of({"a": entry(0, 8, [2]), "b": entry(4, 8, [1])}, bytes(8))),
-    ("a hole between tensors", file_of({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12))),
-    ("a tensor outside the file", file_of({"a": entry(0, 8, [2])}, bytes(4))),
-    ("bytes after the last tensor", file_of({"a": entry(0, 4, [1])}, bytes(8))),
-]
-
-
-@pytest.mark.parametrize(("sentence", "content"), HEADERS, ids=[row[0] for row in HEADERS])
-def test_a_weight_file_is_refused_for(sentence: str, content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"."):
-        read_header(path)
-
-
-def test_a_sound_weight_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(file_of({"a": entry(0, 4, [1]), "e": entry(4, 4, [0]), "b": entry(4, 8, [2], "F16")}, bytes(8)))
-    assert {name: tensor.shape for name, tensor in read_header(path).items()} == {"a": (1,), "e": (0,), "b": (2,)}
-
-
-@pytest.mark.parametrize(
-    ("sentence", "text", "expected"),
-    [("no quota", "max 100000", None), ("one CPU and a half", "150000 100000", 2), ("nonsense", "x", None)],
-)
-def test_the_cpu_quota_is_read_from(sentence: str, text: str, expected: int | None, tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert _quota(tmp_path / "cpu.max", tmp_path) == expected
-
-
-def test_at_least_one_cpu_is_usable() -> None:
-    assert usable_cpus() >= 1
-
-
-def test_threads_sleep_while_they_wait_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
-    monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "3"})
-    limit_library_threads()
-    assert [os.environ[name] for name in names] == ["3", "3", "passive"]
-    os.environ["OMP_WAIT_POLICY"] = "active"
-    limit_library_threads()
-    assert os.environ["OMP_WAIT_POLICY"] == "active"

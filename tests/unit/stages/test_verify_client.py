@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedding_stages.errors import BadInput, StageError, Stopped, Transient
+from embedding_stages.errors import Stopped, Transient
 from embedding_stages.verify import client as client_module
 from embedding_stages.verify.answers import read_tokens, read_vector, read_vectors
 from embedding_stages.verify.client import EndpointClient, TooSlowError
@@ -258,67 +257,6 @@ def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 100)
     with scripted(lambda *_: (200, "x" * 200)) as url, pytest.raises(Transient, match="longer than 100 bytes"):
         embed(url)
-
-
-class TestReadiness:
-    def wait(self, url: str, limit: float = 60.0, check: Callable[[], None] = lambda: None) -> int:
-        now = 0
-        pauses = 0
-
-        def sleep(seconds: float) -> None:
-            nonlocal now, pauses
-            now, pauses = now + int(seconds), pauses + 1
-
-        EndpointClient(url, timeout_s=1.0, sleep=sleep, clock=lambda: now).wait_ready(limit, check)
-        return pauses
-
-    def test_a_slow_start_is_waited_for(self) -> None:
-        with scripted(lambda _, __, number: (503 if number < 5 else 200, {})) as url:
-            assert self.wait(url) == 5
-
-    def test_the_wait_is_bounded(self) -> None:
-        with scripted(lambda *_: (503, {"message": "loading"})) as url, pytest.raises(Transient) as caught:
-            self.wait(url, 10.0)
-        assert caught.value.reason == "EndpointNotReady"
-        assert "within 10 s" in caught.value.message
-        assert "loading" in caught.value.message
-
-    def test_nobody_there(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        with pytest.raises(Transient, match="ConnectionRefusedError"):
-            self.wait(f"http://127.0.0.1:{port}", 3.0)
-
-    def test_it_can_be_interrupted(self) -> None:
-        def stop() -> None:
-            raise Transient("Interrupted", "asked to stop")
-
-        with scripted(lambda *_: (503, {})) as url, pytest.raises(StageError) as caught:
-            self.wait(url, 10.0, stop)
-        assert caught.value.reason == "Interrupted"
-
-
-@pytest.mark.parametrize(
-    ("reply", "digest"),
-    [
-        ((200, {"artefactDigest": "sha256:1"}), "sha256:1"),
-        ((200, {"artefactDigest": 5}), None),
-        ((200, {"modelInfo": []}), None),
-        ((200, []), None),
-        ((404, {}), None),
-        ((405, "no"), None),
-    ],
-)
-def test_the_servers_own_word(reply: Reply, digest: str | None) -> None:
-    with scripted(lambda *_: reply) as url:
-        assert client(url).artefact_digest() == digest
-
-
-@pytest.mark.parametrize("url", ["", "svc:8000", "ftp://svc", "http://", "http://svc/path", "file:///etc/passwd"])
-def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(BadInput):
-        client(url)
 
 
 def test_tokens_are_counted_with_the_texts_that_they_are_of() -> None:
