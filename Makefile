@@ -39,8 +39,8 @@ check: venv ## lint, types, import layers; what is generated, and what identifie
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@for tool in localkube images cluster quickstart; do (cd hack/$$tool && ../../.venv/bin/mypy --strict --no-error-summary \
-	    --config-file= *.py) || exit 1; done
+	@for tool in localkube images cluster quickstart; do (cd hack/$$tool && MYPYPATH=../../operator:../../stage_images \
+	    ../../.venv/bin/mypy --strict --no-error-summary --config-file= *.py) || exit 1; done
 	@MYPYPATH=operator:stage_images:crds .venv/bin/mypy --no-error-summary --explicit-package-bases crds/*.py
 	@PYTHONPATH=operator:stage_images .venv/bin/lint-imports --no-logo
 	@.venv/bin/yamllint --strict .

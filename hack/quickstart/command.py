@@ -17,6 +17,10 @@ import time
 import report
 from tools import ROOT, Clock, Failed, Kubectl, say, tool
 
+sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "stage_images")]
+
+from embedding_operator.resource.folding import written_out  # noqa: E402 - it needs the standard library alone
+
 NAMESPACE = "embedding-demo"
 OPERATOR_NAMESPACE = "embedding-operator"
 NAME = "python-docs"
@@ -89,7 +93,7 @@ def _delete_what_is_old(kubectl: Kubectl, images: dict[str, str]) -> None:
     found = kubectl("get", "eft", NAME, "-n", NAMESPACE, "-o", "json", "--ignore-not-found")
     if not found.strip():
         return
-    status = json.loads(found).get("status") or {}
+    status = written_out(json.loads(found).get("status") or {})
     stalled = any(item["type"] == "Stalled" and item["status"] == "True" for item in status.get("conditions") or ())
     stages = ((status.get("resolved") or {}).get("stages") or {}).values()
     settled = [json.loads(item) if isinstance(item, str) else item for item in stages]  # 0.1 wrote them out
@@ -125,7 +129,7 @@ def follow(kubectl: Kubectl, clock: Clock) -> dict[str, object]:
     with clock.step("pipeline"):
         while time.monotonic() < end:
             resource = json.loads(kubectl("get", "eft", NAME, "-n", NAMESPACE, "-o", "json"))
-            status = resource.get("status") or {}
+            status = written_out(resource.get("status") or {})
             conditions = {item["type"]: item for item in status.get("conditions") or ()}
             current = status.get("observedGeneration") == resource["metadata"]["generation"]
             if current:

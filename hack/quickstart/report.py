@@ -7,7 +7,7 @@ import math
 import shlex
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -17,12 +17,6 @@ QUESTION = "How do I parse command line arguments?"
 _COLUMNS = "{:<10}{:<12}{:>9}{:>9}  {}"
 
 
-def stages_of(status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The stages with what `record`, a text of JSON, holds of them."""
-    record = json.loads(status.get("record", "{}")).get("stages", {})
-    return [{**record.get(item["name"], {}), **item} for item in status.get("stages") or ()]
-
-
 class LiveTable:
     """One table of the stages: redrawn in place on a terminal, else a line whenever a stage changes."""
 
@@ -30,7 +24,7 @@ class LiveTable:
         self.out, self.lines, self.seen = out, 0, {}  # type: ignore[var-annotated]
 
     def show(self, status: Mapping[str, Any]) -> None:
-        stages = stages_of(status)
+        stages: Sequence[dict[str, Any]] = status.get("stages") or ()
         if self.out.isatty():
             rows = [_COLUMNS.format("STAGE", "STATE", "PROGRESS", "ELAPSED", "")] + [_row(item) for item in stages]
             if self.lines:
@@ -70,7 +64,7 @@ def _elapsed(item: Mapping[str, Any]) -> str:
 
 def figures(status: Mapping[str, Any]) -> None:
     """The metrics exactly as the records of eval and verify have them."""
-    metrics, measured = status["metrics"], {item["name"]: item.get("metrics", {}) for item in stages_of(status)}
+    metrics, measured = status["metrics"], {item["name"]: item.get("metrics", {}) for item in status["stages"]}
     all_of = measured["eval"] | measured["verify"]
     print(f"\n{metrics['queries']} held-out questions{'base':>18}{'tuned':>10}{'served':>10}")
     for name in ("ndcg@10", "recall@1", "recall@10", "recall@100"):
@@ -139,7 +133,7 @@ def times(clock: Clock, status: Mapping[str, Any]) -> None:
     for name, seconds in clock.steps.items():
         print(f"  {name:<12}{seconds:>8.1f}")
         if name == "pipeline":
-            for item in stages_of(status):
+            for item in status["stages"]:
                 spent = seconds_of(item)
                 print(
                     f"    {item['name']:<10}{'reused' if item['state'] == 'Reused' else '':<8}"

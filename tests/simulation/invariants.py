@@ -64,7 +64,8 @@ def _check_text(status: str) -> None:
     assert len(status.encode()) < _STATUS_BYTES
 
 
-def _check_ready(cluster: FakeCluster, meta: Raw, status: Raw, conditions: dict[str, Raw]) -> None:
+def _check_ready(cluster: FakeCluster, meta: Raw, written: Raw, conditions: dict[str, Raw]) -> None:
+    status = written_out(written)
     states = {item["name"]: item["state"] for item in status["stages"]}
     assert set(states) == set(Stage)
     assert set(states.values()) <= {"Succeeded", "Reused", "Skipped"}, states
@@ -79,7 +80,7 @@ def _check_ready(cluster: FakeCluster, meta: Raw, status: Raw, conditions: dict[
     assert status["served"]["activeFingerprint"].startswith(serving)
     server = next(raw for raw in cluster.find("Deployment") if raw["metadata"]["labels"][SERVING_LABEL] == serving)
     digest = server["spec"]["template"]["spec"]["initContainers"][0]["command"][-1]
-    assert digest == status["served"]["artefactDigest"] == written_out(status)["verification"]["artefactDigest"]
+    assert digest == status["served"]["artefactDigest"] == status["verification"]["artefactDigest"]
 
 
 def _check_rendezvous_services(cluster: FakeCluster, uid: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import yaml
 from simulation.endings import DONE, HANG, Ending
 from simulation.fake_cluster import NAMESPACE, Crash, FakeCluster
 from simulation.invariants import check_status, spec_errors
@@ -27,6 +30,7 @@ from embedding_stages.contract import Artefact, Stage, StageRequest
 Raw = dict[str, Any]
 IMAGES: Mapping[str, str] = {name: f"registry.test/{name}:1" for name in (*Stage, TORCH_SERVER)}
 NAME = "handbook"
+_QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
 
 
 def a_spec(**sections: Any) -> Raw:
@@ -256,10 +260,14 @@ class Scene:
         return "\n".join([self.status.phase, self.condition("Ready") + " " + self.message("Ready"), *lines])
 
 
-def a_ready_scene_with_warnings() -> Scene:
-    """What people see most: a resource whose first revision is Ready, and warns of little data."""
-    scene = a_scene()
-    scene.world.warnings = ["globalBatchSize scaled from 128 to 16: 85 examples", "only 6 steps"]
+def a_ready_quickstart() -> Scene:
+    """What people see first: the quickstart's own resource, Ready, with as many figures and warnings as a real run."""
+    text = re.sub(r"\$\{[A-Z_]+_IMAGE\}", "registry.test/image:1", _QUICKSTART.read_text())
+    (manifest,) = [item for item in yaml.safe_load_all(text) if item["kind"] == KIND]
+    assert spec_errors(manifest["spec"]) == []
+    scene = Scene(manifest["spec"])
+    scene.world.warnings = ["globalBatchSize scaled from 128 to 55: 447 examples", "only 18 steps, fewer than 50"]
+    scene.world.interval = (0.04028, 0.11569)
     return scene.run(is_ready).settle(3)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from simulation.scene import NAME, a_ready_scene_with_warnings, a_scene, a_spec, is_ready, stage_is
+from simulation.scene import NAME, a_ready_quickstart, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.resource.conditions import DEPENDENTS
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -176,9 +176,30 @@ def test_what_stages_warn_of_is_told_once_a_revision() -> None:
 
 def test_a_run_is_told_in_a_dozen_events() -> None:
     """kubectl describe ends with them."""
-    scene = a_ready_scene_with_warnings()
+    scene = a_ready_quickstart()
     told = Counter(scene.events())
     assert told == {"Completed": 7, "StageWarned": 1, "Passed": 1, "Available": 1, "Activated": 1, "Ready": 1}
-    scene.edit(a_spec(tolerance={"atOne": "0.05"}))
+    spec = scene.resource["spec"]
+    scene.edit({**spec, "tolerance": {"atOne": "0.05"}})
     scene.run(lambda scene: scene.status.revision == 2 and is_ready(scene)).settle(3)
     assert Counter(scene.events()) - told == {"Reused": 1, "StageWarned": 1, "Available": 1}
+
+
+def described(value: Any) -> int:
+    """Lines that `kubectl describe` prints of a value that stands in a field: one of its own and one a leaf."""
+    if isinstance(value, dict):
+        return 1 + sum(described(item) for item in value.values())
+    if isinstance(value, list):
+        return 1 + sum(described(item) - isinstance(item, dict) for item in value)
+    return 1
+
+
+def test_a_ready_quickstart_is_described_in_few_lines() -> None:
+    """150 with its Events, as kubectl counts them in tests/apiserver; each later revision adds two, up to eight."""
+    scene = a_ready_quickstart()
+    of_events, of_identity = 3 + 15, 11
+    spec, status = scene.resource["spec"], scene.resource["status"]
+    assert described(spec) + described(status) + of_identity + of_events <= 150, status
+    scene.edit({**spec, "stages": {**spec["stages"], "finetune": {"epochs": 5}}})
+    scene.run(lambda scene: scene.status.revision == 2 and is_ready(scene)).settle(12)
+    assert described(scene.resource["status"]["history"]) - described(status["history"]) == 2

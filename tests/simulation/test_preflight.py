@@ -119,14 +119,14 @@ def test_it_is_made_once_a_revision() -> None:
     first = tried(scene)
     assert len(first) == len(set(first))
     assert {item.split()[0] for item in first} == {"Job", "Pod", "Service", "Deployment"}
-    assert scene.resource["status"]["preflight"] == {"revision": 1, "state": "Done"}
+    assert scene.status.preflight == {"revision": 1, "state": "Done"}
     scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
     scene.run(is_ready).settle(30)
     second = tried(scene)[len(first) :]
     assert not [item for item in second if "-inputs-" in item or "-sdg-" in item or "-prep-" in item]
     assert [item for item in second if "-finetune-" in item]
     assert [item for item in second if "-eval-" in item]
-    assert scene.resource["status"]["preflight"]["revision"] == 2
+    assert scene.status.preflight["revision"] == 2
 
 
 def test_an_edit_that_trains_nothing_tries_the_server_and_its_measurement() -> None:
@@ -160,7 +160,7 @@ def test_what_a_dry_run_cannot_tell_stops_nothing(error: type[ClusterError], wor
     scene.cluster.hook = hook
     scene.run(is_ready)
     assert scene.condition("Validated") == "True Valid"
-    preflight = scene.resource["status"]["preflight"]
+    preflight = scene.status.preflight
     assert preflight["state"] == "Done"
     assert (words in preflight.get("untried", "")) is untried
 
@@ -241,7 +241,7 @@ def test_dry_runs_that_hang_take_half_a_minute_together() -> None:
     scene.cluster.hook = hang
     scene.run(is_ready)
     assert seconds[0] == 30
-    assert "no answer" in scene.resource["status"]["preflight"]["untried"]
+    assert "no answer" in scene.status.preflight["untried"]
 
 
 def test_a_refused_server_takes_no_place_before_it_can_be_made() -> None:
@@ -276,13 +276,13 @@ def test_an_edit_is_not_refused_for_what_it_does_not_create(edit: dict[str, Any]
     scene.cluster.hook = hook
     scene.edit(a_spec(**edit))
     scene.run(is_ready)
-    assert scene.resource["status"]["preflight"] == {"revision": 2, "state": "Done"}
+    assert scene.status.preflight == {"revision": 2, "state": "Done"}
 
 
 def test_a_revision_that_is_suspended_is_tried_when_it_goes_on() -> None:
     scene = a_scene(suspend=True).settle(5)
     assert tried(scene) == []
-    assert scene.resource["status"]["preflight"] == {"revision": 1, "state": "Due"}
+    assert scene.status.preflight == {"revision": 1, "state": "Due"}
     scene.edit(a_spec())
     scene.run(is_ready)
     assert tried(scene)
@@ -291,7 +291,8 @@ def test_a_revision_that_is_suspended_is_tried_when_it_goes_on() -> None:
 def test_a_revision_that_began_before_there_were_preflights_goes_on_without() -> None:
     scene = a_scene().run(is_ready).settle(30)
     before = tried(scene)
-    scene.cluster.change("EmbeddingFineTune", NAMESPACE, NAME, lambda raw: raw["status"].pop("preflight"))
+    written = replace(scene.status, preflight={}).to_json()
+    scene.cluster.change("EmbeddingFineTune", NAMESPACE, NAME, lambda raw: raw.update(status=written))
     scene.settle(10)
     assert tried(scene) == before
     assert is_ready(scene)
@@ -301,6 +302,6 @@ def test_an_api_server_that_is_away_is_reported_and_the_preflight_is_still_due()
     scene = a_scene()
     scene.cluster.hook = refusing("apply", "PersistentVolumeClaim", Unavailable)
     scene.run(lambda scene: scene.condition("Validated") == "Unknown ClusterUnavailable")
-    assert scene.resource["status"]["preflight"]["state"] == "Due"
+    assert scene.status.preflight["state"] == "Due"
     scene.cluster.hook = lambda call, when: None
     scene.run(is_ready)

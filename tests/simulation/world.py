@@ -28,6 +28,7 @@ class World(Servers):
     corpus: str = "first edition"
     tuned_quality: float = 1.0  # what the metrics of newly tuned models are multiplied by
     warnings: Sequence[str] = ()  # of finetune
+    interval: Sequence[float] = ()  # of the relative uplift, low and high
     endings: dict[Stage, list[Ending]] = field(default_factory=lambda: defaultdict(list))
     secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
     served_offset: float = 0.0  # added to every metric that verify measures
@@ -177,6 +178,8 @@ class World(Servers):
         )
         if request.stage is Stage.FINETUNE and self.warnings:
             result = replace(result, details={**result.details, "warnings": list(self.warnings)})
+        if request.stage is Stage.EVAL and self.interval:
+            result = replace(result, details={**result.details, "confidenceInterval": list(self.interval)})
         return code, result
 
     def _finish(self, job: Raw, kind: str, reason: str) -> None:

@@ -7,36 +7,34 @@ between what people look at. An earlier release wrote all out; both are read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from embedding_operator.resource.stage_status import DONE_STATES
+from embedding_stages.contract import Stage
 
 RECORD: Final = "record"
 # Of these parts the fields that are shown; all of the others stands in the record.
 _SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "verification": frozenset({"withinTolerance", "evaluatedIn", "queries", "changedQueries"}),
+    "metrics": frozenset({"base", "fineTuned", "served"}),
     "evaluationSet": frozenset(),
     "resolved": frozenset(),
 }
 _REMEMBERED_OF_SERVED: Final = frozenset({"canaries", "checkpoint", "contract"})
-_SHOWN_OF_A_STAGE: Final = ("name", "state", "reusedFrom")  # that is done
+_SHOWN_OF_A_STAGE: Final = ("name", "state", "reusedFrom")  # that is done, while another one is not
+_SHOWN_OF_A_REVISION: Final = ("revision", "ndcg@10")  # of the history
 _STAGES: Final = "stages"
+_HISTORY: Final = "history"
+_ORDER: Final = {stage.value: number for number, stage in enumerate(Stage)}
 
 
 def folded(body: Mapping[str, Any]) -> dict[str, Any]:
     """The status as it is written. A stage that waits, runs or has failed is shown field by field."""
     shown, record = dict(body), dict[str, Any]()
     for part, whole in body.items():
-        if part == _STAGES:
-            done = [item for item in whole if item["state"] in DONE_STATES]
-            record |= {_STAGES: {item["name"]: _rest(item, _SHOWN_OF_A_STAGE) for item in done}} if done else {}
-            shown[part] = [_only(item, _SHOWN_OF_A_STAGE) if item in done else item for item in whole]
-            continue
-        seen = _shown_of(part, whole)
-        if rest := _rest(whole, seen) if isinstance(whole, Mapping) else {}:
-            record[part] = rest
-            shown[part] = _only(whole, seen)
+        shown[part], rest = _split(part, whole)
+        record |= {part: rest} if rest else {}
     found = {key: value for key, value in shown.items() if value not in ({}, [])}
     return found | ({RECORD: _text(record)} if record else {})
 
@@ -49,26 +47,66 @@ def written_out(raw: Mapping[str, Any]) -> dict[str, Any]:
         record = {}
     whole = {key: value for key, value in raw.items() if key != RECORD}
     for part, rest in record.items():
-        if part != _STAGES and isinstance(rest, Mapping):
+        if part not in (_STAGES, _HISTORY) and isinstance(rest, Mapping):
             whole[part] = {**rest, **(whole.get(part) or {})}
-    stages = record.get(_STAGES)
-    return whole | {_STAGES: list(_stages(raw.get(_STAGES) or (), stages if isinstance(stages, Mapping) else {}))}
+    lists = {
+        _STAGES: list(_stages(raw.get(_STAGES) or (), _mapping(record.get(_STAGES)))),
+        _HISTORY: list(_history(raw.get(_HISTORY) or (), _mapping(record.get(_HISTORY)))),
+    }
+    return whole | {part: items for part, items in lists.items() if items or part in raw}
 
 
-def _stages(shown: Any, record: Mapping[str, Any]) -> Iterator[Any]:
+def _split(part: str, whole: Any) -> tuple[Any, Mapping[str, Any]]:
+    """(what is shown of a part, what stands in the record)."""
+    if part == _STAGES:
+        return _split_stages(whole)
+    if part == _HISTORY:
+        rest = {str(item["revision"]): _rest(item, _SHOWN_OF_A_REVISION) for item in whole if "revision" in item}
+        return [_only(item, _SHOWN_OF_A_REVISION) if "revision" in item else item for item in whole], rest
+    if not isinstance(whole, Mapping):
+        return whole, {}
+    seen = _shown_of(part, whole)
+    return _only(whole, seen), _rest(whole, seen)
+
+
+def _split_stages(whole: Sequence[Mapping[str, Any]]) -> tuple[list[Any], dict[str, Any]]:
+    """Once all are done, the conditions say it, and none is shown."""
+    done = [item for item in whole if item["state"] in DONE_STATES]
+    if len(done) == len(whole):
+        return [], {item["name"]: _rest(item, ("name",)) for item in done}
+    rest = {item["name"]: _rest(item, _SHOWN_OF_A_STAGE) for item in done}
+    return [_only(item, _SHOWN_OF_A_STAGE) if item in done else item for item in whole], rest
+
+
+def _stages(shown: Sequence[Any], record: Mapping[str, Any]) -> list[Any]:
+    """In the order of the pipeline; what is no stage comes last."""
+    names = {item.get("name") for item in shown}
+    found = [{**_mapping(record.get(item.get("name"))), **item} for item in shown]
+    found += [{**_mapping(rest), "name": name} for name, rest in record.items() if name not in names]
+    # A stage that is done and of which nothing is known is forgotten: its work is found again. So is one that somebody
+    # took out of the status.
+    known = (
+        item
+        for item in found
+        if "state" in item and (item["state"] not in DONE_STATES or len(item) > len(_SHOWN_OF_A_STAGE))
+    )
+    return sorted(known, key=lambda item: _ORDER.get(str(item.get("name")), len(_ORDER)))
+
+
+def _history(shown: Sequence[Any], record: Mapping[str, Any]) -> Iterator[Any]:
     for item in shown:
-        rest = record.get(item.get("name"))
-        whole = {**rest, **item} if isinstance(rest, Mapping) else item
-        # A stage that is done and of which nothing is known is forgotten: its work is found again.
-        if whole.get("state") not in DONE_STATES or len(whole) > len(_SHOWN_OF_A_STAGE):
-            yield whole
+        yield {**item, **_mapping(record.get(str(item.get("revision"))))} if isinstance(item, Mapping) else item
 
 
-def _shown_of(part: str, whole: Any) -> frozenset[str]:
+def _shown_of(part: str, whole: Mapping[str, Any]) -> frozenset[str]:
     """The fields of a part that are shown."""
-    every = frozenset(whole) if isinstance(whole, Mapping) else frozenset[str]()
+    every, nothing = frozenset(whole), frozenset[str]()
     if part == "served":
         return every - _REMEMBERED_OF_SERVED
+    if part == "preflight":  # over, and without anything to tell
+        return nothing if whole.get("state") == "Done" and "untried" not in whole else every
+    if part == "verification" and whole.get("withinTolerance") is True:  # the condition tells the figures
+        return nothing
     return _SHOWN.get(part, every)
 
 
@@ -83,6 +121,10 @@ def _rest(whole: Mapping[str, Any], keys: Any) -> dict[str, Any]:
 def _text(value: Any) -> str:
     """A stage may say a number that JSON has no word for: Python reads it again."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _mapping(item: Any) -> Mapping[str, Any]:
+    return item if isinstance(item, Mapping) else {}
 
 
 def _object(item: Any) -> Mapping[str, Any]:

@@ -209,9 +209,49 @@ def test_what_an_earlier_release_wrote_out_is_read_as_what_this_one_folds() -> N
         "stages": [item.to_json() for item in FULL.stages],
         "resolved": dict(FULL.resolved),
         "served": status.served.to_json(),
+        "metrics": dict(FULL.metrics),
     }
     del whole["record"]
     assert Status.from_json(json.loads(json.dumps(whole))) == status
+
+
+def test_once_all_stages_are_done_none_is_shown() -> None:
+    done = Status(stages=tuple(a_stage(stage, artefacts={}) for stage in Stage))
+    written = done.to_json()
+    assert "stages" not in written
+    assert Status.from_json(written) == done
+    assert Status.from_json({**written, "record": "{"}).stages == ()
+    between = done.with_stage(a_stage(Stage.DEPLOY, state="Waiting"))
+    assert [item["name"] for item in between.to_json()["stages"]] == list(Stage)
+    assert Status.from_json(between.to_json()) == between
+    before = {**written, "stages": [{"name": item.name, "state": item.state} for item in done.stages]}
+    assert Status.from_json(before) == done  # as a build before this one showed them
+
+
+HISTORY = {"revision": 3, "vectorSpace": "ab", "ndcg@10": "0.12345", "queries": 9, "evaluationSet": "sha256:1"}
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [
+        ("verification", {"withinTolerance": True, "queries": 3}, None),
+        ("verification", {"withinTolerance": False, "queries": 3, "invalidVectors": 1}, ["queries", "withinTolerance"]),
+        ("preflight", {"revision": 1, "state": "Done"}, None),
+        ("preflight", {"revision": 1, "state": "Due"}, ["revision", "state"]),
+        ("preflight", {"revision": 1, "state": "Done", "untried": "a"}, ["revision", "state", "untried"]),
+        ("metrics", {"base": {"ndcg@10": "0.1"}, "queries": 3, "confidenceInterval": ["0", "1"]}, ["base"]),
+        ("history", ({"revision": 2}, HISTORY), [{"revision": 2}, {"revision": 3, "ndcg@10": "0.12345"}]),
+        ("history", ({"ndcg@10": "0.1", "queries": 1},), [{"ndcg@10": "0.1", "queries": 1}]),
+    ],
+)
+def test_what_is_shown_of_a_part_and_what_is_only_kept(part: str, whole: Any, shown: list[Any] | None) -> None:
+    status = replace(Status(), **{part: whole})
+    written = json.loads(json.dumps(status.to_json()))
+    found = written.get(part)
+    assert (sorted(found) if isinstance(found, dict) else found) == shown
+    assert Status.from_json(written) == status
+    # As 0.1 wrote it out, and with a record that holds nothing of it.
+    assert Status.from_json({**written, part: whole, "record": "{}"}) == status
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7", '"x"', "null"])
