@@ -53,6 +53,7 @@ class Doorbell:
                 images=settings.images,
                 given_user=settings.openshift,
                 look_for_secrets=settings.look_for_secrets,
+                check_images=settings.check_images,
             ),
             ask=Patient(ask=ask_canaries, clock=time.monotonic),
         )

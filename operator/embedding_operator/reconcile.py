@@ -38,6 +38,7 @@ from embedding_operator.decide.decision import (
     Action,
     Apply,
     CreateJob,
+    CreatePod,
     DeleteObject,
     Observed,
     Plan,
@@ -57,6 +58,7 @@ from embedding_operator.resource.status import Status
 log = logging.getLogger(__name__)
 _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
+_POD_S: Final = 5.0  # for a pod that no work depends on
 _DRY_RUNS_S: Final = 30.0  # for all of a pass: there may be twenty, and a webhook that hangs holds each of them
 
 
@@ -170,6 +172,10 @@ class Reconciler:
         match action:
             case CreateJob():
                 self.cache.put("Job", self.cluster.create_job(action.manifest))
+            case CreatePod():
+                raw_pod = self.cluster.create_pod(action.manifest, within_s=_POD_S)
+                if raw_pod is not None:
+                    self.cache.put("Pod", raw_pod)
             case Apply():
                 raw = self.cluster.apply(action.manifest)
                 if action.manifest["kind"] == "Deployment":
@@ -212,6 +218,8 @@ class Reconciler:
 
 
 def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
+    if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
+        return "unchecked"
     claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
     if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
         return "claim"

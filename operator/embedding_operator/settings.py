@@ -37,6 +37,7 @@ class Settings:
     liveness_port: int
     openshift: bool  # the platform gives pods their user and groups
     look_for_secrets: bool  # the preflight may ask whether a Secret exists
+    check_images: bool = True  # a pod tries the images of later stages
     metrics_resources: int = 500  # that have metrics of their own; 0: none has
     log_level: str = "info"  # one of journal.LEVELS
     log_format: str = "json"  # one of journal.FORMATS
@@ -62,11 +63,12 @@ class Settings:
             log_format=_choice(env, "LOG_FORMAT", "json", FORMATS),
             openshift=_switch(env, "OPENSHIFT"),
             look_for_secrets=_switch(env, "LOOK_FOR_SECRETS"),
+            check_images=_switch(env, "CHECK_IMAGES", "true"),
         )
 
 
-def _switch(env: Mapping[str, str], name: str) -> bool:
-    text = env.get(name, "false")
+def _switch(env: Mapping[str, str], name: str, default: str = "false") -> bool:
+    text = env.get(name, default)
     if text not in ("true", "false"):
         raise ValueError(f"{name}={text!r} must be true or false")
     return text == "true"

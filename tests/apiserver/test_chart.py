@@ -200,6 +200,15 @@ def test_secrets_are_looked_for_only_where_the_chart_says_so(api: Api, look: boo
     assert found == ([["get"]] if look else [])
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_images_are_tried_only_where_the_chart_says_so(api: Api, check: bool) -> None:
+    rendered = render(api, "--set", f"preflight.images={str(check).lower()}")
+    assert Settings.from_env(variables(operator_container(rendered))).check_images is check
+    role = next(item for item in rendered if item["kind"] == "ClusterRole" and item["metadata"]["name"].endswith("or"))
+    (found,) = [rule["verbs"] for rule in role["rules"] if "pods" in rule["resources"]]
+    assert found == ["list", "watch", "create", *(["delete"] if check else [])]
+
+
 def test_there_is_one_operator_at_a_time(api: Api) -> None:
     spec = the("Deployment", render(api))["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})

@@ -21,7 +21,7 @@ RIGHTS: dict[str, str] = {
     "services": "get list watch create patch delete",
     "persistentvolumeclaims": "get create patch",
     "configmaps": "get create patch delete",
-    "pods": "list watch create",
+    "pods": "list watch create delete",
     "pods/log": "get",
     "events": "list create",
 }

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from simulation.server_rules import add_defaults, merge_applied, selects
 
 from embedding_operator.cluster.answers import dry_run_error, must_be_ours
-from embedding_operator.cluster.errors import Conflict, Forbidden, Rejected, Unavailable
+from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
 
@@ -100,6 +100,15 @@ class FakeCluster:
             return self.add(manifest)
 
         return self._call(Call("create", "Job", name), create)
+
+    def create_pod(self, manifest: Mapping[str, Any], *, within_s: float) -> Raw | None:
+        ref = _ref(manifest)
+        try:
+            return self._call(
+                Call("create", "Pod", ref[2]), lambda: None if ref in self.objects else self.add(manifest)
+            )
+        except (Rejected, Forbidden, Unavailable) as error:
+            raise NotTried("create", *ref, error.detail) from error
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
         ref = _ref(manifest)

@@ -95,7 +95,8 @@ def test_nothing_is_written_once_it_is_ready() -> None:
 def test_a_run_needs_few_writes() -> None:
     scene = a_scene().run(is_ready)
     verbs = [call.verb for call in scene.cluster.calls if call.writes]
-    assert verbs.count("create") == len(PIPELINE)
+    assert verbs.count("create") == len(PIPELINE) + 1  # the pod that tries the images
+    assert verbs.count("delete") == 1
     # The claim, the Deployment, its Service, the clients' Service, the contract, and the record of the revision.
     assert verbs.count("apply") == 6
     assert verbs.count("status") <= 30

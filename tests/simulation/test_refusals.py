@@ -146,6 +146,7 @@ def test_pods_that_cannot_be_created_are_explained(said: str, status: str, reaso
     scene.run(lambda scene: scene.condition(kind) == f"{status} {reason}")
     assert said.replace('pods "x"', "the pod") in scene.message("Ready")  # each try has a pod of another name
     assert scene.condition("Reconciling") == f"True {reason}"
+    scene.settle(3)  # the images of later stages are tried meanwhile
     writes = scene.writes()
     scene.settle(10)
     assert scene.writes() == writes

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
-from simulation.pods import index_of, last_words, missing_secret, request_of, uid_of, unscheduled, waiting
+from simulation.pods import index_of, last_words, missing_secret, pulled, request_of, uid_of, unscheduled, waiting
 from simulation.servers import Servers
 from simulation.work import do_work
 
-from embedding_operator.resource.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
+from embedding_operator.resource.labels import IMAGE_CHECK_LABEL, INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages.contract import Stage, StageRequest, StageResult, fingerprint_of
 
 Raw = dict[str, Any]
@@ -33,6 +33,7 @@ class World(Servers):
     secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
     served_offset: float = 0.0  # added to every metric that verify measures
     changed_queries: int = 0
+    unpulled: Mapping[str, Raw] = field(default_factory=dict)  # image -> why a container of the image check waits
     image_id: str = "sha256:abc"  # what the server's tag stands for
     server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
     refuses_pods: str = ""  # what is said of every pod that should be created
@@ -63,6 +64,9 @@ class World(Servers):
         for deployment in self.cluster.find("Deployment"):
             if "ownerReferences" in deployment["metadata"] and "deletionTimestamp" not in deployment["metadata"]:
                 self._deployment(deployment)
+        for pod in self.cluster.find("Pod"):
+            if IMAGE_CHECK_LABEL in pod["metadata"]["labels"]:
+                self._edit(pod, lambda raw: raw.update(status=pulled(raw, self.unpulled)))
         self.cluster.collect_garbage()
 
     def pods_of(self, owner: Raw) -> list[Raw]:

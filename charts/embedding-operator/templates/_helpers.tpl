@@ -75,10 +75,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch, delete]
-# Create: a dry run alone, at the start of a revision, tells what a later stage's pod would be refused for.
+# Create: a dry run, at the start of a revision, tells what a later stage's pod would be refused for.
+{{- if .Values.preflight.images }} And one pod that tries the images
+# of later stages is made and deleted.
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, create]
+  verbs: [list, watch, create{{ if .Values.preflight.images }}, delete{{ end }}]
 {{- if .Values.preflight.secrets }}
 - apiGroups: [""]
   resources: [secrets]

@@ -18,7 +18,7 @@ import urllib3
 from kubernetes import client, config
 
 from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours, server_ahead_s
-from embedding_operator.cluster.errors import Conflict, Forbidden, Rejected, Unavailable
+from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
@@ -67,6 +67,9 @@ class Cluster(Protocol):
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         """Create the Job, or adopt the one of that name if it is ours; ForeignObject, NotYetGone or DeletionStuck."""
+
+    def create_pod(self, manifest: Mapping[str, Any], *, within_s: float) -> Raw | None:
+        """Create a pod that no work depends on; None where there is one of its name. NotTried when refused."""
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
         """Make the object say what the manifest says; ForeignObject, NotYetGone or DeletionStuck."""
@@ -160,6 +163,15 @@ class KubeCluster:
                 raise
             must_be_ours("Job", manifest, existing, self.now())
             return existing
+
+    def create_pod(self, manifest: Mapping[str, Any], *, within_s: float) -> Raw | None:
+        meta = manifest["metadata"]
+        try:
+            return self._call("create", "Pod", meta["namespace"], "", body=manifest, ends=time.monotonic() + within_s)
+        except Conflict:  # the watch tells whether it is ours
+            return None
+        except (Rejected, Forbidden, Unavailable) as error:
+            raise NotTried("create", "Pod", meta["namespace"], meta["name"], error.detail) from error
 
     def apply(self, manifest: Mapping[str, Any]) -> Raw:
         meta, kind = manifest["metadata"], manifest["kind"]

@@ -14,6 +14,7 @@ from embedding_operator.cluster.logs import LogTails
 from embedding_operator.decide.contract import due_s
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.outcome import culprit
+from embedding_operator.objects.image_pods import view_image_pod
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import contract_name, record_name
 from embedding_operator.objects.manifests.serving import service_url, serving_name
@@ -52,6 +53,7 @@ class Observer:
             known,
             jobs=jobs,
             deployments=deployments,
+            image_pods=tuple(found for raw in pods if (found := view_image_pod(raw)) is not None),
             services={raw["metadata"]["name"]: raw for raw in services},
             **self._workspace(owner, resource),
             **self._asked(owner, resource, status, now),

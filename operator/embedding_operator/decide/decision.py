@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from embedding_operator.objects.image_pods import ImagePod
 from embedding_operator.objects.views import DeploymentView, EventView, JobView
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
-RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried"]
+RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class Observed:
     generation: int
     jobs: Sequence[JobView] = ()
     deployments: Sequence[DeploymentView] = ()
+    image_pods: Sequence[ImagePod] = ()
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
     workspace_request: str = ""  # the size that the claim asks for; empty for one that is not ours
@@ -61,6 +63,7 @@ class Refusal:
     - "quota": a ResourceQuota has no room for a new object, and its stage waits;
     - "late": it will pass: an object of a deleted predecessor is in the way, or the API server does not answer;
     - "untried": the preflight could not ask, and work goes on;
+    - "unchecked": the pod that tries images could not be made or removed, and work goes on;
     - "refused": nothing goes on before somebody edits the manifest, a right or a policy.
     """
 
@@ -85,8 +88,19 @@ class CreateJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePod:
+    """One that no work depends on: what refuses it is noted, and nothing else."""
+
+    manifest: Mapping[str, Any]
+    why: str
+
+    def __str__(self) -> str:
+        return f"create Pod {self.manifest['metadata']['name']}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject:
-    kind: Literal["Job", "Deployment", "Service", "ConfigMap"]
+    kind: Literal["Job", "Deployment", "Service", "ConfigMap", "Pod"]
     name: str
     why: str
 
@@ -132,7 +146,7 @@ class TryOut:
         return f"try out {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
 
 
-Action = CreateJob | DeleteObject | SuspendJob | Apply | TryOut
+Action = CreateJob | CreatePod | DeleteObject | SuspendJob | Apply | TryOut
 
 
 def frees(action: Action) -> bool:
@@ -180,6 +194,7 @@ class Draft:
     events: list[Event] = field(default_factory=list)
     requeue_s: list[float] = field(default_factory=list)
     reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
+    unpulled: str = ""  # which images of later stages cannot be pulled
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self.events.append(Event(type=kind, reason=reason, message=message[:1000]))

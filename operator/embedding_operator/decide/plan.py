@@ -14,6 +14,7 @@ from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
+from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
@@ -45,6 +46,7 @@ class Defaults:
     images: Mapping[str, str]  # by stage, and TORCH_SERVER
     given_user: bool = False  # the platform gives pods their user and groups, as OpenShift does
     look_for_secrets: bool = False  # the preflight may ask whether a Secret exists
+    check_images: bool = True  # a pod may try the images of later stages
 
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
@@ -68,6 +70,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     trained = False
     if spec.suspend:
         _suspend(draft, observed)
+        end_image_check(draft, observed)
     else:
         _forget_suspensions(draft, observed)
         _workspace(draft, spec, owner, observed)
@@ -76,6 +79,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
         preflight(draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
+        if defaults.check_images:
+            check_later_images(draft, spec, owner, observed, defaults.images)
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
         if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back

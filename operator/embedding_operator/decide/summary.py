@@ -11,6 +11,7 @@ from embedding_operator.decide.figures import metrics_of, shown
 from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
 from embedding_operator.decide.handover import MOVING, Traffic
 from embedding_operator.decide.phase import current_stage, judged, lost, phase_of, progress_of, stuck_in
+from embedding_operator.decide.pulling import IMAGE_PULL_FAILED
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
 from embedding_operator.decide.verdict import Verdict
@@ -193,13 +194,18 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
 
 
 def _valid(write: _Conditions, observed: Observed) -> None:
-    """A claim that cannot grow or a record that cannot be written is no reason to stop."""
+    """A claim that cannot grow or a record that cannot be written is no reason to stop; nor is an image that a later
+    stage will not get, but somebody has to look.
+    """
     stop, claim = observed.stopped, observed.refusal("claim")
     if stop is not None and stop.kind == "refused":
         _not_valid(write, "False", stop.reason, stop.message)
         return
     if stop is not None:
         _not_valid(write, "Unknown", stop.reason, f"{stop.message}{TRIED_AGAIN}")
+        return
+    if write.draft.unpulled:
+        _not_valid(write, "False", IMAGE_PULL_FAILED, write.draft.unpulled)
         return
     record = observed.refusal("record")
     if claim is not None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from embedding_operator.decide.pulling import IMAGE_PULL_FAILED, IMAGE_REASONS, not_pulled
 from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.objects.injected import AT_WORK
 from embedding_operator.objects.manifests.job import mounted_authorities, mounted_secrets
-from embedding_operator.objects.manifests.sources import COPY_PREFIX
 from embedding_operator.objects.views import EventView, JobView, PodView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
@@ -43,8 +43,6 @@ _UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 _ORDINARY: Final = frozenset(
     {"AlreadyMountedVolume", "BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"}
 )
-_IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-_PAUSE: Final = re.compile(r'^Back-off pulling image "[^"]*": (?:\w+: )?')
 _POD_NAME: Final = re.compile(r'\bpods "[^"]*"')  # another one in each attempt of the Job's controller
 _CLAIM_GOES: Final = re.compile(r'persistentvolumeclaim "([^"]+)" is being deleted')
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
@@ -89,8 +87,9 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
         return Wait(reason="PodStarting", message=f"pod {pod.name} is starting: {pod.blocked_by}", broken=False)
     if pod.blocked_by:
         return Wait(reason=INJECTED_BLOCKS, message=injected_message(pod), broken=False)
-    if pod.waiting_reason in _IMAGE_REASONS:
-        return _not_pulled(pod, spec, stage)
+    if pod.waiting_reason in IMAGE_REASONS:
+        message = not_pulled(pod.waiting_container, pod.waiting_message, spec, stage)
+        return Wait(reason=IMAGE_PULL_FAILED, message=message, broken=True)
     if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return Wait(reason=pod.waiting_reason, message=pod.waiting_message, broken=True)
     if pod.unschedulable:
@@ -103,21 +102,6 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
             message = f"pod {pod.name} does not start: {event.message}"
             return Wait(reason=event.reason, message=message, broken=False)
     return Wait(reason="PodStarting", message=f"pod {pod.name} is starting", broken=False)
-
-
-def _not_pulled(pod: PodView, spec: Spec, stage: Stage) -> Wait:
-    """By the field that names the image. The kubelet says the cause alone and with its pause in turns."""
-    source = spec.sources.get(pod.waiting_container.removeprefix(COPY_PREFIX))
-    cure = "correct the reference"
-    if pod.waiting_container.startswith(COPY_PREFIX) and source is not None:
-        field = f"{source.field}.reference"
-    else:
-        field = f"spec.stages.{stage}.image"
-        if not spec.stages[stage].pod.own_image:
-            cure = "it is the operator's default image: correct registry or stageImages of its chart"
-    cause = _PAUSE.sub("", pod.waiting_message)
-    message = f"{field}: the image cannot be pulled: {cause}; {cure}, or name a pull secret in spec.imagePullSecrets"
-    return Wait(reason="ImagePullFailed", message=message, broken=True)
 
 
 def _not_created(warnings: Sequence[EventView], stage: Stage) -> Wait:

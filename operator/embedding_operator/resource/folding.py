@@ -19,6 +19,7 @@ _SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "verification": frozenset({"withinTolerance", "evaluatedIn", "queries", "changedQueries"}),
     "metrics": frozenset({"base", "fineTuned", "served"}),
     "evaluationSet": frozenset(),
+    "imageCheck": frozenset({"note"}),
     "resolved": frozenset(),
 }
 _REMEMBERED_OF_SERVED: Final = frozenset({"canaries", "checkpoint", "contract"})

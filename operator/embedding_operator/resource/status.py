@@ -216,6 +216,7 @@ class Status:
     last_failure: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)
     preflight: Mapping[str, Any] = field(default_factory=dict)  # revision, state, untried; see decide/preflight.py
+    image_check: Mapping[str, Any] = field(default_factory=dict)  # see decide/image_check.py
 
     def stage(self, name: Stage) -> StageStatus:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
@@ -254,6 +255,7 @@ class Status:
                 "lastFailure": dict(self.last_failure),
                 "resolved": dict(self.resolved),
                 "preflight": dict(self.preflight),
+                "imageCheck": dict(self.image_check),
             }
         )
 
@@ -280,6 +282,7 @@ class Status:
             last_failure=dict(raw.get("lastFailure") or {}),
             resolved=dict(raw.get("resolved") or {}),
             preflight=dict(raw.get("preflight") or {}),
+            image_check=dict(raw.get("imageCheck") or {}),
         )
 
 

@@ -269,7 +269,11 @@ PULLS: dict[str, tuple[Stage, str, tuple[str, ...]]] = {
     "a stage's own": (Stage.FINETUNE, "stage", ("spec.stages.finetune.image: ", "correct the reference")),
     "the tools of a stage": (Stage.FINETUNE, "tools", ("spec.stages.finetune.image: ", "correct the reference")),
     "the operator's": (Stage.EVAL, "stage", ("spec.stages.eval.image: ", "registry or stageImages of its chart")),
-    "the server's check": (Stage.DEPLOY, "check-artefact", ("spec.stages.deploy.image: ", "stageImages")),
+    "the server's check": (
+        Stage.DEPLOY,
+        "check-artefact",
+        ("the check of the model", "stageImages.serve of its chart"),
+    ),
 }
 
 

@@ -81,7 +81,7 @@ def pod_spec(owner: Owner, spec: Spec, stage: Stage) -> dict[str, Any]:
     body: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _security(spec),
+        "securityContext": pod_security(spec),
     }
     if spec.image_pull_secrets:
         body["imagePullSecrets"] = [{"name": name} for name in spec.image_pull_secrets]
@@ -98,7 +98,7 @@ def pod_spec(owner: Owner, spec: Spec, stage: Stage) -> dict[str, Any]:
     return body
 
 
-def _security(spec: Spec) -> dict[str, Any]:
+def pod_security(spec: Spec) -> dict[str, Any]:
     """OpenShift's default constraint refuses every user but one of the namespace's own range, which it then sets."""
     user = {"runAsUser": USER_ID, "runAsGroup": USER_ID, "fsGroup": USER_ID}
     return {
