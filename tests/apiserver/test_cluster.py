@@ -12,8 +12,18 @@ from kubernetes import client
 
 from embedding_operator.cluster import client as cluster_module
 from embedding_operator.cluster.client import KubeCluster, child_selector
-from embedding_operator.cluster.errors import Conflict, Forbidden, ForeignObject, NotYetGone, Rejected, Unavailable
+from embedding_operator.cluster.errors import (
+    Conflict,
+    Forbidden,
+    ForeignObject,
+    NotTried,
+    NotYetGone,
+    Rejected,
+    Unavailable,
+)
+from embedding_operator.objects.image_pods import view_image_pod
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.image_check import build_image_check
 from embedding_operator.objects.manifests.serving import build_service
 from embedding_operator.objects.views import time_of, view_job
 from embedding_operator.resource.labels import OWNER_UID_LABEL, SUSPENDED_ANNOTATION
@@ -56,6 +66,23 @@ def test_a_job_is_made_once_and_adopted_after_a_lost_reply(api: Api, namespace: 
     assert (view.stage, view.attempt, view.fingerprint) == (Stage.SDG, 1, FINGERPRINT)
     sent = first["spec"]["template"]["spec"]["containers"][0]["env"][-1]["value"]
     assert "$$(HOME)" in sent, "the kubelet turns $$( back into $("
+
+
+def test_a_pod_that_tries_images_is_made_once_and_a_refusal_is_no_more_than_that(
+    api: Api, namespace: str, cluster: KubeCluster
+) -> None:
+    owner, spec = made(api, namespace)
+    manifest = build_image_check(owner, spec, 1, ["r/a:1"], list(Stage), longest_s=60)
+    live = cluster.create_pod(manifest, within_s=5)
+    assert live is not None
+    view = view_image_pod(live)
+    assert view is not None
+    assert (view.images, view.came, view.over) == (("r/a:1",), frozenset(), False)
+    assert cluster.create_pod(manifest, within_s=5) is None
+    cluster.delete("Pod", namespace, view.name)
+    bad = {**manifest, "spec": {**manifest["spec"], "containers": []}}
+    with pytest.raises(NotTried, match="containers"):
+        cluster.create_pod(bad, within_s=5)
 
 
 def test_foreign_objects_are_never_touched(api: Api, namespace: str, cluster: KubeCluster) -> None:

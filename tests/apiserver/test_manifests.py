@@ -14,6 +14,7 @@ from apiserver.manifests import JOB_STAGES, SPECS, deployment, job, kept_objects
 from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.objects.compare import differs
+from embedding_operator.objects.manifests.image_check import build_image_check
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec
 from embedding_stages.contract import Stage
@@ -26,6 +27,8 @@ def test_every_pod_of_ours_is_admitted_by_the_restricted_standard(api: Api, name
     templates.append(deployment(owner, spec)["spec"]["template"])
     for template in templates:
         assert api.objection(f"/api/v1/namespaces/{namespace}/pods", pod_of(template, "pod", namespace)) == ""
+    images = build_image_check(owner, spec, 1, ["r/a:1", "r/b:1"], list(Stage), longest_s=60)
+    assert api.objection(f"/api/v1/namespaces/{namespace}/pods", images) == ""
 
 
 def test_the_standard_is_in_force_in_these_tests(api: Api, namespace: str) -> None:
@@ -64,6 +67,7 @@ def test_a_quota_on_limits_takes_every_pod_whose_stage_says_its_own(api: Api, na
     refused = until("the quota to be in force", lambda: objections(silent) - {""})
     assert all("must specify limits.cpu for: " in text for text in refused)
     assert objections(spoken) == {""}
+    assert api.objection(pods, build_image_check(owner, silent, 1, ["r/a:1"], list(Stage), longest_s=60)) == ""
 
 
 @pytest.mark.parametrize("row", SPECS)

@@ -232,7 +232,8 @@ class Status:
         body = folded(self._body())
         if _size(body) <= _STATUS_BYTES:
             return body
-        return _shortened(folded(replace(self, stages=_terse(self.stages))._body()))
+        terse = replace(self, stages=_terse(self.stages), image_check=_terse_check(self.image_check))
+        return _shortened(folded(terse._body()))
 
     def _body(self) -> dict[str, Any]:
         return present(
@@ -316,6 +317,12 @@ def _terse(stages: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
         else item
         for item in stages
     )
+
+
+def _terse_check(check: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The beginning of each cause tells an image that is not there from one that is denied."""
+    wrong = check.get("wrong") or {}
+    return {**check, "wrong": {key: str(cause)[:_SHORT_CHARACTERS] for key, cause in wrong.items()}} if wrong else check
 
 
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:

@@ -184,6 +184,13 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         evaluation_set=FrozenSet(ref=ref, revision=10**6, asked="0" * 16, queries=10**6),
         history=[{"revision": 10**6, "vectorSpace": "0" * 16, "ndcg@10": "0.12345"}] * 8,
         last_failure={"message": "m" * 1024, "logTail": "ü" * 4096},
+        image_check={
+            "revision": 10**6,
+            "state": "Made",
+            "since": NOW,
+            "seen": ["0" * 12] * 5,
+            "wrong": {f"{number:012d}": "c" * 240 for number in range(4)},
+        },
         resolved=resolved(
             a_spec(corpus={"source": {"configMap": {"name": "d"}}, "include": ["g" * 64] * 16}), Status(), 10**6
         ),
@@ -239,6 +246,8 @@ HISTORY = {"revision": 3, "vectorSpace": "ab", "ndcg@10": "0.12345", "queries": 
         ("preflight", {"revision": 1, "state": "Done"}, None),
         ("preflight", {"revision": 1, "state": "Due"}, ["revision", "state"]),
         ("preflight", {"revision": 1, "state": "Done", "untried": "a"}, ["revision", "state", "untried"]),
+        ("image_check", {"revision": 1, "state": "Done", "seen": ["a"]}, None),
+        ("image_check", {"revision": 1, "state": "Done", "note": "no room"}, ["note"]),
         ("metrics", {"base": {"ndcg@10": "0.1"}, "queries": 3, "confidenceInterval": ["0", "1"]}, ["base"]),
         ("history", ({"revision": 2}, HISTORY), [{"revision": 2}, {"revision": 3, "ndcg@10": "0.12345"}]),
         ("history", ({"ndcg@10": "0.1", "queries": 1},), [{"ndcg@10": "0.1", "queries": 1}]),
@@ -247,11 +256,12 @@ HISTORY = {"revision": 3, "vectorSpace": "ab", "ndcg@10": "0.12345", "queries": 
 def test_what_is_shown_of_a_part_and_what_is_only_kept(part: str, whole: Any, shown: list[Any] | None) -> None:
     status = replace(Status(), **{part: whole})
     written = json.loads(json.dumps(status.to_json()))
-    found = written.get(part)
+    name = {"image_check": "imageCheck"}.get(part, part)
+    found = written.get(name)
     assert (sorted(found) if isinstance(found, dict) else found) == shown
     assert Status.from_json(written) == status
     # As 0.1 wrote it out, and with a record that holds nothing of it.
-    assert Status.from_json({**written, part: whole, "record": "{}"}) == status
+    assert Status.from_json({**written, name: whole, "record": "{}"}) == status
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7", '"x"', "null"])
