@@ -101,7 +101,7 @@ def _learnt(status: Status, every: AbstractSet[str], ahead: AbstractSet[str], ob
     if known.get("revision") != status.revision:
         known = {key: known[key] for key in ("seen", "wrong") if key in known} | {"revision": status.revision}
     seen, wrong = set(known.get("seen") or ()), dict(known.get("wrong") or {})
-    seen |= {_key(item.image) for item in status.stages if item.image and (item.state == "Running" or item.finished_at)}
+    seen |= {_key(item.image) for item in status.stages if item.image and _ran(item)}
     for pod in observed.image_pods:
         seen |= {_key(image) for image in pod.came}
         for image, (reason, words) in pod.waits.items():
@@ -112,6 +112,11 @@ def _learnt(status: Status, every: AbstractSet[str], ahead: AbstractSet[str], ob
     known["seen"] = sorted(seen & every)
     known["wrong"] = {key: cause for key, cause in sorted(wrong.items()) if key in ahead - seen}
     return {key: value for key, value in known.items() if value not in ([], {})}
+
+
+def _ran(entry: StageStatus) -> bool:
+    """Whether a pod of the stage has run its image; a server runs when its Deployment has been available."""
+    return bool(entry.finished_at) or (entry.state == "Running" and entry.name is not Stage.DEPLOY)
 
 
 def _cause(reason: str, words: str, pod: ImagePod, now: datetime) -> str:
