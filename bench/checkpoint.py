@@ -40,7 +40,8 @@ _BIDIRECTIONAL: Final = {
     "architectures": ["LlamaBidirectionalModel"],
     "pooling": "avg",
 }
-_GROUPED: Final = ("qwen3", "ministral3")  # families whose config.json names key heads and the size of a head
+# Families whose config.json names key heads and the size of a head.
+_GROUPED: Final = ("qwen3", "ministral3", "gemma3_text")
 _OF_GROUPED: Final = ("num_key_value_heads", "head_dim")
 _NOT_SAVED: Final = ("is_causal", "use_bidirectional_attention")  # that not every version of the library writes down
 # The same weights; what differs is the name that makes each contestant load its own best class.
@@ -57,10 +58,10 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
     weights = folder / "model.safetensors"
     if shape.family == "llama":
         save_file(_weights(shape, seed), weights, metadata={"format": "pt"})
-        configs = {flavour: _sizes(shape) | _BASE | extra for flavour, extra in FLAVOURS.items()}
+        configs = {flavour: config_of_llama(shape, flavour) for flavour in FLAVOURS}
     else:
         configs = dict.fromkeys(FLAVOURS, _save_library_model(folder, shape, seed))
-    tokenizer = json.dumps(_tokenizer(shape))
+    tokenizer = json.dumps(tokenizer_of(shape))
     for flavour, config in configs.items():
         target = folder / flavour
         target.mkdir()
@@ -68,6 +69,11 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
         (target / "config.json").write_text(json.dumps(config, indent=1))
         (target / "tokenizer.json").write_text(tokenizer)
         (target / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=1))
+
+
+def config_of_llama(shape: Shape, flavour: str = "ours") -> dict[str, Any]:
+    """config.json of a Llama of this shape, as one contestant expects it."""
+    return _sizes(shape) | _BASE | FLAVOURS[flavour]
 
 
 def _save_library_model(folder: Path, shape: Shape, seed: int) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def _sizes(shape: Shape) -> dict[str, int]:
     }
 
 
-def _tokenizer(shape: Shape) -> dict[str, Any]:
+def tokenizer_of(shape: Shape) -> dict[str, Any]:
     """A word-level tokenizer.json: word "w123" is token 123.
 
     Quicker than a real one, so it flatters whoever tokenizes inside the clock.

@@ -114,6 +114,35 @@ SHAPES: Final = {
     "llama-1b": Shape(  # Llama 3.2 1B, NVIDIA's llama-nemotron-embed
         vocabulary=128_256, hidden=2048, layers=16, heads=32, kv_heads=8, head_size=64, intermediate=8192
     ),
+    "llama-8b": Shape(  # Llama 3.1 8B; never written to a disk, see lora.py
+        vocabulary=128_256, hidden=4096, layers=32, heads=32, kv_heads=8, head_size=128, intermediate=14_336
+    ),
+    "mpnet-base": _bert(  # all-mpnet-base-v2
+        family="mpnet", vocabulary=30_527, hidden=768, layers=12, heads=12, max_position_embeddings=514
+    ),
+    "gemma3-300m": Shape(  # EmbeddingGemma without its Dense modules, which agree.py's --dense adds
+        family="gemma3_text",
+        vocabulary=262_144,
+        hidden=768,
+        layers=24,
+        heads=3,
+        kv_heads=1,
+        head_size=256,
+        intermediate=1152,
+        window=(512, 6),
+        config={
+            "max_position_embeddings": 2048,
+            "rope_theta": 1_000_000.0,
+            "rope_local_base_freq": 10_000.0,
+            "rms_norm_eps": 1e-6,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 512,
+            "use_bidirectional_attention": True,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+    ),
     "ministral3-1b": Shape(  # Nemotron 3 Embed 1B: its heads are wider than hidden / heads
         family="ministral3",
         vocabulary=131_072,

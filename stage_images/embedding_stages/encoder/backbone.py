@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,12 +15,10 @@ from safetensors.torch import save_file
 
 from embedding_stages.encoder.configuration import FIELD, Config, for_saving
 from embedding_stages.encoder.dense import DenseLayer
-from embedding_stages.encoder.dense_head import DenseHead
+from embedding_stages.encoder.dense_head import DENSE, DenseHead
 from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.errors import BadInput
-
-DENSE: Final = "dense_modules"  # the name of the Dense modules' weights in the module: no family has one like it
 
 
 @dataclass(slots=True)

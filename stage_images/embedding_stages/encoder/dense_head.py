@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from embedding_stages.encoder.dense import ACTIVATIONS, BIAS, WEIGHT, DenseLayer, check_dense
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE
+
+ON_DISK: Final = {"weight": WEIGHT, "bias": BIAS}
+DENSE: Final = "dense_modules"  # what their weights' names begin with in an encoder: no family has one like it
 
 
 class DenseHead(torch.nn.ModuleList):
@@ -37,7 +41,7 @@ class DenseHead(torch.nn.ModuleList):
             for layer, linear in head.pairs():
                 tensors = load_file(folder / layer.folder / SINGLE_FILE)
                 for name, parameter in linear.named_parameters():
-                    parameter.copy_(tensors[_on_disk(name)])
+                    parameter.copy_(tensors[ON_DISK[name]])
         return head
 
     def pairs(self) -> Iterator[tuple[DenseLayer, torch.nn.Linear]]:
@@ -48,24 +52,29 @@ class DenseHead(torch.nn.ModuleList):
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """float32 (n, in of the first) -> float32 (n, out of the last)."""
-        for layer, linear in self.pairs():
-            bias = linear.bias.float() if layer.bias else None
-            mapped = torch.nn.functional.linear(vectors, linear.weight.float(), bias)
-            vectors = ACTIVATIONS[layer.activation].apply(mapped)
-        return vectors
+        return through(vectors, ((layer, linear.weight, linear.bias) for layer, linear in self.pairs()))
 
     def save(self, folder: Path) -> None:
         """Write each module's folder, in the weights' present dtype."""
         for layer, linear in self.pairs():
-            place = folder / layer.folder
-            place.mkdir(exist_ok=True)
-            text = json.dumps(layer.config, indent=1, sort_keys=True)
-            (place / "config.json").write_text(text + "\n", encoding="utf-8")
-            tensors = {
-                _on_disk(name): value.detach().to("cpu").contiguous() for name, value in linear.named_parameters()
-            }
-            save_file(tensors, place / SINGLE_FILE, metadata={"format": "pt"})
+            save_layer(folder, layer, {name: value.detach() for name, value in linear.named_parameters()})
 
 
-def _on_disk(name: str) -> str:
-    return {"weight": WEIGHT, "bias": BIAS}[name]
+def through(
+    vectors: torch.Tensor, parts: Iterable[tuple[DenseLayer, torch.Tensor, torch.Tensor | None]]
+) -> torch.Tensor:
+    """float32 (n, in of the first) -> float32 (n, out of the last), through each module's weight and bias."""
+    for layer, weight, bias in parts:
+        mapped = torch.nn.functional.linear(vectors, weight.float(), None if bias is None else bias.float())
+        vectors = ACTIVATIONS[layer.activation].apply(mapped)
+    return vectors
+
+
+def save_layer(folder: Path, layer: DenseLayer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a module's folder below the model's; `tensors` are its weight and bias, in the number formats to write."""
+    place = folder / layer.folder
+    place.mkdir(exist_ok=True)
+    text = json.dumps(layer.config, indent=1, sort_keys=True)
+    (place / "config.json").write_text(text + "\n", encoding="utf-8")
+    written = {ON_DISK[name]: value.to("cpu").contiguous() for name, value in tensors.items()}
+    save_file(written, place / SINGLE_FILE, metadata={"format": "pt"})

@@ -70,8 +70,6 @@ def _obstacle(folder: Path, description: EncoderDescription, device: torch.devic
     """Why packs cannot run this model on this machine, or None."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if description.dense:
-        return "the packed model does not know Dense modules"
     from embedding_stages.encoder.packed.check import works
 
     config, kind = json.loads((folder / "config.json").read_bytes()), description.family.packed_model()

@@ -58,7 +58,7 @@ class Exchange:
                 while self._done < ranges:
                     begin, end = self._ranges[self._done]
                     self._done += 1
-                    for piece in torch.split(self._gradient[begin:end], _PIECE):
+                    for piece in torch.split(self._gradient[begin:end], _PIECE) if begin < end else ():
                         self._add_up(piece)
 
     def finish(self) -> None:

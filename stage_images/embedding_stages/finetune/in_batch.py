@@ -12,8 +12,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.protocol import Encoder
 from embedding_stages.finetune.batches import Example, Part, rows_of
 from embedding_stages.finetune.dataset import TrainingSet
 from embedding_stages.finetune.loss import mean_over_sizes
@@ -54,9 +55,7 @@ class Pool:
 class SharedPool:
     """The pool of one step, whose texts several ranks encode: each its share, and all get the vectors of all."""
 
-    def __init__(
-        self, pool: Pool, encoder: PaddedEncoder, world: World, *, temperature: float, sizes: Sequence[int]
-    ) -> None:
+    def __init__(self, pool: Pool, encoder: Encoder, world: World, *, temperature: float, sizes: Sequence[int]) -> None:
         self._pool = pool
         self._encoder = encoder
         self._world = world
@@ -64,7 +63,7 @@ class SharedPool:
         self._sizes = sizes
         self._exchanged = False  # whether this attempt at a step has got the other ranks' vectors
 
-    def dealt(self, examples: Sequence[Example], lengths: Sequence[int]) -> list[int]:
+    def dealt(self, examples: Sequence[Example], lengths: Sequence[int] | NDArray[np.int64]) -> list[int]:
         """The rows that this rank encodes; the ranks have about as many tokens each."""
         longest_first = sorted(rows_of(examples), key=lambda row: (-lengths[row], row))
         return longest_first[self._world.rank :: self._world.size]

@@ -12,24 +12,27 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from embedding_stages.contract.settings import Lora
-from embedding_stages.encoder.configuration import FIELD
+from embedding_stages.encoder.configuration import FIELD, for_saving, read_object
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.linear_layers import ALL_LINEAR, in_layers, is_meant, refuse_unknown
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights
+from embedding_stages.encoder.publish import publish
+from embedding_stages.encoder.query_map import QueryMap
+from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 
 FOLDER: Final = "adapter"
 _A, _B = ".lora_A", ".lora_B"
-_KINDS: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_WEIGHT: Final = ".weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +52,39 @@ class Adapters:
         self, folder: Path, base: Path, weights: Mapping[str, torch.Tensor], description: EncoderDescription
     ) -> None:
         """Write the merged model and, in its folder `adapter`, the adapters; `weights` are A and B by their names."""
-        encoder = PaddedEncoder.load(base, device="cpu", dtype=_kind_of(base))
-        encoder.description = description
-        modules = dict(encoder.module.named_parameters())
-        with torch.no_grad():
-            for path in self.paths:
-                weight = modules[f"{path}.weight"]
-                change = weights[path + _B].float() @ weights[path + _A].float()
-                weight.copy_(weight.float() + self.scale * change)
-        encoder.save(folder)
-        for layer in description.dense:  # which nothing trains, and whose numbers may be of another format
-            shutil.copyfile(base / layer.folder / SINGLE_FILE, folder / layer.folder / SINGLE_FILE)
+        folder.mkdir(parents=True, exist_ok=True)
+        kind = self._merge(folder, base, weights, description.family)
+        config = for_saving(read_object(base / "config.json", required=True), kind)
+        text = json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        for layer in description.dense:  # which nothing trains
+            (folder / layer.folder).mkdir(exist_ok=True)
+            for name in ("config.json", SINGLE_FILE):
+                shutil.copyfile(base / layer.folder / name, folder / layer.folder / name)
+        publish(description, QueryMap.load(base, description), base, folder)
         self._save_adapters(folder / FOLDER, weights)
+
+    def _merge(self, folder: Path, base: Path, weights: Mapping[str, torch.Tensor], family: Family) -> str:
+        """Write the base model's tensors, each in its own number format: those that no adapter changes are the same
+        bytes. The number format of most, in torch's word.
+        """
+        entries = check_weights(base, field=FIELD)
+        table = next(name for name in entries if name.endswith(family.table))
+        prefix = table.removesuffix(family.table)
+        adapted = {family.disk_name(f"{prefix}{path}{_WEIGHT}", entries): path for path in self.paths}
+        tensors: dict[str, torch.Tensor] = {}
+        sizes = Counter[torch.dtype]()
+        for file in weight_files(base, field=FIELD):
+            for name, tensor in load_file(file).items():
+                sizes[tensor.dtype] += tensor.numel()
+                path = adapted.get(name)
+                tensors[name] = tensor if path is None else self._changed(tensor, path, weights)
+        save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
+        return str(sizes.most_common(1)[0][0]).removeprefix("torch.")
+
+    def _changed(self, weight: torch.Tensor, path: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        change = weights[path + _B].float() @ weights[path + _A].float()
+        return (weight.float() + self.scale * change).to(weight.dtype)
 
     def _save_adapters(self, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
         folder.mkdir(exist_ok=True)
@@ -98,19 +122,28 @@ def add_adapters(encoder: PaddedEncoder, settings: Lora, *, seed: int, base_name
         for path, module in encoder.module.named_modules()
         if isinstance(module, torch.nn.Linear) and in_layers(path, family)
     }
-    refuse_unknown(list(linear), settings.targets)
+    adapters = Adapters(settings, chosen(list(linear), settings), base_name)
     encoder.module.requires_grad_(requires_grad=False)
-    adapters = Adapters(settings, tuple(path for path in linear if is_meant(path, settings.targets)), base_name)
     generator = torch.Generator().manual_seed(seed)
     for path in adapters.paths:
         _add(linear[path], settings.rank, adapters.scale, generator)
     return adapters
 
 
+def chosen(paths: Sequence[str], settings: Lora) -> tuple[str, ...]:
+    """Those of a model's linear layers that `settings` name. Raises BadInput `LoraTargetUnknown`."""
+    refuse_unknown(paths, settings.targets)
+    return tuple(path for path in paths if is_meant(path, settings.targets))
+
+
+def first_of(rank: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """A (rank, width) as peft initialises it: uniform within 1 / sqrt(width), kaiming_uniform with a = sqrt(5)."""
+    bound = 1 / math.sqrt(width)
+    return torch.empty(rank, width).uniform_(-bound, bound, generator=generator)
+
+
 def _add(layer: torch.nn.Linear, rank: int, scale: float, generator: torch.Generator) -> None:
-    """A as peft initialises it: uniform within 1 / sqrt(width), which is kaiming_uniform with a = sqrt(5)."""
-    bound = 1 / math.sqrt(layer.in_features)
-    first = torch.empty(rank, layer.in_features).uniform_(-bound, bound, generator=generator)
+    first = first_of(rank, layer.in_features, generator)
     layer.lora_A = torch.nn.Parameter(first.to(layer.weight.device))
     layer.lora_B = torch.nn.Parameter(torch.zeros(layer.out_features, rank, device=layer.weight.device))
 
@@ -119,11 +152,3 @@ def _add(layer: torch.nn.Linear, rank: int, scale: float, generator: torch.Gener
         return out + scale * linear(linear(arguments[0], module.lora_A), module.lora_B)
 
     layer.register_forward_hook(adapted)
-
-
-def _kind_of(base: Path) -> torch.dtype:
-    """The number format of most of the base model's weights."""
-    sizes = Counter[str]()
-    for entry in check_weights(base, field=FIELD).values():
-        sizes[entry.dtype] += entry.end - entry.begin
-    return _KINDS.get(sizes.most_common(1)[0][0], torch.float32)

@@ -85,7 +85,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
             "lastLoss": sum(losses[-window:]) / window,
             "precision": "bf16" if bfloat16 else "fp32",
             "workers": world.size,
-            **({"trained": trainer.trained} if isinstance(trainer, Trainer) and settings.lora else {}),
+            **({"trained": trainer.trained} if settings.lora else {}),
             "warnings": [*scale.warnings, *_few(held_out)],
             "curve": [[step, *(round(value, 4) for value in values)] for step, *values in curve_of(course)],
             **({"validation": _told(course, held_out)} if held_out else {}),
@@ -137,19 +137,15 @@ def trains_in_bfloat16(device: str) -> bool:
 
 
 def _encoder(base: Path, context: StageContext, world: World, settings: Finetune, *, bfloat16: bool) -> AnyEncoder:
-    """Packed where that works; shards are the library's business, so they keep its modules. Adapters and in-batch
-    negatives are trained over padded batches alone.
-    """
+    """Packed where that works; shards are the library's business, so they keep its modules."""
     device = str(world.device)
-    if settings.lora or settings.inBatchNegatives:
-        context.log("texts are padded, not packed: adapters and in-batch negatives are trained so")
-        # Weights that stay as they are need no more digits than the products have.
-        halved = settings.lora and bfloat16 and world.device.type == "cuda" and not world.sharded
-        return PaddedEncoder.load(base, device=device, dtype=torch.bfloat16 if halved else torch.float32)
     if world.sharded:
         return PaddedEncoder.load(base, device=device, dtype=torch.float32)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    return load_encoder(base, device=device, dtype=dtype, padded_dtype=torch.float32, log=context.log)
+    # Weights that stay as they are need no more digits than the products have.
+    halved = settings.lora and bfloat16 and world.device.type == "cuda"
+    padded_dtype = torch.bfloat16 if halved else torch.float32
+    return load_encoder(base, device=device, dtype=dtype, padded_dtype=padded_dtype, log=context.log)
 
 
 def _trainer(
@@ -161,18 +157,21 @@ def _trainer(
         "weight_decay": settings.weightDecay,
         "texts_per_example": 2 + settings.negativesPerQuery,
         "sizes": encoder.description.dimensions[1:] if settings.matryoshka else (),
+        "pool": Pool(data) if settings.inBatchNegatives else None,
         "between": context.stop_if_asked,
         "world": world,
     }
+    adapted: dict[str, Any] = {"seed": settings.seed, "base_name": context.request.base_model.get("name") or None}
     try:
         if isinstance(encoder, PaddedEncoder):
             if settings.lora:
-                name = context.request.base_model.get("name") or None
-                common["adapters"] = add_adapters(encoder, settings.lora, seed=settings.seed, base_name=name)
-            common["pool"] = Pool(data) if settings.inBatchNegatives else None
+                common["adapters"] = add_adapters(encoder, settings.lora, **adapted)
             return Trainer(encoder, micro_batch=settings.microBatchSize, bfloat16=bfloat16, **common)
+        from embedding_stages.finetune.packed_lora import add_packed_adapters
         from embedding_stages.finetune.packed_trainer import PackedTrainer
 
+        if settings.lora:
+            common["adapters"] = add_packed_adapters(encoder, settings.lora, **adapted)
         packed = PackedTrainer(encoder, **common)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(

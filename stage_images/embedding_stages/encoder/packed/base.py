@@ -7,14 +7,17 @@ gradients between accelerators work on long arrays.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Protocol, Self
 
 import torch
 from torch import nn
 
+from embedding_stages.encoder.dense import DenseLayer
+from embedding_stages.encoder.dense_head import DENSE, through
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.packed import check, ops
+from embedding_stages.encoder.packed.branch import Branch
 from embedding_stages.encoder.packed.device import DevicePack
 from embedding_stages.encoder.packed.ops import Heads
 from embedding_stages.encoder.packed.pooling import PackedPooling
@@ -55,21 +58,47 @@ class PackedShape(Protocol):
         """
 
 
+class Trained(Protocol):
+    """What an optimizer moves: a model's own weights, or adapters beside them."""
+
+    flat: torch.Tensor
+    decayed: int  # elements before it are matrices
+
+    def views(self, flat: torch.Tensor | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, view of `flat`) of every tensor; `flat` is laid out like the flat weights, which it is when absent."""
+
+    def hold_gradients(self) -> torch.Tensor:
+        """The flat gradient, zeros where the flat weights are; backward passes add to it from now on."""
+
+    def finish_gradients(self) -> None:
+        """Add what backward passes have kept for later; once a step."""
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of a step that is given up."""
+
+    def finishing_order(self) -> list[tuple[int, int]]:
+        """Ranges of the flat gradient in the order a backward pass finishes them; one a layer, then the rest."""
+
+
 class PackedModel(nn.Module, ABC):
     """Maps a pack to the pooled last states of each sequence.
 
-    The weights are zero until they are filled through `on_disk`.
+    The weights are zero until they are filled through `on_disk` and, those of Dense modules, `dense_views`.
     """
 
     padding = -1  # the token whose row of the table gets no gradient; -1 for none
     gated: ClassVar[bool] = False  # it uses the gated product, which is checked before a run
 
-    def __init__(self, shape: PackedShape, *, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, shape: PackedShape, *, device: str, dtype: torch.dtype, dense: Sequence[DenseLayer] = ()
+    ) -> None:
         super().__init__()
         self.shape = shape
+        self.dense = tuple(dense)
+        self.branches: Mapping[str, Branch] = {}  # beside frozen weights, by their names
         self.places: dict[str, tuple[int, int]] = {}  # begin and end in the flat tensor
         place = 0
-        for name, size in shape.weights():
+        for name, size in _weights(shape, dense):
             if name == shape.first_plain:
                 self.decayed = place  # elements before it are matrices
             count = torch.Size(size).numel()
@@ -79,7 +108,7 @@ class PackedModel(nn.Module, ABC):
         self.flat = torch.zeros(place, device=device, dtype=dtype)
         self.named = {
             name: nn.Parameter(self.flat[self.places[name][0] : self.places[name][1]].view(size))
-            for name, size in shape.weights()
+            for name, size in _weights(shape, dense)
         }
         for name, value in self.named.items():
             self.register_parameter(name.replace(".", "_"), value)
@@ -119,8 +148,67 @@ class PackedModel(nn.Module, ABC):
             view = flat[begin:end].view(self.named[ours].shape)
             yield name, view[row : row + rows] if rows else view[row]
 
+    def dense_views(self, flat: torch.Tensor | None = None) -> Iterator[tuple[int, str, torch.Tensor]]:
+        """(number of the module, weight or bias, view of `flat`) of every tensor of the Dense modules."""
+        flat = self.flat if flat is None else flat
+        for number, layer in enumerate(self.dense):
+            for part in ("weight", "bias") if layer.bias else ("weight",):
+                name = f"{DENSE}.{number}.{part}"
+                begin, end = self.places[name]
+                yield number, part, flat[begin:end].view(self.named[name].shape)
+
+    def views(self, flat: torch.Tensor | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `Trained.views`; by the names of `PaddedEncoder`'s module."""
+        yield from self.on_disk(flat)
+        yield from ((f"{DENSE}.{number}.{part}", view) for number, part, view in self.dense_views(flat))
+
+    def head(self, pooled: torch.Tensor) -> torch.Tensor:
+        """float32 (n, vector size): pooled states through the Dense modules, where the model has any."""
+        named = self.named
+        parts = (
+            (layer, named[f"{DENSE}.{number}.weight"], named.get(f"{DENSE}.{number}.bias"))
+            for number, layer in enumerate(self.dense)
+        )
+        return through(pooled, parts)
+
+    def freeze(self, branches: Mapping[str, Branch]) -> None:
+        """From now on the weights stay as they are, without gradients; `branches` beside them have some."""
+        for value in self.named.values():
+            value.requires_grad_(False)
+        self.branches = branches
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the weights stay as they are."""
+        return bool(self.branches)
+
+    def uses(self, name: str) -> bool:
+        """Whether a backward pass needs the rows that the weight `name` was multiplied with."""
+        return name in self.branches or not self.frozen
+
+    def beside(self, name: str, out: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`out`, a product of rows with the weight `name` or a sum with it, and the branch's in place."""
+        branch = self.branches.get(name)
+        return out if branch is None else branch.add_(out, rows)
+
+    def back(
+        self,
+        name: str,
+        weight: torch.Tensor,
+        grad: torch.Tensor,
+        rows: torch.Tensor | None,
+        past: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The gradient of rows in their product with `weight`, which has this name, and with the branch beside it.
+
+        Added to `past`, the gradient of what went past the product, in place, where that is given.
+        """
+        before = grad @ weight if past is None else past.addmm_(grad, weight)
+        branch = self.branches.get(name)
+        return before if branch is None or rows is None else branch.backward_(before, grad, rows)
+
     def hold_gradients(self) -> torch.Tensor:
-        """The flat gradient, float zeros like the flat weights; backward passes add to it from now on."""
+        """See `Trained`. In the weights' number format."""
         self.gradient = torch.zeros_like(self.flat)
         for name, value in self.named.items():
             begin, end = self.places[name]
@@ -161,8 +249,27 @@ class PackedModel(nn.Module, ABC):
             self.finish_gradients()
 
 
-def product_gradient(weight: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
-    """The gradient of `weight` in rows @ weight.t(): added to weight.grad where there is one, else returned."""
+def _weights(shape: PackedShape, dense: Sequence[DenseLayer]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, shape) in the order of the flat tensor. Dense modules' matrices lie behind the last layer's: their
+    gradients are final before that layer's are.
+    """
+    for name, size in shape.weights():
+        if name == shape.first_plain:
+            for number, layer in enumerate(dense):
+                yield f"{DENSE}.{number}.weight", (layer.out_features, layer.in_features)
+        yield name, size
+    for number, layer in enumerate(dense):
+        if layer.bias:
+            yield f"{DENSE}.{number}.bias", (layer.out_features,)
+
+
+def product_gradient(weight: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor | None:
+    """The gradient of `weight` in rows @ weight.t(): added to weight.grad where there is one, else returned.
+
+    None for a frozen weight, whose rows need not be there.
+    """
+    if not weight.requires_grad or rows is None:
+        return None
     if weight.grad is None:
         return grad.t() @ rows
     weight.grad.addmm_(grad.t(), rows)

@@ -8,13 +8,14 @@ adds the residual's gradient. Without dropout, as over padded batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Self
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from embedding_stages.encoder.dense import DenseLayer
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.packed import biased, ops
 from embedding_stages.encoder.packed.base import PackedModel, product_gradient
@@ -114,13 +115,17 @@ class BertShape:
                 rows = place * self.hidden, self.hidden
                 yield f"{layer}.attention.self.{part}.weight", f"{number}.qkv", *rows
                 yield f"{layer}.attention.self.{part}.bias", f"{number}.qkv_bias", *rows
+            yield from self._ending(f"{layer}.attention.output", f"{number}.o")
             yield f"{layer}.intermediate.dense.weight", f"{number}.up", 0, self.intermediate
             yield f"{layer}.intermediate.dense.bias", f"{number}.up_bias", 0, self.intermediate
-            for block, ours in ((f"{layer}.attention.output", "o"), (f"{layer}.output", "down")):
-                yield f"{block}.dense.weight", f"{number}.{ours}", 0, self.hidden
-                yield f"{block}.dense.bias", f"{number}.{ours}_norm", 0, 0
-                yield f"{block}.LayerNorm.weight", f"{number}.{ours}_norm", 1, 0
-                yield f"{block}.LayerNorm.bias", f"{number}.{ours}_norm", 2, 0
+            yield from self._ending(f"{layer}.output", f"{number}.down")
+
+    def _ending(self, block: str, ours: str) -> Iterator[tuple[str, str, int, int]]:
+        """A branch's last product and its norm."""
+        yield f"{block}.dense.weight", ours, 0, self.hidden
+        yield f"{block}.dense.bias", f"{ours}_norm", 0, 0
+        yield f"{block}.LayerNorm.weight", f"{ours}_norm", 1, 0
+        yield f"{block}.LayerNorm.bias", f"{ours}_norm", 2, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +147,8 @@ class PackedBert(PackedModel):
 
     shape: BertShape
 
-    def __init__(self, shape: BertShape, *, device: str, dtype: torch.dtype) -> None:
-        super().__init__(shape, device=device, dtype=dtype)
+    def __init__(self, shape: BertShape, *, device: str, dtype: torch.dtype, dense: Sequence[DenseLayer] = ()) -> None:
+        super().__init__(shape, device=device, dtype=dtype, dense=dense)
         self.padding = shape.padding
         parts = [field.name for field in fields(_Weights)]
         self.layers = [
@@ -156,15 +161,17 @@ class PackedBert(PackedModel):
 
     @classmethod
     def of(cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype) -> Self:
-        return cls(cls.shape_of(config, description), device=device, dtype=dtype)
+        return cls(cls.shape_of(config, description), device=device, dtype=dtype, dense=description.dense)
 
     def forward(self, pack: DevicePack) -> torch.Tensor:
         """See `PackedModel.forward`. With gradients, the model holds them from the first pack on."""
         if not torch.is_grad_enabled():
             return self._infer(pack)
-        if self.gradient is None:
+        if self.gradient is None and not self.frozen:
             self.hold_gradients()
         x = _Embed.apply(self.named["words"], pack, self)
+        if self.frozen:
+            x.requires_grad_()  # nothing before the first layer does
         for number in range(self.shape.layers):
             x = _Layer.apply(x, pack, self, number)
         pooled = _Pooled.apply(x, pack, self.shape.pooling)
@@ -183,12 +190,14 @@ class PackedBert(PackedModel):
         """`forward` without anything kept for a backward pass."""
         heads, eps, kind = self.shape.heads, self.shape.eps, self.shape.activation
         x = self.embedded(pack, keep=False).out
-        for layer in self.layers:
-            qkv = torch.addmm(layer.qkv_bias, x, layer.qkv.t())
+        for number, layer in enumerate(self.layers):
+            qkv = self.beside(f"{number}.qkv", torch.addmm(layer.qkv_bias, x, layer.qkv.t()), x)
             seen, _ = ops.attend(qkv, pack.query_tiles, heads)
-            x = biased.add_layer_norm_(x, seen @ layer.o.t(), layer.o_norm, eps)
-            high = biased.activate_(x @ layer.up.t(), layer.up_bias, kind)
-            x = biased.add_layer_norm_(x, high @ layer.down.t(), layer.down_norm, eps)
+            out = self.beside(f"{number}.o", seen @ layer.o.t(), seen)
+            x = biased.add_layer_norm_(x, out, layer.o_norm, eps)
+            high = biased.activate_(self.beside(f"{number}.up", x @ layer.up.t(), x), layer.up_bias, kind)
+            out = self.beside(f"{number}.down", high @ layer.down.t(), high)
+            x = biased.add_layer_norm_(x, out, layer.down_norm, eps)
         return self.shape.pooling.forward(x, pack)
 
 
@@ -218,13 +227,16 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, pack: DevicePack, model: PackedBert, number: int) -> torch.Tensor:
         layer, shape = model.layers[number], model.shape
-        qkv = torch.addmm(layer.qkv_bias, x, layer.qkv.t())
+        qkv = model.beside(f"{number}.qkv", torch.addmm(layer.qkv_bias, x, layer.qkv.t()), x)
         seen, lse = ops.attend(qkv, pack.query_tiles, shape.heads)
-        middle = biased.add_layer_norm(x, seen @ layer.o.t(), layer.o_norm, shape.eps)
-        up = middle.out @ layer.up.t()
+        out = model.beside(f"{number}.o", seen @ layer.o.t(), seen)
+        middle = biased.add_layer_norm(x, out, layer.o_norm, shape.eps)
+        up = model.beside(f"{number}.up", middle.out @ layer.up.t(), middle.out)
         high = biased.activate(up, layer.up_bias, shape.activation)
-        end = biased.add_layer_norm(middle.out, high @ layer.down.t(), layer.down_norm, shape.eps)
-        ctx.save_for_backward(x, qkv, seen, lse, up, high, *middle.kept(), middle.out, *end.kept())
+        out = model.beside(f"{number}.down", high @ layer.down.t(), high)
+        end = biased.add_layer_norm(middle.out, out, layer.down_norm, shape.eps)
+        used = high if model.uses(f"{number}.down") else None
+        ctx.save_for_backward(x, qkv, seen, lse, up, used, *middle.kept(), middle.out, *end.kept())
         ctx.layer, ctx.pack, ctx.model, ctx.number = layer, pack, model, number
         return end.out
 
@@ -232,25 +244,40 @@ class _Layer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, qkv, seen, lse, up, high, *norms = ctx.saved_tensors
-        layer, pack, model = ctx.layer, ctx.pack, ctx.model
+        layer, pack = ctx.layer, ctx.pack
+        model: PackedBert = ctx.model
         heads, kind = model.shape.heads, model.shape.activation
+
+        def through_product(
+            part: str, grad: torch.Tensor, rows: torch.Tensor | None, past: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            weight = getattr(layer, part)
+            product_gradient(weight, grad, rows)
+            return model.back(f"{ctx.number}.{part}", weight, grad, rows, past)
+
         grad, parts = biased.layer_norm_backward(grad, norms[4:], layer.down_norm[1])
-        biased.add_columns_(layer.down_norm.grad, parts)
-        product_gradient(layer.down, grad, high)
-        for_up, parts = biased.activate_backward_(up, layer.up_bias, grad @ layer.down, kind)
-        biased.add_columns_(layer.up_bias.grad, parts)
-        product_gradient(layer.up, for_up, norms[3])
-        grad.addmm_(for_up, layer.up)  # and what went past the branch
+        _add(layer.down_norm, parts)
+        for_high = through_product("down", grad, high)
+        for_up, parts = biased.activate_backward_(up, layer.up_bias, for_high, kind)
+        _add(layer.up_bias, parts)
+        grad = through_product("up", for_up, norms[3], past=grad)
         grad, parts = biased.layer_norm_backward(grad, norms[:3], layer.o_norm[1])
-        biased.add_columns_(layer.o_norm.grad, parts)
-        product_gradient(layer.o, grad, seen)
-        for_qkv = ops.attend_backward(grad @ layer.o, qkv, seen, lse, pack.query_tiles, pack.key_tiles, heads)
-        biased.add_columns_(layer.qkv_bias.grad, biased.column_sums(for_qkv))
-        product_gradient(layer.qkv, for_qkv, x)
-        grad.addmm_(for_qkv, layer.qkv)
+        _add(layer.o_norm, parts)
+        for_seen = through_product("o", grad, seen)
+        for_qkv = ops.attend_backward(for_seen, qkv, seen, lse, pack.query_tiles, pack.key_tiles, heads)
+        if not model.frozen:
+            _add(layer.qkv_bias, biased.column_sums(for_qkv))
+        grad = through_product("qkv", for_qkv, x, past=grad)
         if model.layer_done is not None:
             model.layer_done(ctx.number)
         return grad, None, None, None
+
+
+def _add(weight: torch.Tensor, parts: torch.Tensor) -> None:
+    """Add a vector's gradient, of which these are parts, to its place; a frozen one has none."""
+    if weight.requires_grad:
+        assert weight.grad is not None  # noqa: S101 - the model holds gradients from the first pack on
+        biased.add_columns_(weight.grad, parts)
 
 
 class _Pooled(torch.autograd.Function):

@@ -84,8 +84,8 @@ class PackedEncoder:
         return send(pack, self.device, extra)
 
     def vectors(self, pack: DevicePack) -> torch.Tensor:
-        """float32 (n, hidden) of length 1, differentiable; before the query map, where there is one."""
-        return torch.nn.functional.normalize(self.model(pack), p=2.0, dim=-1)
+        """float32 (n, vector size) of length 1, differentiable; before the query map, where there is one."""
+        return torch.nn.functional.normalize(self.model.head(self.model(pack)), p=2.0, dim=-1)
 
     def embed(
         self,
@@ -100,7 +100,7 @@ class PackedEncoder:
 
         Texts are tokenized, and finished vectors copied away, while the accelerator works.
         """
-        result = np.zeros((len(texts), self.description.hidden_size), dtype=np.float32) if out is None else out
+        result = np.zeros((len(texts), self.description.vector_size), dtype=np.float32) if out is None else out
         if not len(texts):
             return result
         done = 0

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from embedding_stages.encoder.configuration import FIELD, for_saving
+from embedding_stages.encoder.dense import DenseLayer, check_dense
+from embedding_stages.encoder.dense_head import ON_DISK, save_layer
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.packed.base import PackedModel
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
@@ -25,7 +27,8 @@ class ModelFiles:
 
     folder: Path
     names: Mapping[str, str]  # on disk, by the model's own (`PackedModel.on_disk`)
-    dtypes: Mapping[str, torch.dtype]  # by name on disk: in which the weights came, and in which they are saved
+    # In which the weights came and are saved, by name on disk; in front of those of Dense modules is their folder.
+    dtypes: Mapping[str, torch.dtype]
 
     @classmethod
     def fill(cls, model: PackedModel, folder: Path, description: EncoderDescription) -> ModelFiles:
@@ -36,11 +39,14 @@ class ModelFiles:
             raise BadInput("ModelIncomplete", f"the weights hold no {family.table}", field=FIELD)
         prefix = table.removesuffix(family.table)
         names = {name: family.disk_name(prefix + name, tensors) for name, _ in model.on_disk()}
-        return cls(folder, names, _read({names[name]: view for name, view in model.on_disk()}, folder))
+        check_dense(folder, model.dense)
+        dtypes = _read({names[name]: view for name, view in model.on_disk()}, folder)
+        return cls(folder, names, dtypes | _read_dense(model, folder))
 
     def read(self, model: PackedModel, flat: torch.Tensor) -> None:
         """Read the weights once more, into `flat`, which is laid out like the model's."""
         _read({self.names[name]: view for name, view in model.on_disk(flat)}, self.folder)
+        _read_dense(model, self.folder, flat)
 
     def save(self, model: PackedModel, folder: Path, flat: torch.Tensor | None = None) -> None:
         """Write config.json and the weights: those in `flat`, or the model's own."""
@@ -54,6 +60,11 @@ class ModelFiles:
         # Rounded where they are: a copy that has to round crosses in full precision and is rounded by the host.
         tensors = {name: value.to(self.dtypes[name]).cpu().contiguous() for name, value in ours.items()}
         save_file(tensors | dict(self._others()), folder / SINGLE_FILE, metadata={"format": "pt"})
+        parts: list[dict[str, torch.Tensor]] = [{} for _ in model.dense]
+        for number, part, value in model.dense_views(flat):
+            parts[number][part] = value.to(self.dtypes[_dense_name(model.dense[number], part)])
+        for layer, values in zip(model.dense, parts, strict=True):
+            save_layer(folder, layer, values)
 
     def _others(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Tensors that the encoder has no use for: saved unchanged."""
@@ -82,3 +93,18 @@ def _read(views: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.dt
     if wanted:
         raise BadInput("ModelIncomplete", f"the weights lack {', '.join(sorted(wanted)[:3])}", field=FIELD)
     return dtypes
+
+
+def _read_dense(model: PackedModel, folder: Path, flat: torch.Tensor | None = None) -> dict[str, torch.dtype]:
+    """Read the Dense modules' weights into their views; the dtypes they have there."""
+    dtypes: dict[str, torch.dtype] = {}
+    for number, part, view in model.dense_views(flat):
+        layer = model.dense[number]
+        tensor = load_file(folder / layer.folder / SINGLE_FILE)[ON_DISK[part]]
+        dtypes[_dense_name(layer, part)] = tensor.dtype
+        view.copy_(tensor)
+    return dtypes
+
+
+def _dense_name(layer: DenseLayer, part: str) -> str:
+    return f"{layer.folder}/{ON_DISK[part]}"

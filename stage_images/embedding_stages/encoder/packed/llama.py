@@ -8,12 +8,13 @@ runs, and keeps nothing that it does not need.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from embedding_stages.encoder.dense import DenseLayer
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.packed import check, norms, ops
 from embedding_stages.encoder.packed.base import PackedModel, PackedShape, product_gradient
@@ -32,8 +33,16 @@ class PackedLlama(PackedModel):
     shape: Shape
     gated = True
 
-    def __init__(self, shape: Shape, angles: tuple[Angles, ...], *, device: str, dtype: torch.dtype) -> None:
-        super().__init__(shape, device=device, dtype=dtype)
+    def __init__(
+        self,
+        shape: Shape,
+        angles: tuple[Angles, ...],
+        *,
+        device: str,
+        dtype: torch.dtype,
+        dense: Sequence[DenseLayer] = (),
+    ) -> None:
+        super().__init__(shape, device=device, dtype=dtype, dense=dense)
         self.angles = [(cosine.to(device).contiguous(), sine.to(device).contiguous()) for cosine, sine in angles]
 
     @classmethod
@@ -44,7 +53,7 @@ class PackedLlama(PackedModel):
     @classmethod
     def of(cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype) -> Self:
         angles = angles_of(config, description.max_tokens)
-        return cls(cls.shape_of(config, description), angles, device=device, dtype=dtype)
+        return cls(cls.shape_of(config, description), angles, device=device, dtype=dtype, dense=description.dense)
 
     @classmethod
     def kernel_errors(cls, shape: PackedShape, device: torch.device, dtype: torch.dtype) -> Iterator[float]:
@@ -63,6 +72,8 @@ class PackedLlama(PackedModel):
         if not torch.is_grad_enabled():
             return self._infer(pack)
         x = _Embed.apply(pack.ids, self.named["embed_tokens"], self.named.get("embedding_norm"), self)
+        if self.frozen:
+            x.requires_grad_()  # nothing before the first layer does
         delta = None
         for number in range(self.shape.layers):
             weights = (self.named[f"{number}.{part}"] for part in self.shape.parts(number))
@@ -87,11 +98,11 @@ class PackedLlama(PackedModel):
         for number in range(shape.layers):
             w = {part: named[f"{number}.{part}"] for part in shape.parts(number)}
             h = norms.add_norm(x, None, w["input_norm"], shape.norm)[1] if "input_norm" in w else x
-            seen = self._seen(h @ w["qkv"].t(), w, pack, number)
-            _add_product(x, seen, w["o"], w.get("attention_out_norm"), shape.norm)
+            seen = self._seen(self.beside(f"{number}.qkv", h @ w["qkv"].t(), h), w, pack, number)
+            self._add_product(x, seen, w["o"], f"{number}.o", w.get("attention_out_norm"))
             _, h, _ = norms.add_norm(x, None, w["mlp_norm"], shape.norm)
-            gated = ops.gated_product(h, w["gate_up"], shape.activation)
-            _add_product(x, gated, w["down"], w.get("mlp_out_norm"), shape.norm)
+            gated = self._gated(h, w["gate_up"], f"{number}.gate_up")
+            self._add_product(x, gated, w["down"], f"{number}.down", w.get("mlp_out_norm"))
         _, normed, _ = norms.add_norm(x, None, named["norm"], shape.norm)
         return shape.pooling.forward(normed, pack)
 
@@ -103,6 +114,22 @@ class PackedLlama(PackedModel):
             ops.rotate_(qkv, pack.positions, turn.cosine, turn.sine, heads, keys_only=True)
         angles, gain = (turn.cosine, turn.sine), w.get("query_norm")
         return ops.attend(qkv, pack.query_tiles, heads, sight, turn=angles, gain=gain, norm=self.shape.norm)[0]
+
+    def _gated(self, rows: torch.Tensor, weight: torch.Tensor, name: str) -> torch.Tensor:
+        if name not in self.branches:
+            return ops.gated_product(rows, weight, self.shape.activation)
+        return ops.gate(self.beside(name, rows @ weight.t(), rows), self.shape.activation)
+
+    def _add_product(
+        self, x: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, name: str, norm_weight: torch.Tensor | None
+    ) -> None:
+        """Add rows @ weight.t(), or the norm of it, to x in place."""
+        if norm_weight is None:
+            x.addmm_(rows, weight.t())  # the product adds the residual: one pass less over x
+            self.beside(name, x, rows)
+        else:
+            product = self.beside(name, rows @ weight.t(), rows)
+            x.add_(norms.add_norm(product, None, norm_weight, self.shape.norm)[1])
 
 
 class _Embed(torch.autograd.Function):
@@ -147,26 +174,35 @@ class _Layer(torch.autograd.Function):
         shape, sight, turn = model.shape, model.sight(number), model.turn(number, pack)
         w = dict(zip(shape.parts(number), weights, strict=True))
         x1, h1, rstd1 = norms.add_norm(x, delta, w["input_norm"], shape.norm) if "input_norm" in w else (x, x, None)
-        qkv = h1 @ w["qkv"].t()
+        qkv = model.beside(f"{number}.qkv", h1 @ w["qkv"].t(), h1)
         raw = _turned(qkv, w, turn, shape)
         seen, lse = ops.attend(qkv, pack.query_tiles, shape.heads, sight)
-        out, kept_out = _normed(seen @ w["o"].t(), w.get("attention_out_norm"), shape.norm)
+        out = model.beside(f"{number}.o", seen @ w["o"].t(), seen)
+        out, kept_out = _normed(out, w.get("attention_out_norm"), shape.norm)
         x2, h2, rstd2 = norms.add_norm(x1, out, w["mlp_norm"], shape.norm)
-        gate_up = h2 @ w["gate_up"].t()
+        gate_up = model.beside(f"{number}.gate_up", h2 @ w["gate_up"].t(), h2)
         gated = ops.gate(gate_up, shape.activation)
-        down, kept_down = _normed(gated @ w["down"].t(), w.get("mlp_out_norm"), shape.norm)
-        ctx.save_for_backward(x1, h1, rstd1, raw, qkv, seen, lse, *kept_out, x2, h2, rstd2, gate_up, gated, *kept_down)
+        down = model.beside(f"{number}.down", gated @ w["down"].t(), gated)
+        down, kept_down = _normed(down, w.get("mlp_out_norm"), shape.norm)
+        used = {"qkv": h1, "gate_up": h2, "down": gated}
+        rows = (rows if model.uses(f"{number}.{part}") else None for part, rows in used.items())
+        ctx.save_for_backward(*rows, x1, rstd1, raw, qkv, seen, lse, *kept_out, x2, rstd2, gate_up, *kept_down)
         ctx.weights, ctx.pack, ctx.model, ctx.number, ctx.first = w, pack, model, number, delta is None
         return x2, down
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, grad_down: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x1, h1, rstd1, raw, qkv, seen, lse, *rest = ctx.saved_tensors
-        out, rstd_out, x2, h2, rstd2, gate_up, gated, down, rstd_down = rest
-        w, pack, model, number = ctx.weights, ctx.pack, ctx.model, ctx.number
+        h1, h2, gated, x1, rstd1, raw, qkv, seen, lse, *rest = ctx.saved_tensors
+        out, rstd_out, x2, rstd2, gate_up, down, rstd_down = rest
+        w, pack, number = ctx.weights, ctx.pack, ctx.number
+        model: PackedLlama = ctx.model
         shape, sight, turn = model.shape, model.sight(number), model.turn(number, pack)
         changes: dict[str, torch.Tensor | None] = {}  # gradients of the weights that hold none themselves
+
+        def through_product(part: str, grad: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+            changes[part] = product_gradient(w[part], grad, rows)
+            return model.back(f"{number}.{part}", w[part], grad, rows)
 
         def through_norm(
             name: str, grad: torch.Tensor, x: torch.Tensor, rstd: torch.Tensor, residual: torch.Tensor | None = None
@@ -177,20 +213,15 @@ class _Layer(torch.autograd.Function):
 
         if rstd_down is not None:
             grad_down = through_norm("mlp_out_norm", grad_down, down, rstd_down)
-        changes["down"] = product_gradient(w["down"], grad_down, gated)
-        grad_gate_up = ops.gate_backward_(gate_up, grad_down @ w["down"], shape.activation)
-        changes["gate_up"] = product_gradient(w["gate_up"], grad_gate_up, h2)
-        grad = through_norm("mlp_norm", grad_gate_up @ w["gate_up"], x2, rstd2, grad)
+        grad_gate_up = ops.gate_backward_(gate_up, through_product("down", grad_down, gated), shape.activation)
+        grad = through_norm("mlp_norm", through_product("gate_up", grad_gate_up, h2), x2, rstd2, grad)
         grad_out = grad if rstd_out is None else through_norm("attention_out_norm", grad, out, rstd_out)
-        changes["o"] = product_gradient(w["o"], grad_out, seen)
         tiles = pack.query_tiles, pack.key_tiles
-        grad_qkv = ops.attend_backward(grad_out @ w["o"], qkv, seen, lse, *tiles, shape.heads, sight)
+        for_seen = through_product("o", grad_out, seen)
+        grad_qkv = ops.attend_backward(for_seen, qkv, seen, lse, *tiles, shape.heads, sight)
         changes |= _turned_back(grad_qkv, raw, w, turn, shape)
-        changes["qkv"] = product_gradient(w["qkv"], grad_qkv, h1)
-        if rstd1 is None:
-            grad = torch.addmm(grad, grad_qkv, w["qkv"])
-        else:
-            grad = through_norm("input_norm", grad_qkv @ w["qkv"], x1, rstd1, grad)
+        before = through_product("qkv", grad_qkv, h1)
+        grad = before.add_(grad) if rstd1 is None else through_norm("input_norm", before, x1, rstd1, grad)
         if model.layer_done is not None:
             model.layer_done(number)
         return grad, None if ctx.first else grad, None, None, None, *(changes[part] for part in w)
@@ -264,17 +295,9 @@ def _normed(
     return normed, (rows, rstd)
 
 
-def _add_product(
-    x: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, norm_weight: torch.Tensor | None, norm: Norm
-) -> None:
-    """Add rows @ weight.t(), or the norm of it, to x in place."""
-    if norm_weight is None:
-        x.addmm_(rows, weight.t())  # the product adds the residual: one pass less over x
-    else:
-        x.add_(norms.add_norm(rows @ weight.t(), None, norm_weight, norm)[1])
-
-
 def _gradient(weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor | None:
+    if not weight.requires_grad:
+        return None
     if weight.grad is None:
         return change.to(weight.dtype)
     weight.grad += change

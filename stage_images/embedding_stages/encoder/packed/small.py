@@ -40,7 +40,7 @@ class SmallPacks:
                 self._slots.insert(0, _Slot.of(encoder, size, pool))
 
     def vectors(self, texts: Ragged) -> torch.Tensor | None:
-        """float32 (n, hidden) of length 1, or None when the texts are too many or too long. In inference mode."""
+        """float32 (n, vector size) of length 1, or None when the texts are too many or too long. In inference mode."""
         count, tokens = len(texts.lengths), int(texts.starts[-1])
         slot = next((slot for slot in self._slots if slot.takes(count, tokens)), None)
         if slot is None:
