@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto
 
-from embedding_stages.encoder.backbone import DENSE
 from embedding_stages.encoder.dense import DenseLayer
+from embedding_stages.encoder.dense_head import DENSE
 from embedding_stages.export.activation import activated
 from embedding_stages.export.graph import Array, Graph
 from embedding_stages.export.inputs import DIMENSIONS

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedding_stages.contract import INTERRUPTED
 from embedding_stages.encoder.packed import ops
 from embedding_stages.encoder.packed.device import DevicePack
 from embedding_stages.encoder.packed.encoder import PackedEncoder
@@ -30,7 +29,7 @@ from embedding_stages.finetune.memory import in_parts, largest_pack
 from embedding_stages.finetune.packed_kept import PackedKept
 from embedding_stages.finetune.packed_lora import PackedLora
 from embedding_stages.finetune.packed_steps import PreparedStep, StepPack, of_examples, of_rows
-from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport
+from embedding_stages.finetune.trainer import MAX_GRAD_NORM, StepReport, stopped_elsewhere
 from embedding_stages.finetune.world import World
 
 MOST_TOKENS: Final = 32768  # of a pack: larger ones train no faster (docs/benchmarks.md)
@@ -181,7 +180,7 @@ class PackedTrainer(PackedKept):
                 return loss
             self.moved.drop_gradients()
             if stopped:
-                raise stop or Transient(INTERRUPTED, "another worker was asked to stop; the next attempt resumes here")
+                raise stop or stopped_elsewhere()
             self._give_way(cause or "on another worker")
 
     def _take(self, examples: Sequence[Example], texts: Ragged) -> PreparedStep:

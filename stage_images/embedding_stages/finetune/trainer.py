@@ -107,22 +107,25 @@ class Trainer(Kept):
         """float32 (len(numbers), vector size): these rows by the model as it is, in training's precision.
 
         With shards all ranks call it together. Memory that is short makes the passes smaller; raises
-        torch.OutOfMemoryError when a single row does not fit.
+        torch.OutOfMemoryError when a single row does not fit, what `between` raises.
         """
-        if self._shards:
-            self._shards.gather()
         found = torch.zeros(len(numbers), self.encoder.description.vector_size, device=self.encoder.device)
         lengths = [len(rows[number]) for number in numbers]
         longest_first = sorted(range(len(numbers)), key=lambda place: -lengths[place])
-        groups = groups_of(longest_first, lengths, self.micro_batch * self._tokens_per_example)
+        groups = groups_of(longest_first, lengths, self._token_budget)
 
         def use(group: tuple[int, ...]) -> None:
+            self._between()
             found[list(group)] = self._forward([numbers[place] for place in group], rows)
 
-        with torch.no_grad():
-            in_parts(groups, use)
         if self._shards:
-            self._shards.drop()
+            self._shards.gather()
+        try:
+            with torch.no_grad():
+                in_parts(groups, use)
+        finally:
+            if self._shards:
+                self._shards.drop()
         return found
 
     def _agreed_gradients(
@@ -152,7 +155,7 @@ class Trainer(Kept):
                 self._shards.add_up()  # the library gives unsummed gradients away in no other way
             self.optimizer.zero_grad(set_to_none=True)
             if stopped:
-                raise stop or Transient(INTERRUPTED, "another worker was asked to stop; the next attempt resumes here")
+                raise stop or stopped_elsewhere()
             self._give_way(cause or "on another worker")
 
     @property
@@ -183,8 +186,7 @@ class Trainer(Kept):
         """`_gradients` with in-batch negatives: this rank encodes its share of the step's texts, and the loss of all
         examples is computed everywhere. Only rank 0 tells it, or the sum would count it once a rank.
         """
-        budget = self.micro_batch * self._tokens_per_example
-        part = plan_rows(examples, pool.dealt(examples, lengths), lengths, token_budget=budget)
+        part = plan_rows(examples, pool.dealt(examples, lengths), lengths, token_budget=self._token_budget)
         with pool.exchanging(part):
             loss = self._part_gradients(part, rows, weight=weight)
         return loss if self.world.leads else 0.0
@@ -259,3 +261,8 @@ class Trainer(Kept):
             )
         self._least_tokens = 0
         self.micro_batch //= 2
+
+
+def stopped_elsewhere() -> Transient:
+    """What a worker raises because another one was asked to stop."""
+    return Transient(INTERRUPTED, "another worker was asked to stop; the next attempt resumes here")

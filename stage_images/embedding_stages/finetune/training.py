@@ -119,7 +119,7 @@ def _validate(
         return
     started = time.monotonic()
     try:
-        found = course.validated(held_out, trainer, data)
+        found = course.validated(held_out, trainer, data, context.stop_if_asked)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             "GPUOutOfMemory",

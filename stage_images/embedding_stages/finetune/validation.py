@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import torch
 
 from embedding_stages.contract.settings import Finetune, Validation
-from embedding_stages.errors import BadInput
+from embedding_stages.errors import BadInput, Transient
 from embedding_stages.finetune.batches import Example
 from embedding_stages.finetune.dataset import TrainingSet
 from embedding_stages.finetune.scale import Scale
-from embedding_stages.finetune.trainer import Trainer
+from embedding_stages.finetune.trainer import Trainer, stopped_elsewhere
 
 if TYPE_CHECKING:
     from embedding_stages.finetune.packed_trainer import PackedTrainer  # needs Triton, which CPU images lack
@@ -32,7 +32,7 @@ Point = tuple[int, float, float]  # step, mean loss of the steps since the point
 FEW: Final = 50  # questions; below, a choice is chance (the recipe warns of evaluations below it)
 _CUT_OFF: Final = 10
 _DEAR: Final = 2  # passages may be at most the texts between two validations, over this: a sixth of the time
-_AT_ONCE: Final = 1024  # queries
+_PRODUCTS: Final = 2**34  # between two looks at whether to stop: about a second of a few CPU cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,25 @@ class Course:
             return True
         return sum(step > self.best_step for step, _, _ in self.points) < held_out.patience
 
-    def validated(self, held_out: HeldOut, trainer: AnyTrainer, data: TrainingSet) -> float:
+    def validated(
+        self, held_out: HeldOut, trainer: AnyTrainer, data: TrainingSet, between: Callable[[], None] = lambda: None
+    ) -> float:
         """Measure the model as it is, and keep its weights where it is the best so far; all ranks call it.
 
+        `between` is called every second or so, and may raise Transient to end it: on all ranks, with nothing noted.
         Rank 0's figure counts: processors of another kind may round, and so rank, otherwise, and all have to go on,
         or to end, together.
         """
-        found = ndcg(held_out, vectors_of(trainer, [*held_out.queries, *held_out.passages], data))
-        found = trainer.world.sum_number(found if trainer.world.leads else 0.0)
+        world = trainer.world
+        vectors = vectors_of(trainer, [*held_out.queries, *held_out.passages], data)
+        found, stop = 0.0, None
+        try:
+            found = ndcg(held_out, vectors, between) if world.leads else 0.0
+        except Transient as error:
+            stop = error
+        found, stopped = world.sum_numbers((found, float(stop is not None)))
+        if stopped:
+            raise stop or stopped_elsewhere()
         step = len(self.losses)
         since = self.losses[self.points[-1][0] if self.points else 0 :]
         self.points.append((step, sum(since) / len(since), found))
@@ -157,27 +168,36 @@ def plan(
 def vectors_of(trainer: AnyTrainer, numbers: Sequence[int], data: TrainingSet) -> torch.Tensor:
     """float32 (len(numbers), vector size) on the CPU: these rows by the model as it is; each rank encodes its share.
 
-    All ranks call it. Raises torch.OutOfMemoryError where a single text does not fit, Transient `PeerLost`.
+    All ranks call it, and where one is asked to stop, all do: its peers would wait for its share. Raises
+    torch.OutOfMemoryError where a single text does not fit, what the trainer's `between` raises, Transient `PeerLost`.
     """
     world = trainer.world
     mine = numbers[world.rank :: world.size]
     found = torch.zeros(len(numbers), trainer.encoder.description.vector_size, device=trainer.encoder.device)
-    with torch.no_grad():
-        texts = data.rows if isinstance(trainer, Trainer) else data.packed
-        found[world.rank :: world.size] = trainer.embed(mine, texts)  # type: ignore[arg-type]  # each has its own kind
+    stop: Transient | None = None
+    try:
+        with torch.no_grad():
+            texts = data.rows if isinstance(trainer, Trainer) else data.packed
+            found[world.rank :: world.size] = trainer.embed(mine, texts)  # type: ignore[arg-type]  # of its own kind
+    except Transient as error:
+        stop = error
+    if world.any(stop is not None):
+        raise stop or stopped_elsewhere()
     world.sum_([found])
     return found.cpu()
 
 
-def ndcg(held_out: HeldOut, vectors: torch.Tensor) -> float:
-    """The mean NDCG@10; `vectors` are those of the queries, then of the passages."""
+def ndcg(held_out: HeldOut, vectors: torch.Tensor, between: Callable[[], None] = lambda: None) -> float:
+    """The mean NDCG@10; `vectors` are those of the queries, then of the passages. Raises what `between` raises."""
     asked, searched = vectors[: len(held_out.queries)], vectors[len(held_out.queries) :]
     place = {row: number for number, row in enumerate(held_out.passages)}
     relevant = [{place[row] for row in rows} for rows in held_out.relevant]
     gains = [1 / math.log2(2 + rank) for rank in range(_CUT_OFF)]
     depth = min(_CUT_OFF, len(searched))
     total, done = 0.0, 0
-    for some in (asked[begin : begin + _AT_ONCE] for begin in range(0, len(asked), _AT_ONCE)):
+    at_once = max(1, min(1024, _PRODUCTS // max(1, searched.numel())))
+    for some in torch.split(asked, at_once):
+        between()
         for found in (some @ searched.T).topk(depth, dim=1).indices.tolist():
             right = relevant[done]
             ideal = sum(gains[: len(right)])

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedding_stages.encoder.configuration import Config, for_library
-from embedding_stages.encoder.families.family import Family
+from embedding_stages.encoder.configuration import Config
+from embedding_stages.encoder.families.rotary import Rotary, rotary_of
 from embedding_stages.encoder.pooling import POOLINGS, Pooling
 
 if TYPE_CHECKING:
     import torch
 
-    from embedding_stages.encoder.packed.base import PackedModel
     from embedding_stages.export.graph import Array, Graph
 
 
-class Decoder(Family):
+class Decoder(Rotary):
     """A decoder without its head; every token sees all others unless the family is `causal`."""
 
     activations = ("silu",)
     table = "embed_tokens.weight"
     layers = "layers"
-    packs = True
-
-    @abstractmethod
-    def library(self) -> tuple[Any, Any]:
-        """transformers' classes of the configuration and of the model without a head."""
-
-    def settings(self, config: Config) -> dict[str, Any]:
-        """config.json as keywords of the configuration's class."""
-        return for_library(config)
 
     def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
-        settings, model = self.library()
-        module, report = model.from_pretrained(folder, config=settings(**self.settings(config)), **options)
-        for layer in module.layers:
+        module, report = super().load(folder, config, options)
+        decoder: Any = module
+        for layer in decoder.layers:
             layer.self_attn.is_causal = self.causal
         return module, report
 
@@ -46,11 +35,6 @@ class Decoder(Family):
 
         seen = visible(mask, causal=self.causal)
         return module(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
-
-    def packed_model(self) -> type[PackedModel]:
-        from embedding_stages.encoder.packed.llama import PackedLlama
-
-        return PackedLlama
 
     def onnx_states(self, graph: Graph, weights: Mapping[str, Array], module: torch.nn.Module) -> str:
         from embedding_stages.export.llama import llama_states
@@ -79,10 +63,3 @@ def as_bidirectional(config: Config, model_type: str, architecture: str, pooling
         "is_causal": False,
         "pooling": POOLINGS[pooling].config_names[0],
     }
-
-
-def rotary_of(rotary: Any, kind: str = "") -> tuple[Array, float]:
-    """Frequencies, float32 (head / 2,), and scale of a module's rotary positions; of one kind of its layers."""
-    start = f"{kind}_" if kind else ""
-    frequencies = getattr(rotary, f"{start}inv_freq").detach().cpu().float().numpy()
-    return frequencies, float(getattr(rotary, f"{start}attention_scaling"))

@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import Config, for_library
-from embedding_stages.encoder.families.decoder import Decoder, as_bidirectional, is_bidirectional, rotary_of
+from embedding_stages.encoder.families.decoder import Decoder, as_bidirectional, is_bidirectional
 from embedding_stages.encoder.families.family import Unsupported
+from embedding_stages.encoder.families.rotary import rotary_of
 from embedding_stages.encoder.pooling import Pooling
 
 if TYPE_CHECKING:

@@ -7,22 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from embedding_stages.encoder.configuration import Config, for_library
-from embedding_stages.encoder.families.decoder import rotary_of
-from embedding_stages.encoder.families.family import Family
+from embedding_stages.encoder.configuration import Config
+from embedding_stages.encoder.families.rotary import Rotary, rotary_of
 from embedding_stages.encoder.pooling import Pooling
 
 if TYPE_CHECKING:
     import torch
 
-    from embedding_stages.encoder.packed.base import PackedModel
     from embedding_stages.export.graph import Array
 
 
-class Windowed(Family):
+class Windowed(Rotary):
     """Layers of two kinds, full_attention and sliding_attention, with positions of their own."""
 
-    packs = True
     bases: ClassVar[Mapping[str, str]]  # what transformers 4 calls the base of the angles, by the kind of layer
 
     def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG002 - a file of its own says it
@@ -36,17 +33,13 @@ class Windowed(Family):
         return config.get("hidden_activation", self.activations[0])
 
     @abstractmethod
-    def library(self) -> tuple[Any, Any]:
-        """transformers' classes of the configuration and of the model without a head."""
-
-    @abstractmethod
     def window(self, config: Any) -> int:
         """How many tokens away a token may be that another sees, of the library's configuration."""
 
     def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
-        settings, model = self.library()
-        module, report = model.from_pretrained(folder, config=settings(**for_library(config)), **options)
-        module.config.use_cache = False
+        module, report = super().load(folder, config, options)
+        windowed: Any = module
+        windowed.config.use_cache = False
         return module, report
 
     def states(self, module: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Any:
@@ -57,11 +50,6 @@ class Windowed(Family):
             "sliding_attention": visible(mask, window=self.window(module.config)),
         }
         return module(input_ids=ids, attention_mask=seen).last_hidden_state
-
-    def packed_model(self) -> type[PackedModel]:
-        from embedding_stages.encoder.packed.llama import PackedLlama
-
-        return PackedLlama
 
     def rotary(self, module: torch.nn.Module) -> dict[str, tuple[Array, float]]:
         """Frequencies and scale of each kind of layer that the model has."""
