@@ -92,7 +92,7 @@ class TrainedLimits:
             stored = of_sum(3, 1.0) * state[f"weights.{name}"].abs()  # decay, update and sum are rounded
             self._moved[name] = self._moved.get(name, torch.zeros(())) + rate * update + stored
 
-    def assert_same(self, found: Mapping[str, torch.Tensor], *, skip: str = "\n") -> None:
+    def assert_same(self, found: Mapping[str, torch.Tensor], *, skip: str | tuple[str, ...] = "\n") -> None:
         """`found` equals the last state but for rounding. Names that end in `skip` are left out."""
         assert found.keys() <= self._state.keys()
         for key, value in found.items():

@@ -54,6 +54,6 @@ def test_a_stop_is_seen_within_a_validation(place: str, workspace: Path, monkeyp
         with pytest.raises(Transient):
             run(workspace, f"stopped in {place}", stopping)
     assert not after
-    assert context_of(workspace, f"stopped in {place}").scratch("resume").joinpath("step-00000003").is_dir()
+    assert context_of(workspace, f"validated-stopped in {place}").scratch("resume").joinpath("step-00000003").is_dir()
     resumed, _ = run(workspace, f"stopped in {place}", threading.Event())
     assert (resumed.losses, resumed.points) == (whole.losses, whole.points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,20 +211,21 @@ def test_memory_that_a_validation_lacks_is_said(workspace: Path, monkeypatch: py
 
 def test_ranks_that_round_otherwise_go_by_rank_0(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they would do next, one alone, another rank would wait for."""
-    summed: list[float] = []
+    summed: list[tuple[float, ...]] = []
 
-    def with_rank_0(_: World, value: float) -> float:
-        summed.append(value)
-        return value + 0.25
+    def with_rank_0(_: World, values: Sequence[float]) -> list[float]:
+        summed.append(tuple(values))
+        return [values[0] + 0.25, *values[1:]]
 
     trainer = trainer_of(workspace / "bert", micro_batch=2)
     trainer.world = replace(World.alone(), rank=1, size=2)
     monkeypatch.setattr(World, "sum_", lambda *_: None)
-    monkeypatch.setattr(World, "sum_number", with_rank_0)
+    monkeypatch.setattr(World, "any", lambda _, flag: flag)
+    monkeypatch.setattr(World, "sum_numbers", with_rank_0)
     monkeypatch.setattr(validation, "ndcg", lambda *_: 0.5)
     course = Course(losses=[1.0])
     assert course.validated(planned(), trainer, DATA) == 0.25
-    assert (summed, course.points) == ([0.0], [(1, 1.0, 0.25)])
+    assert (summed, course.points) == ([(0.0, 0.0)], [(1, 1.0, 0.25)])
 
 
 def test_patience_ends_the_training(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from unit.stages.tiny_models import make_bert
 from embedding_stages.encoder.description import description_of
 from embedding_stages.encoder.model import PaddedEncoder, pool
 from embedding_stages.encoder.packed import biased
-from embedding_stages.encoder.packed.bert import BertShape, PackedBert
+from embedding_stages.encoder.packed.bert import PackedBert
+from embedding_stages.encoder.packed.bert_shape import BertShape
 from embedding_stages.encoder.packed.biased import Activation
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.encoder import PackedEncoder

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from unit.stages import rounding
 from unit.stages.tiny_families import make_gemma3, make_modernbert, make_qwen3
-from unit.stages.tiny_models import make_bert, make_llama
+from unit.stages.tiny_models import make_bert, make_llama, make_mpnet
 
 from embedding_stages.contract.settings import Lora
 from embedding_stages.encoder.model import PaddedEncoder
@@ -29,13 +29,13 @@ from embedding_stages.finetune.trainer import Trainer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CONFIG = {"hidden_size": 64, "num_hidden_layers": 2}  # of the tiny models: the wider ones' limits
-ROWS = [[5, 6, 7], [9] * 20, [8], [5, 6, 9, 11], [12] * 7, [9] * 20]
+ROWS = [[5, 6, 7], [9, 4] * 10, [8], [5, 6, 9, 11], [12] * 7, [9, 4] * 10]
 # Row 5 has the text of row 1: a pool holds it once.
 EXAMPLES = [Example(0, (1, 2)), Example(3, (4, 2, 5)), Example(0, (4, 2))]
 DATA = TrainingSet(rows=ROWS, examples=EXAMPLES)
 TERMS = rounding.backward_terms(CONFIG, tokens=sum(map(len, ROWS)))
 LOSS_LIMIT = rounding.of_loss(CONFIG, temperature=0.1)
-NOTHING = "key.bias"  # whose gradient is rounding alone
+NOTHING = ("key.bias", "attn.k.bias")  # whose gradient is rounding alone
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ CASES = {
     "Qwen3, adapters everywhere": Case(make_qwen3, {}, ALL),
     "Gemma 3, adapters before Dense modules": Case(make_gemma3, {}, ALL),
     "Gemma 3, all weights": Case(make_gemma3, {}),
+    "MPNet, all weights": Case(make_mpnet, CONFIG),
+    "MPNet, adapters everywhere": Case(make_mpnet, CONFIG, ALL),
     "Llama, a pool": Case(make_llama, CONFIG, pool=True, sizes=(16,)),
     "Gemma 3, adapters and a pool": Case(make_gemma3, {}, ("q_proj",), pool=True),
 }

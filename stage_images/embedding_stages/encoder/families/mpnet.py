@@ -24,7 +24,6 @@ class _Mpnet(BertLayers):
     title = "MPNet (model_type mpnet)"
     short_title = "MPNet"
     example = "sentence-transformers/all-mpnet-base-v2"
-    packs = False  # its attention adds a bias of the distance between two tokens
 
     def recognises(self, config: Config) -> bool:
         return config.get("model_type") == "mpnet"

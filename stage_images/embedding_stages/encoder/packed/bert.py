@@ -1,4 +1,4 @@
-"""BERT on packs, and what has its layers (RoBERTa, XLM-R): same weights, same names on disk, no padding.
+"""BERT on packs, and what has its layers (RoBERTa, XLM-R, MPNet): same weights, same names on disk, no padding.
 
 Tables of words, positions and types, a layer norm after each sum. q, k and v are one product. The vectors of a norm lie
 together with the bias of the product before it, for one program of the backward pass finds the gradients of all three.
@@ -10,122 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Self
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from embedding_stages.encoder.dense import DenseLayer
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.encoder.packed import biased, ops
-from embedding_stages.encoder.packed.base import PackedModel, product_gradient
-from embedding_stages.encoder.packed.biased import Activation, Normed
+from embedding_stages.encoder.packed import biased, check, ops
+from embedding_stages.encoder.packed.base import PackedModel, PackedShape, product_gradient
+from embedding_stages.encoder.packed.bert_shape import BertShape, bucket_table
+from embedding_stages.encoder.packed.biased import Normed
 from embedding_stages.encoder.packed.device import DevicePack
-from embedding_stages.encoder.packed.ops import Heads
-from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS, PackedPooling
-from embedding_stages.encoder.pooling import carried
-
-_ACTIVATIONS: Final[Mapping[str, Activation]] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
-_HEAD_SIZES: Final = (16, 32, 64, 128)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BertShape:
-    """The sizes of a BERT, and its pooling."""
-
-    table: ClassVar[str] = "words"
-    first_plain: ClassVar[str] = "norm"
-
-    vocabulary: int
-    positions: int  # rows of the table
-    first: int  # row of a text's first token: RoBERTa's tables begin with rows that no token has
-    types: int  # rows of the table, of which the first is used
-    padding: int  # the token whose row gets no gradient, as in the library; -1 for none
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: Heads
-    eps: float
-    activation: Activation
-    pooling: PackedPooling
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], description: EncoderDescription) -> BertShape:
-        """From config.json. Raises ValueError with the reason when packs cannot run this model."""
-        family, settings = description.family, dict(config)
-        # What a file leaves out is what the library's configurations say of it.
-        count, hidden = int(config.get("num_attention_heads", 12)), description.hidden_size
-        size = hidden // count
-        if size not in _HEAD_SIZES or size * count != hidden:
-            raise ValueError(f"{count} heads in {hidden}")
-        activation = family.activation(settings)
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation {activation}")
-        positions = int(config["max_position_embeddings"])
-        first = positions - family.positions(settings)
-        # Positions that start later count from the padding token's id: whatever they start behind is it.
-        padding = first - 1 if first else config.get("pad_token_id", 0)
-        return cls(
-            vocabulary=family.vocabulary(settings),
-            positions=positions,
-            first=first,
-            types=int(config.get("type_vocab_size", 2)),
-            padding=-1 if padding is None else int(padding),
-            hidden=hidden,
-            intermediate=int(config.get("intermediate_size", 3072)),
-            layers=int(config.get("num_hidden_layers", 12)),
-            heads=Heads(queries=count, keys=count, size=size),
-            eps=float(config.get("layer_norm_eps", 1e-12)),
-            activation=_ACTIVATIONS[activation],
-            pooling=carried(PACKED_POOLINGS, description.pooling),
-        )
-
-    def weights(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """See `PackedShape.weights`. A layer's norms are (3, hidden): the bias before it, gain and shift."""
-        yield "words", (self.vocabulary, self.hidden)
-        yield "positions", (self.positions, self.hidden)
-        yield "types", (self.types, self.hidden)
-        for number in range(self.layers):
-            yield f"{number}.qkv", (3 * self.hidden, self.hidden)
-            yield f"{number}.o", (self.hidden, self.hidden)
-            yield f"{number}.up", (self.intermediate, self.hidden)
-            yield f"{number}.down", (self.hidden, self.intermediate)
-        yield "norm", (2, self.hidden)
-        for number in range(self.layers):
-            yield f"{number}.qkv_bias", (3 * self.hidden,)
-            yield f"{number}.o_norm", (3, self.hidden)
-            yield f"{number}.up_bias", (self.intermediate,)
-            yield f"{number}.down_norm", (3, self.hidden)
-
-    def disk_names(self) -> Iterator[tuple[str, str, int, int]]:
-        """See `PackedShape.disk_names`."""
-        yield "embeddings.word_embeddings.weight", "words", 0, self.vocabulary
-        yield "embeddings.position_embeddings.weight", "positions", 0, self.positions
-        yield "embeddings.token_type_embeddings.weight", "types", 0, self.types
-        yield "embeddings.LayerNorm.weight", "norm", 0, 0
-        yield "embeddings.LayerNorm.bias", "norm", 1, 0
-        for number in range(self.layers):
-            layer = f"encoder.layer.{number}"
-            for place, part in enumerate(("query", "key", "value")):
-                rows = place * self.hidden, self.hidden
-                yield f"{layer}.attention.self.{part}.weight", f"{number}.qkv", *rows
-                yield f"{layer}.attention.self.{part}.bias", f"{number}.qkv_bias", *rows
-            yield from self._ending(f"{layer}.attention.output", f"{number}.o")
-            yield f"{layer}.intermediate.dense.weight", f"{number}.up", 0, self.intermediate
-            yield f"{layer}.intermediate.dense.bias", f"{number}.up_bias", 0, self.intermediate
-            yield from self._ending(f"{layer}.output", f"{number}.down")
-
-    def _ending(self, block: str, ours: str) -> Iterator[tuple[str, str, int, int]]:
-        """A branch's last product and its norm."""
-        yield f"{block}.dense.weight", ours, 0, self.hidden
-        yield f"{block}.dense.bias", f"{ours}_norm", 0, 0
-        yield f"{block}.LayerNorm.weight", f"{ours}_norm", 1, 0
-        yield f"{block}.LayerNorm.bias", f"{ours}_norm", 2, 0
+from embedding_stages.encoder.packed.ops import Distances
+from embedding_stages.encoder.packed.pooling import PackedPooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +48,9 @@ class PackedBert(PackedModel):
     def __init__(self, shape: BertShape, *, device: str, dtype: torch.dtype, dense: Sequence[DenseLayer] = ()) -> None:
         super().__init__(shape, device=device, dtype=dtype, dense=dense)
         self.padding = shape.padding
+        # MPNet has no types: zeros for all, which nothing trains.
+        self.types = self.named["types"] if shape.types else self.flat.new_zeros(1, shape.hidden)
+        self.bucket_of = torch.tensor(bucket_table(), dtype=torch.int32, device=device) if shape.buckets else None
         parts = [field.name for field in fields(_Weights)]
         self.layers = [
             _Weights(**{part: self.named[f"{number}.{part}"] for part in parts}) for number in range(shape.layers)
@@ -163,6 +64,18 @@ class PackedBert(PackedModel):
     def of(cls, config: Mapping[str, Any], description: EncoderDescription, *, device: str, dtype: torch.dtype) -> Self:
         return cls(cls.shape_of(config, description), device=device, dtype=dtype, dense=description.dense)
 
+    @classmethod
+    def kernel_errors(cls, shape: PackedShape, device: torch.device, dtype: torch.dtype) -> Iterator[float]:
+        assert isinstance(shape, BertShape)  # noqa: S101 - its own
+        if shape.buckets:
+            yield check.distances_error(shape.heads, torch.tensor(bucket_table(), dtype=torch.int32), device, dtype)
+        else:
+            yield from super().kernel_errors(shape, device, dtype)
+
+    def distances(self) -> Distances | None:
+        """What distances add to the scores, by the weights as they are; the same in all layers."""
+        return None if self.bucket_of is None else Distances.of(self.named["distance_table"], self.bucket_of)
+
     def forward(self, pack: DevicePack) -> torch.Tensor:
         """See `PackedModel.forward`. With gradients, the model holds them from the first pack on."""
         if not torch.is_grad_enabled():
@@ -172,8 +85,9 @@ class PackedBert(PackedModel):
         x = _Embed.apply(self.named["words"], pack, self)
         if self.frozen:
             x.requires_grad_()  # nothing before the first layer does
+        distances = self.distances()
         for number in range(self.shape.layers):
-            x = _Layer.apply(x, pack, self, number)
+            x = _Layer.apply(x, pack, self, number, distances)
         pooled = _Pooled.apply(x, pack, self.shape.pooling)
         assert isinstance(pooled, torch.Tensor)  # noqa: S101 - `apply` is untyped
         return pooled
@@ -181,18 +95,18 @@ class PackedBert(PackedModel):
     def embedded(self, pack: DevicePack, *, keep: bool) -> Normed:
         """The first layer's input, see `biased.embed`."""
         shape, named = self.shape, self.named
-        tables = named["words"], named["positions"], named["types"]
+        tables = named["words"], named["positions"], self.types
         return biased.embed(
             tables, named["norm"], shape.eps, ids=pack.ids, places=pack.positions, first=shape.first, keep=keep
         )
 
     def _infer(self, pack: DevicePack) -> torch.Tensor:
         """`forward` without anything kept for a backward pass."""
-        heads, eps, kind = self.shape.heads, self.shape.eps, self.shape.activation
+        heads, eps, kind, distances = self.shape.heads, self.shape.eps, self.shape.activation, self.distances()
         x = self.embedded(pack, keep=False).out
         for number, layer in enumerate(self.layers):
             qkv = self.beside(f"{number}.qkv", torch.addmm(layer.qkv_bias, x, layer.qkv.t()), x)
-            seen, _ = ops.attend(qkv, pack.query_tiles, heads)
+            seen, _ = ops.attend(qkv, pack.query_tiles, heads, distances=distances)
             out = self.beside(f"{number}.o", seen @ layer.o.t(), seen)
             x = biased.add_layer_norm_(x, out, layer.o_norm, eps)
             high = biased.activate_(self.beside(f"{number}.up", x @ layer.up.t(), x), layer.up_bias, kind)
@@ -215,7 +129,8 @@ class _Embed(torch.autograd.Function):
         named, shape = model.named, model.shape
         dx, parts = biased.layer_norm_backward(grad, ctx.kept, named["norm"][0])
         biased.add_columns_(named["norm"].grad, parts[:, 1:])
-        biased.add_columns_(named["types"].grad[0], parts[:, 0])
+        if shape.types:
+            biased.add_columns_(named["types"].grad[0], parts[:, 0])
         biased.add_position_sums_(named["positions"].grad, dx, pack.starts, first=shape.first)
         model.keep_rows(pack.ids, dx)
         return None, None, None
@@ -225,10 +140,12 @@ class _Layer(torch.autograd.Function):
     """One layer."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, pack: DevicePack, model: PackedBert, number: int) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, pack: DevicePack, model: PackedBert, number: int, distances: Distances | None
+    ) -> torch.Tensor:
         layer, shape = model.layers[number], model.shape
         qkv = model.beside(f"{number}.qkv", torch.addmm(layer.qkv_bias, x, layer.qkv.t()), x)
-        seen, lse = ops.attend(qkv, pack.query_tiles, shape.heads)
+        seen, lse = ops.attend(qkv, pack.query_tiles, shape.heads, distances=distances)
         out = model.beside(f"{number}.o", seen @ layer.o.t(), seen)
         middle = biased.add_layer_norm(x, out, layer.o_norm, shape.eps)
         up = model.beside(f"{number}.up", middle.out @ layer.up.t(), middle.out)
@@ -237,7 +154,7 @@ class _Layer(torch.autograd.Function):
         end = biased.add_layer_norm(middle.out, out, layer.down_norm, shape.eps)
         used = high if model.uses(f"{number}.down") else None
         ctx.save_for_backward(x, qkv, seen, lse, up, used, *middle.kept(), middle.out, *end.kept())
-        ctx.layer, ctx.pack, ctx.model, ctx.number = layer, pack, model, number
+        ctx.layer, ctx.pack, ctx.model, ctx.number, ctx.distances = layer, pack, model, number, distances
         return end.out
 
     @staticmethod
@@ -264,13 +181,21 @@ class _Layer(torch.autograd.Function):
         grad, parts = biased.layer_norm_backward(grad, norms[:3], layer.o_norm[1])
         _add(layer.o_norm, parts)
         for_seen = through_product("o", grad, seen)
-        for_qkv = ops.attend_backward(for_seen, qkv, seen, lse, pack.query_tiles, pack.key_tiles, heads)
+        tiles, distances = (pack.query_tiles, pack.key_tiles), ctx.distances
+        sums = None
+        if distances is not None and not model.frozen:
+            sums = lse.new_empty(tiles[0].shape[1], heads.queries, distances.buckets)
+        for_qkv = ops.attend_backward(for_seen, qkv, seen, lse, *tiles, heads, distances=distances, sums=sums)
+        if sums is not None:
+            table = model.named["distance_table"].grad
+            assert table is not None  # noqa: S101 - the model holds gradients from the first pack on
+            table += sums.sum(0).t()
         if not model.frozen:
             _add(layer.qkv_bias, biased.column_sums(for_qkv))
         grad = through_product("qkv", for_qkv, x, past=grad)
         if model.layer_done is not None:
             model.layer_done(ctx.number)
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 def _add(weight: torch.Tensor, parts: torch.Tensor) -> None:

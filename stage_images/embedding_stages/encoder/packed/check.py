@@ -9,7 +9,7 @@ import torch
 from embedding_stages.encoder.packed import norms, ops
 from embedding_stages.encoder.packed.device import send
 from embedding_stages.encoder.packed.norms import Turn
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Norm, Sight
+from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Distances, Heads, Norm, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 _LENGTHS = (5, 70, 1, 130)
@@ -35,6 +35,29 @@ def attention_error(heads: Heads, device: torch.device, dtype: torch.dtype, sigh
     expected.backward(grad[: pack.tokens].float())  # type: ignore[no-untyped-call]
     assert exact.grad is not None  # noqa: S101 - `backward` set it
     return max(_error(out[: pack.tokens], expected.detach()), _error(change[: pack.tokens], exact.grad))
+
+
+def distances_error(heads: Heads, bucket_of: torch.Tensor, device: torch.device, dtype: torch.dtype) -> float:
+    """`attention_error` with a summand of the distance in every score, and with the error of the summands' gradient."""
+    lengths = (*_LENGTHS, _BEYOND + 2 * len(bucket_of) // 3)
+    texts = Ragged.of([[0] * length for length in lengths])
+    pack = build_pack(texts, range(len(lengths)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE)
+    there = send(pack, device)
+    generator = torch.Generator(device).manual_seed(0)
+    qkv = torch.randn(pack.size, 3 * heads.queries * heads.size, device=device, generator=generator).to(dtype)
+    grad = torch.randn(pack.size, heads.queries * heads.size, device=device, generator=generator).to(dtype)
+    grad[pack.tokens :] = 0  # as that of filler is
+    buckets = 1 + int(bucket_of.max())
+    table = torch.randn(buckets, heads.queries, device=device, generator=generator).requires_grad_()
+    tiles, distances = (there.query_tiles, there.key_tiles), Distances.of(table, bucket_of.to(device))
+    out, lse = ops.attend(qkv, tiles[0], heads, distances=distances)
+    sums = lse.new_empty(tiles[0].shape[1], heads.queries, buckets)
+    change = ops.attend_backward(grad, qkv, out, lse, *tiles, heads, distances=distances, sums=sums)
+    exact = qkv[: pack.tokens].float().requires_grad_()
+    expected = _reference(exact, heads, EVERYTHING, lengths, table[bucket_of.to(device).long()])
+    changes = torch.autograd.grad(expected, (exact, table), grad[: pack.tokens].float())
+    found = out[: pack.tokens], change[: pack.tokens], sums.sum(0).t()
+    return max(map(_error, found, (expected.detach(), *changes)))
 
 
 def gated_error(device: torch.device, dtype: torch.dtype, activation: Activation = "silu") -> float:
@@ -121,8 +144,13 @@ def _turn(positions: torch.Tensor, heads: Heads) -> Turn:
     return Turn(positions, angles.cos().to(positions.device), angles.sin().to(positions.device))
 
 
-def _reference(qkv: torch.Tensor, heads: Heads, sight: Sight, lengths: Sequence[int]) -> torch.Tensor:
-    """Each sequence alone through torch's attention, keys and values repeated for the heads that share them."""
+def _reference(
+    qkv: torch.Tensor, heads: Heads, sight: Sight, lengths: Sequence[int], bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Each sequence alone through torch's attention, keys and values repeated for the heads that share them.
+
+    `bias` (2 far + 1, heads) is added to the scores, by their distance.
+    """
     group = heads.queries // heads.keys
     outs = []
     for part in torch.split(qkv, list(lengths)):
@@ -136,8 +164,12 @@ def _reference(qkv: torch.Tensor, heads: Heads, sight: Sight, lengths: Sequence[
             mask &= after <= 0
         if sight.window:
             mask &= after.abs() <= sight.window
+        if bias is not None:
+            added = bias[after.clamp(-(len(bias) // 2), len(bias) // 2) + len(bias) // 2].permute(2, 0, 1)[None]
+        else:
+            added = mask
         scale = heads.scale or None
-        seen = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], mask, scale=scale)[0]
+        seen = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], added, scale=scale)[0]
         outs.append(seen.transpose(0, 1).reshape(len(part), -1))
     return torch.cat(outs)
 

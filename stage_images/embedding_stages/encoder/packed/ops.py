@@ -59,6 +59,29 @@ EVERYTHING: Final = Sight()
 
 
 @dataclass(frozen=True, slots=True)
+class Distances:
+    """What the distance from a query to a key adds to their score, of each head; as many of keys as of queries.
+
+    A distance is key less query, in tokens; the most that is told apart is half of the tables' lengths.
+    """
+
+    bucket_of: torch.Tensor  # int32 (2 far + 1,): the bucket of each distance, the most negative one first
+    bias: torch.Tensor  # float32 (heads, 2 far + 1)
+    buckets: int  # a power of 2
+
+    @classmethod
+    def of(cls, table: torch.Tensor, bucket_of: torch.Tensor) -> Distances:
+        """From the summands of each bucket (buckets, heads)."""
+        bias = table.detach().float()[bucket_of.long()].t() * _LOG2E
+        return cls(bucket_of, bias.contiguous(), len(table))
+
+    @property
+    def far(self) -> int:
+        """The distance that all beyond share."""
+        return len(self.bucket_of) // 2
+
+
+@dataclass(frozen=True, slots=True)
 class Norm:
     """Which norm; RMS norm times a weight by default."""
 
@@ -161,6 +184,7 @@ def attend(
     turn: tuple[torch.Tensor, torch.Tensor] | None = None,
     gain: torch.Tensor | None = None,
     norm: Norm | None = None,
+    distances: Distances | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention within each sequence: (T, queries * size) and the logarithms that `attend_backward` needs.
 
@@ -172,9 +196,9 @@ def attend(
     count = query_tiles.shape[1]
     eps, plus_one = (norm.eps, int(norm.plus_one)) if gain is not None and norm is not None else (None, 0)
     attention.forward[(count, heads.keys)](
-        qkv, out, lse, query_tiles, count, _scale(heads), *(turn or (None, None)), gain, eps,
-        **_sizes(heads, sight), TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None, NORM=gain is not None,
-        PLUS_ONE=plus_one, num_warps=_attention_warps(heads),
+        qkv, out, lse, query_tiles, count, _scale(heads), _bias(distances), *(turn or (None, None)), gain, eps,
+        **_sizes(heads, sight, distances), TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turn is not None,
+        NORM=gain is not None, PLUS_ONE=plus_one, num_warps=_attention_warps(heads),
         num_stages=3 if heads.size <= _MOST_SIZE_STAGED else 2,
     )  # fmt: skip
     return out, lse
@@ -189,20 +213,27 @@ def attend_backward(
     key_tiles: torch.Tensor,
     heads: Heads,
     sight: Sight = EVERYTHING,
+    distances: Distances | None = None,
+    sums: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The gradient of qkv."""
+    """The gradient of qkv.
+
+    `sums`, float32 (tiles of queries, heads, buckets), gets parts of the gradient of what `distances` was made of.
+    """
     dqkv = torch.empty_like(qkv)
     delta = torch.empty_like(lse)
-    sizes, scale, warps = _sizes(heads, sight), _scale(heads), _attention_warps(heads)
+    sizes, scale, warps = _sizes(heads, sight, distances), _scale(heads), _attention_warps(heads)
+    bias, bucket_of = _bias(distances), None if distances is None else distances.bucket_of
+    buckets = 0 if distances is None or sums is None else distances.buckets
     count = query_tiles.shape[1]
     attention.backward_queries[(count, heads.keys)](
-        qkv, out, grad, lse, delta, dqkv, query_tiles, count, scale, **sizes,
+        qkv, out, grad, lse, delta, dqkv, query_tiles, count, scale, bias, bucket_of, sums, **sizes, BUCKETS=buckets,
         TOKENS=heads.query_tile, KEYS=_KEY_STEP, num_warps=warps,
         num_stages=3 if heads.size <= _MOST_SIZE_STAGED else 1,
     )  # fmt: skip
     count = key_tiles.shape[1]
     attention.backward_keys[(count, heads.keys)](
-        qkv, grad, lse, delta, dqkv, key_tiles, count, scale, **sizes,
+        qkv, grad, lse, delta, dqkv, key_tiles, count, scale, bias, **sizes,
         TOKENS=heads.query_tile, KEYS=KEY_TILE, num_warps=warps, num_stages=1,
     )  # fmt: skip
     return dqkv
@@ -250,7 +281,11 @@ def _scale(heads: Heads) -> float:
     return _LOG2E * (heads.scale or 1.0 / math.sqrt(heads.size))
 
 
-def _sizes(heads: Heads, sight: Sight) -> dict[str, int | bool]:
+def _bias(distances: Distances | None) -> torch.Tensor | None:
+    return None if distances is None else distances.bias
+
+
+def _sizes(heads: Heads, sight: Sight, distances: Distances | None) -> dict[str, int | bool]:
     return {
         "HEADS": heads.queries,
         "KEY_HEADS": heads.keys,
@@ -258,6 +293,7 @@ def _sizes(heads: Heads, sight: Sight) -> dict[str, int | bool]:
         "SIZE": heads.size,
         "CAUSAL": sight.causal,
         "WINDOW": sight.window,
+        "FAR": 0 if distances is None else distances.far,
     }
 
 

@@ -2,7 +2,8 @@
 
 A token sees its whole sequence; with CAUSAL none after itself, with WINDOW > 0 none further away than WINDOW tokens.
 Both are known when a program is compiled: one without them has no trace of them, one with them skips the tiles that no
-row of its own sees.
+row of its own sees. With FAR > 0 the score of a pair of tokens has a summand of its head and of the distance between
+them, which FAR and all beyond share: `bias` (HEADS, 2 * FAR + 1) float32 from distance -FAR on, log2(e) included.
 
 The query heads that share a key head are stacked as rows of one tile: 64 rows are only 16 tokens of a group of four
 heads, so a text of 135 tokens is computed as 144 by 160, and a key is read once for the four. The gradient of the keys
@@ -67,11 +68,18 @@ def _limited(seen, token, key, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
     return seen
 
 
+@triton.jit
+def _distance(token, key, FAR: tl.constexpr):
+    """Place in a table of distances of a pair of query `token` and `key`; shapes that broadcast."""
+    return (tl.minimum(tl.maximum(key - token, -FAR), FAR) + FAR).to(tl.int32)
+
+
 @triton.jit(do_not_specialize=["tile_count"])
 def forward(
-    qkv, out, lse, tiles, tile_count, scale, cosine, sine, gain, eps, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
-    KEYS: tl.constexpr, TURN: tl.constexpr, NORM: tl.constexpr, PLUS_ONE: tl.constexpr,
+    qkv, out, lse, tiles, tile_count, scale, bias, cosine, sine, gain, eps, HEADS: tl.constexpr,
+    KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    FAR: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr, TURN: tl.constexpr, NORM: tl.constexpr,
+    PLUS_ONE: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one key head against the keys that it sees. scale includes log2(e).
 
@@ -112,6 +120,9 @@ def forward(
         place = key.to(tl.int64) * stride
         k = tl.load(keys + place[None, :] + column[:, None], mask=seen[None, :], other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
+        if FAR > 0:
+            far = _distance(token[:, None], key[None, :], FAR)
+            scores += tl.load(bias + (head * (2 * FAR + 1))[:, None] + far, mask=inside[:, None], other=0.0)
         pairs = _limited(seen[None, :], token[:, None], key[None, :], CAUSAL, WINDOW)
         scores = tl.where(pairs, scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
@@ -131,11 +142,15 @@ def forward(
 
 @triton.jit(do_not_specialize=["tile_count"])
 def backward_queries(
-    qkv, out, dout, lse, delta, dqkv, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
-    KEYS: tl.constexpr,
+    qkv, out, dout, lse, delta, dqkv, tiles, tile_count, scale, bias, bucket_of, sums, HEADS: tl.constexpr,
+    KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    FAR: tl.constexpr, BUCKETS: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a tile of queries; leaves delta = sum(out * dout) for `backward_keys`."""
+    """Gradient of a tile of queries; leaves delta = sum(out * dout) for `backward_keys`.
+
+    With BUCKETS > 0, a power of 2, and one head of queries to one of keys: also the tile's sums of the gradients of the
+    scores by the bucket of their distance, which `bucket_of` (2 * FAR + 1) int32 tells; `sums` (tiles, HEADS, BUCKETS).
+    """
     tile = tl.program_id(0)
     kv = tl.program_id(1)
     begin = tl.load(tiles + tile_count + tile)
@@ -155,6 +170,9 @@ def backward_queries(
     keys = qkv + (HEADS + kv) * SIZE
     values = keys + KEY_HEADS * SIZE
     dq = tl.zeros((TOKENS * GROUP_ROWS, SIZE), tl.float32)
+    if BUCKETS > 0:
+        bucket = tl.arange(0, BUCKETS)
+        found = tl.zeros((BUCKETS,), tl.float32)
     low, high = _keys_seen(first, begin, end, TOKENS, CAUSAL, WINDOW)
     for start in range(low, high, KEYS):
         key = start + tl.arange(0, KEYS)
@@ -162,19 +180,31 @@ def backward_queries(
         place = key.to(tl.int64) * stride
         k = tl.load(keys + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
         v = tl.load(values + place[:, None] + column[None, :], mask=seen[:, None], other=0.0)
-        weight = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * scale - top[:, None])
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if FAR > 0:
+            far = _distance(token[:, None], key[None, :], FAR)
+            scores += tl.load(bias + (head * (2 * FAR + 1))[:, None] + far, mask=inside[:, None], other=0.0)
+        weight = tl.exp2(scores - top[:, None])
         weight = tl.where(_limited(seen[None, :], token[:, None], key[None, :], CAUSAL, WINDOW), weight, 0.0)
         change = weight * (tl.dot(do, tl.trans(v), input_precision="ieee") - shift[:, None])
         dq += tl.dot(change.to(k.dtype), k, input_precision="ieee")
+        if BUCKETS > 0:
+            mine = tl.load(bucket_of + far)
+            # Few buckets but near the diagonal, where a tile of both sides has them all.
+            for number in range(tl.min(mine), tl.max(mine) + 1):
+                total = tl.sum(tl.sum(tl.where(mine == number, change, 0.0), axis=1), axis=0)
+                found += tl.where(bucket == number, total, 0.0)
+    if BUCKETS > 0:
+        tl.store(sums + (tile.to(tl.int64) * HEADS + kv) * BUCKETS + bucket, found)
     dq *= scale * 0.6931471805599453  # the scale without log2(e)
     tl.store(dqkv + q_place, dq.to(dqkv.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit(do_not_specialize=["tile_count"])
 def backward_keys(
-    qkv, dout, lse, delta, dqkv, tiles, tile_count, scale, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr,
-    KEYS: tl.constexpr,
+    qkv, dout, lse, delta, dqkv, tiles, tile_count, scale, bias, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
+    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, FAR: tl.constexpr,
+    TOKENS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a tile of keys and values of one key head, over the queries of its group that see them."""
     tile = tl.program_id(0)
@@ -201,7 +231,11 @@ def backward_keys(
         top = tl.load(lse + o_place, mask=inside, other=float("inf"))
         shift = tl.load(delta + o_place, mask=inside, other=0.0)
         # Rows outside have lse = inf, so their weight is 0.
-        weight = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale - top[None, :])
+        scores = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+        if FAR > 0:
+            far = _distance(token[None, :], key[:, None], FAR)
+            scores += tl.load(bias + (head * (2 * FAR + 1))[None, :] + far, mask=inside[None, :], other=0.0)
+        weight = tl.exp2(scores - top[None, :])
         if CAUSAL or WINDOW > 0:
             weight = tl.where(_limited(inside[None, :], token[None, :], key[:, None], CAUSAL, WINDOW), weight, 0.0)
         dv += tl.dot(weight.to(do.dtype), do, input_precision="ieee")
