@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from unit.stages.tiny_models import make_bert
 
 from embedding_stages.encoder.description import description_of
 from embedding_stages.encoder.model import PaddedEncoder, pool
 from embedding_stages.encoder.packed import biased
 from embedding_stages.encoder.packed.bert import PackedBert
-from embedding_stages.encoder.packed.bert_shape import BertShape
+from embedding_stages.encoder.packed.bert_shape import FAR, BertShape, bucket_table
 from embedding_stages.encoder.packed.biased import Activation
+from embedding_stages.encoder.packed.check import distances_error
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.encoder import PackedEncoder
+from embedding_stages.encoder.packed.ops import Heads
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS
 from embedding_stages.encoder.pooling import Pooling
@@ -105,6 +108,15 @@ def test_activation_of_a_sum(kind: Activation, width: int) -> None:
     torch.testing.assert_close(change, x.grad)
     for each in (parts, biased.column_sums(change)):
         torch.testing.assert_close(each.sum(0), bias.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_with_summands_of_distances() -> None:
+    """Of texts longer than the distance that all beyond share, with its gradients; buckets are the library's."""
+    places = torch.arange(-FAR, FAR + 1)
+    buckets = torch.tensor(bucket_table(), dtype=torch.int32)
+    assert torch.equal(MPNetEncoder.relative_position_bucket(places), buckets.long())
+    heads = Heads(queries=2, keys=2, size=16)
+    assert distances_error(heads, buckets, torch.device(DEVICE), torch.float32) < 1e-5
 
 
 @pytest.mark.parametrize("pooling", PACKED_POOLINGS)

@@ -79,22 +79,56 @@ def _compile_launches(found: dict[str, int]) -> None:
     JITFunction.run = launch  # type: ignore[method-assign]
 
 
+def _rotary(kind: str) -> Any:
+    import torch
+
+    from embedding_stages.encoder.packed.llama import PackedLlama
+    from embedding_stages.encoder.packed.readings import angles_of, shape_of
+
+    config = {"model_type": kind, **_MODELS[kind]}
+    shape = shape_of(config, causal=kind == "qwen3", positions=64)
+    return PackedLlama(shape, angles_of(config, 64), device="cpu", dtype=torch.bfloat16)
+
+
+def _mpnet() -> Any:
+    import torch
+
+    from embedding_stages.encoder.packed.bert import PackedBert
+    from embedding_stages.encoder.packed.bert_shape import BUCKETS, MPNET, BertShape
+    from embedding_stages.encoder.packed.ops import Heads
+    from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS
+
+    shape = BertShape(
+        vocabulary=64,
+        positions=514,
+        first=2,
+        types=0,
+        padding=1,
+        layers=1,
+        hidden=768,
+        intermediate=3072,
+        heads=Heads(queries=12, keys=12, size=64),
+        eps=1e-5,
+        activation="gelu",
+        pooling=PACKED_POOLINGS["mean"],
+        buckets=BUCKETS,
+        names=MPNET,
+    )
+    return PackedBert(shape, device="cpu", dtype=torch.bfloat16)
+
+
 def _step(kind: str) -> None:
     """Print, as JSON, what the programs of embedding and of a training step are."""
     import torch
 
     from embedding_stages.encoder.packed import ops
     from embedding_stages.encoder.packed.device import send
-    from embedding_stages.encoder.packed.llama import PackedLlama
     from embedding_stages.encoder.packed.packs import Ragged, build_pack
-    from embedding_stages.encoder.packed.readings import angles_of, shape_of
 
     found: dict[str, int] = {}
     _compile_launches(found)
-    config = {"model_type": kind, **_MODELS[kind]}
-    shape = shape_of(config, causal=kind == "qwen3", positions=64)
-    model = PackedLlama(shape, angles_of(config, 64), device="cpu", dtype=torch.bfloat16)
-    tile = shape.heads.query_tile
+    model = _mpnet() if kind == "mpnet" else _rotary(kind)
+    tile = model.shape.heads.query_tile
     pack = send(
         build_pack(Ragged.of([[5, 6], [7]]), range(2), query_tile=tile, key_tile=ops.KEY_TILE), model.flat.device
     )
@@ -105,7 +139,7 @@ def _step(kind: str) -> None:
     print(json.dumps(found))
 
 
-@pytest.mark.parametrize("kind", _MODELS)
+@pytest.mark.parametrize("kind", [*_MODELS, "mpnet"])
 def test_programs_compile_and_fit_the_shared_memory(kind: str) -> None:
     root = Path(__file__).parents[3]
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
@@ -114,7 +148,12 @@ def test_programs_compile_and_fit_the_shared_memory(kind: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert {"forward", "backward_queries", "backward_keys", "gate_backward"} <= {key.split()[0] for key in found}
+    assert {
+        "forward",
+        "backward_queries",
+        "backward_keys",
+        "activate_backward" if kind == "mpnet" else "gate_backward",
+    } <= {key.split()[0] for key in found}
     assert max(found.values()) <= _ROOM
 
 
