@@ -148,12 +148,8 @@ def test_programs_compile_and_fit_the_shared_memory(kind: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert {
-        "forward",
-        "backward_queries",
-        "backward_keys",
-        "activate_backward" if kind == "mpnet" else "gate_backward",
-    } <= {key.split()[0] for key in found}
+    activation = "activate_backward" if kind == "mpnet" else "gate_backward"
+    assert {"forward", "backward_queries", "backward_keys", activation} <= {key.split()[0] for key in found}
     assert max(found.values()) <= _ROOM
 
 
