@@ -148,6 +148,17 @@ def test_weights_keep_the_format_that_they_came_in(workspace: Path, tmp_path: Pa
     assert all(torch.equal(saved[name], value.bfloat16()) for name, value in weights.items()), "B is zero"
 
 
+def test_what_no_adapter_changes_keeps_its_digits_beside_weights_in_half_precision(tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    mixed = {name: value + 1e-4 if "norm" in name else value.bfloat16() for name, value in weights.items()}
+    save_file(mixed, base / "model.safetensors", {"format": "pt"})
+    trainer_of(base, targets=("q_proj",)).save(tmp_path / "saved", base)
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert all(saved[name].dtype == value.dtype and torch.equal(saved[name], value) for name, value in mixed.items())
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
 def test_dense_modules_stay_as_they_were_byte_for_byte(tmp_path: Path) -> None:
     """Theirs is often float32 beside layers in half precision."""
     base = make_gemma3(tmp_path / "base")
