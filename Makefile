@@ -38,7 +38,7 @@ unit: venv ## the tests that need no cluster
 check: venv ## lint, types, import layers; what is generated, and what identifies work, against what is written
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
+	@MYPYPATH=$$(.venv/bin/python hack/tensorrt_stubs.py) .venv/bin/mypy
 	@for tool in localkube images cluster quickstart; do (cd hack/$$tool && MYPYPATH=../../operator:../../stage_images \
 	    ../../.venv/bin/mypy --strict --no-error-summary --config-file= *.py) || exit 1; done
 	@MYPYPATH=operator:stage_images:crds .venv/bin/mypy --no-error-summary --explicit-package-bases crds/*.py

@@ -9,19 +9,26 @@ from onnx import TensorProto, helper
 
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.pooling import carried
-from embedding_stages.export.graph import EXTERNAL_ABOVE_BYTES, Array, Graph, Precision
+from embedding_stages.export.graph import EXTERNAL_ABOVE_BYTES, OPSET, Array, Graph, Precision, Product
 from embedding_stages.export.head import dense_vectors, shortened
 from embedding_stages.export.inputs import ATTENTION_MASK, DIMENSIONS, EMBEDDINGS, INPUT_IDS
 from embedding_stages.export.pooling import ONNX_POOLINGS
 
 
 def build_onnx(
-    encoder: PaddedEncoder, path: Path, precision: Precision, *, external_above: int = EXTERNAL_ABOVE_BYTES
-) -> None:
+    encoder: PaddedEncoder,
+    path: Path,
+    precision: Precision,
+    *,
+    opset: int = OPSET,
+    rounded: bool = False,
+    external_above: int = EXTERNAL_ABOVE_BYTES,
+) -> list[Product]:
     """Write the graph: int64 input_ids and attention_mask (batch, tokens), int64 dimensions (batch,) ->
-    float32 embeddings (batch, width). The encoder must be in float32 on the CPU.
+    float32 embeddings (batch, width). Returns its products with weights. The encoder must be in float32 on the CPU;
+    `rounded` as in `Graph`.
     """
-    graph = Graph(precision)
+    graph = Graph(precision, opset=opset, rounded=rounded)
     weights = {name: _array(value) for name, value in encoder.module.named_parameters()}
     description = encoder.description
     states = description.family.onnx_states(graph, weights, encoder.module)
@@ -38,6 +45,7 @@ def build_onnx(
         outputs=[helper.make_tensor_value_info(EMBEDDINGS, TensorProto.FLOAT, ["batch", "width"])],
         external_above=external_above,
     )
+    return graph.products
 
 
 def _array(value: torch.Tensor) -> Array:

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # the file format version that belongs to opset 17
+OPSET_QUANTIZED = 19  # the first with float8
+_IR_VERSIONS: Final[Mapping[int, int]] = {OPSET: 8, OPSET_QUANTIZED: 9}  # the file format that belongs to each
+_AXES_ARE_INPUTS = 18  # of reductions but for ReduceSum, from this opset on
 EXTERNAL_ABOVE_BYTES = 1_800_000_000  # a protobuf file ends at 2 GiB
 _INLINE_BYTES = 1024  # smaller tensors stay in the graph: shape inference reads them
 _ALIGNMENT = 4096  # lets a reader map a tensor's pages
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 Array = NDArray[Any]
+_SHORT: Final[Mapping[Precision, int]] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product with a weight of the model: its node, and how many numbers it takes and gives a token."""
+
+    node: str
+    takes: int
+    gives: int
 
 
 class Graph:
     """A graph under construction. Values are named by strings; every operation returns its output's name.
 
-    With precision fp16 the weights of matrix products and the embedding tables are float16 and products are
-    computed in float16; sums, norms, softmax and pooling stay float32, so nothing overflows between layers.
+    With precision fp16 or bf16 the weights of matrix products and the embedding tables are in it and products are
+    computed in it; sums, norms, softmax and pooling stay float32, so nothing overflows between layers.
     """
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, *, opset: int = OPSET, rounded: bool = False) -> None:
+        """`rounded`: products get and give numbers as `precision` rounds them and are themselves computed in float32,
+        for a machine that has no products in `precision`.
+        """
         self.precision = precision
+        self.opset = opset
+        self.rounded = rounded
+        self.products: list[Product] = []
         self._nodes: list[Any] = []
         self._weights: dict[str, Array] = {}
-        self._halves: dict[str, str] = {}  # float32 value -> its float16 copy
+        self._halves: dict[str, str] = {}  # float32 value -> its copy in the graph's precision
         self._count = 0
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -58,32 +78,49 @@ class Graph:
         """A float32 scalar."""
         return self.weight(f"scalar_{value!r}", np.array(value, dtype=np.float32))
 
+    def reduce(self, kind: str, value: str, axis: int) -> str:
+        """ReduceMax, ReduceMean or ReduceL2 over one axis, which stays as one of size 1."""
+        if self.opset < _AXES_ARE_INPUTS:
+            return self.op(kind, value, axes=[axis], keepdims=1)
+        return self.op(kind, value, self.ints(axis), keepdims=1)
+
     def table(self, name: str, array: Array, ids: str) -> str:
         """Rows of an embedding table (n, hidden) at integer ids, as float32."""
-        if self.precision == "fp32":
-            return self.op("Gather", self.weight(name, array), ids)
-        rows = self.op("Gather", self.weight(name, _to_half(array)), ids)
-        return self.op("Cast", rows, to=TensorProto.FLOAT)
+        rows = self.op("Gather", self.weight(name, self._short(array)), ids)
+        return rows if self.precision == "fp32" or self.rounded else self.op("Cast", rows, to=TensorProto.FLOAT)
 
     def linear(self, value: str, name: str, weight: Array, bias: Array | None) -> str:
         """value (..., in) times weight (out, in) transposed, plus bias (out); float32 in and out."""
-        matrix = self.weight(name, weight.T if self.precision == "fp32" else _to_half(weight).T)
+        matrix = self.weight(name, self._short(weight).T)
         product = self.matmul(value, matrix)
         return product if bias is None else self.op("Add", product, self.weight(f"{name}.bias", bias))
 
     def matmul(self, left: str, right: str) -> str:
         """A matrix product in the graph's precision; float32 out. Values are float32, a weight has its own type."""
-        if self.precision == "fp32":
-            return self.op("MatMul", left, right)
-        product = self.op("MatMul", self._half(left), self._half(right))
-        return self.op("Cast", product, to=TensorProto.FLOAT)
+        short = self.precision != "fp32"
+        product = self.op("MatMul", *(self._half(value) if short else value for value in (left, right)))
+        if right in self._weights:
+            takes, gives = self._weights[right].shape
+            self.products.append(Product(product, takes, gives))
+        if short and self.rounded:
+            product = self.op("Cast", product, to=_SHORT[self.precision])
+        return self.op("Cast", product, to=TensorProto.FLOAT) if short else product
 
     def _half(self, value: str) -> str:
-        if value in self._weights and self._weights[value].dtype == np.float16:
+        """A float32 value in the graph's precision; a weight is in it already."""
+        if value in self._weights:
             return value
         if value not in self._halves:
-            self._halves[value] = self.op("Cast", value, to=TensorProto.FLOAT16)
+            half = self.op("Cast", value, to=_SHORT[self.precision])
+            self._halves[value] = self.op("Cast", half, to=TensorProto.FLOAT) if self.rounded else half
         return self._halves[value]
+
+    def _short(self, array: Array) -> Array:
+        """A weight in the graph's precision."""
+        if self.precision == "fp32":
+            return array
+        short = _to_half(array) if self.precision == "fp16" else array.astype(ml_dtypes.bfloat16)
+        return short.astype(np.float32) if self.rounded else short
 
     def save(
         self,
@@ -100,10 +137,9 @@ class Graph:
         else:
             weights = [numpy_helper.from_array(_packed(array), name) for name, array in self._weights.items()]
         graph = helper.make_graph(self._nodes, "embedding", inputs, outputs, initializer=weights)
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="embedding-operator"
-        )
+        opsets = [helper.make_opsetid("", self.opset)]
+        version = _IR_VERSIONS[self.opset]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="embedding-operator")
         path.write_bytes(model.SerializeToString())
         onnx.checker.check_model(str(path), full_check=True)
 

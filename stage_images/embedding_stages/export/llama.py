@@ -102,7 +102,7 @@ class LlamaLayers:
     def norm(self, name: str, value: str) -> str:
         """x / sqrt(mean(x^2) + eps) * weight, in float32."""
         graph = self.graph
-        mean = graph.op("ReduceMean", graph.op("Mul", value, value), axes=[-1], keepdims=1)
+        mean = graph.reduce("ReduceMean", graph.op("Mul", value, value), -1)
         root = graph.op("Sqrt", graph.op("Add", mean, graph.scalar(float(self.config.rms_norm_eps))))
         scale = graph.weight(f"{name}.weight", self.norm_weight(self.weights[f"{name}.weight"]))
         return graph.op("Mul", graph.op("Div", value, root), scale)

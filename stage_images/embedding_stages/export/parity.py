@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import EncoderDescription, Role
 from embedding_stages.encoder.hardware import usable_cpus
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
+from embedding_stages.export.inputs import ATTENTION_MASK, DIMENSIONS, EMBEDDINGS, INPUT_IDS
 from embedding_stages.formats.beir import BeirReader
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.vectors import Vectors
@@ -25,6 +28,7 @@ _TEXTS_A_SIZE = 8  # texts that are asked for in each smaller dimension
 _BATCH = 8
 _LONG = 512  # tokens: a batch holds no more attention scores than a full one of such texts, or one text alone
 Rows = list[list[int]]
+Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,36 @@ class Parity:
     texts: int
 
 
-class OnnxEncoder:
+class Exported(Protocol):
+    """What is compared with the checkpoint."""
+
+    def embed(self, texts: Sequence[str], *, role: Role, dimensions: int | None = None) -> Vectors:
+        """float32 (len(texts), dimensions or vector size), of length 1."""
+
+
+class ModelFolder:
+    """What the readers of an exported folder share: description, tokenizer, batches."""
+
+    def __init__(self, folder: Path) -> None:
+        self.description = EncoderDescription.load(folder)
+        self._tokenizer = TextTokenizer.load(folder, self.description)
+
+    def embed(self, texts: Sequence[str], *, role: Role, dimensions: int | None = None) -> Vectors:
+        """See `Exported`."""
+        size = dimensions or self.description.vector_size
+
+        def run(rows: Rows) -> Vectors:
+            ids, mask = self._tokenizer.pad(rows)
+            return self._run(ids, mask, np.full(len(ids), size, dtype=np.int64))
+
+        return _in_batches(self._tokenizer.encode(texts, role), run)
+
+    def _run(self, ids: Ids, mask: Ids, sizes: Ids) -> Vectors:
+        """int64 ids and mask (batch, tokens), sizes (batch,), all of one value -> float32 (batch, that value)."""
+        raise NotImplementedError
+
+
+class OnnxEncoder(ModelFolder):
     """A model folder under ONNX Runtime on the CPU."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,21 +78,12 @@ class OnnxEncoder:
         options.log_severity_level = 3  # errors
         model = str(folder / "model.onnx")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.description = EncoderDescription.load(folder)
-        self._tokenizer = TextTokenizer.load(folder, self.description)
+        super().__init__(folder)
 
-    def embed(self, texts: Sequence[str], *, role: Role, dimensions: int | None = None) -> Vectors:
-        """float32 (len(texts), dimensions or hidden)."""
-        size = dimensions or self.description.vector_size
-
-        def run(rows: Rows) -> Vectors:
-            ids, mask = self._tokenizer.pad(rows)
-            sizes = np.full(len(ids), size, dtype=np.int64)
-            feed = {"input_ids": ids, "attention_mask": mask, "dimensions": sizes}
-            found: Vectors = self._session.run(["embeddings"], feed)[0]
-            return found
-
-        return _in_batches(self._tokenizer.encode(texts, role), run)
+    def _run(self, ids: Ids, mask: Ids, sizes: Ids) -> Vectors:
+        feed = {INPUT_IDS: ids, ATTENTION_MASK: mask, DIMENSIONS: sizes}
+        found: Vectors = self._session.run([EMBEDDINGS], feed)[0]
+        return found
 
 
 def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -> dict[Role, list[str]]:
@@ -89,12 +113,12 @@ def sample_texts(evaluation_set: Path | None, description: EncoderDescription) -
     return texts
 
 
-def measure_parity(checkpoint: PaddedEncoder, exported: OnnxEncoder, texts: dict[Role, list[str]]) -> Parity:
+def measure_parity(checkpoint: PaddedEncoder, exported: Exported, texts: dict[Role, list[str]]) -> Parity:
     """Compare vectors of length 1: cosine and largest difference of a component."""
     worst_cosine, worst_difference = 1.0, 0.0
     full, *smaller = checkpoint.description.dimensions
     for role, some in texts.items():
-        expected = _in_batches(checkpoint.tokenizer.encode(some, role), lambda rows: _vectors_of(checkpoint, rows))
+        expected = checkpoint_vectors(checkpoint, some, role)
         for size, count in ((full, len(some)), *((size, _TEXTS_A_SIZE) for size in smaller)):
             wanted = _cut(expected[:count], size)
             got = exported.embed(some[:count], role=role, dimensions=size)
@@ -103,6 +127,11 @@ def measure_parity(checkpoint: PaddedEncoder, exported: OnnxEncoder, texts: dict
             worst_cosine = min(worst_cosine, float(_cosines(wanted, got).min()))
             worst_difference = max(worst_difference, float(np.abs(wanted - got).max()))
     return Parity(worst_cosine, worst_difference, sum(len(some) for some in texts.values()))
+
+
+def checkpoint_vectors(checkpoint: PaddedEncoder, texts: Sequence[str], role: Role) -> Vectors:
+    """float32 (len(texts), vector size) of length 1; a query map is not applied."""
+    return _in_batches(checkpoint.tokenizer.encode(texts, role), lambda rows: _vectors_of(checkpoint, rows))
 
 
 def batches_of(lengths: Sequence[int]) -> list[list[int]]:

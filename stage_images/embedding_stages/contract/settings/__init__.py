@@ -30,7 +30,7 @@ from embedding_stages.contract.settings.data import (
     Search,
 )
 from embedding_stages.contract.settings.judging import Evaluation, Gates, Guard, MaxRegression, Tolerance, Verification
-from embedding_stages.contract.settings.serving import Deploy, Eval, Export, Run, RunPolicy, Verify
+from embedding_stages.contract.settings.serving import FALL_BACK, Deploy, Eval, Export, Run, RunPolicy, Verify
 from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, BaseModel, Corpus
 from embedding_stages.contract.settings.training import PRESETS, QUERY_SIDE, SIDES, Finetune, Lora, Validation, Workers
 
@@ -39,6 +39,7 @@ __all__ = [
     "DEFAULT_INCLUDE",
     "DEFAULT_K_VALUES",
     "EVALUATION_QUERIES",
+    "FALL_BACK",
     "FITTING",
     "METRIC",
     "OF_STAGE",

@@ -15,6 +15,9 @@ from embedding_stages.contract.settings.common import (
 )
 
 
+STOP, FALL_BACK = "Stop", "FallBack"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eval(Table):
     FIELD = "spec.stages.eval"
@@ -41,7 +44,47 @@ class Eval(Table):
 class Export(Table):
     FIELD = "spec.stages.export"
 
-    precision: str = setting("fp32", choices=("fp32", "fp16"), says="Number format of the exported weights.")
+    format: str = setting(
+        "onnx",
+        since=JOINED,
+        choices=("onnx", "tensorrt"),
+        says="A graph in ONNX, or that and beside it an engine of TensorRT for the GPU that the stage then asks for.",
+    )
+    precision: str = setting(
+        "fp32",
+        choices=("fp32", "fp16", "bf16"),
+        says="Number format of the exported weights. ONNX Runtime has no bf16 on CPUs.",
+    )
+    quantization: str = setting(
+        "none",
+        since=JOINED,
+        choices=("none", "int8", "fp8"),
+        says="Number format of the weights and inputs of the layers' products, calibrated on passages of the training "
+        "set; what else there is stays in precision.",
+    )
+    onParityFail: str = setting(
+        STOP,
+        since=JOINED,
+        choices=(STOP, FALL_BACK),
+        says="When the exported model answers too differently from the checkpoint: Stop, or FallBack to no "
+        "quantization, and then to fp32.",
+    )
+    minCosine: float | None = setting(
+        None,
+        since=JOINED,
+        low=0.5,
+        high=1,
+        says="Least cosine between a text's vectors of checkpoint and export. When absent 0.9999 for fp32, 0.999 for "
+        "fp16 and bf16, 0.97 for fp8, 0.9 for int8.",
+    )
+    maxNdcgDrop: float = setting(
+        0.01,
+        since=JOINED,
+        low=0,
+        high=1,
+        says="How far NDCG@10 may fall below the checkpoint's, absolute, on a part of the evaluation set; measured "
+        "for bf16 and with quantization.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
