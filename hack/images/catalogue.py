@@ -27,9 +27,13 @@ class Image:
         return self.containerfile.startswith("stage_images/")
 
 
+# Of layers that only some who build an image want.
+FURTHER_LOCKS: dict[str, tuple[str, ...]] = {"export": ("tensorrt.lock",)}
+
+
 def _stage(name: str, base: str) -> Image:
     folder = f"stage_images/{name}"
-    lock = (f"{folder}/requirements.lock",)
+    lock = (f"{folder}/requirements.lock", *(f"{folder}/{further}" for further in FURTHER_LOCKS.get(name, ())))
     torch = ("stage_images/torch.lock",) if base == "base-torch" else ()
     return Image(name, base, f"{folder}/Containerfile", (*lock, *torch, "stage_images/embedding_stages"))
 

@@ -14,6 +14,11 @@ TORCH = "stage_images/torch.lock"
 FAISS_GPU = "stage_images/prep/faiss-gpu.lock"
 # Only BEIR's evaluator is used; what its other parts want is left out.
 UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
+# Nor does the quantization of graphs, alone of ModelOpt, import these.
+UNUSED_OF_MODELOPT = ("ninja", "omegaconf", "pulp", "setuptools")
+TENSORRT = "stage_images/export/tensorrt.lock"  # a layer for who builds it in; see the image's Containerfile
+TENSORRT_VERSION = "10.13.3.9"
+TENSORRT_PACKAGES = ("tensorrt-cu13", "tensorrt-cu13-libs", "tensorrt-cu13-bindings")
 
 
 def locks() -> dict[str, str]:
@@ -27,10 +32,11 @@ def write(names: list[str]) -> None:
     if uv is None:
         raise ImagesError("locking needs uv: python3 -m pip install uv")
     with tempfile.TemporaryDirectory() as scratch:
-        excluded = Path(scratch, "excluded.txt")
-        excluded.write_text("".join(f"{name}\n" for name in ("torch", *UNUSED_OF_BEIR)))
         for target, extra in locks().items():
             if not names or extra in names:
+                excluded = Path(scratch, f"{extra}.txt")
+                unused = UNUSED_OF_MODELOPT if extra == "export" else UNUSED_OF_BEIR
+                excluded.write_text("".join(f"{name}\n" for name in ("torch", *unused)))
                 arguments = ["pyproject.toml", "--extra", extra, "--excludes", str(excluded)]
                 _resolve(uv, arguments, target)
         if not names or "torch" in names:
@@ -43,6 +49,10 @@ def write(names: list[str]) -> None:
             numpy = Path(scratch, "numpy.txt")
             numpy.write_text("numpy\npackaging\n")  # of the image's own lock
             _resolve(uv, [str(wanted), "--excludes", str(numpy)], FAISS_GPU)
+        if not names or "tensorrt" in names:
+            wanted = Path(scratch, "tensorrt.in")
+            wanted.write_text("".join(f"{name}=={TENSORRT_VERSION}\n" for name in TENSORRT_PACKAGES))
+            _resolve(uv, [str(wanted), "--no-deps"], TENSORRT)
         if not names or "demo-model" in names:
             folder = "hack/images/demo-model"
             _resolve(uv, [f"{folder}/requirements.in", "--no-deps"], f"{folder}/requirements.lock")

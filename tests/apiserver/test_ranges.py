@@ -38,6 +38,8 @@ DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
     "stages.finetune.weightDecay": ("0", "1.0", None, "1e1"),
     "stages.finetune.temperature": ("0.0001", "10", "0.00001", "11"),
     "stages.finetune.validation.share": ("0.001", "0.5", "0", "0.51"),
+    "stages.export.minCosine": ("0", "1", None, "1.1"),
+    "stages.export.maxNdcgDrop": ("0", "1", None, "1.1"),
     "tolerance.atOne": ("0", "1", None, "1.5"),
     "tolerance.atFiveAndAbove": ("0.0", "1", None, "1.5"),
 }

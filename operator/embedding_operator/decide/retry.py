@@ -51,7 +51,7 @@ def _succeed(step: Step, job: JobView, result: StageResult) -> None:
     step.entry = replace(
         step.of_job(job),
         state="Reused" if reused else "Succeeded",
-        reason="Reused" if reused else "Completed",
+        reason="Reused" if reused else result.reason[:64] or "Completed",
         message=result.message or f"attempt {job.attempt} completed",
         reused_from=job.revision if reused else None,
         finished_at=f"{job.ended or step.observed.now:%Y-%m-%dT%H:%M:%SZ}",

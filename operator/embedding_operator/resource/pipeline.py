@@ -66,6 +66,7 @@ PIPELINE: Final[tuple[StageDef, ...]] = (
         stage=Stage.EXPORT,
         module="embedding_stages.export",
         inputs=(Artefact.CHECKPOINT, Artefact.EVALUATION_SET),
+        optional_inputs=(Artefact.TRAINING_SET,),
         outputs=(Artefact.SERVING_MODEL,),
     ),
     StageDef(
@@ -97,6 +98,8 @@ def inputs_of(stage: Stage, spec: Spec, status: Status) -> dict[Artefact, Artefa
     found = {name: available[name] for name in wanted if name in available}
     if stage is Stage.SDG and spec.stages[stage].settings.get("passages") != tables.FITTING:
         found.pop(Artefact.BASE_MODEL, None)  # the work of other passages does not depend on it
+    if stage is Stage.EXPORT and spec.stages[stage].settings.get("quantization") in (None, tables.NO_QUANTIZATION):
+        found.pop(Artefact.TRAINING_SET, None)  # its passages calibrate
     if stage is Stage.PREP:
         return found | _frozen_set(spec, status, found)
     if stage is Stage.EVAL:

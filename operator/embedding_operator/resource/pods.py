@@ -29,7 +29,7 @@ ACCELERATOR_FIELD: Final = "spec.accelerator"
 # Words of spec.accelerator; any other is the name of a resource itself.
 _RESOURCE_OF: Final = {"none": "", "nvidia": GPU_RESOURCE, "amd": "amd.com/gpu"}
 _GPU_STAGES: Final = frozenset({Stage.PREP, Stage.FINETUNE, Stage.EVAL})
-_TORCH_STAGES: Final = _GPU_STAGES | {Stage.EXPORT}  # export loads the model, and computes on the CPU
+_TORCH_STAGES: Final = _GPU_STAGES | {Stage.EXPORT}  # export loads the model; only an engine is built on a GPU
 _TORCH_REQUESTS: Final = {"cpu": "500m", "memory": "2Gi"}
 _LIGHT_REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
 TIMEOUT_S: Final[Mapping[Stage, int]] = {
@@ -112,7 +112,7 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any], accelerator: str = GPU
     they name GPUs themselves, be it 0 or those of another vendor.
     """
     given: Mapping[str, Any] = raw.get("resources") or {}
-    on_gpu = stage in _GPU_STAGES
+    on_gpu = stage in _GPU_STAGES or (stage is Stage.EXPORT and raw.get("format") == tables.TENSORRT)
     requests = dict(_TORCH_REQUESTS if stage in _TORCH_STAGES else _LIGHT_REQUESTS)
     if stage is Stage.DEPLOY:
         profile = parse_profile(raw)
@@ -132,6 +132,11 @@ def stage_resources(stage: Stage, raw: Mapping[str, Any], accelerator: str = GPU
         limits[accelerator] = "1"
     none = {key for key, value in gpu_limits(limits).items() if value == "0"}
     return {"requests": requests, "limits": {key: value for key, value in limits.items() if key not in none}}
+
+
+def has_nvidia(resources: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a container gets a GPU of NVIDIA's, or a part of one."""
+    return any(key.startswith(_NVIDIAS) for key in gpu_limits(resources["limits"]))
 
 
 def gpu_limits(limits: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from embedding_operator.resource.api import (
     parse_source,
     read,
 )
+from embedding_operator.resource.exports import check_export
 from embedding_operator.resource.frozen import asked_of_stages, hash_of
 from embedding_operator.resource.gates import parse_gates, parse_guards
 from embedding_operator.resource.llm import Endpoint, parse_endpoint
@@ -80,6 +81,8 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     _check_side(settings, deploy)
     _check_in_batch(settings[Stage.FINETUNE])
     pods = {stage: parse_pod(stage, stages.get(stage.value) or {}, images, accelerator) for stage in Stage}
+    own_server = bool((stages.get("deploy") or {}).get("image"))
+    check_export(settings[Stage.EXPORT], pods[Stage.EXPORT], deploy, own_server=own_server)
     storage = _storage(raw.get("storage") or {})
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
     check_apart(storage, corpus_source, model_source, labelled, *(guard.source for guard in guards))

@@ -64,8 +64,8 @@ def engine_machine() -> Machine:
     if not torch.cuda.is_available():
         raise BadInput(
             "GpuMissing",
-            "TensorRT builds an engine on the GPU that it is for, and this pod sees none; give nvidia.com/gpu: 1, or set "
-            f"{_FIELD}.format to onnx",
+            "TensorRT builds an engine on the GPU that it is for, and this pod sees none; give nvidia.com/gpu: 1, or "
+            f"set {_FIELD}.format to onnx",
             field=f"{_FIELD}.resources.limits",
         )
     major, minor = torch.cuda.get_device_capability()

@@ -63,7 +63,9 @@ def faults_of(model: Any) -> list[str]:
     constants = {item.name: item for item in inferred.initializer}
     constants |= {node.output[0]: node.attribute[0].t for node in inferred.node if node.op_type == "Constant"}
     for node in inferred.node:
-        found.extend(f"{node.name or node.output[0]} ({node.op_type}): {fault}" for fault in _node(node, types, constants))
+        found.extend(
+            f"{node.name or node.output[0]} ({node.op_type}): {fault}" for fault in _node(node, types, constants)
+        )
     return found
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from embedding_stages.contract import Artefact, StageResult
-from embedding_stages.contract.settings import Export
+from embedding_stages.contract.settings import TENSORRT, Export
 from embedding_stages.encoder.description import ROLES, EncoderDescription
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import Stopped, settings_of
@@ -36,7 +35,6 @@ from embedding_stages.export.written import Written, write_candidate
 from embedding_stages.runner import StageContext
 
 _STEPS: Final = 4  # a candidate: written, parity, ranking, engine
-TENSORRT: Final = "tensorrt"
 
 
 def work(context: StageContext) -> StageResult:
@@ -170,9 +168,7 @@ def _result(
     )
 
 
-def serving_contract(
-    description: EncoderDescription, written: Written, *, with_engine: bool = False
-) -> dict[str, Any]:
+def serving_contract(description: EncoderDescription, written: Written, *, with_engine: bool = False) -> dict[str, Any]:
     """What clients of the served model must know; copied to status.served.contract."""
     candidate = written.candidate
     return {

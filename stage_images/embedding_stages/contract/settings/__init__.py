@@ -30,11 +30,23 @@ from embedding_stages.contract.settings.data import (
     Search,
 )
 from embedding_stages.contract.settings.judging import Evaluation, Gates, Guard, MaxRegression, Tolerance, Verification
-from embedding_stages.contract.settings.serving import FALL_BACK, Deploy, Eval, Export, Run, RunPolicy, Verify
+from embedding_stages.contract.settings.serving import (
+    BF16,
+    FALL_BACK,
+    NO_QUANTIZATION,
+    TENSORRT,
+    Deploy,
+    Eval,
+    Export,
+    Run,
+    RunPolicy,
+    Verify,
+)
 from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, BaseModel, Corpus
 from embedding_stages.contract.settings.training import PRESETS, QUERY_SIDE, SIDES, Finetune, Lora, Validation, Workers
 
 __all__ = [
+    "BF16",
     "DEFAULT_GATE_METRICS",
     "DEFAULT_INCLUDE",
     "DEFAULT_K_VALUES",
@@ -42,12 +54,14 @@ __all__ = [
     "FALL_BACK",
     "FITTING",
     "METRIC",
+    "NO_QUANTIZATION",
     "OF_STAGE",
     "PASSAGES",
     "PRESETS",
     "QUERY_SIDE",
     "QUESTION_KINDS",
     "SIDES",
+    "TENSORRT",
     "BaseModel",
     "Corpus",
     "Deploy",

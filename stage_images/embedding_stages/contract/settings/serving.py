@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from embedding_stages.contract.declare import Table, setting
 from embedding_stages.contract.settings.common import (
@@ -14,8 +15,10 @@ from embedding_stages.contract.settings.common import (
     METRIC_FORM,
 )
 
-
 STOP, FALL_BACK = "Stop", "FallBack"
+TENSORRT: Final = "tensorrt"  # a format of the export
+NO_QUANTIZATION: Final = "none"
+BF16: Final = "bf16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +50,18 @@ class Export(Table):
     format: str = setting(
         "onnx",
         since=JOINED,
-        choices=("onnx", "tensorrt"),
+        choices=("onnx", TENSORRT),
         says="A graph in ONNX, or that and beside it an engine of TensorRT for the GPU that the stage then asks for.",
     )
     precision: str = setting(
         "fp32",
-        choices=("fp32", "fp16", "bf16"),
+        choices=("fp32", "fp16", BF16),
         says="Number format of the exported weights. ONNX Runtime has no bf16 on CPUs.",
     )
     quantization: str = setting(
-        "none",
+        NO_QUANTIZATION,
         since=JOINED,
-        choices=("none", "int8", "fp8"),
+        choices=(NO_QUANTIZATION, "int8", "fp8"),
         says="Number format of the weights and inputs of the layers' products, calibrated on passages of the training "
         "set; what else there is stays in precision.",
     )
@@ -72,7 +75,7 @@ class Export(Table):
     minCosine: float | None = setting(
         None,
         since=JOINED,
-        low=0.5,
+        low=0,
         high=1,
         says="Least cosine between a text's vectors of checkpoint and export. When absent 0.9999 for fp32, 0.999 for "
         "fp16 and bf16, 0.97 for fp8, 0.9 for int8.",
