@@ -67,6 +67,12 @@ def do_work(
         details = {"side": side}
     if request.stage is Stage.EXPORT:
         details = {"contract": {"precision": "fp32", "opset": 17}}
+        if request.settings.get("minCosine") == 1.0:  # no quantized graph is that near
+            message = "int8 with fp32 was left, fp32 was built instead: smallest cosine 0.97"
+            said = details | {"warnings": [message]}
+            return 0, _said(
+                request, reason="ParityFellBack", message=message, artefacts=refs, counts=counts, details=said
+            )
     if request.stage is Stage.SDG:
         counts = {"chunks": 2000}
     if request.stage is Stage.VERIFY:
