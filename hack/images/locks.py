@@ -15,7 +15,7 @@ FAISS_GPU = "stage_images/prep/faiss-gpu.lock"
 # Only BEIR's evaluator is used; what its other parts want is left out.
 UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
 # Nor does the quantization of graphs, alone of ModelOpt, import these.
-UNUSED_OF_MODELOPT = ("ninja", "omegaconf", "pulp", "setuptools")
+UNUSED_OF_MODELOPT = ("ninja", "omegaconf", "pulp", "scipy", "setuptools")
 TENSORRT = "stage_images/export/tensorrt.lock"  # a layer for who builds it in; see the image's Containerfile
 TENSORRT_VERSION = "10.13.3.9"
 TENSORRT_PACKAGES = ("tensorrt-cu13", "tensorrt-cu13-libs", "tensorrt-cu13-bindings")
