@@ -124,11 +124,20 @@ def test_an_existing_claim_is_used_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "deploy", [{"image": "nim:2", "backend": {"nim": {"generation": 2}}}, {"backend": {"torch": {}}}]
+    ("deploy", "named"),
+    [
+        ({"image": "nim:2", "backend": {"nim": {"generation": 2}}}, "nim, generation 2.0"),
+        ({"image": "nim:2.2.2", "backend": {"nim": {}}}, "nim, generation 2.2"),
+        ({"image": "nim:2.4.0", "backend": {"nim": {}}}, "nim, generation 2.4"),
+        ({"image": "vllm:1", "backend": {"vllm": {}}}, "vllm"),
+        ({"backend": {"torch": {}}}, "torch"),
+    ],
 )
-def test_a_server_of_the_checkpoint_needs_no_export(deploy: dict[str, Any]) -> None:
+def test_a_server_of_the_checkpoint_needs_no_export(deploy: dict[str, Any], named: str) -> None:
     scene = a_scene(stages={"deploy": deploy}).run(is_ready)
     assert scene.states()["export"] == "Skipped"
+    said = next(item["message"] for item in scene.resource["status"]["conditions"] if item["type"] == "Exported")
+    assert said == f"the server (backend {named}) reads the checkpoint, nothing is to be exported"
     assert scene.attempts(Stage.EXPORT) == []
     assert scene.condition("Exported") == "True ProfileServesCheckpoint"
     checkpoint = scene.status.stage(Stage.FINETUNE).artefacts

@@ -34,6 +34,7 @@ from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import asks_again, carry, resolved
 from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
+from embedding_operator.resource.served import check_takes
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
@@ -74,7 +75,11 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     else:
         _forget_suspensions(draft, observed)
         _workspace(draft, spec, owner, observed)
-        trained = _run_pipeline(draft, spec, owner, observed, defaults)
+        try:
+            trained = _run_pipeline(draft, spec, owner, observed, defaults)
+        except SpecError as error:
+            keep_active(draft, owner, observed, reported=False)
+            return invalid(draft, observed, error)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
@@ -204,6 +209,7 @@ def _grows(spec: Spec, observed: Observed) -> bool:
 
 
 def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults) -> bool:
+    """Whether every stage before the server is done. Raises SpecError when the server would not take the model."""
     if spec.deploy.pinned is not None:
         _stop_all(draft, observed)
         take_pinned(draft, spec, observed)
@@ -212,7 +218,7 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
         # Documents, models and labelled sets may change in place: every edit of data or training looks again.
         identity = {"generation": draft.status.resolved["data"]["generation"]} if stage is Stage.INPUTS else None
         if stage is Stage.EXPORT and spec.deploy.serves_checkpoint:
-            _skip_export(draft, observed)
+            _skip_export(draft, spec, observed)
             continue
         spec = settle(draft, stage, spec, observed, defaults.images, identity=identity)
         if not advance(draft, stage, spec, owner, observed, identity=identity):
@@ -220,6 +226,8 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
             if stage is not Stage.INPUTS:  # which also runs in a revision that changes no server
                 drop_candidates(draft, observed.deployments)
             return False
+        if stage is Stage.INPUTS and draft.status.served.active_revision != draft.status.revision:
+            check_takes(spec, draft.status.stage(stage).details.get("encoder") or {})
         if stage is Stage.EVAL and _gate_blocks(draft, spec):
             _stop_obsolete(draft, observed, after=stage)
             drop_candidates(draft, observed.deployments)
@@ -239,17 +247,18 @@ def _stop_all(draft: Draft, observed: Observed) -> None:
             draft.actions.append(DeleteObject(kind="Job", name=job.name, why="a revision is pinned"))
 
 
-def _skip_export(draft: Draft, observed: Observed) -> None:
+def _skip_export(draft: Draft, spec: Spec, observed: Observed) -> None:
     """The server reads the checkpoint itself: that is the serving model."""
     for job in observed.jobs:
         if job.stage is Stage.EXPORT and not job.finished and not job.deleting:
             draft.actions.append(DeleteObject(kind="Job", name=job.name, why="nothing is to be exported any more"))
     checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
+    named = f"the server (backend {spec.deploy.profile.said})"
     entry = StageStatus(
         name=Stage.EXPORT,
         state="Skipped",
         reason="ProfileServesCheckpoint",
-        message="the server reads the checkpoint, nothing is to be exported",
+        message=f"{named} reads the checkpoint, nothing is to be exported",
         fingerprint=fingerprint_of({"skipped": checkpoint.digest}),
         revision=draft.status.revision,
         artefacts={Artefact.SERVING_MODEL: checkpoint},

@@ -254,16 +254,6 @@ def read(table: type[_T], raw: Mapping[str, Any] | None, at: str = "") -> _T:
         raise SpecError(error.field, error.message) from error
 
 
-def integer(raw: Mapping[str, Any], key: str, default: int, field: str, low: int = 1, high: int | None = None) -> int:
-    """A whole number that is at least `low`, and at most `high` where that is given."""
-    value = raw.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise SpecError(f"{field}.{key}", f"{value!r} must be a whole number of at least {low}")
-    if high is not None and value > high:
-        raise SpecError(f"{field}.{key}", f"{value} must be at most {high}")
-    return value
-
-
 def one_of(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> str:
     """The single key of `kinds` that is present."""
     present = [kind for kind in kinds if raw.get(kind) is not None]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, integer, one_of, read
+from embedding_operator.resource.api import PodSettings, Source, SpecError, Storage, Workers, one_of, read
 from embedding_operator.resource.notes import pod_annotations, pod_labels
 from embedding_operator.resource.placement import READ_WRITE_MANY
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
-from embedding_stages.contract.servers import RESERVED_VARIABLES, ServerProfile, backends, find_profile
+from embedding_stages.contract.servers import RESERVED_VARIABLES, ServerProfile, backends, choose_profile
 from embedding_stages.contract.settings import Run
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
@@ -149,13 +149,11 @@ def parse_profile(raw: Mapping[str, Any]) -> ServerProfile:
     field = "spec.stages.deploy.backend"
     given: Mapping[str, Any] = raw.get("backend") or {backends()[0]: {}}
     backend = one_of(given, backends(), field)
-    generation = integer(given[backend], "generation", 1, f"{field}.{backend}")
+    said = (given[backend] or {}).get("generation")
     try:
-        return find_profile(backend, generation)
+        return choose_profile(backend, said, str(raw.get("image") or ""))
     except LookupError as error:
-        raise SpecError(
-            f"{field}.{backend}.generation", f"{generation} is not known; remove it, or give a lower one"
-        ) from error
+        raise SpecError(f"{field}.{backend}.generation", str(error)) from error
 
 
 def _image(stage: Stage, raw: Mapping[str, Any], images: Mapping[str, str]) -> str:
@@ -200,7 +198,10 @@ def _workers(raw: Mapping[str, Any], resources: Mapping[str, Mapping[str, str]],
 def _environment(stage: Stage, raw: Mapping[str, Any], field: str) -> tuple[Mapping[str, str], ...]:
     """Literal variables; the operator's own cannot be given twice, the API server would refuse the pod."""
     found = tuple({"name": str(item["name"]), "value": str(item.get("value", ""))} for item in raw.get("env") or ())
+    retired = parse_profile(raw).retired if stage is Stage.DEPLOY else ()
     for name in (item["name"] for item in found):
+        if name in retired:
+            raise SpecError(f"{field}.env", f"{name} is not for this server: another generation reads it; remove it")
         if name.startswith("EFT_") or (stage is Stage.DEPLOY and name in RESERVED_VARIABLES):
             raise SpecError(f"{field}.env", f"{name} is set by the operator; remove it")
     return found

@@ -91,6 +91,16 @@ class EndpointClient:
         digest = body.get("artefactDigest") if isinstance(body, dict) else None
         return digest if isinstance(digest, str) else None
 
+    def announced(self) -> tuple[str, ...]:
+        """The names of models that the server says it answers to; none where it does not say."""
+        if self._profile.models_path is None:
+            return ()
+        answer = self._request("GET", self._profile.models_path)
+        body = answer.json if answer.status == _OK else None
+        listed = body.get("data") if isinstance(body, dict) else None
+        found = [item.get("id") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        return tuple(name for name in found if isinstance(name, str))
+
     def embed(self, texts: list[str], *, model: str, role: Role, dimension: int) -> Embedded:
         """Raises Stopped `InvalidVectors` or `EndpointRefused`, Transient `EndpointFailing`, and TooSlowError when
         several texts took longer than the time-out: fewer may not.

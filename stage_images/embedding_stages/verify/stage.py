@@ -81,6 +81,7 @@ def work(context: StageContext) -> StageResult:
     client = EndpointClient(settings.url, timeout_s=settings.timeout_s, profile=settings.server)
     client.wait_ready(READY_S, context.stop_if_asked)
     server_digest = check_server(client, settings)
+    check_name(client, settings)
     endpoint = _endpoint_vectors(context, settings, client, description, evaluation_set)
     began = context.clock()
     passages = endpoint.embed(evaluation_set.passages, "passage")
@@ -173,6 +174,17 @@ def check_server(client: EndpointClient, settings: Settings) -> str | None:
             f"{settings.expected_digest}: restart the Deployment so that it loads the artefact",
         )
     return digest
+
+
+def check_name(client: EndpointClient, settings: Settings) -> None:
+    """Raises Stopped `ModelNameUnknown` when clients could not ask for the model by the name that they are told."""
+    names = client.announced()
+    if names and settings.model not in names:
+        raise Stopped(
+            "ModelNameUnknown",
+            f"the server at {settings.url} announces {', '.join(names[:5])}, clients are told {settings.model!r}: set "
+            "spec.stages.deploy.modelName to a name that it announces",
+        )
 
 
 def _endpoint_vectors(

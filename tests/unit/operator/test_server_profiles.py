@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,22 @@ from unit.operator.test_serving_manifests import BACKENDS, pod
 
 from embedding_operator.resource.api import SpecError
 from embedding_stages.contract import Stage, servers
-from embedding_stages.contract.servers import NIM_1, ONNX, RESERVED_VARIABLES, SERVERS, TORCH, ServerProfile
+from embedding_stages.contract.servers import NIM_1, ONNX, RESERVED_VARIABLES, SERVERS, TORCH, VLLM, ServerProfile
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = json.loads((Path(__file__).parent / "golden/servers.json").read_text())
-# vLLM's own command line; it knows neither input_type nor truncate, and says nothing of the model's digest.
-VLLM = ServerProfile(
-    name="vllm",
-    backend="vllm",
+# A server of somebody else's, with words of its own; it says nothing of the model's digest.
+PLAIN = ServerProfile(
+    name="plain",
+    backend="plain",
     serves="checkpoint",
     default_image=None,
     needs_gpu=True,
     runs_on_cpu=False,
     model_path="/model",
-    command=("vllm", "serve", "{path}"),
-    arguments=("--served-model-name", "{model}", "--port", "{port}"),
-    variables={"HF_HOME": "{cache}"},
-    key_variable=None,
+    command=("plain", "serve", "{path}"),
+    arguments=("--name", "{model}", "--port", "{port}", "--like", "{base}"),
+    variables={"PLAIN_HOME": "{cache}"},
     ready_path="/health",
     live_path="/health",
     metadata_path=None,
@@ -54,11 +52,14 @@ def test_a_manifest_names_a_profile(backend: str, profile: str) -> None:
 
 
 def test_names_of_profiles_are_unique() -> None:
-    assert len({item.name for item in SERVERS}) == len({(item.backend, item.generation) for item in SERVERS}) == 4
+    assert len({item.name for item in SERVERS}) == len({(item.backend, item.generation) for item in SERVERS}) == 7
+    assert len({(item.backend, item.release) for item in SERVERS}) == 7
 
 
 def test_no_other_module_knows_a_backend_by_name() -> None:
-    named = re.compile(r"""["'](nim|onnx|torch)["']\s*[,:=)]|[!=]=\s*["'](nim|onnx|torch)["']|NIM_[A-Z]|NGC_API_KEY""")
+    named = re.compile(
+        r"""["'](nim|onnx|torch|vllm|nimService)["']\s*[,:=)]|[!=]=\s*["'](nim|onnx|torch|vllm|nimService)["']|NIM_[A-Z]|NGC_API_KEY"""
+    )
     places = [ROOT / "operator/embedding_operator", *(ROOT / "stage_images/embedding_stages" / x for x in ("verify",))]
     places.append(ROOT / "stage_images/embedding_stages/serve/settings.py")
     files = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
@@ -67,22 +68,22 @@ def test_no_other_module_knows_a_backend_by_name() -> None:
 
 
 def test_one_more_backend_is_one_more_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "SERVERS", (*SERVERS, VLLM))
-    deploy = {"backend": {"vllm": {}}, "image": "vllm:1", "modelName": "handbook {x}"}
+    monkeypatch.setattr(servers, "SERVERS", (*SERVERS, PLAIN))
+    deploy = {"backend": {"plain": {}}, "image": "plain:1", "modelName": "handbook {x}"}
     spec = a_spec(stages={"deploy": deploy})
     assert spec.deploy.serves_checkpoint
     assert spec.stages[Stage.DEPLOY].pod.resources["limits"] == {"nvidia.com/gpu": "1"}
     server = pod(deploy)["containers"][0]
-    assert server["command"] == ["vllm", "serve", "/model"]
-    assert server["args"] == ["--served-model-name", "handbook {x}", "--port", "8000"]
-    assert [item["name"] for item in server["env"]] == ["HF_HOME"]
+    assert server["command"] == ["plain", "serve", "/model"]
+    assert server["args"] == ["--name", "handbook {x}", "--port", "8000", "--like", "tiny"]
+    assert [item["name"] for item in server["env"]] == ["PLAIN_HOME"]
     assert server["readinessProbe"]["httpGet"]["path"] == "/health"
 
 
 def test_a_server_without_an_image_of_ours_needs_one_in_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "SERVERS", (*SERVERS, VLLM))
+    monkeypatch.setattr(servers, "SERVERS", (*SERVERS, PLAIN))
     with pytest.raises(SpecError) as caught:
-        a_spec(stages={"deploy": {"backend": {"vllm": {}}}})
+        a_spec(stages={"deploy": {"backend": {"plain": {}}}})
     assert caught.value.field == "spec.stages.deploy.image"
 
 
@@ -107,17 +108,15 @@ def test_every_variable_of_every_profile_is_reserved() -> None:
 
 def test_what_a_request_says_besides_the_texts() -> None:
     assert NIM_1.request_body("query") == {"input_type": "query", "truncate": "END"}
-    assert VLLM.request_body("query") == {}
-    assert replace(VLLM, request_fields={"truncate_prompt_tokens": -1}).request_body("passage") == {
-        "truncate_prompt_tokens": -1
-    }
+    assert PLAIN.request_body("query") == {}
+    assert VLLM.request_body("passage") == {"truncate_prompt_tokens": -1}
 
 
 def test_texts_get_their_prefix_from_whoever_knows_the_role() -> None:
     """A server that is told the role puts the prefix there itself."""
     prefixes = {"query": "query: ", "passage": ""}
     assert ONNX.text_prefix("query", prefixes) == ""
-    assert VLLM.text_prefix("query", prefixes) == "query: "
+    assert PLAIN.text_prefix("query", prefixes) == VLLM.text_prefix("query", prefixes) == "query: "
 
 
 @pytest.mark.parametrize(

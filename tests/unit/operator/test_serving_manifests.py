@@ -20,6 +20,9 @@ BACKENDS: dict[str, Raw] = {
     "torch": {"backend": {"torch": {}}},
     "nim 1": {"image": "nim:1", "backend": {"nim": {"sharedMemory": "4Gi", **NGC}}},
     "nim 2": {"image": "nim:2", "backend": {"nim": {"generation": 2}}},
+    "nim 2.2": {"image": "nvcr.io/nim/nvidia/nemotron-3-embed-1b:2.2.0", "backend": {"nim": {}}},
+    "nim 2.4": {"image": "nim:mirrored", "modelName": "handbook", "backend": {"nim": {"generation": "2.4"}}},
+    "vllm": {"image": "vllm:1", "backend": {"vllm": {}}},
 }
 
 
@@ -56,13 +59,15 @@ def test_every_server_satisfies_the_restricted_standard(backend: str) -> None:
         ("torch", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", True),
         ("nim 1", "NIM_CUSTOM_MODEL", "/opt/nim/custom_model", False),
         ("nim 2", "NIM_MODEL_PATH", "/opt/nim/model", False),
+        ("nim 2.2", "NIM_ENGINE_MODEL_PATH", "/model", False),
+        ("nim 2.4", "NIM_ENGINE_MODEL_PATH", "/model", False),
     ],
 )
 def test_the_model_lies_where_the_server_is_told(backend: str, variable: str, path: str, read_only_root: bool) -> None:
     body = pod(BACKENDS[backend])
     server = body["containers"][0]
     assert env(BACKENDS[backend])[variable] == path
-    assert {"NIM_CUSTOM_MODEL", "NIM_MODEL_PATH"} & env(BACKENDS[backend]).keys() == {variable}
+    assert {"NIM_CUSTOM_MODEL", "NIM_MODEL_PATH", "NIM_ENGINE_MODEL_PATH"} & env(BACKENDS[backend]).keys() == {variable}
     mount = next(item for item in server["volumeMounts"] if item["name"] == "workspace")
     assert (mount["mountPath"], mount["readOnly"]) == (path, True)
     assert mount["subPath"].endswith(f"/{MODEL.path}")

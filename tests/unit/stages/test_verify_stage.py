@@ -133,11 +133,19 @@ def test_the_evaluated_model_gives_the_evaluated_numbers(workspace: Path) -> Non
     assert len(written["perQuery"]["served"]) == 20
 
 
-@pytest.mark.parametrize("profile", SERVERS, ids=lambda item: item.name)
+@pytest.mark.parametrize("profile", [item for item in SERVERS if item.input_types], ids=lambda item: item.name)
 def test_every_profile_in_the_table_is_measured_the_same(workspace: Path, profile: ServerProfile) -> None:
     with serving(workspace / "model") as url:
         code, result = verify(workspace, url, server=profile.name)
     assert (code, result.counts["changedQueries"]) == (ExitCode.DONE, 0)
+
+
+def test_a_server_that_announces_another_name_is_not_ready_for_clients(workspace: Path) -> None:
+    with serving(workspace / "model", name="nvidia/its-own-name") as url:
+        code, result = verify(workspace, url)
+    assert (code, result.reason) == (ExitCode.STOPPED, "ModelNameUnknown")
+    assert "nvidia/its-own-name" in result.message
+    assert "spec.stages.deploy.modelName" in result.message
 
 
 def test_a_server_that_is_not_told_the_role_gets_prefixed_texts_at_its_own_paths(
@@ -147,6 +155,7 @@ def test_a_server_that_is_not_told_the_role_gets_prefixed_texts_at_its_own_paths
     asked: list[str] = []
     bodies: list[dict[str, Any]] = []
     plain = replace(NIM_1, name="plain", input_types=(), request_fields={}, ready_path="/health", metadata_path=None)
+    plain = replace(plain, models_path=None)
     monkeypatch.setattr(servers, "SERVERS", (*SERVERS, plain))
 
     async def front(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
@@ -334,7 +343,12 @@ def test_a_lasting_defect_ends_the_stage(
 
 
 def test_another_model_name_is_refused_with_the_servers_words(workspace: Path) -> None:
-    with serving(workspace / "model", name="renamed") as url:
+    """Also of a server that announces nothing."""
+
+    async def front(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        return web.json_response({}, status=404) if request.path == "/v1/models" else await handler(request)
+
+    with serving(workspace / "model", name="renamed", front=front) as url:
         code, result = verify(workspace, url)
     assert (code, result.reason) == (ExitCode.STOPPED, "EndpointRefused")
     assert "renamed" in result.message

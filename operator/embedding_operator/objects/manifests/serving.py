@@ -212,7 +212,7 @@ def _server(spec: Spec, mount: dict[str, Any], vector_space: str) -> dict[str, A
     }
     for key, texts in (("command", profile.command), ("args", profile.arguments)):
         if texts:  # absent: the image's own
-            body[key] = [profile.fill(text, model=spec.deploy.model_name) for text in texts]
+            body[key] = [_filled(spec, text) for text in texts]
     return body
 
 
@@ -220,7 +220,7 @@ def _environment(spec: Spec, vector_space: str) -> list[dict[str, Any]]:
     """The variables of the server's profile, in its order."""
     deploy, profile = spec.deploy, spec.deploy.profile
     variables: list[dict[str, Any]] = [
-        {"name": name, "value": profile.fill(text, model=deploy.model_name)} for name, text in profile.variables.items()
+        {"name": name, "value": _filled(spec, text)} for name, text in profile.variables.items()
     ]
     if deploy.ngc_key is not None and profile.key_variable is not None:
         reference = {"name": deploy.ngc_key.name, "key": deploy.ngc_key.key}
@@ -228,6 +228,10 @@ def _environment(spec: Spec, vector_space: str) -> list[dict[str, Any]]:
     if vector_space and profile.space_variable is not None:
         variables.append({"name": profile.space_variable, "value": vector_space})
     return variables
+
+
+def _filled(spec: Spec, text: str) -> str:
+    return spec.deploy.profile.fill(text, model=spec.deploy.model_name, base=spec.base_model)
 
 
 def _probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
