@@ -71,6 +71,18 @@ IMAGES = (
         "hack/images/pgvector/Containerfile",
         ("hack/images/pgvector/serve.sh",),
     ),
+    Image(  # of servers that are not the project's own, for the end-to-end tests
+        "stand-ins",
+        "base-torch",
+        "tests/stand_ins/Containerfile",
+        (
+            "stage_images/torch.lock",
+            "stage_images/serve-torch/requirements.lock",
+            "stage_images/serve/requirements.lock",
+            "stage_images/embedding_stages",
+            "tests/stand_ins",
+        ),
+    ),
 )
 STAGES = tuple(image.name for image in IMAGES if image.is_stage)
 

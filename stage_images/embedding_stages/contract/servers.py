@@ -38,7 +38,7 @@ OWN_TOKEN_IDS: Final = "own"  # the served model's
 
 AUTO: Final = "auto"  # as a generation: the one that the image's tag tells
 _HIGHEST: Final = 99  # beyond it a tag is a date
-_TAG: Final = re.compile(r":v?(\d+(?:\.\d+)*)(?![\d.])[^:/]*$")
+_TAG: Final = re.compile(r":v?(\d+(?:\.\d+)*)(?:[-+_][^:/]*)?$")
 
 ONNX: Final = ServerProfile(
     name="onnx",

@@ -36,6 +36,7 @@ def nim(image: str, said: Any = None, **more: Any) -> dict[str, Any]:
         (f"{NVCR}:latest", None, "1"),
         (f"{NVCR}:20260801", None, "1"),
         (f"{NVCR}@sha256:{'a' * 64}", None, "1"),
+        (f"{NVCR}:2ab17c", None, "1"),
         # The manifest's word counts more than the tag.
         (f"{NVCR}:2.2.0", 1, "1"),
         (f"{NVCR}:2.2.0", 2, "2.0"),
