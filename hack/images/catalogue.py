@@ -74,7 +74,7 @@ IMAGES = (
     Image(  # of servers that are not the project's own, for the end-to-end tests
         "stand-ins",
         "base-torch",
-        "tests/stand_ins/Containerfile",
+        "hack/images/stand-ins/Containerfile",
         (
             "stage_images/torch.lock",
             "stage_images/serve-torch/requirements.lock",
