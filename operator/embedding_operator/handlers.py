@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, repeat
 from random import Random
 from typing import Any, Final
@@ -14,9 +15,10 @@ from typing import Any, Final
 import kopf
 from prometheus_client import start_http_server
 
-from embedding_operator.cluster.cache import KINDS, ChildCache, Key, owner_key
+from embedding_operator.cluster.cache import KINDS, UNWATCHED, ChildCache, Key, owner_key
 from embedding_operator.cluster.client import Cluster, child_selector
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
+from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
@@ -96,6 +98,11 @@ class Doorbell:
             before = self.cache.uids(kind)
             listed = (raw for ns in namespaces for raw in self.cluster.each(kind, ns, labels=child_selector()))
             self.cache.prune(kind, before, listed)
+        for kind in UNWATCHED:
+            with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
+                before = self.cache.uids(kind)
+                listed = (raw for ns in namespaces for raw in self.cluster.each(kind, ns, labels=child_selector()))
+                self.cache.prune(kind, before, listed)
         found = (raw["metadata"] for ns in namespaces for raw in self.cluster.each(KIND, ns))
         return [(meta["namespace"], meta["name"]) for meta in found]
 

@@ -53,6 +53,7 @@ from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.nim_services import NIM_SERVICE
 from embedding_operator.resource.status import Status
 
 log = logging.getLogger(__name__)
@@ -178,8 +179,8 @@ class Reconciler:
                     self.cache.put("Pod", raw_pod)
             case Apply():
                 raw = self.cluster.apply(action.manifest)
-                if action.manifest["kind"] == "Deployment":
-                    self.cache.put("Deployment", raw)
+                if action.manifest["kind"] in ("Deployment", NIM_SERVICE):
+                    self.cache.put(action.manifest["kind"], raw)
             case DeleteObject():
                 self.cluster.delete(action.kind, owner.namespace, action.name)
             case TryOut():

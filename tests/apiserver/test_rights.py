@@ -18,6 +18,7 @@ RIGHTS: dict[str, str] = {
     f"{EFT}/finalizers": "update",
     "jobs.batch": "get list watch create patch delete",
     "deployments.apps": "get list watch create patch delete",
+    "nimservices.apps.nvidia.com": "get list create patch delete",
     "services": "get list watch create patch delete",
     "persistentvolumeclaims": "get create patch",
     "configmaps": "get create patch delete",

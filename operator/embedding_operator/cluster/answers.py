@@ -21,10 +21,15 @@ from embedding_operator.cluster.errors import (
     Unavailable,
 )
 from embedding_operator.objects.deletion import deleted_at, stuck_deletion
+from embedding_operator.objects.nim_services import NIM_SERVICE
 from embedding_operator.resource.api import KIND
 
 # Rights on pods and Secrets are asked for by the preflight alone; one that is missing otherwise is missing later too.
 _NO_DRY_RUN: Final = ("does not support dry run", 'cannot create resource "pods"', 'cannot get resource "secrets"')
+NO_NIM_OPERATOR: Final = (
+    "spec.stages.deploy.backend.nimService: the CRD nimservices.apps.nvidia.com is not installed; install NVIDIA's NIM "
+    "Operator, or take backend nim"
+)
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
 
 
@@ -81,6 +86,8 @@ def error_of(
             return QuotaExceeded(verb, *where, detail, 15)
         case 401 | 403:
             return Forbidden(verb, *where, detail)
+        case 404 if where[0] == NIM_SERVICE and "namespaces" not in detail:
+            return Rejected(verb, *where, NO_NIM_OPERATOR)
         case 429 | 500 | 502 | 503 | 504:
             return Unavailable(verb, *where, detail, _seconds(headers.get("Retry-After", "")))
         case _:

@@ -16,6 +16,7 @@ from embedding_operator.resource.labels import OWNER_LABEL
 Raw = Mapping[str, Any]
 Key = tuple[str, str]  # namespace, name of the resource
 KINDS: Final = ("Job", "Pod", "Deployment")
+UNWATCHED: Final = ("NIMService",)  # of a CRD that may not be there: listed where a resource has some
 # A Deployment is compared with what was asked for; of the others a few fields are looked at (views.py).
 _SPEC_READ: Final[Mapping[str, tuple[str, ...]]] = {
     "Job": ("suspend", "completions"),
@@ -29,8 +30,9 @@ class ChildCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._objects: dict[str, dict[Key, dict[str, Raw]]] = {kind: {} for kind in KINDS}
-        self._gone: dict[str, set[str]] = {kind: set() for kind in KINDS}  # uids, until the next full list
+        kinds = (*KINDS, *UNWATCHED)
+        self._objects: dict[str, dict[Key, dict[str, Raw]]] = {kind: {} for kind in kinds}
+        self._gone: dict[str, set[str]] = {kind: set() for kind in kinds}  # uids, until the next full list
 
     def put(self, kind: str, raw: Raw) -> Key | None:
         """Remember an object; its owner's key, or None when it has no owner of ours."""

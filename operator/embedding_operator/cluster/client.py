@@ -22,6 +22,8 @@ from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rej
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
+from embedding_operator.objects.manifests.nim_service import API as NIM_API
+from embedding_operator.objects.nim_services import NIM_SERVICE
 from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
@@ -47,6 +49,7 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     "Event": ("/api/v1", "events"),
     "ConfigMap": ("/api/v1", "configmaps"),
     "Secret": ("/api/v1", "secrets"),
+    NIM_SERVICE: (f"/apis/{NIM_API}", "nimservices"),
 }
 
 
@@ -146,7 +149,8 @@ class KubeCluster:
                 "continue": token,
             }
             query = {key: value for key, value in wanted.items() if value}
-            page = self._call("list", kind, namespace, "", query=query) or {}
+            # Where the CRD is not installed there are none.
+            page = self._call("list", kind, namespace, "", query=query, missing_ok=kind == NIM_SERVICE) or {}
             for item in page.get("items") or ():
                 yield {"kind": kind, **item}
             token = (page.get("metadata") or {}).get("continue", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -18,10 +18,19 @@ from embedding_operator.objects.image_pods import view_image_pod
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import contract_name, record_name
 from embedding_operator.objects.manifests.serving import service_url, serving_name
-from embedding_operator.objects.views import EventView, JobView, PodView, view_deployment, view_job, view_pod
+from embedding_operator.objects.nim_services import NIM_SERVICE, as_ours, is_made_by_one, made_by, view_nim_service
+from embedding_operator.objects.views import (
+    DeploymentView,
+    EventView,
+    JobView,
+    PodView,
+    view_deployment,
+    view_job,
+    view_pod,
+)
 from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL
 from embedding_operator.resource.status import Status
-from embedding_stages.contract.servers import EMBEDDINGS_PATH
+from embedding_stages.contract.servers import EMBEDDINGS_PATH, SERVERS
 
 _EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read
 
@@ -40,12 +49,9 @@ class Observer:
         key, now = (owner.namespace, owner.name), known.now
         pods = self._own("Pod", key, owner)
         jobs = self._jobs(key, owner, status, pods)
-        deployments = tuple(
-            view
-            for raw in self._own("Deployment", key, owner)
-            if (view := view_deployment(raw, _pods_of(raw, pods, "app"))) is not None
-        )
+        deployments = self._servers(key, owner, resource, pods)
         services = self.cluster.list("Service", owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
+        services = [raw for raw in services if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
         waiting += [(job.uid, job.created) for job in jobs if _lacks_pods(job)]
@@ -60,6 +66,33 @@ class Observer:
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
             log_tails={job.name: self._log_tail(key, job) for job in jobs if _wants_log(job, status)},
         )
+
+    def _servers(
+        self, key: Key, owner: Owner, resource: Mapping[str, Any], pods: list[Mapping[str, Any]]
+    ) -> tuple[DeploymentView, ...]:
+        deployments = self._own("Deployment", key, owner)
+        views = [view_deployment(raw, _pods_of(raw, pods, "app")) for raw in deployments if not is_made_by_one(raw)]
+        for raw in self._nim_services(key, owner, resource):
+            made = made_by(raw, deployments)
+            named = [as_ours(pod, raw["metadata"]["name"]) for pod in pods]
+            views.append(view_nim_service(raw, made, _pods_of(made, named, "app") if made is not None else []))
+        return tuple(view for view in views if view is not None)
+
+    def _nim_services(self, key: Key, owner: Owner, resource: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Asked for where the manifest names the backend, and for as long as there are some."""
+        stages = (resource.get("spec") or {}).get("stages") or {}
+        backends = (stages.get("deploy") or {}).get("backend") or {}
+        known = self._own(NIM_SERVICE, key, owner)
+        if not known and not any(item.run_by == NIM_SERVICE and item.backend in backends for item in SERVERS):
+            return []
+        found = self.cluster.list(NIM_SERVICE, owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
+        names = {raw["metadata"]["name"] for raw in found}
+        for raw in found:
+            self.cache.put(NIM_SERVICE, raw)
+        for gone in known:
+            if gone["metadata"]["name"] not in names:
+                self.cache.drop(NIM_SERVICE, gone)
+        return found
 
     def _own(self, kind: str, key: Key, owner: Owner) -> list[Mapping[str, Any]]:
         # A resource deleted and made again under its name must not see its predecessor's children.
@@ -138,7 +171,7 @@ class Observer:
         return self.logs.last(key, pod) if job.failed else self.logs.newest(key, pod)
 
 
-def _pods_of(raw: Mapping[str, Any], pods: list[Mapping[str, Any]], kind: str) -> list[PodView]:
+def _pods_of(raw: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], kind: str) -> list[PodView]:
     """Pods of a Job by its name label, of a Deployment by its selector."""
     wanted = {JOB_NAME_LABEL: raw["metadata"]["name"]} if kind == "job" else raw["spec"]["selector"]["matchLabels"]
     return [

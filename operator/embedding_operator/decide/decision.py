@@ -100,7 +100,7 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject:
-    kind: Literal["Job", "Deployment", "Service", "ConfigMap", "Pod"]
+    kind: Literal["Job", "Deployment", "NIMService", "Service", "ConfigMap", "Pod"]
     name: str
     why: str
 

@@ -61,8 +61,8 @@ def _lasting(live: DeploymentView, field: str) -> Wait:
     others = sorted(managers - {MANAGER, "kube-controller-manager", ""})
     who = f"changed by {', '.join(others)}, or by" if others else "changed by"
     message = (
-        f"Deployment {live.name} does not stay as it was applied: {field} is {who} an admission policy; exempt the "
-        "Deployment from it. It is restored at most every ten minutes until it stays"
+        f"{live.kind} {live.name} does not stay as it was applied: {field} is {who} an admission policy; exempt the "
+        f"{live.kind} from it. It is restored at most every ten minutes until it stays"
     )
     return Wait(reason=DRIFT_NOT_CORRECTED, message=message, broken=True)
 

@@ -13,7 +13,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.refusals import refusal_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.serving import build_service, service_url
+from embedding_operator.objects.manifests.serving import build_service, service_url, serving_label
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Served, Status
 from embedding_stages.contract import Artefact, Stage, vector_space_of
@@ -47,6 +47,12 @@ MOVING: Final = Traffic(
 def next_name(owner: Owner) -> str:
     """The Service of a verified candidate that clients are not moved to yet."""
     return f"{owner.name}-next"
+
+
+def port_of(observed: Observed, fingerprint: str) -> str:
+    """The name of the port of the pods that serve `fingerprint`; of pods that are gone it does not matter."""
+    label = serving_label(fingerprint)
+    return next((item.port_name for item in observed.deployments if item.serving == label), "http")
 
 
 def vector_space(status: Status) -> str:
@@ -115,7 +121,7 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
     if not asks or spec.deploy.acknowledged == space:
         return None
     name = next_name(owner)
-    service = build_service(owner, name, served.candidate_fingerprint)
+    service = build_service(owner, name, served.candidate_fingerprint, port_of(observed, served.candidate_fingerprint))
     index = f"(vector space {served.vector_space or 'unknown'})"
     serving = f"clients stay with revision {served.active_revision} {index}"
     if not served.active_fingerprint:

@@ -20,7 +20,8 @@ from embedding_operator.decide.settle import settle_server
 from embedding_operator.decide.waiting import secrets_of
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job
-from embedding_operator.objects.manifests.serving import build_deployment, build_service
+from embedding_operator.objects.manifests.nim_service import build_server
+from embedding_operator.objects.manifests.serving import build_service
 from embedding_operator.objects.manifests.workers import build_rendezvous_service
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.frozen import data_generation
@@ -153,9 +154,10 @@ def _of_server(spec: Spec, owner: Owner, images: Mapping[str, str]) -> Iterator[
     names = [owner.name, *([next_name(owner)] if spec.deploy.strategy == "Shadow" else ())]
     for name in names:
         yield _Trial(stage=Stage.DEPLOY, manifest=build_service(owner, name, _UNKNOWN))
-    server = build_deployment(owner, spec, _UNKNOWN, _MODEL, check_image=images[Stage.DEPLOY])
+    server = build_server(owner, spec, _UNKNOWN, _MODEL, check_image=images[Stage.DEPLOY])
     yield _Trial(stage=Stage.DEPLOY, manifest=server)
-    yield _Trial(stage=Stage.DEPLOY, manifest=_pod(server))
+    if server["kind"] in _CONTROLLERS:  # the pods of another are made by somebody else
+        yield _Trial(stage=Stage.DEPLOY, manifest=_pod(server))
 
 
 def _pod(owner: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def end_drain(draft: Draft, observed: Observed) -> None:
         return  # clients came back to it, or will
     for other in observed.deployments:
         if other.serving == drained and not other.deleting:
-            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="clients have left it"))
+            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why="clients have left it"))
 
 
 def retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:
@@ -46,7 +46,7 @@ def retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None
     kept = {serving_label(serving), serving_label(draft.status.served.draining_fingerprint)}
     for other in observed.deployments:
         if other.serving not in kept and not other.deleting:
-            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why="a newer revision serves"))
+            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why="a newer revision serves"))
     for name, raw in observed.services.items():
         labels = raw["metadata"].get("labels") or {}
         # Skip the rendezvous Services of multi-node Jobs; see rendezvous.py.

@@ -129,9 +129,8 @@ def _digest(image_id: str) -> str:
 def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | None, *, applied: bool) -> Wait:
     """Why it is not available yet."""
     if applied:
-        message = (
-            f"Deployment {live.name} was applied; if this stays, something changes it back, such as an admission policy"
-        )
+        why = "if this stays, something changes it back, such as an admission policy"
+        message = f"{live.kind} {live.name} was applied; {why}"
         return Wait(reason="Applied", message=message, broken=False)
     if live.replica_failure:
         refusal = EventView(reason="FailedCreate", message=live.replica_failure)

@@ -14,9 +14,9 @@ from embedding_operator.decide.rollout import fail, follow, record, scales, was_
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.nim_service import build_server
 from embedding_operator.objects.manifests.serving import (
     as_made_before,
-    build_deployment,
     build_service,
     service_url,
     serving_label,
@@ -77,7 +77,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
             return False
     drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
-    desired = build_deployment(
+    desired = build_server(
         owner,
         spec,
         serving,
@@ -90,12 +90,10 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
     entry = drift.entry
     if drift.first:
-        draft.event("Warning", "DriftCorrected", f"Deployment {name} was changed by somebody; restored")
+        draft.event("Warning", "DriftCorrected", f"{desired['kind']} {name} was changed by somebody; restored")
     if drift.apply:
         draft.actions.append(Apply(manifest=desired, why="serve the exported model"))
-    service = build_service(owner, name, serving)
-    if differs(service, observed.services.get(name)):
-        draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
+    _address(draft, owner, serving, desired, observed)
     if wait is not None and drift.apply and (live is None or observed.stopped is not None):
         _refused(draft, entry, live, wait)
         return False
@@ -105,11 +103,21 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     if live is not None:
         goes_on = scales(draft, spec, entry, live, desired, observed)
         return goes_on or follow(draft, spec, entry, live, observed, applied=drift.stale)
+    what = f"{desired['kind']} {name}"
     if was_available(entry):
-        fail(draft, entry, "Unavailable", f"Deployment {name} was gone and is being created again")
+        fail(draft, entry, "Unavailable", f"{what} was gone and is being created again")
     else:
-        record(draft, replace(entry, state="Running", reason="Starting", message=f"Deployment {name} is being created"))
+        record(draft, replace(entry, state="Running", reason="Starting", message=f"{what} is being created"))
     return False
+
+
+def _address(draft: Draft, owner: Owner, serving: str, server: Mapping[str, Any], observed: Observed) -> None:
+    """The Service that verify measures; the NIM Operator makes one of the NIMService's name itself."""
+    if server["kind"] != "Deployment":
+        return
+    service = build_service(owner, server["metadata"]["name"], serving)
+    if differs(service, observed.services.get(server["metadata"]["name"])):
+        draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
 
 
 def _scaled_to(draft: Draft, live: DeploymentView | None, others: Sequence[DeploymentView]) -> int:
@@ -144,7 +152,7 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     for other in others:
         if not other.deleting:
             why = "strategy Recreate frees its place first"
-            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why=why))
+            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why=why))
     served = draft.status.served
     if served.active_fingerprint == served.candidate_fingerprint:
         return
@@ -167,7 +175,7 @@ def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
     for other in servers:
         if other.serving not in kept and not other.deleting:
             why = "its revision was replaced before it served"
-            draft.actions.append(DeleteObject(kind="Deployment", name=other.name, why=why))
+            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why=why))
 
 
 def _entry(draft: Draft, spec: Spec, serving: str, observed: Observed) -> StageStatus:

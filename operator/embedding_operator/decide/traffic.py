@@ -16,6 +16,7 @@ from embedding_operator.decide.handover import (
     MOVING,
     Traffic,
     note_candidate,
+    port_of,
     trained_side,
     vector_space,
     waits_for,
@@ -41,7 +42,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
     served = draft.status.served
     if not served.active_fingerprint:
         return
-    desired = build_service(owner, owner.name, served.active_fingerprint)
+    desired = build_service(owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint))
     if differs(desired, observed.services.get(owner.name)):
         draft.actions.insert(0, Apply(manifest=desired, why="clients talk to the active revision"))
     url = clients_url(owner) if _answers(served, observed) else ""
@@ -70,7 +71,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
     waits = waits_for(draft, owner, spec, observed)
     if waits is not None:
         return waits
-    desired = build_service(owner, owner.name, serving)
+    desired = build_service(owner, owner.name, serving, port_of(observed, serving))
     live = observed.services.get(owner.name)
     if differs(desired, live):
         draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))

@@ -63,6 +63,11 @@ _CONTAINER_MAY_HAVE: Final = frozenset(
 )
 
 
+# What the NIM Operator's CRD and webhook fill in, and where people may send the pods.
+_NIM_MAY_HAVE: Final = frozenset(
+    {"affinity", "expose", "inferencePlatform", "livenessProbe", "metrics", "nodeSelector", "priorityClassName"}
+    | {"readinessProbe", "runtimeClassName", "scale", "schedulerName", "startupProbe", "storage", "tolerations"}
+)
 _CODE: Final = "/app"  # of the project's images
 # Variables that decide which code a container runs, or that the servers and the check read.
 _TAKE_OVER: Final = ("EFT_", "LD_", "NIM_", "PATH", "PYTHON")
@@ -80,6 +85,8 @@ def difference(desired: Mapping[str, Any], live: Mapping[str, Any]) -> str:
 
 def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     """The first field that somebody added to our pod or containers and that makes them run otherwise."""
+    if desired.get("kind") == "NIMService":
+        return _nim_runs_more(live["spec"], desired["spec"])
     template: Mapping[str, Any] = (desired.get("spec") or {}).get("template") or {}
     if "spec" not in template:
         return ""
@@ -100,6 +107,17 @@ def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
             if taken := _taken_over(there, asked):
                 return f"{where}.env[{taken}]"
     return ""
+
+
+def _nim_runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+    """The same of a NIMService, of which NVIDIA's NIM Operator makes the pods."""
+    path = "spec"
+    if added := _added(live, desired, _NIM_MAY_HAVE):
+        return f"{path}.{added}"
+    if (live.get("scale") or {}).get("enabled"):
+        return f"{path}.scale.enabled"
+    taken = _taken_over(live, desired)
+    return f"{path}.env[{taken}]" if taken else ""
 
 
 def _volumes_of_claims(live: Mapping[str, Any], desired: Mapping[str, Any]) -> set[str]:

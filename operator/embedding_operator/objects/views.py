@@ -27,6 +27,7 @@ from embedding_operator.resource.labels import (
     TEMPLATE_ANNOTATION,
 )
 from embedding_stages.contract import Stage
+from embedding_stages.contract.server_profile import RunBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentView:
-    """A Deployment that serves one fingerprint."""
+    """A server of one fingerprint: a Deployment, or a NIMService and the Deployment that its operator made of it."""
 
     name: str
     serving: str
@@ -124,6 +125,8 @@ class DeploymentView:
     replica_failure: str  # why pods cannot be created
     deleting: bool
     pods: Sequence[PodView]
+    kind: RunBy = "Deployment"  # of `raw`, which is what is applied and deleted
+    port_name: str = "http"  # of its pods' port
 
     @property
     def asked(self) -> int:

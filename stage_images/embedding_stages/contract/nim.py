@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from embedding_stages.contract.server_profile import ServerProfile
 
@@ -91,6 +91,19 @@ NIM_2_4: Final = replace(
     variables=_later_variables("{base}"),  # its images have several models, and this one says which
 )
 NIMS: Final = (NIM_1, NIM_2_0, NIM_2_2, NIM_2_4)
+
+
+# The same under NVIDIA's NIM Operator, which mounts the model where the image's label says: from 2.2.2 on at /model.
+def _by_its_operator(profile: ServerProfile, **changes: Any) -> ServerProfile:
+    name = profile.name.replace("nim", "nim-service", 1)
+    return replace(profile, name=name, backend="nimService", run_by="NIMService", port_name="api", **changes)
+
+
+NIM_SERVICES: Final = (
+    _by_its_operator(NIM_1, model_path="/model-store", cache_path="/tmp/nim-cache"),
+    _by_its_operator(NIM_2_2, since=(2, 2, 2)),
+    _by_its_operator(NIM_2_4),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from embedding_stages.contract.nim import (
     IMAGES,
     MODEL_PATH,
     NGC_KEY_VARIABLE,
+    NIM_SERVICES,
     NIMS,
     Takes,
     first_variables,
@@ -92,7 +93,7 @@ VLLM: Final = ServerProfile(
     request_fields={"truncate_prompt_tokens": -1},
     not_taken=("mpnet",),
 )
-SERVERS: tuple[ServerProfile, ...] = (ONNX, TORCH, *NIMS, VLLM)
+SERVERS: tuple[ServerProfile, ...] = (ONNX, TORCH, *NIMS, *NIM_SERVICES, VLLM)
 
 # Names that spec.stages.deploy.env may not give, whatever the backend: an edit of the backend must not clash.
 RESERVED_VARIABLES: Final = frozenset(

@@ -52,13 +52,13 @@ def test_a_manifest_names_a_profile(backend: str, profile: str) -> None:
 
 
 def test_names_of_profiles_are_unique() -> None:
-    assert len({item.name for item in SERVERS}) == len({(item.backend, item.generation) for item in SERVERS}) == 7
-    assert len({(item.backend, item.release) for item in SERVERS}) == 7
+    assert len({item.name for item in SERVERS}) == len({(item.backend, item.generation) for item in SERVERS}) == 10
+    assert len({(item.backend, item.release) for item in SERVERS}) == 10
 
 
 def test_no_other_module_knows_a_backend_by_name() -> None:
     named = re.compile(
-        r"""["'](nim|onnx|torch|vllm|nimService)["']\s*[,:=)]|[!=]=\s*["'](nim|onnx|torch|vllm|nimService)["']|NIM_[A-Z]|NGC_API_KEY"""
+        r"""["'](nim|onnx|torch|vllm|nimService)["']\s*[,:=)]|[!=]=\s*["'](nim|onnx|torch|vllm|nimService)["']|["']NIM_[A-Z]|NGC_API_KEY"""
     )
     places = [ROOT / "operator/embedding_operator", *(ROOT / "stage_images/embedding_stages" / x for x in ("verify",))]
     places.append(ROOT / "stage_images/embedding_stages/serve/settings.py")

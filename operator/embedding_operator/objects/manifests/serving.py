@@ -103,6 +103,8 @@ def as_made_before(wanted: dict[str, Any], live: Mapping[str, Any], spec: Spec) 
     The check's requests and limits were others, and the hash counted one replica where the manifest says none. Whatever
     else the manifest asks for now makes another hash: then the pods are made anew in any case, and `wanted` is right.
     """
+    if wanted["kind"] != "Deployment":
+        return wanted
     body = deepcopy(wanted["spec"])
     check, found = _check_of(body), _check_of(live["spec"]).get("resources")
     check.pop("resources", None)
@@ -131,8 +133,8 @@ def _strategy(spec: Spec) -> dict[str, Any]:
     return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
-def build_service(owner: Owner, name: str, serving: str) -> dict[str, Any]:
-    """A cluster-internal Service for the pods of one served fingerprint."""
+def build_service(owner: Owner, name: str, serving: str, port_name: str = "http") -> dict[str, Any]:
+    """A cluster-internal Service for the pods of one served fingerprint; `port_name` is that of their port."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -140,7 +142,7 @@ def build_service(owner: Owner, name: str, serving: str) -> dict[str, Any]:
         "spec": {
             "type": "ClusterIP",
             "selector": selector_of(owner, serving),
-            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [{"name": "http", "port": PORT, "targetPort": port_name, "protocol": "TCP"}],
         },
     }
 
@@ -194,7 +196,7 @@ def _server(spec: Spec, mount: dict[str, Any], vector_space: str) -> dict[str, A
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [*(dict(item) for item in settings.env), *_environment(spec, vector_space)],
+        "env": [*(dict(item) for item in settings.env), *environment(spec, vector_space)],
         "ports": [{"name": "http", "containerPort": profile.port, "protocol": "TCP"}],
         "resources": {kind: dict(values) for kind, values in settings.resources.items() if values},
         "securityContext": container_security(read_only_root=profile.read_only_root),
@@ -216,13 +218,13 @@ def _server(spec: Spec, mount: dict[str, Any], vector_space: str) -> dict[str, A
     return body
 
 
-def _environment(spec: Spec, vector_space: str) -> list[dict[str, Any]]:
-    """The variables of the server's profile, in its order."""
+def environment(spec: Spec, vector_space: str, *, keys: bool = True) -> list[dict[str, Any]]:
+    """The variables of the server's profile, in its order; `keys`: with the licence key."""
     deploy, profile = spec.deploy, spec.deploy.profile
     variables: list[dict[str, Any]] = [
         {"name": name, "value": _filled(spec, text)} for name, text in profile.variables.items()
     ]
-    if deploy.ngc_key is not None and profile.key_variable is not None:
+    if keys and deploy.ngc_key is not None and profile.key_variable is not None:
         reference = {"name": deploy.ngc_key.name, "key": deploy.ngc_key.key}
         variables.append({"name": profile.key_variable, "valueFrom": {"secretKeyRef": reference}})
     if vector_space and profile.space_variable is not None:
