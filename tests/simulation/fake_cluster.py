@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from simulation.server_rules import add_defaults, merge_applied, selects
 
-from embedding_operator.cluster.answers import dry_run_error, must_be_ours
+from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
@@ -62,6 +62,7 @@ class FakeCluster:
         self.logs: dict[str, str] = {}
         self.hook: Callable[[Call, str], None] = _accept
         self.admit: Callable[[Raw], object] = lambda raw: None  # an admission policy that changes Deployments
+        self.has_nim_operator = False  # whether the CRD of NIMServices is installed
         self.swapped = ""  # weights that servers answer with, whatever lies on the volume
         self.on_status: list[Callable[[Raw], None]] = []
         self._version = 0
@@ -114,6 +115,7 @@ class FakeCluster:
         ref = _ref(manifest)
 
         def apply() -> Raw:
+            self._know(ref)
             existing = self.objects.get(ref)
             if existing is None:
                 self._applied[ref] = dict(manifest)
@@ -128,6 +130,7 @@ class FakeCluster:
         ref = _ref(manifest)
 
         def try_out() -> None:
+            self._know(ref)
             existing = self.objects.get(ref)
             if ref[0] == "Secret" and existing is None:
                 raise Rejected("find", *ref, "it does not exist")
@@ -138,6 +141,10 @@ class FakeCluster:
             self._call(Call("try", ref[0], ref[2]), try_out)
         except (Rejected, Forbidden, Unavailable) as error:
             raise dry_run_error(error) from error
+
+    def _know(self, ref: Ref) -> None:
+        if ref[0] == "NIMService" and not self.has_nim_operator:
+            raise error_of(404, "patch", ref, {}, b"404 page not found")
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self._call(Call("delete", kind, name), lambda: self.mark_deleted(kind, namespace, name))
@@ -201,7 +208,7 @@ class FakeCluster:
         twin = FakeCluster(clock, foreground=self.foreground)
         twin.objects, twin.watch, twin.calls = dict(self.objects), list(self.watch), list(self.calls)
         twin.created_jobs, twin.logs = list(self.created_jobs), dict(self.logs)
-        twin.admit = self.admit
+        twin.admit, twin.has_nim_operator = self.admit, self.has_nim_operator
         twin._version, twin._applied = self._version, dict(self._applied)
         return twin
 

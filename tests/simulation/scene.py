@@ -17,7 +17,7 @@ from simulation.invariants import check_status, spec_errors
 from simulation.servers import answer_canaries
 from simulation.world import World
 
-from embedding_operator.cluster.cache import KINDS, ChildCache
+from embedding_operator.cluster.cache import KINDS, UNWATCHED, ChildCache
 from embedding_operator.cluster.client import child_selector
 from embedding_operator.cluster.errors import ClusterError
 from embedding_operator.cluster.logs import LogTails
@@ -79,7 +79,7 @@ class Operator:
             ask=lambda url, contract: answer_canaries(cluster, url),
         )
         self.heard = len(cluster.watch)
-        for kind in KINDS:
+        for kind in (*KINDS, *UNWATCHED):
             before = self.reconciler.cache.uids(kind)
             self.reconciler.cache.prune(kind, before, cluster.each(kind, labels=child_selector()))
 

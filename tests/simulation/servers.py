@@ -103,7 +103,8 @@ class Servers:
 
     def _serve(self, pod: Raw) -> None:
         check = pod["spec"]["initContainers"][0]
-        mount = next(item for item in check["volumeMounts"] if item["name"] == "workspace")
+        mount = next(item for item in check["volumeMounts"] if "subPath" in item)
+        name = pod["spec"]["containers"][0]["name"]
         lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
         if missing := missing_secret(pod, self.secrets):
             self._warn(pod, missing)
@@ -118,10 +119,10 @@ class Servers:
             ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no such profile"}}
             now = pod["status"].get("containerStatuses", [{}])[0].get("state", {})
             state = {"running": {}} if "waiting" in now else {"waiting": {"reason": "CrashLoopBackOff"}}
-            crashed = {"name": "server", "state": state, "lastState": ended}
+            crashed = {"name": name, "state": state, "lastState": ended}
             self._edit(pod, lambda raw: raw["status"].update(containerStatuses=[crashed]))
         else:
-            running = {"name": "server", "imageID": self.image_id, "state": {"running": {"startedAt": self._now()}}}
+            running = {"name": name, "imageID": self.image_id, "state": {"running": {"startedAt": self._now()}}}
             intact = {"name": check["name"], "state": {"terminated": {"exitCode": 0}}}
             self._edit(
                 pod,

@@ -10,6 +10,7 @@ from typing import Any
 
 from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
+from simulation.nim_operator import NimOperator
 from simulation.pods import index_of, last_words, missing_secret, pulled, request_of, uid_of, unscheduled, waiting
 from simulation.servers import Servers
 from simulation.work import do_work
@@ -21,7 +22,7 @@ Raw = dict[str, Any]
 
 
 @dataclass
-class World(Servers):
+class World(Servers, NimOperator):
     """What may be set up differently in a test is a field."""
 
     cluster: FakeCluster
@@ -36,6 +37,7 @@ class World(Servers):
     unpulled: Mapping[str, Raw] = field(default_factory=dict)  # image -> why a container of the image check waits
     image_id: str = "sha256:abc"  # what the server's tag stands for
     server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
+    nim_operator: str = "runs"  # runs | down | fails
     refuses_pods: str = ""  # what is said of every pod that should be created
     volume: dict[str, str] = field(default_factory=dict)  # path -> digest of what lies there now
     requests: list[StageRequest] = field(default_factory=list)  # of every container that ran
@@ -61,6 +63,9 @@ class World(Servers):
                 self._remove(job)
             elif ours and not job.get("status", {}).get("conditions"):
                 self._job(job)
+        for nim in self.cluster.find("NIMService"):
+            if "deletionTimestamp" not in nim["metadata"]:
+                self._nim_service(nim)
         for deployment in self.cluster.find("Deployment"):
             if "ownerReferences" in deployment["metadata"] and "deletionTimestamp" not in deployment["metadata"]:
                 self._deployment(deployment)

@@ -72,18 +72,25 @@ class Observer:
     ) -> tuple[DeploymentView, ...]:
         deployments = self._own("Deployment", key, owner)
         views = [view_deployment(raw, _pods_of(raw, pods, "app")) for raw in deployments if not is_made_by_one(raw)]
-        for raw in self._nim_services(key, owner, resource):
+        there = any(is_made_by_one(raw) for raw in deployments)
+        for raw in self._nim_services(key, owner, resource, there=there):
             made = made_by(raw, deployments)
             named = [as_ours(pod, raw["metadata"]["name"]) for pod in pods]
             views.append(view_nim_service(raw, made, _pods_of(made, named, "app") if made is not None else []))
         return tuple(view for view in views if view is not None)
 
-    def _nim_services(self, key: Key, owner: Owner, resource: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Asked for where the manifest names the backend, and for as long as there are some."""
+    def _nim_services(
+        self, key: Key, owner: Owner, resource: Mapping[str, Any], *, there: bool
+    ) -> list[dict[str, Any]]:
+        """Asked for where the manifest names the backend, and for as long as there are some, or what they made."""
         stages = (resource.get("spec") or {}).get("stages") or {}
         backends = (stages.get("deploy") or {}).get("backend") or {}
         known = self._own(NIM_SERVICE, key, owner)
-        if not known and not any(item.run_by == NIM_SERVICE and item.backend in backends for item in SERVERS):
+        if (
+            not known
+            and not there
+            and not any(item.run_by == NIM_SERVICE and item.backend in backends for item in SERVERS)
+        ):
             return []
         found = self.cluster.list(NIM_SERVICE, owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
         names = {raw["metadata"]["name"] for raw in found}
