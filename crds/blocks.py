@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -101,9 +102,16 @@ def pod(server_variables: Iterable[str]) -> Iterator[str]:
     )
     names = ", ".join(f"'{name}'" for name in sorted(server_variables))
     if names:
-        yield f'          - rule: "!(self in [{names}])"'
+        yield "          - rule: >-"
+        yield from _folded(f"!(self in [{names}])", "              ")
         yield '            message: "the operator sets this variable of the server; remove it"'
     yield '      value: {type: string, maxLength: 4096, description: "The variable\'s value, as it stands here; empty when absent."}'
+
+
+def _folded(text: str, margin: str) -> Iterator[str]:
+    """Lines of a folded scalar."""
+    for line in textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False):
+        yield f"{margin}{line}"
 
 
 def source(kind: str) -> Iterator[str]:

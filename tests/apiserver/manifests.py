@@ -79,6 +79,8 @@ SPECS: dict[str, dict[str, Any]] = {
         }
     },
     "the server on torch": at("stages.deploy.backend", {"torch": {}}),
+    "a NIM of 2.4": at("stages.deploy", {"image": "nim:2.4.0", "backend": {"nim": {}}}),
+    "vLLM": at("stages.deploy", {"image": "vllm:1", "backend": {"vllm": {}}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
 }
 

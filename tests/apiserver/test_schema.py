@@ -122,6 +122,16 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a NIM": at("stages.deploy", {"image": "nim:1", "backend": {"nim": {"ngcKeySecretRef": SECRET}}}),
     "the server on torch": at("stages.deploy.backend", {"torch": {}}),
     "a NIM of generation 2": at("stages.deploy", {"image": "nim:2", "backend": {"nim": {"generation": 2}}}),
+    **{
+        f"a NIM of generation {said!r}": at(
+            "stages.deploy", {"image": "nim:2.4", "backend": {"nim": {"generation": said}}}
+        )
+        for said in (1, "1", "2", "2.0", "2.2", "2.4", "auto")
+    },
+    "a NIM by its operator": at(
+        "stages.deploy", {"image": "nim:2.4", "backend": {"nimService": {"generation": "auto"}}}
+    ),
+    "vLLM": at("stages.deploy", {"image": "vllm:1", "backend": {"vllm": {"sharedMemory": "4Gi"}}}),
     "a model from a hub": at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "a" * 40}}),
     "an existing claim": at("storage.existingClaim", "shared"),
     **{
@@ -312,18 +322,43 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a NIM and our server": (
         at("stages.deploy", {"image": "x", "backend": {"nim": {}, "onnx": {}}}),
         "spec.stages.deploy.backend",
-        "exactly one of onnx, torch, nim",
+        "exactly one of onnx, torch, nim, nimService, vllm",
     ),
     "two servers of ours": (
         at("stages.deploy.backend", {"torch": {}, "onnx": {}}),
         "spec.stages.deploy.backend",
-        "exactly one of onnx, torch, nim",
+        "exactly one of onnx, torch, nim, nimService, vllm",
     ),
-    "no server": (at("stages.deploy.backend", {}), "spec.stages.deploy.backend", "exactly one of onnx, torch, nim"),
+    "no server": (
+        at("stages.deploy.backend", {}),
+        "spec.stages.deploy.backend",
+        "exactly one of onnx, torch, nim, nimService, vllm",
+    ),
     "a NIM of an unknown generation": (
         at("stages.deploy", {"image": "x", "backend": {"nim": {"generation": 3}}}),
         "spec.stages.deploy.backend.nim.generation",
-        "supported values",
+        "must be auto, '1', '2.0', '2.2' or '2.4', in quotes",
+    ),
+    "a NIM's generation without quotes": (
+        at("stages.deploy", {"image": "x", "backend": {"nim": {"generation": 2.4}}}),
+        "spec.stages.deploy.backend.nim.generation",
+        "",
+    ),
+    "a NIM that its operator cannot mount": (
+        at("stages.deploy", {"image": "x:2.0", "backend": {"nimService": {"generation": "2.0"}}}),
+        "spec.stages.deploy.backend.nimService.generation",
+        "must be auto, '1', '2.2' or '2.4', in quotes",
+    ),
+    "a NIMService without its image": (
+        at("stages.deploy.backend.nimService", {}),
+        "spec.stages.deploy",
+        "backend nimService needs image",
+    ),
+    "vLLM without its image": (at("stages.deploy.backend.vllm", {}), "spec.stages.deploy", "backend vllm needs image"),
+    "queries' side alone, and vLLM": (
+        {"stages": {"finetune": {"side": "query"}, "deploy": {"image": "vllm:1", "backend": {"vllm": {}}}}},
+        "spec.stages.finetune.side",
+        "take backend onnx or torch",
     ),
     "a rollout that mixes models": (
         at("stages.deploy.strategy", "RollingUpdate"),

@@ -45,6 +45,7 @@ class ServerProfile:
     command: tuple[str, ...] = ()  # empty: the image's own
     arguments: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)  # variables that the manifest may give instead
     retired: tuple[str, ...] = ()  # variables with which this server does not start, or that another generation reads
     key_variable: str | None = None  # the variable of the licence key, backend.<backend>.ngcKeySecretRef
     # The variable with the vector space's name, of a server that answers 409 to who expects another one. It is not

@@ -80,7 +80,7 @@ VLLM: Final = ServerProfile(
     read_only_root=False,
     command=("vllm", "serve", "{path}"),
     arguments=("--runner", "pooling", "--convert", "embed", "--served-model-name", "{model}", "--port", "{port}"),
-    variables={
+    defaults={
         "VLLM_CACHE_ROOT": "{cache}/vllm",
         "TRITON_CACHE_DIR": "{cache}/triton",
         "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor",

@@ -11,7 +11,7 @@ from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_ref, a_spec
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import as_made_before, build_deployment, build_service, serving_name
 from embedding_operator.resource.labels import FINGERPRINT_ANNOTATION, SERVING_LABEL, TEMPLATE_ANNOTATION
-from embedding_stages.contract.servers import RESERVED_VARIABLES
+from embedding_stages.contract.servers import RESERVED_VARIABLES, VLLM
 
 MODEL = a_ref("model")
 NGC = {"ngcKeySecretRef": {"name": "ngc", "key": "apikey"}}
@@ -101,7 +101,17 @@ def test_what_lets_a_server_through_a_quota_lets_its_check_through(
 def test_no_variable_is_given_twice_and_all_of_ours_are_reserved(backend: str) -> None:
     names = [item["name"] for item in pod(BACKENDS[backend])["containers"][0]["env"]]
     assert len(names) == len(set(names))
-    assert set(names) <= RESERVED_VARIABLES
+    assert set(names) <= RESERVED_VARIABLES | VLLM.defaults.keys()
+
+
+def test_a_default_of_the_servers_is_the_manifests_to_change() -> None:
+    """What a manifest of an earlier release may say already is not reserved."""
+    assert not VLLM.defaults.keys() & RESERVED_VARIABLES
+    chosen = {**BACKENDS["vllm"], "env": [{"name": "TRITON_CACHE_DIR", "value": "/elsewhere"}]}
+    names = [item["name"] for item in pod(chosen)["containers"][0]["env"]]
+    assert len(names) == len(set(names))
+    assert env(chosen)["TRITON_CACHE_DIR"] == "/elsewhere"
+    assert env(BACKENDS["vllm"])["TRITON_CACHE_DIR"] == "/cache/triton"
 
 
 @pytest.mark.parametrize(

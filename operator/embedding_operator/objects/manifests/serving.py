@@ -221,9 +221,9 @@ def _server(spec: Spec, mount: dict[str, Any], vector_space: str) -> dict[str, A
 def environment(spec: Spec, vector_space: str, *, keys: bool = True) -> list[dict[str, Any]]:
     """The variables of the server's profile, in its order; `keys`: with the licence key."""
     deploy, profile = spec.deploy, spec.deploy.profile
-    variables: list[dict[str, Any]] = [
-        {"name": name, "value": _filled(spec, text)} for name, text in profile.variables.items()
-    ]
+    given = {item["name"] for item in spec.stages[Stage.DEPLOY].pod.env}
+    texts = {**profile.variables, **{name: text for name, text in profile.defaults.items() if name not in given}}
+    variables: list[dict[str, Any]] = [{"name": name, "value": _filled(spec, text)} for name, text in texts.items()]
     if keys and deploy.ngc_key is not None and profile.key_variable is not None:
         reference = {"name": deploy.ngc_key.name, "key": deploy.ngc_key.key}
         variables.append({"name": profile.key_variable, "valueFrom": {"secretKeyRef": reference}})
