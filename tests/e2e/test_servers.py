@@ -6,11 +6,13 @@ The stand-ins (tests/stand_ins) refuse what the real ones refuse, and announce w
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from e2e.kube import NAMESPACE, Kube
+from e2e.kube import NAMESPACE, ROOT, Kube
 from e2e.manifests import fine_tune
+from simulation.nim_operator import deployment_of, service_of
 
 NAME = "servers"
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -70,6 +72,70 @@ def test_each_server_reaches_ready_and_answers_as_the_contract_says(
     assert len(vector) == 384
     trained = kube.jobs_of(NAME)["finetune"]
     assert len(trained) == 1
+
+
+@pytest.fixture
+def nim_service_crd(kube: Kube) -> Iterator[None]:
+    crd = str(ROOT / "tests" / "apiserver" / "nimservices.yaml")
+    kube.run("apply", "-f", crd)
+    yield
+    kube.run("delete", "-f", crd, "--wait", timeout_s=120)
+
+
+def _play_nim_operator(kube: Kube) -> bool:
+    """One pass of the NIM Operator over what there is; True once one is Ready."""
+    ready = False
+    for raw in kube.list("nimservices"):
+        made, name = deployment_of(raw), raw["metadata"]["name"]
+        pod = made["spec"]["template"]["spec"]
+        secure = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        user = {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "runAsNonRoot": True}
+        # The namespace enforces the restricted standard; a cache of its own, as the claim is mounted read-only.
+        pod["securityContext"] = {**user, "seccompProfile": {"type": "RuntimeDefault"}}
+        pod["volumes"].append({"name": "cache", "emptyDir": {}})
+        server = pod["containers"][0]
+        server["volumeMounts"] = [*server["volumeMounts"], {"name": "cache", "mountPath": "/opt/cache"}]
+        server["readinessProbe"] = {"httpGet": {"path": "/v1/health/ready", "port": "api"}, "periodSeconds": 2}
+        for container in (server, *pod["initContainers"]):
+            container["securityContext"] = secure
+        for item, version in ((made, "apps/v1"), (service_of(raw), "v1")):
+            item["apiVersion"], item["metadata"]["namespace"] = version, NAMESPACE
+            item["metadata"]["ownerReferences"][0]["apiVersion"] = raw["apiVersion"]
+            kube.apply(item)
+        status = (kube.get("deployment", name) or {}).get("status") or {}
+        here = status.get("availableReplicas") == status.get("updatedReplicas") == raw["spec"]["replicas"]
+        said = json.dumps({"status": {"state": "Ready" if here else "NotReady"}})
+        kube.run("patch", "nimservice", name, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", said)
+        ready = ready or here
+    return ready
+
+
+def test_a_nim_service_is_made_followed_and_taken_away(
+    kube: Kube, images: dict[str, str], nim_service_crd: None
+) -> None:
+    """This test plays the NIM Operator; the pods are real."""
+    deploy = _deploy(images["stand-ins"], "nim-2.4")
+    nim = {"nim": None, "nimService": {"generation": "2.4", "sharedMemory": "64Mi"}}
+    kube.patch(NAME, {"stages": {"deploy": {**deploy, "backend": nim}}})
+    generation = int((kube.get("eft", NAME) or {})["metadata"]["generation"])
+
+    def look() -> bool:
+        _play_nim_operator(kube)
+        status = kube.status(NAME)
+        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        return status.get("observedGeneration") == generation and ready.get("status") == "True"
+
+    kube.until("Ready behind a NIMService", look, 300, every_s=2)
+    status = kube.status(NAME)
+    assert len(_ask(kube, "How do I read a CSV file?", status["served"]["contract"], "query")) == 384
+    (nim_service,) = kube.list("nimservices")
+    assert nim_service["metadata"]["name"].startswith(f"{NAME}-")
+    back = _deploy(images["stand-ins"], "nim-2.4") | {"drainSeconds": 0}
+    kube.patch(NAME, {"stages": {"deploy": {**back, "backend": {**back["backend"], "nimService": None}}}})
+    generation = int((kube.get("eft", NAME) or {})["metadata"]["generation"])
+    kube.until_ready(NAME, generation=generation, timeout_s=300)
+    kube.until("the NIMService is gone", lambda: not kube.list("nimservices"), 120)
+    assert _ask(kube, "still there?", kube.status(NAME)["served"]["contract"], "query")
 
 
 def test_a_server_that_refuses_its_variables_says_so_in_the_status(kube: Kube, images: dict[str, str]) -> None:
