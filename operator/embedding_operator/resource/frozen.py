@@ -176,7 +176,9 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
     """`status.resolved`: what is in force, defaults included. The operator never writes the spec."""
     stages = {stage.value: shown(item) for stage, item in spec.stages.items()}
     stages["finetune"] |= spec.stages[Stage.FINETUNE].pod.workers.to_json()
-    stages["deploy"] |= {"backend": spec.deploy.backend, "strategy": spec.deploy.strategy}
+    profile = spec.deploy.profile
+    release = {"generation": profile.release} if profile.since else {}
+    stages["deploy"] |= {"backend": spec.deploy.backend, **release, "strategy": spec.deploy.strategy}
     data = {"generation": data_generation(spec, status, generation), "asked": spec.stages[Stage.INPUTS].asked}
     servers = mapping(status.resolved.get("servers"))
     found: dict[str, Any] = {"stages": stages, "data": data}

@@ -1,4 +1,4 @@
-"""Does the manifest's server take its model? Known once `inputs` has looked, before anything is trained. Pure.
+"""Does the server take the model, and what runs it the manifest? Known before anything is trained. Pure.
 
 What an image of NVIDIA's takes is in the table of contract/nim.py; of an image that is not there nothing is said.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from embedding_operator.resource.api import Spec, SpecError
+from embedding_operator.resource.api import SecretRef, Spec, SpecError
+from embedding_operator.resource.images import floats
 from embedding_stages.contract import Stage
-from embedding_stages.contract.servers import taken_by
+from embedding_stages.contract.servers import ServerProfile, taken_by
 
 _OTHERS = "take another image, another baseModel, or backend torch in spec.stages.deploy.backend"
 
@@ -34,4 +35,14 @@ def check_takes(spec: Spec, encoder: Mapping[str, Any]) -> None:
         raise SpecError(
             "spec.stages.deploy.image",
             f"{image} serves {only} alone, and {spec.base_model} is a {family} model with vectors of {size}; {_OTHERS}",
+        )
+
+
+def check_nim_service(image: str, profile: ServerProfile, key: SecretRef | None) -> None:
+    """What the NIM Operator's NIMService has no place for. Raises SpecError."""
+    if floats(image):
+        raise SpecError("spec.stages.deploy.image", "must have a tag or digest: the NIM Operator wants one")
+    if key is not None and key.key != profile.key_variable:
+        raise SpecError(
+            f"{key.field}.key", f"must be {profile.key_variable}, the key that the NIM Operator reads; name it so there"
         )

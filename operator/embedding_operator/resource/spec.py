@@ -8,7 +8,6 @@ from typing import Any, Final
 from embedding_operator.resource.api import (
     Deploy,
     Guard,
-    SecretRef,
     Source,
     Spec,
     SpecError,
@@ -23,7 +22,6 @@ from embedding_operator.resource.api import (
 from embedding_operator.resource.exports import check_export
 from embedding_operator.resource.frozen import asked_of_stages, hash_of
 from embedding_operator.resource.gates import parse_gates, parse_guards
-from embedding_operator.resource.images import floats
 from embedding_operator.resource.llm import Endpoint, parse_endpoint
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
@@ -35,10 +33,10 @@ from embedding_operator.resource.pods import (
     parse_profile,
     stage_resources,
 )
+from embedding_operator.resource.served import check_nim_service
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
 from embedding_stages.contract.presets import RECIPE, scores_candidates, with_preset
-from embedding_stages.contract.servers import ServerProfile
 from embedding_stages.contract.versions import CODE_VERSIONS
 
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
@@ -246,7 +244,7 @@ def _deploy(raw: Mapping[str, Any], base_model: str, accelerator: str) -> Deploy
         else None
     )
     if profile.run_by == "NIMService":
-        _check_nim_service(raw, field, profile, ngc_key)
+        check_nim_service(str(raw["image"]), profile, ngc_key)
     wants_gpu = count_gpus(stage_resources(Stage.DEPLOY, raw, accelerator), field) > 0
     if wants_gpu and not profile.needs_gpu and not raw.get("image"):
         raise SpecError(
@@ -269,17 +267,6 @@ def _deploy(raw: Mapping[str, Any], base_model: str, accelerator: str) -> Deploy
         shared_memory=str(given.get("sharedMemory", "2Gi")),
         start_timeout_s=read(tables.Run, raw, field).timeoutSeconds or TIMEOUT_S[Stage.DEPLOY],
     )
-
-
-def _check_nim_service(raw: Mapping[str, Any], field: str, profile: ServerProfile, key: SecretRef | None) -> None:
-    """What the NIM Operator's NIMService has no place for."""
-    if floats(str(raw["image"])):
-        raise SpecError(f"{field}.image", "must have a tag or digest: the NIM Operator wants one")
-    if key is not None and key.key != profile.key_variable:
-        raise SpecError(
-            f"{field}.backend.{profile.backend}.ngcKeySecretRef.key",
-            f"must be {profile.key_variable}, the key that the NIM Operator reads; name it so in the Secret",
-        )
 
 
 def _of_server(deploy: Deploy) -> dict[str, Any]:
