@@ -27,7 +27,7 @@ def _deploy(image: str, kind: str) -> dict[str, Any]:
     env = {"STAND_IN": kind, "STAND_IN_NAME": BASE, "STAND_IN_CONFIG": json.dumps(MADE_FOR)}
     return {
         "image": image,
-        "backend": {"nim": None, "vllm": None, **backend},
+        "backend": {"nim": None, "nimService": None, "vllm": None, **backend},
         "env": [] if kind == "vllm" else [{"name": name, "value": value} for name, value in env.items()],
         "resources": {"limits": {"nvidia.com/gpu": 0}, "requests": {"memory": "512Mi"}},
     }
@@ -115,7 +115,7 @@ def test_a_nim_service_is_made_followed_and_taken_away(
 ) -> None:
     """This test plays the NIM Operator; the pods are real."""
     deploy = _deploy(images["stand-ins"], "nim-2.4")
-    nim = {"nim": None, "nimService": {"generation": "2.4", "sharedMemory": "64Mi"}}
+    nim = {"nim": None, "nimService": {"generation": "2.4", "sharedMemory": "64Mi"}, "vllm": None}
     kube.patch(NAME, {"stages": {"deploy": {**deploy, "backend": nim}}})
     generation = int((kube.get("eft", NAME) or {})["metadata"]["generation"])
 
@@ -130,8 +130,7 @@ def test_a_nim_service_is_made_followed_and_taken_away(
     assert len(_ask(kube, "How do I read a CSV file?", status["served"]["contract"], "query")) == 384
     (nim_service,) = kube.list("nimservices")
     assert nim_service["metadata"]["name"].startswith(f"{NAME}-")
-    back = _deploy(images["stand-ins"], "nim-2.4") | {"drainSeconds": 0}
-    kube.patch(NAME, {"stages": {"deploy": {**back, "backend": {**back["backend"], "nimService": None}}}})
+    kube.patch(NAME, {"stages": {"deploy": _deploy(images["stand-ins"], "nim-2.4") | {"drainSeconds": 0}}})
     generation = int((kube.get("eft", NAME) or {})["metadata"]["generation"])
     kube.until_ready(NAME, generation=generation, timeout_s=300)
     kube.until("the NIMService is gone", lambda: not kube.list("nimservices"), 120)
