@@ -143,5 +143,5 @@ def test_a_server_that_refuses_its_variables_says_so_in_the_status(kube: Kube, i
     kube.patch(NAME, {"stages": {"deploy": {**deploy, "backend": {"nim": {"generation": "2.0"}, "vllm": None}}}})
     condition = kube.until_condition(NAME, "Deployed", "False", "ServerCrashed", timeout_s=200)
     assert "NIM_MODEL_PATH is not supported by this release" in condition["message"]
-    assert _ask(kube, "still there?", {"inputTypes": [], "prefixes": {"query": ""}, "requestFields": {}}, "query")
+    assert _ask(kube, "still there?", kube.status(NAME)["served"]["contract"], "query")
     kube.run("delete", "eft", NAME, "-n", NAMESPACE, "--wait", timeout_s=120)
