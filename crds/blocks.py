@@ -150,6 +150,64 @@ def secret(says: str) -> Iterator[str]:
     )
 
 
+_BESIDE: Final = {
+    "judge": "Another model that scores the questions; the same one when absent. Since 0.2.",
+    "embedding": "A model of embeddings, which finds questions that ask the same; none are sought when absent.",
+}
+
+
+def endpoint(which: str) -> Iterator[str]:
+    """An OpenAI-compatible endpoint, and the other models that may be named `beside` it: words of `_BESIDE`."""
+    yield from _an_endpoint("For example http://llm.ai.svc:8000/v1.", "")
+    for name in which.split():
+        yield f"{name}:"
+        yield "  type: object"
+        yield f'  description: "{_BESIDE[name]}"'
+        yield "  required: [model]"
+        yield "  properties:"
+        lines = _an_endpoint("Its address; the same one when absent.", f" Only with {name}.baseURL.")
+        yield from (f"    {line}" for line in lines)
+
+
+def _an_endpoint(address: str, only: str) -> Iterator[str]:
+    yield from _text(
+        f"""
+        baseURL:
+          type: string
+          maxLength: 512
+          description: "{address} /chat/completions is put behind its path, before its query."
+          x-kubernetes-validations:
+            - {{rule: "self.matches('^https?://[^[:space:]]+$')", message: "must start with http:// or https:// and hold no space, such as http://llm.ai.svc:8000/v1"}}
+            - {{rule: "!self.matches('^https?://[^/?#]*@')", message: "must not hold a user or a password; put a key into the Secret of apiKeySecretRef"}}
+        model: {{type: string, minLength: 1, maxLength: 253, description: "The model's name at the endpoint."}}
+        apiKeySecretRef:
+        """
+    )
+    yield from (f"  {line}" for line in secret(f"Key of the endpoint; none is sent when absent.{only}"))
+    yield from _text(
+        f"""
+        caBundle:
+          type: object
+          description: "Certificates of authorities (PEM) that are trusted beside those of the image.{only} Since 0.2."
+          required: [name]
+          properties:
+            name: {{type: string, minLength: 1, maxLength: 253, description: "Name of the ConfigMap, in the namespace of the resource."}}
+            key: {{type: string, minLength: 1, maxLength: 253, description: "Key in the ConfigMap; ca.crt when absent."}}
+        parameters:
+          type: object
+          maxProperties: 32
+          x-kubernetes-preserve-unknown-fields: true
+          description: "Parameters of each request, beside the stage's own (temperature, seed, response_format) or in their place; such as max_tokens: 8192. Since 0.2."
+        omitParameters:
+          type: array
+          maxItems: 32
+          description: "Parameters that are not sent; what the endpoint refuses is left out by itself. Since 0.2."
+          x-kubernetes-list-type: set
+          items: {{type: string, minLength: 1, maxLength: 64}}
+        """
+    )
+
+
 def _text(block: str, indent: int = 0) -> Iterator[str]:
     """The lines of a text without their common margin."""
     lines = [line for line in block.splitlines() if line.strip()]

@@ -35,6 +35,7 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Gates,
     tables.MaxRegression,
     tables.Sdg,
+    tables.Prices,
     tables.Prep,
     tables.Finetune,
     tables.Validation,
@@ -240,6 +241,7 @@ _GENERATORS: Final[dict[str, Callable[[str], Iterator[str]]]] = {
     "pod": _pod,
     "source": blocks.source,
     "secret": blocks.secret,
+    "endpoint": blocks.endpoint,
     "table": _table,
 }
 

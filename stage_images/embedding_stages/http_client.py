@@ -64,6 +64,10 @@ class Answer:
         except RecursionError as error:
             raise ValueError("the answer is nested too deeply") from error
 
+    def retry_after_s(self, now: float) -> float:
+        """Seconds that the server asks to wait, 0 where it does not. `now`: seconds since 1970."""
+        return _retry_after(self.headers.get("Retry-After"), now)
+
     def __str__(self) -> str:
         return f"HTTP {self.status} {self.text[:_EXCERPT]}"
 
@@ -87,7 +91,7 @@ class Retries:
 
     def wait_s(self, attempt: int, answer: Answer | None, now: float) -> float:
         """After try `attempt`, from 0. `now`: seconds since 1970, for a Retry-After that is a date."""
-        told = _retry_after(answer.headers.get("Retry-After"), now) if answer else 0.0
+        told = answer.retry_after_s(now) if answer else 0.0
         return min(max(self.first_wait_s * 2.0**attempt, told), self.longest_wait_s)
 
 

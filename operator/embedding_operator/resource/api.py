@@ -203,8 +203,8 @@ class Spec:
     labelled_asked: str  # hash of what the manifest says about the labelled set
     freeze: bool  # score on the evaluation set of the first revision that was Ready
     gates: Gates
-    llm_key: SecretRef | None
-    llm_authorities: ConfigMapRef | None  # trusted beside those of the image
+    llm_keys: Mapping[str, SecretRef]  # by purpose, of the endpoints that sdg asks
+    llm_authorities: Mapping[str, ConfigMapRef]  # likewise; trusted beside those of the image
     stages: Mapping[Stage, StageSpec]
     deploy: Deploy
     tolerance: Tolerance

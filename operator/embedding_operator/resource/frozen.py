@@ -82,8 +82,9 @@ def _of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:
 def _section(raw: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     """What is said of a stage. A decimal is the same with and without its quotes."""
     section = (raw.get("stages") or {}).get(stage.value) or {}
-    said = {key: value for key, value in section.items() if key not in _HOW}
-    return _in_quotes(said, tables.OF_STAGE.get(stage))
+    table = tables.OF_STAGE.get(stage)
+    how = _HOW | (table.hows() if table is not None else frozenset())
+    return _in_quotes({key: value for key, value in section.items() if key not in how}, table)
 
 
 def _in_quotes(said: Mapping[str, Any], table: type[Table] | None) -> dict[str, Any]:
@@ -150,11 +151,14 @@ def _carried(stage: Stage, item: StageSpec, record: Any, generation: int, *, sam
 def _restored(stage: Stage, fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they were settled; JSON has one kind of number, so the table says again which is a decimal.
 
-    A setting that the status lacks did not exist then: its stage goes on as before. Raises SettingInvalid.
+    A setting that the status lacks did not exist then: its stage goes on as before. What says how the work is done is
+    as the manifest has it now. Raises SettingInvalid.
     """
     table = tables.OF_STAGE.get(stage)
     found = {key: _as_before(value, stored.get(key)) for key, value in fresh.items()}
-    return found if table is None else found | table.of(stored).to_json()
+    if table is None:
+        return found
+    return found | table.of(stored).to_json() | {name: fresh[name] for name in table.hows() if name in fresh}
 
 
 def _as_before(fresh: Any, stored: Any) -> Any:

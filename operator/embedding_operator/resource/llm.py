@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from embedding_operator.resource.api import ConfigMapRef, SecretRef, SpecError, parse_secret
+from embedding_stages import contract
 from embedding_stages.contract import canonical_json
 
 _ITS_OWN: Final = ("model", "messages", "stream")  # what the stage itself says in each request
@@ -17,16 +18,46 @@ _BUNDLE_KEY: Final = "ca.crt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What the stage is told, and what its pod mounts."""
+    """What the stage is told, and what its pod mounts, by purpose."""
 
     settings: Mapping[str, Any]
-    key: SecretRef | None
-    authorities: ConfigMapRef | None
+    keys: Mapping[str, SecretRef]
+    authorities: Mapping[str, ConfigMapRef]
 
 
 def parse_endpoint(raw: Mapping[str, Any], field: str) -> Endpoint:
-    """`raw` is the section `openAI` of a provider. Raises SpecError."""
-    settings: dict[str, Any] = {"baseURL": _base_url(raw, field), "model": str(raw.get("model", ""))}
+    """`raw` is the section of a provider that asks a language model. Raises SpecError."""
+    writer = _one(raw, field, contract.SECRET_OPENAI)
+    judge = _beside(raw, field, "judge", contract.SECRET_JUDGE)
+    others = {"judge": judge} if judge else {}
+    return Endpoint(
+        settings={**writer.settings, **{name: dict(other.settings) for name, other in others.items()}},
+        keys=_joined(writer.keys, *(other.keys for other in others.values())),
+        authorities=_joined(writer.authorities, *(other.authorities for other in others.values())),
+    )
+
+
+def _beside(raw: Mapping[str, Any], field: str, name: str, purpose: str) -> Endpoint | None:
+    """Another model, at the writer's address or at one of its own."""
+    section = raw.get(name)
+    if section is None:
+        return None
+    if not section.get("baseURL"):
+        for own in ("apiKeySecretRef", "caBundle"):
+            if section.get(own):
+                raise SpecError(
+                    f"{field}.{name}.{own}",
+                    f"belongs to an address; give {field}.{name}.baseURL, or remove it where the model is asked at "
+                    f"{field}.baseURL",
+                )
+    if not section.get("model"):
+        raise SpecError(f"{field}.{name}.model", "must name the model at its endpoint")
+    return _one(section, f"{field}.{name}", purpose, has_address=bool(section.get("baseURL")))
+
+
+def _one(raw: Mapping[str, Any], field: str, purpose: str, *, has_address: bool = True) -> Endpoint:
+    settings: dict[str, Any] = {"baseURL": _base_url(raw, field)} if has_address else {}
+    settings["model"] = str(raw.get("model", ""))
     # What a later release added is part of the settings where it is said: other work keeps its identity.
     parameters, omitted = _parameters(raw, field)
     if parameters:
@@ -34,7 +65,19 @@ def parse_endpoint(raw: Mapping[str, Any], field: str) -> Endpoint:
     if omitted:
         settings["omitParameters"] = omitted
     key = parse_secret(raw["apiKeySecretRef"], f"{field}.apiKeySecretRef") if raw.get("apiKeySecretRef") else None
-    return Endpoint(settings=settings, key=key, authorities=_authorities(raw, field))
+    bundle = _authorities(raw, field)
+    return Endpoint(
+        settings=settings,
+        keys={} if key is None else {purpose: key},
+        authorities={} if bundle is None else {purpose: bundle},
+    )
+
+
+_Ref = TypeVar("_Ref")
+
+
+def _joined(*by_purpose: Mapping[str, _Ref]) -> dict[str, _Ref]:
+    return {purpose: ref for refs in by_purpose for purpose, ref in refs.items()}
 
 
 def _base_url(raw: Mapping[str, Any], field: str) -> str:

@@ -69,7 +69,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     settings: dict[Stage, Mapping[str, Any]] = {
         **{stage: _settings(stage, stages) for stage in tables.OF_STAGE},
         Stage.INPUTS: _inputs(model, model_source, documents, corpus_source, labelled, guards),
-        Stage.SDG: sdg,
+        Stage.SDG: sdg | {"qualityThreshold": _settings(Stage.PREP, stages)["qualityThreshold"]},
         Stage.PREP: _settings(Stage.PREP, stages) | {"scoreCandidates": scores_candidates(stages)},
         Stage.EVAL: _settings(Stage.EVAL, stages)
         | k_values
@@ -100,8 +100,8 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         labelled_asked=hash_of(evaluation.get("beir")),
         freeze=read(tables.Evaluation, evaluation).freeze,
         gates=gates,
-        llm_key=endpoint.key if endpoint else None,
-        llm_authorities=endpoint.authorities if endpoint else None,
+        llm_keys=endpoint.keys if endpoint else {},
+        llm_authorities=endpoint.authorities if endpoint else {},
         stages={
             stage: StageSpec(
                 pod=pods[stage], settings=settings[stage], asked=asked[stage], code_version=CODE_VERSIONS[stage]

@@ -47,6 +47,7 @@ class Setting:
     fewest: int = 0  # items of a list
     most: int = 0  # items of a list
     told: bool = False  # by the operator alone: the manifest has no such field
+    how: bool = False  # how the work is done, such as a budget: no part of what the work is
 
     @property
     def table(self) -> type[Table] | None:
@@ -102,13 +103,20 @@ class Table:
 
     @classmethod
     def identity(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a request's settings makes its work another work: all but those that say `as before`."""
+        """What of a request's settings makes its work another work: all but those that say `as before`, and those that
+        say how it is done.
+        """
         known = cls.settings()
         return {
             name: _identity(known.get(name), value)
             for name, value in raw.items()
-            if name not in known or not _says(known[name], value)
+            if name not in known or not (known[name].how or _says(known[name], value))
         }
+
+    @classmethod
+    def hows(cls) -> frozenset[str]:
+        """The names of those that say how the work is done."""
+        return frozenset(name for name, item in cls.settings().items() if item.how)
 
 
 def spelled(number: float) -> str:

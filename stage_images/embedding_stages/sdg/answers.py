@@ -19,6 +19,7 @@ INVALID: Final = "invalidAnswers"  # no chat completion
 ODD: Final = (CUT, EMPTY, REFUSED, ERRORED, UNREADABLE, INVALID)
 
 _EXAMPLE: Final = 120  # characters
+_CHARACTERS_A_TOKEN: Final = 4  # of English, where an endpoint does not tell its tokens
 _ENDS_CUT: Final = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
 _ENDS_REFUSED: Final = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "recitation"})
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
@@ -40,14 +41,21 @@ class Usage:
     calls: int = 0
     prompt: int = 0
     completion: int = 0
+    estimated: int = 0  # calls whose tokens the endpoint does not tell
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.completion
 
     def add(self, other: Usage) -> None:
         self.calls += other.calls
         self.prompt += other.prompt
         self.completion += other.completion
+        self.estimated += other.estimated
 
     def to_json(self) -> dict[str, int]:
-        return {"calls": self.calls, "prompt": self.prompt, "completion": self.completion}
+        found = {"calls": self.calls, "prompt": self.prompt, "completion": self.completion}
+        return found | ({"estimated": self.estimated} if self.estimated else {})
 
 
 @dataclass(slots=True)
@@ -96,10 +104,11 @@ _SAYS: Final = {
 class OddAnswerError(Exception):
     """An answer of no use; another try may be. `usage` is what it cost all the same."""
 
-    def __init__(self, kind: str, example: str, usage: Usage | None = None) -> None:
+    def __init__(self, kind: str, example: str, usage: Usage | None = None, *, is_old: bool = False) -> None:
         super().__init__(f"{kind}: {shortened(example)}")
         self.kind, self.example = kind, example
         self.usage = usage or Usage()
+        self.is_old = is_old  # an earlier attempt has paid for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +230,13 @@ def _is_part(content: Mapping[str, Any]) -> bool:
 def _usage(raw: Any) -> Usage:
     used = raw if isinstance(raw, dict) else {}
     return Usage(1, _count(used, "prompt_tokens"), _count(used, "completion_tokens"))
+
+
+def or_estimated(usage: Usage, asked: int, said: int) -> Usage:
+    """The usage that an endpoint tells, or one by the characters of the request and of the answer."""
+    if usage.tokens:
+        return usage
+    return Usage(usage.calls, asked // _CHARACTERS_A_TOKEN, said // _CHARACTERS_A_TOKEN, estimated=usage.calls)
 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from embedding_stages.contract import INTERRUPTED
+from embedding_stages.contract import INTERRUPTED, canonical_json
 from embedding_stages.errors import StageError, Transient
-from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
+from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener
 from embedding_stages.sdg import failures
 from embedding_stages.sdg.answers import (
     CUT,
@@ -26,10 +26,12 @@ from embedding_stages.sdg.answers import (
     Completion,
     OddAnswerError,
     Usage,
+    or_estimated,
     read_completion,
-    status_within,
 )
 from embedding_stages.sdg.dialect import REFUSALS, Dialect
+from embedding_stages.sdg.ledger import WRITER, Ledger
+from embedding_stages.sdg.sending import Sender, json_of, status_of
 from embedding_stages.sdg.tolerant import find_items
 
 _TIMEOUT_S: Final = 300.0  # of one call: long answers of slow models
@@ -48,15 +50,29 @@ class Reply:
     items: list[Any]
     usage: Usage
     is_cut: bool = False  # more of them were under way when the endpoint's limit came
+    is_old: bool = False  # an earlier attempt has paid for it
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One chat completion, what it cost, and whether an earlier attempt has paid for it."""
+
+    completion: Completion
+    usage: Usage
+    is_old: bool
 
 
 @dataclass(slots=True)
 class ChatClient:
-    """Thread-safe. `stopping` ends waits at once."""
+    """Thread-safe. `stopping` ends waits at once. What is answered is in the ledger before it is used."""
 
     base_url: str
     model: str
     key: str | None
+    ledger: Ledger
+    at: str = failures.FIELD  # the manifest's section
+    role: str = WRITER
+    most_at_once: int = 8  # requests
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the request, beside those that it has or for them
     omitted: frozenset[str] = frozenset()  # parameters that are not sent
     authorities: Path | None = None  # a PEM file, trusted beside the system's
@@ -64,19 +80,19 @@ class ChatClient:
     stopping: threading.Event = field(default_factory=threading.Event)
     first_wait_s: float = _FIRST_WAIT_S
     timeout_s: float = _TIMEOUT_S
-    _http: HttpClient = field(init=False)
+    _sender: Sender = field(init=False)
     _foreign: int = 0  # answers that are no chat completions, before the first one that is; -1 after it
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Raises BadInput `LLMEndpointInvalid`, `CABundleInvalid`."""
         if "@" in urlsplit(self.base_url).netloc:
-            raise failures.has_a_password()
+            raise failures.has_a_password(self.at)
         try:
             opener = make_opener(proxies=True, authorities=self.authorities)
         except OSError as error:
-            raise failures.bundle_invalid(error) from None
-        self._http = HttpClient(
+            raise failures.bundle_invalid(error, self.at) from None
+        http = HttpClient(
             base_url=self.base_url,
             timeout_s=self.timeout_s,
             most_bytes=_MAX_ANSWER_BYTES,
@@ -84,6 +100,7 @@ class ChatClient:
             key=self.key,
             opener=opener,
         )
+        self._sender = Sender(http=http, retries=self._retries, most_at_once=self.most_at_once)
 
     def ask(self, messages: Sequence[Mapping[str, str]], *, wanted: str, seed: int, temperature: float) -> Reply:
         """The list named `wanted` that the model wrote.
@@ -93,20 +110,36 @@ class ChatClient:
         `LLMUnavailable`, `Interrupted`.
         """
         own = {"temperature": temperature, "seed": seed, **_JSON_MODE}
+        said = self.complete(messages, own)
+        completion = said.completion
+        items = find_items(completion.said, wanted, cut=completion.is_cut)
+        if items is None:
+            raise OddAnswerError(
+                odd_kind(completion), self._masked(str(completion.said)), said.usage, is_old=said.is_old
+            )
+        return Reply(items, said.usage, is_cut=completion.is_cut, is_old=said.is_old)
+
+    def complete(self, messages: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> Said:
+        """The answer to a conversation; `own` are parameters that nobody asked for. Raises as `ask` does."""
         asked = {key: value for key, value in {**own, **self.parameters}.items() if key not in self.omitted}
-        answer = self._call(
-            {"model": self.model, "messages": list(messages), **asked}, frozenset(own) - self.parameters.keys()
-        )
-        completion = read_completion(_json_of(answer))
+        body = {"model": self.model, "messages": list(messages), **asked}
+        kept = self.ledger.take(self.role, body)
+        if kept is not None:
+            known = read_completion(json_of(Answer(status=200, body=kept.text.encode())))
+            if known is not None:
+                return Said(known, self._usage(body, known), is_old=True)
+        answer = self._call(body, frozenset(own) - self.parameters.keys())
+        completion = read_completion(json_of(answer))
         if completion is None:
             raise self._not_chat("its answer is no chat completion", answer)
         with self._lock:
             self._foreign = -1
-        items = find_items(completion.said, wanted, cut=completion.is_cut)
-        if items is None:
-            kind = _odd_kind(completion)
-            raise OddAnswerError(kind, self._masked(str(completion.said)), completion.usage)
-        return Reply(items, completion.usage, is_cut=completion.is_cut)
+        usage = self._usage(body, completion)
+        self.ledger.keep(self.role, body, answer.text, usage)
+        return Said(completion, usage, is_old=False)
+
+    def _usage(self, body: Mapping[str, Any], completion: Completion) -> Usage:
+        return or_estimated(completion.usage, len(canonical_json(body)), len(str(completion.said)))
 
     def pause(self, attempt: int) -> None:
         """Before an answer of no use is asked for again: what is behind the endpoint may be about to come back."""
@@ -122,15 +155,15 @@ class ChatClient:
         with self.dialect.one_at_a_time():
             changes = self.dialect.known()
             answer = self._request(changes.applied_to(body))
-            while _status(answer) in REFUSALS:
+            while status_of(answer) in REFUSALS:
                 further = self.dialect.after_refusal(answer.text, body, changes, own)
                 if further is None:
                     break
                 changes = further
                 answer = self._request(changes.applied_to(body))
-            if read_completion(_json_of(answer)) is not None and _status(answer) == 200:
+            if read_completion(json_of(answer)) is not None and status_of(answer) == 200:
                 self.dialect.accepted(changes)
-        status = _status(answer)
+        status = status_of(answer)
         if status == 0:
             raise OddAnswerError(ERRORED, answer.text)
         if not 200 <= status < 300:
@@ -140,16 +173,9 @@ class ChatClient:
     def _request(self, body: Mapping[str, Any]) -> Answer:
         self._wait(0.0)
         try:
-            answer = self._send(body)
-            if answer.status == 401 and self.key and self._is_azure() and self._http.key_header == "Authorization":
-                self._http = replace(self._http, key_header="api-key")
-                answer = self._send(body)
+            return self._sender.post("/chat/completions", body)
         except NoAnswerError as error:
-            raise failures.unreachable(error.cause, self._quote_url()) from None
-        return answer
-
-    def _send(self, body: Mapping[str, Any]) -> Answer:
-        return self._http.request("POST", "/chat/completions", body, retries=self._retries(), again=_again)
+            raise failures.unreachable(error.cause, self._quote_url(), self.at) from None
 
     def _retries(self) -> Retries:
         return Retries(tries=_TRIES, first_wait_s=self.first_wait_s, longest_wait_s=_LONGEST_WAIT_S)
@@ -161,7 +187,7 @@ class ChatClient:
     def _failure(self, status: int, answer: Answer) -> Exception:
         if failures.is_no_chat(status, answer.text):
             return self._not_chat(f"it answers HTTP {status} to /chat/completions", answer)
-        return failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key))
+        return failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key), field=self.at)
 
     def _not_chat(self, what: str, answer: Answer) -> Exception:
         """One such answer may be of a gateway's bad moment; the first several one and all are another service's."""
@@ -173,11 +199,7 @@ class ChatClient:
         return self._invalid(what + said) if never else OddAnswerError(INVALID, f"HTTP {answer.status} {answer.text}")
 
     def _invalid(self, what: str) -> StageError:
-        return failures.no_endpoint(self._quote_url(), what)
-
-    def _is_azure(self) -> bool:
-        """Azure's endpoints of one deployment take a key in a header of their own."""
-        return "api-version" in parse_qs(urlsplit(self.base_url).query)
+        return failures.no_endpoint(self._quote_url(), what, self.at)
 
     def _masked(self, text: str) -> str:
         return text.replace(self.key, "***") if self.key else text
@@ -187,29 +209,9 @@ class ChatClient:
         return ascii(urlsplit(self.base_url)._replace(query="", fragment="").geturl()[:200])
 
 
-def _odd_kind(completion: Completion) -> str:
+def odd_kind(completion: Completion) -> str:
     if completion.is_refused:
         return REFUSED
     if completion.is_cut:
         return CUT
     return EMPTY if completion.is_reasoning or not completion.said else UNREADABLE
-
-
-def _json_of(answer: Answer) -> Any:
-    try:
-        return answer.json
-    except ValueError:
-        return None
-
-
-def _status(answer: Answer) -> int:
-    """As HTTP or the answer itself has it: gateways put errors of what is behind them into answers of status 200.
-
-    0 for such an error without a status.
-    """
-    within = status_within(_json_of(answer)) if 200 <= answer.status < 300 else None
-    return answer.status if within is None else within
-
-
-def _again(answer: Answer) -> bool:
-    return may_pass(_status(answer)) and not failures.has_no_credit(answer.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,10 @@ class Written:
 
 def write_json(path: Path, body: Any) -> None:
     draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(body, ensure_ascii=False))
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)
 
 
@@ -104,10 +108,8 @@ def outcome_of(documents: Sequence[Written]) -> Outcome:
     if 2 * len(in_vain) > len(documents):
         raise given_up(in_vain, f"{len(in_vain)} of {len(documents)} documents")
     odd = _merged(documents)
-    usage = Usage()
     asked_about: defaultdict[str, set[str]] = defaultdict(set)
     for document in documents:
-        usage.add(document.usage)
         for pair in document.pairs:
             asked_about[normalised(pair.query)].add(document.id)
     found: dict[tuple[str, str], Pair] = {}
@@ -124,4 +126,4 @@ def outcome_of(documents: Sequence[Written]) -> Outcome:
         **{kind: odd.counts[kind] for kind in ODD if odd.counts.get(kind)},
         "rejectedSections": sum(len(document.rejections) for document in documents),
     }
-    return Outcome(pairs=pairs, counts=counts, details={"llmTokens": usage.to_json()}, odd=odd)
+    return Outcome(pairs=pairs, counts=counts, details={}, odd=odd)

@@ -235,9 +235,9 @@ def test_a_folder_of_an_image(path: str) -> None:
 
 def test_a_secret_is_known_by_where_the_manifest_names_it() -> None:
     spec = a_spec(stages={"sdg": {"provider": OPEN_AI}})
-    assert spec.llm_key is not None
-    assert (spec.llm_key.name, spec.llm_key.key) == (SECRET["name"], SECRET["key"])
-    assert spec.llm_key.field == "spec.stages.sdg.provider.openAI.apiKeySecretRef"
+    key = spec.llm_keys["openai"]
+    assert (key.name, key.key) == (SECRET["name"], SECRET["key"])
+    assert key.field == "spec.stages.sdg.provider.openAI.apiKeySecretRef"
     assert "apiKeySecretRef" not in str(spec.stages[Stage.SDG].settings)
 
 

@@ -11,6 +11,7 @@ import pytest
 from unit.stages.llm_endpoint import FIELD, KEY, TEXT, Endpoint, Reply, chat, good, is_judge, sdg
 
 from embedding_stages.sdg import openai_client, openai_provider
+from embedding_stages.sdg.ledger import Ledger
 from embedding_stages.sdg.openai_client import ChatClient
 
 
@@ -35,7 +36,7 @@ def test_kinds_of_questions_are_the_other_providers(tmp_path: Path, endpoint: ty
     code, result, pairs = sdg(tmp_path, url, documents=3, questionKinds=["rules", "title", "topic"])
     assert code == 0, result
     assert {item["type"] for item in pairs} == {"structural"}
-    assert set(result["details"]) == {"llmTokens"}
+    assert set(result["details"]) == {"llmTokens", "llmCost"}
 
 
 @pytest.mark.parametrize("key", ["sk-first\nsk-second", "sk-caf\u00e9-key", "sk-with a-space", "sk-nul\0-byte"])
@@ -152,9 +153,9 @@ def test_an_endpoint_that_begins_to_refuse_does_not_leave_a_small_training_set(
         return good(body, number) if early else (400, {"error": "no credit is left"}, {})
 
     monkeypatch.setattr(openai_provider, "_HOPELESS", hopeless)
-    monkeypatch.setattr(openai_provider, "_AT_ONCE", 1)  # so that the documents end in their order
     endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
-    code, result, _ = sdg(tmp_path, endpoint.url, documents=6)
+    # One at once, so that the documents end in their order.
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=6, concurrency=1)
     assert (code, result["reason"], result["field"]) == (10, "LLMRequestRejected", FIELD)
     assert message in result["message"]
     endpoint.reply = staticmethod(good)  # type: ignore[assignment]
@@ -179,23 +180,21 @@ def test_an_endpoint_that_is_not_there_is_tried_again_later(
     assert said in result["message"]
 
 
-def client(endpoint: type[Endpoint], key: str | None = KEY) -> ChatClient:
-    return ChatClient(base_url=endpoint.url, model="m", key=key, first_wait_s=0.01)
+def ask(tmp_path: Path, endpoint: type[Endpoint], key: str | None = KEY) -> list[Any]:
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        client = ChatClient(base_url=endpoint.url, model="m", key=key, ledger=ledger, first_wait_s=0.01)
+        return client.ask([{"role": "user", "content": "x"}], wanted="pairs", seed=1, temperature=0.0).items
 
 
-def ask(of: ChatClient) -> list[Any]:
-    return of.ask([{"role": "user", "content": "x"}], wanted="pairs", seed=1, temperature=0.0).items
-
-
-def test_a_server_that_recovers_is_waited_for(endpoint: type[Endpoint]) -> None:
+def test_a_server_that_recovers_is_waited_for(tmp_path: Path, endpoint: type[Endpoint]) -> None:
     replies = [(503, {}, {}), (429, {}, {"Retry-After": "0"}), (500, {}, {}), chat({"pairs": [{"question": 1}]})]
     endpoint.reply = staticmethod(lambda _body, number: replies[number - 1])  # type: ignore[assignment]
-    assert ask(client(endpoint)) == [{"question": 1}]
+    assert ask(tmp_path, endpoint) == [{"question": 1}]
 
 
-def test_without_a_secret_no_key_is_sent(endpoint: type[Endpoint]) -> None:
+def test_without_a_secret_no_key_is_sent(tmp_path: Path, endpoint: type[Endpoint]) -> None:
     endpoint.reply = staticmethod(lambda _body, _number: chat({"pairs": []}))  # type: ignore[assignment]
-    ask(client(endpoint, key=None))
+    ask(tmp_path, endpoint, key=None)
     assert endpoint.keys == [None]
 
 

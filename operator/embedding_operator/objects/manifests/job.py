@@ -158,17 +158,15 @@ def _request_env(request: StageRequest) -> dict[str, str]:
 
 def mounted_secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
     """By purpose, the Secrets that the pod of a Job stage mounts. Only the stage that needs a Secret gets it."""
-    wanted = {
-        Stage.INPUTS: {contract.SECRET_HUGGING_FACE: spec.model_source.token},
-        Stage.SDG: {contract.SECRET_OPENAI: spec.llm_key},
-    }
-    return {purpose: secret for purpose, secret in wanted.get(stage, {}).items() if secret is not None}
+    if stage is Stage.SDG:
+        return dict(spec.llm_keys)
+    token = spec.model_source.token if stage is Stage.INPUTS else None
+    return {} if token is None else {contract.SECRET_HUGGING_FACE: token}
 
 
 def mounted_authorities(spec: Spec, stage: Stage) -> dict[str, ConfigMapRef]:
     """By purpose, the ConfigMaps with certificates of authorities that the pod of a Job stage mounts."""
-    bundle = spec.llm_authorities if stage is Stage.SDG else None
-    return {} if bundle is None else {contract.SECRET_OPENAI: bundle}
+    return dict(spec.llm_authorities) if stage is Stage.SDG else {}
 
 
 def _authorities_volume(purpose: str, bundle: ConfigMapRef) -> dict[str, Any]:

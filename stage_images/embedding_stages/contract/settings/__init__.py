@@ -6,7 +6,8 @@ recipe, profile llama) unless a comment says why not. Names are those of the man
 
 common      what several tables share
 sources     the model and the documents
-data        sdg and prep
+questions   sdg
+data        prep
 training    finetune
 serving     eval to the server, and how pods are run
 judging     how a revision is measured, judged and watched
@@ -20,16 +21,9 @@ from typing import Final
 from embedding_stages.contract import Stage
 from embedding_stages.contract.declare import Table
 from embedding_stages.contract.settings.common import DEFAULT_GATE_METRICS, DEFAULT_K_VALUES, METRIC
-from embedding_stages.contract.settings.data import (
-    EVALUATION_QUERIES,
-    FITTING,
-    PASSAGES,
-    QUESTION_KINDS,
-    Prep,
-    Sdg,
-    Search,
-)
+from embedding_stages.contract.settings.data import EVALUATION_QUERIES, Prep, Search
 from embedding_stages.contract.settings.judging import Evaluation, Gates, Guard, MaxRegression, Tolerance, Verification
+from embedding_stages.contract.settings.questions import FITTING, PASSAGES, QUESTION_KINDS, Prices, Sdg
 from embedding_stages.contract.settings.serving import (
     BF16,
     FALL_BACK,
@@ -74,6 +68,7 @@ __all__ = [
     "Lora",
     "MaxRegression",
     "Prep",
+    "Prices",
     "Run",
     "RunPolicy",
     "Sdg",

@@ -1,4 +1,4 @@
-"""The stages that make the data: questions, and what is trained and measured with."""
+"""The stage that makes the data: what is trained and measured with."""
 
 from __future__ import annotations
 
@@ -8,43 +8,7 @@ from typing import ClassVar, Final
 from embedding_stages.contract.declare import Table, setting
 from embedding_stages.contract.settings.common import BATCH, JOINED, SEED_HIGH
 
-QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
 EVALUATION_QUERIES: Final = ("pairs", "withheld")
-PASSAGES: Final = ("sentences", "fit")
-FITTING: Final = PASSAGES[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sdg(Table):
-    FIELD = "spec.stages.sdg"
-
-    pairsPerDocument: int = setting(7, low=1, high=100, says="Questions a document.")
-    maxPairs: int | None = setting(
-        None,
-        since=JOINED,
-        low=1,
-        high=100_000_000,
-        says="So many questions of provider extractive at most, about documents drawn with the seed; all documents are "
-        "asked when absent. With finetune.preset auto or conservative 4096, or what maxTrainingQuestions needs.",
-    )
-    sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
-    passages: str = setting(
-        PASSAGES[0],
-        since=JOINED,
-        choices=PASSAGES,
-        says="sentences: sentencesPerChunk sentences each, however long. fit: at most so many, and no longer than "
-        "baseModel.maxTokens, so that the model reads them whole.",
-    )
-    minTextLength: int = setting(50, low=1, says="Documents below this get no questions, characters.", told=True)
-    questionKinds: tuple[str, ...] = setting(
-        ("rules",),
-        since=JOINED,
-        choices=QUESTION_KINDS,
-        fewest=1,
-        most=len(QUESTION_KINDS),
-        says="Kinds of questions of provider extractive; all but excerpt with finetune.preset auto or conservative.",
-    )
-    seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

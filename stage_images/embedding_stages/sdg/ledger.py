@@ -1,0 +1,127 @@
+"""Every answer of a language model that was paid for, on disk before anybody uses it, and what all of them cost.
+
+One file that is only appended to. What a killed process has written is there for the next attempt, which gets the same
+answer to the same question without asking. A line that was cut off by the kill is no line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from embedding_stages.contract import canonical_json
+from embedding_stages.sdg.answers import Usage
+
+FILE: Final = "answers.jsonl"
+WRITER: Final = "writer"
+JUDGE: Final = "judge"
+EMBEDDER: Final = "embedder"
+ROLES: Final = (WRITER, JUDGE, EMBEDDER)
+_KEY_CHARACTERS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One answer: the text of its body, and whether an earlier attempt paid for it."""
+
+    text: str
+    is_old: bool = False
+
+
+class Ledger:
+    """Thread-safe. Raises OSError where the file cannot be written: an answer that is not kept must not be used.
+
+    The same request may be asked more than once, as an answer of no use is. The first time in a process it gets the
+    first answer that is kept, the second time the second one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)  # key -> (begin, length) of lines
+        self._taken: defaultdict[str, int] = defaultdict(int)
+        self._spent = {role: Usage() for role in ROLES}
+        self._file = path.open("a+b")
+        end = 0
+        for begin, line in _whole_lines(path):
+            end = begin + len(line)
+            self._count(json.loads(line), begin, len(line))
+        self._file.truncate(end)
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def take(self, role: str, request: Mapping[str, Any]) -> Recorded | None:
+        """The next answer to this request that an earlier attempt has paid for."""
+        key = _key(role, request)
+        with self._lock:
+            number = self._taken[key]
+            if number >= len(self._found[key]):
+                return None
+            self._taken[key] += 1
+            begin, length = self._found[key][number]
+            raw = json.loads(os.pread(self._file.fileno(), length, begin))
+        return Recorded(str(raw["text"]), is_old=True)
+
+    def keep(self, role: str, request: Mapping[str, Any], text: str, usage: Usage) -> Recorded:
+        """Write an answer down before it is used."""
+        key = _key(role, request)
+        said = {"key": key, "role": role, "usage": usage.to_json(), "text": text}
+        line = json.dumps(said).encode() + b"\n"
+        with self._lock:
+            begin = self._file.seek(0, os.SEEK_END)
+            self._file.write(line)
+            self._file.flush()
+            self._count(said, begin, len(line))
+            self._taken[key] += 1
+        # Written is safe from a kill of the process; this is for the node's end.
+        os.fsync(self._file.fileno())
+        return Recorded(text)
+
+    def spent(self, *roles: str) -> Usage:
+        """Of all attempts together; of all roles where none is named."""
+        total = Usage()
+        with self._lock:
+            for role in roles or ROLES:
+                total.add(self._spent[role])
+        return total
+
+    def _count(self, said: Mapping[str, Any], begin: int, length: int) -> None:
+        self._found[said["key"]].append((begin, length))
+        self._spent[said["role"]].add(Usage(**said["usage"]))
+
+
+def _key(role: str, request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{role} {canonical_json(request)}".encode("utf-8", "backslashreplace")).hexdigest()[
+        :_KEY_CHARACTERS
+    ]
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(where it begins, the line) up to the first that is damaged."""
+    place = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                raw = json.loads(line)
+                Usage(**raw["usage"])
+                whole = raw["role"] in ROLES and {"key", "text"} <= raw.keys() and line.endswith(b"\n")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return
+            if not whole:
+                return
+            yield place, line
+            place += len(line)

@@ -1,0 +1,114 @@
+"""Which documents a language model is asked about where not all may be: a preview, or a budget of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from embedding_stages.contract.settings import Prices, Sdg
+from embedding_stages.errors import BadInput, Stopped
+from embedding_stages.formats.pairs import Pair
+from embedding_stages.sdg.answers import Usage
+from embedding_stages.sdg.bill import Forecast, Shape, is_kept, price_of, rounded, spread
+from embedding_stages.sdg.ledger import JUDGE, WRITER, Ledger
+
+BUDGET_FIELD: Final = "spec.stages.sdg.maxTokensTotal"
+PREVIEW_FIELD: Final = "spec.stages.sdg.preview"
+_Item = TypeVar("_Item")
+
+
+@dataclass(slots=True)
+class Rations(Generic[_Item]):
+    """Hands documents out, one after the other.
+
+    `shape` is of one that is asked about, `is_paid` says that all of it was answered before.
+    """
+
+    items: Iterator[_Item]
+    shape: Callable[[_Item], Shape]
+    is_paid: Callable[[_Item], bool]
+    ledger: Ledger
+    most: int | None  # tokens
+    forecast: Forecast = field(default_factory=Forecast)
+    given: int = 0
+    _next: _Item | None = None
+    _reserved: dict[int, float] = field(default_factory=dict)  # number -> tokens of those under way
+
+    def take(self) -> _Item | None:
+        """The next one; None at the end, and where its tokens may be more than are left."""
+        if self._next is None:
+            self._next = next(self.items, None)
+        item = self._next
+        if item is None:
+            return None
+        if self.most is not None and not self.is_paid(item):
+            needed = self.forecast.most_of(self.shape(item))
+            if self.ledger.spent().tokens + sum(self._reserved.values()) + needed > self.most:
+                return None
+            self._reserved[self.given] = needed
+        self._next = None
+        self.given += 1
+        return item
+
+    def done(self, number: int, shape: Shape, usage: Usage) -> None:
+        """The one that was handed out as number `number` from 0 is answered."""
+        self._reserved.pop(number, None)
+        self.forecast.learn(shape, usage)
+
+    def check_all_were_taken(self, documents: int, pairs: int) -> None:
+        """Raises BadInput `TokenBudgetTooSmall` and Stopped `TokenBudgetSpent`."""
+        if self._next is None:
+            return
+        needed = round(self.forecast.most_of(self.shape(self._next)))
+        if not self.given:
+            raise BadInput(
+                "TokenBudgetTooSmall",
+                f"{self.most} tokens are fewer than the first document takes, about {needed}; raise it",
+                field=BUDGET_FIELD,
+            )
+        spent = self.ledger.spent()
+        raise Stopped(
+            "TokenBudgetSpent",
+            f"{spent.tokens} of {self.most} tokens are used, and the next document takes up to {needed}: {self.given} "
+            f"of {documents} documents gave {pairs} questions; raise it to go on, what was answered is kept and not "
+            "asked again",
+            field=BUDGET_FIELD,
+        )
+
+
+def chosen(shapes: Sequence[Shape], preview: int | None) -> frozenset[int] | None:
+    """The places of the documents that a preview asks about; None for all."""
+    return None if preview is None else frozenset(spread(shapes, preview))
+
+
+def preview_done(
+    asked: Sdg, ledger: Ledger, forecast: Forecast, shapes: Sequence[Shape], pairs: Iterable[Pair]
+) -> Stopped:
+    """How a preview ends: with what all documents would cost."""
+    used = Usage()
+    for one in forecast.used:
+        used.add(one)
+    written = list(pairs)
+    kept = sum(is_kept(pair, asked.qualityThreshold) for pair in written)
+    everything = forecast.of(shapes)
+    a_pair = everything.tokens / max(1, kept * len(shapes) / max(1, len(forecast.used)))
+    share = used.tokens / max(1, everything.tokens)
+    price = _prices_told(asked.prices, ledger, used, everything)
+    threshold = "" if asked.qualityThreshold is None else f", {kept} with a score of {asked.qualityThreshold:g} or more"
+    return Stopped(
+        "PreviewDone",
+        f"{len(forecast.used)} of {len(shapes)} documents gave {len(written)} questions{threshold}, for {used.prompt} "
+        f"prompt and {used.completion} completion tokens. All documents would take about {everything.prompt} and "
+        f"{everything.completion}{price}: {a_pair:.0f} tokens a kept question. {share:.0%} of it is paid. Remove it to "
+        "go on; what was answered is kept and not asked again",
+        field=PREVIEW_FIELD,
+    )
+
+
+def _prices_told(prices: Prices | None, ledger: Ledger, used: Usage, everything: Usage) -> str:
+    if prices is None:
+        return ""
+    writer, judge = ledger.spent(WRITER), ledger.spent(JUDGE)
+    a_token = price_of(prices, writer, judge) / max(1, writer.tokens + judge.tokens)
+    return f", a price of {rounded(a_token * everything.tokens)} after {rounded(a_token * used.tokens)} so far"
