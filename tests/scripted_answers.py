@@ -45,7 +45,7 @@ def _pairs(data: dict[str, Any], text: str, _: random.Random) -> Any:
         first = number % len(passages)
         places = [(first + hop) % len(passages) for hop in range(hops if kind == "multi_hop" else 1)]
         words = re.findall(r"\w+", passages[first]["text"]) or ["it"]
-        about = " ".join(words[number : number + 6] or words[:6])
+        about = " ".join(words[:6])
         pairs.append(
             {
                 "type": kind,

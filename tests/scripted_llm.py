@@ -17,6 +17,8 @@ import json
 import math
 import random
 import re
+import select
+import socket
 import sys
 import threading
 import time
@@ -166,6 +168,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = sum(len(message["content"]) for message in body["messages"])
         usage = {"prompt_tokens": asked // 4, "completion_tokens": int(noise * len(text) / 4) + 1}
         state.may_answer.wait()
+        if self._has_hung_up():
+            return
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}
         said = {"id": key[:12], "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
         self._paid(key, role_of(body), usage["prompt_tokens"], usage["completion_tokens"])
@@ -176,9 +180,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = [{"object": "embedding", "index": n, "embedding": vector_of(text)} for n, text in enumerate(texts)]
         tokens = sum(map(len, texts)) // 4
         self.state.may_answer.wait()
+        if self._has_hung_up():
+            return
         self._paid(key, "embedder", tokens, 0)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         self._say(200, {"object": "list", "model": body["model"], "data": data, "usage": usage})
+
+    def _has_hung_up(self) -> bool:
+        """A client that is gone is not answered and pays nothing."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        try:
+            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
 
     def _paid(self, key: str, role: str, prompt: int, completion: int) -> None:
         with self.state.lock:

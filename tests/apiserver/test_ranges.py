@@ -31,6 +31,10 @@ BESIDE: dict[str, dict[str, Any]] = {
 }
 # field -> the lowest and the highest that is taken, and one beyond each; None: the pattern has no way to say it
 DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
+    **{
+        f"stages.sdg.prices.{kind}PerMillion": ("0", "100000", None, "100001")
+        for kind in ("prompt", "completion", "judgePrompt", "judgeCompletion")
+    },
     "stages.prep.qualityThreshold": ("0", "10", None, "10.1"),
     "stages.prep.evalFraction": ("0.01", "0.9", "0.009", "0.91"),
     "stages.prep.margin": ("0.01", "1", "0", "1.01"),

@@ -13,7 +13,7 @@ from embedding_stages.contract import Stage
 
 CODE_VERSIONS: Final[Mapping[Stage, int]] = {
     Stage.INPUTS: 2,  # keeps the characters that belong to words, reads include by gitignore's rules
-    Stage.SDG: 3,  # sentences of any language, Markdown by CommonMark, questions with joiners
+    Stage.SDG: 4,  # sentences of any language, Markdown by CommonMark, joiners; multi-hop is about several passages
     Stage.PREP: 4,  # each withheld sentence asks as it stands and with its words
     Stage.FINETUNE: 2,  # a checkpoint that sentence-transformers and vLLM read, with a model card
     Stage.EVAL: 3,  # a query that is a passage is no result of its own

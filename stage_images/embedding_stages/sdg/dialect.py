@@ -18,6 +18,7 @@ _TOO_LONG: Final = re.compile(r"context[ _-]?(?:length|window|size)", re.IGNOREC
 _ALSO_CALLED: Final = {"response_format": r"json[_ -]?(?:mode|object)|structured[_ ]outputs?"}
 _SYSTEM: Final = "system"  # a role that some models' templates do not have
 _SYSTEM_REFUSED: Final = re.compile(r"system[\W_]+(?:role|message|prompt|instruction)|role[\W_]+system", re.IGNORECASE)
+_LONGEST_WAIT_S: Final = 1.0
 _BARE_TRIES: Final = 3  # of a request that was refused without a word on what
 
 
@@ -77,15 +78,19 @@ class Dialect:
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
-        """Until the endpoint has taken a request: what one of them finds out, the others need not ask in vain."""
-        if self._is_known():
+        """Until the endpoint has taken a request: what one of them finds out, the others need not ask in vain.
+
+        A refusal comes at once and an answer takes its time, so nobody waits for long.
+        """
+        is_first = not self._is_known() and self._first.acquire(timeout=_LONGEST_WAIT_S)
+        try:
+            if is_first and self._is_known():
+                self._first.release()
+                is_first = False
             yield
-            return
-        with self._first:
-            if not self._is_known():
-                yield
-                return
-        yield
+        finally:
+            if is_first:
+                self._first.release()
 
     def _is_known(self) -> bool:
         with self._lock:

@@ -67,6 +67,24 @@ def knows_rules_for(language: str) -> bool:
     return language in (ENGLISH, LATIN, NONE)
 
 
+def is_of_another(question: str, language: str) -> bool:
+    """Whether a question is surely not in the `language` of its document, which `language_of` tells.
+
+    Neighbours, such as Danish and Swedish, share their common words: a few more of the one say nothing.
+    """
+    asked = language_of([question])
+    if NONE in (asked, language):
+        return False
+    if asked != LATIN and asked not in _COMMON:  # another script
+        return asked != language and {asked, language} != {"Han", "Japanese"}
+    if language != LATIN and language not in _COMMON:
+        return not any(_script(one) not in ("", LATIN) for one in question)
+    if LATIN in (asked, language) or asked == language:
+        return False
+    counts = _common_words(question.lower().split())
+    return counts[asked] - counts[language] >= _LEAST_WORDS
+
+
 def others_than_english(languages: Mapping[str, int]) -> Counter[str]:
     """The documents of those languages of which rules make keywords at most."""
     return Counter({language: number for language, number in languages.items() if not knows_rules_for(language)})
@@ -110,9 +128,14 @@ def _script(character: str) -> str:
 
 
 def _of_latin(words: list[str]) -> str:
+    counts = _common_words(words)
+    best = max(counts, key=lambda language: counts[language])  # English is first among equals
+    return best if counts[best] >= max(_LEAST_WORDS, _LEAST_SHARE * len(words)) else LATIN
+
+
+def _common_words(words: Iterable[str]) -> dict[str, int]:
     counts = dict.fromkeys(_COMMON, 0)
     for word in words:
         for language in _SPEAKING.get(word, ()):
             counts[language] += 1
-    best = max(counts, key=lambda language: counts[language])  # English is first among equals
-    return best if counts[best] >= max(_LEAST_WORDS, _LEAST_SHARE * len(words)) else LATIN
+    return counts

@@ -20,6 +20,7 @@ from embedding_stages.sdg.bill import Shape, is_kept
 from embedding_stages.sdg.clients import Clients, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.failures import FIELD, REJECTED
+from embedding_stages.sdg.languages import is_of_another, language_of
 from embedding_stages.sdg.ledger import JUDGE, WRITER
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.parallel import in_parallel
@@ -135,6 +136,7 @@ def _tell(context: StageContext, document: Written, told: Tally) -> None:
 def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) -> Written:
     """Write, ground and judge the questions about one document."""
     document = Written(source.id)
+    language = language_of(passage.text for passage in source.passages)
     sections = sections_of(source.passages, wanted)
     for number, section in enumerate(sections):
         share = wanted // len(sections) + (number < wanted % len(sections))
@@ -142,6 +144,9 @@ def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) ->
         written = _ask(clients.writer, messages, prompts.PAIRS, seed, _WRITING, document)
         drafts, dropped = prompts.read_drafts(written or [], section, share)
         document.ungrounded += dropped
+        asked = len(drafts)
+        drafts = [draft for draft in drafts if not is_of_another(draft.question, language)]
+        document.foreign += asked - len(drafts)
         if not drafts:
             continue
         messages = prompts.judge_messages(section, drafts)

@@ -51,9 +51,9 @@ class Pace:
     def turn(self, wait: Wait) -> float:
         """Wait until a request may go out; the time when it does. Raises what `wait` raises."""
         with self._gate:
-            while (seconds := self._until_next()) > 0:
+            while (seconds := self.until_next()) > 0:
                 wait(min(seconds, 1.0))
-            return self._take()
+            return self.take()
 
     def refused(self, sent: float, retry_after_s: float) -> None:
         """A request that went out at `sent` was one too many; the endpoint asks for so many seconds without."""
@@ -88,11 +88,13 @@ class Pace:
             return self.rate
         return len(self._sent) / max(1.0, min(_REMEMBERED_S, now - self._sent[0]))
 
-    def _until_next(self) -> float:
+    def until_next(self) -> float:
+        """Seconds until a request may go out."""
         with self._lock:
             return max(self._next, self._closed) - self.clock()
 
-    def _take(self) -> float:
+    def take(self) -> float:
+        """A request goes out now; the time."""
         with self._lock:
             now = self.clock()
             if self.rate < math.inf:

@@ -20,6 +20,9 @@ SCORES: Final = "scores"  # the judge's
 # NVIDIA embed recipe: 3 multi_hop, 2 structural and 2 contextual of 7 questions a document.
 _MIX: Final = (("multi_hop", 3), ("structural", 2), ("contextual", 2))
 TYPES: Final = tuple(name for name, _ in _MIX)
+MULTI_HOP: Final = TYPES[0]
+_FEWEST_HOPS: Final = 2  # passages of a question of this type; with fewer it is one of another type
+_MOST_HOPS: Final = 3
 _MIN_QUOTE: Final = 12  # characters; shorter quotes prove nothing
 _MAX_QUESTION: Final = 400  # characters
 _BEST_SCORE: Final = 10.0
@@ -33,6 +36,7 @@ Answer with one JSON object and nothing else:
 Rules:
 - A question must be what a real user would ask without having seen the document, understandable on its own, and \
 must not copy phrases from it or refer to "the passage", "the document" or "the text".
+- Write question and answer in the language of the passages.
 - The answer must follow from the passages alone.
 - evidence: for each passage that is needed, its number and a quote copied from it word for word (one sentence or \
 part of one).
@@ -149,13 +153,18 @@ def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
     found = [_grounded_in(quote, passages) for quote in evidence[:8]]
     if not found or None in found:
         return None
-    kind = item.get("type")
-    return Draft(
-        question=question,
-        answer=answer,
-        type=kind if kind in TYPES else TYPES[-1],
-        passage_ids=tuple(dict.fromkeys(name for name in found if name is not None)),
-    )
+    passage_ids = tuple(dict.fromkeys(name for name in found if name is not None))
+    kind = type_of(item.get("type"), len(passage_ids))
+    if kind == MULTI_HOP:
+        passage_ids = passage_ids[:_MOST_HOPS]
+    return Draft(question=question, answer=answer, type=kind, passage_ids=passage_ids)
+
+
+def type_of(said: Any, passages: int) -> str:
+    """Of a question about so many passages: one that needs several has several."""
+    if said not in TYPES or (said == MULTI_HOP and passages < _FEWEST_HOPS):
+        return TYPES[-1]
+    return str(said)
 
 
 def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:

@@ -1,10 +1,11 @@
 """The sdg stage: corpus in, pairs out (see formats/pairs.py).
 
 Counts: documents, chunks (passages), pairs, droppedUngrounded, droppedDuplicates; with maxPairs documentsAsked; with an
-LLM also droppedUnjudged, rejectedSections, and answers of no use by their kind (`answers.ODD`). Details with an LLM:
-llmTokens, and llmParameters where its endpoint refuses some (leftOut, renamed); without one languages (documents, the
-most frequent first), warnings, and with other kinds of questions than those of the rules questionKinds, the pairs of
-each kind.
+LLM also keptPairs (by the threshold of prep), droppedUnjudged, droppedForeign (in another language than the
+document's), rejectedSections, and answers of no use by their kind (`answers.ODD`). Details with an LLM: llmTokens, of
+them judgeTokens where another model judges, llmCost, and llmParameters and judgeParameters where an endpoint refuses
+some (leftOut, renamed); without one languages (documents, the most frequent first), warnings, and with other kinds of
+questions than those of the rules questionKinds, the pairs of each kind.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import extractive, openai_provider
-from embedding_stages.sdg.answers import CUT, EMPTY
+from embedding_stages.sdg.answers import CUT, EMPTY, UNREADABLE
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.drawn import ask_drawn
 from embedding_stages.sdg.failures import FIELD as LLM_FIELD
@@ -156,13 +157,22 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
 
 def _cure(outcome: Outcome) -> tuple[str, str]:
     """What to do about answers of which nothing was kept, and the manifest's field for it."""
-    odd, dropped = outcome.odd.counts, outcome.counts["droppedUngrounded"] + outcome.counts["droppedUnjudged"]
+    odd, dropped = (
+        outcome.odd.counts,
+        sum(outcome.counts[f"dropped{why}"] for why in ("Ungrounded", "Unjudged", "Foreign")),
+    )
     most = max(odd, key=lambda kind: odd[kind], default="")
-    if not most or odd[most] < dropped or most not in _CURES:
-        return "use a stronger model", f"{FIELD}.provider"
-    return _CURES[most], f"{LLM_FIELD}.parameters"
+    if most and odd[most] >= dropped and most in _CURES:
+        return _CURES[most], f"{LLM_FIELD}.parameters"
+    if most == UNREADABLE and "response_format" in outcome.details.get("llmParameters", {}).get("leftOut", ()):
+        return _NO_JSON_MODE, f"{LLM_FIELD}.model"
+    return "use a stronger model", f"{FIELD}.provider"
 
 
+_NO_JSON_MODE: Final = (
+    "the endpoint has no JSON mode (it refuses response_format), and this model writes no JSON without; name another "
+    "model, or another endpoint"
+)
 _CURES: Final = {
     CUT: "answers end at the endpoint's limit of tokens, so raise it with "
     f"{LLM_FIELD}.parameters: {{max_tokens: 8192}}",

@@ -26,6 +26,7 @@ class Written:
     pairs: list[Pair] = field(default_factory=list)
     ungrounded: int = 0
     unjudged: int = 0
+    foreign: int = 0  # in another language than the document's
     usage: Usage = field(default_factory=Usage)
     odd: Tally = field(default_factory=Tally)  # answers of no use, those that were asked for again among them
     rejections: list[str] = field(default_factory=list)  # what the endpoint said to sections that it does not take
@@ -44,6 +45,7 @@ class Written:
             "pairs": [pair.to_json() for pair in self.pairs],
             "ungrounded": self.ungrounded,
             "unjudged": self.unjudged,
+            "foreign": self.foreign,
             "odd": self.odd.to_json(),
             "usage": self.usage.to_json(),
             "rejections": self.rejections,
@@ -62,6 +64,7 @@ class Written:
                 pairs=[Pair.from_json(item, path.name) for item in raw["pairs"]],
                 ungrounded=raw["ungrounded"],
                 unjudged=raw["unjudged"],
+                foreign=raw.get("foreign", 0),
                 usage=Usage(**raw["usage"]),
                 odd=Tally.from_json(odd),
                 rejections=list(raw["rejections"]),
@@ -122,6 +125,7 @@ def outcome_of(documents: Sequence[Written]) -> Outcome:
         "droppedUngrounded": sum(document.ungrounded for document in documents),
         "droppedDuplicates": sum(len(document.pairs) for document in documents) - len(pairs),
         "droppedUnjudged": sum(document.unjudged for document in documents),
+        "droppedForeign": sum(document.foreign for document in documents),
         UNREADABLE: 0,
         **{kind: odd.counts[kind] for kind in ODD if odd.counts.get(kind)},
         "rejectedSections": sum(len(document.rejections) for document in documents),

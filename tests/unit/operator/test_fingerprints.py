@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, a_manifest, a_ref, a_spec, a_stage, refs
 
+from embedding_operator.resource.frozen import carry, resolved
 from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import Status
@@ -59,6 +60,27 @@ def test_how_a_pod_is_run_does_not(how: dict[str, Any]) -> None:
     stages["sdg"] = {"provider": {"extractive": {}}, **how}
     spec = a_spec(stages=stages)
     assert {stage: fingerprint(stage, spec, refs(stage)) for stage in PLAIN} == PLAIN
+
+
+SPENDING: list[dict[str, Any]] = [
+    {"concurrency": 64},
+    {"judgeConcurrency": 2},
+    {"preview": 5},
+    {"maxTokensTotal": 1000},
+    {"prices": {"promptPerMillion": "0.1"}},
+]
+
+
+@pytest.mark.parametrize("how", SPENDING, ids=lambda how: next(iter(how)))
+def test_how_much_an_llm_may_cost_does_not_and_holds_at_once(how: dict[str, Any]) -> None:
+    """Nor does it make the manifest say something else: the rest of the stage stays as it was settled."""
+    spec = a_spec(stages={"sdg": {"provider": {"extractive": {}}, **how}})
+    assert fingerprint(Stage.SDG, spec, refs(Stage.SDG)) == PLAIN[Stage.SDG]
+    assert spec.stages[Stage.SDG].asked == a_spec().stages[Stage.SDG].asked
+    before = Status(revision=1, resolved=resolved(carry(a_spec(), Status(), 1), Status(revision=1), 1))
+    carried = carry(spec, before, 2).stages[Stage.SDG]
+    assert carried.settled_in == 1
+    assert carried.settings == spec.stages[Stage.SDG].settings
 
 
 @pytest.mark.parametrize("how", [{"gpusPerNode": 8}, {"nodes": 2}, {"nodes": 2, "parallelism": "FSDP"}], ids=str)

@@ -126,6 +126,16 @@ def test_certificates_of_authorities_go_into_the_stage_that_asks_the_llm(said: d
     assert template_of(job(spec)) != template_of(job(a_spec(stages={"sdg": {"provider": OPEN_AI}})))
 
 
+def test_a_judge_has_a_key_and_authorities_of_its_own() -> None:
+    judge = {"baseURL": "https://judge.test/v1", "model": "j", "apiKeySecretRef": {"name": "two", "key": "k"},
+             "caBundle": {"name": "judges"}}  # fmt: skip
+    body = pod(a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | {"judge": judge}}}}), Stage.SDG)
+    mounts = {mount["name"]: mount["mountPath"] for mount in body["containers"][0]["volumeMounts"]}
+    assert mounts["secret-judge"] == f"{contract.SECRETS_PATH}/judge"
+    assert mounts["authorities-judge"] == f"{contract.AUTHORITIES_PATH}/judge"
+    assert {volume["secret"]["secretName"] for volume in body["volumes"] if "secret" in volume} == {"llm", "two"}
+
+
 def test_scheduling_fields_reach_the_pod_and_only_its_own() -> None:
     spec = replace(RICH, storage=replace(RICH.storage, access_modes=("ReadWriteMany",)))
     body, other = pod(spec, Stage.FINETUNE), pod(spec, Stage.EVAL)

@@ -107,6 +107,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
             ({"omitParameters": ["model"]}, "omitParameters"),
             ({"parameters": {"seed": 1}, "omitParameters": ["seed"]}, "omitParameters"),
             ({"parameters": {"stop": "x" * 5000}}, "parameters"),
+            ({"judge": {}}, "judge.model"),
+            ({"judge": {"model": "j", "baseURL": "ftp://llm"}}, "judge.baseURL"),
+            ({"judge": {"model": "j", "apiKeySecretRef": {"name": "a", "key": "b"}}}, "judge.apiKeySecretRef"),
+            ({"judge": {"model": "j", "caBundle": {"name": "a"}}}, "judge.caBundle"),
+            ({"judge": {"model": "j", "parameters": {"model": "k"}}}, "judge.parameters.model"),
         )
     ),
     (stages(sdg={"provider": {"extractive": {}}, "pairsPerDocument": 0}), "spec.stages.sdg.pairsPerDocument"),
@@ -239,6 +244,25 @@ def test_a_secret_is_known_by_where_the_manifest_names_it() -> None:
     assert (key.name, key.key) == (SECRET["name"], SECRET["key"])
     assert key.field == "spec.stages.sdg.provider.openAI.apiKeySecretRef"
     assert "apiKeySecretRef" not in str(spec.stages[Stage.SDG].settings)
+
+
+def test_a_judge_of_its_own_is_told_to_the_stage_and_has_its_secret() -> None:
+    judge = {"baseURL": "https://judge.test/v1", "model": "strict", "apiKeySecretRef": {"name": "two", "key": "k"}}
+    spec = a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | {"judge": judge}}}})
+    told = spec.stages[Stage.SDG].settings["openAI"]["judge"]
+    assert told == {"baseURL": "https://judge.test/v1", "model": "strict"}
+    assert {purpose: key.name for purpose, key in spec.llm_keys.items()} == {"openai": SECRET["name"], "judge": "two"}
+    assert spec.llm_keys["judge"].field == "spec.stages.sdg.provider.openAI.judge.apiKeySecretRef"
+    spec = a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | {"judge": {"model": "strict"}}}}})
+    assert spec.stages[Stage.SDG].settings["openAI"]["judge"] == {"model": "strict"}
+    assert spec.llm_keys.keys() == {"openai"}
+
+
+def test_sdg_is_told_which_score_prep_keeps() -> None:
+    assert a_spec().stages[Stage.SDG].settings["qualityThreshold"] == 7.0
+    assert a_spec(stages={"sdg": {"provider": OPEN_AI}, "prep": {"qualityThreshold": "8"}}).stages[
+        Stage.SDG
+    ].settings["qualityThreshold"] == 8.0  # fmt: skip
 
 
 def test_parameters_of_an_endpoint_are_what_is_sent_and_what_is_not() -> None:

@@ -24,3 +24,9 @@ hardware._CPU_INFO = Path("/dev/null")
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
     with serving(monkeypatch) as found:
         yield found
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoints on this machine are asked directly."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")

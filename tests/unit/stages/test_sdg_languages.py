@@ -9,7 +9,7 @@ from unit.stages.sdg_work import pairs_in, stage
 from unit.stages.sentence_rows import joined
 
 from embedding_stages.formats.pairs import RULE_TYPES
-from embedding_stages.sdg.languages import LATIN, NONE, language_of, warning_of
+from embedding_stages.sdg.languages import LATIN, NONE, is_of_another, language_of, warning_of
 
 GERMAN = (
     "Der Drucker steht in dem Raum hinter der Werkstatt und ist nicht für alle offen. Die Schlüssel der Werkstatt "
@@ -79,3 +79,25 @@ def test_titles_are_asked_of_any_language(tmp_path: Path) -> None:
     assert code == 0, result
     assert pairs_in(folder)
     assert result["details"]["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "language", "other"),
+    [
+        ("What is the pressure of the inlet for the hall?", "de", True),
+        ("Wie hoch ist der Druck, den die Pumpe in der Halle hat?", "de", False),
+        ("Wie hoch ist der Druck in der Halle und was ist mit der Pumpe?", "en", True),
+        ("worker_connections nginx", "de", False),
+        ("What is the pressure of the pump in the hall?", "Latin", False),
+        ("What is the pressure of the pump in the hall?", "Thai", True),
+        ("ความดันของปั๊มคือเท่าไร", "Thai", False),
+        ("ความดันของปั๊ม nginx คือเท่าไร", "Thai", False),
+        ("ความดันของปั๊มคือเท่าไร", "en", True),
+        ("東京都庁", "Japanese", False),
+        ("Hvad er det for en pumpe, og hvor er den?", "sv", True),
+        ("Er det en pumpe?", "sv", False),
+        ("42?", "de", False),
+    ],
+)
+def test_a_question_is_surely_of_another_language(question: str, language: str, *, other: bool) -> None:
+    assert is_of_another(question, language) is other
