@@ -36,6 +36,8 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.MaxRegression,
     tables.Sdg,
     tables.Prices,
+    tables.DataDesigner,
+    tables.QuestionTypes,
     tables.Prep,
     tables.Finetune,
     tables.Validation,

@@ -13,6 +13,7 @@ from embedding_stages.contract import canonical_json
 
 _ITS_OWN: Final = ("model", "messages", "stream")  # what the stage itself says in each request
 _MOST_CHARACTERS: Final = 4096  # of all parameters as JSON: they stand in each request, and in the status
+_BESIDE: Final = {"judge": contract.SECRET_JUDGE, "embedding": contract.SECRET_EMBEDDING}
 _BUNDLE_KEY: Final = "ca.crt"
 
 
@@ -28,8 +29,8 @@ class Endpoint:
 def parse_endpoint(raw: Mapping[str, Any], field: str) -> Endpoint:
     """`raw` is the section of a provider that asks a language model. Raises SpecError."""
     writer = _one(raw, field, contract.SECRET_OPENAI)
-    judge = _beside(raw, field, "judge", contract.SECRET_JUDGE)
-    others = {"judge": judge} if judge else {}
+    found = {name: _beside(raw, field, name, purpose) for name, purpose in _BESIDE.items()}
+    others = {name: other for name, other in found.items() if other is not None}
     return Endpoint(
         settings={**writer.settings, **{name: dict(other.settings) for name, other in others.items()}},
         keys=_joined(writer.keys, *(other.keys for other in others.values())),

@@ -40,6 +40,8 @@ from embedding_stages.contract.presets import RECIPE, scores_candidates, with_pr
 from embedding_stages.contract.versions import CODE_VERSIONS
 
 _ACCESS_MODES: Final = ("ReadWriteOnce", "ReadWriteMany")
+_DESIGNER: Final = "dataDesigner"
+_LLM_PROVIDERS: Final = ("openAI", _DESIGNER)
 # Untrusted input: what one run may read at most. Not settable, so that no manifest can lift them.
 LIMITS: Final = {"maxFiles": 100_000, "maxFileBytes": 10 << 20, "maxTotalBytes": 2 << 30, "maxDepth": 32}
 
@@ -175,13 +177,24 @@ def _settings(stage: Stage, stages: Mapping[str, Any]) -> dict[str, Any]:
 def _sdg(raw: Mapping[str, Any], min_text_length: int) -> tuple[dict[str, Any], Endpoint | None]:
     field = "spec.stages.sdg.provider"
     provider: Mapping[str, Any] = raw.get("provider") or {}
-    kind = one_of(provider, ("extractive", "openAI"), field)
-    endpoint = parse_endpoint(provider["openAI"], f"{field}.openAI") if kind == "openAI" else None
+    kind = one_of(provider, ("extractive", *_LLM_PROVIDERS), field)
+    endpoint = parse_endpoint(provider[kind], f"{field}.{kind}") if kind in _LLM_PROVIDERS else None
     settings = read(tables.OF_STAGE[Stage.SDG], raw).to_json()
     # What is shorter than a higher limit is gone by then.
     shortest = min(settings["minTextLength"], min_text_length)
-    told = {"provider": kind, "openAI": dict(endpoint.settings) if endpoint else None, "minTextLength": shortest}
+    told: dict[str, Any] = {"provider": kind, "openAI": None, "minTextLength": shortest}
+    if endpoint is not None:
+        told[kind] = dict(endpoint.settings)
+    if kind == _DESIGNER:
+        told["design"] = _design(provider[kind]).to_json()
     return settings | told, endpoint
+
+
+def _design(raw: Mapping[str, Any]) -> tables.DataDesigner:
+    design = read(tables.DataDesigner, raw)
+    if design.types is not None and not sum(design.types.to_json().values()):
+        raise SpecError(tables.QuestionTypes.FIELD, "all are 0, so nothing is asked for; raise one of them")
+    return design
 
 
 def _check_negatives(settings: Mapping[Stage, Mapping[str, Any]]) -> None:

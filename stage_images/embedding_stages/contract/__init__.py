@@ -83,8 +83,12 @@ COORDINATOR_PORT: Final = 29500
 
 WORKSPACE_PATH: Final = "/workspace"
 SOURCES_PATH: Final = "/sources"  # one sub-folder a source: corpus, model, beir
-SECRETS_PATH: Final = "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, judge, huggingface
-AUTHORITIES_PATH: Final = "/etc/embedding-operator.dev/authorities"  # one sub-folder a purpose: openai, judge
+SECRETS_PATH: Final = (
+    "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, judge, embedding, huggingface
+)
+AUTHORITIES_PATH: Final = (
+    "/etc/embedding-operator.dev/authorities"  # one sub-folder a purpose: openai, judge, embedding
+)
 TERMINATION_LOG_PATH: Final = "/dev/termination-log"
 SERVED_MODEL_PATH: Final = "/opt/nim/custom_model"
 
@@ -94,6 +98,7 @@ SOURCE_BEIR: Final = "beir"
 SOURCE_GUARD: Final = "guard-"  # with the guard's place in the manifest: guard-0
 SECRET_OPENAI: Final = "openai"
 SECRET_JUDGE: Final = "judge"  # of the model that scores questions, where it has an endpoint of its own
+SECRET_EMBEDDING: Final = "embedding"  # likewise, of the one that compares questions
 SECRET_HUGGING_FACE: Final = "huggingface"
 SECRET_FILE: Final = "token"  # every Secret key is mounted under this file name
 AUTHORITIES_FILE: Final = "ca.crt"  # the same for certificates of authorities, which a ConfigMap holds

@@ -25,6 +25,7 @@ _FEWEST_HOPS: Final = 2  # passages of a question of this type; with fewer it is
 _MOST_HOPS: Final = 3
 _MIN_QUOTE: Final = 12  # characters; shorter quotes prove nothing
 _MAX_QUESTION: Final = 400  # characters
+_HIGHEST_COMPLEXITY: Final = 5
 _BEST_SCORE: Final = 10.0
 _NUMBER: Final = re.compile(r"\d{1,9}(?:[.]\d{1,9})?", re.ASCII)
 
@@ -59,14 +60,16 @@ class Draft:
     answer: str
     type: str
     passage_ids: tuple[str, ...]
+    complexity: int | None = None  # 1 to 5, as the writer says
+    reasoning: str = ""
 
 
-def mix(pairs: int) -> dict[str, int]:
-    """How many questions of each type, in the recipe's proportion; the sum is `pairs`."""
-    total = sum(share for _, share in _MIX)
-    counts = {name: pairs * share // total for name, share in _MIX}
-    for name, _ in _MIX:
-        if sum(counts.values()) < pairs:
+def mix(pairs: int, parts: Sequence[tuple[str, int]] = _MIX) -> dict[str, int]:
+    """How many questions of each type, in proportion to `parts`, the recipe's when absent; the sum is `pairs`."""
+    total = sum(share for _, share in parts)
+    counts = {name: pairs * share // total for name, share in parts}
+    for name, share in parts:
+        if sum(counts.values()) < pairs and share:
             counts[name] += 1
     return counts
 
@@ -98,12 +101,17 @@ def judge_messages(passages: Sequence[Passage], drafts: Sequence[Draft]) -> list
     ]
 
 
-def read_drafts(written: Sequence[Any], passages: Sequence[Passage], most: int) -> tuple[list[Draft], int]:
-    """The grounded questions of an answer, at most `most`, and how many were dropped as ungrounded or malformed."""
+def read_drafts(
+    written: Sequence[Any], passages: Sequence[Passage], most: int, *, hops: int = _MOST_HOPS
+) -> tuple[list[Draft], int]:
+    """The grounded questions of an answer, at most `most`, and how many were dropped as ungrounded or malformed.
+
+    Those that need several passages keep at most `hops` of them.
+    """
     drafts: list[Draft] = []
     dropped = 0
     for item in written[: 2 * most]:
-        draft = _draft(item, passages)
+        draft = _draft(item, passages, hops)
         if draft is None:
             dropped += 1
         elif len(drafts) < most:
@@ -137,7 +145,7 @@ def _number(value: Any) -> Any:
     return float(value) if "." in value else int(value)
 
 
-def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
+def _draft(item: Any, passages: Sequence[Passage], hops: int) -> Draft | None:
     if not isinstance(item, dict):
         return None
     question, answer, evidence = item.get("question"), item.get("answer"), item.get("evidence")
@@ -154,10 +162,17 @@ def _draft(item: Any, passages: Sequence[Passage]) -> Draft | None:
     if not found or None in found:
         return None
     passage_ids = tuple(dict.fromkeys(name for name in found if name is not None))
-    kind = type_of(item.get("type"), len(passage_ids))
-    if kind == MULTI_HOP:
-        passage_ids = passage_ids[:_MOST_HOPS]
-    return Draft(question=question, answer=answer, type=kind, passage_ids=passage_ids)
+    if item.get("type") == MULTI_HOP:
+        passage_ids = passage_ids[:hops]
+    complexity, reasoning = _number(item.get("complexity")), item.get("reasoning")
+    return Draft(
+        question=question,
+        answer=answer,
+        type=type_of(item.get("type"), len(passage_ids)),
+        passage_ids=passage_ids,
+        complexity=complexity if type(complexity) is int and 1 <= complexity <= _HIGHEST_COMPLEXITY else None,
+        reasoning=reasoning if isinstance(reasoning, str) else "",
+    )
 
 
 def type_of(said: Any, passages: int) -> str:

@@ -20,7 +20,7 @@ _MOST_REPAIRED: Final = 64_000  # characters; an answer of 25 questions has 15,0
 _MOST_LOOKED_AT: Final = 2_000_000
 _DEPTH: Final = 4  # of JSON around the items
 # What one item has, by the name of the list: enough to know items that stand without their list.
-_TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score"}
+_TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score", "artefacts": "text"}
 
 
 def find_items(said: Any, name: str, *, cut: bool) -> list[Any] | None:

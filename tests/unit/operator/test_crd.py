@@ -113,6 +113,8 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
         manifest["stages"]["prep"] = {"hardNegatives": 100}
     if path.endswith("hardNegatives"):
         manifest["stages"]["finetune"] = {"negativesPerQuery": 1}
+    if ".dataDesigner." in path:
+        manifest["stages"]["sdg"] = {"provider": {"dataDesigner": {"baseURL": "http://llm/v1", "model": "m"}}}
     node = manifest
     *parents, name = path.split(".")[1:]
     for part in parents:

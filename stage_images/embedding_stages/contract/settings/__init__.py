@@ -23,7 +23,16 @@ from embedding_stages.contract.declare import Table
 from embedding_stages.contract.settings.common import DEFAULT_GATE_METRICS, DEFAULT_K_VALUES, METRIC
 from embedding_stages.contract.settings.data import EVALUATION_QUERIES, Prep, Search
 from embedding_stages.contract.settings.judging import Evaluation, Gates, Guard, MaxRegression, Tolerance, Verification
-from embedding_stages.contract.settings.questions import FITTING, PASSAGES, QUESTION_KINDS, Prices, Sdg
+from embedding_stages.contract.settings.questions import (
+    FITTING,
+    PASSAGES,
+    QUESTION_KINDS,
+    REASONING,
+    DataDesigner,
+    Prices,
+    QuestionTypes,
+    Sdg,
+)
 from embedding_stages.contract.settings.serving import (
     BF16,
     FALL_BACK,
@@ -54,10 +63,12 @@ __all__ = [
     "PRESETS",
     "QUERY_SIDE",
     "QUESTION_KINDS",
+    "REASONING",
     "SIDES",
     "TENSORRT",
     "BaseModel",
     "Corpus",
+    "DataDesigner",
     "Deploy",
     "Eval",
     "Evaluation",
@@ -69,6 +80,7 @@ __all__ = [
     "MaxRegression",
     "Prep",
     "Prices",
+    "QuestionTypes",
     "Run",
     "RunPolicy",
     "Sdg",

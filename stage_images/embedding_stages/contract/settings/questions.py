@@ -11,6 +11,7 @@ from embedding_stages.contract.settings.common import JOINED, SEED_HIGH
 QUESTION_KINDS: Final = ("rules", "title", "excerpt", "terms", "topic")
 PASSAGES: Final = ("sentences", "fit")
 FITTING: Final = PASSAGES[1]
+REASONING: Final = ("factual", "relational", "inferential", "temporal", "procedural", "visual", "causal")
 _DEAREST: Final = 100_000  # of a million tokens
 
 
@@ -31,6 +32,57 @@ class Prices(Table):
     )
     judgeCompletionPerMillion: float | None = setting(
         None, since=JOINED, low=0, high=_DEAREST, says="The same of the judge; completionPerMillion when absent."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionTypes(Table):
+    """How the questions of a document are divided."""
+
+    FIELD = "spec.stages.sdg.provider.dataDesigner.types"
+
+    multiHop: int = setting(3, since=JOINED, low=0, high=100, says="Part of those that need several passages.")
+    structural: int = setting(2, since=JOINED, low=0, high=100, says="Part of those on how things relate.")
+    contextual: int = setting(2, since=JOINED, low=0, high=100, says="Part of those on a fact, condition or purpose.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDesigner(Table):
+    """The recipe's pipeline as columns of NeMo Data Designer."""
+
+    FIELD = "spec.stages.sdg.provider.dataDesigner"
+
+    complexity: int = setting(2, since=JOINED, low=2, high=5, says="Least complexity of a question, 2 to 5.")
+    hops: int = setting(
+        3, since=JOINED, low=1, high=3, says="Most passages that a question needs; with 1 none needs several."
+    )
+    types: QuestionTypes | None = setting(  # noqa: RUF009 - as every other setting
+        None, since=JOINED, says="How questions are divided among types; 3, 2 and 2 of 7 when absent."
+    )
+    reasoning: tuple[str, ...] = setting(
+        REASONING,
+        since=JOINED,
+        choices=REASONING,
+        fewest=1,
+        most=len(REASONING),
+        says="Kinds of reasoning that are asked for in turn.",
+    )
+    artefactsPerKind: int = setting(
+        2,
+        since=JOINED,
+        low=1,
+        high=10,
+        says="Things of each kind that are looked for in a document before it is asked about.",
+    )
+    documentsPerBundle: int = setting(
+        1, since=JOINED, low=1, high=10, says="Neighbouring documents that are asked about together."
+    )
+    duplicateCosine: float = setting(
+        0.9,
+        since=JOINED,
+        low=0.5,
+        high=1,
+        says="Of two questions about a document with a higher cosine the first is kept; needs embedding.",
     )
 
 
@@ -93,10 +145,13 @@ class Sdg(Table):
         says="Only so many documents are asked about, and the run stops with what all of them would cost; "
         "all when absent.",
     )
-    prices: Prices | None = setting(  # noqa: RUF009
+    prices: Prices | None = setting(  # noqa: RUF009 - as every other setting
         None, since=JOINED, how=True, says="Prices of tokens, for what a question costs; none is told when absent."
     )
     qualityThreshold: float | None = setting(
         None, since=JOINED, low=0, high=10, how=True, told=True, says="Lowest score that prep keeps."
+    )
+    design: DataDesigner | None = setting(  # noqa: RUF009 - as every other setting
+        None, since=JOINED, told=True, says="What provider dataDesigner makes of a document."
     )
     seed: int = setting(42, low=0, high=SEED_HIGH, says="Of every random choice.")
