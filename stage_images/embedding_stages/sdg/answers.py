@@ -232,6 +232,20 @@ def _usage(raw: Any) -> Usage:
     return Usage(1, _count(used, "prompt_tokens"), _count(used, "completion_tokens"))
 
 
+def read_usage(body: Any) -> Usage:
+    """What an answer of any kind cost."""
+    return _usage(body.get("usage") if isinstance(body, dict) else None)
+
+
+def read_vectors(body: Any, number: int) -> list[list[float]] | None:
+    """The embeddings of an answer in the order of the texts; None when they are not so many."""
+    data = body.get("data") if isinstance(body, dict) else None
+    items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+    found = [item.get("embedding") for item in sorted(items, key=lambda item: int(item.get("index") or 0))]
+    vectors = [vector for vector in found if isinstance(vector, list) and vector]
+    return vectors if len(vectors) == number else None
+
+
 def or_estimated(usage: Usage, asked: int, said: int) -> Usage:
     """The usage that an endpoint tells, or one by the characters of the request and of the answer."""
     if usage.tokens:

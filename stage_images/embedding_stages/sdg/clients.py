@@ -1,4 +1,4 @@
-"""Clients of the endpoints that the manifest names: who writes, and who judges."""
+"""Clients of the endpoints that the manifest names: who writes, who judges, and who compares questions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from embedding_stages.contract import canonical_json
 from embedding_stages.contract.settings import Sdg
 from embedding_stages.errors import settings_of
 from embedding_stages.runner import StageContext
+from embedding_stages.sdg import bill
+from embedding_stages.sdg.bill import is_kept
 from embedding_stages.sdg.dialect import Changes, Dialect
-from embedding_stages.sdg.ledger import FILE, JUDGE, WRITER, Ledger
+from embedding_stages.sdg.ledger import EMBEDDER, FILE, JUDGE, WRITER, Ledger
 from embedding_stages.sdg.openai_client import ChatClient
+from embedding_stages.sdg.provider import Outcome
 from embedding_stages.sdg.written import write_json
 
 _MOST_TOLD: Final = 1000  # bytes of JSON
-_LEARNED: Final = {WRITER: "parameters", JUDGE: "parameters-judge"}  # files of what the endpoints take
+_LEARNED: Final = {
+    WRITER: "parameters",
+    JUDGE: "parameters-judge",
+    EMBEDDER: "parameters-embedding",
+}  # files of what the endpoints take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,7 @@ class Clients:
     writer: ChatClient
     judge: ChatClient
     ledger: Ledger
+    embedder: ChatClient | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -42,7 +50,8 @@ class Clients:
         return self.writer.most_at_once + (0 if self.is_shared else self.judge.most_at_once)
 
     def of_role(self) -> dict[str, ChatClient]:
-        return {WRITER: self.writer} if self.is_shared else {WRITER: self.writer, JUDGE: self.judge}
+        judge = {} if self.is_shared else {JUDGE: self.judge}
+        return {WRITER: self.writer, **judge, **({EMBEDDER: self.embedder} if self.embedder else {})}
 
     def check_they_chat(self) -> None:
         """Raises BadInput `LLMEndpointInvalid`."""
@@ -51,7 +60,7 @@ class Clients:
 
     def told(self) -> dict[str, Any]:
         """What the endpoints do not take, for the details of the stage's result."""
-        names = {WRITER: "llmParameters", JUDGE: "judgeParameters"}
+        names = {WRITER: "llmParameters", JUDGE: "judgeParameters", EMBEDDER: "embeddingParameters"}
         learned = {names[role]: client.dialect.known().to_json() for role, client in self.of_role().items()}
         return {name: _told(changes) for name, changes in learned.items() if changes}
 
@@ -83,14 +92,19 @@ def opened(context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at
 
     try:
         writer = client(WRITER, endpoint, at, contract.SECRET_OPENAI, at, asked.concurrency)
-        judge, section = writer, endpoint.get("judge")
-        if section:
-            most, own = asked.judgeConcurrency or asked.concurrency, bool(section.get("baseURL"))
+
+        def beside(role: str, name: str, purpose: str, most: int) -> ChatClient | None:
+            section = endpoint.get(name)
+            if not section:
+                return None
             # A key goes to the host that it belongs to, and to no other.
-            key_of, key_at = (contract.SECRET_JUDGE, f"{at}.judge") if own else (contract.SECRET_OPENAI, at)
-            section = {"baseURL": endpoint["baseURL"], **section}
-            judge = client(JUDGE, section, f"{at}.judge", key_of, key_at, most)
-        clients = Clients(writer=writer, judge=judge, ledger=ledger)
+            own = bool(section.get("baseURL"))
+            key_of, key_at = (purpose, f"{at}.{name}") if own else (contract.SECRET_OPENAI, at)
+            return client(role, {"baseURL": endpoint["baseURL"], **section}, f"{at}.{name}", key_of, key_at, most)
+
+        judge = beside(JUDGE, "judge", contract.SECRET_JUDGE, asked.judgeConcurrency or asked.concurrency)
+        embedder = beside(EMBEDDER, "embedding", contract.SECRET_EMBEDDING, asked.concurrency)
+        clients = Clients(writer=writer, judge=judge or writer, ledger=ledger, embedder=embedder)
         try:
             yield clients
         finally:
@@ -100,6 +114,26 @@ def opened(context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at
     finally:
         stopping.set()
         ledger.close()
+
+
+def counted(outcome: Outcome, asked: Sdg) -> dict[str, int]:
+    """The counts of the stage's result."""
+    kept = sum(is_kept(pair, asked.qualityThreshold) for pair in outcome.pairs)
+    return outcome.counts | ({} if asked.qualityThreshold is None else {"keptPairs": kept})
+
+
+def details_of(clients: Clients, outcome: Outcome, asked: Sdg) -> dict[str, Any]:
+    """The details of the stage's result: what was used, what it costs, what the endpoints do not take."""
+    ledger = clients.ledger
+    kept = sum(is_kept(pair, asked.qualityThreshold) for pair in outcome.pairs)
+    apart = {"judgeTokens": ledger.spent(JUDGE), "embeddingTokens": ledger.spent(EMBEDDER)}
+    return {
+        **outcome.details,
+        "llmTokens": ledger.spent().to_json(),
+        **{name: usage.to_json() for name, usage in apart.items() if usage.calls},
+        "llmCost": bill.told(asked.prices, ledger.spent(WRITER), ledger.spent(JUDGE), kept),
+        **clients.told(),
+    }
 
 
 def omitted_parameters(endpoint: Mapping[str, Any]) -> frozenset[str]:

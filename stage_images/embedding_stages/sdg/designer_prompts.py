@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from embedding_stages.contract.settings import REASONING, DataDesigner
+from embedding_stages.contract.settings import REASONING, DataDesigner, QuestionTypes
 from embedding_stages.formats.pairs import Passage
 from embedding_stages.sdg.prompts import TYPES, Draft, mix
 
@@ -79,10 +79,8 @@ SCORES_SHAPE: Final = _list_of(
 
 def parts_of(design: DataDesigner) -> list[tuple[str, int]]:
     """Types of questions and their parts of all; with one hop none needs several passages."""
-    types = design.types
-    parts = {name: part for name, part in (mix(7).items())} if types is None else dict(
-        zip(TYPES, (types.multiHop, types.structural, types.contextual), strict=True)
-    )
+    types = design.types or QuestionTypes()
+    parts = dict(zip(TYPES, (types.multiHop, types.structural, types.contextual), strict=True))
     if design.hops == 1:
         parts[TYPES[0]] = 0
     return list(parts.items()) if any(parts.values()) else [(TYPES[-1], 1)]
@@ -119,7 +117,12 @@ def graded_of(passages: Sequence[Passage], drafts: Sequence[Draft]) -> str:
     """Questions as the judge sees them, with the passages that they name."""
     number = {passage.id: place for place, passage in enumerate(passages)}
     questions = [
-        {"index": n, "question": one.question, "answer": one.answer, "passages": [number[id] for id in one.passage_ids]}
+        {
+            "index": n,
+            "question": one.question,
+            "answer": one.answer,
+            "passages": [number[name] for name in one.passage_ids],
+        }
         for n, one in enumerate(drafts)
     ]
     used = sorted({number[name] for draft in drafts for name in draft.passage_ids})

@@ -5,6 +5,7 @@ The key is only ever in the header: not in messages, not in logs, not sent to an
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from embedding_stages.sdg.answers import (
     Usage,
     or_estimated,
     read_completion,
+    read_usage,
+    read_vectors,
 )
 from embedding_stages.sdg.dialect import REFUSALS, Dialect
 from embedding_stages.sdg.ledger import WRITER, Ledger
@@ -40,6 +43,8 @@ _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 4 << 20
 _HOPELESS: Final = 8  # answers, the first of all, none of which is a chat completion: the others would not be
+_CHAT: Final = "/chat/completions"
+_EMBEDDINGS: Final = "/embeddings"
 _JSON_MODE: Final = {"response_format": {"type": "json_object"}}
 
 
@@ -128,7 +133,7 @@ class ChatClient:
             known = read_completion(json_of(Answer(status=200, body=kept.text.encode())))
             if known is not None:
                 return Said(known, self._usage(body, known), is_old=True)
-        answer = self._call(body, frozenset(own) - self.parameters.keys())
+        answer = self._call(_CHAT, body, frozenset(own) - self.parameters.keys())
         completion = read_completion(json_of(answer))
         if completion is None:
             raise self._not_chat("its answer is no chat completion", answer)
@@ -137,6 +142,24 @@ class ChatClient:
         usage = self._usage(body, completion)
         self.ledger.keep(self.role, body, answer.text, usage)
         return Said(completion, usage, is_old=False)
+
+    def vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text, by a model of embeddings. Raises as `ask` does."""
+        asked = {key: value for key, value in self.parameters.items() if key not in self.omitted}
+        body = {"model": self.model, "input": list(texts), **asked}
+        kept = self.ledger.take(self.role, body)
+        known = None if kept is None else read_vectors(json.loads(kept.text), len(texts))
+        if known is not None:
+            return known
+        answer = self._call(_EMBEDDINGS, body, frozenset())
+        found = read_vectors(json_of(answer), len(texts))
+        if found is None:
+            raise self._not_chat(f"its answer holds no {len(texts)} embeddings", answer)
+        with self._lock:
+            self._foreign = -1
+        usage = read_usage(json_of(answer))
+        self.ledger.keep(self.role, body, answer.text, or_estimated(usage, sum(map(len, texts)), 0))
+        return found
 
     def _usage(self, body: Mapping[str, Any], completion: Completion) -> Usage:
         return or_estimated(completion.usage, len(canonical_json(body)), len(str(completion.said)))
@@ -150,18 +173,18 @@ class ChatClient:
         if self._foreign > 0:
             raise self._invalid("none of its answers is a chat completion")
 
-    def _call(self, body: Mapping[str, Any], own: frozenset[str]) -> Answer:
+    def _call(self, path: str, body: Mapping[str, Any], own: frozenset[str]) -> Answer:
         """The answer, after parameters that the endpoint refuses are left out. Raises when it stays a refusal."""
         with self.dialect.one_at_a_time():
             changes = self.dialect.known()
-            answer = self._request(changes.applied_to(body))
+            answer = self._request(path, changes.applied_to(body))
             while status_of(answer) in REFUSALS:
                 further = self.dialect.after_refusal(answer.text, body, changes, own)
                 if further is None:
                     break
                 changes = further
-                answer = self._request(changes.applied_to(body))
-            if read_completion(json_of(answer)) is not None and status_of(answer) == 200:
+                answer = self._request(path, changes.applied_to(body))
+            if status_of(answer) == 200 and (path == _EMBEDDINGS or read_completion(json_of(answer)) is not None):
                 self.dialect.accepted(changes)
         status = status_of(answer)
         if status == 0:
@@ -170,10 +193,10 @@ class ChatClient:
             raise self._failure(status, answer)
         return answer
 
-    def _request(self, body: Mapping[str, Any]) -> Answer:
+    def _request(self, path: str, body: Mapping[str, Any]) -> Answer:
         self._wait(0.0)
         try:
-            return self._sender.post("/chat/completions", body)
+            return self._sender.post(path, body)
         except NoAnswerError as error:
             raise failures.unreachable(error.cause, self._quote_url(), self.at) from None
 
@@ -186,7 +209,7 @@ class ChatClient:
 
     def _failure(self, status: int, answer: Answer) -> Exception:
         if failures.is_no_chat(status, answer.text):
-            return self._not_chat(f"it answers HTTP {status} to /chat/completions", answer)
+            return self._not_chat(f"it answers HTTP {status}", answer)
         return failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key), field=self.at)
 
     def _not_chat(self, what: str, answer: Answer) -> Exception:

@@ -14,14 +14,13 @@ from embedding_stages.contract.settings import Sdg
 from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
-from embedding_stages.sdg import bill, prompts
+from embedding_stages.sdg import prompts
 from embedding_stages.sdg.answers import CUT, OddAnswerError, Tally
-from embedding_stages.sdg.bill import Shape, is_kept
-from embedding_stages.sdg.clients import Clients, opened
+from embedding_stages.sdg.bill import Shape
+from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.failures import FIELD, REJECTED
 from embedding_stages.sdg.languages import is_of_another, language_of
-from embedding_stages.sdg.ledger import JUDGE, WRITER
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.parallel import in_parallel
 from embedding_stages.sdg.provider import Outcome
@@ -57,26 +56,8 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
         outcome = outcome_of([found[number] for number in sorted(found)])
         rations.check_all_were_taken(documents, len(outcome.pairs))
         if asked.preview:
-            raise preview_done(asked, clients.ledger, rations.forecast, shapes, outcome.pairs)
-        return replace(outcome, counts=_counted(outcome, asked), details=_details(clients, outcome, asked))
-
-
-def _counted(outcome: Outcome, asked: Sdg) -> dict[str, int]:
-    kept = sum(is_kept(pair, asked.qualityThreshold) for pair in outcome.pairs)
-    return outcome.counts | ({} if asked.qualityThreshold is None else {"keptPairs": kept})
-
-
-def _details(clients: Clients, outcome: Outcome, asked: Sdg) -> dict[str, Any]:
-    ledger = clients.ledger
-    kept = sum(is_kept(pair, asked.qualityThreshold) for pair in outcome.pairs)
-    judged = {} if clients.is_shared else {"judgeTokens": ledger.spent(JUDGE).to_json()}
-    return {
-        **outcome.details,
-        "llmTokens": ledger.spent().to_json(),
-        **judged,
-        "llmCost": bill.told(asked.prices, ledger.spent(WRITER), ledger.spent(JUDGE), kept),
-        **clients.told(),
-    }
+            raise preview_done(asked, clients.ledger, rations.forecast, shapes, outcome.pairs, rations.given)
+        return replace(outcome, counts=counted(outcome, asked), details=details_of(clients, outcome, asked))
 
 
 def _ask_all(

@@ -106,7 +106,7 @@ def read_drafts(
 ) -> tuple[list[Draft], int]:
     """The grounded questions of an answer, at most `most`, and how many were dropped as ungrounded or malformed.
 
-    Those that need several passages keep at most `hops` of them.
+    Those that say to need several passages name 2 to `hops`, or are of another type.
     """
     drafts: list[Draft] = []
     dropped = 0
@@ -162,22 +162,23 @@ def _draft(item: Any, passages: Sequence[Passage], hops: int) -> Draft | None:
     if not found or None in found:
         return None
     passage_ids = tuple(dict.fromkeys(name for name in found if name is not None))
-    if item.get("type") == MULTI_HOP:
-        passage_ids = passage_ids[:hops]
     complexity, reasoning = _number(item.get("complexity")), item.get("reasoning")
     return Draft(
         question=question,
         answer=answer,
-        type=type_of(item.get("type"), len(passage_ids)),
+        type=type_of(item.get("type"), len(passage_ids), hops),
         passage_ids=passage_ids,
         complexity=complexity if type(complexity) is int and 1 <= complexity <= _HIGHEST_COMPLEXITY else None,
         reasoning=reasoning if isinstance(reasoning, str) else "",
     )
 
 
-def type_of(said: Any, passages: int) -> str:
-    """Of a question about so many passages: one that needs several has several."""
-    if said not in TYPES or (said == MULTI_HOP and passages < _FEWEST_HOPS):
+def type_of(said: Any, passages: int, hops: int = _MOST_HOPS) -> str:
+    """Of a question about so many passages: one that needs several has several, and no more than `hops`.
+
+    All of them stay its answers, whatever it is called: one that was left out could be taken for a wrong answer.
+    """
+    if said not in TYPES or (said == MULTI_HOP and not _FEWEST_HOPS <= passages <= hops):
         return TYPES[-1]
     return str(said)
 

@@ -53,8 +53,12 @@ class Rations(Generic[_Item]):
 
     def done(self, number: int, shape: Shape, usage: Usage) -> None:
         """The one that was handed out as number `number` from 0 is answered."""
-        self._reserved.pop(number, None)
+        self.release(number)
         self.forecast.learn(shape, usage)
+
+    def release(self, number: int) -> None:
+        """What was kept back for a document is used."""
+        self._reserved.pop(number, None)
 
     def check_all_were_taken(self, documents: int, pairs: int) -> None:
         """Raises BadInput `TokenBudgetTooSmall` and Stopped `TokenBudgetSpent`."""
@@ -83,22 +87,22 @@ def chosen(shapes: Sequence[Shape], preview: int | None) -> frozenset[int] | Non
 
 
 def preview_done(
-    asked: Sdg, ledger: Ledger, forecast: Forecast, shapes: Sequence[Shape], pairs: Iterable[Pair]
+    asked: Sdg, ledger: Ledger, forecast: Forecast, shapes: Sequence[Shape], pairs: Iterable[Pair], documents: int
 ) -> Stopped:
-    """How a preview ends: with what all documents would cost."""
+    """How a preview that asked about so many `documents` ends: with what all would cost."""
     used = Usage()
     for one in forecast.used:
         used.add(one)
     written = list(pairs)
     kept = sum(is_kept(pair, asked.qualityThreshold) for pair in written)
     everything = forecast.of(shapes)
-    a_pair = everything.tokens / max(1, kept * len(shapes) / max(1, len(forecast.used)))
+    a_pair = everything.tokens / max(1, kept * len(shapes) / max(1, documents))
     share = used.tokens / max(1, everything.tokens)
     price = _prices_told(asked.prices, ledger, used, everything)
     threshold = "" if asked.qualityThreshold is None else f", {kept} with a score of {asked.qualityThreshold:g} or more"
     return Stopped(
         "PreviewDone",
-        f"{len(forecast.used)} of {len(shapes)} documents gave {len(written)} questions{threshold}, for {used.prompt} "
+        f"{documents} of {len(shapes)} documents gave {len(written)} questions{threshold}, for {used.prompt} "
         f"prompt and {used.completion} completion tokens. All documents would take about {everything.prompt} and "
         f"{everything.completion}{price}: {a_pair:.0f} tokens a kept question. {share:.0%} of it is paid. Remove it to "
         "go on; what was answered is kept and not asked again",

@@ -21,11 +21,10 @@ from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
-from embedding_stages.sdg import extractive, openai_provider
+from embedding_stages.sdg import designer_provider, extractive, openai_provider
 from embedding_stages.sdg.answers import CUT, EMPTY, UNREADABLE
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.drawn import ask_drawn
-from embedding_stages.sdg.failures import FIELD as LLM_FIELD
 from embedding_stages.sdg.fit import Fit
 from embedding_stages.sdg.languages import language_of, others_than_english, told, warning_of
 from embedding_stages.sdg.passages import UnitPassage
@@ -35,6 +34,7 @@ from embedding_stages.sdg.reading import Counted
 from embedding_stages.sdg.turns import RULES, candidates_in_turns, count_kinds
 
 FIELD: Final = "spec.stages.sdg"
+_LLM: Final = {"openAI": openai_provider.write_questions, "dataDesigner": designer_provider.write_questions}
 _LANGUAGES_TOLD: Final = 8
 
 
@@ -51,7 +51,8 @@ def work(context: StageContext) -> StageResult:
         fit=_fit(context, asked),
     )
     folder = context.folder(Artefact.PAIRS)
-    with_llm = settings["provider"] == "openAI"
+    provider = str(settings["provider"])
+    with_llm = provider in _LLM
     counts_phrases = not with_llm and "topic" in asked.questionKinds
     counted = Counted(extractive.Statistics(), PhraseCounts() if counts_phrases else None)
     documents = 0
@@ -70,11 +71,11 @@ def work(context: StageContext) -> StageResult:
     cut = counted.statistics.passages
     context.log("documents cut into passages", documents=documents, passages=cut)
     if with_llm:
-        outcome = openai_provider.write_questions(context, corpus, documents)
+        outcome = _LLM[provider](context, corpus, documents)
     else:
         outcome = _without_llm(context, corpus, counted, documents)
     if not outcome.pairs:
-        raise _no_pairs(str(settings["provider"]), documents, outcome)
+        raise _no_pairs(provider, documents, outcome)
     pairs.write_pairs(folder / pairs.PAIRS, outcome.pairs)
     counts = {"documents": documents, "chunks": cut, "pairs": len(outcome.pairs)}
     return context.result(
@@ -145,8 +146,8 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     if others := others_than_english(languages):
         cure = f"{cure}; {others.total()} documents are not English ({told(others)}), and rules ask in English alone: "
         cure += f"add title to {FIELD}.questionKinds"
-    if provider == "openAI":
-        cure, field = _cure(outcome)
+    if provider in _LLM:
+        cure, field = _cure(outcome, f"{field}.{provider}")
     odd = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
     return BadInput(
         "NoPairs",
@@ -155,7 +156,7 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     )
 
 
-def _cure(outcome: Outcome) -> tuple[str, str]:
+def _cure(outcome: Outcome, field: str) -> tuple[str, str]:
     """What to do about answers of which nothing was kept, and the manifest's field for it."""
     odd, dropped = (
         outcome.odd.counts,
@@ -163,9 +164,9 @@ def _cure(outcome: Outcome) -> tuple[str, str]:
     )
     most = max(odd, key=lambda kind: odd[kind], default="")
     if most and odd[most] >= dropped and most in _CURES:
-        return _CURES[most], f"{LLM_FIELD}.parameters"
+        return _CURES[most].format(field=field), f"{field}.parameters"
     if most == UNREADABLE and "response_format" in outcome.details.get("llmParameters", {}).get("leftOut", ()):
-        return _NO_JSON_MODE, f"{LLM_FIELD}.model"
+        return _NO_JSON_MODE, f"{field}.model"
     return "use a stronger model", f"{FIELD}.provider"
 
 
@@ -174,8 +175,7 @@ _NO_JSON_MODE: Final = (
     "model, or another endpoint"
 )
 _CURES: Final = {
-    CUT: "answers end at the endpoint's limit of tokens, so raise it with "
-    f"{LLM_FIELD}.parameters: {{max_tokens: 8192}}",
+    CUT: "answers end at the endpoint's limit of tokens, so raise it with {field}.parameters: {{max_tokens: 8192}}",
     EMPTY: "have the model answer after it has thought, by the endpoint's own parameters, such as "
-    f"{LLM_FIELD}.parameters: {{chat_template_kwargs: {{enable_thinking: false}}}}, or use another model",
+    "{field}.parameters: {{chat_template_kwargs: {{enable_thinking: false}}}}, or use another model",
 }

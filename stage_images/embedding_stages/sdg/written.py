@@ -30,6 +30,8 @@ class Written:
     usage: Usage = field(default_factory=Usage)
     odd: Tally = field(default_factory=Tally)  # answers of no use, those that were asked for again among them
     rejections: list[str] = field(default_factory=list)  # what the endpoint said to sections that it does not take
+    counts: dict[str, int] = field(default_factory=dict)  # what a provider counts beside these
+    marks: dict[str, dict[str, Any]] = field(default_factory=dict)  # what is known of a pair beside what all have
 
     @property
     def is_unanswered(self) -> bool:
@@ -49,6 +51,8 @@ class Written:
             "odd": self.odd.to_json(),
             "usage": self.usage.to_json(),
             "rejections": self.rejections,
+            "counts": self.counts,
+            "marks": self.marks,
         }
         write_json(path, body)
 
@@ -68,6 +72,8 @@ class Written:
                 usage=Usage(**raw["usage"]),
                 odd=Tally.from_json(odd),
                 rejections=list(raw["rejections"]),
+                counts=dict(raw.get("counts", {})),
+                marks=dict(raw.get("marks", {})),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, FormatError):
             return None
@@ -82,14 +88,14 @@ def write_json(path: Path, body: Any) -> None:
     draft.replace(path)
 
 
-def given_up(documents: Sequence[Written], which: str) -> StageError:
+def given_up(documents: Sequence[Written], which: str, field: str = FIELD) -> StageError:
     """Documents that were answered are kept: the next attempt asks about the others alone."""
     said = [one for document in documents for one in document.rejections]
     if said:
-        return BadInput(REJECTED, f"{said[0]}; {which} were refused", field=FIELD)
+        return BadInput(REJECTED, f"{said[0]}; {which} were refused", field=field)
     odd = _merged(documents)
     return Transient(
-        UNAVAILABLE, f"the LLM endpoint gives no answer to {which}: {odd.tell()}", field=f"{FIELD}.baseURL"
+        UNAVAILABLE, f"the LLM endpoint gives no answer to {which}: {odd.tell()}", field=f"{field}.baseURL"
     )
 
 
@@ -100,7 +106,7 @@ def _merged(documents: Sequence[Written]) -> Tally:
     return tally
 
 
-def outcome_of(documents: Sequence[Written]) -> Outcome:
+def outcome_of(documents: Sequence[Written], field: str = FIELD) -> Outcome:
     """All pairs in the documents' order. A question about two documents is dropped from both: whichever kept it, the
     other's passages would count as wrong answers. Asked twice about one document it is kept once, with both answers.
 
@@ -109,7 +115,7 @@ def outcome_of(documents: Sequence[Written]) -> Outcome:
     """
     in_vain = [document for document in documents if document.is_unanswered]
     if 2 * len(in_vain) > len(documents):
-        raise given_up(in_vain, f"{len(in_vain)} of {len(documents)} documents")
+        raise given_up(in_vain, f"{len(in_vain)} of {len(documents)} documents", field)
     odd = _merged(documents)
     asked_about: defaultdict[str, set[str]] = defaultdict(set)
     for document in documents:
@@ -130,4 +136,7 @@ def outcome_of(documents: Sequence[Written]) -> Outcome:
         **{kind: odd.counts[kind] for kind in ODD if odd.counts.get(kind)},
         "rejectedSections": sum(len(document.rejections) for document in documents),
     }
+    for document in documents:
+        for name, number in document.counts.items():
+            counts[name] = counts.get(name, 0) + number
     return Outcome(pairs=pairs, counts=counts, details={}, odd=odd)

@@ -1,0 +1,207 @@
+"""Questions by the recipe's pipeline, which NeMo Data Designer runs: columns are in `designer_columns`, words in
+`designer_prompts`. Every request goes through `designer_gateway`, so what was answered is never paid twice.
+
+Details beside those of provider openAI, of the questions that are left: questionTypes, reasoningTypes, complexities,
+hops (how many passages), and judgeScores, the mean by each criterion.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from embedding_stages.contract.settings import DataDesigner, Sdg
+from embedding_stages.errors import settings_of
+from embedding_stages.formats.pairs import Pair
+from embedding_stages.runner import StageContext
+from embedding_stages.sdg import designer_columns as columns
+from embedding_stages.sdg import designer_prompts as told
+from embedding_stages.sdg.answers import UNREADABLE
+from embedding_stages.sdg.bill import Shape
+from embedding_stages.sdg.clients import Clients, counted, details_of, opened
+from embedding_stages.sdg.corpus import CutCorpus
+from embedding_stages.sdg.designer_gateway import Gateway, Route
+from embedding_stages.sdg.designer_rows import Bundle, Row, Steps, bundled, rows_of, shape_of
+from embedding_stages.sdg.prompts import PAIRS, SCORES
+from embedding_stages.sdg.provider import Outcome
+from embedding_stages.sdg.rationing import Rations, chosen, preview_done
+from embedding_stages.sdg.written import Written, outcome_of
+
+FIELD: Final = "spec.stages.sdg.provider.dataDesigner"
+_AT_A_TIME: Final = 25  # bundles for each request at once: fewer would often wait for the slowest of them
+_FIRST: Final = 8  # bundles, where a budget has to be learned first
+_EXTRACTING, _WRITING, _JUDGING = 0.0, 0.7, 0.0  # temperatures
+
+
+def write_questions(context: StageContext, corpus: CutCorpus, documents: int) -> Outcome:
+    """Have Data Designer make rows of all documents. What was answered is kept.
+
+    Raises what `ChatClient.ask` raises; Stopped `PreviewDone`, `TokenBudgetSpent`; BadInput `TokenBudgetTooSmall`.
+    """
+    scratch, asked = context.scratch("designer"), settings_of(Sdg, context.settings)
+    design = asked.design or DataDesigner()
+    columns.prepare(scratch / "home")
+    with opened(context, scratch, context.settings["dataDesigner"], FIELD) as clients, _ended_by(context, clients):
+        shapes = [_shape(one, asked) for one in _bundles(corpus, design, None)] if asked.preview else []
+        rations = Rations(
+            items=_bundles(corpus, design, chosen(shapes, asked.preview)),
+            shape=lambda bundle: _shape(bundle, asked),
+            is_paid=lambda bundle: _path(scratch, bundle).exists(),
+            ledger=clients.ledger,
+            most=asked.maxTokensTotal,
+        )
+        found = _make_all(context, clients, rations, design, min(documents, asked.preview or documents))
+        clients.check_they_chat()
+        outcome = outcome_of(found, FIELD)
+        rations.check_all_were_taken(documents, len(outcome.pairs))
+        if asked.preview:
+            raise preview_done(asked, clients.ledger, rations.forecast, shapes, outcome.pairs, rations.given)
+        details = details_of(clients, outcome, asked) | _kinds(outcome.pairs, found)
+        return replace(outcome, counts=counted(outcome, asked), details=details)
+
+
+def _bundles(corpus: CutCorpus, design: DataDesigner, places: frozenset[int] | None) -> Iterator[Bundle]:
+    long_enough = (document for document in corpus.documents() if corpus.is_long_enough(document))
+    bundles = bundled(long_enough, design.documentsPerBundle)
+    return (bundle for place, bundle in enumerate(bundles) if places is None or place in places)
+
+
+def _shape(bundle: Bundle, asked: Sdg) -> Shape:
+    return shape_of(rows_of(bundle, asked.pairsPerDocument))
+
+
+def _path(scratch: Path, bundle: Bundle) -> Path:
+    return scratch / f"{bundle.id}.json"
+
+
+@contextmanager
+def _ended_by(context: StageContext, clients: Clients) -> Iterator[None]:
+    """Data Designer cannot be stopped from outside: where the pod has to end, what it waits for ends at once."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            if context.stopping.is_set():
+                clients.writer.stopping.set()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _make_all(
+    context: StageContext, clients: Clients, rations: Rations[Bundle], design: DataDesigner, documents: int
+) -> list[Written]:
+    """What each bundle gave, in their order."""
+    scratch, asked = context.scratch("designer"), settings_of(Sdg, context.settings)
+    found: list[Written] = []
+    size = _AT_A_TIME * clients.at_once
+    while batch := _taken(rations, _FIRST if rations.most and not rations.forecast.used else size):
+        context.stop_if_asked()
+        first = rations.given - len(batch)
+        written = {bundle.id: Written.load(_path(scratch, bundle)) or Written(bundle.id) for bundle in batch}
+        left = [bundle for bundle in batch if not written[bundle.id].usage.calls]
+        rows = {row.id: row for bundle in left for row in rows_of(bundle, asked.pairsPerDocument)}
+        if rows:
+            gateway, lost = _make(context, clients, rows, Steps(design=design, rows=rows, written=written))
+            for bundle in left:
+                if gateway.failure is None or bundle.id not in lost:
+                    written[bundle.id].save(_path(scratch, bundle))
+            rations.forecast.learn(shape_of(list(rows.values())), gateway.usage)
+            _tell(context, gateway)
+            if gateway.failure is not None:
+                raise gateway.failure
+        for number in range(first, rations.given):
+            rations.release(number)
+        found += [written[bundle.id] for bundle in batch]
+        context.progress(min(documents, rations.given * design.documentsPerBundle), documents)
+    return found
+
+
+def _taken(rations: Rations[Bundle], most: int) -> list[Bundle]:
+    batch: list[Bundle] = []
+    while len(batch) < most and (bundle := rations.take()) is not None:
+        batch.append(bundle)
+    return batch
+
+
+def _make(context: StageContext, clients: Clients, rows: Mapping[str, Row], steps: Steps) -> tuple[Gateway, set[str]]:
+    """Have the rows made; what is left of each goes to its bundle in `steps`. Also the bundles that lost a row."""
+    asked, design = settings_of(Sdg, context.settings), steps.design
+    routes = {
+        columns.EXTRACT: Route(client=clients.writer, items=told.ARTEFACTS, temperature=_EXTRACTING),
+        columns.WRITE: Route(client=clients.writer, items=PAIRS, temperature=_WRITING),
+        columns.JUDGE: Route(client=clients.judge, items=SCORES, temperature=_JUDGING),
+    }
+    if clients.embedder is not None:
+        routes[columns.EMBED] = Route(client=clients.embedder)
+    seeds = [
+        {
+            "row": row.id,
+            "data": told.data_of(row.passages),
+            "order": told.order_of(design, row.wanted),
+            "per_kind": design.artefactsPerKind,
+        }
+        for row in rows.values()
+    ]
+    with Gateway(routes=routes, seed=asked.seed, stop_if_asked=context.stop_if_asked) as gateway:
+        done = columns.run(
+            seeds,
+            columns.Steps(found=steps.found, drafts=steps.drafts, distinct=steps.distinct, graded=steps.graded),
+            gateway,
+            context.scratch("designer") / "rows",
+            at_once=clients.at_once,
+            embeds=clients.embedder is not None,
+        )
+    finished = {str(row["row"]): row for row in done}
+    for row in rows.values():  # in the documents' order, whatever the order in which they were done
+        if row.id in finished:
+            steps.judged(finished[row.id])
+            steps.written[row.bundle].usage.calls += 1
+    _blame(rows, finished, gateway, steps)
+    return gateway, {row.bundle for row in rows.values() if row.id not in finished}
+
+
+def _blame(rows: Mapping[str, Row], finished: Mapping[str, Any], gateway: Gateway, steps: Steps) -> None:
+    """Rows that were given up are told of where they belong, with what the endpoint said to one of them."""
+    kind = max(gateway.odd.counts, key=lambda name: gateway.odd.counts[name], default=UNREADABLE)
+    for row in rows.values():
+        if row.id not in finished:
+            document = steps.written[row.bundle]
+            if gateway.rejections:
+                document.rejections.append(gateway.rejections[0])
+            else:
+                document.odd.add(kind, gateway.odd.examples.get(kind, ""))
+
+
+def _tell(context: StageContext, gateway: Gateway) -> None:
+    for kind, times in gateway.odd.counts.items():
+        example = gateway.odd.examples.get(kind, "")
+        context.log("answers are of no use", reason=kind, number=times, result=example)
+    for said in gateway.rejections[:3]:
+        context.log("a section is left out", result=said)
+
+
+def _kinds(pairs: Sequence[Pair], documents: Sequence[Written]) -> dict[str, Any]:
+    """What the questions that are left are like."""
+    marks = {name: mark for document in documents for name, mark in document.marks.items()}
+    known = [(pair, marks.get(pair.id, {})) for pair in pairs]
+    by_criterion: defaultdict[str, list[float]] = defaultdict(list)
+    for _, mark in known:
+        for name, score in (mark.get("criteria") or {}).items():
+            by_criterion[name].append(score)
+    return {
+        "questionTypes": dict(Counter(pair.type for pair in pairs)),
+        "reasoningTypes": dict(Counter(mark.get("reasoning") or "unknown" for _, mark in known).most_common(8)),
+        "complexities": dict(sorted(Counter(str(mark.get("complexity") or "unknown") for _, mark in known).items())),
+        "hops": dict(sorted(Counter(str(len(pair.passage_ids)) for pair in pairs).items())),
+        "judgeScores": {name: round(sum(scores) / len(scores), 2) for name, scores in sorted(by_criterion.items())},
+    }
