@@ -116,12 +116,12 @@ def _columns(dd: Any, steps: Steps, *, embeds: bool) -> list[Any]:
     nothing = dd.SkipConfig(when="{{ drafts_count == 0 }}")
 
     def custom(name: str, step: Callable[[Mapping[str, Any]], Any], *needs: str) -> Any:
-        @dd.custom_column_generator(required_columns=list(needs))
         def make(row: dict[str, Any]) -> dict[str, Any]:
             row[name] = step(row)
             return row
 
-        return dd.CustomColumnConfig(name=name, generator_function=make, propagate_skip=False)
+        generator = dd.custom_column_generator(required_columns=list(needs))(make)
+        return dd.CustomColumnConfig(name=name, generator_function=generator, propagate_skip=False)
 
     def by_model(name: str, system: str, prompt: str, alias: str, shape: Any, **more: Any) -> Any:
         return dd.LLMStructuredColumnConfig(

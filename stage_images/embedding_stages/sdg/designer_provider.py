@@ -171,7 +171,9 @@ def _make(context: StageContext, clients: Clients, rows: Mapping[str, Row], step
 
 
 def _blame(rows: Mapping[str, Row], finished: Mapping[str, Any], gateway: Gateway, steps: Steps) -> None:
-    """Rows that were given up are told of where they belong, with what the endpoint said to one of them."""
+    """Rows that were given up are told of where they belong, with what the endpoint said to one of them. Answers of no
+    use belong to no row: the first document that has questions counts them.
+    """
     kind = max(gateway.odd.counts, key=lambda name: gateway.odd.counts[name], default=UNREADABLE)
     for row in rows.values():
         if row.id not in finished:
@@ -179,7 +181,9 @@ def _blame(rows: Mapping[str, Row], finished: Mapping[str, Any], gateway: Gatewa
             if gateway.rejections:
                 document.rejections.append(gateway.rejections[0])
             else:
-                document.odd.add(kind, gateway.odd.examples.get(kind, ""))
+                document.odd.add(kind, gateway.odd.examples.get(kind, ""), times=0)
+    documents = [steps.written[row.bundle] for row in rows.values()]
+    max(documents, key=lambda document: bool(document.pairs)).odd.merge(gateway.odd)
 
 
 def _tell(context: StageContext, gateway: Gateway) -> None:

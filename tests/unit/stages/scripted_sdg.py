@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from scripted_llm import Server
 from unit.stages.llm_endpoint import KEY
 
 from embedding_stages.artefacts import digest_of_folder
@@ -14,6 +20,7 @@ from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 from embedding_stages.runner import run
 from embedding_stages.sdg.stage import work
 
+_ROOT = Path(__file__).parents[3]
 PRICES = {"promptPerMillion": 2.0, "completionPerMillion": 8.0}
 _WORDS = (
     *("turbine", "inlet", "valve", "pressure", "cooling", "harbour", "engine"),
@@ -76,3 +83,25 @@ def scripted(
     tmp_path.mkdir(parents=True, exist_ok=True)
     code = run(Stage.SDG, work, request_of(tmp_path, url, texts, **changes))
     return code, *outcome_in(tmp_path)
+
+
+def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The stage in a process of its own."""
+    path = {"PYTHONPATH": str(_ROOT / "stage_images"), "NO_PROXY": "*"}
+    return subprocess.Popen([sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path)
+
+
+def killed(process: subprocess.Popen[bytes], server: Server, answers: int) -> bool:
+    """Kill it after so many more answers, of which it has had time to write the last down; False when it was done."""
+    wanted = server.state.stats()["answered"] + answers
+    while server.state.stats()["answered"] < wanted:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    server.state.may_answer.clear()
+    time.sleep(0.3)  # what was answered before arrives
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.1)  # and the kernel hangs up
+    server.state.may_answer.set()
+    return True

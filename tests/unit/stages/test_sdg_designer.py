@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_llm import Script, Server
-from unit.stages.scripted_sdg import documents, scripted
+from unit.stages.scripted_sdg import PRICES, documents, killed, outcome_in, request_of, scripted, started
 
 from embedding_stages.formats.pairs import normalised
 
@@ -68,3 +71,120 @@ def test_the_whole_pipeline(tmp_path: Path) -> None:
     passages = {json.loads(line)["id"] for line in next(tmp_path.rglob("chunks.jsonl")).read_text().splitlines()}
     assert {name for pair in pairs for name in pair["chunk_ids"]} <= passages
     assert len({normalised(pair["question"]) for pair in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("design", "seen"),
+    [
+        ({"hops": 1}, {"hops": {"1"}, "questionTypes": {"structural", "contextual"}}),
+        ({"hops": 2}, {"questionTypes": {"structural", "contextual", "multi_hop"}}),
+        ({"complexity": 4}, {"complexities": {"4", "5"}}),
+        ({"types": {"multiHop": 0, "structural": 1, "contextual": 0}}, {"questionTypes": {"structural"}}),
+        ({"reasoning": ["causal"]}, {}),
+    ],
+    ids=str,
+)
+def test_what_the_manifest_asks_for(tmp_path: Path, design: dict[str, Any], seen: dict[str, set[str]]) -> None:
+    with Server(Script()) as server:
+        code, result, pairs = designed(tmp_path, server, documents(6), design=design)
+    assert code == 0, result
+    details = result["details"]
+    for name, values in seen.items():
+        assert set(details[name]) <= values
+    if design.get("hops") == 2:
+        assert all(len(pair["chunk_ids"]) == 2 for pair in pairs if pair["type"] == "multi_hop")
+        assert any(len(pair["chunk_ids"]) == 3 for pair in pairs), "what names more is of another type, and keeps them"
+    if "complexity" in design:
+        assert result["counts"]["droppedSimple"] > 0
+
+
+def test_questions_that_ask_the_same_are_dropped_before_they_are_judged(tmp_path: Path) -> None:
+    with Server(Script()) as server:
+        _, plain, _ = designed(tmp_path / "plain", server, documents(6))
+        _, strict, pairs = designed(
+            tmp_path / "strict", server, documents(6), endpoint=EMBEDDING, design={"duplicateCosine": 0.7}
+        )
+    assert "droppedAlike" not in plain["counts"] or plain["counts"]["droppedAlike"] == 0
+    assert strict["counts"]["droppedAlike"] == plain["counts"]["pairs"] - len(pairs) > 0
+    assert strict["details"]["embeddingTokens"]["calls"] == 6
+
+
+def test_documents_are_asked_about_together(tmp_path: Path) -> None:
+    with Server(Script()) as server:
+        code, _, pairs = designed(tmp_path, server, documents(6), design={"documentsPerBundle": 3})
+        assert server.state.stats()["roles"]["writer"] == 2
+    assert code == 0
+    assert {pair["document_id"] for pair in pairs} == {"d0000", "d0003"}
+    together = [pair for pair in pairs if len({name.rsplit("-", 1)[0] for name in pair["chunk_ids"]}) > 1]
+    assert together
+    assert {pair["type"] for pair in together} == {"multi_hop"}
+
+
+def test_nonsense_costs_tries_and_no_rows(tmp_path: Path) -> None:
+    with Server(Script(junk=0.15, cut=0.1)) as server:
+        code, result, pairs = designed(tmp_path, server, documents(20))
+        stats = server.state.stats()
+    assert (code, stats["answeredTwice"]) == (0, 0)
+    assert result["counts"]["unreadableAnswers"] > 0
+    assert len({pair["document_id"] for pair in pairs}) >= 18
+
+
+def test_a_preview_and_a_budget_hold_here_too(tmp_path: Path) -> None:
+    texts = documents(40)
+    with Server(Script()) as server:
+        code, result, _ = designed(tmp_path, server, texts, preview=5, prices=PRICES)
+        assert (code, result["reason"], server.state.stats()["answered"]) == (40, "PreviewDone", 15)
+        told = [float(one) for one in re.findall(r"about (\d+) and (\d+), a price of ([\d.e-]+)", result["message"])[0]]
+        code, result, _ = designed(tmp_path, server, texts, maxTokensTotal=45_000)
+        spent = server.state.stats()
+        assert (code, result["reason"]) == (40, "TokenBudgetSpent"), result
+        assert 30_000 < spent["prompt"] + spent["completion"] <= 45_000
+        code, result, _ = designed(tmp_path, server, texts, prices=PRICES)
+        stats = server.state.stats()
+    assert (code, stats["answeredTwice"]) == (0, 0)
+    real = (stats["prompt"], stats["completion"], result["details"]["llmCost"]["total"])
+    assert told == [pytest.approx(one, rel=0.2) for one in real]
+
+
+@pytest.mark.parametrize(
+    ("models", "endpoint", "field"),
+    [
+        (["other"], {}, "model"),
+        (["m"], {"judge": {"model": "nobody"}}, "judge.model"),
+        (["m"], {"embedding": {"model": "nobody"}}, "embedding.model"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_named(
+    tmp_path: Path, models: list[str], endpoint: dict[str, Any], field: str
+) -> None:
+    with Server(Script(models=models)) as server:
+        code, result, _ = designed(tmp_path, server, documents(3), endpoint=endpoint)
+    assert (code, result["reason"], result["field"]) == (10, "LLMModelNotFound", f"{FIELD}.{field}")
+
+
+def test_a_kill_costs_no_answer(tmp_path: Path) -> None:
+    script = Script(latency=(0.02, 0.2), junk=0.05, cut=0.05)
+    texts = documents(60)
+    with Server(script) as server:
+        env = request_of(tmp_path, server.url, texts, provider="dataDesigner", endpoint=EMBEDDING)
+        for _ in range(3):
+            assert killed(started(env), server, 25), "it was done before the last kill"
+        assert started(env).wait() == 0
+        stats = server.state.stats()
+        result, pairs = outcome_in(tmp_path)
+    assert stats["answeredTwice"] == 0
+    assert result["details"]["llmTokens"]["calls"] == stats["answered"]
+    with Server(script) as server:
+        _, _, unbroken = designed(tmp_path / "unbroken", server, texts, endpoint=EMBEDDING)
+    assert pairs == unbroken
+
+
+def test_a_pod_that_has_to_end_ends(tmp_path: Path) -> None:
+    with Server(Script(latency=(0.5, 1.0))) as server:
+        process = started(request_of(tmp_path, server.url, documents(60), provider="dataDesigner"))
+        deadline = time.monotonic() + 30
+        while server.state.stats()["answered"] < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=25) == 20
+    assert outcome_in(tmp_path)[0]["reason"] == "Interrupted"

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from scripted_llm import Script, Server
-from unit.stages.scripted_sdg import documents, outcome_in, request_of, scripted
+from unit.stages.scripted_sdg import documents, killed, outcome_in, request_of, scripted, started
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
-_ROOT = Path(__file__).parents[3]
 KILLS = 20
-
-
-def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
-    path = {"PYTHONPATH": str(_ROOT / "stage_images"), "NO_PROXY": "*"}
-    return subprocess.Popen([sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path)
-
-
-def killed(process: subprocess.Popen[bytes], server: Server, answers: int) -> bool:
-    """Kill it after so many more answers, of which it has had time to write the last down; False when it was done."""
-    wanted = server.state.stats()["answered"] + answers
-    while server.state.stats()["answered"] < wanted:
-        if process.poll() is not None:
-            return False
-        time.sleep(0.005)
-    server.state.may_answer.clear()
-    time.sleep(0.3)  # what was answered before arrives
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(0.1)  # and the kernel hangs up
-    server.state.may_answer.set()
-    return True
 
 
 def test_nothing_answered_is_paid_twice_over_twenty_kills(tmp_path: Path) -> None:
