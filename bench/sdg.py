@@ -3,6 +3,7 @@
 python3 bench/sdg.py rate     the share of the permitted requests that is used
 python3 bench/sdg.py kills    20 kills at any moment: answers that were paid twice
 python3 bench/sdg.py preview  what five documents say of the bill, beside the bill
+python3 bench/sdg.py providers  openAI and dataDesigner, one after the other, and killed five times each
 """
 
 from __future__ import annotations
@@ -95,12 +96,51 @@ def preview(_: argparse.Namespace) -> None:
         print(f"{len(texts):>10}{forecast:>12.5f}{bill:>12.5f}{forecast / bill - 1:>+8.1%}", flush=True)
 
 
+def providers(asked: argparse.Namespace) -> None:
+    script = Script(latency=(0.2, 2.0), rate=20, burst=20, **ODD)
+    texts = documents(asked.documents)
+    print(f"{'provider':28}{'seconds':>8}{'calls':>7}{'tokens':>9}{'kept':>6}{'kept/1,000':>11}{'twice, 5 kills':>15}")
+    for name, provider, endpoint in (
+        ("openAI", "openAI", {}),
+        ("dataDesigner", "dataDesigner", {}),
+        ("dataDesigner, embedding", "dataDesigner", {"embedding": {"model": "e"}}),
+    ):
+        options: dict[str, Any] = {"provider": provider, "endpoint": endpoint, "concurrency": 64}
+        with tempfile.TemporaryDirectory() as folder, Server(script) as server:
+            at, begun = Path(folder), time.monotonic()
+            started(request_of(at, server.url, texts, qualityThreshold=7.0, **options)).wait()
+            seconds = time.monotonic() - begun
+            told = server.state.stats()
+            kept = outcome_in(at)[0]["counts"]["keptPairs"]
+        tokens = told["prompt"] + told["completion"]
+        twice, rate_of = _twice(script, texts, options, seconds), 1000 * kept / tokens
+        print(
+            f"{name:28}{seconds:>8.1f}{told['answered']:>7}{tokens:>9}{kept:>6}{rate_of:>11.2f}{twice:>15}",
+            flush=True,
+        )
+
+
+def _twice(script: Script, texts: dict[str, str], options: dict[str, Any], seconds: float) -> int:
+    """Answers that were paid twice when the stage is killed five times, at any moment of the time it takes."""
+    draw = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder, Server(script) as server:
+        env = request_of(Path(folder), server.url, texts, **options)
+        for _ in range(5):
+            process = started(env)
+            time.sleep(2 + draw.uniform(0, seconds / 6))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        started(env).wait()
+        return int(server.state.stats()["answeredTwice"])
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=("rate", "kills", "preview"))
+    options.add_argument("what", choices=("rate", "kills", "preview", "providers"))
     options.add_argument("--times", type=int, default=20, help="kills")
+    options.add_argument("--documents", type=int, default=200, help="providers")
     asked = options.parse_args()
-    {"rate": rate, "kills": kills, "preview": preview}[asked.what](asked)
+    {"rate": rate, "kills": kills, "preview": preview, "providers": providers}[asked.what](asked)
 
 
 if __name__ == "__main__":

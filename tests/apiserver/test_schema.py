@@ -71,7 +71,17 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "verification": {"intervalSeconds": 3600},
         "stages": {
             "inputs": JOB,
-            "sdg": {**JOB, "provider": {"extractive": None, "openAI": OPEN_AI}, "pairsPerDocument": 3, "seed": 0},
+            "sdg": {
+                **JOB,
+                "provider": {"extractive": None, "openAI": {**OPEN_AI, "judge": {"model": "strict"}}},
+                "pairsPerDocument": 3,
+                "concurrency": 64,
+                "judgeConcurrency": 4,
+                "maxTokensTotal": 10**9,
+                "preview": 5,
+                "prices": {"promptPerMillion": "0.06", "completionPerMillion": 0.24},
+                "seed": 0,
+            },
             "prep": {**JOB, "qualityThreshold": "8", "evalFraction": "0.25", "margin": "1", "hardNegatives": 7},
             "finetune": {**JOB, "epochs": 1, "learningRate": "2.5e-5", "weightDecay": "0", "warmupSteps": 0},
             "eval": {**JOB, "batchSize": 16},
@@ -255,6 +265,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.stages.sdg.provider.openAI.omitParameters[1]",
         "Duplicate value",
     ),
+    **{
+        f"Data Designer with {name} {value}": (
+            at("stages.sdg.provider", {"extractive": None, "dataDesigner": {**OPEN_AI, name: value}}),
+            f"spec.stages.sdg.provider.dataDesigner.{name}",
+            says,
+        )
+        for name, value, says in (
+            ("complexity", 7, "should be less than or equal to 5"),
+            ("complexity", 1, "should be greater than or equal to 2"),
+            ("hops", 0, "should be greater than or equal to 1"),
+            ("hops", 4, "should be less than or equal to 3"),
+            ("reasoning", ["magical"], "Unsupported value"),
+            ("judge", {"baseURL": "http://judge/v1"}, "Required value"),
+        )
+    },
     "a Secret without its key": (
         at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "apiKeySecretRef": {"name": "x"}}}),
         "spec.stages.sdg.provider.openAI.apiKeySecretRef.key",

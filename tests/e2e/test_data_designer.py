@@ -1,4 +1,4 @@
-"""Questions by NeMo Data Designer on a real cluster, to Ready: the library in its image, an endpoint that is scripted."""
+"""Questions by NeMo Data Designer on a real cluster, to Ready: the real library, an endpoint that is scripted."""
 
 from __future__ import annotations
 

@@ -83,6 +83,31 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"evaluation": {"kValues": [1, 5]}}, "spec.evaluation.kValues"),
     (stages(sdg={}), "spec.stages.sdg.provider"),
     (stages(sdg={"provider": {"extractive": {}, **OPEN_AI}}), "spec.stages.sdg.provider"),
+    *(
+        (
+            stages(sdg={"provider": {"dataDesigner": {"baseURL": "http://a", "model": "m"} | changes}}),
+            f"spec.stages.sdg.provider.dataDesigner.{field}",
+        )
+        for changes, field in (
+            ({"baseURL": "llm:8000"}, "baseURL"),
+            ({"complexity": 7}, "complexity"),
+            ({"complexity": 1}, "complexity"),
+            ({"hops": 0}, "hops"),
+            ({"hops": 4}, "hops"),
+            ({"types": {"multiHop": 0, "structural": 0, "contextual": 0}}, "types"),
+            ({"reasoning": ["magical"]}, "reasoning"),
+            ({"duplicateCosine": "1.1"}, "duplicateCosine"),
+            ({"documentsPerBundle": 0}, "documentsPerBundle"),
+            ({"embedding": {"baseURL": "http://b"}}, "embedding.model"),
+            ({"embedding": {"model": "e", "apiKeySecretRef": {"name": "a", "key": "b"}}}, "embedding.apiKeySecretRef"),
+        )
+    ),
+    (stages(sdg={"provider": OPEN_AI, "preview": 0}), "spec.stages.sdg.preview"),
+    (stages(sdg={"provider": OPEN_AI, "maxTokensTotal": 0}), "spec.stages.sdg.maxTokensTotal"),
+    (
+        stages(sdg={"provider": OPEN_AI, "prices": {"promptPerMillion": "-1"}}),
+        "spec.stages.sdg.prices.promptPerMillion",
+    ),
     (
         stages(sdg={"provider": {"openAI": {"baseURL": "file:///etc", "model": "m"}}}),
         "spec.stages.sdg.provider.openAI.baseURL",
@@ -255,6 +280,21 @@ def test_a_judge_of_its_own_is_told_to_the_stage_and_has_its_secret() -> None:
     assert spec.llm_keys["judge"].field == "spec.stages.sdg.provider.openAI.judge.apiKeySecretRef"
     spec = a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | {"judge": {"model": "strict"}}}}})
     assert spec.stages[Stage.SDG].settings["openAI"]["judge"] == {"model": "strict"}
+    assert spec.llm_keys.keys() == {"openai"}
+
+
+def test_data_designer_is_told_the_recipe_where_the_manifest_says_nothing() -> None:
+    spec = a_spec(stages={"sdg": {"provider": {"dataDesigner": OPEN_AI["openAI"] | {"embedding": {"model": "e"}}}}})
+    told = spec.stages[Stage.SDG].settings
+    assert (told["provider"], told["dataDesigner"]["embedding"]) == ("dataDesigner", {"model": "e"})
+    design = told["design"]
+    assert (design["complexity"], design["hops"], design["duplicateCosine"], design["artefactsPerKind"]) == (
+        2,
+        3,
+        0.9,
+        2,
+    )
+    assert len(design["reasoning"]) == 7
     assert spec.llm_keys.keys() == {"openai"}
 
 
