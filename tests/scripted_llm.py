@@ -113,6 +113,7 @@ class State:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     state: State
+    is_counted = False
 
     def do_GET(self) -> None:
         self._say(200, self.state.stats())
@@ -138,11 +139,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if seconds:
             self._say(429, {"error": {"message": "too many requests"}}, {"Retry-After": str(math.ceil(seconds))})
             return
+        self.is_counted = True
         try:
             self._answer(body)
         finally:
-            with state.lock:
-                state.now_at_once -= 1
+            self._is_done()
+
+    def _is_done(self) -> None:
+        """Before the client knows: its next request may be here at once."""
+        if self.is_counted:
+            self.is_counted = False
+            with self.state.lock:
+                self.state.now_at_once -= 1
 
     def _answer(self, body: dict[str, Any]) -> None:
         state, script = self.state, self.state.script
@@ -202,6 +210,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.state.tokens["completion"] += completion
 
     def _say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        self._is_done()
         data = json.dumps(body).encode()
         try:
             self.send_response(status)

@@ -130,7 +130,7 @@ def test_a_judge_of_its_own_has_its_address_its_key_and_its_limit(tmp_path: Path
         written, judged = writer.state.stats(), judge.state.stats()
     assert code == 0, result
     assert (written["roles"], judged["roles"]) == ({"writer": 24}, {"judge": 24})
-    assert (written["mostAtOnce"], judged["mostAtOnce"]) == (8, 2)
+    assert judged["mostAtOnce"] <= 2 < written["mostAtOnce"] <= 8
     assert result["details"]["judgeTokens"]["prompt"] == judged["prompt"]
     assert result["details"]["llmTokens"]["prompt"] == written["prompt"] + judged["prompt"]
 
