@@ -96,8 +96,8 @@ class Sdg(Table):
         since=JOINED,
         low=1,
         high=100_000_000,
-        says="So many questions of provider extractive at most, about documents drawn with the seed; all documents are "
-        "asked when absent. With finetune.preset auto or conservative 4096, or what maxTrainingQuestions needs.",
+        says="At most so many questions by rules, about documents drawn with the seed; all when absent. 4096, or what "
+        "maxTrainingQuestions needs, with finetune.preset auto or conservative.",
     )
     sentencesPerChunk: int = setting(5, low=1, high=100, says="Sentences a passage.")
     passages: str = setting(
