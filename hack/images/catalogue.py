@@ -28,7 +28,7 @@ class Image:
 
 
 # Of layers that only some who build an image want.
-FURTHER_LOCKS: dict[str, tuple[str, ...]] = {"export": ("tensorrt.lock",)}
+FURTHER_LOCKS: dict[str, tuple[str, ...]] = {"export": ("tensorrt.lock",), "prep": ("faiss-gpu.lock",)}
 
 
 def _stage(name: str, base: str) -> Image:
