@@ -26,7 +26,7 @@ __all__ = [
 ConditionStatus = Literal["True", "False", "Unknown"]
 # Every pass reads and every watch carries the whole status.
 _STATUS_BYTES: Final = 31 << 10
-_SHORT_CHARACTERS: Final = 96
+_SHORT_CHARACTERS: Final = 80
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
 # Something in the workspace is not what its stage wrote.
