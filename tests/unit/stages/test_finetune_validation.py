@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unit.stages.scored import scored
-from unit.stages.test_finetune_training import SETTINGS, StopAfter, context_of, data_of, trainer_of, weights_of
+from unit.stages.test_finetune_resume_points import StopAfter
+from unit.stages.test_finetune_training import SETTINGS, context_of, data_of, trainer_of, weights_of
 from unit.stages.tiny_models import make_bert, run_stage, write_topics
 
 from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult

@@ -82,7 +82,7 @@ def test_the_whole_pipeline(tmp_path: Path) -> None:
         ({"types": {"multiHop": 0, "structural": 1, "contextual": 0}}, {"questionTypes": {"structural"}}),
         ({"reasoning": ["causal"]}, {}),
     ],
-    ids=str,
+    ids=lambda value: json.dumps(value, default=sorted),  # a set has another order in each process
 )
 def test_what_the_manifest_asks_for(tmp_path: Path, design: dict[str, Any], seen: dict[str, set[str]]) -> None:
     with Server(Script()) as server:
