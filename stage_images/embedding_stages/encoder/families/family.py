@@ -42,6 +42,7 @@ class Family(ABC):
     shorter_dimensions: ClassVar[tuple[int, ...]] = ()  # Matryoshka sizes; those below the hidden size are offered
     causal: ClassVar[bool] = False  # a token sees the tokens before it alone
     packs: ClassVar[bool] = False  # `encoder.packed` computes it, by `packed_model`, whose `shape_of` refuses some
+    distance_buckets: ClassVar[int] = 0  # of distances between tokens, by which each head's scores have a summand
     needs: ClassVar[tuple[str, ...]] = ()  # what sentence-transformers needs for a checkpoint, sentences of its card
 
     @abstractmethod

@@ -24,6 +24,7 @@ class _Mpnet(BertLayers):
     title = "MPNet (model_type mpnet)"
     short_title = "MPNet"
     example = "sentence-transformers/all-mpnet-base-v2"
+    distance_buckets = _BUCKETS
 
     def recognises(self, config: Config) -> bool:
         return config.get("model_type") == "mpnet"

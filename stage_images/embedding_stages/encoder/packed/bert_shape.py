@@ -71,7 +71,7 @@ class BertShape:
     def of(cls, config: Mapping[str, Any], description: EncoderDescription) -> BertShape:
         """From config.json. Raises ValueError with the reason when packs cannot run this model."""
         family, settings = description.family, dict(config)
-        mpnet = family.name == "mpnet"
+        by_distance = family.distance_buckets > 0  # MPNet alone: it has names of its own, and no types
         # What a file leaves out is what the library's configurations say of it.
         count, hidden = int(config.get("num_attention_heads", 12)), description.hidden_size
         size = hidden // count
@@ -88,9 +88,9 @@ class BertShape:
             vocabulary=family.vocabulary(settings),
             positions=positions,
             first=first,
-            types=0 if mpnet else int(config.get("type_vocab_size", 2)),
-            buckets=BUCKETS if mpnet else 0,
-            names=MPNET if mpnet else BERT,
+            types=0 if by_distance else int(config.get("type_vocab_size", 2)),
+            buckets=family.distance_buckets,
+            names=MPNET if by_distance else BERT,
             padding=-1 if padding is None else int(padding),
             hidden=hidden,
             intermediate=int(config.get("intermediate_size", 3072)),
