@@ -55,9 +55,9 @@ def _jobs(played: Controllers, at_least: int) -> bool:
 
 
 def _without_trouble(operator: Operator) -> None:
-    said = operator.said()
-    for line in said.splitlines():
-        assert not any(sign in line for sign in TROUBLE), line
+    lines = operator.said().splitlines()
+    for number, line in enumerate(lines):
+        assert not any(sign in line for sign in TROUBLE), "\n".join(lines[max(0, number - 3) : number + 40])
 
 
 def test_it_is_killed_at_every_step_and_still_comes_to_ready_with_one_job_a_stage(

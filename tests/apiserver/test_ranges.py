@@ -23,8 +23,13 @@ NUMBERS = {
     )
     if item.kind is int
 }
+_DESIGNER = at(
+    "stages.sdg.provider",
+    {"extractive": None, "openAI": None, "dataDesigner": {"baseURL": "http://llm/v1", "model": "m"}},
+)
 # field -> what a high or low value of it needs
 BESIDE: dict[str, dict[str, Any]] = {
+    **{field: _DESIGNER for field in NUMBERS if ".dataDesigner." in field},
     "stages.finetune.nodes": at("storage.accessModes", ["ReadWriteMany"]),
     "stages.prep.hardNegatives": at("stages.finetune.negativesPerQuery", 1),
     "stages.finetune.negativesPerQuery": at("stages.prep.hardNegatives", 100),
@@ -53,9 +58,9 @@ DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
 def test_a_number_outside_its_range_is_refused(api: Api, scratch: str, field: str) -> None:
     low, high = NUMBERS[field]
     for value, taken in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
-        patch = at(field, value)
-        merge(patch, BESIDE.get(field, {}))
-        objection = api.objection(EFT.format(scratch), resource(scratch, patch))
+        asked = resource(scratch, BESIDE.get(field, {}))
+        merge(asked["spec"], at(field, value))
+        objection = api.objection(EFT.format(scratch), asked)
         assert (objection == "") is taken, f"{value}: {objection}"
         assert taken or f"spec.{field}" in objection
 
