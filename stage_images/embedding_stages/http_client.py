@@ -25,6 +25,7 @@ from typing import Any, Final
 _TIMEOUT, _TOO_EARLY, _CONFLICT, _TOO_MANY = 408, 425, 409, 429
 _SERVER_ERRORS: Final = 500
 _NEVER_BETTER: Final = frozenset({501, 505})  # not implemented, and the version of HTTP
+_SHORTEST_KEY: Final = 16  # characters: "token" and "test" stand for no key, and are words of many answers
 _EXCERPT: Final = 300  # characters of an answer that a message quotes
 
 Wait = Callable[[float], None]  # seconds; may raise to give up
@@ -53,6 +54,12 @@ class Answer:
         """For messages. The body itself is left as it is: a key such as "token" may be a word of the answer."""
         said = self.body.decode("utf-8", "replace")
         return said.replace(self.key, "***") if self.key else said
+
+    @property
+    def lasting(self) -> str:
+        """For a file that others may read: without a key that is long enough to be one and no word of the answer."""
+        said = self.body.decode("utf-8", "replace")
+        return said.replace(self.key, "***") if self.key and len(self.key) >= _SHORTEST_KEY else said
 
     @cached_property
     def json(self) -> Any:

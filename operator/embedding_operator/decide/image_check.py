@@ -99,7 +99,8 @@ def _learnt(status: Status, every: AbstractSet[str], ahead: AbstractSet[str], ob
     """
     known = dict(status.image_check)
     if known.get("revision") != status.revision:
-        known = {key: known[key] for key in ("seen", "wrong") if key in known} | {"revision": status.revision}
+        # What was wrong then may be there by now: only a pod of this revision says so again.
+        known = {key: known[key] for key in ("seen",) if key in known} | {"revision": status.revision}
     seen, wrong = set(known.get("seen") or ()), dict(known.get("wrong") or {})
     seen |= {_key(item.image) for item in status.stages if item.image and _ran(item)}
     for pod in observed.image_pods:

@@ -51,7 +51,9 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
             *_joined(_sets(evaluation.get("guards"))),
             *_joined(_of_the_model(stages.get("finetune") or {})),
         ],
-        Stage.SDG: [corpus.get("minTextLength"), *other] if other else corpus.get("minTextLength"),
+        Stage.SDG: [corpus.get("minTextLength"), *other, *_joined(_of_pairs(stages))]
+        if other
+        else corpus.get("minTextLength"),
         Stage.PREP: [*other, (stages.get("finetune") or {}).get("negativesPerQuery")] if other else None,
         Stage.EVAL: [evaluation.get("kValues"), served_in, *_joined(gates.get("metrics"))],
         Stage.VERIFY: evaluation.get("kValues"),
@@ -62,6 +64,15 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
 def _joined(said: Any) -> list[Any]:
     """What a later release added counts where it is said: the hashes of what does not say it stay as they were."""
     return [said] if said else []
+
+
+def _of_pairs(stages: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of prep by which a preset reckons how many pairs are written."""
+    prep, sdg = (stages.get(stage.value) or {} for stage in (Stage.PREP, Stage.SDG))
+    if presets.an_llm_asks(stages) or sdg.get("maxPairs"):
+        return {}
+    asked = {name: prep.get(name) for name in ("maxTrainingQuestions", "evalFraction")}
+    return {name: str(value) for name, value in asked.items() if value is not None}
 
 
 def _sets(guards: Any) -> list[Any]:

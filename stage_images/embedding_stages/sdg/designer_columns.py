@@ -47,10 +47,10 @@ def prepare(home: Path) -> None:
     """Before the library is imported for the first time: it reads these at import."""
     os.environ["NEMO_TELEMETRY_ENABLED"] = "false"
     os.environ["DATA_DESIGNER_HOME"] = str(home)
-    for name in ("NO_PROXY", "no_proxy"):
-        others = os.environ.get(name, "")
-        if "127.0.0.1" not in others.split(","):
-            os.environ[name] = f"{others},127.0.0.1".lstrip(",")
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # readers take the first of them
+    if "127.0.0.1" not in others.split(","):
+        others = f"{others},127.0.0.1".lstrip(",")
+    os.environ |= {"NO_PROXY": others, "no_proxy": others}
 
 
 def run(

@@ -40,7 +40,7 @@ class Gateway:
     routes: dict[str, Route]
     seed: int
     stop_if_asked: Callable[[], None]
-    failure: StageError | None = None  # the first that ends the stage: nothing is asked any more
+    failure: Exception | None = None  # the first that ends the stage: nothing is asked any more
     odd: Tally = field(default_factory=Tally)
     rejections: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)  # of what was asked through it, also where it was paid before
@@ -82,6 +82,11 @@ class Gateway:
                 elif self.failure is None:
                     self.failure = error
             return _REFUSED, {"error": {"message": error.reason}}
+        except Exception as error:
+            # Without this Data Designer would see a lost connection and ask, and pay, again.
+            with self._lock:
+                self.failure = self.failure or error
+            return _REFUSED, {"error": {"message": type(error).__name__}}
 
     def _chat(self, route: Route, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """What the model wrote as the list that is wanted, fenced as Data Designer asks for it."""
@@ -110,7 +115,18 @@ class Gateway:
 
     def _embed(self, route: Route, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-        vectors = route.client.vectors(texts)
+        for tries in range(_TRIES):
+            if tries:
+                route.client.pause(tries - 1)
+            try:
+                vectors = route.client.vectors(texts)
+                break
+            except OddAnswerError as error:
+                with self._lock:
+                    self.usage.add(error.usage)
+                    self.odd.add(error.kind, error.example)
+        else:
+            return _REFUSED, {"error": {"message": "no answer of use"}}
         data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(vectors)]
         return 200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 0}}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from embedding_stages.contract.settings import DataDesigner
+from embedding_stages.contract.settings import REASONING, DataDesigner
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.sdg import designer_prompts as told
 from embedding_stages.sdg.bill import Shape
@@ -147,7 +147,7 @@ class Steps:
             document.pairs.append(pair)
             document.marks[pair.id] = {
                 "complexity": draft.complexity,
-                "reasoning": draft.reasoning,
+                "reasoning": draft.reasoning if draft.reasoning in REASONING else "",
                 "criteria": _criteria(verdict, place),
             }
 

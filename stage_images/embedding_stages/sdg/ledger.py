@@ -49,9 +49,10 @@ class Ledger:
         self._spent = {role: Usage() for role in ROLES}
         self._file = path.open("a+b")
         end = 0
-        for begin, line in _whole_lines(path):
+        for begin, line, said in _whole_lines(path):
             end = begin + len(line)
-            self._count(json.loads(line), begin, len(line))
+            if said is not None:
+                self._count(said, begin, len(line))
         self._file.truncate(end)
 
     def close(self) -> None:
@@ -110,18 +111,21 @@ def _key(role: str, request: Mapping[str, Any]) -> str:
     ]
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(where it begins, the line) up to the first that is damaged."""
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+    """(where it begins, the line, what it says) of all lines that were ended; None of a damaged one among them."""
     place = 0
     with path.open("rb") as lines:
         for line in lines:
-            try:
-                raw = json.loads(line)
-                Usage(**raw["usage"])
-                whole = raw["role"] in ROLES and {"key", "text"} <= raw.keys() and line.endswith(b"\n")
-            except (ValueError, KeyError, TypeError, AttributeError):
+            if not line.endswith(b"\n"):
                 return
-            if not whole:
-                return
-            yield place, line
+            yield place, line, _said(line)
             place += len(line)
+
+
+def _said(line: bytes) -> dict[str, Any] | None:
+    try:
+        raw = json.loads(line)
+        Usage(**raw["usage"])
+        return raw if raw["role"] in ROLES and {"key", "text"} <= raw.keys() else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

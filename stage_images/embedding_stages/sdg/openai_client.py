@@ -140,7 +140,7 @@ class ChatClient:
         with self._lock:
             self._foreign = -1
         usage = self._usage(body, completion)
-        self.ledger.keep(self.role, body, answer.text, usage)
+        self.ledger.keep(self.role, body, answer.lasting, usage)
         return Said(completion, usage, is_old=False)
 
     def vectors(self, texts: Sequence[str]) -> list[list[float]]:
@@ -158,7 +158,7 @@ class ChatClient:
         with self._lock:
             self._foreign = -1
         usage = read_usage(json_of(answer))
-        self.ledger.keep(self.role, body, answer.text, or_estimated(usage, sum(map(len, texts)), 0))
+        self.ledger.keep(self.role, body, answer.lasting, or_estimated(usage, sum(map(len, texts)), 0))
         return found
 
     def _usage(self, body: Mapping[str, Any], completion: Completion) -> Usage:

@@ -96,6 +96,25 @@ def test_rules_write_the_questions_that_train_and_few_more(said: dict[str, Any],
     assert "maxPairs" not in with_preset(said).get("sdg", {}).keys() - said.get("sdg", {}).keys()
 
 
+@pytest.mark.parametrize(
+    ("said", "anew"),
+    [
+        ({"prep": {"maxTrainingQuestions": 9000}}, True),
+        ({"prep": {"evalFraction": "0.5"}}, True),
+        ({"prep": {"maxTrainingQuestions": 9000}, "sdg": {"maxPairs": 10}}, True),  # maxPairs is sdg's own
+        ({"prep": {"margin": "0.9"}}, False),
+    ],
+    ids=str,
+)
+def test_sdg_works_anew_where_another_number_of_pairs_is_needed(said: dict[str, Any], anew: bool) -> None:
+    before, after = (
+        asked_of_stages({"stages": {"finetune": {"preset": "auto"}, **stages}}, served_in="float32")
+        for stages in ({}, said)
+    )
+
+    assert (before[Stage.SDG] != after[Stage.SDG]) is anew
+
+
 def test_an_llm_s_questions_are_asked_and_a_change_of_provider_is_seen() -> None:
     by_rules: dict[str, Any] = {"finetune": {"preset": "auto"}}
     by_llm: dict[str, Any] = by_rules | {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1"}}}}

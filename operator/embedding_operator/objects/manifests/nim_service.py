@@ -6,6 +6,7 @@ pods, so the operator finds them by the same labels as its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from embedding_operator.objects.manifests.common import (
@@ -48,7 +49,7 @@ def build_nim_service(
     found_by = {OWNER_LABEL: owner.name, OWNER_UID_LABEL: owner.uid, SERVING_LABEL: serving_label(serving)}
     command = ["python3", "-m", "embedding_stages.serve.check", deploy.profile.model_path, model.digest]
     body: dict[str, Any] = {
-        "image": _image(pod.image) | {"pullSecrets": list(spec.image_pull_secrets)},
+        "image": _image(pod.image) | _pull_secrets(spec.image_pull_secrets),
         "env": [*(dict(item) for item in pod.env), *environment(spec, "", keys=False)],
         "storage": {
             "pvc": {
@@ -83,6 +84,11 @@ def build_nim_service(
         "metadata": metadata(owner, serving_name(owner.name, serving), labels, notes),
         "spec": body,
     }
+
+
+def _pull_secrets(names: Sequence[str]) -> dict[str, Any]:
+    """No empty list: the NIM Operator writes the object back without it."""
+    return {"pullSecrets": list(names)} if names else {}
 
 
 def _image(reference: str) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""Faults around a language model that cost money or train on wrong words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedding_stages.http_client import Answer
+from embedding_stages.sdg.bill import Usage
+from embedding_stages.sdg.designer_columns import prepare
+from embedding_stages.sdg.designer_gateway import Gateway
+from embedding_stages.sdg.ledger import ROLES, Ledger
+
+
+def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data Designer asks again, and pays again, where a connection is lost: a full disk is told as what it is."""
+    gateway = Gateway.__new__(Gateway)
+    full = OSError(28, "No space left on device")
+
+    def stop() -> None:
+        raise full
+
+    lock: Any = type("Lock", (), {"__enter__": lambda _: None, "__exit__": lambda *_: None})()
+    for name, value in {"failure": None, "stop_if_asked": stop, "_lock": lock, "routes": {}}.items():
+        object.__setattr__(gateway, name, value)
+
+    status, _ = gateway.answer("/write/v1/chat/completions", {})
+
+    assert status == 422
+    assert gateway.failure is full
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1"),
+        ({"NO_PROXY": ".svc,10.0.0.0/8"}, ".svc,10.0.0.0/8,127.0.0.1"),
+        ({"no_proxy": ".svc", "NO_PROXY": "other"}, ".svc,127.0.0.1"),
+        ({"no_proxy": "127.0.0.1,.svc"}, "127.0.0.1,.svc"),
+    ],
+    ids=str,
+)
+def test_what_needs_no_proxy_needs_none_afterwards(
+    before: dict[str, str], after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "NEMO_TELEMETRY_ENABLED", "DATA_DESIGNER_HOME"):
+        monkeypatch.setenv(name, before.get(name, ""))
+
+    prepare(tmp_path)
+
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == after
+
+
+def test_a_damaged_line_costs_no_other_answer(tmp_path: Path) -> None:
+    role, path = ROLES[0], tmp_path / "ledger"
+    with Ledger(path) as ledger:
+        for number in range(5):
+            ledger.keep(role, {"ask": number}, f"answer {number}", Usage(prompt=1, completion=1, calls=1))
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = b"\0" * (len(lines[1]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines) + b'{"key": "half a li')
+
+    with Ledger(path) as ledger:
+        found = [ledger.take(role, {"ask": number}) for number in range(5)]
+        ledger.keep(role, {"ask": 1}, "again", Usage())
+
+    assert [kept and kept.text for kept in found] == ["answer 0", None, "answer 2", "answer 3", "answer 4"]
+    with Ledger(path) as ledger:
+        assert ledger.take(role, {"ask": 1}) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "lasting"),
+    [("token", "a token bucket"), ("token bucket of a tenant", "a token bucket"), (None, "a token bucket")],
+)
+def test_a_placeholder_for_a_key_is_no_secret(key: str | None, lasting: str) -> None:
+    assert Answer(status=200, body=b"a token bucket", key=key).lasting == lasting
+    assert Answer(status=200, body=b"it is sk-0123456789abcdef", key="sk-0123456789abcdef").lasting == "it is ***"
