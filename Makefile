@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test test-handover test-registry test-dashboard check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test test-servers test-handover test-registry test-dashboard check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,12 +15,21 @@ help: ## this list
 quickstart: ## a real cluster, real documents, a real model, to Ready, with a curl that works
 	@$(PYTHON) hack/quickstart
 
+# These take two minutes: they have a target of their own, test-servers.
+EACH := tests/e2e/test_servers.py::test_each_server_reaches_ready_and_answers_as_the_contract_says
+OLDER := nim-2.0 nim-2.2
 test: room venv ## everything: unit, simulation, API server and end-to-end tests
 	@$(PYTHON) hack/cluster up
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load
 	@$(UNIT)
-	@.venv/bin/pytest tests/apiserver tests/e2e --ignore tests/e2e/test_handover.py
+	@.venv/bin/pytest tests/apiserver tests/e2e --ignore tests/e2e/test_handover.py $(OLDER:%=--deselect "$(EACH)[%]")
+
+test-servers: room venv ## strict stand-ins of every generation of NIM and of vLLM on the cluster; make test has the oldest and the newest
+	@$(PYTHON) hack/cluster up
+	@$(PYTHON) hack/images build
+	@$(PYTHON) hack/images load
+	@.venv/bin/pytest tests/e2e/test_servers.py
 
 test-handover: room venv ## an index that changes hands four times while a client asks it; trains four models
 	@$(PYTHON) hack/cluster up
