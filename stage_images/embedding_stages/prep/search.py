@@ -67,7 +67,7 @@ def _searcher(vectors: Vectors, backend: str) -> Searcher:
 
     has_card = torch.cuda.is_available()
     if backend == _TORCH or (backend == _AUTO and has_card):
-        return _torch(vectors, "cuda" if has_card else "cpu")
+        return _torch(vectors)
     faiss = _faiss()
     if not has_card:
         index: Searcher = faiss.IndexFlatIP(vectors.shape[1])
@@ -84,12 +84,12 @@ def _searcher(vectors: Vectors, backend: str) -> Searcher:
     return Settled(FaissOnCard(faiss, vectors, int(free * _SHARE) // vectors[0].nbytes), vectors)
 
 
-def _torch(vectors: Vectors, device: str) -> Searcher:
+def _torch(vectors: Vectors) -> Searcher:
     import torch
 
     from embedding_stages.encoder.nearest import DeviceIndex
 
-    return DeviceIndex(vectors, torch.device(device))
+    return DeviceIndex(vectors, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 class FaissOnCard:
@@ -146,9 +146,7 @@ class Settled:
 
     def _by_torch(self, queries: Vectors, most: int) -> tuple[Vectors, Numbers]:
         if self._exact is None:
-            import torch
-
-            self._exact = _torch(self._vectors, "cuda" if torch.cuda.is_available() else "cpu")
+            self._exact = _torch(self._vectors)
         return self._exact.search(queries, most)
 
 

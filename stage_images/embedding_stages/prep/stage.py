@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from embedding_stages.contract import Artefact, StageResult
-from embedding_stages.contract.settings import Prep
+from embedding_stages.contract.settings import Prep, Search
 from embedding_stages.encoder.counting import TokenCounter
 from embedding_stages.encoder.fitting import FittingEncoder
 from embedding_stages.errors import BadInput, settings_of
@@ -140,7 +140,7 @@ def _examples(
         return Scored()
     embed = embedder(len(training) + len(searched))
     cache = context.scratch("vectors")
-    backend = settings.search.backend if settings.search else "auto"
+    backend = (settings.search or Search()).backend
     if settings.scoreCandidates:
         context.log("scoring candidates", queries=len(training), passages=len(searched))
         return score(

@@ -93,8 +93,9 @@ def _rotary(kind: str) -> Any:
 def _mpnet() -> Any:
     import torch
 
+    from embedding_stages.encoder.families.mpnet import BUCKETS
     from embedding_stages.encoder.packed.bert import PackedBert
-    from embedding_stages.encoder.packed.bert_shape import BUCKETS, MPNET, BertShape
+    from embedding_stages.encoder.packed.bert_shape import MPNET, BertShape
     from embedding_stages.encoder.packed.ops import Heads
     from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from embedding_stages.export.graph import Array, Graph
 
-_BUCKETS: Final = 32  # of distances; the library's model counts on so many, whatever config.json says
+BUCKETS: Final = 32  # of distances; the library's model counts on so many, whatever config.json says
 _FIRST_POSITION: Final = 2  # behind the padding token's, which is 1 in the library's model
 
 
@@ -24,16 +24,16 @@ class _Mpnet(BertLayers):
     title = "MPNet (model_type mpnet)"
     short_title = "MPNet"
     example = "sentence-transformers/all-mpnet-base-v2"
-    distance_buckets = _BUCKETS
+    distance_buckets = BUCKETS
 
     def recognises(self, config: Config) -> bool:
         return config.get("model_type") == "mpnet"
 
     def check(self, config: Config) -> None:
         super().check(config)
-        buckets = config.get("relative_attention_num_buckets", _BUCKETS)
-        if buckets != _BUCKETS:
-            raise Unsupported(f"MPNet with relative_attention_num_buckets {buckets!r}, not {_BUCKETS}")
+        buckets = config.get("relative_attention_num_buckets", BUCKETS)
+        if buckets != BUCKETS:
+            raise Unsupported(f"MPNet with relative_attention_num_buckets {buckets!r}, not {BUCKETS}")
 
     def first_position(self, config: Config) -> int:  # noqa: ARG002 - no matter of the configuration
         return _FIRST_POSITION

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.families.mpnet import BUCKETS
 from embedding_stages.encoder.packed.biased import Activation
 from embedding_stages.encoder.packed.ops import Heads
 from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS, PackedPooling
@@ -20,7 +21,6 @@ _ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "relu": "relu",
 }
 _HEAD_SIZES: Final = (16, 32, 64, 128)
-BUCKETS: Final = 32  # of distances in MPNet
 FAR: Final = 128  # tokens, from which on all distances share a bucket
 
 
