@@ -1,4 +1,5 @@
-"""What a language model costs: so far, a kept pair, and before it is asked. Pure.
+"""What a language model costs: so far, a kept pair, and before it is asked. Pure, but for `Forecast.save` and
+`load`.
 
 Nobody knows the tokens of a document before it is asked about. Its size is known, and how many questions are wanted: a
 first guess of its tokens follows from these, and what asked documents used says how far the guess is off.
@@ -6,13 +7,16 @@ first guess of its tokens follows from these, and what asked documents used says
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
 
 from embedding_stages.contract.settings import Prices
 from embedding_stages.formats.pairs import Pair
 from embedding_stages.sdg.answers import Usage
+from embedding_stages.sdg.written import write_json
 
 _CHARACTERS_A_TOKEN: Final = 4
 _MILLION: Final = 1e6
@@ -54,6 +58,20 @@ class Forecast:
         if usage.tokens:
             self.shapes.append(shape)
             self.used.append(usage)
+
+    def save(self, path: Path) -> None:
+        """For the next attempt."""
+        body = [[asdict(shape), used.to_json()] for shape, used in zip(self.shapes, self.used, strict=True)]
+        write_json(path, body)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """One that knows nothing where there is no file, or a damaged one."""
+        try:
+            known = [(Shape(**shape), Usage(**used)) for shape, used in json.loads(path.read_bytes())]
+        except (OSError, ValueError, TypeError):
+            return cls()
+        return cls(shapes=[shape for shape, _ in known], used=[used for _, used in known])
 
     def of(self, shapes: Sequence[Shape]) -> Usage:
         """What documents are likely to use."""

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ from embedding_stages.sdg.designer_gateway import Gateway
 EXTRACT, WRITE, JUDGE, EMBED = "extract", "write", "judge", "embed"  # aliases of models, and routes
 _TIMEOUT_S: Final = 86_400  # of a request: the gateway has limits of its own
 _NAME: Final = "questions"
+# Python's threads take turns. An answer that has come must be on disk at once: until then a kill makes it paid for
+# twice, and the library's threads, which compute, would hold its turn up for five milliseconds each.
+_SWITCH_S: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,8 @@ def run(
     from data_designer.interface.errors import DataDesignerGenerationError
 
     _count_no_tokens()
+    sys.setswitchinterval(_SWITCH_S)
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     assets = folder / "assets"
     assets.mkdir(parents=True, exist_ok=True)
     designer = DataDesigner(
@@ -93,8 +100,12 @@ def run(
     try:
         made = designer.create(builder, num_records=len(rows), dataset_name=_NAME)
     except DataDesignerGenerationError:
+        if not gateway.gave_up:  # what ended it is its own, not an answer
+            raise
         return []  # no row is left
-    return [dict(row) for row in made.load_dataset().to_dict("records")]
+    found = [dict(row) for row in made.load_dataset().to_dict("records")]
+    shutil.rmtree(folder)  # what is left of a row is its bundle's by now
+    return found
 
 
 def _models(dd: Any, gateway: Gateway, at_once: int) -> list[Any]:

@@ -58,6 +58,11 @@ class Gateway:
             self._server.shutdown()
             self._server.server_close()
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether it refused anything: then rows are missing for a reason that is known."""
+        return bool(self.failure or self.rejections or self.odd.counts)
+
     def url_of(self, route: str) -> str:
         """The base address that stands for a route."""
         if self._server is None:

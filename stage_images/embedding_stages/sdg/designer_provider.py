@@ -7,6 +7,7 @@ hops (how many passages), and judgeScores, the mean by each criterion.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from embedding_stages.runner import StageContext
 from embedding_stages.sdg import designer_columns as columns
 from embedding_stages.sdg import designer_prompts as told
 from embedding_stages.sdg.answers import UNREADABLE
-from embedding_stages.sdg.bill import Shape
+from embedding_stages.sdg.bill import Forecast, Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus
 from embedding_stages.sdg.designer_gateway import Gateway, Route
@@ -34,7 +35,9 @@ from embedding_stages.sdg.written import Written, outcome_of
 
 FIELD: Final = "spec.stages.sdg.provider.dataDesigner"
 _AT_A_TIME: Final = 25  # bundles for each request at once: fewer would often wait for the slowest of them
+_MOST_AT_A_TIME: Final = 400  # bundles: Data Designer holds all of their rows and columns in memory
 _FIRST: Final = 8  # bundles, where a budget has to be learned first
+_LEARNED: Final = "learned.json"  # the forecast: what was answered does not say which bundle it was paid for
 _EXTRACTING, _WRITING, _JUDGING = 0.0, 0.7, 0.0  # temperatures
 
 
@@ -47,20 +50,26 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
     design = asked.design or DataDesigner()
     columns.prepare(scratch / "home")
     with opened(context, scratch, context.settings["dataDesigner"], FIELD) as clients, _ended_by(context, clients):
-        shapes = [_shape(one, asked) for one in _bundles(corpus, design, None)] if asked.preview else []
+        shapes, sizes = _all_of(corpus, asked, design) if asked.preview else ([], [])
+        preview = math.ceil(asked.preview / design.documentsPerBundle) if asked.preview else None
         rations = Rations(
-            items=_bundles(corpus, design, chosen(shapes, asked.preview)),
+            items=_bundles(corpus, design, chosen(shapes, preview)),
             shape=lambda bundle: _shape(bundle, asked),
             is_paid=lambda bundle: _path(scratch, bundle).exists(),
             ledger=clients.ledger,
             most=asked.maxTokensTotal,
+            forecast=Forecast.load(scratch / _LEARNED),
+            size=lambda bundle: len(bundle.documents),
         )
         found = _make_all(context, clients, rations, design, min(documents, asked.preview or documents))
         clients.check_they_chat()
         outcome = outcome_of(found, FIELD)
         rations.check_all_were_taken(documents, len(outcome.pairs))
         if asked.preview:
-            raise preview_done(asked, clients.ledger, rations.forecast, shapes, outcome.pairs, rations.given)
+            of_all = sum(sizes)
+            raise preview_done(
+                asked, clients.ledger, rations.forecast, shapes, outcome.pairs, previewed=(rations.documents, of_all)
+            )
         details = details_of(clients, outcome, asked) | _kinds(outcome.pairs, found)
         return replace(outcome, counts=counted(outcome, asked), details=details)
 
@@ -69,6 +78,12 @@ def _bundles(corpus: CutCorpus, design: DataDesigner, places: frozenset[int] | N
     long_enough = (document for document in corpus.documents() if corpus.is_long_enough(document))
     bundles = bundled(long_enough, design.documentsPerBundle)
     return (bundle for place, bundle in enumerate(bundles) if places is None or place in places)
+
+
+def _all_of(corpus: CutCorpus, asked: Sdg, design: DataDesigner) -> tuple[list[Shape], list[int]]:
+    """Of each bundle its shape, and how many documents it has."""
+    known = [(_shape(bundle, asked), len(bundle.documents)) for bundle in _bundles(corpus, design, None)]
+    return [shape for shape, _ in known], [size for _, size in known]
 
 
 def _shape(bundle: Bundle, asked: Sdg) -> Shape:
@@ -103,7 +118,7 @@ def _make_all(
     """What each bundle gave, in their order."""
     scratch, asked = context.scratch("designer"), settings_of(Sdg, context.settings)
     found: list[Written] = []
-    size = _AT_A_TIME * clients.at_once
+    size = min(_AT_A_TIME * clients.at_once, _MOST_AT_A_TIME)
     while batch := _taken(rations, _FIRST if rations.most and not rations.forecast.used else size):
         context.stop_if_asked()
         first = rations.given - len(batch)
@@ -116,13 +131,14 @@ def _make_all(
                 if gateway.failure is None or bundle.id not in lost:
                     written[bundle.id].save(_path(scratch, bundle))
             rations.forecast.learn(shape_of(list(rows.values())), gateway.usage)
+            rations.forecast.save(scratch / _LEARNED)
             _tell(context, gateway)
             if gateway.failure is not None:
                 raise gateway.failure
         for number in range(first, rations.given):
             rations.release(number)
         found += [written[bundle.id] for bundle in batch]
-        context.progress(min(documents, rations.given * design.documentsPerBundle), documents)
+        context.progress(min(documents, rations.documents), documents)
     return found
 
 

@@ -56,7 +56,14 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
         outcome = outcome_of([found[number] for number in sorted(found)])
         rations.check_all_were_taken(documents, len(outcome.pairs))
         if asked.preview:
-            raise preview_done(asked, clients.ledger, rations.forecast, shapes, outcome.pairs, rations.given)
+            raise preview_done(
+                asked,
+                clients.ledger,
+                rations.forecast,
+                shapes,
+                outcome.pairs,
+                previewed=(rations.documents, len(shapes)),
+            )
         return replace(outcome, counts=counted(outcome, asked), details=details_of(clients, outcome, asked))
 
 

@@ -31,7 +31,9 @@ class Rations(Generic[_Item]):
     ledger: Ledger
     most: int | None  # tokens
     forecast: Forecast = field(default_factory=Forecast)
+    size: Callable[[_Item], int] = lambda _: 1  # documents in one
     given: int = 0
+    documents: int = 0  # in what was given
     _next: _Item | None = None
     _reserved: dict[int, float] = field(default_factory=dict)  # number -> tokens of those under way
 
@@ -49,6 +51,7 @@ class Rations(Generic[_Item]):
             self._reserved[self.given] = needed
         self._next = None
         self.given += 1
+        self.documents += self.size(item)
         return item
 
     def done(self, number: int, shape: Shape, usage: Usage) -> None:
@@ -65,18 +68,18 @@ class Rations(Generic[_Item]):
         if self._next is None:
             return
         needed = round(self.forecast.most_of(self.shape(self._next)))
-        if not self.given:
+        spent = self.ledger.spent()
+        if not self.given and not spent.tokens:
             raise BadInput(
                 "TokenBudgetTooSmall",
                 f"{self.most} tokens are fewer than the first document takes, about {needed}; raise it",
                 field=BUDGET_FIELD,
             )
-        spent = self.ledger.spent()
         raise Stopped(
             "TokenBudgetSpent",
-            f"{spent.tokens} of {self.most} tokens are used, and the next document takes up to {needed}: {self.given} "
-            f"of {documents} documents gave {pairs} questions; raise it to go on, what was answered is kept and not "
-            "asked again",
+            f"{spent.tokens} of {self.most} tokens are used, and the next document takes up to {needed}: "
+            f"{self.documents} of {documents} documents gave {pairs} questions; raise it to go on, what was answered "
+            "is kept and not asked again",
             field=BUDGET_FIELD,
         )
 
@@ -87,22 +90,32 @@ def chosen(shapes: Sequence[Shape], preview: int | None) -> frozenset[int] | Non
 
 
 def preview_done(
-    asked: Sdg, ledger: Ledger, forecast: Forecast, shapes: Sequence[Shape], pairs: Iterable[Pair], documents: int
+    asked: Sdg,
+    ledger: Ledger,
+    forecast: Forecast,
+    shapes: Sequence[Shape],
+    pairs: Iterable[Pair],
+    *,
+    previewed: tuple[int, int],
 ) -> Stopped:
-    """How a preview that asked about so many `documents` ends: with what all would cost."""
+    """How a preview ends: with what all would cost.
+
+    `shapes` are of all that can be asked about; `previewed` so many of all documents were.
+    """
+    documents, of_all = previewed
     used = Usage()
     for one in forecast.used:
         used.add(one)
     written = list(pairs)
     kept = sum(is_kept(pair, asked.qualityThreshold) for pair in written)
     everything = forecast.of(shapes)
-    a_pair = everything.tokens / max(1, kept * len(shapes) / max(1, documents))
+    a_pair = everything.tokens / max(1, kept * of_all / max(1, documents))
     share = used.tokens / max(1, everything.tokens)
     price = _prices_told(asked.prices, ledger, used, everything)
     threshold = "" if asked.qualityThreshold is None else f", {kept} with a score of {asked.qualityThreshold:g} or more"
     return Stopped(
         "PreviewDone",
-        f"{documents} of {len(shapes)} documents gave {len(written)} questions{threshold}, for {used.prompt} "
+        f"{documents} of {of_all} documents gave {len(written)} questions{threshold}, for {used.prompt} "
         f"prompt and {used.completion} completion tokens. All documents would take about {everything.prompt} and "
         f"{everything.completion}{price}: {a_pair:.0f} tokens a kept question. {share:.0%} of it is paid. Remove it to "
         "go on; what was answered is kept and not asked again",

@@ -12,9 +12,11 @@ from scripted_llm import Script, Server
 from unit.stages.llm_endpoint import FIELD
 from unit.stages.scripted_sdg import PRICES, documents, scripted
 
+from embedding_stages.errors import BadInput, Stopped
 from embedding_stages.sdg.answers import Usage
 from embedding_stages.sdg.bill import Forecast, Shape, spread
 from embedding_stages.sdg.ledger import JUDGE, WRITER, Ledger
+from embedding_stages.sdg.rationing import Rations
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
 PREVIEW = re.compile(r"about (\d+) and (\d+), a price of ([\d.e-]+) after")
@@ -46,6 +48,36 @@ def test_documents_of_a_preview_stand_for_all_sizes() -> None:
     assert [shapes[place].characters for place in spread(shapes, 5)] == [8, 2, 6, 4, 10]
     assert spread(shapes, 99) == list(range(10))
     assert spread([], 5) == []
+
+
+def test_a_budget_that_is_spent_is_not_called_too_small(tmp_path: Path) -> None:
+    """What was spent before a kill may have finished no document."""
+    shape = Shape(characters=4000, calls=2, pairs=7)
+
+    def rations(ledger: Ledger) -> Rations[str]:
+        return Rations(iter(["d"]), shape=lambda _: shape, is_paid=lambda _: False, ledger=ledger, most=1000)
+
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        small = rations(ledger)
+        assert small.take() is None
+        with pytest.raises(BadInput, match="fewer than the first document takes"):
+            small.check_all_were_taken(1, 0)
+        ledger.keep(WRITER, {"messages": []}, "text", Usage(1, 700, 200))
+        spent = rations(ledger)
+        assert spent.take() is None
+        with pytest.raises(Stopped, match="900 of 1000 tokens are used"):
+            spent.check_all_were_taken(1, 0)
+
+
+def test_what_a_forecast_has_learned_is_kept(tmp_path: Path) -> None:
+    path, shape = tmp_path / "learned.json", Shape(characters=1000, calls=2, pairs=7)
+    assert Forecast.load(path) == Forecast()
+    forecast = Forecast()
+    forecast.learn(shape, Usage(2, 900, 300))
+    forecast.save(path)
+    assert Forecast.load(path) == forecast
+    path.write_text("[[")
+    assert Forecast.load(path) == Forecast()
 
 
 def test_a_forecast_is_as_good_as_its_documents() -> None:

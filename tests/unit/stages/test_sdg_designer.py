@@ -120,6 +120,17 @@ def test_documents_are_asked_about_together(tmp_path: Path) -> None:
     assert {pair["type"] for pair in together} == {"multi_hop"}
 
 
+def test_a_preview_counts_documents_and_not_what_is_asked_about_together(tmp_path: Path) -> None:
+    with Server(Script()) as server:
+        code, result, _ = designed(tmp_path, server, documents(12), design={"documentsPerBundle": 3}, preview=5)
+        assert server.state.stats()["roles"]["writer"] == 2
+        again = designed(tmp_path, server, documents(12), design={"documentsPerBundle": 3}, preview=5)
+        assert server.state.stats()["roles"]["writer"] == 2
+    assert (code, result["reason"]) == (40, "PreviewDone")
+    assert result["message"].startswith("6 of 12 documents gave ")
+    assert again[1]["message"] == result["message"], "what was learned is there for the next attempt"
+
+
 def test_nonsense_costs_tries_and_no_rows(tmp_path: Path) -> None:
     with Server(Script(junk=0.15, cut=0.1)) as server:
         code, result, pairs = designed(tmp_path, server, documents(20))
