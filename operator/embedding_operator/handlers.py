@@ -61,12 +61,14 @@ class Doorbell:
         )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
         self.tasks: list[asyncio.Task[None]] = []
+        self.filled = asyncio.Event()  # the cache holds what a whole list has told
+        self.known: list[Key] = []  # resources of the last list
+        self.working = False
         self.last_resync = time.monotonic()
 
     async def start(self) -> None:
-        """Fill the cache before the first pass, then work and resync for ever."""
+        """Listen and work for ever. Returns at once: the probes are answered while the first list is under way."""
         self.loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self.relist)
         METRICS.resync_interval.set(self.settings.resync_s)
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
         if self.settings.metrics_resources:
@@ -78,7 +80,7 @@ class Doorbell:
             self.settings.concurrency,
             self.settings.resync_s,
         )
-        self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._resync())]
+        self.tasks = [asyncio.create_task(self.listen()), asyncio.create_task(self.work())]
 
     async def stop(self) -> None:
         for task in self.tasks:
@@ -86,10 +88,47 @@ class Doorbell:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.log_threads.shutdown(wait=False, cancel_futures=True)
 
+    async def listen(self) -> None:
+        """Keep the cache true, whoever works: a whole list first, then one every interval beside the watches."""
+        spread = Random()  # noqa: S311
+        while True:
+            try:
+                self.known = await asyncio.to_thread(self.relist)
+                self.last_resync = time.monotonic()
+                METRICS.last_resync.set_to_current_time()
+                self.filled.set()
+            except Exception:  # the API server may be away; the probe tells if it stays away
+                log.exception("resync failed")
+            if self.working:
+                for key in self.known:
+                    # Spread over the interval, or thousands of resources would be looked at at once.
+                    self.queue.add_after(key, spread.random() * self.settings.resync_s)
+            pause_s = self.settings.resync_s * (0.9 + 0.2 * spread.random())
+            await asyncio.sleep(pause_s if self.filled.is_set() else _START_AGAIN_S)
+
+    async def work(self) -> None:
+        """Work off the queue until cancelled: passes are made, and anything is written, only while this runs.
+
+        Returns after the last pass under way has ended. May be called again: everything is looked at anew.
+        """
+        await self.filled.wait()
+        self.working = True
+        try:
+            for key in self.known:
+                self.queue.add(key)
+            await self.queue.run()
+        finally:
+            self.working = False
+
     def ring(self, key: Key) -> None:
-        """Ask for a pass, from any thread."""
+        """Ask for a pass, from any thread; nobody hears it while nobody works."""
         if self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.queue.add, key)
+            self.loop.call_soon_threadsafe(self.add, key)
+
+    def add(self, key: Key) -> None:
+        """The same, on the loop."""
+        if self.working:
+            self.queue.add(key)
 
     def relist(self) -> list[tuple[str, str]]:
         """Take the cluster's word for what exists; the keys of all resources."""
@@ -105,19 +144,6 @@ class Doorbell:
                 self.cache.prune(kind, before, listed)
         found = (raw["metadata"] for ns in namespaces for raw in self.cluster.each(KIND, ns))
         return [(meta["namespace"], meta["name"]) for meta in found]
-
-    async def _resync(self) -> None:
-        spread = Random()  # noqa: S311
-        while True:
-            try:
-                for key in await asyncio.to_thread(self.relist):
-                    # Spread over a tenth of the interval, or thousands of resources would be looked at at once.
-                    self.queue.add_after(key, spread.random() * self.settings.resync_s / 10)
-                self.last_resync = time.monotonic()
-                METRICS.last_resync.set_to_current_time()
-            except Exception:  # the API server may be away; the probe tells if it stays away
-                log.exception("resync failed")
-            await asyncio.sleep(self.settings.resync_s * (0.9 + 0.2 * spread.random()))
 
     def alive(self) -> bool:
         """Whether real work goes on: a resync completed within three intervals and every task runs."""
@@ -164,7 +190,7 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource(namespace: str | None, name: str, **_: Any) -> None:
-        doorbell.queue.add((namespace or "", name))
+        doorbell.add((namespace or "", name))
 
     @kopf.on.probe(registry=registry, id="work")
     async def work(**_: Any) -> str:
@@ -195,7 +221,7 @@ def _watch_children(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None
         # Not cached: every pass lists those of its resource, and most change once in a revision.
         key = owner_key(event["object"])
         if key is not None:
-            doorbell.queue.add(key)
+            doorbell.add(key)
 
 
 def _child(doorbell: Doorbell, kind: str, event: kopf.RawEvent) -> None:
@@ -205,4 +231,4 @@ def _child(doorbell: Doorbell, kind: str, event: kopf.RawEvent) -> None:
     gone = event["type"] == "DELETED"
     key = doorbell.cache.drop(kind, raw) if gone else doorbell.cache.put(kind, raw)
     if key is not None:
-        doorbell.queue.add(key)
+        doorbell.add(key)

@@ -37,8 +37,6 @@ class WorkQueue:
         self._again: set[Key] = set()  # rung while busy
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        # asyncio's default pool has a few threads more than there are CPUs, whatever the concurrency is.
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pass")
 
     def add(self, key: Key) -> None:
         """Ask for a pass as soon as possible."""
@@ -72,32 +70,42 @@ class WorkQueue:
         self.add(key)
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled, then until the passes under way have ended; what waits is forgotten. May run again."""
+        # asyncio's default pool has a few threads more than there are CPUs, whatever the concurrency is.
+        threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pass")
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
-                    group.create_task(self._worker())
+                    group.create_task(self._worker(threads))
         finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._forget()
+            await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
 
-    async def _worker(self) -> None:
+    def _forget(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._ready = asyncio.Queue()
+        for known in (self._waiting, self._busy, self._again, self._failures, self._timers):
+            known.clear()
+
+    async def _worker(self, threads: ThreadPoolExecutor) -> None:
         while True:
             key = await self._ready.get()
             METRICS.queue_depth.set(self._ready.qsize())
             self._waiting.pop(key, None)
             self._busy.add(key)
             try:
-                await self._one(key)
+                await self._one(key, threads)
             finally:
                 self._busy.discard(key)
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
 
-    async def _one(self, key: Key) -> None:
+    async def _one(self, key: Key, threads: ThreadPoolExecutor) -> None:
         with METRICS.pass_seconds.time():
             try:
-                after = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, key)
+                after = await asyncio.get_running_loop().run_in_executor(threads, self._work, key)
             except Conflict:
                 METRICS.passes.labels(result="conflict").inc()
                 self.add_after(key, _CONFLICT_S)
