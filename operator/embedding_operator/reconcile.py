@@ -39,6 +39,7 @@ from embedding_operator.cluster.errors import (
 from embedding_operator.cluster.events import EventPoster
 from embedding_operator.cluster.logs import LogTails
 from embedding_operator.cluster.observe import Observer
+from embedding_operator.cluster.refused import refusal_of, refusal_to_read
 from embedding_operator.decide.decision import (
     Action,
     Apply,
@@ -48,13 +49,11 @@ from embedding_operator.decide.decision import (
     Observed,
     Plan,
     Refusal,
-    RefusalKind,
     SuspendJob,
     TryOut,
 )
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.summary import held_up, unread
-from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
@@ -114,7 +113,7 @@ class Reconciler:
             try:
                 observed = observer.observe(owner, resource, status, observed)
             except (Rejected, Forbidden) as error:
-                decided = unread(status, replace(observed, refusals=(_refusal("refused", error),)))
+                decided = unread(status, replace(observed, refusals=(refusal_to_read(error),)))
             else:
                 gathered = True
                 decided = self._decide_and_act(owner, resource, status, observed)
@@ -151,7 +150,7 @@ class Reconciler:
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
                 if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
                     continue  # it is waited for when its time comes
-                refusal = _refusal_of(error, tried[-1], observed)
+                refusal = refusal_of(error, tried[-1], observed)
                 full = error if refusal.kind == "quota" else full
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
@@ -267,54 +266,6 @@ class Reconciler:
             line.write(log)
         self.events.post(written, decided.events, _stamp(observed.now))
         return True
-
-
-def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
-    if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
-        return "unchecked"
-    claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
-    if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
-        return "claim"
-    of_record = isinstance(action, Apply) and action.manifest["kind"] == "ConfigMap"
-    if of_record and isinstance(error, Rejected | Forbidden | ForeignObject | DeletionStuck | QuotaExceeded):
-        return "record"
-    match error:
-        case QuotaExceeded():
-            return "quota"
-        case NotYetGone():
-            return "late"
-        case _:
-            return "refused"
-
-
-def _refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refusal:
-    if not isinstance(action, TryOut):
-        return _refusal(_kind_of(error, action, observed), error)
-    refused = isinstance(error, Rejected | Forbidden)
-    passes = isinstance(error, Forbidden) and not lasts(error.detail)
-    untried = passes or isinstance(error, NotTried)
-    kind: RefusalKind = "untried" if untried else _kind_of(error, action, observed)
-    cure = cure_of(error.detail, action.stage) if refused else ""
-    if action.field and kind == "refused":
-        return Refusal(
-            kind=kind,
-            reason="SecretMissing",
-            tried=f"stage {action.stage}: {error.tried}",
-            detail=f"{action.field}: {error.detail} in this namespace; create it or correct the field",
-            of_preflight=True,
-        )
-    return Refusal(
-        kind=kind,
-        # Admission says "forbidden" of an object, authorisation of the operator.
-        reason=Rejected.__name__ if refused and " cannot " not in error.detail else type(error).__name__,
-        tried=f"stage {action.stage}: {error.tried}",
-        detail=f"{cure}: {error.detail}" if cure else error.detail,
-        of_preflight=True,
-    )
-
-
-def _refusal(kind: RefusalKind, error: ClusterError) -> Refusal:
-    return Refusal(kind=kind, reason=type(error).__name__, tried=error.tried, detail=error.detail)
 
 
 def _stamp(now: datetime) -> str:

@@ -122,8 +122,8 @@ class Observer:
             for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Job", raw)
             raws = self._own("Job", key, owner)
-        raws = [raw for known in raws if (raw := self._confirmed(key, known)) is not None]
-        views = _views(raws, pods)
+        confirmed = (self._confirmed(key, raw) for raw in raws)
+        views = _views([raw for raw in confirmed if raw is not None], pods)
         if any(_lacks_its_answer(view, status) for view in views):
             # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
             for raw in self.cluster.list("Pod", owner.namespace, labels=child_selector(owner.name)):
