@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain, repeat
 from random import Random
 from typing import Any, Final
@@ -18,12 +17,12 @@ from typing import Any, Final
 import kopf
 from prometheus_client import start_http_server
 
-from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache, Key
+from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
-from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
-from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.events import EventPoster
+from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
@@ -54,6 +53,7 @@ class Doorbell:
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self.settings, self.cluster = settings, cluster
         self.cache = Cache()
+        self.lists = Lists(cluster=cluster, cache=self.cache, namespaces=settings.watch_namespaces)
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
         self.event_thread = ThreadPoolExecutor(1, thread_name_prefix="event")
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -117,10 +117,10 @@ class Doorbell:
         while True:
             try:
                 if not self.filled.is_set():
-                    await asyncio.to_thread(self.fill)
+                    await asyncio.to_thread(self.lists.fill)
                     self.filled.set()
                 else:
-                    for key in await asyncio.to_thread(self.catch_up):
+                    for key in await asyncio.to_thread(self.lists.catch_up):
                         self.add(key)
                     self._look_at_everything(spread)
                 self.last_resync = time.monotonic()
@@ -171,35 +171,6 @@ class Doorbell:
         for key in self.cache.resources() if self.working else ():
             if not self.reconciler.rests(key):
                 self.queue.add_after(key, spread.random() * self.settings.resync_s)
-
-    def fill(self) -> None:
-        """Take the cluster's word for what exists."""
-        for kind in KINDS:
-            self.cache.fill(kind, self._all(self.cluster.each, kind))
-        self._fill_unwatched()
-
-    def catch_up(self) -> set[Key]:
-        """Find what the watches missed, by versions alone; the resources that it concerns."""
-        rung = set[Key]()
-        for kind in KINDS:
-            missed, lost = self.cache.compare(kind, self._all(self.cluster.versions, kind))
-            rung |= lost
-            for namespace, name in missed:
-                for raw in self.cluster.list(kind, namespace, fields=f"metadata.name={name}"):
-                    key = self.cache.put(kind, raw)
-                    rung |= {key} if key is not None else set()
-        self._fill_unwatched()
-        return rung
-
-    def _fill_unwatched(self) -> None:
-        for kind in UNWATCHED:
-            with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
-                self.cache.fill(kind, self._all(self.cluster.each, kind))
-
-    def _all(self, read: Callable[..., Iterator[dict[str, Any]]], kind: str) -> Iterator[dict[str, Any]]:
-        labels = "" if kind == KIND else child_selector()
-        for namespace in self.settings.watch_namespaces or (None,):
-            yield from read(kind, namespace, labels=labels)
 
     def alive(self) -> bool:
         """Whether real work goes on: a resync completed within three intervals and every task runs."""

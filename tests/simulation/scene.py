@@ -17,11 +17,11 @@ from simulation.invariants import check_status, spec_errors
 from simulation.servers import answer_canaries
 from simulation.world import World
 
-from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache
+from embedding_operator.cluster.cache import KINDS, Cache
 from embedding_operator.cluster.claims import ExistingClaims
-from embedding_operator.cluster.client import child_selector
 from embedding_operator.cluster.errors import ClusterError
 from embedding_operator.cluster.events import EventPoster
+from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.logs import LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.reconcile import Reconciler
@@ -87,9 +87,7 @@ class Operator:
         self.cluster = cluster
         self.reconciler = _reconciler(cluster)
         self.heard = len(cluster.watch)
-        for kind in (*KINDS, *UNWATCHED):
-            labels = "" if kind == KIND else child_selector()
-            self.reconciler.cache.fill(kind, cluster.each(kind, labels=labels))
+        Lists(cluster=cluster, cache=self.reconciler.cache).fill()
         self.reconciler.begin()
 
     def fork(self, cluster: FakeCluster) -> Operator:
@@ -101,6 +99,7 @@ class Operator:
             kind: {key: dict(known) for key, known in by_owner.items()}
             for kind, by_owner in self.reconciler.cache._objects.items()
         }
+        twin.reconciler.cache.unheard = set(self.reconciler.cache.unheard)
         twin.reconciler.doubted = set(self.reconciler.doubted)
         return twin
 

@@ -48,6 +48,8 @@ class Cache:
         self._objects: dict[str, dict[Key, dict[str, _Kept]]] = {kind: {} for kind in kinds}
         self._gone: dict[str, set[str]] = {kind: set() for kind in kinds}  # uids, until after the next full list
 
+        self.unheard: set[str] = set()  # kinds that may not be listed, so nothing is known of them
+
     def put(self, kind: str, raw: Raw) -> Key | None:
         """Remember an object. Its resource's key, or None when it tells nothing new or is not ours."""
         key = owner_key(kind, raw)

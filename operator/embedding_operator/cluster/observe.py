@@ -106,12 +106,12 @@ class Observer:
         return found
 
     def _own(self, kind: str, key: Key, owner: Owner) -> list[Mapping[str, Any]]:
+        known: Sequence[Mapping[str, Any]] = self.cache.children(kind, key)
+        if kind in self.cache.unheard:
+            self.beside_watches = True
+            known = self.cluster.list(kind, owner.namespace, labels=child_selector(owner.name))
         # A resource deleted and made again under its name must not see its predecessor's children.
-        return [
-            raw
-            for raw in self.cache.children(kind, key)
-            if (raw["metadata"].get("labels") or {}).get(OWNER_UID_LABEL) == owner.uid
-        ]
+        return [raw for raw in known if (raw["metadata"].get("labels") or {}).get(OWNER_UID_LABEL) == owner.uid]
 
     def _jobs(self, key: Key, owner: Owner, status: Status, pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
         raws = self._own("Job", key, owner)
