@@ -50,6 +50,10 @@ def _ready(api: Api, namespace: str, generation: int) -> bool:
     return found["observedGeneration"] == generation and found.get("phase") == "Ready"
 
 
+def _resynced_since(operator: Operator, last: float) -> bool:
+    return operator.resyncs() > last
+
+
 def _jobs(played: Controllers, at_least: int) -> bool:
     return len(played.find("Job")) >= at_least
 
@@ -121,8 +125,7 @@ def test_it_rests_when_there_is_nothing_to_do(api: Api, namespace: str, operator
 
     def resynced(times: int) -> None:
         for _ in range(times):
-            last = operator.resyncs()
-            until("a resync", lambda: operator.resyncs() > last)
+            until("a resync", partial(_resynced_since, operator, operator.resyncs()))
 
     def made() -> tuple[float, str]:
         version = api.send("GET", f"{EFT.format(namespace)}/docs")[1]["metadata"]["resourceVersion"]
