@@ -1,4 +1,7 @@
-"""The doorbell. Every event updates the cache and rings for its owner; no decision is made here."""
+"""The doorbell. Every event updates the cache and rings for its resource; no decision is made here.
+
+Two things go on beside each other: `listen` keeps the cache true, and `work` makes passes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain, repeat
 from random import Random
 from typing import Any, Final
@@ -15,10 +17,12 @@ from typing import Any, Final
 import kopf
 from prometheus_client import start_http_server
 
-from embedding_operator.cluster.cache import KINDS, UNWATCHED, ChildCache, Key, owner_key
-from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.cache import Cache, Key
+from embedding_operator.cluster.claims import ExistingClaims
+from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
-from embedding_operator.cluster.errors import Forbidden
+from embedding_operator.cluster.events import EventPoster
+from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.metrics import METRICS
@@ -29,7 +33,17 @@ from embedding_operator.settings import Settings
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
-_CHILDREN: Final = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"), ("", "v1", "services"))
+_CHILDREN: Final = {  # kind -> what Kopf watches
+    "Job": ("batch", "v1", "jobs"),
+    "Pod": ("", "v1", "pods"),
+    "Deployment": ("apps", "v1", "deployments"),
+    "Service": ("", "v1", "services"),
+    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
+}
+# Their events come in bursts, and of what matters most the Job or the Deployment tells.
+_GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
+_PAGE: Final = 100  # objects that Kopf decodes at a time
+_IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
 
 
@@ -38,8 +52,10 @@ class Doorbell:
 
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self.settings, self.cluster = settings, cluster
-        self.cache = ChildCache()
+        self.cache = Cache()
+        self.lists = Lists(cluster=cluster, cache=self.cache, namespaces=settings.watch_namespaces)
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
+        self.event_thread = ThreadPoolExecutor(1, thread_name_prefix="event")
         self.loop: asyncio.AbstractEventLoop | None = None
         self.logs = LogTails(
             read=lambda namespace, pod, lines: cluster.log_tail(namespace, pod, lines=lines),
@@ -50,7 +66,9 @@ class Doorbell:
         self.reconciler = Reconciler(
             cluster=cluster,
             cache=self.cache,
+            claims=ExistingClaims(cluster),
             logs=self.logs,
+            events=EventPoster(cluster=cluster, submit=self.event_thread.submit),
             defaults=Defaults(
                 images=settings.images,
                 given_user=settings.openshift,
@@ -59,14 +77,20 @@ class Doorbell:
             ),
             ask=Patient(ask=ask_canaries, clock=time.monotonic),
         )
-        self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
+        self.queue = WorkQueue(
+            self.reconciler.reconcile,
+            concurrency=settings.concurrency,
+            random=Random(),  # noqa: S311
+            written=lambda key: self.reconciler.written.get(key, ()),
+        )
         self.tasks: list[asyncio.Task[None]] = []
+        self.filled = asyncio.Event()  # the cache holds what a whole list has told
+        self.working = False
         self.last_resync = time.monotonic()
 
     async def start(self) -> None:
-        """Fill the cache before the first pass, then work and resync for ever."""
+        """Listen and work for ever. Returns at once: the probes are answered while the first list is under way."""
         self.loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self.relist)
         METRICS.resync_interval.set(self.settings.resync_s)
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
         if self.settings.metrics_resources:
@@ -78,46 +102,75 @@ class Doorbell:
             self.settings.concurrency,
             self.settings.resync_s,
         )
-        self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._resync())]
+        self.tasks = [asyncio.create_task(self.listen()), asyncio.create_task(self.work())]
 
     async def stop(self) -> None:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.log_threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.event_thread.shutdown, wait=True)
 
-    def ring(self, key: Key) -> None:
-        """Ask for a pass, from any thread."""
-        if self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.queue.add, key)
-
-    def relist(self) -> list[tuple[str, str]]:
-        """Take the cluster's word for what exists; the keys of all resources."""
-        namespaces = self.settings.watch_namespaces or (None,)
-        for kind in KINDS:
-            before = self.cache.uids(kind)
-            listed = (raw for ns in namespaces for raw in self.cluster.each(kind, ns, labels=child_selector()))
-            self.cache.prune(kind, before, listed)
-        for kind in UNWATCHED:
-            with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
-                before = self.cache.uids(kind)
-                listed = (raw for ns in namespaces for raw in self.cluster.each(kind, ns, labels=child_selector()))
-                self.cache.prune(kind, before, listed)
-        found = (raw["metadata"] for ns in namespaces for raw in self.cluster.each(KIND, ns))
-        return [(meta["namespace"], meta["name"]) for meta in found]
-
-    async def _resync(self) -> None:
+    async def listen(self) -> None:
+        """Keep the cache true, whoever works: a whole list first, then what the watches missed, every interval."""
         spread = Random()  # noqa: S311
         while True:
             try:
-                for key in await asyncio.to_thread(self.relist):
-                    # Spread over a tenth of the interval, or thousands of resources would be looked at at once.
-                    self.queue.add_after(key, spread.random() * self.settings.resync_s / 10)
+                if not self.filled.is_set():
+                    await asyncio.to_thread(self.lists.fill)
+                    self.filled.set()
+                else:
+                    for key in await asyncio.to_thread(self.lists.catch_up):
+                        self.add(key)
+                    self._look_at_everything(spread)
                 self.last_resync = time.monotonic()
                 METRICS.last_resync.set_to_current_time()
             except Exception:  # the API server may be away; the probe tells if it stays away
                 log.exception("resync failed")
-            await asyncio.sleep(self.settings.resync_s * (0.9 + 0.2 * spread.random()))
+            pause_s = self.settings.resync_s * (0.9 + 0.2 * spread.random())
+            await asyncio.sleep(pause_s if self.filled.is_set() else _START_AGAIN_S)
+
+    async def work(self) -> None:
+        """Work off the queue until cancelled: passes are made, and anything is written, only while this runs.
+
+        Returns after the last pass under way has ended. May be called again: everything is looked at anew, first what
+        is not Ready.
+        """
+        await self.filled.wait()
+        self.reconciler.begin()
+        self.working = True
+        try:
+            for key, settled in self.cache.resources().items():
+                self.queue.add_later(key) if settled else self.queue.add(key)
+            await self.queue.run()
+        finally:
+            self.working = False
+
+    def ring(self, key: Key) -> None:
+        """Ask for a pass, from any thread; nobody hears it while nobody works."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.add, key)
+
+    def add(self, key: Key, version: str = "") -> None:
+        """The same, on the loop."""
+        if self.working:
+            self.queue.add(key, version)
+
+    def hear(self, kind: str, event: kopf.RawEvent) -> None:
+        """Take in what a watch tells, and ring where it is news."""
+        raw: dict[str, Any] = dict(event["object"])
+        key = self.cache.drop(kind, raw) if event["type"] == "DELETED" else self.cache.put(kind, raw)
+        if key is None or not self.working:
+            return
+        version = str(raw["metadata"].get("resourceVersion", ""))
+        ask = self.queue.add_soon if kind in _GATHERED else self.queue.add
+        ask(key, version)
+
+    def _look_at_everything(self, spread: Random) -> None:
+        """Spread over the interval. What rests is left alone: a pass over it would find what the last one found."""
+        for key in self.cache.resources() if self.working else ():
+            if not self.reconciler.rests(key):
+                self.queue.add_after(key, spread.random() * self.settings.resync_s)
 
     def alive(self) -> bool:
         """Whether real work goes on: a resync completed within three intervals and every task runs."""
@@ -136,12 +189,35 @@ class Endless:
         return chain((1, 1, 2, 3, 5, 8, 13), repeat(21))
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """Kopf compares each event's object with the last one for handlers that nobody has here: two deep copies each."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept in the objects."""
+
+
+class NoProgress(kopf.StatusProgressStorage):
+    """The same for handlers that are tried again."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """Use Kopf for its watches alone."""
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
-    settings.watching.chunk_size = 500
-    for resource in _CHILDREN:
+    settings.watching.chunk_size = _PAGE
+    settings.queueing.idle_timeout = _IDLE_S
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
+    for resource in _CHILDREN.values():
         settings.watching.label_selectors[resource] = OWNER_LABEL
     settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
 
@@ -162,47 +238,18 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     async def cleanup(**_: Any) -> None:
         await doorbell.stop()
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def resource(namespace: str | None, name: str, **_: Any) -> None:
-        doorbell.queue.add((namespace or "", name))
-
     @kopf.on.probe(registry=registry, id="work")
     async def work(**_: Any) -> str:
         if not doorbell.alive():
             raise kopf.PermanentError("no resync completed for three intervals")
         return "working"
 
-    _watch_children(registry, doorbell)
+    _watch(registry, doorbell, KIND, (GROUP, VERSION, PLURAL))
+    for kind, resource in _CHILDREN.items():
+        _watch(registry, doorbell, kind, resource)
 
 
-def _watch_children(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
-    """What belongs to a resource rings for it."""
-
-    @kopf.on.event("batch", "v1", "jobs", registry=registry)
-    async def job(event: kopf.RawEvent, **_: Any) -> None:
-        _child(doorbell, "Job", event)
-
-    @kopf.on.event("", "v1", "pods", registry=registry)
-    async def pod(event: kopf.RawEvent, **_: Any) -> None:
-        _child(doorbell, "Pod", event)
-
-    @kopf.on.event("apps", "v1", "deployments", registry=registry)
-    async def deployment(event: kopf.RawEvent, **_: Any) -> None:
-        _child(doorbell, "Deployment", event)
-
-    @kopf.on.event("", "v1", "services", registry=registry)
-    async def service(event: kopf.RawEvent, **_: Any) -> None:
-        # Not cached: every pass lists those of its resource, and most change once in a revision.
-        key = owner_key(event["object"])
-        if key is not None:
-            doorbell.queue.add(key)
-
-
-def _child(doorbell: Doorbell, kind: str, event: kopf.RawEvent) -> None:
-    raw = dict(event["object"])
-    if owner_key(raw) is None:
-        return
-    gone = event["type"] == "DELETED"
-    key = doorbell.cache.drop(kind, raw) if gone else doorbell.cache.put(kind, raw)
-    if key is not None:
-        doorbell.queue.add(key)
+def _watch(registry: kopf.OperatorRegistry, doorbell: Doorbell, kind: str, resource: tuple[str, str, str]) -> None:
+    @kopf.on.event(*resource, registry=registry, id=f"hear-{kind}")
+    async def heard(event: kopf.RawEvent, **_: Any) -> None:
+        doorbell.hear(kind, event)

@@ -1,9 +1,11 @@
 """One pass over one resource: gather, decide, act, record. Read this file first.
 
-    observe   every read ends in one frozen value, the clock included; see cluster/observe.py
+    observe   every read ends in one frozen value, the clock included; see cluster/observe.py. The resource and its
+              children are read from what the watches have told
     plan      pure; see decide/plan.py
     act       creates, applies and deletes; safe to repeat at any point
-    record    one status write, with the resourceVersion that was read; Events only after it succeeded
+    record    one status write, with the resourceVersion that was read: a pass that knew too little ends in a conflict,
+              and the next one asks the API server. Events only after the write succeeded
 
 A pass may die anywhere. Names are deterministic and status is written last, so the next pass finds what was done.
 """
@@ -18,11 +20,13 @@ from datetime import datetime
 from typing import Any, Final, assert_never
 
 from embedding_operator import journal
-from embedding_operator.cluster.cache import ChildCache, Key
+from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache, Key
+from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Ask
 from embedding_operator.cluster.errors import (
     ClusterError,
+    Conflict,
     DeletionStuck,
     Forbidden,
     ForeignObject,
@@ -32,8 +36,10 @@ from embedding_operator.cluster.errors import (
     Rejected,
     Unavailable,
 )
+from embedding_operator.cluster.events import EventPoster
 from embedding_operator.cluster.logs import LogTails
 from embedding_operator.cluster.observe import Observer
+from embedding_operator.cluster.refused import refusal_of, refusal_to_read
 from embedding_operator.decide.decision import (
     Action,
     Apply,
@@ -43,17 +49,15 @@ from embedding_operator.decide.decision import (
     Observed,
     Plan,
     Refusal,
-    RefusalKind,
     SuspendJob,
     TryOut,
 )
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.summary import held_up, unread
-from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.nim_services import NIM_SERVICE
+from embedding_operator.resource.api import KIND
 from embedding_operator.resource.status import Status
 
 log = logging.getLogger(__name__)
@@ -68,17 +72,34 @@ class Reconciler:
     """Holds what a pass needs; the same for every resource."""
 
     cluster: Cluster
-    cache: ChildCache
+    cache: Cache
+    claims: ExistingClaims
     logs: LogTails
+    events: EventPoster
     defaults: Defaults
     ask: Ask
     clock: Callable[[], float] = time.monotonic
     held_up_since: dict[Key, datetime] = field(default_factory=dict)
+    doubted: set[Key] = field(default_factory=set)  # what is known of them may be out of date
+    resting: dict[Key, int] = field(default_factory=dict)  # state of the cache in which a pass had nothing to do
+    written: dict[Key, set[str]] = field(default_factory=dict)  # versions that the last pass made of objects
+
+    def begin(self) -> None:
+        """Before the first pass, and after others may have worked: what is under way is read anew once."""
+        self.resting.clear()
+        self.doubted.update(key for key, settled in self.cache.resources().items() if not settled)
+
+    def rests(self, key: Key) -> bool:
+        """Whether the last pass had nothing to do, and nothing has changed since. A later moment of its own rings."""
+        return key in self.resting and self.resting[key] == self.cache.state(key)
 
     def reconcile(self, key: Key) -> float | None:
         """One pass. Seconds until the next one is due, or None: only an event brings it. Raises ClusterError."""
         namespace, name = key
-        resource = self.cluster.get("EmbeddingFineTune", namespace, name)
+        state = self.cache.state(key)
+        self.resting.pop(key, None)
+        self.written.pop(key, None)
+        resource = self._resource(key)
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             METRICS.forget(key)
             self.held_up_since.pop(key, None)
@@ -87,22 +108,36 @@ class Reconciler:
         status = Status.from_json(resource.get("status"))
         observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
         gathered = False
+        observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs, ask=self.ask, claims=self.claims)
         try:
             try:
-                observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs, ask=self.ask)
                 observed = observer.observe(owner, resource, status, observed)
             except (Rejected, Forbidden) as error:
-                decided = unread(status, replace(observed, refusals=(_refusal("refused", error),)))
+                decided = unread(status, replace(observed, refusals=(refusal_to_read(error),)))
             else:
                 gathered = True
                 decided = self._decide_and_act(owner, resource, status, observed)
-            self._record(resource, status, decided, observed)
+            wrote = self._record(resource, status, decided, observed)
         except Unavailable as error:
             self._report(owner, resource, status, observed, error, gathered=gathered)
             raise
         self.held_up_since.pop(key, None)
         METRICS.resource(key, decided.status)
+        if not wrote and not decided.actions and not observer.beside_watches:
+            self.resting[key] = state
         return decided.requeue_after_s
+
+    def _resource(self, key: Key) -> Mapping[str, Any] | None:
+        """As the watch told of it, or as the API server has it where that may be out of date."""
+        if key not in self.doubted:
+            return self.cache.resource(key)
+        known, live = self.cache.resource(key), self.cluster.get(KIND, *key)
+        self.doubted.discard(key)
+        if live is not None:
+            self.cache.put(KIND, live)
+        elif known is not None:
+            self.cache.drop(KIND, known)
+        return self.cache.resource(key)
 
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:
         """What is refused goes into the same decision again: the rest of what the pass has learnt stays true."""
@@ -115,7 +150,7 @@ class Reconciler:
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
                 if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
                     continue  # it is waited for when its time comes
-                refusal = _refusal_of(error, tried[-1], observed)
+                refusal = refusal_of(error, tried[-1], observed)
                 full = error if refusal.kind == "quota" else full
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
@@ -172,27 +207,40 @@ class Reconciler:
             METRICS.action(type(action).__name__)
         match action:
             case CreateJob():
-                self.cache.put("Job", self.cluster.create_job(action.manifest))
+                self._keep("Job", owner, self.cluster.create_job(action.manifest))
             case CreatePod():
-                raw_pod = self.cluster.create_pod(action.manifest, within_s=_POD_S)
-                if raw_pod is not None:
-                    self.cache.put("Pod", raw_pod)
+                self._keep("Pod", owner, self.cluster.create_pod(action.manifest, within_s=_POD_S))
             case Apply():
-                raw = self.cluster.apply(action.manifest)
-                if action.manifest["kind"] in ("Deployment", NIM_SERVICE):
-                    self.cache.put(action.manifest["kind"], raw)
+                self._keep(action.manifest["kind"], owner, self.cluster.apply(action.manifest))
             case DeleteObject():
-                self.cluster.delete(action.kind, owner.namespace, action.name)
+                self._delete(owner, action)
             case TryOut():
                 self._try_out(action.manifest, dry_runs_end - self.clock())
             case SuspendJob():
                 raw_job = self.cluster.suspend_job(
                     owner.namespace, action.name, suspend=action.suspend, revision=action.revision
                 )
-                if raw_job is not None:
-                    self.cache.put("Job", raw_job)
+                self._keep("Job", owner, raw_job)
             case _:
                 assert_never(action)
+
+    def _keep(self, kind: str, owner: Owner, raw: Mapping[str, Any] | None) -> None:
+        """What the API server answered to a write: known at once, and when the watch tells of it, it is no news."""
+        if raw is None or kind not in (*KINDS, *UNWATCHED):
+            return
+        key = (owner.namespace, owner.name)
+        self.written.setdefault(key, set()).add(str(raw["metadata"].get("resourceVersion", "")))
+        self.cache.put(kind, raw)
+
+    def _delete(self, owner: Owner, action: DeleteObject) -> None:
+        """Only the object that was looked at: of its name there may be another one by now."""
+        key = (owner.namespace, owner.name)
+        uid = self.cache.uid(action.kind, key, action.name)
+        try:
+            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid)
+        except Conflict:
+            self.cache.forget(action.kind, key, action.name, uid)
+            raise
 
     def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:
         if within_s <= 0:
@@ -200,70 +248,24 @@ class Reconciler:
             raise NotTried("try", *where, f"the dry runs before it took all of {_DRY_RUNS_S:g} s")
         self.cluster.try_out(manifest, within_s=within_s)
 
-    def _record(self, resource: Mapping[str, Any], old: Status, decided: Plan, observed: Observed) -> None:
-        """Write the status if it changed, then tell what happened."""
-        body = decided.status.to_json()
+    def _record(self, resource: Mapping[str, Any], old: Status, decided: Plan, observed: Observed) -> bool:
+        """Write the status if it changed, then tell what happened. Whether it was written."""
+        body, meta = decided.status.to_json(), resource["metadata"]
         if body == (resource.get("status") or {}):
-            return
-        written = self.cluster.write_status(resource, body)
+            return False
+        try:
+            written = self.cluster.write_status(resource, body)
+        except Conflict:
+            self.doubted.add((meta["namespace"], meta["name"]))
+            raise
+        self._keep(KIND, Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"]), written)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
-        who = f"{resource['metadata']['namespace']}/{resource['metadata']['name']}"
+        who = f"{meta['namespace']}/{meta['name']}"
         for line in journal.lines(who, old, decided.status):
             line.write(log)
-        for event in decided.events:
-            try:
-                self.cluster.post_event(written, event.type, event.reason, event.message, _stamp(observed.now))
-            except ClusterError as error:  # an Event that is lost is no reason to fail
-                log.warning("%s: event not posted: %s", who, error, extra={"resource": who})
-
-
-def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
-    if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
-        return "unchecked"
-    claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
-    if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
-        return "claim"
-    of_record = isinstance(action, Apply) and action.manifest["kind"] == "ConfigMap"
-    if of_record and isinstance(error, Rejected | Forbidden | ForeignObject | DeletionStuck | QuotaExceeded):
-        return "record"
-    match error:
-        case QuotaExceeded():
-            return "quota"
-        case NotYetGone():
-            return "late"
-        case _:
-            return "refused"
-
-
-def _refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refusal:
-    if not isinstance(action, TryOut):
-        return _refusal(_kind_of(error, action, observed), error)
-    refused = isinstance(error, Rejected | Forbidden)
-    passes = isinstance(error, Forbidden) and not lasts(error.detail)
-    untried = passes or isinstance(error, NotTried)
-    kind: RefusalKind = "untried" if untried else _kind_of(error, action, observed)
-    cure = cure_of(error.detail, action.stage) if refused else ""
-    if action.field and kind == "refused":
-        return Refusal(
-            kind=kind,
-            reason="SecretMissing",
-            tried=f"stage {action.stage}: {error.tried}",
-            detail=f"{action.field}: {error.detail} in this namespace; create it or correct the field",
-            of_preflight=True,
-        )
-    return Refusal(
-        kind=kind,
-        # Admission says "forbidden" of an object, authorisation of the operator.
-        reason=Rejected.__name__ if refused and " cannot " not in error.detail else type(error).__name__,
-        tried=f"stage {action.stage}: {error.tried}",
-        detail=f"{cure}: {error.detail}" if cure else error.detail,
-        of_preflight=True,
-    )
-
-
-def _refusal(kind: RefusalKind, error: ClusterError) -> Refusal:
-    return Refusal(kind=kind, reason=type(error).__name__, tried=error.tried, detail=error.detail)
+        self.events.post(written, decided.events, _stamp(observed.now))
+        return True
 
 
 def _stamp(now: datetime) -> str:

@@ -70,8 +70,16 @@ class Operator:
 
     def count(self, metric: str) -> float:
         """The sum of a counter over its labels."""
-        text = self._read(self.metrics_port, "/metrics")
+        text = self._metrics()
         return sum(float(x) for x in re.findall(rf"^{metric}_total{{[^}}]*}} ([0-9.e+]+)$", text, re.MULTILINE))
+
+    def resyncs(self) -> float:
+        """When the last one ended; it grows with each."""
+        found = re.search(r"^embedding_operator_last_resync_timestamp_seconds (\S+)$", self._metrics(), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def _metrics(self) -> str:
+        return self._read(self.metrics_port, "/metrics")
 
     def _read(self, port: int, path: str) -> str:
         try:

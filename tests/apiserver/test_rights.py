@@ -20,7 +20,7 @@ RIGHTS: dict[str, str] = {
     "deployments.apps": "get list watch create patch delete",
     "nimservices.apps.nvidia.com": "get list create patch delete",
     "services": "get list watch create patch delete",
-    "persistentvolumeclaims": "get create patch",
+    "persistentvolumeclaims": "get list watch create patch",
     "configmaps": "get create patch delete",
     "pods": "list watch create delete",
     "pods/log": "get",

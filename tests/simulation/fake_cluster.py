@@ -89,6 +89,9 @@ class FakeCluster:
     def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
         return iter(self.list(kind, namespace, labels=labels, fields=fields))
 
+    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
+        return ({"metadata": raw["metadata"]} for raw in self.each(kind, namespace, labels=labels))
+
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
 
@@ -146,8 +149,14 @@ class FakeCluster:
         if ref[0] == "NIMService" and not self.has_nim_operator:
             raise error_of(404, "patch", ref, {}, b"404 page not found")
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
-        self._call(Call("delete", kind, name), lambda: self.mark_deleted(kind, namespace, name))
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
+        def delete() -> None:
+            live = self.objects.get((kind, namespace, name))
+            if uid and live is not None and live["metadata"]["uid"] != uid:
+                raise Conflict("delete", kind, namespace, name, "the uid in the precondition is another one")
+            self.mark_deleted(kind, namespace, name)
+
+        self._call(Call("delete", kind, name), delete)
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         def edit(raw: Raw) -> None:

@@ -17,9 +17,11 @@ from simulation.invariants import check_status, spec_errors
 from simulation.servers import answer_canaries
 from simulation.world import World
 
-from embedding_operator.cluster.cache import KINDS, UNWATCHED, ChildCache
-from embedding_operator.cluster.client import child_selector
+from embedding_operator.cluster.cache import KINDS, Cache
+from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.errors import ClusterError
+from embedding_operator.cluster.events import EventPoster
+from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.logs import LogTails
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.reconcile import Reconciler
@@ -66,39 +68,39 @@ def log_tails(cluster: FakeCluster) -> LogTails:
     )
 
 
+def _reconciler(cluster: FakeCluster) -> Reconciler:
+    return Reconciler(
+        cluster=cluster,
+        cache=Cache(clock=lambda: cluster.now().timestamp()),
+        claims=ExistingClaims(cluster),
+        logs=log_tails(cluster),
+        events=EventPoster(cluster=cluster, submit=lambda work: work()),
+        defaults=Defaults(images=IMAGES),
+        ask=lambda url, contract: answer_canaries(cluster, url),
+    )
+
+
 class Operator:
     """One process of the operator: a cache of its own, filled by a list, then by the watch."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
-        self.reconciler = Reconciler(
-            cluster=cluster,
-            cache=ChildCache(),
-            logs=log_tails(cluster),
-            defaults=Defaults(images=IMAGES),
-            ask=lambda url, contract: answer_canaries(cluster, url),
-        )
+        self.reconciler = _reconciler(cluster)
         self.heard = len(cluster.watch)
-        for kind in (*KINDS, *UNWATCHED):
-            before = self.reconciler.cache.uids(kind)
-            self.reconciler.cache.prune(kind, before, cluster.each(kind, labels=child_selector()))
+        Lists(cluster=cluster, cache=self.reconciler.cache).fill()
+        self.reconciler.begin()
 
     def fork(self, cluster: FakeCluster) -> Operator:
         """One that knows the same."""
         twin = copy(self)
-        cache = ChildCache()
-        cache._objects = {
+        twin.cluster = cluster
+        twin.reconciler = _reconciler(cluster)
+        twin.reconciler.cache._objects = {
             kind: {key: dict(known) for key, known in by_owner.items()}
             for kind, by_owner in self.reconciler.cache._objects.items()
         }
-        twin.cluster = cluster
-        twin.reconciler = Reconciler(
-            cluster=cluster,
-            cache=cache,
-            logs=log_tails(cluster),
-            defaults=self.reconciler.defaults,
-            ask=lambda url, contract: answer_canaries(cluster, url),
-        )
+        twin.reconciler.cache.unheard = set(self.reconciler.cache.unheard)
+        twin.reconciler.doubted = set(self.reconciler.doubted)
         return twin
 
     def hear(self, until: int | None = None, *, deaf_to: str = "", stutter: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from simulation.endings import TRANSIENT
 from simulation.fake_cluster import NAMESPACE, Call
-from simulation.scene import Scene, a_scene, is_ready, stage_is
+from simulation.scene import NAME, Scene, a_scene, is_ready, stage_is
 
 from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Unavailable
 from embedding_operator.resource.pipeline import PIPELINE
@@ -86,15 +86,16 @@ def test_a_full_quota_between_two_attempts_costs_none() -> None:
     assert [name[-2:] for name in scene.attempts(Stage.FINETUNE)] == ["-1", "-2", "-3"]
 
 
-@pytest.mark.parametrize(("verb", "kind"), [("list", "Service"), ("get", "PersistentVolumeClaim")])
+@pytest.mark.parametrize("kind", ["Service", "PersistentVolumeClaim", "Deployment"])
 @pytest.mark.parametrize("late", [False, True])
-def test_a_right_to_read_that_is_missing_is_named(verb: str, kind: str, late: bool) -> None:
+def test_a_right_to_read_that_is_missing_is_named(kind: str, late: bool) -> None:
     scene = a_scene()
     if late:
         scene.run(is_ready)
-    scene.cluster.hook = wall = Wall(verb, kind, not_allowed)
+    scene.cluster.hook = wall = Wall("list", kind, not_allowed)
+    scene.restart()
     scene.run(lambda scene: scene.condition("Validated") == "False Forbidden")
-    assert f"cannot {verb} {kind}" in scene.message("Ready")
+    assert f"cannot list {kind}" in scene.message("Ready")
     quiet(scene, wall)
     wall.stands = False
     scene.run(is_ready)
@@ -106,6 +107,9 @@ def test_a_right_to_read_that_is_missing_is_named(verb: str, kind: str, late: bo
 )
 def test_what_is_away_for_long_is_reported_once(verb: str, kind: str) -> None:
     scene = a_scene()
+    if verb == "list":  # what passes read themselves, where it may not be watched
+        scene.cluster.hook = Wall(verb, kind, not_allowed)
+        scene.restart()
     scene.cluster.hook = wall = Wall(verb, kind, away)
     scene.run(lambda _: wall.hits == 20)  # a second each
     assert scene.condition("Reconciling") != "True ClusterUnavailable"
@@ -122,7 +126,8 @@ def test_what_is_away_for_long_is_reported_once(verb: str, kind: str) -> None:
 
 def test_what_is_away_for_long_takes_ready_with_it() -> None:
     scene = a_scene().run(is_ready)
-    scene.cluster.hook = wall = Wall("list", "Service", away)
+    scene.cluster.hook = wall = Wall("apply", "Service", away)
+    scene.cluster.remove("Service", NAMESPACE, NAME)  # which clients talk to
     scene.run(lambda scene: scene.condition("Ready") == "Unknown ClusterUnavailable")
     wall.stands = False
     scene.run(is_ready)

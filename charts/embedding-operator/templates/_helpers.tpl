@@ -74,7 +74,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Never deleted: claims go with their resource, by owner reference.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, create, patch]
+  verbs: [get, list, watch, create, patch]
 # The contract of what serves, and what each revision was made of. Never listed: each is known by its name.
 - apiGroups: [""]
   resources: [configmaps]

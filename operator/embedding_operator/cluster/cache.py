@@ -1,113 +1,208 @@
-"""What the watches have reported: the newest known state of every child, by owner. Thread-safe.
+"""What the watches have reported: the newest known state of every resource and its children. Thread-safe.
 
-A pass reads Jobs, Pods and Deployments from here and lists only Services. Three things keep it honest: it is filled by
-a list before the first pass, an older resourceVersion never replaces a newer one, and a periodic list drops what a
-watch missed.
+A pass reads from here, and asks the API server only where a stale answer would do harm. What keeps it honest: it is
+filled by a list before the first pass, an older resourceVersion never replaces a newer one, what the operator writes is
+put here at once, and a periodic list of versions finds what a watch missed.
+
+Ten thousand resources have to fit, so objects are kept as compressed JSON of what is read (objects/slim.py).
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterable, Mapping
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from embedding_operator.objects.slim import is_settled, slim
+from embedding_operator.resource.api import API_VERSION, KIND
 from embedding_operator.resource.labels import OWNER_LABEL
 
 Raw = Mapping[str, Any]
 Key = tuple[str, str]  # namespace, name of the resource
-KINDS: Final = ("Job", "Pod", "Deployment")
+CHILDREN: Final = ("Job", "Pod", "Deployment", "Service", "PersistentVolumeClaim")
+KINDS: Final = (KIND, *CHILDREN)  # that are watched
 UNWATCHED: Final = ("NIMService",)  # of a CRD that may not be there: listed where a resource has some
-# A Deployment is compared with what was asked for; of the others a few fields are looked at (views.py).
-_SPEC_READ: Final[Mapping[str, tuple[str, ...]]] = {
-    "Job": ("suspend", "completions"),
-    "Pod": ("nodeName", "initContainers"),
-}
-_INIT_READ: Final = ("name", "restartPolicy")  # which of them are sidecars, that run as long as the pod does
+_FASTEST: Final = 1  # of zlib: the higher ones take thrice as long for a tenth less
 
 
-class ChildCache:
-    """Children by owner and kind."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    uid: str
+    version: int
+    packed: bytes
+    confirmed: float  # when the API server last said that it is so
+    settled: bool  # of a resource
 
-    def __init__(self) -> None:
+
+class Cache:
+    """Objects by kind and resource. `clock` tells how long ago something was heard, seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         kinds = (*KINDS, *UNWATCHED)
-        self._objects: dict[str, dict[Key, dict[str, Raw]]] = {kind: {} for kind in kinds}
-        self._gone: dict[str, set[str]] = {kind: set() for kind in kinds}  # uids, until the next full list
+        self._objects: dict[str, dict[Key, dict[str, _Kept]]] = {kind: {} for kind in kinds}
+        self._gone: dict[str, set[str]] = {kind: set() for kind in kinds}  # uids, until after the next full list
+
+        self.unheard: set[str] = set()  # kinds that may not be listed, so nothing is known of them
 
     def put(self, kind: str, raw: Raw) -> Key | None:
-        """Remember an object; its owner's key, or None when it has no owner of ours."""
-        key = owner_key(raw)
+        """Remember an object. Its resource's key, or None when it tells nothing new or is not ours."""
+        key = owner_key(kind, raw)
         if key is None:
             return None
-        raw = _slim(kind, raw)
+        meta, version = raw["metadata"], _version(raw)
         with self._lock:
-            if raw["metadata"].get("uid") in self._gone[kind]:  # a reply or an event that was overtaken
-                return key
+            old = self._objects[kind].get(key, {}).get(meta["name"])
+        if old is not None and version < old.version:
+            return None
+        if old is not None and version == old.version:
+            self._keep(kind, key, meta["name"], replace(old, confirmed=self._clock()))
+            return None
+        packed = zlib.compress(json.dumps(slim(kind, raw), separators=(",", ":")).encode(), _FASTEST)
+        settled = kind == KIND and is_settled(raw)
+        kept = _Kept(meta.get("uid", ""), version, packed, self._clock(), settled)
+        taken = self._keep(kind, key, meta["name"], kept)
+        return key if taken and (old is None or old.packed != packed) else None
+
+    def _keep(self, kind: str, key: Key, name: str, new: _Kept) -> bool:
+        with self._lock:
+            if new.uid in self._gone[kind]:  # a reply or an event that was overtaken
+                return False
             known = self._objects[kind].setdefault(key, {})
-            old = known.get(raw["metadata"]["name"])
-            if old is None or _version(raw) >= _version(old):
-                known[raw["metadata"]["name"]] = raw
-        return key
+            old = known.get(name)
+            if old is not None and new.version < old.version:
+                return False
+            known[name] = new
+            return True
 
     def drop(self, kind: str, raw: Raw) -> Key | None:
         """Forget a deleted object, unless another of its name has taken its place."""
-        key = owner_key(raw)
-        if key is None:
-            return None
-        with self._lock:
-            self._gone[kind].add(raw["metadata"].get("uid", ""))
-            known = self._objects[kind].get(key, {})
-            old = known.get(raw["metadata"]["name"])
-            if old is not None and old["metadata"].get("uid") == raw["metadata"].get("uid"):
-                del known[raw["metadata"]["name"]]
-                if not known:
-                    self._objects[kind].pop(key, None)
+        key = owner_key(kind, raw)
+        if key is not None:
+            self.forget(kind, key, raw["metadata"]["name"], raw["metadata"].get("uid", ""))
         return key
 
-    def children(self, kind: str, key: Key) -> list[Raw]:
+    def forget(self, kind: str, key: Key, name: str, uid: str) -> None:
+        """The object of this uid is gone."""
         with self._lock:
-            return list(self._objects[kind].get(key, {}).values())
+            self._gone[kind].add(uid)
+            known = self._objects[kind].get(key, {})
+            if name in known and known[name].uid == uid:
+                del known[name]
+                if not known:
+                    del self._objects[kind][key]
+
+    def children(self, kind: str, key: Key) -> list[dict[str, Any]]:
+        """Each a copy of its own."""
+        with self._lock:
+            known = list(self._objects[kind].get(key, {}).values())
+        return [_unpack(item) for item in known]
+
+    def resource(self, key: Key) -> dict[str, Any] | None:
+        """The resource itself, as it can be written back; None when there is none."""
+        found = self.children(KIND, key)
+        return {"apiVersion": API_VERSION, "kind": KIND, **found[0]} if found else None
+
+    def resources(self) -> dict[Key, bool]:
+        """Every resource, and whether it is Ready for its spec as it is."""
+        with self._lock:
+            return {key: all(item.settled for item in known.values()) for key, known in self._objects[KIND].items()}
+
+    def uid(self, kind: str, key: Key, name: str) -> str:
+        """Empty when it is not known."""
+        with self._lock:
+            kept = self._objects.get(kind, {}).get(key, {}).get(name)
+        return kept.uid if kept is not None else ""
+
+    def confirmed_ago_s(self, kind: str, key: Key, name: str) -> float:
+        """Since the API server last told of an object that is known."""
+        with self._lock:
+            kept = self._objects[kind].get(key, {}).get(name)
+        return self._clock() - kept.confirmed if kept is not None else float("inf")
+
+    def state(self, key: Key) -> int:
+        """A number that stays the same as long as a resource and its children do."""
+        with self._lock:
+            found = [
+                (kind, name, item.uid, item.version)
+                for kind, by_key in self._objects.items()
+                for name, item in by_key.get(key, {}).items()
+            ]
+        return hash(tuple(sorted(found)))
 
     def uids(self, kind: str) -> set[str]:
         """Of everything known, to be handed to `prune` after a list that started later."""
         with self._lock:
-            return {raw["metadata"].get("uid", "") for known in self._objects[kind].values() for raw in known.values()}
+            return {item.uid for known in self._objects[kind].values() for item in known.values()}
 
-    def prune(self, kind: str, known_before: set[str], listed: Iterable[Raw]) -> None:
+    def fill(self, kind: str, listed: Iterable[Raw]) -> None:
         """Take in a full list, and forget what was known before it was asked for and is not in it."""
-        found = [_slim(kind, raw) for raw in listed]  # page by page, so that no more than a page is there in full
-        gone = known_before - {raw["metadata"].get("uid", "") for raw in found}
+        before, gone = self.uids(kind), self._gone_now(kind)
+        found = set()
+        for raw in listed:  # page by page, so that no more than a page is there in full
+            found.add(raw["metadata"].get("uid", ""))
+            self.put(kind, raw)
+        self._prune(kind, before - found, gone)
+
+    def compare(self, kind: str, listed: Iterable[Raw]) -> tuple[list[Key], set[Key]]:
+        """(namespaces and names of objects that are newer than what is known, resources that lost one).
+
+        `listed` is a full list of metadata. What is not in it, and was known before it was asked for, is forgotten.
+        """
+        before, gone = self.uids(kind), self._gone_now(kind)
+        found, newer = set(), list[tuple[Raw, Key]]()
+        for raw in listed:
+            found.add(raw["metadata"].get("uid", ""))
+            key = owner_key(kind, raw)
+            if key is not None and self._version_of(kind, key, raw) < _version(raw):
+                newer.append((raw, key))
+        # A watch may have told of them since.
+        missed = [raw["metadata"] for raw, key in newer if self._version_of(kind, key, raw) < _version(raw)]
+        missed = [meta for meta in missed if meta.get("uid") not in self._gone[kind]]
+        return [(meta["namespace"], meta["name"]) for meta in missed], self._prune(kind, before - found, gone)
+
+    def _version_of(self, kind: str, key: Key, raw: Raw) -> int:
         with self._lock:
-            overtaken, self._gone[kind] = self._gone[kind], set()
-            for key in list(self._objects[kind]):
-                known = self._objects[kind][key]
-                for name in [n for n, raw in known.items() if raw["metadata"].get("uid", "") in gone]:
-                    del known[name]
-                if not known:
+            kept = self._objects[kind].get(key, {}).get(raw["metadata"]["name"])
+        return kept.version if kept is not None else -1
+
+    def _gone_now(self, kind: str) -> set[str]:
+        with self._lock:
+            return set(self._gone[kind])
+
+    def _prune(self, kind: str, gone: set[str], told: set[str]) -> set[Key]:
+        """Forget the objects of these uids; `told` are deletions that no list can bring back any more."""
+        with self._lock:
+            lost = [
+                (key, name)
+                for key, known in self._objects[kind].items()
+                for name, item in known.items()
+                if item.uid in gone
+            ]
+            for key, name in lost:
+                del self._objects[kind][key][name]
+                if not self._objects[kind][key]:
                     del self._objects[kind][key]
-        for raw in found:
-            if raw["metadata"].get("uid") not in overtaken:
-                self.put(kind, raw)
+            self._gone[kind] -= told
+        return {key for key, _ in lost}
 
 
-def _slim(kind: str, raw: Raw) -> Raw:
-    """What views and comparisons read: the rest of thousands of objects would only fill the memory."""
-    body = {**raw, "metadata": {key: value for key, value in raw["metadata"].items() if key != "managedFields"}}
-    managers = {item.get("manager", "") for item in raw["metadata"].get("managedFields") or ()}
-    if kind == "Deployment" and managers:  # who changed it, without the fields
-        body["metadata"]["managedFields"] = [{"manager": name} for name in sorted(managers)]
-    if kind in _SPEC_READ and isinstance(raw.get("spec"), Mapping):
-        body["spec"] = {key: raw["spec"][key] for key in _SPEC_READ[kind] if key in raw["spec"]}
-    if "initContainers" in (body.get("spec") or {}) and kind == "Pod":
-        inits = body["spec"]["initContainers"] or ()
-        body["spec"]["initContainers"] = [{key: item[key] for key in _INIT_READ if key in item} for item in inits]
-    return body
-
-
-def owner_key(raw: Raw) -> Key | None:
+def owner_key(kind: str, raw: Raw) -> Key | None:
+    """Of the resource that an object is or belongs to; None when it is not ours."""
     meta = raw.get("metadata", {})
-    owner = (meta.get("labels") or {}).get(OWNER_LABEL)
-    return (meta["namespace"], owner) if owner else None
+    name = meta["name"] if kind == KIND else (meta.get("labels") or {}).get(OWNER_LABEL)
+    return (meta["namespace"], name) if name else None
+
+
+def _unpack(kept: _Kept) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads(zlib.decompress(kept.packed))
+    raw["metadata"]["resourceVersion"] = str(kept.version)
+    return raw
 
 
 def _version(raw: Raw) -> int:

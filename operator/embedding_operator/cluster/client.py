@@ -34,8 +34,10 @@ _CONNECT_S: Final = 5.0  # at most, of each of the attempts to connect
 _CONNECT_AGAIN: Final = 2
 # A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
 _LOG_TIMEOUT_S: Final = 3
-_CHUNK: Final = 500
+_CHUNK: Final = 250  # a page is decoded at once
+_CHUNK_OF_RESOURCES: Final = 50  # of up to 20 KiB
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of a Secret nothing else
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DRY_RUN: Final = {"dryRun": "All"}
 _NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
 _ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
@@ -68,6 +70,9 @@ class Cluster(Protocol):
     def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
         """The same one by one: no more than a page of them is held at a time."""
 
+    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
+        """The same with metadata alone: enough to see whether something was missed."""
+
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         """Create the Job, or adopt the one of that name if it is ours; ForeignObject, NotYetGone or DeletionStuck."""
 
@@ -83,8 +88,8 @@ class Cluster(Protocol):
         Of a Secret it is only looked whether there is one; Rejected when not. After `within_s` seconds NotTried.
         """
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete with its dependents; an object that is gone already is fine."""
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
+        """Delete with its dependents; an object that is gone already is fine. Conflict where it has another uid."""
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
@@ -140,19 +145,31 @@ class KubeCluster:
         return [*self.each(kind, namespace, labels=labels, fields=fields)]
 
     def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
+        most = _CHUNK_OF_RESOURCES if kind == KIND else _CHUNK
+        return self._pages(kind, namespace, labels, fields, most)
+
+    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
+        return self._pages(kind, namespace, labels, "", _CHUNK, accept=_METADATA_LIST)
+
+    def _pages(
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: str,
+        fields: str,
+        most: int,
+        *,
+        accept: str = "application/json",
+    ) -> Iterator[Raw]:
         token = ""
         while True:
-            wanted = {
-                "labelSelector": labels,
-                "fieldSelector": fields,
-                "limit": str(_CHUNK),
-                "continue": token,
-            }
+            wanted = {"labelSelector": labels, "fieldSelector": fields, "limit": str(most), "continue": token}
             query = {key: value for key, value in wanted.items() if value}
             # Where the CRD is not installed there are none.
-            page = self._call("list", kind, namespace, "", query=query, missing_ok=kind == NIM_SERVICE) or {}
+            missing_ok = kind == NIM_SERVICE
+            page = self._call("list", kind, namespace, "", query=query, missing_ok=missing_ok, accept=accept) or {}
             for item in page.get("items") or ():
-                yield {"kind": kind, **item}
+                yield {**item, "kind": kind}
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return
@@ -227,10 +244,12 @@ class KubeCluster:
         content_type = "application/apply-patch+yaml"
         return self._call("patch", *where, body=manifest, query=query, content_type=content_type, ends=ends) or {}
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         # Foreground: the object stays until its pods are gone, so "it is gone" means that the GPU and the volume are
         # free. A plain delete would orphan a Job's pods.
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
+        options: Raw = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         self._call("delete", kind, namespace, name, body=options, missing_ok=True)
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
@@ -241,7 +260,7 @@ class KubeCluster:
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]
-        body = {**resource, "status": dict(status)}
+        body = {"apiVersion": API_VERSION, "kind": KIND, **resource, "status": dict(status)}
         # A CRD of an earlier release would drop a field in silence, and with it what is remembered: refused instead.
         strict, where = {"fieldValidation": "Strict"}, (KIND, meta["namespace"], meta["name"])
         return self._call("update", *where, body=body, query=strict, subresource="status") or {}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.cluster.cache import ChildCache, Key
+from embedding_operator.cluster.cache import Cache, Key
+from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster, child_selector
 from embedding_operator.cluster.endpoint import Ask
 from embedding_operator.cluster.logs import LogTails
@@ -33,16 +34,19 @@ from embedding_operator.resource.status import Status
 from embedding_stages.contract.servers import EMBEDDINGS_PATH, SERVERS
 
 _EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read
+_CONFIRMED_S: Final = 9.0  # what runs is polled each ten seconds: by then its Job's watch may be dead
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Observer:
-    """Reads from the cache what the watches tell, and from the API server what they do not."""
+    """Reads from the cache what the watches tell, and from the API server what they do not. One a pass."""
 
     cluster: Cluster
-    cache: ChildCache
+    cache: Cache
     logs: LogTails
     ask: Ask
+    claims: ExistingClaims
+    beside_watches: bool = False  # something was read that no watch tells of
 
     def observe(self, owner: Owner, resource: Mapping[str, Any], status: Status, known: Observed) -> Observed:
         """`known` has the time and the generation. Raises ClusterError."""
@@ -50,8 +54,7 @@ class Observer:
         pods = self._own("Pod", key, owner)
         jobs = self._jobs(key, owner, status, pods)
         deployments = self._servers(key, owner, resource, pods)
-        services = self.cluster.list("Service", owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
-        services = [raw for raw in services if not is_made_by_one(raw)]
+        services = [raw for raw in self._own("Service", key, owner) if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
         waiting += [(job.uid, job.created) for job in jobs if _lacks_pods(job)]
@@ -61,7 +64,7 @@ class Observer:
             deployments=deployments,
             image_pods=tuple(found for raw in pods if (found := view_image_pod(raw)) is not None),
             services={raw["metadata"]["name"]: raw for raw in services},
-            **self._workspace(owner, resource),
+            **self._workspace(key, owner, resource, now),
             **self._asked(owner, resource, status, now),
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
             log_tails={job.name: self._log_tail(key, job) for job in jobs if _wants_log(job, status)},
@@ -92,6 +95,7 @@ class Observer:
             and not any(item.run_by == NIM_SERVICE and item.backend in backends for item in SERVERS)
         ):
             return []
+        self.beside_watches = True
         found = self.cluster.list(NIM_SERVICE, owner.namespace, labels=f"{OWNER_UID_LABEL}={owner.uid}")
         names = {raw["metadata"]["name"] for raw in found}
         for raw in found:
@@ -102,12 +106,12 @@ class Observer:
         return found
 
     def _own(self, kind: str, key: Key, owner: Owner) -> list[Mapping[str, Any]]:
+        known: Sequence[Mapping[str, Any]] = self.cache.children(kind, key)
+        if kind in self.cache.unheard:
+            self.beside_watches = True
+            known = self.cluster.list(kind, owner.namespace, labels=child_selector(owner.name))
         # A resource deleted and made again under its name must not see its predecessor's children.
-        return [
-            raw
-            for raw in self.cache.children(kind, key)
-            if (raw["metadata"].get("labels") or {}).get(OWNER_UID_LABEL) == owner.uid
-        ]
+        return [raw for raw in known if (raw["metadata"].get("labels") or {}).get(OWNER_UID_LABEL) == owner.uid]
 
     def _jobs(self, key: Key, owner: Owner, status: Status, pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
         raws = self._own("Job", key, owner)
@@ -118,13 +122,27 @@ class Observer:
             for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Job", raw)
             raws = self._own("Job", key, owner)
-        views = _views(raws, pods)
+        confirmed = (self._confirmed(key, raw) for raw in raws)
+        views = _views([raw for raw in confirmed if raw is not None], pods)
         if any(_lacks_its_answer(view, status) for view in views):
             # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
             for raw in self.cluster.list("Pod", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Pod", raw)
             views = _views(raws, self._own("Pod", key, owner))
         return views
+
+    def _confirmed(self, key: Key, job: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The Job as it is known, or read anew where nothing was heard of it for a while: a watch may be dead."""
+        name, ends = job["metadata"]["name"], (job.get("status") or {}).get("conditions") or ()
+        over = any(item.get("type") in ("Complete", "Failed") and item.get("status") == "True" for item in ends)
+        if over or self.cache.confirmed_ago_s("Job", key, name) < _CONFIRMED_S:
+            return job
+        live = self.cluster.get("Job", key[0], name)
+        if live is None:
+            self.cache.drop("Job", job)
+        else:
+            self.cache.put("Job", live)
+        return live
 
     def _asked(self, owner: Owner, resource: Mapping[str, Any], status: Status, now: datetime) -> dict[str, Any]:
         """What the manifest asks to look at beside its children: a pinned revision, and what serves."""
@@ -148,23 +166,26 @@ class Observer:
         return found
 
     def _own_record(self, owner: Owner, name: str) -> Mapping[str, Any] | None:
+        self.beside_watches = True
         raw = self.cluster.get("ConfigMap", owner.namespace, name)
         labels = ((raw or {}).get("metadata") or {}).get("labels") or {}
         return raw if labels.get(OWNER_UID_LABEL) == owner.uid else None
 
-    def _workspace(self, owner: Owner, resource: Mapping[str, Any]) -> dict[str, Any]:
+    def _workspace(self, key: Key, owner: Owner, resource: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         if existing := ((resource.get("spec") or {}).get("storage") or {}).get("existingClaim"):
-            claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, existing) or {}
-            return {"workspace_exists": True, "workspace_modes": (claim.get("spec") or {}).get("accessModes") or ()}
-        claim = self.cluster.get("PersistentVolumeClaim", owner.namespace, f"{owner.name}-workspace") or {}
+            modes, read = self.claims.modes(owner.namespace, existing, now)
+            self.beside_watches |= read
+            return {"workspace_exists": True, "workspace_modes": modes}
         # A stranger's claim of that name does not count; applying ours then says so in a condition.
-        owners = claim.get("metadata", {}).get("ownerReferences") or ()
-        if not any(reference["uid"] == owner.uid for reference in owners):
+        claims = (raw for raw in self._own("PersistentVolumeClaim", key, owner) if _belongs_to(raw, owner))
+        claim = next((raw for raw in claims if raw["metadata"]["name"] == f"{owner.name}-workspace"), None)
+        if claim is None:
             return {"workspace_exists": False}
         return {"workspace_exists": True, "workspace_request": claim["spec"]["resources"]["requests"]["storage"]}
 
     def _warnings(self, owner: Owner, uid: str) -> tuple[EventView, ...]:
         """A pod that waits for a Secret or a volume, and a Job that cannot have a pod, say so only in Events."""
+        self.beside_watches = True
         events = self.cluster.list("Event", owner.namespace, fields=f"involvedObject.uid={uid},type=Warning")
         events.sort(key=lambda raw: str(raw.get("lastTimestamp") or raw.get("eventTime") or ""), reverse=True)
         return tuple(
@@ -204,6 +225,10 @@ def _lacks_its_answer(job: JobView, status: Status) -> bool:
     if entry.done or entry.state == "Failed" or job.attempt < entry.attempt:
         return False
     return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))
+
+
+def _belongs_to(raw: Mapping[str, Any], owner: Owner) -> bool:
+    return any(reference["uid"] == owner.uid for reference in raw["metadata"].get("ownerReferences") or ())
 
 
 def _lacks_pods(job: JobView) -> bool:

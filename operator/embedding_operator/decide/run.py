@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
-from embedding_stages.contract import parse_progress
+from embedding_operator.objects.views import parse_time
+from embedding_operator.resource.stage_status import StageStatus
+from embedding_stages.contract import Progress, parse_progress
 
 _POLL_S: Final = 10.0  # progress is read this often
+# And written far more seldom: each write is one to etcd, and an event for everybody who watches.
+_LEAST_S: Final = 60
+_STEP_PERCENT: Final = 5
+_MOST_S: Final = 600  # something is said this often, however slow it is
 
 
 def unreachable(step: Step) -> bool | None:
@@ -43,12 +49,12 @@ def running(step: Step) -> bool | None:
     job = step.last
     if not job.all_started or job.suspended:
         return None
-    progress = parse_progress(step.observed.log_tails.get(job.name, ""))
     overtime = explain_overtime(job, step.observed.now)
     if overtime is not None and step.entry.reason != overtime.reason:
         step.draft.event("Warning", overtime.reason, f"{step.stage}: {overtime.message}")
     message = f"attempt {job.attempt} is running" + (f" on {job.nodes} nodes" if job.nodes > 1 else "")
-    step.entry = replace(
+    before = step.entry
+    entry = replace(
         step.of_job(job),
         state="Running",
         reason=overtime.reason if overtime is not None else "Running",
@@ -57,10 +63,32 @@ def running(step: Step) -> bool | None:
         broken=False,
         ran_until="",
         image_ids=(job.pod.image_id,) if job.pod is not None and job.pod.image_id else (),
-        percent=progress.percent if progress else step.entry.percent,
-        step=progress.step if progress else step.entry.step,
-        total_steps=progress.total_steps if progress else step.entry.total_steps,
-        eta_seconds=progress.eta_seconds if progress else None,
     )
+    progress = parse_progress(step.observed.log_tails.get(job.name, ""))
+    if progress is not None and (entry != before or _worth_a_write(before, progress, step.observed.now)):
+        entry = _with_progress(entry, progress, step.observed.now)
+    step.entry = entry
     step.draft.look_again_in(_POLL_S)
     return False
+
+
+def _worth_a_write(entry: StageStatus, progress: Progress, now: datetime) -> bool:
+    """Whether the progress is to be written though nothing else has changed."""
+    told = parse_time(entry.progress_at)
+    if entry.percent is None or told is None:
+        return True
+    since_s = (now - told).total_seconds()
+    if since_s < _LEAST_S or (progress.percent, progress.step) == (entry.percent, entry.step):
+        return False
+    return abs(progress.percent - entry.percent) >= _STEP_PERCENT or since_s >= _MOST_S
+
+
+def _with_progress(entry: StageStatus, progress: Progress, now: datetime) -> StageStatus:
+    return replace(
+        entry,
+        percent=progress.percent,
+        step=progress.step,
+        total_steps=progress.total_steps,
+        eta_seconds=progress.eta_seconds,
+        progress_at=f"{now:%Y-%m-%dT%H:%M:%SZ}",
+    )

@@ -38,6 +38,7 @@ class StageStatus:
     step: int = 0
     total_steps: int = 0
     eta_seconds: int | None = None
+    progress_at: str = ""  # when the pod's log said so
     artefacts: Mapping[Artefact, ArtefactRef] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)  # the stage's own words
@@ -85,6 +86,7 @@ class StageStatus:
                     "step": self.step,
                     "totalSteps": self.total_steps,
                     "etaSeconds": self.eta_seconds,
+                    "at": self.progress_at,
                 }
             )
         return present(body)
@@ -114,6 +116,7 @@ class StageStatus:
             step=int(progress.get("step", 0)),
             total_steps=int(progress.get("totalSteps", 0)),
             eta_seconds=progress.get("etaSeconds"),
+            progress_at=progress.get("at", ""),
             artefacts={
                 Artefact(k): ArtefactRef(path=v["path"], digest=v["digest"])
                 for k, v in (raw.get("artefacts") or {}).items()

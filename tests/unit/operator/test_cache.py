@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from embedding_operator.cluster.cache import ChildCache
+from embedding_operator.cluster.cache import Cache
 from embedding_operator.objects.views import view_pod
 from embedding_operator.resource.labels import OWNER_LABEL
 
@@ -19,12 +20,12 @@ def raw(name: str = "job-1", version: int = 1, uid: str = "u1", owner: str | Non
     return {"metadata": meta}
 
 
-def versions(cache: ChildCache, key: tuple[str, str] = KEY) -> list[str]:
-    return [item["metadata"]["resourceVersion"] for item in cache.children("Job", key)]
+def versions(cache: Cache, key: tuple[str, str] = KEY, kind: str = "Job") -> list[str]:
+    return [item["metadata"]["resourceVersion"] for item in cache.children(kind, key)]
 
 
 def test_an_object_is_found_by_its_owner() -> None:
-    cache = ChildCache()
+    cache = Cache()
     assert cache.put("Job", raw()) == KEY
     assert cache.put("Job", raw("job-2", owner="other")) == ("team-a", "other")
     assert len(cache.children("Job", KEY)) == 1
@@ -32,28 +33,28 @@ def test_an_object_is_found_by_its_owner() -> None:
 
 
 def test_an_object_without_an_owner_of_ours_is_not_kept() -> None:
-    cache = ChildCache()
+    cache = Cache()
     assert cache.put("Job", raw(owner=None)) is None
     assert cache.drop("Job", raw(owner=None)) is None
     assert cache.uids("Job") == set()
 
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
-    cache = ChildCache()
+    cache = Cache()
     for version in (5, 3, 10, 9):
         cache.put("Job", raw(version=version))
     assert versions(cache) == ["10"]
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Job", raw(version=9))
     cache.put("Job", raw(version=10))
     assert versions(cache) == ["10"]
 
 
 def test_a_deletion_that_comes_late_does_not_take_the_successor_with_it() -> None:
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Job", raw(version=1, uid="old"))
     cache.put("Job", raw(version=7, uid="new"))
     cache.drop("Job", raw(version=6, uid="old"))
@@ -63,34 +64,200 @@ def test_a_deletion_that_comes_late_does_not_take_the_successor_with_it() -> Non
 
 
 def test_news_of_the_dead_do_not_bring_them_back() -> None:
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Job", raw(version=1))
-    before = cache.uids("Job")
     cache.drop("Job", raw(version=3))
     cache.put("Job", raw(version=2))  # the reply to a write that the deletion overtook
-    cache.prune("Job", before, [raw(version=2)])  # so did it a list
     assert versions(cache) == []
 
 
+def test_nor_does_a_list_that_began_before_they_died() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=1))
+
+    def listed() -> Iterator[dict[str, Any]]:
+        yield raw("job-2", 2, "u2")
+        cache.drop("Job", raw(version=3))  # while the list is under way
+        yield raw(version=1)
+
+    cache.fill("Job", listed())
+    assert [item["metadata"]["name"] for item in cache.children("Job", KEY)] == ["job-2"]
+
+
 def test_a_list_takes_away_what_the_watch_missed_and_leaves_what_came_since() -> None:
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Job", raw("gone", 1, "u1"))
     cache.put("Job", raw("stays", 2, "u2"))
-    before = cache.uids("Job")
-    cache.put("Job", raw("newer", 9, "u3"))  # heard of while the list was under way
-    cache.prune("Job", before, [raw("stays", 3, "u2"), raw("missed", 4, "u4")])
+
+    def listed() -> Iterator[dict[str, Any]]:
+        yield raw("stays", 3, "u2")
+        cache.put("Job", raw("newer", 9, "u3"))  # heard of while the list is under way
+        yield raw("missed", 4, "u4")
+
+    cache.fill("Job", listed())
     assert sorted(item["metadata"]["name"] for item in cache.children("Job", KEY)) == ["missed", "newer", "stays"]
 
 
 def test_a_list_that_is_older_than_an_event_does_not_turn_back_time() -> None:
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Job", raw(version=9))
-    cache.prune("Job", cache.uids("Job"), [raw(version=4)])
+    cache.fill("Job", [raw(version=4)])
     assert versions(cache) == ["9"]
 
 
+def test_a_list_that_breaks_off_takes_nothing_away() -> None:
+    cache = Cache()
+    cache.put("Job", raw("known"))
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield raw("other", 2, "u2")
+        raise OSError("broken off")
+
+    with pytest.raises(OSError, match="broken off"):
+        cache.fill("Job", broken())
+    assert len(cache.children("Job", KEY)) == 2
+
+
+def test_a_list_of_versions_finds_what_the_watch_missed() -> None:
+    cache = Cache()
+    for name, uid in (("gone", "u1"), ("same", "u2"), ("changed", "u3")):
+        cache.put("Job", raw(name, 2, uid))
+    listed = [
+        raw("same", 2, "u2"),
+        raw("changed", 5, "u3"),
+        raw("new", 6, "u4", owner="other"),
+        raw("not ours", 7, "u5", None),
+    ]
+    missed, lost = cache.compare("Job", listed)
+    assert missed == [("team-a", "changed"), ("team-a", "new")]
+    assert lost == {KEY}
+    assert sorted(item["metadata"]["name"] for item in cache.children("Job", KEY)) == ["changed", "same"]
+
+
+def test_what_a_watch_tells_while_versions_are_listed_was_not_missed() -> None:
+    cache = Cache()
+
+    def listed() -> Iterator[dict[str, Any]]:
+        yield raw("late", 2, "u1")
+        cache.put("Job", raw("late", 2, "u1"))
+
+    assert cache.compare("Job", listed()) == ([], set())
+
+
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+STATUS = {"conditions": [SCHEDULED], "phase": "Running"}
+ONE = {"replicas": 1}
+NEWS: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    ("Job", {"status": {"active": 1}}, {"status": {"active": 1, "ready": 1}}, False),
+    ("Job", {}, {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}, True),
+    ("Job", {"spec": {"suspend": True}}, {"spec": {"suspend": False}}, True),
+    ("Pod", {"status": STATUS}, {"status": {**STATUS, "podIP": "10.0.0.7"}}, False),
+    (
+        "Pod",
+        {"status": STATUS},
+        {"status": {**STATUS, "conditions": [SCHEDULED, {"type": "Ready"}]}},
+        False,
+    ),
+    ("Pod", {"status": STATUS}, {"status": {**STATUS, "phase": "Succeeded"}}, True),
+    (
+        "Deployment",
+        {"status": {"replicas": 1}},
+        {"status": {"replicas": 1, "conditions": [{"type": "Available"}]}},
+        False,
+    ),
+    ("Deployment", {"status": ONE}, {"status": {**ONE, "availableReplicas": 1}}, True),
+    ("Service", {"spec": {"selector": {"a": "b"}}}, {"spec": {"selector": {"a": "c"}}}, True),
+    ("Service", {}, {"status": {"loadBalancer": {}}}, False),
+    ("PersistentVolumeClaim", {"status": {"phase": "Pending"}}, {"status": {"phase": "Bound"}}, False),
+    ("EmbeddingFineTune", {"status": {"phase": "Running"}}, {"status": {"phase": "Ready"}}, True),
+]
+
+
+@pytest.mark.parametrize(("kind", "old", "new", "news"), NEWS)
+def test_only_what_is_read_is_news(kind: str, old: dict[str, Any], new: dict[str, Any], *, news: bool) -> None:
+    cache = Cache()
+    first = cache.put(kind, {**raw(version=1), **old})
+    assert first is not None
+    assert cache.put(kind, {**raw(version=1), **old}) is None
+    assert cache.put(kind, {**raw(version=2), **new}) == (first if news else None)
+    assert cache.put(kind, {**raw(version=1), **old}) is None
+    assert versions(cache, first, kind) == ["2"]
+
+
+def test_what_the_operator_wrote_is_no_news_when_the_watch_tells_of_it() -> None:
+    cache = Cache()
+    answer = raw(version=4)
+    cache.put("Job", answer)
+    assert cache.put("Job", answer) is None
+
+
+def test_a_resource_can_be_written_back_as_it_is_kept() -> None:
+    cache = Cache()
+    notes = {"kubectl.kubernetes.io/last-applied-configuration": "many words", "a": "b"}
+    full = {**raw("handbook", 7, owner=None), "spec": {"a": [1]}, "status": {"phase": "Ready"}}
+    full["metadata"] |= {"annotations": notes, "managedFields": [{"manager": "kubectl"}]}
+    assert cache.put("EmbeddingFineTune", full) == KEY
+    assert cache.resource(KEY) == {
+        "apiVersion": "embedding-operator.dev/v1alpha1",
+        "kind": "EmbeddingFineTune",
+        "metadata": {
+            "namespace": "team-a",
+            "name": "handbook",
+            "uid": "u1",
+            "resourceVersion": "7",
+            "labels": {},
+            "annotations": {"a": "b"},
+        },
+        "spec": {"a": [1]},
+        "status": {"phase": "Ready"},
+    }
+    cache.drop("EmbeddingFineTune", full)
+    assert cache.resource(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "settled"),
+    [
+        ({}, False),
+        ({"phase": "Ready", "observedGeneration": 2}, True),
+        ({"phase": "Ready", "observedGeneration": 1}, False),
+    ],
+)
+def test_a_resource_that_is_ready_for_its_spec_is_settled(status: dict[str, Any], *, settled: bool) -> None:
+    cache = Cache()
+    one = {**raw("handbook", owner=None), "status": status}
+    one["metadata"]["generation"] = 2
+    cache.put("EmbeddingFineTune", one)
+    assert cache.resources() == {KEY: settled}
+
+
+def test_the_state_of_a_resource_changes_with_it_and_its_children_alone() -> None:
+    cache = Cache()
+    states = [cache.state(KEY)]
+    for kind, one in (("EmbeddingFineTune", raw("handbook", owner=None)), ("Job", raw()), ("Job", raw(version=2))):
+        cache.put(kind, one)
+        states.append(cache.state(KEY))
+    assert len(set(states)) == 4
+    cache.put("Job", raw("other", 9, "u9", owner="other"))
+    cache.put("Job", raw(version=2))
+    assert cache.state(KEY) == states[-1]
+    cache.drop("Job", raw(version=3))
+    assert cache.state(KEY) == states[1]
+
+
+def test_it_is_known_how_long_ago_the_api_server_told_of_an_object() -> None:
+    now = 100.0
+    cache = Cache(clock=lambda: now)
+    cache.put("Job", raw(version=2))
+    now = 109.0
+    cache.put("Job", raw(version=1))
+    assert cache.confirmed_ago_s("Job", KEY, "job-1") == 9
+    cache.put("Job", raw(version=2))
+    assert cache.confirmed_ago_s("Job", KEY, "job-1") == 0
+
+
 def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Job", raw())
     seen = cache.children("Job", KEY)
     cache.drop("Job", raw())
@@ -99,23 +266,19 @@ def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Job", "Pod", "Deployment"])
-@pytest.mark.parametrize("way", ["put", "prune"])
-def test_what_nobody_reads_is_not_kept(kind: str, way: str) -> None:
+def test_what_nobody_reads_is_not_kept(kind: str) -> None:
     template = {"spec": {"containers": ["many words"]}}
     spec = {"suspend": True, "completions": 2, "nodeName": "node-1", "template": template, "containers": ["many words"]}
     full = {**raw(), "spec": spec, "status": {"phase": "Running"}}
     entry = {"manager": "kubectl", "fieldsV1": {"many": "fields"}}
     full["metadata"] |= {"managedFields": [entry], "annotations": {"a": "b"}}
-    cache = ChildCache()
-    if way == "put":
-        cache.put(kind, full)
-    else:
-        cache.prune(kind, set(), iter([full]))
+    cache = Cache()
+    cache.put(kind, full)
     (kept,) = cache.children(kind, KEY)
     managers = [{"manager": "kubectl"}] if kind == "Deployment" else None
     assert kept["metadata"].get("managedFields") == managers, "of a Deployment it is told who changed it"
     assert kept["metadata"]["annotations"] == {"a": "b"}
-    assert kept["status"] == {"phase": "Running"}
+    assert kept["status"] == ({} if kind == "Deployment" else {"phase": "Running"})
     assert ("many words" in str(kept)) == (kind == "Deployment")
     assert full["spec"] is spec, "what was handed in belongs to somebody else"
     assert "managedFields" in full["metadata"]
@@ -130,7 +293,7 @@ def test_a_native_sidecar_is_known_as_one_from_what_is_kept_of_its_pod() -> None
     runs = {"name": "istio-proxy", "started": True, "state": {"running": {}}}
     pod["spec"] = {"initContainers": [proxy], "containers": []}
     pod["status"] = {"phase": "Pending", "initContainerStatuses": [runs], "containerStatuses": [stuck]}
-    cache = ChildCache()
+    cache = Cache()
     cache.put("Pod", pod)
     (kept,) = cache.children("Pod", KEY)
     assert view_pod(kept).blocked_by == ""

@@ -19,3 +19,12 @@ def test_kopf_is_told_so() -> None:
     settings = kopf.OperatorSettings()
     configure(settings)
     assert isinstance(settings.networking.error_backoffs, Endless)
+
+
+def test_kopf_keeps_and_compares_nothing() -> None:
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    body = kopf.Body({"metadata": {"labels": {"a": "b"}}, "spec": {"many": "words"}})
+    essence = settings.persistence.diffbase_storage.build(body=body, extra_fields=())
+    assert settings.persistence.progress_storage.clear(essence=essence) == {}
+    assert settings.persistence.diffbase_storage.fetch(body=body) is None

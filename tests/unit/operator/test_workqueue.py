@@ -65,7 +65,14 @@ class Bench:
         self.most = 0
         self.lock = threading.Lock()
         self.now = 0.0  # as the queue's clock has it
-        self.queue = WorkQueue(self.work, concurrency=concurrency, random=Random(7), clock=lambda: self.now)
+        self.written: set[str] = set()
+        self.queue = WorkQueue(
+            self.work,
+            concurrency=concurrency,
+            random=Random(7),
+            written=lambda _: self.written,
+            clock=lambda: self.now,
+        )
 
     def work(self, key: Key) -> float | None:
         with self.lock:
@@ -158,6 +165,89 @@ def test_a_key_that_is_rung_while_it_is_worked_on_is_worked_on_once_more(bench: 
     bench.during = ring
     bench.play(add(bench, A), 10)
     assert len(bench.times()) == 3
+
+
+def test_what_the_last_pass_wrote_itself_rings_for_no_other(bench: Bench) -> None:
+    heard = ["7"]
+
+    def write(key: Key) -> None:
+        bench.written = {"7"}
+        for version in heard:
+            bench.queue.add(key, version)
+        heard.clear()
+
+    bench.during = write
+    bench.play(add(bench, A), 10)
+    assert len(bench.times()) == 1
+
+
+def test_what_others_wrote_while_a_key_was_worked_on_rings(bench: Bench) -> None:
+    heard = ["7", "8"]
+
+    def write(key: Key) -> None:
+        bench.written = {"7"}
+        for version in heard:
+            bench.queue.add_soon(key, version)
+        heard.clear()
+
+    bench.during = write
+    bench.play(add(bench, A), 10)
+    assert bench.times() == [0, 0.1]
+
+
+def test_what_follows_a_pass_closely_is_gathered(bench: Bench) -> None:
+    async def script() -> None:
+        for _ in range(10):
+            bench.queue.add(A)
+            await asyncio.sleep(0.02)
+
+    bench.play(script, 10)
+    assert bench.times() == [0, 0.1, 0.2]
+
+
+def test_a_burst_that_nobody_waits_for_is_gathered_from_the_start(bench: Bench) -> None:
+    async def script() -> None:
+        for _ in range(4):
+            bench.queue.add_soon(A)
+            await asyncio.sleep(0.02)
+
+    bench.play(script, 10)
+    assert bench.times() == [0.1]
+
+
+def test_an_event_comes_before_what_can_wait() -> None:
+    bench = Bench(concurrency=1)
+    keys = [("ns", str(number)) for number in range(3)]
+
+    async def script() -> None:
+        for key in (*keys, *keys):
+            bench.queue.add_later(key)
+        bench.queue.add(A)
+        bench.queue.add(keys[2])
+
+    bench.play(script, 10)
+    assert [key for key, _ in bench.passes] == [A, keys[2], keys[0], keys[1]]
+
+
+def test_a_queue_that_was_stopped_has_forgotten_what_waited_and_can_run_again() -> None:
+    bench = Bench(concurrency=1)
+
+    async def script() -> None:
+        bench.queue.add(A)
+        bench.queue.add_after(B, 5)
+        await asyncio.sleep(1)
+        first = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in first:
+            task.cancel()
+        await asyncio.gather(*first, return_exceptions=True)
+        again = asyncio.ensure_future(bench.queue.run())
+        bench.queue.add(A)
+        await asyncio.sleep(10)
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+
+    bench.play(script, 1)
+    assert bench.passes == [(A, 0), (A, 1)]
 
 
 def test_a_ring_comes_before_a_delay_and_replaces_it(bench: Bench) -> None:
