@@ -1,4 +1,7 @@
-"""The doorbell. Every event updates the cache and rings for its owner; no decision is made here."""
+"""The doorbell. Every event updates the cache and rings for its owner; no decision is made here.
+
+Every replica listens. The one that leads works too, from the moment at which it is elected: leadership.py.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,13 @@ from prometheus_client import start_http_server
 
 from embedding_operator.cluster.cache import KINDS, UNWATCHED, ChildCache, Key, owner_key
 from embedding_operator.cluster.client import Cluster, child_selector
+from embedding_operator.cluster.election import Terms
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.logs import THREADS, LogTails
+from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.plan import Defaults
+from embedding_operator.leadership import Elector, Leases, named
 from embedding_operator.metrics import METRICS
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
@@ -31,13 +37,15 @@ from embedding_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 _CHILDREN: Final = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"), ("", "v1", "services"))
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
+_LAST_PASSES_S = 5.0  # that passes have to end by themselves when the operator is asked to end
 
 
 class Doorbell:
     """Ties Kopf's watches to the queue, and the queue to the reconciler."""
 
-    def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        self.settings, self.cluster = settings, cluster
+    def __init__(self, settings: Settings, cluster: Cluster, leases: Leases, tenure: Tenure) -> None:
+        self.settings, self.cluster, self.leases, self.tenure = settings, cluster, leases, tenure
+        self.elector: Elector | None = None
         self.cache = ChildCache()
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -61,8 +69,9 @@ class Doorbell:
         )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
         self.tasks: list[asyncio.Task[None]] = []
+        self.leading: asyncio.Task[None] | None = None  # `work`, while this replica leads
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
-        self.known: list[Key] = []  # resources of the last list
+        self.known: set[Key] = set()  # resources of the last list, and those that the watch has told of since
         self.working = False
         self.last_resync = time.monotonic()
 
@@ -80,9 +89,52 @@ class Doorbell:
             self.settings.concurrency,
             self.settings.resync_s,
         )
-        self.tasks = [asyncio.create_task(self.listen()), asyncio.create_task(self.work())]
+        METRICS.leader.set_function(lambda: float(self.tenure.holds()))
+        self.tasks = [asyncio.create_task(self.listen())]
+        if self.settings.election is None:
+            self.lead()
+        else:
+            self.elector = self._elector(self.settings.election, self.loop)
+            self.tasks.append(asyncio.create_task(self._elect(self.elector)))
+
+    async def _elect(self, elector: Elector) -> None:
+        """Take part once the cache is filled: until then any other replica is the better leader."""
+        await self.filled.wait()
+        elector.start()
+        await asyncio.Event().wait()  # a task that ends is taken for one that has failed
+
+    def _elector(self, terms: Terms, loop: asyncio.AbstractEventLoop) -> Elector:
+        return Elector(
+            leases=self.leases,
+            tenure=self.tenure,
+            terms=terms,
+            me=named(self.settings.pod_name),
+            where=self.settings.lease,
+            lead=lambda: loop.call_soon_threadsafe(self.lead),
+            rest=lambda: asyncio.run_coroutine_threadsafe(self.rest(), loop).result(),
+            random=Random(),  # noqa: S311
+        )
+
+    def lead(self) -> None:
+        """Work from now on, until `rest`."""
+        self.leading = asyncio.create_task(self.work())
+
+    async def rest(self) -> None:
+        """Work no more; returns when the last pass has ended."""
+        leading, self.leading = self.leading, None
+        if leading is not None:
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+        METRICS.forget_all()
 
     async def stop(self) -> None:
+        """Hand over. Another replica may write as soon as this one surely does not, and no sooner."""
+        if self.elector is not None:
+            await asyncio.to_thread(self.elector.stop)
+        resting = asyncio.create_task(self.rest())
+        await asyncio.wait([resting], timeout=_LAST_PASSES_S)
+        if self.elector is not None and resting.done():
+            await asyncio.to_thread(self.elector.release)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -93,7 +145,9 @@ class Doorbell:
         spread = Random()  # noqa: S311
         while True:
             try:
-                self.known = await asyncio.to_thread(self.relist)
+                before = set(self.known)
+                listed = await asyncio.to_thread(self.relist)
+                self.known = {*listed, *(self.known - before)}
                 self.last_resync = time.monotonic()
                 METRICS.last_resync.set_to_current_time()
                 self.filled.set()
@@ -147,8 +201,11 @@ class Doorbell:
 
     def alive(self) -> bool:
         """Whether real work goes on: a resync completed within three intervals and every task runs."""
+        if self.elector is not None and not self.elector.alive():
+            return False
         recent = time.monotonic() - self.last_resync < 3 * self.settings.resync_s + 60
-        return recent and all(not task.done() for task in self.tasks)
+        tasks = [*self.tasks, *([self.leading] if self.leading is not None else ())]
+        return recent and all(not task.done() for task in tasks)
 
 
 class Endless:
@@ -189,8 +246,10 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
         await doorbell.stop()
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def resource(namespace: str | None, name: str, **_: Any) -> None:
-        doorbell.add((namespace or "", name))
+    async def resource(event: kopf.RawEvent, namespace: str | None, name: str, **_: Any) -> None:
+        key = (namespace or "", name)
+        (doorbell.known.discard if event["type"] == "DELETED" else doorbell.known.add)(key)
+        doorbell.add(key)
 
     @kopf.on.probe(registry=registry, id="work")
     async def work(**_: Any) -> str:
