@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -12,66 +11,35 @@ import pytest
 from apiserver.api import EFT, Api, resource, until
 from apiserver.chart import install
 from apiserver.controllers import Controllers
+from apiserver.pair import LEASE, started, two_accounts, writes
 from apiserver.process import Operator
 
 from embedding_stages.contract import Stage
 
-HOME = "operator-pair"
 JOB_STAGES = [stage for stage in Stage if stage is not Stage.DEPLOY]
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{HOME}/leases/embedding-operator"
 
 
 @pytest.fixture(scope="module")
 def accounts(api: Api) -> tuple[str, str]:
-    """Two ServiceAccounts, so that the API server's audit log tells them apart, with rights on one Lease."""
-    first = install(api, namespace=HOME)
-    second = install(api, "--set", "fullnameOverride=second", namespace=HOME)
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "embedding-operator-lease"}
-    subject = {"kind": "ServiceAccount", "name": "second", "namespace": HOME}
-    meta = {"name": "both", "namespace": HOME}
-    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": meta}
-    api.apply({**binding, "roleRef": role, "subjects": [subject]})
-    return first, second
+    return two_accounts(api)
 
 
 @pytest.fixture
 def pair(api: Api, accounts: tuple[str, str]) -> Iterator[tuple[Operator, Operator]]:
     """The first leads, the second is a standby."""
-    api.send("DELETE", LEASE)
-    first, second = (Operator(api, account, lease=HOME) for account in accounts)
-    try:
-        first.start()
-        until("a leader", first.leads)
-        second.start()
-        until("a standby", lambda: "standby: " in second.said() and second.alive())
-        yield first, second
-    finally:
-        for operator in (first, second):
-            operator.kill()
+    with started(api, accounts) as operators:
+        yield operators
 
 
 def _phase(api: Api, namespace: str) -> Any:
     return (api.send("GET", f"{EFT.format(namespace)}/docs")[1].get("status") or {}).get("phase")
 
 
-def _writes(api: Api, operator: Operator) -> list[dict[str, Any]]:
-    """What the operator has written, by the API server's own account; renewals of the Lease left out."""
-    lines = (api.folder / "audit.log").read_text().splitlines()
-    events = [json.loads(line) for line in lines if operator.account in line]
-    return [
-        event
-        for event in events
-        if event["user"]["username"] == operator.account
-        and event["objectRef"]["resource"] != "leases"
-        and event["responseStatus"]["code"] < 400
-    ]
-
-
 def _rests(api: Api, operator: Operator) -> bool:
     """What it has sent before it is stopped is not to be taken for something sent later."""
-    before = _writes(api, operator)
+    before = writes(api, operator)
     time.sleep(1)
-    return _writes(api, operator) == before
+    return writes(api, operator) == before
 
 
 def _ends_right(api: Api, namespace: str, played: Controllers) -> None:
@@ -88,10 +56,10 @@ def _without_trouble(*operators: Operator) -> None:
 def test_the_standby_is_well_and_writes_nothing(api: Api, namespace: str, pair: tuple[Operator, Operator]) -> None:
     first, second = pair
     played = Controllers(api, namespace)
-    before = _writes(api, second)
+    before = writes(api, second)
     api.make(EFT.format(namespace), resource(namespace))
     _ends_right(api, namespace, played)
-    assert _writes(api, second) == before
+    assert writes(api, second) == before
     assert second.alive()
     assert "embedding_operator_leader 1.0" in first.metrics()
     told = second.metrics()
@@ -108,11 +76,11 @@ def test_the_leader_is_killed_and_the_standby_goes_on(
     played = Controllers(api, namespace, held={Stage.PREP})
     api.make(EFT.format(namespace), resource(namespace))
     until("a Job of prep", lambda: Stage.PREP in played.stages(), [played.step])
-    before = _writes(api, second)
+    before = writes(api, second)
     first.kill()
     played.held = set()
     _ends_right(api, namespace, played)
-    assert len(_writes(api, second)) > len(before)
+    assert len(writes(api, second)) > len(before)
     assert second.leads()
     _without_trouble(first, second)
 
@@ -128,13 +96,13 @@ def test_a_leader_that_is_stopped_for_longer_than_its_lease_writes_nothing_when_
     first.send(signal.SIGSTOP)
     played.held = {Stage.EVAL}
     until("the standby's work", lambda: Stage.EVAL in played.stages(), [played.step])
-    before = _writes(api, first)
+    before = writes(api, first)
     first.send(signal.SIGCONT)
     until("the old leader's word", lambda: "leads no more" in first.said())
     # It hears of all of this, and leads no more.
     played.held = set()
     _ends_right(api, namespace, played)
-    assert _writes(api, first) == before
+    assert writes(api, first) == before
     assert not first.leads()
     # It is the standby now, and takes over in its turn.
     assert second.end() == 0
@@ -168,7 +136,7 @@ def test_two_that_know_nothing_of_each_other_do_no_harm(api: Api, namespace: str
             until("the probe", operator.alive)
         api.make(EFT.format(namespace), resource(namespace))
         _ends_right(api, namespace, played)
-        assert all(_writes(api, operator) for operator in operators)
+        assert all(writes(api, operator) for operator in operators)
         _without_trouble(*operators)
     finally:
         for operator in operators:
