@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -160,3 +162,27 @@ def test_who_may_not_touch_the_lease_says_so_and_how_to_cure_it(api: Api, namesp
         _without_trouble(operator)
     finally:
         operator.kill()
+
+
+def test_the_api_server_is_away_for_longer_than_the_lease_and_no_process_ends(
+    api: Api, namespace: str, pair: tuple[Operator, Operator]
+) -> None:
+    first, second = pair
+    played = Controllers(api, namespace, held={Stage.PREP})
+    api.make(EFT.format(namespace), resource(namespace))
+    until("a Job of prep", lambda: Stage.PREP in played.stages(), [played.step])
+    server = json.loads((api.folder / "run" / "kube-apiserver.json").read_text())["pid"]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        until("nobody leads", lambda: "leads no more" in first.said())
+        assert not first.leads()
+        assert not second.leads()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    until("a leader", lambda: first.leads() or second.leads())
+    played.held = set()
+    _ends_right(api, namespace, played)
+    assert first.alive()
+    assert second.alive()
+    assert not (first.leads() and second.leads())
+    _without_trouble(first, second)
