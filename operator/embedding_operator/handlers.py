@@ -1,6 +1,6 @@
 """The doorbell. Every event updates the cache and rings for its owner; no decision is made here.
 
-Every replica listens. The one that leads works too, from the moment at which it is elected: leadership.py.
+Every replica listens; the one that leads works too.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from prometheus_client import start_http_server
 
 from embedding_operator.cluster.cache import KINDS, UNWATCHED, ChildCache, Key, owner_key
 from embedding_operator.cluster.client import Cluster, child_selector
-from embedding_operator.cluster.election import Terms
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.plan import Defaults
-from embedding_operator.leadership import Elector, Leases, named
+from embedding_operator.leadership import Leases
 from embedding_operator.metrics import METRICS
 from embedding_operator.reconcile import Reconciler
+from embedding_operator.replica import Replica
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_operator.settings import Settings
@@ -37,15 +37,13 @@ from embedding_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 _CHILDREN: Final = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"), ("", "v1", "services"))
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
-_LAST_PASSES_S = 5.0  # that passes have to end by themselves when the operator is asked to end
 
 
 class Doorbell:
     """Ties Kopf's watches to the queue, and the queue to the reconciler."""
 
     def __init__(self, settings: Settings, cluster: Cluster, leases: Leases, tenure: Tenure) -> None:
-        self.settings, self.cluster, self.leases, self.tenure = settings, cluster, leases, tenure
-        self.elector: Elector | None = None
+        self.settings, self.cluster = settings, cluster
         self.cache = ChildCache()
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -68,15 +66,18 @@ class Doorbell:
             ask=Patient(ask=ask_canaries, clock=time.monotonic),
         )
         self.queue = WorkQueue(self.reconciler.reconcile, concurrency=settings.concurrency, random=Random())  # noqa: S311
+        self.replica = Replica(settings=settings, leases=leases, tenure=tenure, work=self.work)
         self.tasks: list[asyncio.Task[None]] = []
-        self.leading: asyncio.Task[None] | None = None  # `work`, while this replica leads
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
         self.known: set[Key] = set()  # resources of the last list, and those that the watch has told of since
         self.working = False
         self.last_resync = time.monotonic()
 
     async def start(self) -> None:
-        """Listen and work for ever. Returns at once: the probes are answered while the first list is under way."""
+        """Listen for ever, and work while this replica leads.
+
+        Returns at once: the probes are answered while the first list is under way.
+        """
         self.loop = asyncio.get_running_loop()
         METRICS.resync_interval.set(self.settings.resync_s)
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
@@ -89,52 +90,11 @@ class Doorbell:
             self.settings.concurrency,
             self.settings.resync_s,
         )
-        METRICS.leader.set_function(lambda: float(self.tenure.holds()))
         self.tasks = [asyncio.create_task(self.listen())]
-        if self.settings.election is None:
-            self.lead()
-        else:
-            self.elector = self._elector(self.settings.election, self.loop)
-            self.tasks.append(asyncio.create_task(self._elect(self.elector)))
-
-    async def _elect(self, elector: Elector) -> None:
-        """Take part once the cache is filled: until then any other replica is the better leader."""
-        await self.filled.wait()
-        elector.start()
-        await asyncio.Event().wait()  # a task that ends is taken for one that has failed
-
-    def _elector(self, terms: Terms, loop: asyncio.AbstractEventLoop) -> Elector:
-        return Elector(
-            leases=self.leases,
-            tenure=self.tenure,
-            terms=terms,
-            me=named(self.settings.pod_name),
-            where=self.settings.lease,
-            lead=lambda: loop.call_soon_threadsafe(self.lead),
-            rest=lambda: asyncio.run_coroutine_threadsafe(self.rest(), loop).result(),
-            random=Random(),  # noqa: S311
-        )
-
-    def lead(self) -> None:
-        """Work from now on, until `rest`."""
-        self.leading = asyncio.create_task(self.work())
-
-    async def rest(self) -> None:
-        """Work no more; returns when the last pass has ended."""
-        leading, self.leading = self.leading, None
-        if leading is not None:
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
-        METRICS.forget_all()
+        self.replica.start(self.filled)
 
     async def stop(self) -> None:
-        """Hand over. Another replica may write as soon as this one surely does not, and no sooner."""
-        if self.elector is not None:
-            await asyncio.to_thread(self.elector.stop)
-        resting = asyncio.create_task(self.rest())
-        await asyncio.wait([resting], timeout=_LAST_PASSES_S)
-        if self.elector is not None and resting.done():
-            await asyncio.to_thread(self.elector.release)
+        await self.replica.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -201,11 +161,8 @@ class Doorbell:
 
     def alive(self) -> bool:
         """Whether real work goes on: a resync completed within three intervals and every task runs."""
-        if self.elector is not None and not self.elector.alive():
-            return False
         recent = time.monotonic() - self.last_resync < 3 * self.settings.resync_s + 60
-        tasks = [*self.tasks, *([self.leading] if self.leading is not None else ())]
-        return recent and all(not task.done() for task in tasks)
+        return recent and self.replica.alive() and all(not task.done() for task in self.tasks)
 
 
 class Endless:
