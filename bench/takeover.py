@@ -27,13 +27,17 @@ from embedding_stages.contract import Stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--signals", nargs="+", default=["SIGKILL", "SIGTERM"])
     wanted = parser.parse_args()
     with running() as api:
         accounts = two_accounts(api)
-        for number in (signal.SIGKILL, signal.SIGTERM):
+        for number in (signal.Signals[name] for name in wanted.signals):
             took = [once(api, accounts, number) for _ in range(wanted.times)]
             middle = statistics.median(took)
-            print(f"{number.name}: {len(took)} times, {min(took):.1f} to {max(took):.1f} s, median {middle:.1f} s")
+            print(
+                f"{number.name}: {len(took)} times, {min(took):.1f} to {max(took):.1f} s, median {middle:.1f} s",
+                flush=True,
+            )
 
 
 def once(api: Api, accounts: tuple[str, str], number: signal.Signals) -> float:
