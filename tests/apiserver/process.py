@@ -28,6 +28,7 @@ class Operator:
     namespaces: str = ""
     resync_s: int = 300
     lease: str = ""  # the namespace of the election's Lease; empty: no election
+    lease_name: str = "embedding-operator"
     process: subprocess.Popen[bytes] | None = None
     logs: list[Path] = field(default_factory=list)
     liveness_port: int = 0
@@ -47,7 +48,9 @@ class Operator:
             "METRICS_PORT": str(self.metrics_port),
             "LIVENESS_PORT": str(self.liveness_port),
             **{f"IMAGE_{name}": "image:1" for name in IMAGES},
-            **({"LEADER_ELECTION": "true", "POD_NAMESPACE": self.lease} if self.lease else {}),
+            "LEADER_ELECTION": "true" if self.lease else "false",
+            "POD_NAMESPACE": self.lease,
+            "LEASE_NAME": self.lease_name,
         }
         with log.open("wb") as out:
             command = [sys.executable, "-W", "error::ResourceWarning", "-m", "embedding_operator"]

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,10 +147,10 @@ def test_two_that_know_nothing_of_each_other_do_no_harm(api: Api, namespace: str
 
 
 def test_who_may_not_touch_the_lease_says_so_and_how_to_cure_it(api: Api, namespace: str) -> None:
-    operator = Operator(
-        api, install(api, "--set", "leaderElection.enabled=false", "--set", "replicas=1", namespace="operator-poor")
-    )
-    operator.lease = "operator-poor"
+    # A name of its own, so that nobody else's rights are put anew.
+    poor = partial(install, api, "--set", "fullnameOverride=poor", namespace="operator-poor")
+    account = poor("--set", "leaderElection.enabled=false", "--set", "replicas=1")
+    operator = Operator(api, account, lease="operator-poor", lease_name="poor")
     try:
         operator.start()
         until("the trouble", lambda: "forbidden" in operator.said())
@@ -157,7 +158,7 @@ def test_who_may_not_touch_the_lease_says_so_and_how_to_cure_it(api: Api, namesp
         until("the probe", operator.alive)
         assert not operator.leads()
         # Cured while it runs.
-        install(api, namespace="operator-poor")
+        poor()
         until("a leader", operator.leads)
         _without_trouble(operator)
     finally:
