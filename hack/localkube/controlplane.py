@@ -19,6 +19,10 @@ from processes import Process
 from shell import LocalkubeError, say
 
 ATTEMPTS = 3
+# Who wrote what, and when; not what was in it.
+AUDIT = """{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+    {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]}, {"level": "None"}
+]}"""
 
 
 class _Asked(Exception):
@@ -94,6 +98,8 @@ def _launch(folder: Path, api: Api, running: list[Process]) -> None:
         lambda: answers(ports.health, "/readyz"),
         tied_to_parent=True,
     )
+    policy = folder / "audit-policy.json"
+    policy.write_text(AUDIT)
     command = [
         *api_server_command(kubenode, api.pki, ports.client, api.port),
         f"--bind-address={LOOPBACK}",
@@ -102,6 +108,8 @@ def _launch(folder: Path, api: Api, running: list[Process]) -> None:
         "--authorization-mode=RBAC",
         # Without a controller manager no namespace gets its default service account.
         "--disable-admission-plugins=ServiceAccount",
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={folder / 'audit.log'}",
         "--max-requests-inflight=2000",
         "--max-mutating-requests-inflight=1000",
     ]

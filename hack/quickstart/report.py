@@ -100,7 +100,7 @@ def look_closer(kubectl: Kubectl, namespace: str, name: str, operator_namespace:
   {_export(kubectl)}
   kubectl describe eft {name} -n {namespace}
   kubectl get pods,events -n {namespace}
-  kubectl logs -n {operator_namespace} deployment/embedding-operator
+  kubectl logs -n {operator_namespace} -l app.kubernetes.io/name=embedding-operator --prefix --tail=-1
 a second `make quickstart` deletes the failed resource and starts anew"""
 
 

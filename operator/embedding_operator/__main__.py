@@ -10,6 +10,7 @@ import kopf
 from embedding_operator import journal
 from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.cluster.logs import THREADS
+from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.handlers import Doorbell, register
 from embedding_operator.settings import Settings
 
@@ -24,8 +25,9 @@ def main() -> int:
     journal.configure(settings.log_level, settings.log_format)
     os.environ.setdefault("LOGNAME", "embedding-operator")  # Kopf asks for the user's name; the image's has none
     registry = kopf.OperatorRegistry()
-    cluster = KubeCluster.connect(connections=settings.concurrency + THREADS + 4)
-    register(registry, Doorbell(settings, cluster))
+    tenure = Tenure() if settings.election is not None else Tenure.without_end()
+    cluster = KubeCluster.connect(connections=settings.concurrency + THREADS + 5, tenure=tenure)
+    register(registry, Doorbell(settings, cluster, leases=cluster, tenure=tenure))
     kopf.run(
         registry=registry,
         standalone=True,

@@ -1,6 +1,7 @@
 """The doorbell. Every event updates the cache and rings for its resource; no decision is made here.
 
-Two things go on beside each other: `listen` keeps the cache true, and `work` makes passes.
+Two things go on beside each other: `listen` keeps the cache true, in every replica, and `work` makes passes, in the one
+that leads.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from embedding_operator.cluster.endpoint import Patient, ask_canaries
 from embedding_operator.cluster.events import EventPoster
 from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.logs import THREADS, LogTails
+from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.plan import Defaults
+from embedding_operator.leadership import Leases
 from embedding_operator.metrics import METRICS
 from embedding_operator.reconcile import Reconciler
+from embedding_operator.replica import Replica
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_operator.settings import Settings
@@ -50,7 +54,7 @@ _START_AGAIN_S = 3.0  # while the API server does not answer yet
 class Doorbell:
     """Ties Kopf's watches to the queue, and the queue to the reconciler."""
 
-    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, leases: Leases, tenure: Tenure) -> None:
         self.settings, self.cluster = settings, cluster
         self.cache = Cache()
         self.lists = Lists(cluster=cluster, cache=self.cache, namespaces=settings.watch_namespaces)
@@ -83,13 +87,17 @@ class Doorbell:
             random=Random(),  # noqa: S311
             written=lambda key: self.reconciler.written.get(key, ()),
         )
+        self.replica = Replica(settings=settings, leases=leases, tenure=tenure, work=self.work)
         self.tasks: list[asyncio.Task[None]] = []
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
         self.working = False
         self.last_resync = time.monotonic()
 
     async def start(self) -> None:
-        """Listen and work for ever. Returns at once: the probes are answered while the first list is under way."""
+        """Listen for ever, and work while this replica leads.
+
+        Returns at once: the probes are answered while the first list is under way.
+        """
         self.loop = asyncio.get_running_loop()
         METRICS.resync_interval.set(self.settings.resync_s)
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
@@ -102,9 +110,11 @@ class Doorbell:
             self.settings.concurrency,
             self.settings.resync_s,
         )
-        self.tasks = [asyncio.create_task(self.listen()), asyncio.create_task(self.work())]
+        self.tasks = [asyncio.create_task(self.listen())]
+        self.replica.start(self.filled)
 
     async def stop(self) -> None:
+        await self.replica.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -175,7 +185,7 @@ class Doorbell:
     def alive(self) -> bool:
         """Whether real work goes on: a resync completed within three intervals and every task runs."""
         recent = time.monotonic() - self.last_resync < 3 * self.settings.resync_s + 60
-        return recent and all(not task.done() for task in self.tasks)
+        return recent and self.replica.alive() and all(not task.done() for task in self.tasks)
 
 
 class Endless:

@@ -56,6 +56,7 @@ class Metrics:
             ["method", "code"],
             registry=registry,
         )
+        self.leader = Gauge("embedding_operator_leader", "1 while this replica leads, else 0", registry=registry)
         self._each: ResourceMetrics | None = None
 
     def export_resources(
@@ -99,6 +100,13 @@ class Metrics:
             old = self._phase_of.pop(key, None)
             if old is not None:
                 self.phases.labels(phase=old).dec()
+
+    def forget_all(self) -> None:
+        """Another replica tells of the resources now."""
+        with self._lock:
+            known = list(self._phase_of)
+        for key in known:
+            self.forget(key)
 
     def stage_ended(self, old: StageStatus, new: StageStatus) -> None:
         """Count a stage once, when it reaches its end."""

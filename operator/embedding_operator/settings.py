@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from embedding_operator.cluster.election import Terms
 from embedding_operator.journal import FORMATS, LEVELS
 from embedding_operator.resource.api import TORCH_SERVER
 from embedding_operator.resource.images import FORM, is_reference
@@ -39,6 +40,9 @@ class Settings:
     look_for_secrets: bool  # the preflight may ask whether a Secret exists
     check_images: bool = True  # a pod tries the images of later stages
     metrics_resources: int = 500  # that have metrics of their own; 0: none has
+    election: Terms | None = None  # None: this process leads, whoever else runs
+    lease: tuple[str, str] = ("", "embedding-operator")  # namespace and name, of the election's Lease
+    pod_name: str = ""  # empty: the machine's name
     log_level: str = "info"  # one of journal.LEVELS
     log_format: str = "json"  # one of journal.FORMATS
 
@@ -64,7 +68,28 @@ class Settings:
             openshift=_switch(env, "OPENSHIFT"),
             look_for_secrets=_switch(env, "LOOK_FOR_SECRETS"),
             check_images=_switch(env, "CHECK_IMAGES", "true"),
+            election=_election(env),
+            lease=(env.get("POD_NAMESPACE", ""), env.get("LEASE_NAME") or "embedding-operator"),
+            pod_name=env.get("POD_NAME", ""),
         )
+
+
+def _election(env: Mapping[str, str]) -> Terms | None:
+    if not _switch(env, "LEADER_ELECTION"):
+        return None
+    if not env.get("POD_NAMESPACE"):
+        raise ValueError("LEADER_ELECTION=true: set POD_NAMESPACE, the namespace of the Lease")
+    terms = Terms(
+        lease_s=_number(env, "LEASE_DURATION_S", 15, 3, 3600),
+        renew_s=_number(env, "RENEW_DEADLINE_S", 10, 2, 3600),
+        retry_s=_number(env, "RETRY_PERIOD_S", 2, 1, 3600),
+    )
+    if not terms.lease_s > terms.renew_s >= 2 * terms.retry_s:
+        raise ValueError(
+            f"LEASE_DURATION_S={terms.lease_s:g} must be greater than RENEW_DEADLINE_S={terms.renew_s:g}, and that at "
+            f"least twice RETRY_PERIOD_S={terms.retry_s:g}"
+        )
+    return terms
 
 
 def _switch(env: Mapping[str, str], name: str, default: str = "false") -> bool:

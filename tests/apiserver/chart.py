@@ -39,7 +39,11 @@ def operator_container(objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def variables(container: Mapping[str, Any]) -> dict[str, str]:
-    return {item["name"]: item.get("value", "") for item in container["env"]}
+    """As the pod sees them; what is taken from the pod itself is its field's path."""
+    return {
+        item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] if "valueFrom" in item else item.get("value", "")
+        for item in container["env"]
+    }
 
 
 def install(api: Api, *arguments: str, namespace: str) -> str:

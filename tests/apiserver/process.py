@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -20,12 +21,14 @@ IMAGES = ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE", "SERVE_TORCH
 
 @dataclass
 class Operator:
-    """Starts the operator as often as it is asked to; one runs at a time."""
+    """Starts the operator as often as it is asked to; of each of these one process runs at a time."""
 
     api: Api
     account: str  # system:serviceaccount:<namespace>:<name>
     namespaces: str = ""
     resync_s: int = 300
+    lease: str = ""  # the namespace of the election's Lease; empty: no election
+    lease_name: str = "embedding-operator"
     process: subprocess.Popen[bytes] | None = None
     logs: list[Path] = field(default_factory=list)
     liveness_port: int = 0
@@ -45,6 +48,9 @@ class Operator:
             "METRICS_PORT": str(self.metrics_port),
             "LIVENESS_PORT": str(self.liveness_port),
             **{f"IMAGE_{name}": "image:1" for name in IMAGES},
+            "LEADER_ELECTION": "true" if self.lease else "false",
+            "POD_NAMESPACE": self.lease,
+            "LEASE_NAME": self.lease_name,
         }
         with log.open("wb") as out:
             command = [sys.executable, "-W", "error::ResourceWarning", "-m", "embedding_operator"]
@@ -56,6 +62,10 @@ class Operator:
             self.process.kill()
             self.process.wait()
 
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def end(self) -> int:
         """SIGTERM, as the kubelet sends it; the exit code."""
         assert self.process is not None
@@ -65,21 +75,24 @@ class Operator:
     def said(self) -> str:
         return "".join(path.read_text() for path in self.logs)
 
+    def leads(self) -> bool:
+        return "embedding_operator_leader 1.0" in self.metrics()
+
+    def metrics(self) -> str:
+        return self._read(self.metrics_port, "/metrics")
+
     def alive(self) -> bool:
         return self._read(self.liveness_port, "/healthz") != ""
 
     def count(self, metric: str) -> float:
         """The sum of a counter over its labels."""
-        text = self._metrics()
+        text = self.metrics()
         return sum(float(x) for x in re.findall(rf"^{metric}_total{{[^}}]*}} ([0-9.e+]+)$", text, re.MULTILINE))
 
     def resyncs(self) -> float:
         """When the last one ended; it grows with each."""
-        found = re.search(r"^embedding_operator_last_resync_timestamp_seconds (\S+)$", self._metrics(), re.MULTILINE)
+        found = re.search(r"^embedding_operator_last_resync_timestamp_seconds (\S+)$", self.metrics(), re.MULTILINE)
         return float(found[1]) if found else 0.0
-
-    def _metrics(self) -> str:
-        return self._read(self.metrics_port, "/metrics")
 
     def _read(self, port: int, path: str) -> str:
         try:

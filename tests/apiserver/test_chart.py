@@ -13,6 +13,7 @@ import yaml
 from apiserver.api import EFT, ROOT, Api, pod_of, resource
 from apiserver.chart import CHART, KUBERNETES, operator_container, render, template, the, variables
 
+from embedding_operator.cluster.election import Terms
 from embedding_operator.settings import Settings
 
 CRD = "embeddingfinetunes.embedding-operator.dev"
@@ -38,6 +39,8 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("--set", "metrics.dashboard.enabled=true"),
         *("--set", "metrics.rules.labels.release=prometheus", "--set", "metrics.rules.runbookURL=https://r.example/a"),
     ),
+    "one replica without a Lease": ("--set", "replicas=1", "--set", "leaderElection.enabled=false"),
+    "none for now": ("--set", "replicas=0"),
     "the cluster's part left to somebody else": ("--set", "crds.install=false", "--set", "aggregatedRoles=false"),
 }
 MISTAKES: dict[str, tuple[str, str]] = {
@@ -51,7 +54,11 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "metrics of no resource": ("metrics.maxResources=0", "maxResources"),
     "a level of no log": ("logLevel=loud", "logLevel"),
     "a format of no log": ("logFormat=xml", "logFormat"),
-    "replicas, of which there is always one": ("replicas=2", "replicas"),
+    "fewer replicas than none": ("replicas=-1", "replicas"),
+    "replicas that know nothing of each other": ("leaderElection.enabled=false", "leaderElection.enabled=true"),
+    "a Lease of no time": ("leaderElection.leaseDurationSeconds=0", "leaseDurationSeconds"),
+    "a leader that stops after its Lease": ("leaderElection.renewDeadlineSeconds=15", "renewDeadlineSeconds"),
+    "a leader that tries once": ("leaderElection.retryPeriodSeconds=6", "retryPeriodSeconds"),
     "a platform that there is not": ("openshift=maybe", "openshift"),
     "a text for a switch": ("crds.keep=please", "keep"),
 }
@@ -208,9 +215,39 @@ def test_images_are_tried_only_where_the_chart_says_so(api: Api, check: bool) ->
     assert found == ["list", "watch", "create", *(["delete"] if check else [])]
 
 
-def test_there_is_one_operator_at_a_time(api: Api) -> None:
-    spec = the("Deployment", render(api))["spec"]
+def test_two_replicas_share_a_lease_and_survive_a_node(api: Api) -> None:
+    rendered = render(api, release="team-a", namespace="home")
+    spec = the("Deployment", rendered)["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}, "the old one leads meanwhile"
+    assert the("PodDisruptionBudget", rendered)["spec"]["maxUnavailable"] == 1
+    labels = spec["template"]["metadata"]["labels"]
+    spread = spec["template"]["spec"]["topologySpreadConstraints"]
+    for selector in (
+        the("PodDisruptionBudget", rendered)["spec"]["selector"],
+        *(item["labelSelector"] for item in spread),
+    ):
+        assert selector["matchLabels"].items() <= labels.items()
+    assert {item["whenUnsatisfiable"] for item in spread} == {"ScheduleAnyway"}, "one node is enough"
+    environment = {**variables(operator_container(rendered)), "POD_NAMESPACE": "home", "POD_NAME": "pod-1"}
+    settings = Settings.from_env(environment)
+    assert settings.election == Terms()
+    assert settings.lease == ("home", "team-a-embedding-operator")
+    (role,) = (
+        item
+        for item in rendered
+        if item["metadata"]["name"] == "team-a-embedding-operator-lease" and item["kind"] == "Role"
+    )
+    assert role["metadata"]["namespace"] == "home"
+    assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {settings.lease[1]}
+
+
+def test_without_an_election_there_is_one_operator_at_a_time(api: Api) -> None:
+    rendered = render(api, "--set", "replicas=1", "--set", "leaderElection.enabled=false")
+    spec = the("Deployment", rendered)["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert not [item for item in rendered if item["kind"] in ("PodDisruptionBudget", "Role", "RoleBinding")]
+    assert Settings.from_env(variables(operator_container(rendered))).election is None
 
 
 @pytest.mark.parametrize("row", VALUES)

@@ -54,7 +54,7 @@ STRANGERS = (
 ELSEWHERE = "elsewhere"
 
 
-def _allowed(api: Api, user: str, namespace: str, kinds: tuple[str, ...]) -> dict[str, str]:
+def _allowed(api: Api, user: str, namespace: str, kinds: tuple[str, ...], object_name: str = "") -> dict[str, str]:
     """What of the verbs each kind may be used with, asked of the API server itself."""
     found: dict[str, list[str]] = {}
     for kind, verb in itertools.product(kinds, VERBS):
@@ -66,6 +66,7 @@ def _allowed(api: Api, user: str, namespace: str, kinds: tuple[str, ...]) -> dic
             "group": group,
             "subresource": subresource,
             "namespace": namespace,
+            "name": object_name,
         }
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{user.split(':')[2]}", "system:authenticated"]
         review: dict[str, Any] = {
@@ -116,7 +117,8 @@ def test_it_may_not_act_for_others(api: Api, everywhere: str) -> None:
 def test_chosen_namespaces_get_roles_and_the_cluster_gets_nothing(api: Api) -> None:
     objects = render(api, "--set", "watchNamespaces={a,b}")
     assert not [item for item in objects if item["kind"].startswith("ClusterRole")]
-    assert sorted(item["metadata"]["namespace"] for item in objects if item["kind"] == "Role") == ["a", "b"]
+    roles = sorted(item["metadata"]["namespace"] for item in objects if item["kind"] == "Role")
+    assert roles == ["a", "b", "embedding-operator"], "the last is the Lease's"
 
 
 def test_no_rule_has_a_wildcard_or_names_a_secret(api: Api) -> None:
@@ -139,3 +141,14 @@ def test_who_may_edit_or_view_a_namespace_may_do_so_with_its_resources(api: Api,
     scale = ("embedding-operator.dev", "embeddingfinetunes/scale")
     assert rights.pop(scale)[0] == "get"
     assert rights == {("embedding-operator.dev", "embeddingfinetunes"): PEOPLE[role].split()}
+
+
+LEASE = {"leases.coordination.k8s.io": "create get update"}
+
+
+def test_it_may_hold_its_own_lease_and_no_other(api: Api, everywhere: str) -> None:
+    def allowed(name: str) -> dict[str, str]:
+        return _allowed(api, everywhere, "rights-cluster", tuple(LEASE), name)
+
+    assert allowed("embedding-operator") == _sorted(LEASE)
+    assert allowed("another") == {"leases.coordination.k8s.io": "create"}, "a create has no name to be asked for"

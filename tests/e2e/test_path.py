@@ -234,5 +234,5 @@ def test_deleting_it_with_the_operator_down_leaves_nothing(kube: Kube) -> None:
             180,
         )
     finally:
-        kube.run("scale", "deployment", "-n", OPERATOR_NAMESPACE, "embedding-operator", "--replicas=1")
+        kube.run("scale", "deployment", "-n", OPERATOR_NAMESPACE, "embedding-operator", "--replicas=2")
         kube.run("rollout", "status", "-n", OPERATOR_NAMESPACE, "deployment/embedding-operator", "--timeout=120s")

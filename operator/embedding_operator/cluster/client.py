@@ -19,6 +19,7 @@ from kubernetes import client, config
 
 from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours, server_ahead_s
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
+from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
@@ -52,6 +53,7 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     "ConfigMap": ("/api/v1", "configmaps"),
     "Secret": ("/api/v1", "secrets"),
     NIM_SERVICE: (f"/apis/{NIM_API}", "nimservices"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
 
 
@@ -107,12 +109,13 @@ class Cluster(Protocol):
 class KubeCluster:
     """`Cluster` over HTTP."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, tenure: Tenure | None = None) -> None:
         self._api = api
+        self._tenure = tenure or Tenure.without_end()
         self._ahead_s = 0.0
 
     @classmethod
-    def connect(cls, *, connections: int) -> KubeCluster:
+    def connect(cls, *, connections: int, tenure: Tenure | None = None) -> KubeCluster:
         """In a pod with its ServiceAccount, elsewhere with the current kubeconfig."""
         try:
             config.load_incluster_config()
@@ -133,7 +136,7 @@ class KubeCluster:
             raise_on_status=False,
             respect_retry_after_header=False,
         )
-        return cls(client.ApiClient(settings))
+        return cls(client.ApiClient(settings), tenure)
 
     def now(self) -> datetime:
         return (datetime.now(UTC) + timedelta(seconds=self._ahead_s)).replace(microsecond=0)
@@ -284,6 +287,15 @@ class KubeCluster:
         }
         self._call("create", "Event", meta["namespace"], "", body=body)
 
+    def read_lease(self, namespace: str, name: str, *, within_s: float) -> Raw | None:
+        return self._call("get", "Lease", namespace, name, missing_ok=True, ends=time.monotonic() + within_s)
+
+    def write_lease(self, lease: Mapping[str, Any], *, within_s: float) -> Raw:
+        meta, ends = lease["metadata"], time.monotonic() + within_s
+        if "resourceVersion" not in meta:
+            return self._call("create", "Lease", meta["namespace"], "", body=lease, ends=ends) or {}
+        return self._call("update", "Lease", meta["namespace"], meta["name"], body=lease, ends=ends) or {}
+
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str | None:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         query = {"container": CONTAINER, "tailLines": str(lines), "limitBytes": "16384"}
@@ -319,9 +331,14 @@ class KubeCluster:
         if not name and isinstance(body, Mapping):
             name = (body.get("metadata") or {}).get("name", "")
         where = (kind, namespace or "", name)
+        connect_s = _CONNECT_S
+        if method != "GET" and kind != "Lease":
+            self._tenure.check(verb, *where)
+            # Nothing is sent before there is a connection, which must not come when the time is over.
+            connect_s = min(connect_s, self._tenure.left_s() / (1 + _CONNECT_AGAIN))
         try:
             status, headers, data = self._send(
-                method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s
+                method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s, connect_s=connect_s
             )
         except _NO_ANSWER as error:
             raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
@@ -346,11 +363,12 @@ class KubeCluster:
         *,
         timeout_s: float,
         accept: str = "application/json",
+        connect_s: float = _CONNECT_S,
     ) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": MANAGER}
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        connect_s = min(_CONNECT_S, timeout_s / (1 + _CONNECT_AGAIN))
+        connect_s = max(0.01, min(connect_s, timeout_s / (1 + _CONNECT_AGAIN)))
         # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
         try:
             response = self._api.call_api(method, url, headers, body, _request_timeout=(connect_s, timeout_s))

@@ -10,6 +10,7 @@ ClusterError               carries kind, namespace, name and what was tried
 +-- NotTried               a dry run tells nothing: a webhook knows none, or a right is missing
 +-- DeletionStuck          an object of our name was deleted and does not go
 +-- ForeignObject          an object of our name belongs to somebody else; it is never touched
++-- NotLeader              another replica may lead by now: nothing is written
 """
 
 from __future__ import annotations
@@ -62,3 +63,7 @@ class DeletionStuck(ClusterError):
 
 class ForeignObject(ClusterError):
     """An object of the wanted name exists and is not ours."""
+
+
+class NotLeader(ClusterError):
+    """A write was asked for when the Lease was not surely ours any more. It was not sent."""
