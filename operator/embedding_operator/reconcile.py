@@ -36,6 +36,7 @@ from embedding_operator.cluster.logs import LogTails
 from embedding_operator.cluster.observe import Observer
 from embedding_operator.decide.decision import (
     Action,
+    ActivateWorkload,
     Apply,
     CreateJob,
     CreatePod,
@@ -191,6 +192,10 @@ class Reconciler:
                 )
                 if raw_job is not None:
                     self.cache.put("Job", raw_job)
+            case ActivateWorkload():
+                self.cluster.activate_workload(
+                    owner.namespace, action.name, active=action.active, revision=action.revision
+                )
             case _:
                 assert_never(action)
 

@@ -151,6 +151,8 @@ class FakeCluster:
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         def edit(raw: Raw) -> None:
+            if not suspend and raw["spec"].get("suspend"):
+                assert SUSPENDED_ANNOTATION in raw["metadata"].get("annotations", {}), f"not its to resume: {name}"
             raw["spec"].update(suspend=suspend)
             notes = raw["metadata"].setdefault("annotations", {})
             notes.pop(SUSPENDED_ANNOTATION, None)
@@ -161,6 +163,18 @@ class FakeCluster:
             return self.change("Job", namespace, name, edit)
 
         return self._call(Call("suspend", "Job", name), patch)
+
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+        def edit(raw: Raw) -> None:
+            if active and not raw["spec"]["active"]:
+                assert SUSPENDED_ANNOTATION in raw["metadata"].get("annotations", {}), f"not its to activate: {name}"
+            raw["spec"].update(active=active)
+            notes = raw["metadata"].setdefault("annotations", {})
+            notes.pop(SUSPENDED_ANNOTATION, None)
+            if not active:
+                notes[SUSPENDED_ANNOTATION] = str(revision)
+
+        self._call(Call("activate", "Workload", name), lambda: self.change("Workload", namespace, name, edit))
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]

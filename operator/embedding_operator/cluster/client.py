@@ -24,6 +24,7 @@ from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.objects.manifests.nim_service import API as NIM_API
 from embedding_operator.objects.nim_services import NIM_SERVICE
+from embedding_operator.objects.workloads import WORKLOAD
 from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
@@ -39,6 +40,7 @@ _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1
 _DRY_RUN: Final = {"dryRun": "All"}
 _NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
 _ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
+_OF_OTHERS: Final = (NIM_SERVICE, WORKLOAD)  # kinds whose CRD may not be installed
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
     "Job": ("/apis/batch/v1", "jobs"),
@@ -50,6 +52,7 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     "ConfigMap": ("/api/v1", "configmaps"),
     "Secret": ("/api/v1", "secrets"),
     NIM_SERVICE: (f"/apis/{NIM_API}", "nimservices"),
+    WORKLOAD: ("/apis/kueue.x-k8s.io/v1beta1", "workloads"),
 }
 
 
@@ -88,6 +91,9 @@ class Cluster(Protocol):
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
+
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+        """Set `spec.active` of a Workload of Kueue, and note for which revision it is not; fine when it is gone."""
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         """Replace the status if nobody wrote since `resource` was read; Conflict otherwise."""
@@ -150,7 +156,7 @@ class KubeCluster:
             }
             query = {key: value for key, value in wanted.items() if value}
             # Where the CRD is not installed there are none.
-            page = self._call("list", kind, namespace, "", query=query, missing_ok=kind == NIM_SERVICE) or {}
+            page = self._call("list", kind, namespace, "", query=query, missing_ok=kind in _OF_OTHERS) or {}
             for item in page.get("items") or ():
                 yield {"kind": kind, **item}
             token = (page.get("metadata") or {}).get("continue", "")
@@ -238,6 +244,12 @@ class KubeCluster:
         body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"suspend": suspend}}
         content_type = "application/merge-patch+json"
         return self._call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
+
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+        note = None if active else str(revision)
+        body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"active": active}}
+        content_type = "application/merge-patch+json"
+        self._call("patch", WORKLOAD, namespace, name, body=body, content_type=content_type, missing_ok=True)
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]
