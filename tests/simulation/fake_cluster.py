@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from simulation.server_rules import add_defaults, merge_applied, selects
+from simulation.server_rules import add_defaults, merge_applied, patch, selects
 
 from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
+from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
 
@@ -121,8 +122,11 @@ class FakeCluster:
                 self._applied[ref] = dict(manifest)
                 return self.add(manifest)
             must_be_ours(ref[0], manifest, existing, self.clock())
-            before, self._applied[ref] = self._applied.get(ref, {}), dict(manifest)
-            return self.change(*ref, lambda raw: merge_applied(raw, before, manifest)) or existing
+            if undone := corrections(manifest, existing):
+                existing = self.change(*ref, lambda raw: patch(raw, undone)) or existing
+            applied = dict(keeping(manifest, existing))
+            before, self._applied[ref] = self._applied.get(ref, {}), applied
+            return self.change(*ref, lambda raw: merge_applied(raw, before, applied)) or existing
 
         return self._call(Call("apply", ref[0], ref[2]), apply)
 
@@ -159,10 +163,7 @@ class FakeCluster:
             if suspend:
                 notes[SUSPENDED_ANNOTATION] = str(revision)
 
-        def patch() -> Raw | None:
-            return self.change("Job", namespace, name, edit)
-
-        return self._call(Call("suspend", "Job", name), patch)
+        return self._call(Call("suspend", "Job", name), lambda: self.change("Job", namespace, name, edit))
 
     def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
         def edit(raw: Raw) -> None:

@@ -17,10 +17,10 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours, server_ahead_s
+from embedding_operator.cluster.answers import dry_run_error, error_of, misses_owner, must_be_ours, server_ahead_s
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.metrics import METRICS
-from embedding_operator.objects.compare import differs
+from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.objects.manifests.nim_service import API as NIM_API
 from embedding_operator.objects.nim_services import NIM_SERVICE
@@ -189,18 +189,12 @@ class KubeCluster:
         if existing is None:
             return self._merge(manifest)
         must_be_ours(kind, manifest, existing, self.now())
-        try:
-            merged = self._merge(manifest)
-        except Rejected:  # an immutable field conflicts with a foreign change
-            merged = None
-        if merged is not None and not differs(manifest, merged):
-            return merged
-        # Server-side apply leaves alone what others put into a list (a port, a variable, a container): take it back.
-        part = "spec" if "spec" in manifest else "data"
-        change = [{"op": "replace", "path": f"/{part}", "value": manifest[part]}]
-        where = (kind, meta["namespace"], meta["name"])
-        self._call("patch", *where, body=change, content_type="application/json-patch+json")
-        return self._merge(manifest)
+        undone = corrections(manifest, existing)
+        if undone:
+            read = {"op": "add", "path": "/metadata/resourceVersion", "value": existing["metadata"]["resourceVersion"]}
+            where, content_type = (kind, meta["namespace"], meta["name"]), "application/json-patch+json"
+            existing = self._call("patch", *where, body=[read, *undone], content_type=content_type) or existing
+        return self._merge(keeping(manifest, existing))
 
     def try_out(self, manifest: Mapping[str, Any], *, within_s: float) -> None:
         meta, kind = manifest["metadata"], manifest["kind"]
@@ -212,7 +206,7 @@ class KubeCluster:
                     raise Rejected("find", *where, "it does not exist")
                 return
             if kind in ("Job", "Pod"):
-                self._call("create", kind, meta["namespace"], "", body=manifest, query=_DRY_RUN, ends=ends)
+                self._try_to_create(manifest, ends)
                 return
             existing = self._call("get", kind, meta["namespace"], meta["name"], missing_ok=True, ends=ends)
             if existing is not None:
@@ -222,6 +216,21 @@ class KubeCluster:
             return
         except (Rejected, Forbidden, Unavailable) as error:
             raise dry_run_error(error) from error
+
+    def _try_to_create(self, manifest: Mapping[str, Any], ends: float) -> None:
+        """A webhook may look for what a pod belongs to, which a dry run has not made: it is then asked without."""
+        meta, kind = manifest["metadata"], manifest["kind"]
+        where, query = ("create", kind, meta["namespace"], ""), _DRY_RUN
+        try:
+            self._call(*where, body=manifest, query=query, ends=ends)
+        except (Rejected, Forbidden) as error:
+            if kind != "Pod" or not misses_owner(manifest, error.detail):
+                raise
+            alone = {key: value for key, value in meta.items() if key != "ownerReferences"}
+            try:
+                self._call(*where, body={**manifest, "metadata": alone}, query=query, ends=ends)
+            except (Rejected, Forbidden):  # perhaps for belonging to nothing
+                raise NotTried("create", kind, meta["namespace"], meta["name"], error.detail) from error
 
     def _merge(
         self, manifest: Mapping[str, Any], beside: Mapping[str, str] | None = None, ends: float | None = None

@@ -9,7 +9,8 @@ from typing import Any, Final
 from embedding_operator.resource.labels import QUEUED_JOB_LABEL, SUSPENDED_ANNOTATION
 
 WORKLOAD: Final = "Workload"
-_DOES_NOT_FIT: Final = "maximum capacity"  # in Kueue's words, of a request that no quota of the queue can hold
+# In Kueue's words, of a request that no quota of the queue can hold, however empty the queue is.
+_NEVER_FITS: Final = ("maximum capacity", "unavailable in ClusterQueue")
 _INADMISSIBLE: Final = "Inadmissible"  # in Kueue's reason, of a queue that is not there, or is stopped
 
 
@@ -43,7 +44,7 @@ def view_workload(raw: Mapping[str, Any]) -> WorkloadView:
         admitted=(found.get("Admitted") or {}).get("status") == "True",
         evicted=_words(evicted) if evicted.get("status") == "True" else "",
         said=said,
-        hopeless=bool(said) and (quota.get("reason") == _INADMISSIBLE or _DOES_NOT_FIT in said),
+        hopeless=bool(said) and (quota.get("reason") == _INADMISSIBLE or any(words in said for words in _NEVER_FITS)),
     )
 
 
