@@ -63,6 +63,7 @@ class FakeCluster:
         self.logs: dict[str, str] = {}
         self.hook: Callable[[Call, str], None] = _accept
         self.admit: Callable[[Raw], object] = lambda raw: None  # an admission policy that changes Deployments
+        self.policies: dict[str, Callable[[Raw], object]] = {}  # the same of other kinds
         self.has_nim_operator = False  # whether the CRD of NIMServices is installed
         self.swapped = ""  # weights that servers answer with, whatever lies on the volume
         self.on_status: list[Callable[[Raw], None]] = []
@@ -223,7 +224,7 @@ class FakeCluster:
         twin = FakeCluster(clock, foreground=self.foreground)
         twin.objects, twin.watch, twin.calls = dict(self.objects), list(self.watch), list(self.calls)
         twin.created_jobs, twin.logs = list(self.created_jobs), dict(self.logs)
-        twin.admit, twin.has_nim_operator = self.admit, self.has_nim_operator
+        twin.admit, twin.has_nim_operator, twin.policies = self.admit, self.has_nim_operator, dict(self.policies)
         twin._version, twin._applied = self._version, dict(self._applied)
         return twin
 
@@ -261,6 +262,8 @@ class FakeCluster:
     def _default(self, raw: Raw) -> None:
         if raw["kind"] == "Deployment":
             self.admit(raw)
+        if raw["kind"] in self.policies:
+            self.policies[raw["kind"]](raw)
         add_defaults(raw)
 
     def _put(self, event: str, raw: Raw) -> Raw:
