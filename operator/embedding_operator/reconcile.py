@@ -42,6 +42,7 @@ from embedding_operator.cluster.observe import Observer
 from embedding_operator.cluster.refused import refusal_of, refusal_to_read
 from embedding_operator.decide.decision import (
     Action,
+    ActivateWorkload,
     Apply,
     CreateJob,
     CreatePod,
@@ -221,6 +222,10 @@ class Reconciler:
                     owner.namespace, action.name, suspend=action.suspend, revision=action.revision
                 )
                 self._keep("Job", owner, raw_job)
+            case ActivateWorkload():
+                self.cluster.activate_workload(
+                    owner.namespace, action.name, active=action.active, revision=action.revision
+                )
             case _:
                 assert_never(action)
 

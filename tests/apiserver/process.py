@@ -35,7 +35,7 @@ class Operator:
     metrics_port: int = 0
 
     def start(self) -> None:
-        self.liveness_port, self.metrics_port = _free_port(), _free_port()
+        self.liveness_port, self.metrics_port = free_port(), free_port()
         log = self.api.folder / f"operator-{self.account.rsplit(':', 1)[1]}-{id(self)}-{len(self.logs)}.log"
         self.logs.append(log)
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
@@ -115,7 +115,7 @@ class Operator:
         return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

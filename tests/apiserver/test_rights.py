@@ -19,6 +19,7 @@ RIGHTS: dict[str, str] = {
     "jobs.batch": "get list watch create patch delete",
     "deployments.apps": "get list watch create patch delete",
     "nimservices.apps.nvidia.com": "get list create patch delete",
+    "workloads.kueue.x-k8s.io": "list patch",
     "services": "get list watch create patch delete",
     "persistentvolumeclaims": "get list watch create patch",
     "configmaps": "get create patch delete",

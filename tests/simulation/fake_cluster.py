@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from simulation.server_rules import add_defaults, merge_applied, selects
+from simulation.server_rules import add_defaults, merge_applied, patch, selects
 
 from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
+from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
 
@@ -62,6 +63,7 @@ class FakeCluster:
         self.logs: dict[str, str] = {}
         self.hook: Callable[[Call, str], None] = _accept
         self.admit: Callable[[Raw], object] = lambda raw: None  # an admission policy that changes Deployments
+        self.policies: dict[str, Callable[[Raw], object]] = {}  # the same of other kinds
         self.has_nim_operator = False  # whether the CRD of NIMServices is installed
         self.swapped = ""  # weights that servers answer with, whatever lies on the volume
         self.on_status: list[Callable[[Raw], None]] = []
@@ -124,8 +126,11 @@ class FakeCluster:
                 self._applied[ref] = dict(manifest)
                 return self.add(manifest)
             must_be_ours(ref[0], manifest, existing, self.clock())
-            before, self._applied[ref] = self._applied.get(ref, {}), dict(manifest)
-            return self.change(*ref, lambda raw: merge_applied(raw, before, manifest)) or existing
+            if undone := corrections(manifest, existing):
+                existing = self.change(*ref, lambda raw: patch(raw, undone)) or existing
+            applied = dict(keeping(manifest, existing))
+            before, self._applied[ref] = self._applied.get(ref, {}), applied
+            return self.change(*ref, lambda raw: merge_applied(raw, before, applied)) or existing
 
         return self._call(Call("apply", ref[0], ref[2]), apply)
 
@@ -160,16 +165,27 @@ class FakeCluster:
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         def edit(raw: Raw) -> None:
+            if not suspend and raw["spec"].get("suspend"):
+                assert SUSPENDED_ANNOTATION in raw["metadata"].get("annotations", {}), f"not its to resume: {name}"
             raw["spec"].update(suspend=suspend)
             notes = raw["metadata"].setdefault("annotations", {})
             notes.pop(SUSPENDED_ANNOTATION, None)
             if suspend:
                 notes[SUSPENDED_ANNOTATION] = str(revision)
 
-        def patch() -> Raw | None:
-            return self.change("Job", namespace, name, edit)
+        return self._call(Call("suspend", "Job", name), lambda: self.change("Job", namespace, name, edit))
 
-        return self._call(Call("suspend", "Job", name), patch)
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+        def edit(raw: Raw) -> None:
+            if active and not raw["spec"]["active"]:
+                assert SUSPENDED_ANNOTATION in raw["metadata"].get("annotations", {}), f"not its to activate: {name}"
+            raw["spec"].update(active=active)
+            notes = raw["metadata"].setdefault("annotations", {})
+            notes.pop(SUSPENDED_ANNOTATION, None)
+            if not active:
+                notes[SUSPENDED_ANNOTATION] = str(revision)
+
+        self._call(Call("activate", "Workload", name), lambda: self.change("Workload", namespace, name, edit))
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]
@@ -217,7 +233,7 @@ class FakeCluster:
         twin = FakeCluster(clock, foreground=self.foreground)
         twin.objects, twin.watch, twin.calls = dict(self.objects), list(self.watch), list(self.calls)
         twin.created_jobs, twin.logs = list(self.created_jobs), dict(self.logs)
-        twin.admit, twin.has_nim_operator = self.admit, self.has_nim_operator
+        twin.admit, twin.has_nim_operator, twin.policies = self.admit, self.has_nim_operator, dict(self.policies)
         twin._version, twin._applied = self._version, dict(self._applied)
         return twin
 
@@ -255,6 +271,8 @@ class FakeCluster:
     def _default(self, raw: Raw) -> None:
         if raw["kind"] == "Deployment":
             self.admit(raw)
+        if raw["kind"] in self.policies:
+            self.policies[raw["kind"]](raw)
         add_defaults(raw)
 
     def _put(self, event: str, raw: Raw) -> Raw:

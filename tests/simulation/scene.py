@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 from simulation.endings import DONE, HANG, Ending
 from simulation.fake_cluster import NAMESPACE, Crash, FakeCluster
 from simulation.invariants import check_status, spec_errors
+from simulation.kueue import Kueue
 from simulation.servers import answer_canaries
 from simulation.world import World
 
@@ -125,6 +126,7 @@ class Scene:
         self.cluster = FakeCluster(self.clock, foreground=foreground)
         self.cluster.on_status.append(self._look)
         self.world = World(self.cluster)
+        self.kueue: Kueue | None = None
         self.history: list[Raw] = []  # every status that was written
         self.crashes = 0
         self.refusals: list[ClusterError] = []
@@ -146,6 +148,7 @@ class Scene:
         twin.cluster = self.cluster.fork(twin.clock)
         twin.cluster.on_status = [twin._look]
         twin.world = self.world.fork(twin.cluster)
+        twin.kueue = None if self.kueue is None else replace(self.kueue, cluster=twin.cluster)
         twin.history, twin.refusals = list(self.history), list(self.refusals)
         twin.operator = self.operator.fork(twin.cluster)
         return twin
@@ -194,10 +197,16 @@ class Scene:
         except ClusterError as error:
             self.refusals.append(error)
             after = 1.0
-        self.world.step()
+        self.step()
         seconds = min(after or 5.0, 60.0)
         self.clock.now += timedelta(seconds=round(seconds) or 1)
         return seconds
+
+    def step(self) -> None:
+        """Everybody but the operator does something."""
+        if self.kueue is not None:
+            self.kueue.step()
+        self.world.step()
 
     def run(self, until: Callable[[Scene], bool], turns: int = 150) -> Scene:
         """Turn until it is so; fails when it never is."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embedding_operator.objects.compare import NAMED_BY
+
 Raw = dict[str, Any]
+_WHOLE = ("nodeSelector", "selector")  # maps that one manager owns as a whole
 _STORED_AS = {"1024Mi": "1Gi", "2048Mi": "2Gi", "1000m": "1", "2000m": "2"}
 
 
@@ -28,15 +31,49 @@ def selects(raw: Mapping[str, Any], labels: str, fields: str) -> bool:
 
 
 def merge_applied(live: Raw, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Server-side apply: what was applied before and is not any more goes away. Lists are replaced whole."""
+    """Server-side apply: what was applied before and is not any more goes away, what others have added stays.
+
+    Lists whose items have a name are merged by it; every other list is replaced whole.
+    """
     for key in before.keys() - manifest.keys():
         live.pop(key, None)
     for key, value in manifest.items():
-        if isinstance(value, Mapping) and isinstance(live.get(key), dict):
-            earlier = before.get(key)
-            merge_applied(live[key], earlier if isinstance(earlier, Mapping) else {}, value)
+        earlier, there = before.get(key), live.get(key)
+        if isinstance(value, Mapping) and isinstance(there, dict):
+            if key in _WHOLE:
+                live[key] = _copy(value)
+            else:
+                merge_applied(there, earlier if isinstance(earlier, Mapping) else {}, value)
+        elif key in NAMED_BY and isinstance(value, list) and isinstance(there, list):
+            number = "containerPort" if key == "ports" and "image" in manifest else NAMED_BY[key]
+            _merge_named(there, earlier if isinstance(earlier, list) else [], value, number)
         else:
             live[key] = _copy(value)
+
+
+def _merge_named(live: list[Any], before: list[Any], manifest: list[Any], name: str) -> None:
+    wanted, earlier = ({item[name]: item for item in items} for items in (manifest, before))
+    live[:] = [item for item in live if item[name] in wanted or item[name] not in earlier]
+    known = {item[name]: item for item in live}
+    for key, value in wanted.items():
+        if key in known:
+            merge_applied(known[key], earlier.get(key, {}), value)
+        else:
+            live.append(_copy(value))
+
+
+def patch(live: Raw, operations: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON patch, as far as the operator writes any."""
+    for operation in operations:
+        *path, last = operation["path"].strip("/").split("/")
+        place: Any = live
+        for part in path:
+            place = place[int(part) if isinstance(place, list) else part]
+        key = int(last) if isinstance(place, list) else last
+        if operation["op"] == "remove":
+            del place[key]
+        else:
+            place[key] = _copy(operation["value"])
 
 
 def add_defaults(raw: Raw) -> None:

@@ -68,6 +68,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [apps.nvidia.com]
   resources: [nimservices]
   verbs: [get, list, create, patch, delete]
+# What Kueue says of the Jobs in its queue; patch: spec.suspend makes what waits or runs there inactive.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list, patch]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]

@@ -69,6 +69,12 @@ def dry_run_error(error: ClusterError) -> ClusterError:
     return error
 
 
+def misses_owner(manifest: Mapping[str, Any], detail: str) -> bool:
+    """Whether a refusal says that what the object belongs to does not exist."""
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    return any(f'"{owner["name"]}" not found' in detail for owner in owners)
+
+
 def error_of(
     status: int, verb: str, where: tuple[str, str, str], headers: Mapping[str, str], data: bytes
 ) -> ClusterError:

@@ -17,14 +17,15 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_ours, server_ahead_s
+from embedding_operator.cluster.answers import dry_run_error, error_of, misses_owner, must_be_ours, server_ahead_s
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.metrics import METRICS
-from embedding_operator.objects.compare import differs
+from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.objects.manifests.nim_service import API as NIM_API
 from embedding_operator.objects.nim_services import NIM_SERVICE
+from embedding_operator.objects.workloads import WORKLOAD
 from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
@@ -42,6 +43,7 @@ _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8
 _DRY_RUN: Final = {"dryRun": "All"}
 _NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
 _ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
+_OF_OTHERS: Final = (NIM_SERVICE, WORKLOAD)  # kinds whose CRD may not be installed
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
     "Job": ("/apis/batch/v1", "jobs"),
@@ -54,6 +56,7 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
     "Secret": ("/api/v1", "secrets"),
     NIM_SERVICE: (f"/apis/{NIM_API}", "nimservices"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    WORKLOAD: ("/apis/kueue.x-k8s.io/v1beta1", "workloads"),
 }
 
 
@@ -95,6 +98,9 @@ class Cluster(Protocol):
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
+
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+        """Set `spec.active` of a Workload of Kueue, and note for which revision it is not; fine when it is gone."""
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         """Replace the status if nobody wrote since `resource` was read; Conflict otherwise."""
@@ -169,7 +175,7 @@ class KubeCluster:
             wanted = {"labelSelector": labels, "fieldSelector": fields, "limit": str(most), "continue": token}
             query = {key: value for key, value in wanted.items() if value}
             # Where the CRD is not installed there are none.
-            missing_ok = kind == NIM_SERVICE
+            missing_ok = kind in _OF_OTHERS
             page = self._call("list", kind, namespace, "", query=query, missing_ok=missing_ok, accept=accept) or {}
             for item in page.get("items") or ():
                 yield {**item, "kind": kind}
@@ -203,18 +209,12 @@ class KubeCluster:
         if existing is None:
             return self._merge(manifest)
         must_be_ours(kind, manifest, existing, self.now())
-        try:
-            merged = self._merge(manifest)
-        except Rejected:  # an immutable field conflicts with a foreign change
-            merged = None
-        if merged is not None and not differs(manifest, merged):
-            return merged
-        # Server-side apply leaves alone what others put into a list (a port, a variable, a container): take it back.
-        part = "spec" if "spec" in manifest else "data"
-        change = [{"op": "replace", "path": f"/{part}", "value": manifest[part]}]
-        where = (kind, meta["namespace"], meta["name"])
-        self._call("patch", *where, body=change, content_type="application/json-patch+json")
-        return self._merge(manifest)
+        undone = corrections(manifest, existing)
+        if undone:
+            read = {"op": "add", "path": "/metadata/resourceVersion", "value": existing["metadata"]["resourceVersion"]}
+            where, content_type = (kind, meta["namespace"], meta["name"]), "application/json-patch+json"
+            existing = self._call("patch", *where, body=[read, *undone], content_type=content_type) or existing
+        return self._merge(keeping(manifest, existing))
 
     def try_out(self, manifest: Mapping[str, Any], *, within_s: float) -> None:
         meta, kind = manifest["metadata"], manifest["kind"]
@@ -226,7 +226,7 @@ class KubeCluster:
                     raise Rejected("find", *where, "it does not exist")
                 return
             if kind in ("Job", "Pod"):
-                self._call("create", kind, meta["namespace"], "", body=manifest, query=_DRY_RUN, ends=ends)
+                self._try_to_create(manifest, ends)
                 return
             existing = self._call("get", kind, meta["namespace"], meta["name"], missing_ok=True, ends=ends)
             if existing is not None:
@@ -236,6 +236,21 @@ class KubeCluster:
             return
         except (Rejected, Forbidden, Unavailable) as error:
             raise dry_run_error(error) from error
+
+    def _try_to_create(self, manifest: Mapping[str, Any], ends: float) -> None:
+        """A webhook may look for what a pod belongs to, which a dry run has not made: it is then asked without."""
+        meta, kind = manifest["metadata"], manifest["kind"]
+        where, query = ("create", kind, meta["namespace"], ""), _DRY_RUN
+        try:
+            self._call(*where, body=manifest, query=query, ends=ends)
+        except (Rejected, Forbidden) as error:
+            if kind != "Pod" or not misses_owner(manifest, error.detail):
+                raise
+            alone = {key: value for key, value in meta.items() if key != "ownerReferences"}
+            try:
+                self._call(*where, body={**manifest, "metadata": alone}, query=query, ends=ends)
+            except (Rejected, Forbidden):  # perhaps for belonging to nothing
+                raise NotTried("create", kind, meta["namespace"], meta["name"], error.detail) from error
 
     def _merge(
         self, manifest: Mapping[str, Any], beside: Mapping[str, str] | None = None, ends: float | None = None
@@ -260,6 +275,12 @@ class KubeCluster:
         body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"suspend": suspend}}
         content_type = "application/merge-patch+json"
         return self._call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
+
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+        note = None if active else str(revision)
+        body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"active": active}}
+        content_type = "application/merge-patch+json"
+        self._call("patch", WORKLOAD, namespace, name, body=body, content_type=content_type, missing_ok=True)
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]

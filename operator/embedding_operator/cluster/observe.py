@@ -11,6 +11,7 @@ from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster, child_selector
 from embedding_operator.cluster.endpoint import Ask
+from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.logs import LogTails
 from embedding_operator.decide.contract import due_s
 from embedding_operator.decide.decision import Observed
@@ -29,7 +30,8 @@ from embedding_operator.objects.views import (
     view_job,
     view_pod,
 )
-from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL
+from embedding_operator.objects.workloads import WORKLOAD, view_workload
+from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL, QUEUED_JOB_LABEL
 from embedding_operator.resource.status import Status
 from embedding_stages.contract.servers import EMBEDDINGS_PATH, SERVERS
 
@@ -64,6 +66,7 @@ class Observer:
             deployments=deployments,
             image_pods=tuple(found for raw in pods if (found := view_image_pod(raw)) is not None),
             services={raw["metadata"]["name"]: raw for raw in services},
+            **self._queue(owner, resource, status, jobs),
             **self._workspace(key, owner, resource, now),
             **self._asked(owner, resource, status, now),
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
@@ -164,6 +167,25 @@ class Observer:
         if due:
             found["contract"] = self._own_record(owner, contract_name(owner.name))
         return found
+
+    def _queue(
+        self, owner: Owner, resource: Mapping[str, Any], status: Status, jobs: Sequence[JobView]
+    ) -> dict[str, Any]:
+        """What Kueue says of the Jobs that wait for it; and of all in its queue where spec.suspend is about them."""
+        stopping = bool((resource.get("spec") or {}).get("suspend")) or status.phase == "Suspended"
+        found: dict[str, Any] = {}
+        try:
+            for job in jobs:
+                known_to_kueue = job.queue or (job.suspended and job.suspended_by is None)
+                if job.finished or not known_to_kueue or not (stopping or job.suspended):
+                    continue
+                self.beside_watches = True
+                labels = f"{QUEUED_JOB_LABEL}={job.uid}"
+                for raw in self.cluster.list(WORKLOAD, owner.namespace, labels=labels):
+                    found[job.uid] = view_workload(raw)
+        except Forbidden as error:
+            return {"workloads_unread": str(error)}
+        return {"workloads": found}
 
     def _own_record(self, owner: Owner, name: str) -> Mapping[str, Any] | None:
         self.beside_watches = True

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from embedding_operator.objects.image_pods import ImagePod
 from embedding_operator.objects.views import DeploymentView, EventView, JobView
+from embedding_operator.objects.workloads import WorkloadView
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
@@ -24,6 +25,8 @@ class Observed:
     jobs: Sequence[JobView] = ()
     deployments: Sequence[DeploymentView] = ()
     image_pods: Sequence[ImagePod] = ()
+    workloads: Mapping[str, WorkloadView] = field(default_factory=dict)  # of Kueue, by the uid of their Job
+    workloads_unread: str = ""  # why none could be read
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name
     workspace_exists: bool = False
     workspace_request: str = ""  # the size that the claim asks for; empty for one that is not ours
@@ -120,6 +123,19 @@ class SuspendJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActivateWorkload:
+    """Of a Job in Kueue's queue: Kueue would resume at once what is suspended in the Job."""
+
+    name: str
+    active: bool
+    revision: int  # whose spec.suspend it follows; noted in the Workload
+    why: str
+
+    def __str__(self) -> str:
+        return f"{'activate' if self.active else 'deactivate'} Workload {self.name}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Apply:
     """Server-side apply: creates the object or restores what somebody changed."""
 
@@ -146,12 +162,14 @@ class TryOut:
         return f"try out {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
 
 
-Action = CreateJob | CreatePod | DeleteObject | SuspendJob | Apply | TryOut
+Action = CreateJob | CreatePod | DeleteObject | SuspendJob | ActivateWorkload | Apply | TryOut
 
 
 def frees(action: Action) -> bool:
     """Whether an action only takes something away: it is done also where everything else is refused."""
-    return isinstance(action, DeleteObject) or (isinstance(action, SuspendJob) and action.suspend)
+    stops = isinstance(action, SuspendJob) and action.suspend
+    stops = stops or (isinstance(action, ActivateWorkload) and not action.active)
+    return stops or isinstance(action, DeleteObject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

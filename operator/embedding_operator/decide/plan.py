@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, SuspendJob, frees
+from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
+from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
 from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
@@ -70,10 +71,10 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     traffic: Traffic | None = None
     trained = False
     if spec.suspend:
-        _suspend(draft, observed)
+        suspend_jobs(draft, observed)
         end_image_check(draft, observed)
     else:
-        _forget_suspensions(draft, observed)
+        forget_suspensions(draft, observed)
         _workspace(draft, spec, owner, observed)
         try:
             trained = _run_pipeline(draft, spec, owner, observed, defaults)
@@ -175,24 +176,6 @@ def _remember(item: StageStatus) -> StageStatus:
         restores=0,
         restored_at="",
     )
-
-
-def _suspend(draft: Draft, observed: Observed) -> None:
-    """Suspend each Job once a revision: who resumes it afterwards, such as a queue, is not fought."""
-    revision = draft.status.revision
-    for job in observed.jobs:
-        if not job.finished and not job.suspended and not job.deleting and job.suspended_by != revision:
-            why = "spec.suspend is true"
-            draft.actions.append(SuspendJob(name=job.name, suspend=True, revision=revision, why=why))
-
-
-def _forget_suspensions(draft: Draft, observed: Observed) -> None:
-    """Take the note off a Job that somebody else resumed: whoever suspends it from now on resumes it."""
-    revision = draft.status.revision
-    for job in observed.jobs:
-        if not job.finished and not job.suspended and not job.deleting and job.suspended_by is not None:
-            why = "it was resumed, and spec.suspend is no longer true"
-            draft.actions.append(SuspendJob(name=job.name, suspend=False, revision=revision, why=why))
 
 
 def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:

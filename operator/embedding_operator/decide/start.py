@@ -8,6 +8,7 @@ from datetime import timedelta
 from embedding_operator.decide.decision import SuspendJob
 from embedding_operator.decide.lost import held_job
 from embedding_operator.decide.outcome import Failure
+from embedding_operator.decide.queue import POLL_QUEUE_S, queue_wait
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import Wait, explain_waits
 from embedding_operator.objects.manifests.job import build_job, template_of
@@ -62,25 +63,28 @@ def outdated(step: Step) -> bool | None:
 
 
 def suspended(step: Step) -> bool | None:
-    """Resume a Job that spec.suspend suspended. One that somebody else suspended is theirs to resume."""
+    """Resume a Job that spec.suspend suspended. One that somebody else suspended, or has a queue for, is theirs."""
     job = step.last
+    if job.resuming:  # its start deadline counts from when its controller starts it, whatever it waited for before
+        step.wait(Wait(reason="Resuming", message=f"Job {job.name} was resumed and starts", broken=False), job)
+        return False
     if not job.suspended:
         return None
-    if job.suspended_by is not None:
+    if job.suspended_by is not None and job.uid not in step.observed.workloads:
         revision = step.draft.status.revision
         why = "the resource is not suspended"
         step.draft.actions.append(SuspendJob(name=job.name, suspend=False, revision=revision, why=why))
         step.wait(Wait(reason="Resuming", message=f"Job {job.name} was suspended and goes on", broken=False), job)
         return False
-    if job.queue:
-        message = f"Job {job.name} is suspended in Kueue's queue {job.queue!r}, and starts when Kueue admits it"
-        step.wait(Wait(reason="Queued", message=message, broken=False), job)
+    queued = queue_wait(job, step.observed, step.entry)
+    if queued is not None:
+        step.wait(queued, job, poll_s=POLL_QUEUE_S)
         return False
     message = (
         f"Job {job.name} is suspended, and not by this operator: a person, or a controller that queues Jobs, has set "
         "its spec.suspend, and resumes it by setting that to false"
     )
-    step.wait(Wait(reason="Suspended", message=message, broken=False), job)
+    step.wait(Wait(reason="Suspended", message=message, broken=False), job, poll_s=POLL_QUEUE_S)
     return False
 
 

@@ -40,8 +40,8 @@ _EXACT: Final = frozenset({"selector"})
 _IGNORED: Final = frozenset({"apiVersion", "kind", "namespace", "ownerReferences"})
 
 
-# Lists whose items have a name: what others add to them is left alone. Every other list is compared as it is.
-_NAMED_BY: Final[Mapping[str, str]] = {
+# Lists whose items have a name: what others add to them is left alone.
+NAMED_BY: Final[Mapping[str, str]] = {
     "containers": "name",
     "env": "name",
     "imagePullSecrets": "name",
@@ -49,22 +49,29 @@ _NAMED_BY: Final[Mapping[str, str]] = {
     "volumeMounts": "mountPath",
     "volumes": "name",
     "containerPorts": "containerPort",
+    "ports": "port",
 }
+# Others that somebody may add to, as policies do: ours have to be among them. Every other list is compared as it is.
+MAY_GROW: Final = frozenset(
+    {"drop", "tolerations", "topologySpreadConstraints"}
+    | {"preferredDuringSchedulingIgnoredDuringExecution", "requiredDuringSchedulingIgnoredDuringExecution"}
+)
 # What a pod or a container of ours may have that was not asked for: the server's defaults, and what admission policies
 # add. A command, a hook or another account would make it another server.
-_POD_MAY_HAVE: Final = frozenset(
-    {"affinity", "dnsConfig", "dnsPolicy", "hostAliases", "imagePullSecrets", "nodeSelector", "overhead"}
-    | {"preemptionPolicy", "priority", "priorityClassName", "restartPolicy", "runtimeClassName", "schedulerName"}
-    | {"terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints"}
+POD_MAY_HAVE: Final = frozenset(
+    {"affinity", "dnsConfig", "dnsPolicy", "hostAliases", "imagePullSecrets", "nodeSelector", "os", "overhead"}
+    | {"preemptionPolicy", "priority", "priorityClassName", "readinessGates", "resourceClaims", "restartPolicy"}
+    | {"runtimeClassName", "schedulerName", "schedulingGates", "terminationGracePeriodSeconds", "tolerations"}
+    | {"topologySpreadConstraints"}
 )
-_CONTAINER_MAY_HAVE: Final = frozenset(
+CONTAINER_MAY_HAVE: Final = frozenset(
     {"env", "imagePullPolicy", "ports", "resources", "securityContext", "terminationMessagePath"}
     | {"terminationMessagePolicy"}
 )
 
 
 # What the NIM Operator's CRD and webhook fill in, and where people may send the pods.
-_NIM_MAY_HAVE: Final = frozenset(
+NIM_MAY_HAVE: Final = frozenset(
     {"affinity", "expose", "inferencePlatform", "livenessProbe", "metrics", "nodeSelector", "priorityClassName"}
     | {"readinessProbe", "runtimeClassName", "scale", "schedulerName", "startupProbe", "storage", "tolerations"}
 )
@@ -91,20 +98,20 @@ def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     if "spec" not in template:
         return ""
     path, wanted, found = "spec.template.spec", template["spec"], live["spec"]["template"]["spec"]
-    if added := _added(found, wanted, _POD_MAY_HAVE):
-        return f"{path}.{added}"
-    claims = _volumes_of_claims(found, wanted)
+    if more := added(found, wanted, POD_MAY_HAVE):
+        return f"{path}.{more}"
+    claims = volumes_of_claims(found, wanted)
     for kind in ("initContainers", "containers"):
         ours = {item["name"]: item for item in wanted.get(kind) or ()}
         for there in found.get(kind) or ():
             where, asked = f"{path}.{kind}[{there['name']}]", ours.get(there["name"])
-            if _covered(there, asked or {}, claims):
+            if covered(there, asked or {}, claims):
                 return f"{where}.volumeMounts"
             if asked is None:
                 continue
-            if added := _added(there, asked, _CONTAINER_MAY_HAVE):
-                return f"{where}.{added}"
-            if taken := _taken_over(there, asked):
+            if more := added(there, asked, CONTAINER_MAY_HAVE):
+                return f"{where}.{more}"
+            if taken := taken_over(there, asked):
                 return f"{where}.env[{taken}]"
     return ""
 
@@ -112,15 +119,15 @@ def _runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
 def _nim_runs_more(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     """The same of a NIMService, of which NVIDIA's NIM Operator makes the pods."""
     path = "spec"
-    if added := _added(live, desired, _NIM_MAY_HAVE):
-        return f"{path}.{added}"
+    if more := added(live, desired, NIM_MAY_HAVE):
+        return f"{path}.{more}"
     if (live.get("scale") or {}).get("enabled"):
         return f"{path}.scale.enabled"
-    taken = _taken_over(live, desired)
+    taken = taken_over(live, desired)
     return f"{path}.env[{taken}]" if taken else ""
 
 
-def _volumes_of_claims(live: Mapping[str, Any], desired: Mapping[str, Any]) -> set[str]:
+def volumes_of_claims(live: Mapping[str, Any], desired: Mapping[str, Any]) -> set[str]:
     """Names of the live pod's volumes that are claims which our pod mounts too, whatever somebody calls them."""
 
     def claim(volume: Mapping[str, Any]) -> str:
@@ -130,12 +137,12 @@ def _volumes_of_claims(live: Mapping[str, Any], desired: Mapping[str, Any]) -> s
     return {item["name"] for item in live.get("volumes") or () if claim(item) in ours}
 
 
-def _added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> str:
+def added(live: Mapping[str, Any], desired: Mapping[str, Any], may_have: frozenset[str]) -> str:
     more = sorted(live.keys() - desired.keys() - may_have)
     return next((key for key in more if live[key] not in (None, "", [], {}, False)), "")
 
 
-def _covered(live: Mapping[str, Any], desired: Mapping[str, Any], claims: set[str]) -> bool:
+def covered(live: Mapping[str, Any], desired: Mapping[str, Any], claims: set[str]) -> bool:
     """Whether a mount was added by which what was checked may not be what is read.
 
     It lies over a read-only folder of ours or over our code, or it is a further mount of one of the `claims`.
@@ -152,7 +159,7 @@ def _clean(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
-def _taken_over(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+def taken_over(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     """The first variable that somebody added and that may change what our container does."""
     ours = {item["name"] for item in desired.get("env") or ()}
     more = (item["name"] for item in live.get("env") or () if item["name"] not in ours)
@@ -188,9 +195,18 @@ def _of_key(live: Mapping[str, Any], desired: Mapping[str, Any], key: str, path:
     if key in _EXACT:
         return "" if live.get(key) == desired[key] else where
     named = "containerPorts" if key == "ports" and "image" in desired else key
-    if named in _NAMED_BY and isinstance(desired[key], list) and isinstance(live.get(key), list):
-        return _named_difference(live[key], desired[key], where, _NAMED_BY[named])
+    if named in NAMED_BY and isinstance(desired[key], list) and isinstance(live.get(key), list):
+        return _named_difference(live[key], desired[key], where, NAMED_BY[named])
+    if key in MAY_GROW and holds(live.get(key), desired[key]):
+        return ""
     return _difference(live.get(key), desired[key], where, quantities=key in _QUANTITY_MAPS)
+
+
+def holds(live: Any, desired: Any) -> bool:
+    """Whether each item of one list is among those of the other."""
+    if not isinstance(live, list) or not isinstance(desired, list):
+        return False
+    return all(any(not _difference(item, wanted, "", quantities=False) for item in live) for wanted in desired)
 
 
 def _named_difference(live: list[Any], desired: list[Any], path: str, name: str) -> str:

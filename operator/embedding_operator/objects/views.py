@@ -92,6 +92,7 @@ class JobView:
     disrupted: bool  # whether one of all its pods was
     suspended_by: int | None = None  # the revision whose spec.suspend suspended it; None: the operator did not
     queue: str = ""  # of Kueue, which suspends and resumes its Jobs
+    resuming: bool = False  # it may run, and its controller has not noticed yet
     deleted_at: datetime | None = None  # when it was to be gone
     finalizers: Sequence[str] = ()
 
@@ -223,6 +224,7 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
     ends = {c["type"]: c for c in _conditions(status) if c.get("status") == "True"}
     end = ends.get("Complete") or ends.get("Failed") or {}
     newest = {pod.index: pod for pod in sorted(pods, key=lambda pod: pod.created)}
+    suspended = bool((raw.get("spec") or {}).get("suspend"))
     return JobView(
         name=meta["name"],
         uid=meta.get("uid", ""),
@@ -237,13 +239,14 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         succeeded="Complete" in ends,
         failed="Failed" in ends,
         failure_reason=(ends.get("Failed") or {}).get("reason", ""),
-        suspended=bool((raw.get("spec") or {}).get("suspend")),
+        suspended=suspended,
         deleting="deletionTimestamp" in meta,
         nodes=int((raw.get("spec") or {}).get("completions") or 1),
         pods=tuple(newest[index] for index in sorted(newest)),
         disrupted=any(pod.disrupted for pod in pods),
         suspended_by=int(by) if (by := notes.get(SUSPENDED_ANNOTATION, "")).isdigit() else None,
         queue=labels.get(QUEUE_LABEL, ""),
+        resuming="Suspended" in ends and not suspended,
         deleted_at=deleted_at(meta),
         finalizers=tuple(meta.get("finalizers") or ()),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from embedding_stages.contract import PARALLELISMS, SOURCE_BEIR, SOURCE_CORPUS, SOURCE_GUARD, SOURCE_MODEL, Stage
@@ -190,6 +190,15 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """Who decides when pods may run."""
+
+    queue: str = ""  # Kueue's LocalQueue; empty: none
+    priority: str = ""  # Kueue's WorkloadPriorityClass
+    serving: bool = False  # the server goes through the queue too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """A valid spec with every default filled in."""
 
@@ -212,6 +221,7 @@ class Spec:
     start_deadline_s: int
     canaries_every_s: int | None  # None: never
     image_pull_secrets: Sequence[str]
+    scheduling: Scheduling = field(default_factory=Scheduling)
     given_user: bool = False  # pods name no user and no groups: the platform gives them, as OpenShift does
 
     @property

@@ -33,6 +33,7 @@ from embedding_operator.resource.pods import (
     parse_profile,
     stage_resources,
 )
+from embedding_operator.resource.scheduling import parse_scheduling
 from embedding_operator.resource.served import check_nim_service
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
@@ -116,6 +117,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         start_deadline_s=read(tables.RunPolicy, raw.get("runPolicy")).startDeadlineSeconds,
         canaries_every_s=read(tables.Verification, raw.get("verification")).intervalSeconds,
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
+        scheduling=parse_scheduling(raw.get("scheduling")),
     )
 
 

@@ -27,6 +27,7 @@ from embedding_operator.resource.labels import (
     TEMPLATE_ANNOTATION,
 )
 from embedding_operator.resource.pipeline import BY_STAGE
+from embedding_operator.resource.scheduling import queue_labels
 from embedding_stages import contract
 from embedding_stages.contract import Stage, StageRequest, fingerprint_of
 
@@ -76,11 +77,14 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = 
         **workspace_label(owner, spec),
     }
     template = {"metadata": pod_metadata(settings, {**owner_labels(owner), **labels}), "spec": pod}
-    notes = {FINGERPRINT_ANNOTATION: request.fingerprint, TEMPLATE_ANNOTATION: _template_hash(pod, settings)}
+    queued = queue_labels(spec.scheduling)
+    if queued:  # whoever admits it resumes it; Kueue's webhook would suspend it too, where it answers
+        body["suspend"] = True
+    notes = {FINGERPRINT_ANNOTATION: request.fingerprint, TEMPLATE_ANNOTATION: _template_hash(pod, settings, queued)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(owner, name, labels, notes),
+        "metadata": metadata(owner, name, {**labels, **queued}, notes),
         "spec": {**body, "template": template},
     }
 
@@ -90,15 +94,16 @@ def template_of(job: Mapping[str, Any]) -> str:
     return str(job["metadata"]["annotations"][TEMPLATE_ANNOTATION])
 
 
-def _template_hash(pod: Mapping[str, Any], settings: PodSettings) -> str:
+def _template_hash(pod: Mapping[str, Any], settings: PodSettings, queued: Mapping[str, str]) -> str:
     """Without the request: attempt and revision are in it, and they do not change how the pod looks.
 
     The pods of several nodes also carry their Job's name; it is the same whenever the same attempt is built again.
-    Labels and annotations count where the manifest has some.
+    Labels and annotations count where the manifest has some, and so does a queue.
     """
     main = dict(pod["containers"][0])
     main["env"] = [item for item in main["env"] if item["name"] != contract.ENV_REQUEST]
     noted = {"podLabels": dict(settings.pod_labels), "podAnnotations": dict(settings.pod_annotations)}
+    noted["queue"] = dict(queued)
     return fingerprint_of({**pod, "containers": [main], **{key: item for key, item in noted.items() if item}})[:16]
 
 

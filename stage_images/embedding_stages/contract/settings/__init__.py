@@ -43,6 +43,7 @@ from embedding_stages.contract.settings.serving import (
     Export,
     Run,
     RunPolicy,
+    Scheduling,
     Verify,
 )
 from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, BaseModel, Corpus
@@ -83,6 +84,7 @@ __all__ = [
     "QuestionTypes",
     "Run",
     "RunPolicy",
+    "Scheduling",
     "Sdg",
     "Search",
     "Tolerance",

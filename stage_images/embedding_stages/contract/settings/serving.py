@@ -13,6 +13,8 @@ from embedding_stages.contract.settings.common import (
     JOINED,
     METRIC,
     METRIC_FORM,
+    QUEUE,
+    QUEUE_FORM,
 )
 
 STOP, FALL_BACK = "Stop", "FallBack"
@@ -152,6 +154,35 @@ class RunPolicy(Table):
 
     startDeadlineSeconds: int = setting(
         1800, low=10, high=604_800, says="A stage whose pod has not started by then fails, seconds."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling(Table):
+    FIELD = "spec.scheduling"
+
+    queueName: str | None = setting(
+        None,
+        since=JOINED,
+        pattern=QUEUE,
+        form=QUEUE_FORM,
+        shortest=1,
+        longest=63,
+        says="Kueue's LocalQueue, in this namespace, that admits the Job of each stage; none when absent.",
+    )
+    priorityClass: str | None = setting(
+        None,
+        since=JOINED,
+        pattern=QUEUE,
+        form=QUEUE_FORM,
+        shortest=1,
+        longest=63,
+        says="Kueue's WorkloadPriorityClass of what goes through the queue; it says nothing of the pods' own priority.",
+    )
+    serving: bool = setting(
+        False,
+        since=JOINED,
+        says="Whether the server's Deployment goes through the queue too.",
     )
 
 
