@@ -49,6 +49,8 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Tolerance,
     tables.Verification,
     tables.RunPolicy,
+    tables.Limits,
+    tables.Retention,
 )
 _DECIMAL: Final = "[0-9]+([.][0-9]+)?(e-?[0-9]+)?"
 _EXAMPLE: Final = 0.01  # of a decimal that has no default

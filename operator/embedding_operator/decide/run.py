@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from embedding_operator.decide.limits import left_s, overrun
 from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
-from embedding_stages.contract import parse_progress
+from embedding_stages.contract import Progress, parse_progress
 
 _POLL_S: Final = 10.0  # progress is read this often
 
@@ -21,6 +22,20 @@ def unreachable(step: Step) -> bool | None:
     if wait is None:
         return None
     step.wait(wait, step.last, ran_until=step.ran_until)
+    return False
+
+
+def over_limits(step: Step) -> bool | None:
+    """End an attempt when the revision's run has used what it may."""
+    job, status = step.last, step.draft.status
+    over = overrun(status, step.spec, step.stage, step.spent)
+    if over is None:
+        left = left_s(status, step.spec, job, step.spent)
+        if left is not None:
+            step.draft.look_again_in(left)
+        return None
+    step.delete(job, f"{over.field} is used up")
+    step.fail(job, over, final=True)
     return False
 
 
@@ -61,6 +76,12 @@ def running(step: Step) -> bool | None:
         step=progress.step if progress else step.entry.step,
         total_steps=progress.total_steps if progress else step.entry.total_steps,
         eta_seconds=progress.eta_seconds if progress else None,
+        loss=progress.loss if progress else step.entry.loss,
+        rate=_rate(progress) if progress else step.entry.rate,
     )
     step.draft.look_again_in(_POLL_S)
     return False
+
+
+def _rate(progress: Progress) -> str:
+    return "" if progress.rate is None else f"{progress.rate:.5g} {progress.unit or 'steps'}/s"

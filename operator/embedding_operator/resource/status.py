@@ -217,6 +217,7 @@ class Status:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     preflight: Mapping[str, Any] = field(default_factory=dict)  # revision, state, untried; see decide/preflight.py
     image_check: Mapping[str, Any] = field(default_factory=dict)  # see decide/image_check.py
+    run: Mapping[str, Any] = field(default_factory=dict)  # of this revision; see decide/usage.py
 
     def stage(self, name: Stage) -> StageStatus:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
@@ -257,6 +258,7 @@ class Status:
                 "resolved": dict(self.resolved),
                 "preflight": dict(self.preflight),
                 "imageCheck": dict(self.image_check),
+                "run": dict(self.run),
             }
         )
 
@@ -284,6 +286,7 @@ class Status:
             resolved=dict(raw.get("resolved") or {}),
             preflight=dict(raw.get("preflight") or {}),
             image_check=dict(raw.get("imageCheck") or {}),
+            run=dict(raw.get("run") or {}),
         )
 
 

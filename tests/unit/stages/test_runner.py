@@ -72,8 +72,8 @@ def test_a_secret_that_the_manifest_does_not_name_is_none(tmp_path: Path) -> Non
 
 
 FULL: dict[str, Exception] = {
-    "a full volume": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/workspace/x"),
-    "a quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/workspace/x"),
+    "a full volume": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"),
+    "a quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "x"),
     "safetensors on a full volume": SafetensorError(
         'Error while serializing: I/O error: Os { code: 28, message: "No space left on device" }'
     ),
@@ -89,9 +89,22 @@ def test_a_full_workspace_says_what_can_be_done(tmp_path: Path, name: str) -> No
         raise FULL[name]
 
     result = end_of(tmp_path, fails)
-    assert (result["exitCode"], result["reason"], result["field"]) == (10, "WorkspaceFull", "spec.storage")
-    assert "let its volume claim grow" in result["message"]
+    assert (result["exitCode"], result["reason"], result["field"]) == (10, "DiskFull", "spec.storage.size")
+    assert "raise it if the storage class lets a claim grow" in result["message"]
     assert "None" not in result["message"]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [("workspace/sdg/x", "spec.storage.size"), ("tmp/x", "spec.stages.sdg.resources.requests.ephemeral-storage")],
+)
+def test_a_full_disk_is_the_one_that_was_written_to(tmp_path: Path, place: str, field: str) -> None:
+    def fails(_context: StageContext) -> StageResult:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / place))
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"], result["field"]) == (10, "DiskFull", field)
+    assert str(tmp_path / place) in result["message"]
 
 
 @pytest.mark.parametrize(
