@@ -208,6 +208,7 @@ class Reconciler:
         written = self.cluster.write_status(resource, body)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
+        METRICS.used(old, decided.status)
         who = f"{resource['metadata']['namespace']}/{resource['metadata']['name']}"
         for line in journal.lines(who, old, decided.status):
             line.write(log)

@@ -60,6 +60,7 @@ def _succeed(step: Step, job: JobView, result: StageResult) -> None:
         step=0,
         total_steps=0,
         eta_seconds=None,
+        usage=step.entry.usage.settled(),
         loss=None,
         rate="",
         artefacts=result.artefacts,

@@ -38,8 +38,11 @@ def measured(
                 going.append(created)
             uid, spent = short(pod.uid), _part_of(job, pod, observed, begun, step_s)
             old = parts.get(uid)
-            if old is not None or spent != Spent():
-                parts[uid] = PodPart(uid=uid, created=created, spent=spent.most(old.spent) if old else spent)
+            if old is not None:  # its end is the last word about its time; before that, a clock may go back
+                least = Spent(llm_tokens=old.spent.llm_tokens) if pod.ended is not None else old.spent
+                spent = spent.most(least)
+            if spent != Spent():
+                parts[uid] = PodPart(uid=uid, created=created, spent=spent)
     ordered = sorted(parts.values(), key=lambda part: (part.created, part.uid))
     if not ordered:
         return known

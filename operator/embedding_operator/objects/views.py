@@ -11,7 +11,6 @@ from embedding_operator.objects.deletion import deleted_at
 from embedding_operator.objects.injected import (
     blocker,
     has_begun,
-    is_own_main,
     main_container,
     own_init_containers,
     running_sidecars,
@@ -19,6 +18,7 @@ from embedding_operator.objects.injected import (
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
+    GPUS_ANNOTATION,
     INDEX_ANNOTATION,
     QUEUE_LABEL,
     REVISION_LABEL,
@@ -27,7 +27,6 @@ from embedding_operator.resource.labels import (
     SUSPENDED_ANNOTATION,
     TEMPLATE_ANNOTATION,
 )
-from embedding_operator.resource.pods import gpu_limits
 from embedding_stages.contract import Stage
 from embedding_stages.contract.server_profile import RunBy
 
@@ -194,7 +193,7 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         running_since=parse_time(((main.get("state") or {}).get("running") or {}).get("startedAt")),
         gone_by=parse_time(meta.get("deletionTimestamp")),
         began=_began(main),
-        gpus=_gpus(raw),
+        gpus=int(told) if (told := (meta.get("annotations") or {}).get(GPUS_ANNOTATION, "")).isdigit() else 0,
         node_lost=status.get("reason") == _NODE_LOST or (target or {}).get("reason") in _NODE_GONE,
     )
 
@@ -207,15 +206,6 @@ def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _began(container: Mapping[str, Any]) -> datetime | None:
     state: Mapping[str, Any] = container.get("state") or {}
     return parse_time((state.get("running") or state.get("terminated") or {}).get("startedAt"))
-
-
-def _gpus(raw: Mapping[str, Any]) -> int:
-    """Of the operator's own container."""
-    containers = (raw.get("spec") or {}).get("containers") or ()
-    limits: Mapping[str, Any] = next(
-        ((item.get("resources") or {}).get("limits") or {} for item in containers if is_own_main(item["name"])), {}
-    )
-    return sum(int(value) for value in gpu_limits(limits).values() if str(value).isdigit())
 
 
 def _conditions(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -81,7 +81,7 @@ class StageStatus:
             "imageIDs": list(self.image_ids),
             "restores": self.restores or None,
             "restoredAt": self.restored_at,
-            "usage": self.usage.to_json(),
+            "usage": self.usage.to_list() if self.done else self.usage.to_json(),
             "tookSeconds": self.took_s,
             "metrics": {kind: {k: decimal_text(v) for k, v in values.items()} for kind, values in self.metrics.items()},
         }

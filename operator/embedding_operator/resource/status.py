@@ -29,6 +29,7 @@ _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 80
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
+_SHORT_MESSAGE_CHARACTERS: Final = 256
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -335,6 +336,8 @@ def _shortened(body: dict[str, Any]) -> dict[str, Any]:
         if "message" in item:
             item["message"] = item["message"][:_SHORT_CHARACTERS]
     failure = body.get("lastFailure", {})
+    if "message" in failure:  # the stage says it in full
+        failure["message"] = failure["message"][:_SHORT_MESSAGE_CHARACTERS]
     if "logTail" in failure:
         failure["logTail"] = failure["logTail"][-_SHORT_LOG_CHARACTERS:]
     return body

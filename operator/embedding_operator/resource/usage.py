@@ -8,7 +8,7 @@ successor is closed: its part joins the sum, and no pod that was created so earl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 _UID_CHARACTERS: Final = 13
@@ -63,7 +63,18 @@ class Usage:
         spent = self.spent
         body = {"activeSeconds": spent.active_s, "gpuSeconds": spent.gpu_s, "llmTokens": spent.llm_tokens}
         found: dict[str, Any] = {key: value for key, value in body.items() if value}
-        return found | ({"pods": self._text()} if self.parts else {})
+        return found | ({"pods": self._text()} if self.since else {})
+
+    def to_list(self) -> list[int]:
+        """Of a stage that is done, in the record: active seconds, GPU seconds, tokens, and how far all is closed."""
+        spent = self.spent
+        return [spent.active_s, spent.gpu_s, spent.llm_tokens, self.since] if spent != Spent() else []
+
+    def settled(self) -> Usage:
+        """Of a stage that is done: every pod is closed."""
+        return replace(
+            self, closed=self.spent, since=self.parts[-1].created + 1 if self.parts else self.since, parts=()
+        )
 
     def _text(self) -> str:
         """One line of `kubectl describe`: how far all is closed, and each pod with its part."""
@@ -77,6 +88,9 @@ class Usage:
     def from_json(cls, raw: Any) -> Usage:
         """Nothing where somebody made something else of it: the stage's work is not forgotten for that."""
         try:
+            if isinstance(raw, list) and raw:
+                active, gpu, tokens, since = (int(item) for item in raw)
+                return cls(closed=Spent(active_s=active, gpu_s=gpu, llm_tokens=tokens), since=since)
             return cls._read(raw if isinstance(raw, Mapping) else {})
         except (ValueError, TypeError):
             return cls()
