@@ -41,7 +41,10 @@ class Metrics:
             "embedding_operator_stage_ends", "Stages that ended", ["stage", "state", "reason"], registry=registry
         )
         self.gpu_seconds = Counter(
-            "embedding_operator_gpu_seconds", "GPUs that pods of stages had, times seconds", ["stage"], registry=registry
+            "embedding_operator_gpu_seconds",
+            "GPUs that pods of stages had, times seconds",
+            ["stage"],
+            registry=registry,
         )
         self.llm_tokens = Counter(
             "embedding_operator_llm_tokens", "Tokens that stages used of language models", ["stage"], registry=registry

@@ -62,7 +62,7 @@ class StageContext:
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
     llm_tokens: Callable[[], int] = lambda: 0  # that this process has used of a language model; see StageResult
     extra: list[tuple[Artefact, Described]] = field(default_factory=list)
-    _told: Progress = Progress(percent=0)
+    _told: Progress = field(default_factory=lambda: Progress(percent=0))
     _reports: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_REPORTS))  # (time, step)
 
     @property
@@ -255,8 +255,9 @@ def _disk_full(context: StageContext, error: Exception) -> tuple[int, StageResul
         field = f"spec.stages.{context.request.stage}.resources.requests.ephemeral-storage"
         return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field=field)
     message = (
-        f"the workspace is full{f' at {path}' if path else ''}: raise it if the storage class lets a claim grow, delete "
-        "folders of old fingerprints in the workspace (none of the revision that serves, nor status.evaluationSet), or "
+        f"the workspace is full{f' at {path}' if path else ''}: raise it if the storage class lets a claim grow, "
+        "delete folders of old fingerprints in the workspace (none of the revision that serves, nor "
+        "status.evaluationSet), or "
         "make a new resource with a larger one; after any edit of the spec the stage runs again"
     )
     return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field="spec.storage.size")

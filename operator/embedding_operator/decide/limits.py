@@ -32,6 +32,10 @@ class _Limit:
     uses: Callable[[Spec, Stage], bool]  # whether a stage uses any of it
 
 
+def _runs_pods(spec: Spec, stage: Stage) -> bool:
+    return stage in spec.stages
+
+
 def _asks_gpus(spec: Spec, stage: Stage) -> bool:
     return count_gpus(spec.stages[stage].pod.resources, f"spec.stages.{stage}") > 0
 
@@ -47,7 +51,7 @@ _LIMITS: Final = (
         unit="seconds",
         most=lambda limits: limits.active_s,
         used=lambda spent: spent.active_s,
-        uses=lambda spec, stage: True,
+        uses=_runs_pods,
     ),
     _Limit(
         field="spec.limits.gpuSeconds",

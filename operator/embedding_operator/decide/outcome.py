@@ -175,7 +175,7 @@ def _disruption(job: JobView, pod: PodView | None, result: StageResult | None) -
     asked_to_stop = result is not None and result.reason == contract.INTERRUPTED
     disrupted = job.disrupted or asked_to_stop if job.nodes > 1 else pod is not None and pod.disrupted
     lost = next((item for item in (*job.all_pods, *job.pods) if item.node_lost), None)
-    if pod is not None and (_own_fault(pod) or pod.evicted) or not (disrupted or lost is not None):
+    if (pod is not None and (_own_fault(pod) or pod.evicted)) or not (disrupted or lost is not None):
         return None
     if lost is not None and (job.nodes > 1 or lost is pod or pod is None):
         message = f"node {lost.node} of pod {lost.name} does not answer, or is gone; the stage goes on on another one"

@@ -120,7 +120,7 @@ def eta_s(status: Status, spec: Spec) -> int | None:
 
 
 def of_another_run(item: StageStatus) -> StageStatus:
-    """A stage at the begin of a run: what it has used was used in an earlier one, and how long it took is remembered."""
+    """A stage as a new run finds it: what it has used was used in an earlier one, how long it took is remembered."""
     took_s = _took_s(item) if item.done else None
     return replace(item, usage=Usage(), took_s=item.took_s if took_s is None else took_s)
 

@@ -217,8 +217,6 @@ def says(reason: str) -> StageResult:
     return a_result(Stage.FINETUNE, artefacts={}, reason=reason)
 
 
-
-
 def test_the_result_of_several_nodes_is_that_of_index_0() -> None:
     result = a_result(Stage.FINETUNE)
     job = a_job_of_several(a_peer(0, 0, result), a_peer(1, 0, "worker of rank 8 is done"), succeeded=True)

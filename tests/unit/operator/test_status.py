@@ -300,7 +300,9 @@ def test_a_record_that_somebody_made_unreadable_is_forgotten_alone(text: str) ->
     assert read.verification == {"withinTolerance": False}
 
 
-@pytest.mark.parametrize("raw", ["x", ["x"], {"gpuSeconds": "many"}, {"pods": "1;a,b"}, {"pods": "1;a,b,c,d,e"}, {"pods": 7}])
+@pytest.mark.parametrize(
+    "raw", ["x", ["x"], {"gpuSeconds": "many"}, {"pods": "1;a,b"}, {"pods": "1;a,b,c,d,e"}, {"pods": 7}]
+)
 def test_a_usage_that_somebody_edited_costs_no_stage_its_work(raw: Any) -> None:
     written = {**a_stage(Stage.SDG).to_json(), "usage": raw}
     read = StageStatus.from_json(written)

@@ -41,7 +41,9 @@ def job_of(*pods: PodView, **changes: Any) -> JobView:
     return a_job(Stage.FINETUNE, pods=tuple(newest.values()), all_pods=pods, **changes)
 
 
-def spent(known: Usage, *jobs: JobView, now: float, begun: datetime | None = None, **beside: Any) -> tuple[Usage, Spent]:
+def spent(
+    known: Usage, *jobs: JobView, now: float, begun: datetime | None = None, **beside: Any
+) -> tuple[Usage, Spent]:
     """(what is remembered, what is judged by)."""
     observed = Observed(now=at(now), generation=1, **beside)
     exact = measured(known, jobs, observed, begun, exact=True)
@@ -173,7 +175,7 @@ def test_a_stage_ends_where_the_run_has_used_what_that_stage_uses(
 def test_who_used_it_is_said() -> None:
     over = overrun(USED, a_spec(limits={"gpuSeconds": 1200}), Stage.FINETUNE, Spent(active_s=100, gpu_s=400))
     assert str(over).startswith(
-        "spec.limits.gpuSeconds: this revision's run has used 1400 of 1200 GPU seconds (prep 1000, finetune 400): raise it"
+        "spec.limits.gpuSeconds: this revision's run has used 1400 of 1200 GPU seconds (prep 1000, finetune 400): "
     )
 
 

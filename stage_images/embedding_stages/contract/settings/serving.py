@@ -158,8 +158,8 @@ class RunPolicy(Table):
         since=JOINED,
         low=1,
         high=31_536_000,
-        says="Time that the pods of a revision's stages may run altogether, seconds; then the stage that runs is stopped. "
-        "Waiting and suspension do not count. No limit when absent.",
+        says="Time that the pods of a revision's stages may run altogether, seconds; then the stage that runs is "
+        "stopped. Waiting and suspension do not count. No limit when absent.",
     )
 
 
@@ -174,8 +174,8 @@ class Limits(Table):
         since=JOINED,
         low=1,
         high=1_000_000_000,
-        says="GPUs that a stage's pod has, times the seconds that it runs, over all attempts and stages of the revision. "
-        "No limit when absent.",
+        says="GPUs that a stage's pod has, times the seconds that it runs, over all attempts and stages of the "
+        "revision. No limit when absent.",
     )
     llmTokens: int | None = setting(
         None,
