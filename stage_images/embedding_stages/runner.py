@@ -256,8 +256,8 @@ def _disk_full(context: StageContext, error: Exception) -> tuple[int, StageResul
         return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field=field)
     message = (
         f"the workspace is full{f' at {path}' if path else ''}: raise it if the storage class lets a claim grow, "
-        "delete folders of old fingerprints in the workspace (none of the revision that serves, nor "
-        "status.evaluationSet), or make a new resource with a larger one; after any edit of the spec the stage runs again"
+        "delete folders of old fingerprints in it (none of the revision that serves, nor status.evaluationSet), or "
+        "make a new resource with a larger one; after any edit of the spec the stage runs again"
     )
     return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field="spec.storage.size")
 

@@ -60,7 +60,7 @@ def _without_durations(record: str) -> str:
     for stage in found.get("stages", {}).values():
         for duration in ("usage", "tookSeconds"):
             stage.pop(duration, None)
-    return json.dumps(found, sort_keys=True)
+    return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass
