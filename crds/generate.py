@@ -50,6 +50,8 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Verification,
     tables.RunPolicy,
     tables.Scheduling,
+    tables.Limits,
+    tables.Retention,
 )
 _DECIMAL: Final = "[0-9]+([.][0-9]+)?(e-?[0-9]+)?"
 _EXAMPLE: Final = 0.01  # of a decimal that has no default

@@ -9,6 +9,7 @@ from datetime import datetime
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource.usage import Spent
 from embedding_operator.resource_metrics import ResourceMetrics
 
 _MOST_REASONS = 100  # the project's own are fewer
@@ -38,6 +39,15 @@ class Metrics:
         )
         self.stage_ends = Counter(
             "embedding_operator_stage_ends", "Stages that ended", ["stage", "state", "reason"], registry=registry
+        )
+        self.gpu_seconds = Counter(
+            "embedding_operator_gpu_seconds",
+            "GPUs that pods of stages had, times seconds",
+            ["stage"],
+            registry=registry,
+        )
+        self.llm_tokens = Counter(
+            "embedding_operator_llm_tokens", "Tokens that stages used of language models", ["stage"], registry=registry
         )
         self.last_resync = Gauge(
             "embedding_operator_last_resync_timestamp_seconds", "Unix time of the last resync", registry=registry
@@ -107,6 +117,14 @@ class Metrics:
             known = list(self._phase_of)
         for key in known:
             self.forget(key)
+
+    def used(self, old: Status, new: Status) -> None:
+        """Count what the status says of a run beyond what it said before."""
+        for item in new.stages:
+            known = old.stage(item.name).usage.spent if old.revision == new.revision else Spent()
+            more = item.usage.spent
+            self.gpu_seconds.labels(stage=item.name.value).inc(max(0, more.gpu_s - known.gpu_s))
+            self.llm_tokens.labels(stage=item.name.value).inc(max(0, more.llm_tokens - known.llm_tokens))
 
     def stage_ended(self, old: StageStatus, new: StageStatus) -> None:
         """Count a stage once, when it reaches its end."""

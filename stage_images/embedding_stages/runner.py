@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import signal
@@ -39,6 +40,7 @@ from embedding_stages.errors import BadInput, StageError, Transient, own_groups
 Work = Callable[["StageContext"], StageResult]
 _PROGRESS_INTERVAL_S = 2.0
 _UMASK = 0o002  # what an attempt leaves undone, the next one's user may go on with: see artefacts.FOLDER_MODE
+_DIGITS = 5  # of a loss and a pace
 _REPORTS = 32  # of progress that are remembered: a minute of short steps
 _FULL = re.compile(  # safetensors and other Rust, the C library, numpy
     r"os error (?:28|122)\b|No space left on device|Disk quota exceeded|\d+ requested and \d+ written"
@@ -58,7 +60,9 @@ class StageContext:
     clock: Callable[[], float] = time.monotonic
     leads: bool = True  # of several processes that do the work together one logs and publishes
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
+    llm_tokens: Callable[[], int] = lambda: 0  # that this process has used of a language model; see StageResult
     extra: list[tuple[Artefact, Described]] = field(default_factory=list)
+    _told: Progress = field(default_factory=lambda: Progress(percent=0))
     _reports: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_REPORTS))  # (time, step)
 
     @property
@@ -117,19 +121,37 @@ class StageContext:
         line = {"stage": self.request.stage, "attempt": self.request.attempt, "message": message, **fields}
         print(encodable(json.dumps(line, ensure_ascii=False, default=str)), flush=True)
 
-    def progress(self, step: int, total_steps: int) -> None:
-        """Report progress; cheap to call every step, written at most every two seconds and at the end."""
+    def progress(
+        self, step: int, total_steps: int, *, loss: float | None = None, tokens_per_second: float | None = None
+    ) -> None:
+        """Report progress; cheap to call every step, written at most every two seconds and at the end.
+
+        The pace is told in tokens where the stage knows them, else in steps.
+        """
         now = self.clock()
         last = self._reports[-1][0] if self._reports else float("-inf")
         if not self.leads or (step < total_steps and now - last < _PROGRESS_INTERVAL_S):
             return
         self._reports.append((now, step))
-        eta = eta_seconds(self._reports, total_steps)
-        percent = 100 * step // max(1, total_steps)
-        print(
-            contract.progress_line(Progress(percent=percent, step=step, total_steps=total_steps, eta_seconds=eta)),
-            flush=True,
+        rate = pace(self._reports) if tokens_per_second is None else tokens_per_second
+        self._told = Progress(
+            percent=100 * step // max(1, total_steps),
+            step=step,
+            total_steps=total_steps,
+            eta_seconds=eta_seconds(self._reports, total_steps),
+            loss=None if loss is None else _rounded(loss),
+            rate=None if rate is None else _rounded(rate),
+            unit="" if rate is None else "steps" if tokens_per_second is None else "tokens",
+            llm_tokens=self.llm_tokens(),
         )
+        print(contract.progress_line(self._told), flush=True)
+
+    def tell_tokens(self) -> None:
+        """Report the tokens that were used since the last progress: a step may take many."""
+        used = self.llm_tokens()
+        if self.leads and used != self._told.llm_tokens:
+            self._told = replace(self._told, llm_tokens=used)
+            print(contract.progress_line(self._told), flush=True)
 
     def result(self, **fields: Any) -> StageResult:
         """A result of this stage; keyword arguments are `StageResult`'s."""
@@ -152,6 +174,16 @@ def eta_seconds(reports: Sequence[tuple[float, int]], total_steps: int) -> int |
     if step >= total_steps:
         return 0
     return round((now - began) * (total_steps - step) / (step - first)) if step > first else None
+
+
+def pace(reports: Sequence[tuple[float, int]]) -> float | None:
+    """Steps a second; None before there is a pace. `reports` as for `eta_seconds`."""
+    (began, first), (now, step) = reports[0], reports[-1]
+    return (step - first) / (now - began) if step > first and now > began else None
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else value
 
 
 def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True) -> int:
@@ -179,7 +211,7 @@ def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True)
     )
     _stop_on_sigterm(context)
     code, result = _attempt(context, work)
-    text = result.to_json()
+    text = replace(result, llm_tokens=context.llm_tokens()).to_json()
     log_path.write_text(text)
     context.leads = leads or code != ExitCode.DONE
     context.log("stage ended", exitCode=code, reason=result.reason, result=result.message)
@@ -203,7 +235,7 @@ def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
     except Exception as error:  # the one place that may catch all: an end without a result tells nobody anything
         traceback.print_exc()
         if _is_full(error):
-            return _workspace_full(context, error)
+            return _disk_full(context, error)
         if isinstance(error, OSError):
             return _os_error(context, error)
         said = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
@@ -215,14 +247,19 @@ def _is_full(error: Exception) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_FULL.search(str(error)))
 
 
-def _workspace_full(context: StageContext, error: Exception) -> tuple[int, StageResult]:
-    at = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+def _disk_full(context: StageContext, error: Exception) -> tuple[int, StageResult]:
+    """The workspace, unless the error names a file elsewhere: what else a stage can write to is the node's own disk."""
+    path = str(error.filename) if isinstance(error, OSError) and error.filename else ""
+    if path.startswith("/") and not Path(path).is_relative_to(context.workspace.root):
+        message = f"the node's disk is full at {path}: raise it, so that the pod runs where there is room"
+        field = f"spec.stages.{context.request.stage}.resources.requests.ephemeral-storage"
+        return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field=field)
     message = (
-        f"the workspace is full{at}: let its volume claim grow if the storage class allows it, delete folders of old "
-        "fingerprints in it (none of the revision that serves, nor status.evaluationSet), or make a new resource with "
-        "a larger spec.storage.size; after any edit of the spec the stage runs again"
+        f"the workspace is full{f' at {path}' if path else ''}: raise it if the storage class lets a claim grow, "
+        "delete folders of old fingerprints in it (none of the revision that serves, nor status.evaluationSet), or "
+        "make a new resource with a larger one; after any edit of the spec the stage runs again"
     )
-    return ExitCode.BAD_INPUT, context.result(reason="WorkspaceFull", message=message, field="spec.storage")
+    return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field="spec.storage.size")
 
 
 def _os_error(context: StageContext, error: OSError) -> tuple[int, StageResult]:

@@ -91,7 +91,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         },
         "tolerance": {"atOne": "0.02", "atFiveAndAbove": "0"},
         "storage": {"size": "10Gi", "storageClassName": "fast", "accessModes": ["ReadWriteMany"]},
-        "runPolicy": {"startDeadlineSeconds": 60},
+        "runPolicy": {"startDeadlineSeconds": 60, "activeDeadlineSeconds": 86400},
+        "limits": {"gpuSeconds": 180_000, "llmTokens": 10**9},
+        "retention": {"succeededSeconds": 0, "failedSeconds": 604_800, "revisions": 2},
     },
     "decimals without quotes": {
         "stages": {

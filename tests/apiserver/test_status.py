@@ -12,6 +12,7 @@ from simulation.scene import a_ready_quickstart
 
 from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.status import Condition, Served, StageStatus, StageWarning, Status
+from embedding_operator.resource.usage import Spent, Usage
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 DIGEST = "sha256:" + "0" * 64
@@ -41,6 +42,10 @@ def _stage(stage: Stage) -> StageStatus:
         step=1,
         total_steps=20,
         eta_seconds=3,
+        loss=0.12345,
+        rate="12345 tokens/s",
+        usage=Usage(closed=Spent(active_s=7, gpu_s=14, llm_tokens=2**40), since=1_767_225_600),
+        took_s=9,
         artefacts={name: ArtefactRef(path="inputs/corpus-0", digest=DIGEST) for name in Artefact},
         counts={"documents": 5, "bytes": 2**40},
         details={"any": {"thing": [1, 2.5, None, "x"]}},
@@ -67,6 +72,7 @@ def _status(stages: tuple[Stage, ...]) -> Status:
         phase="Ready",
         current_stage="verify",
         progress="done",
+        run={"startedAt": TIME, "activeSeconds": 7, "gpuHours": "0.42", "llmTokens": 2**40, "etaSeconds": 9},
         ndcg="0.61559",
         uplift="+10.9%[+7.0,+15.0]n=312",
         warnings=(StageWarning(stage=Stage.PREP, message="few questions"),),
@@ -201,8 +207,8 @@ def test_the_columns_show_what_people_ask_first(api: Api, namespace: str) -> Non
 def test_the_wide_columns_show_where_and_why(api: Api, namespace: str) -> None:
     _put(api, namespace, _status((Stage.EVAL,)).to_json())
     header, row = api.kubectl("get", "eft", "-n", namespace, "-o", "wide").splitlines()
-    assert header.split()[-3:] == ["REVISION", "ENDPOINT", "REASON"]
-    assert row.split()[-3:] == ["1", "http://docs.ns:8000/v1/embeddings", "Verified"]
+    assert header.split()[-4:] == ["REVISION", "ENDPOINT", "GPU-H", "REASON"]
+    assert row.split()[-4:] == ["1", "http://docs.ns:8000/v1/embeddings", "0.42", "Verified"]
 
 
 def test_people_wait_for_ready_by_kubectl(api: Api, namespace: str) -> None:

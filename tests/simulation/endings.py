@@ -39,6 +39,7 @@ BAD_INPUT = failed(ExitCode.BAD_INPUT, "CorpusEmpty", "there is no document", "s
 TRANSIENT = failed(ExitCode.TRANSIENT, "EndpointUnavailable", "the LLM does not answer")
 PEER_LOST = failed(ExitCode.TRANSIENT, "PeerLost", "another pod of this Job is gone")
 OUT_OF_MEMORY = failed(ExitCode.OUT_OF_MEMORY, "OutOfMemory", "CUDA out of memory")
-STOPPED = failed(ExitCode.STOPPED, "BudgetSpent", "the budget is spent")
+INTERRUPTED = failed(ExitCode.TRANSIENT, "Interrupted", "the pod was asked to stop")  # such as by `kubectl delete pod`
+STOPPED = failed(ExitCode.STOPPED, "TokenBudgetSpent", "the budget is spent")
 BUG = failed(1, "StageCrashed", "ZeroDivisionError: division by zero")
 COPY_FAILED = Ending("exit", exit_code=1, message="cp: can't stat '/docs'", container="copy-corpus")

@@ -48,9 +48,19 @@ def end_state(scene: Scene) -> str:
         for raw in scene.cluster.objects.values()
         if OWNER_LABEL in raw["metadata"].get("labels", {}) and raw["kind"] != "Pod"
     ]
-    status: dict[str, Any] = {k: v for k, v in scene.resource["status"].items() if k != "lastFailure"}
+    status: dict[str, Any] = {k: v for k, v in scene.resource["status"].items() if k not in ("lastFailure", "run")}
+    status["record"] = _without_durations(status.get("record", "{}"))
     text = json.dumps([sorted(objects, key=str), status], sort_keys=True, indent=1)
     return TIME.sub("<time>", text)
+
+
+def _without_durations(record: str) -> str:
+    found = json.loads(record)
+    found.pop("run", None)
+    for stage in found.get("stages", {}).values():
+        for duration in ("usage", "tookSeconds"):
+            stage.pop(duration, None)
+    return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass

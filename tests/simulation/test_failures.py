@@ -12,6 +12,7 @@ from simulation.endings import (
     DEADLINE,
     DRAINED,
     FOREIGN,
+    INTERRUPTED,
     LOST,
     OOM_KILLED,
     OUT_OF_MEMORY,
@@ -40,7 +41,7 @@ def with_key(name: str, key: str) -> dict[str, object]:
     ("ending", "times", "reason"),
     [
         (BAD_INPUT, 1, "CorpusEmpty"),
-        (STOPPED, 1, "BudgetSpent"),
+        (STOPPED, 1, "TokenBudgetSpent"),
         (TRANSIENT, 4, "EndpointUnavailable"),
         (LOST, 4, "PodLost"),
         (OUT_OF_MEMORY, 4, "OutOfMemory"),
@@ -142,6 +143,13 @@ def test_drained_nodes_cost_nothing_however_often() -> None:
     scene.run(is_ready, turns=300)
     assert len(scene.attempts(Stage.FINETUNE)) == 1
     assert "lastFailure" not in scene.resource["status"]
+
+
+def test_who_is_asked_to_stop_is_tried_again_however_often() -> None:
+    scene = a_scene(stages={"finetune": {"retries": 0}})
+    scene.will(Stage.FINETUNE, *[INTERRUPTED] * 6)
+    scene.run(is_ready, turns=500)
+    assert len(scene.attempts(Stage.FINETUNE)) == 7
 
 
 def test_a_pod_that_replaces_a_drained_one_has_its_own_start_deadline() -> None:

@@ -127,7 +127,7 @@ def test_deleting_the_resource_leaves_nothing_behind() -> None:
     ("ending", "times", "reason"),
     [
         (BAD_INPUT, 1, "CorpusEmpty"),
-        (STOPPED, 1, "BudgetSpent"),
+        (STOPPED, 1, "TokenBudgetSpent"),
         (TRANSIENT, 4, "EndpointUnavailable"),
         (OUT_OF_MEMORY, 4, "OutOfMemory"),
         (BUG, 2, "StageCrashed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,8 @@ class World(Servers, NimOperator):
     image_id: str = "sha256:abc"  # what the server's tag stands for
     server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
     nim_operator: str = "runs"  # runs | down | fails
+    progress: Raw = field(default_factory=lambda: {"percent": 50, "step": 1, "totalSteps": 2})  # of what runs
+    llm_tokens: int = 0  # that sdg says it has used
     refuses_pods: str = ""  # what is said of every pod that should be created
     volume: dict[str, str] = field(default_factory=dict)  # path -> digest of what lies there now
     requests: list[StageRequest] = field(default_factory=list)  # of every container that ran
@@ -140,7 +143,7 @@ class World(Servers, NimOperator):
         else:
             running = {"name": "stage", "imageID": "sha256:abc", "state": {"running": {"startedAt": self._now()}}}
             self._edit(pod, lambda raw: raw["status"].update(phase="Running", containerStatuses=[running]))
-            self.cluster.logs[pod["metadata"]["name"]] = '{"progress":{"percent":50,"step":1,"totalSteps":2}}'
+            self.cluster.logs[pod["metadata"]["name"]] = json.dumps({"progress": self.progress})
 
     def _end(self, job: Raw, pod: Raw) -> None:
         ending = self.ending_of[uid_of(pod)]
@@ -187,6 +190,8 @@ class World(Servers, NimOperator):
         )
         if request.stage is Stage.FINETUNE and self.warnings:
             result = replace(result, details={**result.details, "warnings": list(self.warnings)})
+        if request.stage is Stage.SDG:
+            result = replace(result, llm_tokens=self.llm_tokens)
         if request.stage is Stage.EVAL and self.interval:
             result = replace(result, details={**result.details, "confidenceInterval": list(self.interval)})
         return code, result
@@ -219,7 +224,10 @@ class World(Servers, NimOperator):
                     "name": f"{meta['name']}-{number}",
                     "namespace": NAMESPACE,
                     "labels": labels,
-                    "annotations": {INDEX_ANNOTATION: str(index)} if indexed else {},
+                    "annotations": {
+                        **template["metadata"].get("annotations", {}),
+                        **({INDEX_ANNOTATION: str(index)} if indexed else {}),
+                    },
                     "ownerReferences": [reference],
                 },
                 "spec": {**template["spec"], "nodeName": "node-1"},
@@ -231,10 +239,9 @@ class World(Servers, NimOperator):
         ended = {
             "name": container,
             "imageID": "sha256:abc",
-            "state": {
-                "terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": self._now()}
-            },
-        }
+            "state": {"terminated": {**_begun(pod), "exitCode": code, "reason": reason, "message": message,
+                                     "finishedAt": self._now()}},
+        }  # fmt: skip
         kind = "containerStatuses" if container == "stage" else "initContainerStatuses"
         phase = "Succeeded" if code == 0 else "Failed"
         self._edit(pod, lambda raw: raw["status"].update({"phase": phase, kind: [ended]}))
@@ -262,3 +269,11 @@ class World(Servers, NimOperator):
 
     def _now(self) -> str:
         return f"{self.cluster.clock():%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _begun(pod: Raw) -> Raw:
+    """What a container that ran goes on to say of its start."""
+    for item in pod["status"].get("containerStatuses", ()):
+        if "running" in item["state"]:
+            return {"startedAt": item["state"]["running"]["startedAt"]}
+    return {}

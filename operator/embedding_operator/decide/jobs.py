@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import DeleteObject, Draft, Observed
 from embedding_operator.decide.retry import ended
-from embedding_operator.decide.run import overdue, running, unreachable
+from embedding_operator.decide.run import over_limits, overdue, running, unreachable
 from embedding_operator.decide.start import absent, leaving, outdated, superseded, suspended, waiting
 from embedding_operator.decide.step import Step
+from embedding_operator.decide.usage import begun_at, measured
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import fingerprint, inputs_of
 from embedding_operator.resource.status import StageStatus
@@ -24,6 +26,7 @@ _CHECKS: Final[tuple[Callable[[Step], bool | None], ...]] = (
     leaving,
     ended,
     unreachable,
+    over_limits,
     overdue,
     running,
     outdated,
@@ -58,6 +61,8 @@ def advance(
             image=spec.stages[stage].pod.image,
             attempt=entry.distrusted,
             distrusted=entry.distrusted,
+            usage=entry.usage,
+            took_s=entry.took_s,
         )
     elif entry.done:
         return True
@@ -67,12 +72,26 @@ def advance(
     elif entry.state == "Failed" and entry.revision == draft.status.revision:
         _end(draft, entry, observed)
         return False
+    jobs = [job for job in observed.jobs if job.stage is stage and _is_charged(job, wanted, draft)]
+    begun = begun_at(draft.status)
     step = Step(
-        draft=draft, spec=spec, owner=owner, observed=observed, entry=entry, inputs=inputs, settings=settings or {}
+        draft=draft,
+        spec=spec,
+        owner=owner,
+        observed=observed,
+        entry=replace(entry, usage=measured(entry.usage, jobs, observed, begun)),
+        inputs=inputs,
+        settings=settings or {},
+        spent=measured(entry.usage, jobs, observed, begun, exact=True).spent,
     )
     done = next(answer for check in _CHECKS if (answer := check(step)) is not None)
     draft.status = draft.status.with_stage(step.entry)
     return done
+
+
+def _is_charged(job: JobView, wanted: str, draft: Draft) -> bool:
+    """Whether the present run pays for a Job: it does the work that is wanted, or the run made it."""
+    return job.fingerprint == wanted or job.revision == draft.status.revision
 
 
 def _end(draft: Draft, entry: StageStatus, observed: Observed) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
+from embedding_operator.decide.outcome import NODE_LOST
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.deletion import DELETION_STUCK, deleted_at, stuck_deletion
 from embedding_operator.objects.views import DeploymentView, JobView, PodView
 
 _MARGIN: Final = timedelta(seconds=60)  # a kubelet that lives reports within seconds
 _ENDED: Final = ("Succeeded", "Failed")
-NODE_LOST: Final = "NodeLost"
 
 
 def held_job(jobs: Iterable[JobView], now: datetime) -> Wait | None:

@@ -1,4 +1,4 @@
-"""How an attempt ended and whether there will be another. Pure.
+"""How an attempt ended. Pure.
 
 The exit code says what to do (`contract.ExitCode`); what never reached an exit code (evicted, out of memory, past
 its deadline) is sorted here too. Every failure has a CamelCase reason and a message that names the next action.
@@ -7,17 +7,15 @@ its deadline) is sorted here too. Every failure has a CamelCase reason and a mes
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
-from embedding_operator.objects.manifests.job import KEPT_S
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.views import JobView, PodView
-from embedding_operator.resource.api import PodSettings, Spec
+from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_stages import contract
 from embedding_stages.contract import ExitCode, Stage, StageResult
@@ -33,10 +31,12 @@ _KINDS: Final[Mapping[int, FailureClass]] = {
 _FOLLOWED: Final = frozenset({contract.INTERRUPTED, contract.PEER_LOST})
 # In the kubelet's words, of a volume into which an image is copied.
 _FULL_VOLUME: Final = re.compile(rf'EmptyDir volume "{SOURCE_VOLUME_PREFIX}([\w-]+)" exceeds the limit')
-_BUG_RETRIES: Final = 1
-_OUT_OF_MEMORY_RETRIES: Final = 3
-_BACKOFF_S: Final = 10
-_BACKOFF_MAX_S: Final = 300
+# Likewise, of a node that runs short of something.
+_SHORT_NODE: Final = re.compile(r"node was low on resource: ([\w-]+)")
+_REQUESTS: Final = frozenset({"memory", "ephemeral-storage"})
+_FULL_DISK: Final = re.compile(r"No space left on device|Disk quota exceeded")
+NODE_LOST: Final = "NodeLost"
+EVICTED: Final = "Evicted"
 _LOG_TAIL_BYTES: Final = 4096
 
 
@@ -56,7 +56,7 @@ class Failure:
 
 def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
     """What a finished Job means. A Job that succeeded without a complete result has failed."""
-    result = _result(job.pod)
+    result = said_by(job.pod)
     # A pod fails with any of its containers, also one that is not the operator's, and its Job with it.
     all_done = len(job.pods) >= job.nodes and all(pod.exit_code == 0 for pod in job.pods)
     if result is not None and _is_of(job, result) and (job.succeeded or all_done):
@@ -91,7 +91,7 @@ def culprit(job: JobView) -> PodView | None:
     """
 
     def order(pod: PodView) -> tuple[bool, bool, bool, bool, float]:
-        said = _result(pod)
+        said = said_by(pod)
         followed = said is not None and said.reason in _FOLLOWED
         ended = pod.ended.timestamp() if pod.ended is not None else float("inf")
         return pod.deleting or pod.disrupted, followed, not _own_fault(pod), said is None, ended
@@ -105,7 +105,8 @@ def _own_fault(pod: PodView) -> bool:
     return pod.exit_code in (ExitCode.BAD_INPUT, ExitCode.OUT_OF_MEMORY) or pod.termination_reason == "OOMKilled"
 
 
-def _result(pod: PodView | None) -> StageResult | None:
+def said_by(pod: PodView | None) -> StageResult | None:
+    """The result in a pod's last words."""
     if pod is None or not pod.termination_message or pod.failed_init:
         return None
     try:
@@ -118,13 +119,10 @@ def _failure(job: JobView, spec: Spec) -> Failure:
     if job.failure_reason == "DeadlineExceeded":
         return timed_out(job.stage, spec)
     pod = culprit(job)
-    result = _result(pod)
-    disrupted = job.disrupted or (result is not None and result.reason == contract.INTERRUPTED)
-    if job.nodes > 1 and disrupted and (pod is None or not _own_fault(pod)):
-        # A single pod that is drained is replaced by its Job. Here the others stop with it or fail when they lose it,
-        # and it may be gone by then, with what Kubernetes noted in it.
-        message = f"a pod of Job {job.name} was drained or preempted, and the others cannot go on without it"
-        return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
+    result = said_by(pod)
+    disruption = _disruption(job, pod, result)
+    if disruption is not None:
+        return disruption
     if pod is not None and pod.evicted:
         return _eviction(pod, job.stage, spec)
     if pod is not None and pod.blocked_by and not pod.started and not pod.failed_init:
@@ -134,20 +132,30 @@ def _failure(job: JobView, spec: Spec) -> Failure:
     if pod.failed_init.startswith(COPY_PREFIX):
         return _copy_failure(pod, spec)
     if result is not None:
+        asked_to_stop = result.reason == contract.INTERRUPTED and pod.exit_code == ExitCode.TRANSIENT
         return Failure(
-            kind=_KINDS.get(pod.exit_code, "Bug"),
+            kind="Disrupted" if asked_to_stop else _KINDS.get(pod.exit_code, "Bug"),
             reason=result.reason[:64] or "StageFailed",
             message=result.message,
             field=result.field,
             exit_code=pod.exit_code,
         )
     if pod.termination_reason == "OOMKilled":
-        field = f"spec.stages.{job.stage}.resources.limits.memory"
+        limit = spec.stages[job.stage].pod.resources["limits"].get("memory")
         return Failure(
             kind="Bug",
             reason="OOMKilled",
-            field=field,
-            message="the container ran out of memory: raise it",
+            field=f"spec.stages.{job.stage}.resources.limits.memory",
+            message=f"the container ran out of memory{f' at {limit}' if limit else ''}: raise it",
+            exit_code=pod.exit_code,
+        )
+    if _FULL_DISK.search(pod.termination_message):  # not even the result could be written
+        message = f"a disk is full, of the workspace or of node {pod.node}: {pod.termination_message.strip()[-300:]}"
+        return Failure(
+            kind="BadInput",
+            reason=contract.DISK_FULL,
+            field="spec.storage.size",
+            message=f"{message}; raise it if the storage class lets a claim grow",
             exit_code=pod.exit_code,
         )
     return Failure(
@@ -156,6 +164,27 @@ def _failure(job: JobView, spec: Spec) -> Failure:
         message=f"exit code {pod.exit_code}: {pod.termination_message.strip()[-600:]}",
         exit_code=pod.exit_code,
     )
+
+
+def _disruption(job: JobView, pod: PodView | None, result: StageResult | None) -> Failure | None:
+    """What costs no attempt: a node that is lost or drained, a preemption. None where the stage failed by itself.
+
+    A single pod that is drained is replaced by its Job. Of several the others stop with it or fail when they lose it,
+    and it may be gone by then, with what Kubernetes noted in it.
+    """
+    asked_to_stop = result is not None and result.reason == contract.INTERRUPTED
+    disrupted = job.disrupted or asked_to_stop if job.nodes > 1 else pod is not None and pod.disrupted
+    lost = next((item for item in (*job.all_pods, *job.pods) if item.node_lost), None)
+    if (pod is not None and (_own_fault(pod) or pod.evicted)) or not (disrupted or lost is not None):
+        return None
+    if lost is not None and (job.nodes > 1 or lost is pod or pod is None):
+        message = f"node {lost.node} of pod {lost.name} does not answer, or is gone; the stage goes on on another one"
+        return Failure(kind="Disrupted", reason=NODE_LOST, message=message)
+    if not disrupted:
+        return None
+    others = ", and the others cannot go on without it" if job.nodes > 1 else ""
+    message = f"a pod of Job {job.name} was drained or preempted{others}"
+    return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
 
 
 def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
@@ -170,12 +199,18 @@ def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
             f"({spec.storage.size}); name a smaller folder, raise spec.storage.size, or take it from a pvc",
             exit_code=pod.exit_code,
         )
-    disk = "local storage" in pod.evicted
+    said, resources = pod.evicted.strip(), f"spec.stages.{stage}.resources"
+    if short := _SHORT_NODE.search(said):  # a pod that asks for more is put where there is more
+        reason = contract.DISK_FULL if short[1] == "ephemeral-storage" else EVICTED
+        message = f"the pod was evicted, and costs no attempt: {said}; raise it if this happens again"
+        field = f"{resources}.requests.{short[1]}" if short[1] in _REQUESTS else ""
+        return Failure(kind="Disrupted", reason=reason, field=field, message=message, exit_code=pod.exit_code)
+    disk = "local storage" in said
     return Failure(
-        kind="Bug" if disk else "Transient",
-        reason="Evicted",
-        field=f"spec.stages.{stage}.resources.limits.ephemeral-storage" if disk else "",
-        message=f"the pod was evicted: {pod.evicted.strip()}{'; raise it' if disk else ''}",
+        kind="Bug" if disk else "Disrupted",
+        reason=contract.DISK_FULL if disk else EVICTED,
+        field=f"{resources}.limits.ephemeral-storage" if disk else "",
+        message=f"the pod was evicted: {said}{'; raise it' if disk else ''}",
         exit_code=pod.exit_code,
     )
 
@@ -214,32 +249,3 @@ def failure_record(job: JobView, failure: Failure, observed: Observed, known: Ma
         "time": f"{job.ended or observed.now:%Y-%m-%dT%H:%M:%SZ}",
         "logTail": text.encode()[-_LOG_TAIL_BYTES:].decode(errors="ignore"),
     }
-
-
-def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetime | None:
-    """When the next attempt may start, or None when there is none. `failed` is this revision's, oldest first.
-
-    Drains and preemptions cost nothing, however often.
-    """
-    job, last = failed[-1]
-    same = sum(1 for _, failure in failed if failure.kind == last.kind)
-    allowed = {"Transient": retries, "OutOfMemory": _OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
-    if same > allowed.get(last.kind, 0) and last.kind != "Disrupted":
-        return None
-    delay = 0 if last.kind == "OutOfMemory" else min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))
-    return (job.ended or job.created) + timedelta(seconds=delay)
-
-
-def kept_s(pod: PodSettings, start_deadline_s: int) -> int:
-    """Seconds for which a Job that ended is kept: a day for people, and while later attempts may count it."""
-    attempts = max(pod.retries, _OUT_OF_MEMORY_RETRIES)
-    return KEPT_S + attempts * (pod.timeout_s + start_deadline_s)
-
-
-def micro_batch(configured: int, failed: Sequence[tuple[JobView, Failure]]) -> int:
-    """Halved for every attempt that ran out of accelerator memory; the global batch never changes."""
-    halvings = sum(1 for _, failure in failed if failure.kind == "OutOfMemory")
-    return max(1, configured >> halvings)
-
-
-__all__ = ["Failure", "culprit", "failure_record", "kept_s", "micro_batch", "outcome_of", "retry_at", "timed_out"]

@@ -21,12 +21,14 @@ from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
 from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
+from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain
 from embedding_operator.decide.scale import note_scale
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.decide.settle import settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid
 from embedding_operator.decide.traffic import activate, keep_active
+from embedding_operator.decide.usage import of_another_run
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
@@ -98,6 +100,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         keep_active(draft, owner, observed, reported=reported)
     if traffic is None or traffic.state != "moving":  # its move is not on record yet
         publish_contract(draft, owner, observed)
+    remove_ended_jobs(draft, spec, observed)
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
@@ -134,9 +137,15 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
     status = draft.status
     in_force = resolved(spec, status, observed.generation)
     if status.revision != observed.generation:
-        stages = tuple(_pending(item, status, spec) for item in status.stages)
+        stages = tuple(_pending(of_another_run(item), status, spec) for item in status.stages)
         status = replace(
-            status, revision=observed.generation, stages=stages, last_failure={}, verification={}, warnings=()
+            status,
+            revision=observed.generation,
+            stages=stages,
+            last_failure={},
+            verification={},
+            warnings=(),
+            run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
         )
         status = ask_for_preflight(status, observed.generation)
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
@@ -154,11 +163,16 @@ def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
     if any(other.reason in DAMAGED for other in status.stages):
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
-        return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
+        return _anew(item)
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
-        return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt)
+        return _anew(item)
     return _remember(item)
+
+
+def _anew(item: StageStatus) -> StageStatus:
+    """Nothing that it did is believed."""
+    return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt, took_s=item.took_s)
 
 
 def _remember(item: StageStatus) -> StageStatus:

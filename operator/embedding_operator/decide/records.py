@@ -22,7 +22,6 @@ PINNED_MISSING: Final = "PinnedRevisionMissing"
 PINNED_NOT_EXPORTED: Final = "PinnedRevisionNotExported"
 _FIELD: Final = "spec.stages.deploy.pinRevision"
 _DIGEST_CHARACTERS: Final = 19  # sha256: and 12 digits
-_KEPT: Final = 8  # revisions that can be pinned
 # Of a stage that is done this much is needed to serve its work again, and to say what it measured.
 _RECORDED: Final = (
     "name",
@@ -39,20 +38,26 @@ _RECORDED: Final = (
 
 def record_revision(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> None:
     """Keep what the active revision was made of, once; the oldest record goes when there are too many."""
-    revision = draft.status.served.active_revision
-    history = list(draft.status.history)
-    if spec.deploy.pinned or any(item.get("revision") == revision for item in history):
+    if spec.deploy.pinned:
         return
+    revision = draft.status.served.active_revision
+    if not any(item.get("revision") == revision for item in draft.status.history):
+        _record(draft, owner, observed, revision)
+    kept, history = spec.retention.revisions, draft.status.history
+    for old in history[:-kept]:
+        name = record_name(owner.name, int(old["revision"]))
+        draft.actions.append(DeleteObject(kind="ConfigMap", name=name, why=f"{kept} newer revisions are recorded"))
+    draft.status = replace(draft.status, history=tuple(history[-kept:]))
+
+
+def _record(draft: Draft, owner: Owner, observed: Observed, revision: int) -> None:
     stages = [_recorded(draft.status.stage(stage)) for stage in BEFORE_SERVING]
     draft.actions.append(Apply(manifest=build_record(owner, revision, stages), why="it can be pinned later"))
     if not_written(observed, record_name(owner.name, revision)):
         draft.look_again_in(RETRY_S["record"])
         return
-    history.append(_summary(draft.status, revision))
-    for old in history[:-_KEPT]:
-        name = record_name(owner.name, int(old["revision"]))
-        draft.actions.append(DeleteObject(kind="ConfigMap", name=name, why=f"{_KEPT} newer revisions are recorded"))
-    draft.status = replace(draft.status, history=tuple(history[-_KEPT:]))
+    history = (*draft.status.history, _summary(draft.status, revision))
+    draft.status = replace(draft.status, history=history)
 
 
 def _recorded(entry: StageStatus) -> dict[str, Any]:

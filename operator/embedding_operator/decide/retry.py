@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from embedding_operator.decide.outcome import Failure, outcome_of, retry_at
+from embedding_operator.decide.attempts import retry_at
+from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.views import JobView
 from embedding_stages.contract import StageResult
@@ -59,6 +60,9 @@ def _succeed(step: Step, job: JobView, result: StageResult) -> None:
         step=0,
         total_steps=0,
         eta_seconds=None,
+        usage=step.entry.usage.settled(),
+        loss=None,
+        rate="",
         artefacts=result.artefacts,
         counts=result.counts,
         details=result.details,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from embedding_operator.decide.limits import left_s, overrun
 from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
@@ -27,6 +28,20 @@ def unreachable(step: Step) -> bool | None:
     if wait is None:
         return None
     step.wait(wait, step.last, ran_until=step.ran_until)
+    return False
+
+
+def over_limits(step: Step) -> bool | None:
+    """End an attempt when the revision's run has used what it may."""
+    job, status = step.last, step.draft.status
+    over = overrun(status, step.spec, step.stage, step.spent)
+    if over is None:
+        left = left_s(status, step.spec, job, step.spent)
+        if left is not None:
+            step.draft.look_again_in(left)
+        return None
+    step.delete(job, f"{over.field} is used up")
+    step.fail(job, over, final=True)
     return False
 
 
@@ -90,5 +105,11 @@ def _with_progress(entry: StageStatus, progress: Progress, now: datetime) -> Sta
         step=progress.step,
         total_steps=progress.total_steps,
         eta_seconds=progress.eta_seconds,
+        loss=progress.loss,
+        rate=_rate(progress),
         progress_at=f"{now:%Y-%m-%dT%H:%M:%SZ}",
     )
+
+
+def _rate(progress: Progress) -> str:
+    return "" if progress.rate is None else f"{progress.rate:.5g} {progress.unit or 'steps'}/s"

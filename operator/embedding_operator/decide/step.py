@@ -8,8 +8,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from embedding_operator.decide.attempts import kept_s, micro_batch
 from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
-from embedding_operator.decide.outcome import Failure, failure_record, kept_s, micro_batch
+from embedding_operator.decide.limits import overrun
+from embedding_operator.decide.outcome import Failure, failure_record
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
 from embedding_operator.decide.waiting import LONG_WAITS, Wait
 from embedding_operator.objects.manifests.common import Owner
@@ -17,6 +19,7 @@ from embedding_operator.objects.manifests.job import build_job, job_name
 from embedding_operator.objects.views import JobView, parse_time
 from embedding_operator.resource.api import PodSettings, Spec
 from embedding_operator.resource.status import StageStatus
+from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
 _POLL_WAITING_S: Final = 3.0
@@ -33,6 +36,7 @@ class Step:
     entry: StageStatus
     inputs: Mapping[Artefact, ArtefactRef]
     settings: Mapping[str, Any]  # what the stage's code is told beside the manifest's settings
+    spent: Spent  # by the stage in this run, to the second
 
     @property
     def stage(self) -> Stage:
@@ -76,10 +80,15 @@ class Step:
         return self.observed.now if self.entry.state == "Running" else parse_time(self.entry.ran_until)
 
     def create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
-        """Create the next attempt's Job, or say what refuses it."""
+        """Create the next attempt's Job, or say what refuses it. Where the run is over its limits, there is none."""
+        over = overrun(self.draft.status, self.spec, self.stage, self.spent)
+        if over is not None:
+            self.draft.event("Warning", over.reason, f"{self.stage}: {over}")
+            self.entry = self._failed(self.entry, over)
+            return
         attempt = max([self.entry.attempt, *(job.attempt for job in self.mine)]) + 1
         request = self.request(attempt, failed)
-        manifest = build_job(self.owner, self.spec, request, kept_s=kept_s(self.pod, self.spec.start_deadline_s))
+        manifest = build_job(self.owner, self.spec, request, kept_s=kept_s(self.spec, self.stage))
         self.draft.actions.append(CreateJob(manifest=manifest, why=why))
         refused = refusal_wait(self.observed)
         if refused is not None:
@@ -154,14 +163,17 @@ class Step:
         record = failure_record(job, failure, self.observed, known)
         self.draft.status = replace(self.draft.status, last_failure=record)
         if final:
-            self.entry = replace(
-                self.of_job(job),
-                state="Failed",
-                reason=failure.reason,
-                message=str(failure),
-                revision=self.draft.status.revision,
-                percent=None,
-            )
+            self.entry = self._failed(self.of_job(job), failure)
+
+    def _failed(self, entry: StageStatus, failure: Failure) -> StageStatus:
+        return replace(
+            entry,
+            state="Failed",
+            reason=failure.reason,
+            message=str(failure),
+            revision=self.draft.status.revision,
+            percent=None,
+        )
 
     def of_job(self, job: JobView) -> StageStatus:
         """The entry, saying which Job does the work."""

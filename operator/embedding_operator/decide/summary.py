@@ -14,6 +14,7 @@ from embedding_operator.decide.phase import current_stage, judged, lost, phase_o
 from embedding_operator.decide.pulling import IMAGE_PULL_FAILED
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
+from embedding_operator.decide.usage import figures
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.decide.warnings import warn
 from embedding_operator.resource import conditions as c
@@ -183,6 +184,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         current_stage=current.value if current is not None else "",
         progress=progress_of(draft.status, current, gate)[:128],
         metrics=metrics_of(draft.status),
+        run=figures(draft.status, spec),
         ndcg=ndcg,
         uplift=uplift,
         verification=verdict.report if verdict is not None else {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from embedding_operator.objects.deletion import deleted_at
 from embedding_operator.objects.injected import (
@@ -18,6 +18,7 @@ from embedding_operator.objects.injected import (
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
+    GPUS_ANNOTATION,
     INDEX_ANNOTATION,
     QUEUE_LABEL,
     REVISION_LABEL,
@@ -28,6 +29,9 @@ from embedding_operator.resource.labels import (
 )
 from embedding_stages.contract import Stage
 from embedding_stages.contract.server_profile import RunBy
+
+_NODE_LOST: Final = "NodeLost"  # the node controller's word in a pod's status
+_NODE_GONE: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of a disruption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,9 @@ class PodView:
     deleting: bool
     running_since: datetime | None = None  # when the stage's own container started
     gone_by: datetime | None = None  # of a pod that is being deleted: the end of its grace period
+    began: datetime | None = None  # when the stage's own container started, also of one that has ended
+    gpus: int = 0  # that the pod has, or parts of GPUs
+    node_lost: bool = False  # Kubernetes gave it up because its node does not answer, or is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,7 @@ class JobView:
     resuming: bool = False  # it may run, and its controller has not noticed yet
     deleted_at: datetime | None = None  # when it was to be gone
     finalizers: Sequence[str] = ()
+    all_pods: Sequence[PodView] = ()  # those that others have replaced included
 
     @property
     def finished(self) -> bool:
@@ -157,6 +165,7 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
     bad_init = next((c for c in init if _exit_code(c) not in (None, 0)), None)
     ended = bad_init or main
     terminated = _terminated(ended)
+    target = _disruption(status)
     waits = next((c for c in (*init, main) if (c.get("state") or {}).get("waiting")), {})
     waiting: Mapping[str, Any] = (waits.get("state") or {}).get("waiting") or {}
     return PodView(
@@ -180,11 +189,24 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         unschedulable=_unschedulable(status),
         image_id=main.get("imageID", ""),
         evicted=status.get("message", "") if status.get("reason") == "Evicted" else "",
-        disrupted=any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in _conditions(status)),
+        disrupted=target is not None,
         deleting="deletionTimestamp" in meta,
         running_since=parse_time(((main.get("state") or {}).get("running") or {}).get("startedAt")),
         gone_by=parse_time(meta.get("deletionTimestamp")),
+        began=_began(main),
+        gpus=int(told) if (told := (meta.get("annotations") or {}).get(GPUS_ANNOTATION, "")).isdigit() else 0,
+        node_lost=status.get("reason") == _NODE_LOST or (target or {}).get("reason") in _NODE_GONE,
     )
+
+
+def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = (c for c in _conditions(status) if c.get("type") == "DisruptionTarget" and c.get("status") == "True")
+    return next(found, None)
+
+
+def _began(container: Mapping[str, Any]) -> datetime | None:
+    state: Mapping[str, Any] = container.get("state") or {}
+    return parse_time((state.get("running") or state.get("terminated") or {}).get("startedAt"))
 
 
 def _conditions(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -249,6 +271,7 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         resuming="Suspended" in ends and not suspended,
         deleted_at=deleted_at(meta),
         finalizers=tuple(meta.get("finalizers") or ()),
+        all_pods=tuple(pods),
     )
 
 

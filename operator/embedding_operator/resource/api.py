@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
+from embedding_operator.resource.limits import Retention, RunLimits
 from embedding_stages.contract import PARALLELISMS, SOURCE_BEIR, SOURCE_CORPUS, SOURCE_GUARD, SOURCE_MODEL, Stage
 from embedding_stages.contract.declare import SettingInvalid, Table
 from embedding_stages.contract.servers import TORCH, Precision, ServerProfile
@@ -219,6 +220,8 @@ class Spec:
     tolerance: Tolerance
     storage: Storage
     start_deadline_s: int
+    limits: RunLimits
+    retention: Retention
     canaries_every_s: int | None  # None: never
     image_pull_secrets: Sequence[str]
     scheduling: Scheduling = field(default_factory=Scheduling)

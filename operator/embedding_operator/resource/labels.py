@@ -23,6 +23,7 @@ JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"  # Kubernetes sets both i
 INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"  # of an Indexed Job
 FINGERPRINT_ANNOTATION: Final = f"{GROUP}/fingerprint"
 TEMPLATE_ANNOTATION: Final = f"{GROUP}/template"
+GPUS_ANNOTATION: Final = f"{GROUP}/gpus"  # of a stage's pod: how many GPUs, or parts of one, it has
 SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended-by-revision"  # of a Job that spec.suspend of this revision suspended
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"  # of a Job that Kueue suspends and resumes
 QUEUE_PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"

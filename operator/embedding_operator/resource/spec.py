@@ -22,6 +22,7 @@ from embedding_operator.resource.api import (
 from embedding_operator.resource.exports import check_export
 from embedding_operator.resource.frozen import asked_of_stages, hash_of
 from embedding_operator.resource.gates import parse_gates, parse_guards
+from embedding_operator.resource.limits import Retention, RunLimits
 from embedding_operator.resource.llm import Endpoint, parse_endpoint
 from embedding_operator.resource.pods import (
     TIMEOUT_S,
@@ -91,6 +92,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
     check_shared(storage, pods[Stage.FINETUNE].workers.nodes)
     check_apart(storage, corpus_source, model_source, labelled, *(guard.source for guard in guards))
     tolerance = read(tables.Tolerance, raw.get("tolerance"))
+    policy = read(tables.RunPolicy, raw.get("runPolicy"))
     asked = asked_of_stages(raw, served_in=deploy.precision)
     return Spec(
         suspend=bool(raw.get("suspend", False)),
@@ -114,7 +116,9 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         deploy=deploy,
         tolerance=Tolerance(at_one=tolerance.atOne, at_five_and_above=tolerance.atFiveAndAbove),
         storage=storage,
-        start_deadline_s=read(tables.RunPolicy, raw.get("runPolicy")).startDeadlineSeconds,
+        start_deadline_s=policy.startDeadlineSeconds,
+        limits=RunLimits.of(policy, read(tables.Limits, raw.get("limits"))),
+        retention=Retention.of(read(tables.Retention, raw.get("retention"))),
         canaries_every_s=read(tables.Verification, raw.get("verification")).intervalSeconds,
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
         scheduling=parse_scheduling(raw.get("scheduling")),

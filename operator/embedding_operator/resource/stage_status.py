@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from embedding_operator.resource.usage import Usage
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 State = Literal["Pending", "Waiting", "Running", "Succeeded", "Reused", "Skipped", "Failed"]
@@ -39,6 +40,10 @@ class StageStatus:
     total_steps: int = 0
     eta_seconds: int | None = None
     progress_at: str = ""  # when the pod's log said so
+    loss: float | None = None
+    rate: str = ""  # with its unit
+    usage: Usage = field(default_factory=Usage)  # in the run of the status's revision
+    took_s: int | None = None  # when it was last done
     artefacts: Mapping[Artefact, ArtefactRef] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)  # the stage's own words
@@ -77,6 +82,8 @@ class StageStatus:
             "imageIDs": list(self.image_ids),
             "restores": self.restores or None,
             "restoredAt": self.restored_at,
+            "usage": self.usage.to_list() if self.done else self.usage.to_json(),
+            "tookSeconds": self.took_s,
             "metrics": {kind: {k: decimal_text(v) for k, v in values.items()} for kind, values in self.metrics.items()},
         }
         if self.percent is not None:
@@ -87,6 +94,8 @@ class StageStatus:
                     "totalSteps": self.total_steps,
                     "etaSeconds": self.eta_seconds,
                     "at": self.progress_at,
+                    "loss": None if self.loss is None else f"{self.loss:.5g}",
+                    "rate": self.rate,
                 }
             )
         return present(body)
@@ -117,6 +126,10 @@ class StageStatus:
             total_steps=int(progress.get("totalSteps", 0)),
             eta_seconds=progress.get("etaSeconds"),
             progress_at=progress.get("at", ""),
+            loss=float(progress["loss"]) if "loss" in progress else None,
+            rate=str(progress.get("rate", "")),
+            usage=Usage.from_json(raw.get("usage")),
+            took_s=int(raw["tookSeconds"]) if "tookSeconds" in raw else None,
             artefacts={
                 Artefact(k): ArtefactRef(path=v["path"], digest=v["digest"])
                 for k, v in (raw.get("artefacts") or {}).items()

@@ -29,6 +29,7 @@ _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 80
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
+_SHORT_MESSAGE_CHARACTERS: Final = 256
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -217,6 +218,7 @@ class Status:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     preflight: Mapping[str, Any] = field(default_factory=dict)  # revision, state, untried; see decide/preflight.py
     image_check: Mapping[str, Any] = field(default_factory=dict)  # see decide/image_check.py
+    run: Mapping[str, Any] = field(default_factory=dict)  # of this revision; see decide/usage.py
 
     def stage(self, name: Stage) -> StageStatus:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
@@ -257,6 +259,7 @@ class Status:
                 "resolved": dict(self.resolved),
                 "preflight": dict(self.preflight),
                 "imageCheck": dict(self.image_check),
+                "run": dict(self.run),
             }
         )
 
@@ -284,6 +287,7 @@ class Status:
             resolved=dict(raw.get("resolved") or {}),
             preflight=dict(raw.get("preflight") or {}),
             image_check=dict(raw.get("imageCheck") or {}),
+            run=dict(raw.get("run") or {}),
         )
 
 
@@ -332,6 +336,8 @@ def _shortened(body: dict[str, Any]) -> dict[str, Any]:
         if "message" in item:
             item["message"] = item["message"][:_SHORT_CHARACTERS]
     failure = body.get("lastFailure", {})
+    if "message" in failure:  # the stage says it in full
+        failure["message"] = failure["message"][:_SHORT_MESSAGE_CHARACTERS]
     if "logTail" in failure:
         failure["logTail"] = failure["logTail"][-_SHORT_LOG_CHARACTERS:]
     return body

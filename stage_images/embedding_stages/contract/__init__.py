@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -60,7 +61,7 @@ class ExitCode(IntEnum):
     BAD_INPUT = 10  # never retried before the spec changes; the result names the field and the cure
     TRANSIENT = 20  # retried with backoff
     OUT_OF_MEMORY = 30  # retried with half the micro-batch; the global batch stays
-    STOPPED = 40  # a budget or a gate stopped it
+    STOPPED = 40  # a budget or a gate stopped it; the operator does the same to one whose run is over its limits
 
 
 # Environment of a stage container. The paths have defaults; tests set them to temporary folders.
@@ -107,10 +108,14 @@ AUTHORITIES_FILE: Final = "ca.crt"  # the same for certificates of authorities, 
 INTERRUPTED: Final = "Interrupted"
 PEER_LOST: Final = "PeerLost"
 
+# The workspace is full or over its quota, or the node's own disk is: the result's field says which.
+DISK_FULL: Final = "DiskFull"
+
 MANIFEST_FILE: Final = "manifest.json"
 ENCODER_FILE: Final = "encoder.json"
 TERMINATION_MESSAGE_BYTES: Final = 4096
 _PROGRESS_KEY: Final = "progress"
+_UNIT_CHARACTERS: Final = 16
 
 
 def canonical_json(value: object) -> str:
@@ -216,6 +221,7 @@ class StageResult:
     details: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # small and stage-specific, documented by the stage
+    llm_tokens: int = 0  # that this attempt's process was answered and asked: what earlier attempts paid is theirs
 
     def to_json(self) -> str:
         """At most `TERMINATION_MESSAGE_BYTES` bytes: the message is shortened, results never are.
@@ -248,6 +254,7 @@ class StageResult:
                 "metrics": {kind: dict(values) for kind, values in self.metrics.items()},
                 "counts": dict(self.counts),
                 "details": dict(self.details),
+                **({"llmTokens": self.llm_tokens} if self.llm_tokens else {}),
             }
         )
 
@@ -266,6 +273,7 @@ class StageResult:
                 metrics={k: {m: float(x) for m, x in v.items()} for k, v in raw["metrics"].items()},
                 counts={k: int(v) for k, v in raw["counts"].items()},
                 details=dict(raw["details"]),
+                llm_tokens=int(raw.get("llmTokens", 0)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"stage result lacks or mistypes {error}") from error
@@ -273,24 +281,31 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a running stage is."""
+    """How far a running stage is, and at which pace."""
 
     percent: int  # 0..100
     step: int = 0
     total_steps: int = 0
     eta_seconds: int | None = None
+    loss: float | None = None
+    rate: float | None = None  # of `unit` a second
+    unit: str = ""  # tokens, or steps
+    llm_tokens: int = 0  # see StageResult
 
 
 def progress_line(progress: Progress) -> str:
     """The log line that reports progress; one line, JSON."""
-    body: dict[str, int] = {
+    body: dict[str, Any] = {
         "percent": progress.percent,
         "step": progress.step,
         "totalSteps": progress.total_steps,
+        "etaSeconds": progress.eta_seconds,
+        "loss": _finite(progress.loss),
+        "rate": _finite(progress.rate),
+        "unit": progress.unit or None,
+        "llmTokens": progress.llm_tokens or None,
     }
-    if progress.eta_seconds is not None:
-        body["etaSeconds"] = progress.eta_seconds
-    return canonical_json({_PROGRESS_KEY: body})
+    return canonical_json({_PROGRESS_KEY: {key: value for key, value in body.items() if value is not None}})
 
 
 def parse_progress(log_tail: str) -> Progress | None:
@@ -306,10 +321,20 @@ def parse_progress(log_tail: str) -> Progress | None:
                 step=int(body.get("step", 0)),
                 total_steps=int(body.get("totalSteps", 0)),
                 eta_seconds=None if eta is None else int(eta),
+                loss=_finite(body.get("loss")),
+                rate=_finite(body.get("rate")),
+                unit=str(body.get("unit", ""))[:_UNIT_CHARACTERS],
+                llm_tokens=max(0, int(body.get("llmTokens", 0))),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return None
+
+
+def _finite(value: Any) -> float | None:
+    """JSON has no word for a number that is none."""
+    found = None if value is None else float(value)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _train(
         )
         loss, norm = trainer.step([examples[number] for number in numbers], rate)
         losses.append(loss)
-        context.progress(texts + step + 1, texts + scale.total_steps)
+        context.progress(texts + step + 1, texts + scale.total_steps, loss=loss)
         if step % _LOG_EVERY == 0 or step + 1 == scale.total_steps:
             context.log("step", step=step + 1, loss=round(loss, 6), lr=rate, gradNorm=round(norm, 4))
     return losses

@@ -164,7 +164,8 @@ def _step(
 
 
 def _report(context: StageContext, step: int, scale: Scale, report: StepReport, rate: float, seconds: float) -> None:
-    context.progress(step + 1, scale.total_steps)
+    tokens_per_second = report.tokens / max(seconds, 1e-9)
+    context.progress(step + 1, scale.total_steps, loss=report.loss, tokens_per_second=tokens_per_second)
     if step % _LOG_EVERY == 0 or step + 1 == scale.total_steps:
         context.log(
             "step",
@@ -172,5 +173,5 @@ def _report(context: StageContext, step: int, scale: Scale, report: StepReport, 
             loss=round(report.loss, 6),
             lr=rate,
             gradNorm=round(report.grad_norm, 4),
-            tokensPerSecond=round(report.tokens / max(seconds, 1e-9)),
+            tokensPerSecond=round(tokens_per_second),
         )

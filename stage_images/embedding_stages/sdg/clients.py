@@ -73,6 +73,7 @@ def opened(context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at
     """
     asked, stopping = settings_of(Sdg, context.settings), threading.Event()
     ledger = Ledger(scratch / FILE)
+    context.llm_tokens = ledger.paid
 
     def client(role: str, section: Mapping[str, Any], at: str, key_of: str, key_at: str, most: int) -> ChatClient:
         return ChatClient(

@@ -38,6 +38,7 @@ _AT_A_TIME: Final = 25  # bundles for each request at once: fewer would often wa
 _MOST_AT_A_TIME: Final = 400  # bundles: Data Designer holds all of their rows and columns in memory
 _FIRST: Final = 8  # bundles, where a budget has to be learned first
 _LEARNED: Final = "learned.json"  # the forecast: what was answered does not say which bundle it was paid for
+_TOKENS_TOLD_S: Final = 5.0
 _EXTRACTING, _WRITING, _JUDGING = 0.0, 0.7, 0.0  # temperatures
 
 
@@ -96,14 +97,20 @@ def _path(scratch: Path, bundle: Bundle) -> Path:
 
 @contextmanager
 def _ended_by(context: StageContext, clients: Clients) -> Iterator[None]:
-    """Data Designer cannot be stopped from outside: where the pod has to end, what it waits for ends at once."""
+    """Data Designer cannot be stopped from outside: where the pod has to end, what it waits for ends at once. It tells
+    nothing meanwhile either, so what is spent is told here.
+    """
     done = threading.Event()
 
     def watch() -> None:
+        due = context.clock() + _TOKENS_TOLD_S
         while not done.wait(0.2):
             if context.stopping.is_set():
                 clients.writer.stopping.set()
                 return
+            if context.clock() >= due:
+                context.tell_tokens()
+                due += _TOKENS_TOLD_S
 
     threading.Thread(target=watch, daemon=True).start()
     try:

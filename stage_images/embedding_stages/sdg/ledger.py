@@ -47,6 +47,7 @@ class Ledger:
         self._found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)  # key -> (begin, length) of lines
         self._taken: defaultdict[str, int] = defaultdict(int)
         self._spent = {role: Usage() for role in ROLES}
+        self._paid = Usage()  # in this process
         self._file = path.open("a+b")
         end = 0
         for begin, line, said in _whole_lines(path):
@@ -87,6 +88,7 @@ class Ledger:
             self._file.write(line)
             self._file.flush()
             self._count(said, begin, len(line))
+            self._paid.add(usage)
             self._taken[key] += 1
         # Written is safe from a kill of the process; this is for the node's end.
         os.fsync(self._file.fileno())
@@ -99,6 +101,11 @@ class Ledger:
             for role in roles or ROLES:
                 total.add(self._spent[role])
         return total
+
+    def paid(self) -> int:
+        """Tokens of the answers that this process has paid for."""
+        with self._lock:
+            return self._paid.tokens
 
     def _count(self, said: Mapping[str, Any], begin: int, length: int) -> None:
         self._found[said["key"]].append((begin, length))

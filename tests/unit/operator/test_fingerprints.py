@@ -94,7 +94,9 @@ def test_how_many_share_the_training_does_not_either(how: dict[str, Any]) -> Non
     [
         {"tolerance": {"atOne": "0.5"}},
         {"suspend": True},
-        {"runPolicy": {"startDeadlineSeconds": 99}},
+        {"runPolicy": {"startDeadlineSeconds": 99, "activeDeadlineSeconds": 9}},
+        {"limits": {"gpuSeconds": 9, "llmTokens": 9}},
+        {"retention": {"succeededSeconds": 0, "failedSeconds": 9, "revisions": 2}},
         {"imagePullSecrets": [{"name": "registry"}]},
         {"storage": {"size": "1Gi"}},
     ],

@@ -10,7 +10,7 @@ import pytest
 from unit.operator.builders import OPEN_AI, OWNER, Raw, a_request, a_spec
 from unit.operator.job_pods import HUB, JOBS, RICH, job, pod
 
-from embedding_operator.decide.outcome import kept_s
+from embedding_operator.decide.attempts import kept_s
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name, template_of
 from embedding_operator.objects.manifests.storage import build_workspace
@@ -186,6 +186,6 @@ def test_the_workspace_is_what_the_manifest_asks_for() -> None:
 )
 def test_a_finished_job_goes_when_no_later_attempt_can_count_it(finetune: Raw, days: float) -> None:
     spec = a_spec(stages={"finetune": finetune}, runPolicy={"startDeadlineSeconds": 10})
-    wanted = kept_s(spec.stages[Stage.FINETUNE].pod, spec.start_deadline_s)
+    wanted = kept_s(spec, Stage.FINETUNE)
     kept = build_job(OWNER, spec, a_request(Stage.FINETUNE), kept_s=wanted)["spec"]["ttlSecondsAfterFinished"]
     assert days * 86400 <= kept < min((days + 1) * 86400, 2**31)

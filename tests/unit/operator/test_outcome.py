@@ -18,12 +18,14 @@ from unit.operator.builders import (
     an_ended_pod,
 )
 
-from embedding_operator.decide.outcome import Failure, micro_batch, outcome_of, retry_at
+from embedding_operator.decide.attempts import micro_batch, retry_at
+from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.objects.views import JobView, PodView
 from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
 
 SPEC = a_spec(corpus={"source": {"image": {"reference": "docs:1", "path": "/docs"}}})
 SAID = a_result(artefacts={}, reason="Because", message="it is so", field="spec.corpus")
+INTERRUPTED = a_result(artefacts={}, reason="Interrupted", field="spec.corpus")  # what a stage says that was killed
 
 
 def too_large(volume: str, limit: str) -> str:
@@ -125,15 +127,52 @@ def test_the_exit_code_says_what_to_do(exit_code: int, kind: str) -> None:
                 an_ended_pod(137, evicted="Pod ephemeral local storage usage exceeds the total limit of 1Gi.")
             ),
             "Bug",
-            "Evicted",
+            "DiskFull",
             "resources.limits.ephemeral-storage",
         ),
         (
             a_failed_job(a_pod(phase="Failed", evicted="The node was low on resource: memory.")),
-            "Transient",
+            "Disrupted",
+            "Evicted",
+            "resources.requests.memory",
+        ),
+        (
+            a_failed_job(a_pod(phase="Failed", evicted="The node was low on resource: ephemeral-storage.")),
+            "Disrupted",
+            "DiskFull",
+            "resources.requests.ephemeral-storage",
+        ),
+        (
+            a_failed_job(a_pod(phase="Failed", evicted="The node was low on resource: inodes.")),
+            "Disrupted",
             "Evicted",
             "",
         ),
+        (
+            a_failed_job(a_pod(phase="Failed", evicted="The node had condition: [DiskPressure].")),
+            "Disrupted",
+            "Evicted",
+            "",
+        ),
+        (
+            a_failed_job(an_ended_pod(1, "OSError: [Errno 28] No space left on device: '/workspace/x'")),
+            "BadInput",
+            "DiskFull",
+            "spec.storage.size",
+        ),
+        (a_failed_job(a_pod(phase="Failed", node_lost=True)), "Disrupted", "NodeLost", ""),
+        (a_failed_job(a_pod(phase="Failed", node_lost=True, disrupted=True)), "Disrupted", "NodeLost", ""),
+        (a_failed_job(None, all_pods=(a_pod(node_lost=True, disrupted=True),)), "Disrupted", "NodeLost", ""),
+        (a_failed_job(an_ended_pod(143, disrupted=True)), "Disrupted", "PodDisrupted", ""),
+        (a_failed_job(an_ended_pod(20, INTERRUPTED)), "Disrupted", "Interrupted", "spec.corpus"),
+        (a_failed_job(an_ended_pod(1, INTERRUPTED)), "Bug", "Interrupted", "spec.corpus"),
+        (
+            a_failed_job(an_ended_pod(137, reason="OOMKilled", disrupted=True)),
+            "Bug",
+            "OOMKilled",
+            "resources.limits.memory",
+        ),
+        (a_failed_job(an_ended_pod(10, SAID, disrupted=True)), "BadInput", "Because", "spec.corpus"),
     ],
     ids=[
         "no pod",
@@ -150,6 +189,18 @@ def test_the_exit_code_says_what_to_do(exit_code: int, kind: str) -> None:
         "a copy too large, without a code",
         "disk",
         "a node that ran short",
+        "a node whose disk ran full",
+        "a node that ran short of something else",
+        "a node that takes no pod",
+        "a full disk, without a result",
+        "a lost node",
+        "a lost node, told by a disruption",
+        "a lost node, and a newer pod that is gone",
+        "drained",
+        "asked to stop",
+        "a crash that says it was asked to stop",
+        "memory, and drained",
+        "bad input, and drained",
     ],
 )
 def test_what_never_reached_an_exit_code_is_sorted_too(job: JobView, kind: str, reason: str, field: str) -> None:
@@ -164,9 +215,6 @@ def a_peer(index: int, exit_code: int, said: str | StageResult = "", second: int
 
 def says(reason: str) -> StageResult:
     return a_result(Stage.FINETUNE, artefacts={}, reason=reason)
-
-
-INTERRUPTED = says("Interrupted")  # what a stage says that was killed because a peer failed
 
 
 def test_the_result_of_several_nodes_is_that_of_index_0() -> None:
@@ -201,6 +249,8 @@ def test_the_result_of_several_nodes_is_that_of_index_0() -> None:
         ([a_peer(0, 0, says("Completed"))], "Transient", "PodLost"),
         ([a_peer(0, 143, "", 9, disrupted=True), a_peer(1, 20, says("PeerLost"), 10)], "Disrupted", "PodDisrupted"),
         ([a_peer(0, 143, "", 9, disrupted=True)], "Disrupted", "PodDisrupted"),
+        ([a_peer(0, 143, "", 9, disrupted=True, node_lost=True)], "Disrupted", "NodeLost"),
+        ([a_peer(0, 143, "", 9, node_lost=True), a_peer(1, 20, says("PeerLost"), 10)], "Disrupted", "NodeLost"),
         ([a_peer(0, 20, INTERRUPTED, 9)], "Disrupted", "PodDisrupted"),
         ([a_peer(0, 20, INTERRUPTED, 9), a_peer(1, 20, says("PeerLost"), 8)], "Transient", "PeerLost"),
         ([a_peer(0, 143, "", 9, disrupted=True), a_peer(1, 10, SAID, 10)], "BadInput", "Because"),
@@ -225,6 +275,8 @@ def test_the_result_of_several_nodes_is_that_of_index_0() -> None:
         "the other is lost",
         "drained",
         "drained alone",
+        "on a lost node alone",
+        "on a lost node",
         "all were asked to stop, and one is gone",
         "asked to stop because a peer was lost",
         "drained, and a fault",
@@ -292,3 +344,12 @@ def test_each_class_has_its_own_retries_and_backoff(kinds: list[str], retries: i
 )
 def test_the_micro_batch_is_halved_for_every_time_memory_ran_out(configured: int, kinds: list[str], size: int) -> None:
     assert micro_batch(configured, failed(*kinds)) == size
+
+
+@pytest.mark.parametrize(("limits", "said"), [({"memory": "2Gi"}, "at 2Gi: raise it"), ({}, "out of memory: raise it")])
+def test_who_ran_out_of_memory_is_told_at_which_limit(limits: dict[str, str], said: str) -> None:
+    spec = a_spec(stages={"sdg": {"provider": {"extractive": {}}, "resources": {"limits": limits}}})
+    failure = outcome_of(a_failed_job(an_ended_pod(137, reason="OOMKilled")), spec)
+    assert isinstance(failure, Failure)
+    assert str(failure).startswith("spec.stages.sdg.resources.limits.memory: ")
+    assert str(failure).endswith(said)

@@ -196,6 +196,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"storage": {"accessModes": ["ReadWriteOncePod"]}}, "spec.storage.accessModes"),
     ({"storage": {"accessModes": ["ReadWriteOnce", "ReadOnlyMany"]}}, "spec.storage.accessModes"),
     ({"runPolicy": {"startDeadlineSeconds": "soon"}}, "spec.runPolicy.startDeadlineSeconds"),
+    ({"runPolicy": {"activeDeadlineSeconds": 0}}, "spec.runPolicy.activeDeadlineSeconds"),
+    ({"limits": {"gpuSeconds": "1h"}}, "spec.limits.gpuSeconds"),
+    ({"limits": {"llmTokens": 0}}, "spec.limits.llmTokens"),
+    ({"retention": {"failedSeconds": -1}}, "spec.retention.failedSeconds"),
+    ({"retention": {"revisions": 0}}, "spec.retention.revisions"),
 ]
 
 

@@ -15,9 +15,19 @@ from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_operator.resource.status import FrozenSet, Served, StageStatus, StageWarning, Status
+from embedding_operator.resource.usage import PodPart, Spent, Usage
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
+USAGE = Usage(
+    closed=Spent(active_s=60, gpu_s=120, llm_tokens=3),
+    since=1_767_225_600,
+    parts=(
+        PodPart(uid="0f1e2d3c-aaaa", created=1_767_225_600, spent=Spent(active_s=7, gpu_s=14)),
+        PodPart(uid="0f1e2d3c-aaab", created=1_767_225_601, spent=Spent(llm_tokens=5)),
+    ),
+)
 FULL = Status(
+    run={"startedAt": "2026-01-01T00:00:00Z", "activeSeconds": 67, "gpuHours": "0.04", "etaSeconds": 9},
     observed_generation=4,
     revision=4,
     phase="Verifying",
@@ -30,7 +40,19 @@ FULL = Status(
         a_stage(Stage.INPUTS, state="Reused", reused_from=2, artefacts={Artefact.CORPUS: a_ref()}),
         a_stage(Stage.EVAL, metrics={"base": {"ndcg@10": 0.12345}}, counts={"queries": 0}, details={"x": [1.5]}),
         a_stage(Stage.DEPLOY, state="Waiting", broken=True, ran_until="2026-01-01T00:00:00Z", image_ids=("sha256:a",)),
-        a_stage(Stage.VERIFY, state="Running", percent=0, step=1, total_steps=9, eta_seconds=7, distrusted=2),
+        a_stage(
+            Stage.VERIFY,
+            state="Running",
+            percent=0,
+            step=1,
+            total_steps=9,
+            eta_seconds=7,
+            loss=0.5,
+            rate="3 steps/s",
+            distrusted=2,
+            usage=USAGE,
+            took_s=0,
+        ),
     ),
     conditions=(a_condition("Ready", "Unknown", 4), a_condition("Validated", "True", 4)),
     served=Served(active_fingerprint="aa", active_revision=3, candidate_fingerprint="bb", candidate_revision=4),
@@ -147,6 +169,8 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
                 Stage.VERIFY: {"served": figures},
             }.get(stage, {}),
             details=details.get(stage, {}),
+            usage=Usage(closed=Spent(active_s=10**7, gpu_s=10**9, llm_tokens=10**9), since=1_767_225_600),
+            took_s=10**6,
         )
         for stage in Stage
     ]
@@ -183,6 +207,7 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         served=served,
         evaluation_set=FrozenSet(ref=ref, revision=10**6, asked="0" * 16, queries=10**6),
         history=[{"revision": 10**6, "vectorSpace": "0" * 16, "ndcg@10": "0.12345"}] * 8,
+        run={"startedAt": NOW, "activeSeconds": 10**7, "gpuHours": "277777.78", "llmTokens": 10**9},
         last_failure={"message": "m" * 1024, "logTail": "ü" * 4096},
         image_check={
             "revision": 10**6,
@@ -217,6 +242,7 @@ def test_what_an_earlier_release_wrote_out_is_read_as_what_this_one_folds() -> N
         "resolved": dict(FULL.resolved),
         "served": status.served.to_json(),
         "metrics": dict(FULL.metrics),
+        "run": dict(FULL.run),
     }
     del whole["record"]
     assert Status.from_json(json.loads(json.dumps(whole))) == status
@@ -272,3 +298,12 @@ def test_a_record_that_somebody_made_unreadable_is_forgotten_alone(text: str) ->
     assert (read.resolved, read.evaluation_set) == ({}, None)
     assert read.served == FULL.served
     assert read.verification == {"withinTolerance": False}
+
+
+@pytest.mark.parametrize(
+    "raw", ["x", ["x"], {"gpuSeconds": "many"}, {"pods": "1;a,b"}, {"pods": "1;a,b,c,d,e"}, {"pods": 7}]
+)
+def test_a_usage_that_somebody_edited_costs_no_stage_its_work(raw: Any) -> None:
+    written = {**a_stage(Stage.SDG).to_json(), "usage": raw}
+    read = StageStatus.from_json(written)
+    assert (read.fingerprint, read.usage.spent) == (FINGERPRINT, Spent())

@@ -72,8 +72,8 @@ def test_a_secret_that_the_manifest_does_not_name_is_none(tmp_path: Path) -> Non
 
 
 FULL: dict[str, Exception] = {
-    "a full volume": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/workspace/x"),
-    "a quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/workspace/x"),
+    "a full volume": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"),
+    "a quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "x"),
     "safetensors on a full volume": SafetensorError(
         'Error while serializing: I/O error: Os { code: 28, message: "No space left on device" }'
     ),
@@ -89,9 +89,22 @@ def test_a_full_workspace_says_what_can_be_done(tmp_path: Path, name: str) -> No
         raise FULL[name]
 
     result = end_of(tmp_path, fails)
-    assert (result["exitCode"], result["reason"], result["field"]) == (10, "WorkspaceFull", "spec.storage")
-    assert "let its volume claim grow" in result["message"]
+    assert (result["exitCode"], result["reason"], result["field"]) == (10, "DiskFull", "spec.storage.size")
+    assert "raise it if the storage class lets a claim grow" in result["message"]
     assert "None" not in result["message"]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [("workspace/sdg/x", "spec.storage.size"), ("tmp/x", "spec.stages.sdg.resources.requests.ephemeral-storage")],
+)
+def test_a_full_disk_is_the_one_that_was_written_to(tmp_path: Path, place: str, field: str) -> None:
+    def fails(_context: StageContext) -> StageResult:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / place))
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"], result["field"]) == (10, "DiskFull", field)
+    assert str(tmp_path / place) in result["message"]
 
 
 @pytest.mark.parametrize(
@@ -200,3 +213,59 @@ def test_half_a_character_ends_neither_a_log_nor_a_result(tmp_path: Path, capfd:
     result = end_of(tmp_path, work)
     assert (result["reason"], result["message"]) == ("StageCrashed", "ValueError: b \\ud83d")
     assert json.loads(capfd.readouterr().out.splitlines()[0])["result"] == "a \ud83d"
+
+
+@pytest.mark.parametrize(
+    ("told", "loss", "rate", "unit"),
+    [
+        ({}, None, 2.0, "steps"),
+        ({"loss": 0.512345678}, 0.51235, 2.0, "steps"),
+        ({"loss": 0.5, "tokens_per_second": 81_234.56}, 0.5, 81_235, "tokens"),
+        ({"loss": float("nan"), "tokens_per_second": float("inf")}, None, None, "tokens"),
+    ],
+)
+def test_progress_tells_loss_and_pace(
+    told: dict[str, float], loss: float | None, rate: float | None, unit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = context_at([0, 3])
+    for step in (1, 7):
+        context.progress(step, 10, **told)
+    said = parse_progress(capsys.readouterr().out)
+    assert said is not None
+    assert (said.loss, said.rate, said.unit) == (loss, rate, unit)
+
+
+def test_an_older_stages_progress_is_read_as_before() -> None:
+    said = parse_progress('{"progress":{"percent":50,"step":1,"totalSteps":2}}')
+    assert said is not None
+    assert (said.percent, said.loss, said.rate, said.unit, said.llm_tokens) == (50, None, None, "", 0)
+
+
+def test_tokens_are_told_with_progress_between_steps_and_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = [0]
+
+    def work(context: StageContext) -> StageResult:
+        context.llm_tokens = lambda: used[0]
+        context.tell_tokens()  # nothing new
+        used[0] = 10
+        context.tell_tokens()
+        used[0] = 20
+        context.progress(1, 1)
+        used[0] = 30
+        raise OSError(errno.EIO, "broken")
+
+    assert end_of(tmp_path, work)["llmTokens"] == 30
+    lines = [line for line in capsys.readouterr().out.splitlines() if '"progress"' in line]
+    assert [(said.llm_tokens, said.percent) for line in lines if (said := parse_progress(line))] == [(10, 0), (20, 100)]
+
+
+def test_what_an_earlier_attempt_paid_is_not_paid_again_by_who_finds_its_work(tmp_path: Path) -> None:
+    def work(context: StageContext) -> StageResult:
+        context.llm_tokens = lambda: 30
+        (context.folder(Artefact.PAIRS) / "pairs.jsonl").write_text("{}")
+        return context.result()
+
+    assert end_of(tmp_path, work)["llmTokens"] == 30
+    assert "llmTokens" not in end_of(tmp_path, work)

@@ -37,8 +37,9 @@ def test_an_answer_is_there_after_a_kill_and_a_line_that_was_cut_is_none(tmp_pat
         ]
         assert ledger.take(WRITER, request) is None
         assert ledger.take(JUDGE, request) is None
-        assert ledger.spent() == Usage(2, 20, 5)
+        assert (ledger.spent(), ledger.paid()) == (Usage(2, 20, 5), 0)
         ledger.keep(JUDGE, request, "again", Usage(1, 5, 1))
+        assert ledger.paid() == 6
     with Ledger(path) as ledger:
         assert ledger.spent(JUDGE) == Usage(1, 5, 1)
 
@@ -139,8 +140,10 @@ def test_a_budget_stops_keeps_what_was_made_and_goes_on_where_it_is_raised(tmp_p
         spent = server.state.stats()
         assert (code, result["reason"], result["field"]) == (40, "TokenBudgetSpent", "spec.stages.sdg.maxTokensTotal")
         assert 15_000 < spent["prompt"] + spent["completion"] <= 30_000
+        assert result["llmTokens"] == spent["prompt"] + spent["completion"]
         again = scripted(tmp_path, server.url, texts, maxTokensTotal=30_000)
         assert (again[0], server.state.stats()["answered"]) == (40, spent["answered"]), "nothing more is asked"
+        assert "llmTokens" not in again[1]
         code, _, pairs = scripted(tmp_path, server.url, texts, maxTokensTotal=10_000_000)
         stats = server.state.stats()
     assert (code, len(pairs), stats["answeredTwice"]) == (0, 280, 0)

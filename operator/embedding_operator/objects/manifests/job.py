@@ -22,11 +22,13 @@ from embedding_operator.resource.api import ConfigMapRef, PodSettings, SecretRef
 from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
+    GPUS_ANNOTATION,
     REVISION_LABEL,
     STAGE_LABEL,
     TEMPLATE_ANNOTATION,
 )
 from embedding_operator.resource.pipeline import BY_STAGE
+from embedding_operator.resource.pods import count_gpus
 from embedding_operator.resource.scheduling import queue_labels
 from embedding_stages import contract
 from embedding_stages.contract import Stage, StageRequest, fingerprint_of
@@ -76,7 +78,9 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = 
         REVISION_LABEL: str(request.revision),
         **workspace_label(owner, spec),
     }
-    template = {"metadata": pod_metadata(settings, {**owner_labels(owner), **labels}), "spec": pod}
+    template: dict[str, Any] = {"metadata": pod_metadata(settings, {**owner_labels(owner), **labels}), "spec": pod}
+    if gpus := count_gpus(settings.resources, f"spec.stages.{request.stage}"):
+        template["metadata"].setdefault("annotations", {})[GPUS_ANNOTATION] = str(gpus)
     queued = queue_labels(spec.scheduling)
     if queued:  # whoever admits it resumes it; Kueue's webhook would suspend it too, where it answers
         body["suspend"] = True

@@ -155,6 +155,63 @@ class RunPolicy(Table):
     startDeadlineSeconds: int = setting(
         1800, low=10, high=604_800, says="A stage whose pod has not started by then fails, seconds."
     )
+    activeDeadlineSeconds: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=31_536_000,
+        says="Time that the pods of a revision's stages may run altogether, seconds; then the stage that runs is "
+        "stopped. Waiting and suspension do not count. No limit when absent.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Table):
+    """What a revision's run may use."""
+
+    FIELD = "spec.limits"
+
+    gpuSeconds: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=1_000_000_000,
+        says="GPUs that a stage's pod has, times the seconds that it runs, over all attempts and stages of the "
+        "revision. No limit when absent.",
+    )
+    llmTokens: int | None = setting(
+        None,
+        since=JOINED,
+        low=1,
+        high=1_000_000_000_000,
+        says="Tokens that language models are asked and answer in the revision's run. No limit when absent.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention(Table):
+    """How long what has ended is kept."""
+
+    FIELD = "spec.retention"
+
+    succeededSeconds: int | None = setting(
+        None,
+        since=JOINED,
+        low=0,
+        high=31_536_000,
+        says="How long the Job of a stage that succeeded is kept, seconds; a day or longer when absent.",
+    )
+    failedSeconds: int | None = setting(
+        None,
+        since=JOINED,
+        low=0,
+        high=31_536_000,
+        says="How long the Job of an attempt that failed is kept, seconds, once its stage has ended; a day or longer "
+        "when absent.",
+    )
+    revisions: int = setting(
+        8, since=JOINED, low=1, high=16, says="How many revisions that were Ready can be pinned (status.history)."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

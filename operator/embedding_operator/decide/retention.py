@@ -1,0 +1,35 @@
+"""Jobs that ended go when spec.retention says so; the status remembers what they did. Pure.
+
+Kubernetes removes a Job by one time, however it ended, and a Job that goes before its result was taken would be run
+again. So that time is long (`kept_s` in outcome.py), and the shorter ones are the operator's.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from embedding_operator.decide.decision import DeleteObject, Draft, Observed
+from embedding_operator.objects.views import JobView
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import Status
+
+
+def remove_ended_jobs(draft: Draft, spec: Spec, observed: Observed) -> None:
+    for job in observed.jobs:
+        kept_s = spec.retention.succeeded_s if job.succeeded else spec.retention.failed_s
+        if kept_s is None or job.ended is None or job.deleting or not _is_judged(draft.status, job):
+            continue
+        left_s = (job.ended + timedelta(seconds=kept_s) - observed.now).total_seconds()
+        if left_s > 0:
+            draft.look_again_in(left_s)
+            continue
+        how = "succeededSeconds" if job.succeeded else "failedSeconds"
+        draft.actions.append(DeleteObject(kind="Job", name=job.name, why=f"it ended spec.retention.{how} ago"))
+
+
+def _is_judged(status: Status, job: JobView) -> bool:
+    """Whether nothing is to be learned from it any more: its result was taken, and no later attempt counts it."""
+    entry = status.stage(job.stage)
+    if entry.done or entry.state == "Failed":
+        return True
+    return job.fingerprint != entry.fingerprint and job.revision != status.revision

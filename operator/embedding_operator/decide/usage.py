@@ -1,0 +1,134 @@
+"""What the run of a revision uses: from its Jobs' pods, and in figures for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from embedding_operator.decide.decision import Observed
+from embedding_operator.decide.outcome import said_by
+from embedding_operator.objects.views import JobView, PodView, parse_time
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource.usage import PodPart, Spent, Usage, short, total
+from embedding_stages.contract import Stage, parse_progress
+
+_TOLD_S: Final = 60  # the status tells the time of a pod that runs in steps of so much, or each pass would write it
+_ENDED: Final = ("Succeeded", "Failed")
+_SECONDS_AN_HOUR: Final = 3600
+
+
+def measured(
+    known: Usage, jobs: Sequence[JobView], observed: Observed, begun: datetime | None, *, exact: bool = False
+) -> Usage:
+    """`known` with what is seen of the pods of `jobs`. `begun`: of the run; what was before it is an earlier run's.
+
+    `exact`: to the second, to be judged by; else as the status tells it.
+    """
+    step_s = 1 if exact else _TOLD_S
+    parts, going = {part.uid: part for part in known.parts}, []
+    for job in jobs:
+        for pod in job.all_pods:
+            created = int(pod.created.timestamp())
+            if created < known.since:
+                continue
+            if not _has_ended(pod):
+                going.append(created)
+            uid, spent = short(pod.uid), _part_of(job, pod, observed, begun, step_s)
+            old = parts.get(uid)
+            if old is not None:  # its end is the last word about its time; before that, a clock may go back
+                least = Spent(llm_tokens=old.spent.llm_tokens) if pod.ended is not None else old.spent
+                spent = spent.most(least)
+            if spent != Spent():
+                parts[uid] = PodPart(uid=uid, created=created, spent=spent)
+    ordered = sorted(parts.values(), key=lambda part: (part.created, part.uid))
+    if not ordered:
+        return known
+    since = max(known.since, min([ordered[-1].created, *going]))
+    closed = total([known.closed, *(part.spent for part in ordered if part.created < since)])
+    return Usage(closed=closed, since=since, parts=tuple(part for part in ordered if part.created >= since))
+
+
+def _has_ended(pod: PodView) -> bool:
+    return pod.exit_code is not None or pod.phase in _ENDED
+
+
+def _part_of(job: JobView, pod: PodView, observed: Observed, begun: datetime | None, step_s: int) -> Spent:
+    tokens = _tokens_of(job, observed) if pod is job.pod else 0
+    if pod.began is None:
+        return Spent(llm_tokens=tokens)
+    start = max(pod.began, begun) if begun is not None else pod.began
+    seconds = max(0, int((_end_of(pod, observed.now) - start).total_seconds()))
+    if not _has_ended(pod):
+        seconds -= seconds % step_s
+    return Spent(active_s=seconds if pod.index == 0 else 0, gpu_s=seconds * pod.gpus, llm_tokens=tokens)
+
+
+def _end_of(pod: PodView, now: datetime) -> datetime:
+    """Of a pod whose kubelet tells nothing any more, no later than it was to be gone."""
+    if pod.ended is not None:
+        return pod.ended
+    if _has_ended(pod):  # nobody knows when: what was seen of it while it ran stands in the status
+        return pod.began or now
+    return min(now, pod.gone_by) if pod.gone_by is not None else now
+
+
+def _tokens_of(job: JobView, observed: Observed) -> int:
+    """Of the process in the Job's first pod: its last words, or its newest progress."""
+    result = said_by(job.pod)
+    progress = parse_progress(observed.log_tails.get(job.name, ""))
+    return max(result.llm_tokens if result is not None else 0, progress.llm_tokens if progress is not None else 0)
+
+
+def begun_at(status: Status) -> datetime | None:
+    """When the run of the revision began; None for one that an earlier release began."""
+    try:
+        found = parse_time(status.run.get("startedAt"))
+    except (ValueError, TypeError):
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
+def figures(status: Status, spec: Spec) -> dict[str, Any]:
+    """`status.run`."""
+    spent = total(item.usage.spent for item in status.stages)
+    found: dict[str, Any] = {"startedAt": status.run.get("startedAt", "")}
+    if spent.active_s or spent.gpu_s:
+        found |= {"activeSeconds": spent.active_s, "gpuHours": f"{spent.gpu_s / _SECONDS_AN_HOUR:.2f}"}
+    if spent.llm_tokens:
+        found["llmTokens"] = spent.llm_tokens
+    if (eta := eta_s(status, spec)) is not None:
+        found["etaSeconds"] = eta
+    return {key: value for key, value in found.items() if value != ""}
+
+
+def eta_s(status: Status, spec: Spec) -> int | None:
+    """What the running stage says it takes, and what the stages after it took the last time.
+
+    None while none runs that says so, and where one of the others was never done.
+    """
+    running = next((item for item in status.stages if item.state == "Running"), None)
+    if running is None or running.eta_seconds is None:
+        return None
+    order = list(Stage)
+    later = [status.stage(stage) for stage in order[order.index(running.name) + 1 :]]
+    left = [item.took_s for item in later if not (item.name is Stage.EXPORT and spec.deploy.serves_checkpoint)]
+    known = [took for took in left if took is not None]
+    return running.eta_seconds + sum(known) if len(known) == len(left) else None
+
+
+def of_another_run(item: StageStatus) -> StageStatus:
+    """A stage as a new run finds it: what it has used was used in an earlier one, how long it took is remembered."""
+    took_s = _took_s(item) if item.done else None
+    return replace(item, usage=Usage(), took_s=item.took_s if took_s is None else took_s)
+
+
+def _took_s(item: StageStatus) -> int | None:
+    try:
+        started, finished = parse_time(item.started_at), parse_time(item.finished_at)
+    except ValueError:
+        return None
+    seconds = int((finished - started).total_seconds()) if started and finished else -1
+    return seconds if seconds >= 0 else None

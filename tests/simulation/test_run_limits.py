@@ -1,0 +1,242 @@
+"""What a revision's run may use: its time, its GPUs, its tokens. What is over is stopped, kept and said."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from simulation.endings import BUG, DRAINED, HANG, PENDING
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
+
+from embedding_stages.contract import Stage
+
+LLM = {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1", "model": "m"}}}}
+HOUR = 3600
+
+
+def seconds_of(scene: Scene, stage: Stage) -> int:
+    """That the pods of a stage have run, as they tell themselves."""
+    found = 0
+    for pod in scene.cluster.find("Pod"):
+        if f"-{stage}-" not in pod["metadata"]["name"]:
+            continue
+        for item in pod["status"].get("containerStatuses", ()):
+            state = item["state"].get("terminated") or item["state"]["running"]
+            ended = state.get("finishedAt", f"{scene.clock.now:%Y-%m-%dT%H:%M:%SZ}")
+            found += int((datetime.fromisoformat(ended) - datetime.fromisoformat(state["startedAt"])).total_seconds())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("section", "reason", "field"),
+    [
+        ({"runPolicy": {"activeDeadlineSeconds": HOUR}}, "DeadlineExceeded", "spec.runPolicy.activeDeadlineSeconds"),
+        ({"limits": {"gpuSeconds": HOUR}}, "GPUBudgetSpent", "spec.limits.gpuSeconds"),
+    ],
+)
+def test_a_run_that_is_over_its_limit_is_stopped_in_time_and_goes_on_by_a_token(
+    section: dict[str, Any], reason: str, field: str
+) -> None:
+    scene = a_scene(**section).running(Stage.FINETUNE)
+    begun = scene.clock.now
+    scene.run(is_stalled, turns=500)
+    used = (scene.clock.now - begun).total_seconds()
+    assert HOUR - 60 <= used <= HOUR + 15
+    assert scene.condition("Trained") == f"False {reason}"
+    assert scene.message("Trained").startswith(f"finetune: {field}: this revision's run has used 36")
+    assert f" of {HOUR} " in scene.message("Trained")
+    assert "finetune 3" in scene.message("Trained")
+    assert "spec.retryToken" in scene.message("Trained")
+    assert scene.events().count(reason) == 1
+    assert scene.status.last_failure["reason"] == reason
+    assert scene.states()["prep"] == "Succeeded"
+    scene.settle(3)
+    assert not [raw for raw in scene.cluster.find("Job") if "finetune" in raw["metadata"]["name"]]
+    written = len(scene.history)
+    scene.settle(30)
+    assert len(scene.history) == written
+    scene.edit(a_spec(**section, retryToken="again"))
+    scene.run(is_ready)
+    again = [name.split("-")[1] for name in scene.cluster.created_jobs[4:]]
+    assert again == ["finetune", "eval", "export", "verify"]
+
+
+def test_a_higher_limit_is_another_run_too() -> None:
+    scene = a_scene(limits={"gpuSeconds": HOUR}).running(Stage.FINETUNE)
+    scene.run(is_stalled, turns=500)
+    scene.edit(a_spec(limits={"gpuSeconds": 2 * HOUR}))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
+def test_what_serves_goes_on_when_a_run_is_stopped() -> None:
+    scene = a_scene().run(is_ready)
+    edited = {"stages": {"finetune": {"epochs": 9}}, "limits": {"gpuSeconds": HOUR}}
+    scene.edit(a_spec(**edited))
+    scene.running(Stage.FINETUNE)
+    scene.run(is_stalled, turns=500)
+    assert scene.status.served.active_revision == 1
+    assert scene.status.served.url
+    assert scene.status.phase == "Blocked"
+
+
+def test_a_run_that_is_over_makes_no_further_attempt() -> None:
+    scene = a_scene(limits={"gpuSeconds": HOUR}).running(Stage.FINETUNE)
+    scene.clock.now += timedelta(seconds=HOUR)
+    scene.release(BUG)
+    scene.world.step()  # it ends by itself, before anybody sees that it is over
+    scene.run(is_stalled)
+    assert scene.condition("Trained") == "False GPUBudgetSpent"
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_a_stage_that_is_done_is_done_and_the_next_one_on_a_gpu_does_not_begin() -> None:
+    scene = a_scene(limits={"gpuSeconds": HOUR}).running(Stage.FINETUNE)
+    scene.clock.now += timedelta(seconds=HOUR)
+    scene.release()
+    scene.world.step()
+    scene.run(is_stalled)
+    assert scene.states()["finetune"] == "Succeeded"
+    assert scene.condition("Evaluated") == "False GPUBudgetSpent"
+    assert scene.attempts(Stage.EVAL) == []
+
+
+def test_a_stage_without_gpus_goes_on_where_they_are_spent() -> None:
+    cpus = {"resources": {"limits": {"nvidia.com/gpu": "0"}}}
+    scene = a_scene(limits={"gpuSeconds": HOUR}, stages={"eval": cpus}).running(Stage.FINETUNE)
+    scene.clock.now += timedelta(seconds=HOUR)
+    scene.release()
+    scene.world.step()
+    scene.run(is_ready)
+    assert float(scene.status.run["gpuHours"]) >= 1
+
+
+@pytest.mark.parametrize("told", ["progress", "result"])
+def test_tokens_are_counted_as_they_are_told(told: str) -> None:
+    scene = a_scene(limits={"llmTokens": 5000}, stages=LLM)
+    if told == "progress":
+        scene.will(Stage.SDG, HANG)
+        scene.run(stage_is(Stage.INPUTS, "Succeeded"))
+        scene.world.progress = {"percent": 10, "step": 1, "totalSteps": 10, "llmTokens": 5200}
+        scene.run(is_stalled)
+        assert scene.condition("DataReady") == "False TokenBudgetSpent"
+        message = scene.message("DataReady")
+        assert "spec.limits.llmTokens: this revision's run has used 5200 of 5000 tokens (sdg 5200)" in message
+        scene.world.progress = {"percent": 10}
+        scene.edit(a_spec(limits={"llmTokens": 5000}, stages=LLM, retryToken="again"))
+        scene.run(is_ready)
+        assert "llmTokens" not in scene.status.run
+    else:
+        scene.world.llm_tokens = 7000
+        scene.run(is_ready)  # it was done before it was over, and nothing asks after it
+        assert scene.status.run["llmTokens"] == 7000
+
+
+def test_waiting_and_suspension_cost_nothing() -> None:
+    section = {"runPolicy": {"activeDeadlineSeconds": HOUR, "startDeadlineSeconds": 86400}}
+    scene = a_scene(**section)
+    scene.will(Stage.PREP, PENDING)
+    scene.run(stage_is(Stage.PREP, "Waiting"))
+    scene.clock.now += timedelta(hours=20)
+    scene.turn()
+    assert scene.states()["prep"] == "Waiting"
+    scene.world.ending_of.update({raw["metadata"]["uid"]: HANG for raw in scene.cluster.find("Pod")})
+    scene.run(stage_is(Stage.PREP, "Running"))
+    scene.edit(a_spec(**section, suspend=True))
+    scene.settle(3)
+    scene.clock.now += timedelta(hours=20)
+    scene.settle(3)
+    scene.edit(a_spec(**section))
+    scene.run(is_ready)
+    assert scene.status.run["activeSeconds"] < 600
+
+
+def test_every_pod_is_counted_once_over_drains_failures_and_restarts() -> None:
+    scene = a_scene(stages={"finetune": {"retries": 9}})
+    kept: list[Any] = []
+    scene.cluster.collect_garbage = lambda: None  # type: ignore[method-assign]  # pods stay, to be counted by hand
+    scene.running(Stage.FINETUNE)
+    for ending in (DRAINED, BUG, DRAINED):
+        scene.settle(7)
+        scene.will(Stage.FINETUNE, HANG)
+        scene.release(ending)
+        scene.restart()
+        scene.run(lambda scene: stage_is(Stage.FINETUNE, "Running")(scene) and _one_hangs(scene))
+        kept.append(scene.status.stage(Stage.FINETUNE).usage.spent.gpu_s)
+    scene.restart()
+    scene.settle(4)
+    scene.release()
+    scene.run(is_ready)
+    assert kept == sorted(kept)
+    used = scene.status.stage(Stage.FINETUNE).usage
+    assert used.spent.gpu_s == used.spent.active_s == seconds_of(scene, Stage.FINETUNE) > 0
+    assert scene.status.stage(Stage.SDG).usage.spent.gpu_s == 0
+    assert len(used.parts) <= 2
+
+
+def _one_hangs(scene: Scene) -> bool:
+    running = [pod for pod in scene.cluster.find("Pod") if pod["status"]["phase"] == "Running"]
+    return any(scene.world.ending_of.get(pod["metadata"]["uid"]) is HANG for pod in running)
+
+
+def test_a_pod_that_is_gone_stays_counted() -> None:
+    scene = a_scene().running(Stage.FINETUNE).settle(30)
+    before = scene.status.stage(Stage.FINETUNE).usage.spent.gpu_s
+    assert before >= 60
+    (pod,) = [raw["metadata"]["name"] for raw in scene.cluster.find("Pod") if "finetune" in raw["metadata"]["name"]]
+    scene.cluster.remove("Pod", NAMESPACE, pod)
+    scene.restart()
+    scene.run(is_ready)
+    assert scene.status.stage(Stage.FINETUNE).usage.spent.gpu_s >= before
+
+
+def test_an_attempt_that_an_edit_lets_go_on_costs_the_new_run_what_it_takes_from_then_on() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.clock.now += timedelta(hours=5)
+    scene.turn()
+    assert scene.status.run["gpuHours"].startswith("5.0")
+    scene.edit(a_spec(limits={"gpuSeconds": HOUR}))
+    scene.settle(20)
+    assert scene.states()["finetune"] == "Running"
+    assert float(scene.status.run.get("gpuHours", "0")) < 0.2
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_the_status_is_not_written_for_seconds_that_pass() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    begun, written = scene.clock.now, len(scene.history)
+    scene.settle(120)
+    minutes = (scene.clock.now - begun).total_seconds() / 60
+    assert len(scene.history) - written <= minutes + 1
+
+
+def test_pace_and_loss_are_told_while_a_stage_runs() -> None:
+    scene = a_scene()
+    scene.world.progress = {"percent": 50, "step": 1, "totalSteps": 2, "etaSeconds": 70, "loss": 0.51234, "rate": 81.5,
+                            "unit": "tokens"}  # fmt: skip
+    scene.running(Stage.FINETUNE)
+    (told,) = [item["progress"] for item in scene.resource["status"]["stages"] if item["name"] == "finetune"]
+    assert (told["loss"], told["rate"]) == ("0.51234", "81.5 tokens/s")
+    scene.release()
+    scene.run(is_ready)
+    assert scene.status.stage(Stage.FINETUNE).rate == ""
+
+
+def test_the_run_ends_as_soon_as_the_stages_after_this_one_took_before() -> None:
+    scene = a_scene()
+    scene.world.progress = {"percent": 50, "step": 1, "totalSteps": 2, "etaSeconds": 100}
+    scene.running(Stage.FINETUNE)
+    assert "etaSeconds" not in scene.status.run  # nobody knows how long eval takes
+    scene.release()
+    scene.run(is_ready)
+    assert "etaSeconds" not in scene.status.run
+    scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
+    scene.running(Stage.FINETUNE)
+    later = (Stage.EVAL, Stage.EXPORT, Stage.DEPLOY, Stage.VERIFY)
+    took = [scene.status.stage(stage).took_s for stage in later]
+    assert all(isinstance(seconds, int) for seconds in took), took
+    assert scene.status.run["etaSeconds"] == 100 + sum(seconds or 0 for seconds in took)

@@ -1,0 +1,238 @@
+"""What a stage has used, from what is seen of its pods and what the status remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from unit.operator.builders import NOON, a_job, a_pod, a_result, a_spec, a_stage
+
+from embedding_operator.decide.decision import Observed
+from embedding_operator.decide.limits import left_s, overrun
+from embedding_operator.decide.usage import eta_s, figures, measured
+from embedding_operator.metrics import Metrics
+from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource.usage import Spent, Usage
+from embedding_stages.contract import Stage
+
+GPUS = 4
+LLM = {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1", "model": "m"}}}}
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def ran(uid: str, begun: float | None, ended: float | None = None, **changes: Any) -> PodView:
+    """A pod of four GPUs; its times are seconds after noon."""
+    known: dict[str, Any] = {"created": at(begun or 0), "began": at(begun) if begun is not None else None}
+    if ended is not None:
+        known |= {"ended": at(ended), "exit_code": 1, "phase": "Failed"}
+    elif begun is not None:
+        known |= {"running_since": at(begun), "phase": "Running"}
+    return a_pod(uid=uid, gpus=GPUS, **{**known, **changes})
+
+
+def job_of(*pods: PodView, **changes: Any) -> JobView:
+    newest = {pod.index: pod for pod in sorted(pods, key=lambda pod: pod.created)}
+    return a_job(Stage.FINETUNE, pods=tuple(newest.values()), all_pods=pods, **changes)
+
+
+def spent(
+    known: Usage, *jobs: JobView, now: float, begun: datetime | None = None, **beside: Any
+) -> tuple[Usage, Spent]:
+    """(what is remembered, what is judged by)."""
+    observed = Observed(now=at(now), generation=1, **beside)
+    exact = measured(known, jobs, observed, begun, exact=True)
+    return measured(known, jobs, observed, begun), exact.spent
+
+
+@pytest.mark.parametrize(
+    ("pods", "now", "active"),
+    [
+        ([], 100, 0),
+        ([ran("a", None)], 100, 0),
+        ([ran("a", 10)], 100, 90),
+        ([ran("a", 10, 70)], 100, 60),
+        ([ran("a", 10, 70), ran("b", 80)], 100, 80),
+        ([ran("a", 10, gone_by=at(50), deleting=True)], 100, 40),
+        ([ran("a", 10, phase="Failed", running_since=None)], 100, 0),
+        ([ran("a", 10, 5)], 100, 0),
+        ([ran("a", 200)], 100, 0),
+    ],
+    ids=[
+        "none",
+        "not begun",
+        "runs",
+        "ended",
+        "replaced",
+        "of a kubelet that is silent, no longer than it was to be there",
+        "nobody knows when it ended",
+        "a clock that went back",
+        "a clock that is ahead",
+    ],
+)
+def test_the_time_of_a_pod_is_that_of_its_container(pods: Sequence[PodView], now: float, active: int) -> None:
+    _, exact = spent(Usage(), job_of(*pods), now=now)
+    assert exact == Spent(active_s=active, gpu_s=active * GPUS)
+
+
+def test_of_several_nodes_every_gpu_counts_and_the_time_once() -> None:
+    _, exact = spent(Usage(), job_of(ran("a", 0), ran("b", 10, index=1), nodes=2), now=100)
+    assert exact == Spent(active_s=100, gpu_s=(100 + 90) * GPUS)
+
+
+def test_what_was_before_the_run_is_an_earlier_runs() -> None:
+    jobs = [job_of(ran("a", 0, 50)), job_of(ran("b", 60))]
+    assert spent(Usage(), *jobs, now=100, begun=at(80))[1].active_s == 20
+
+
+def test_a_pod_that_runs_is_remembered_in_whole_minutes_and_judged_by_the_second() -> None:
+    known, exact = spent(Usage(), job_of(ran("a", 0)), now=119)
+    assert (known.spent.active_s, exact.active_s) == (60, 119)
+    known, exact = spent(known, job_of(ran("a", 0, 119)), now=130)
+    assert (known.spent.active_s, exact.active_s) == (119, 119)
+
+
+def test_whatever_is_seen_in_which_order_no_pod_is_counted_twice() -> None:
+    """Each view may be of an operator that has just started: it knows the status alone."""
+    first, second, third = ran("a", 0, 100), ran("b", 110, 200), ran("c", 210)
+    views = [(90, [ran("a", 0)]), (101, [first]), (115, [first, ran("b", 110)]), (190, [ran("b", 110)]),
+             (201, [second]), (215, [first, second, third]), (240, [first, third]), (271, [third]), (272, []),
+             (280, [first, second, third])]  # fmt: skip
+    known = Usage()
+    for now, pods in views:
+        for _ in range(2):
+            known, _ = spent(Usage.from_json(known.to_json()), job_of(*pods), now=now)
+    assert known.spent.gpu_s == (100 + 90 + 60) * GPUS
+    assert len(known.parts) <= 2
+
+
+def test_the_end_of_a_pod_is_the_last_word_about_its_time() -> None:
+    """An event that is late makes a pod seem to run."""
+    known, _ = spent(Usage(), job_of(ran("a", 0)), now=300)
+    known, _ = spent(known, job_of(ran("a", 0, 100)), now=310)
+    assert known.spent.active_s == 100
+
+
+def test_a_hundred_drains_are_remembered_in_a_line() -> None:
+    known, pods = Usage(), []
+    for number in range(100):
+        pods = [*pods, ran(f"uid-{number:09d}", number * 100, number * 100 + 50)]
+        known, _ = spent(known, job_of(*pods), now=number * 100 + 60)
+    assert known.spent.active_s == 5000
+    assert len(str(known.to_json())) < 200
+
+
+@pytest.mark.parametrize("told", ["result", "progress", "both"])
+def test_tokens_are_those_of_each_process(told: str) -> None:
+    result = a_result(Stage.SDG, llm_tokens=500)
+    line = '{"progress":{"percent":1,"llmTokens":450}}'
+    ended = {"termination_message": result.to_json()} if told != "progress" else {}
+    job = a_job(Stage.SDG, pods=(pod := ran("a", 0, 50, **ended),), all_pods=(pod,))
+    tails = {} if told == "result" else {job.name: line}
+    known, exact = spent(Usage(), job, now=60, log_tails=tails)
+    assert exact.llm_tokens == (450 if told == "progress" else 500)
+    again = a_job(Stage.SDG, name="second", pods=(pod := ran("b", 70),), all_pods=(pod,))
+    _, exact = spent(known, job, again, now=80, log_tails={"second": line})
+    assert exact.llm_tokens == (450 if told == "progress" else 500) + 450
+
+
+def a_status(**stages: StageStatus) -> Status:
+    return Status(revision=1, stages=tuple(stages.values()))
+
+
+USED = a_status(prep=a_stage(Stage.PREP, usage=Usage(closed=Spent(active_s=1000, gpu_s=1000))))
+
+
+@pytest.mark.parametrize(
+    ("sections", "stage", "amount", "reason"),
+    [
+        ({}, Stage.FINETUNE, Spent(active_s=10**9, gpu_s=10**9, llm_tokens=10**12), None),
+        ({"limits": {"gpuSeconds": 1500}}, Stage.FINETUNE, Spent(gpu_s=499), None),
+        ({"limits": {"gpuSeconds": 1500}}, Stage.FINETUNE, Spent(gpu_s=500), "GPUBudgetSpent"),
+        ({"limits": {"gpuSeconds": 1500}}, Stage.EXPORT, Spent(gpu_s=500), None),
+        ({"limits": {"gpuSeconds": 900}, "accelerator": "none"}, Stage.FINETUNE, Spent(), None),
+        ({"limits": {"llmTokens": 100}}, Stage.SDG, Spent(llm_tokens=100), None),
+        ({"limits": {"llmTokens": 100}, "stages": LLM}, Stage.SDG, Spent(llm_tokens=100), "TokenBudgetSpent"),
+        ({"limits": {"llmTokens": 100}, "stages": LLM}, Stage.PREP, Spent(llm_tokens=100), None),
+        ({"runPolicy": {"activeDeadlineSeconds": 1100}}, Stage.EXPORT, Spent(active_s=100), "DeadlineExceeded"),
+        ({"runPolicy": {"activeDeadlineSeconds": 1100}}, Stage.EXPORT, Spent(active_s=99), None),
+    ],
+)
+def test_a_stage_ends_where_the_run_has_used_what_that_stage_uses(
+    sections: dict[str, Any], stage: Stage, amount: Spent, reason: str | None
+) -> None:
+    over = overrun(USED, a_spec(**sections), stage, amount)
+    assert (over.reason if over else None) == reason
+    if over is not None:
+        assert over.kind == "Stopped"
+
+
+def test_who_used_it_is_said() -> None:
+    over = overrun(USED, a_spec(limits={"gpuSeconds": 1200}), Stage.FINETUNE, Spent(active_s=100, gpu_s=400))
+    assert str(over).startswith(
+        "spec.limits.gpuSeconds: this revision's run has used 1400 of 1200 GPU seconds (prep 1000, finetune 400): "
+    )
+
+
+@pytest.mark.parametrize(
+    ("sections", "pods", "seconds"),
+    [
+        ({}, [ran("a", 0)], None),
+        ({"limits": {"gpuSeconds": 1400}}, [ran("a", 0)], 75),
+        ({"limits": {"gpuSeconds": 1400}}, [ran("a", 0, 50)], None),
+        ({"limits": {"gpuSeconds": 1400}}, [ran("a", 0), ran("b", 0, index=1)], 37.5),
+        ({"runPolicy": {"activeDeadlineSeconds": 1400}}, [ran("a", 0), ran("b", 0, index=1)], 300),
+        ({"limits": {"llmTokens": 1400}}, [ran("a", 0)], 10),
+    ],
+)
+def test_the_next_look_is_due_when_a_limit_may_be_used_up(
+    sections: dict[str, Any], pods: list[PodView], seconds: float | None
+) -> None:
+    assert left_s(USED, a_spec(**sections), job_of(*pods), Spent(active_s=100, gpu_s=100)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("changes", "eta"),
+    [
+        ({}, 7 + 30 + 40 + 50 + 60),
+        ({"eta_seconds": None}, None),
+        ({"state": "Waiting"}, None),
+    ],
+)
+def test_a_run_is_done_when_the_last_of_its_stages_is(changes: dict[str, Any], eta: int | None) -> None:
+    running = {"state": "Running", "eta_seconds": 7, **changes}
+    later = (Stage.EVAL, Stage.EXPORT, Stage.DEPLOY, Stage.VERIFY)
+    known = [a_stage(stage, state="Pending", took_s=30 + 10 * number) for number, stage in enumerate(later)]
+    status = Status(stages=(a_stage(Stage.FINETUNE, **running), *known))
+    assert eta_s(status, a_spec()) == eta
+    unknown = status.with_stage(a_stage(Stage.DEPLOY, state="Pending"))
+    assert eta_s(unknown, a_spec()) is None
+    without = status.with_stage(a_stage(Stage.EXPORT, state="Skipped"))
+    torch = a_spec(stages={"deploy": {"backend": {"torch": {}}}})
+    assert eta_s(without, torch) == (None if eta is None else eta - 40)
+
+
+def test_what_nothing_was_used_of_is_not_told() -> None:
+    assert figures(Status(), a_spec()) == {}
+    assert figures(USED, a_spec()) == {"activeSeconds": 1000, "gpuHours": "0.28"}
+
+
+def test_metrics_count_what_the_status_says_more_than_before() -> None:
+    metrics = Metrics(None)
+
+    def told() -> float:
+        (family,) = metrics.gpu_seconds.collect()
+        return sum(item.value for item in family.samples if item.name.endswith("_total"))
+
+    def using(seconds: int, revision: int = 1) -> Status:
+        stage = a_stage(Stage.FINETUNE, usage=Usage(closed=Spent(gpu_s=seconds)))
+        return Status(revision=revision, stages=(stage,))
+
+    for old, new, total in ((Status(), using(60), 60), (using(60), using(90), 90), (using(90), using(95, 2), 185)):
+        metrics.used(old, new)
+        assert told() == total
