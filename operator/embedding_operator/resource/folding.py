@@ -21,6 +21,9 @@ _SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "evaluationSet": frozenset(),
     "imageCheck": frozenset({"note"}),
     "resolved": frozenset(),
+    "schedule": frozenset(
+        {"nextLookTime", "lastLookTime", "lastChangeTime", "result", "message", "waits", "drift", "revisions"}
+    ),
 }
 _REMEMBERED_OF_SERVED: Final = frozenset({"canaries", "checkpoint", "contract"})
 _SHOWN_OF_A_STAGE: Final = ("name", "state", "reusedFrom")  # that is done, while another one is not

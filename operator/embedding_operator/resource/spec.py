@@ -33,6 +33,7 @@ from embedding_operator.resource.pods import (
     parse_profile,
     stage_resources,
 )
+from embedding_operator.resource.schedule import parse_schedule
 from embedding_operator.resource.served import check_nim_service
 from embedding_stages.contract import Stage
 from embedding_stages.contract import settings as tables
@@ -115,6 +116,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         storage=storage,
         start_deadline_s=read(tables.RunPolicy, raw.get("runPolicy")).startDeadlineSeconds,
         canaries_every_s=read(tables.Verification, raw.get("verification")).intervalSeconds,
+        schedule=parse_schedule(raw.get("schedule")),
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
     )
 

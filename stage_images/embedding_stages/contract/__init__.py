@@ -107,6 +107,7 @@ AUTHORITIES_FILE: Final = "ca.crt"  # the same for certificates of authorities, 
 INTERRUPTED: Final = "Interrupted"
 PEER_LOST: Final = "PeerLost"
 
+LOOK: Final = "look"  # in the settings of inputs: a look at the sources beside a revision; see inputs/drift.py
 MANIFEST_FILE: Final = "manifest.json"
 ENCODER_FILE: Final = "encoder.json"
 TERMINATION_MESSAGE_BYTES: Final = 4096
