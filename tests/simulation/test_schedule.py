@@ -155,9 +155,9 @@ def test_while_suspended_there_is_no_look_and_one_when_it_ends() -> None:
 
 
 def test_a_look_that_is_due_waits_for_the_run_in_progress() -> None:
-    scene = a_scene(schedule=MONDAYS).running(Stage.FINETUNE)
+    scene = a_scene(schedule=NIGHTLY).running(Stage.FINETUNE)
     scene.world.corpus = "second edition"
-    scene.clock.now = datetime(2026, 1, 5, 2, 0, 1, tzinfo=UTC)
+    scene.clock.now = datetime(2026, 1, 1, 3, 0, 1, tzinfo=UTC)
     scene.settle(5)
     assert looks(scene) == 0
     assert scene.status.schedule.waits == "it is due, and waits until revision 1 has come to its end"

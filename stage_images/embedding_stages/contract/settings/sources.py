@@ -79,7 +79,7 @@ class Schedule(Table):
 
     cron: str = setting(
         since=JOINED,
-        shortest=9,
+        shortest=1,
         longest=64,
         pattern=_CRON,
         form="the five fields of cron with one space between them (minute, hour, day of the month, month, day of the "
