@@ -52,6 +52,7 @@ DOCUMENTED: Final[tuple[type[Table], ...]] = (
     tables.Scheduling,
     tables.Limits,
     tables.Retention,
+    tables.Schedule,
 )
 _DECIMAL: Final = "[0-9]+([.][0-9]+)?(e-?[0-9]+)?"
 _EXAMPLE: Final = 0.01  # of a decimal that has no default

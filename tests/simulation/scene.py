@@ -133,6 +133,7 @@ class Scene:
         self.lag = 0  # turns that the watch is behind
         self.ends: list[int] = []  # of the watch, at each turn
         self.deaf_to = ""  # a kind whose watch says nothing
+        self.asked_s: float | None = None  # after which the last pass asked for another one; None: for none
         self.stutter = False  # every event comes twice, the second time in reverse
         self.create(spec)
         self.operator = Operator(self.cluster)
@@ -197,6 +198,7 @@ class Scene:
         except ClusterError as error:
             self.refusals.append(error)
             after = 1.0
+        self.asked_s = after
         self.step()
         seconds = min(after or 5.0, 60.0)
         self.clock.now += timedelta(seconds=round(seconds) or 1)

@@ -119,7 +119,10 @@ class Observer:
     def _jobs(self, key: Key, owner: Owner, status: Status, pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
         raws = self._own("Job", key, owner)
         names = {raw["metadata"]["name"] for raw in raws}
-        expected = {item.job_name for item in status.stages if item.state in ("Pending", "Waiting", "Running")}
+        looks = [status.schedule.look] if status.schedule.look is not None else []
+        expected = {
+            item.job_name for item in (*status.stages, *looks) if item.state in ("Pending", "Waiting", "Running")
+        }
         if any(name and name not in names for name in expected):
             # Gone, or not heard of yet? Only the API server knows, and a wrong guess would run a stage twice.
             for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
@@ -243,7 +246,7 @@ def _speaker(job: JobView) -> PodView | None:
 
 def _lacks_its_answer(job: JobView, status: Status) -> bool:
     """A Job that ended, of a stage that is not judged yet, whose pods do not all seem to have ended."""
-    entry = status.stage(job.stage)
+    entry = status.done_by(job.stage, job.fingerprint)
     if entry.done or entry.state == "Failed" or job.attempt < entry.attempt:
         return False
     return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))

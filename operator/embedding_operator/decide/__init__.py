@@ -15,6 +15,7 @@ Start at `plan.py`. Each other module answers one question:
     rollout      how far has that Deployment come?
     verdict      does the endpoint measure what was evaluated?
     traffic      which revision do clients talk to?
+    schedule     when are the sources looked at again, and what follows from a change?
     rendezvous   where do the pods of a multi-node Job find each other?
     summary      which conditions and which phase follow from all that?
     figures      what was measured?

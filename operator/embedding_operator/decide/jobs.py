@@ -20,7 +20,7 @@ from embedding_operator.resource.status import StageStatus
 from embedding_stages.contract import Stage
 
 # The first check that applies decides. True: the stage is done; False: not yet; None: ask the next one.
-_CHECKS: Final[tuple[Callable[[Step], bool | None], ...]] = (
+CHECKS: Final[tuple[Callable[[Step], bool | None], ...]] = (
     superseded,
     absent,
     leaving,
@@ -84,7 +84,7 @@ def advance(
         settings=settings or {},
         spent=measured(entry.usage, jobs, observed, begun, exact=True).spent,
     )
-    done = next(answer for check in _CHECKS if (answer := check(step)) is not None)
+    done = next(answer for check in CHECKS if (answer := check(step)) is not None)
     draft.status = draft.status.with_stage(step.entry)
     return done
 

@@ -16,6 +16,7 @@ from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
+from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
 from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
@@ -24,9 +25,10 @@ from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain
 from embedding_operator.decide.scale import note_scale
+from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.decide.settle import settle, settle_server
-from embedding_operator.decide.summary import conclude, invalid
+from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.usage import of_another_run
 from embedding_operator.decide.verdict import Verdict, judge
@@ -34,7 +36,7 @@ from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec, SpecError, check_name
-from embedding_operator.resource.frozen import asks_again, carry, resolved
+from embedding_operator.resource.frozen import asks_again, carry, data_identity, resolved
 from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import check_takes
@@ -66,9 +68,10 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     except SpecError as error:
         keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
-    spec = carry(spec, status, observed.generation)
+    revision = status.revision_of(observed.generation)
+    spec = carry(spec, status, revision)
     earlier = tuple(draft.actions)
-    _begin_revision(draft, spec, observed)
+    _begin_revision(draft, spec, observed, revision)
     verdict: Verdict | None = None
     traffic: Traffic | None = None
     trained = False
@@ -101,6 +104,10 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     if traffic is None or traffic.state != "moving":  # its move is not on record yet
         publish_contract(draft, owner, observed)
     remove_ended_jobs(draft, spec, observed)
+    _look_at_sources(draft, spec, owner, observed, verdict, traffic)
+    if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
+        begun = plan(owner, raw_spec, draft.status, observed, defaults)
+        return replace(begun, actions=(*draft.actions, *begun.actions), events=(*draft.events, *begun.events))
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
@@ -111,6 +118,15 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
+
+
+def _look_at_sources(
+    draft: Draft, spec: Spec, owner: Owner, observed: Observed, verdict: Verdict | None, traffic: Traffic | None
+) -> None:
+    """As spec.schedule says, once the revision serves, or stands still until somebody acts."""
+    serves = traffic is not None and (traffic.state == "active" or traffic.broken)
+    over = serves or stuck_in(draft.status, judged_by_gate(draft.status, spec), verdict)
+    keep_schedule(draft, spec, owner, observed, over=over)
 
 
 def _nothing_to_offer(draft: Draft, before: Status, verdict: Verdict | None) -> bool:
@@ -132,22 +148,24 @@ def _set_back(draft: Draft, spec: Spec) -> None:
         reached = reached and entry.done and not (stage is Stage.EVAL and _gate_blocks(draft, spec))
 
 
-def _begin_revision(draft: Draft, spec: Spec, observed: Observed) -> None:
-    """An edit makes a new revision: nothing is forgotten, but everything has to be shown to be valid again."""
+def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int) -> None:
+    """An edit makes a new revision, and so does a look that found a change. Nothing is forgotten, but everything has to
+    be shown to be valid again.
+    """
     status = draft.status
-    in_force = resolved(spec, status, observed.generation)
-    if status.revision != observed.generation:
+    in_force = resolved(spec, status, revision)
+    if status.revision != revision:
         stages = tuple(_pending(of_another_run(item), status, spec) for item in status.stages)
         status = replace(
             status,
-            revision=observed.generation,
+            revision=revision,
             stages=stages,
             last_failure={},
             verification={},
             warnings=(),
             run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
         )
-        status = ask_for_preflight(status, observed.generation)
+        status = ask_for_preflight(status, revision)
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 
@@ -212,8 +230,8 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
         take_pinned(draft, spec, observed)
         return True
     for stage in BEFORE_SERVING:
-        # Documents, models and labelled sets may change in place: every edit of data or training looks again.
-        identity = {"generation": draft.status.resolved["data"]["generation"]} if stage is Stage.INPUTS else None
+        # Documents, models and labelled sets may change in place: every edit of what is read looks again.
+        identity = data_identity(draft.status.resolved["data"]) if stage is Stage.INPUTS else None
         if stage is Stage.EXPORT and spec.deploy.serves_checkpoint:
             _skip_export(draft, spec, observed)
             continue

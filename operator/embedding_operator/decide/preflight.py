@@ -24,7 +24,7 @@ from embedding_operator.objects.manifests.nim_service import build_server
 from embedding_operator.objects.manifests.serving import build_service
 from embedding_operator.objects.manifests.workers import build_rendezvous_service
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.frozen import data_generation
+from embedding_operator.resource.frozen import data_identity, mapping
 from embedding_operator.resource.pipeline import fingerprint, inputs_of
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import BEFORE_SERVING, ArtefactRef, Stage, StageRequest
@@ -79,7 +79,7 @@ def preflight(
     refused = (item for item in observed.refusals if item.of_preflight and item.kind != "untried")
     if any(refused) or observed.refusal("late") is not None:
         return
-    for trial in () if made.everything else _trials(spec, owner, draft.status, observed, images, made):
+    for trial in () if made.everything else _trials(spec, owner, draft.status, images, made):
         if trial.field and not look_for_secrets:
             continue
         why = f"what stage {trial.stage} is going to {'mount' if trial.field else 'create'}"
@@ -90,10 +90,8 @@ def preflight(
     draft.status = replace(draft.status, preflight=done)
 
 
-def _trials(
-    spec: Spec, owner: Owner, status: Status, observed: Observed, images: Mapping[str, str], made: Made
-) -> Iterator[_Trial]:
-    due = [] if made.models else _due(spec, status, observed.generation)
+def _trials(spec: Spec, owner: Owner, status: Status, images: Mapping[str, str], made: Made) -> Iterator[_Trial]:
+    due = [] if made.models else _due(spec, status)
     for stage in (*due, Stage.DEPLOY):
         for ref in secrets_of(spec, stage):
             where = {"name": ref.name, "namespace": owner.namespace}
@@ -106,7 +104,7 @@ def _trials(
     yield from _of_server(spec, owner, images)
 
 
-def _due(spec: Spec, status: Status, generation: int) -> list[Stage]:
+def _due(spec: Spec, status: Status) -> list[Stage]:
     """The stages before the server that may run in this revision: from the first whose work is not known."""
     known = [
         replace(item, state="Succeeded") if item.finished_at and item.artefacts else item for item in status.stages
@@ -114,7 +112,7 @@ def _due(spec: Spec, status: Status, generation: int) -> list[Stage]:
     believed = replace(status, stages=tuple(known))
     stages = [stage for stage in BEFORE_SERVING if not (stage is Stage.EXPORT and spec.deploy.serves_checkpoint)]
     for number, stage in enumerate(stages):
-        extra = {"generation": data_generation(spec, status, generation)} if stage is Stage.INPUTS else None
+        extra = data_identity(mapping(status.resolved.get("data"))) if stage is Stage.INPUTS else None
         entry, inputs = believed.stage(stage), inputs_of(stage, spec, believed)
         if inputs is None or not entry.done or entry.fingerprint != fingerprint(stage, spec, inputs, extra=extra):
             return stages[number:]

@@ -132,7 +132,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     activated = traffic is not None and traffic.state == "active"
     write = _Conditions(draft, observed)
     _valid(write, observed)
-    gate = _gate(draft.status, spec)
+    gate = judged_by_gate(draft.status, spec)
     current = current_stage(draft.status, gate, verdict, activated=activated)
     reached = True
     elsewhere = lost(draft.status) and not judged(draft.status)
@@ -230,7 +230,7 @@ def _less(write: _Conditions, observed: Observed, reason: str, what: str) -> Non
     write.put(c.VALIDATED, "True", reason, message)
 
 
-def _gate(status: Status, spec: Spec) -> Gate | None:
+def judged_by_gate(status: Status, spec: Spec) -> Gate | None:
     """None: there is nothing to judge yet."""
     before = tuple(Stage)[: tuple(Stage).index(Stage.EVAL) + 1]
     if not all(status.stage(stage).done for stage in before):

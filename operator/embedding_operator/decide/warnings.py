@@ -46,6 +46,8 @@ def _floating(spec: Spec | None) -> Iterator[StageWarning]:
 
 
 def _warnings(status: Status) -> Iterator[StageWarning]:
+    if status.schedule.result == "Failed":
+        yield StageWarning(stage=Stage.INPUTS, message=status.schedule.message[:_CHARACTERS])
     for stage in Stage:
         entry = status.stage(stage)
         if entry.done:

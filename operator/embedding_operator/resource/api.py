@@ -200,6 +200,20 @@ class Scheduling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When the sources are looked at again, and what follows from a change."""
+
+    cron: str
+    zone: str
+    runs: bool  # a change makes a revision; else the status tells it
+
+    @property
+    def asked(self) -> str:
+        """What a due time was reckoned by."""
+        return f"{self.cron} {self.zone}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """A valid spec with every default filled in."""
 
@@ -225,6 +239,7 @@ class Spec:
     canaries_every_s: int | None  # None: never
     image_pull_secrets: Sequence[str]
     scheduling: Scheduling = field(default_factory=Scheduling)
+    schedule: Schedule | None = None  # None: the sources are looked at when an edit touches them
     given_user: bool = False  # pods name no user and no groups: the platform gives them, as OpenShift does
 
     @property

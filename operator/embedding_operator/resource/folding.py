@@ -22,6 +22,9 @@ _SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "imageCheck": frozenset({"note"}),
     "resolved": frozenset(),
     "run": frozenset({"activeSeconds", "gpuHours", "llmTokens", "etaSeconds"}),
+    "schedule": frozenset(
+        {"nextLookTime", "lastLookTime", "lastChangeTime", "result", "message", "waits", "drift", "revisions"}
+    ),
 }
 _REMEMBERED_OF_SERVED: Final = frozenset({"canaries", "checkpoint", "contract"})
 _SHOWN_OF_A_STAGE: Final = ("name", "state", "reusedFrom")  # that is done, while another one is not

@@ -179,12 +179,17 @@ def _as_before(fresh: Any, stored: Any) -> Any:
 
 
 def data_generation(spec: Spec, status: Status, generation: int) -> int:
-    """The generation of the last edit that touched what `inputs` reads: it looks at the sources once for each."""
+    """The revision of the last edit that touched what `inputs` reads: it looks at the sources once for each."""
     record = status.resolved.get("data")
     if not isinstance(record, Mapping) or not isinstance(record.get("generation"), int):
         return generation
     unchanged = status.revision == generation or record.get("asked") == spec.stages[Stage.INPUTS].asked
     return int(record["generation"]) if unchanged else generation
+
+
+def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What else the work of `inputs` depends on, by `status.resolved.data`: which edit or look asked for it."""
+    return {key: data[key] for key in ("generation", "look") if key in data}
 
 
 def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
@@ -194,7 +199,13 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
     profile = spec.deploy.profile
     release = {"generation": profile.release} if profile.since else {}
     stages["deploy"] |= {"backend": spec.deploy.backend, **release, "strategy": spec.deploy.strategy}
-    data = {"generation": data_generation(spec, status, generation), "asked": spec.stages[Stage.INPUTS].asked}
+    data: dict[str, Any] = {
+        "generation": data_generation(spec, status, generation),
+        "asked": spec.stages[Stage.INPUTS].asked,
+    }
+    known = mapping(status.resolved.get("data"))
+    if known.get("look") and known.get("generation") == data["generation"]:
+        data["look"] = known["look"]
     servers = mapping(status.resolved.get("servers"))
     found: dict[str, Any] = {"stages": stages, "data": data}
     beside = {"servers": dict(servers), "retryToken": spec.retry_token or status.resolved.get("retryToken")}

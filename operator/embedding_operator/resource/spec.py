@@ -34,6 +34,7 @@ from embedding_operator.resource.pods import (
     parse_profile,
     stage_resources,
 )
+from embedding_operator.resource.schedule import parse_schedule
 from embedding_operator.resource.scheduling import parse_scheduling
 from embedding_operator.resource.served import check_nim_service
 from embedding_stages.contract import Stage
@@ -120,6 +121,7 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
         limits=RunLimits.of(policy, read(tables.Limits, raw.get("limits"))),
         retention=Retention.of(read(tables.Retention, raw.get("retention"))),
         canaries_every_s=read(tables.Verification, raw.get("verification")).intervalSeconds,
+        schedule=parse_schedule(raw.get("schedule")),
         image_pull_secrets=tuple(str(item["name"]) for item in raw.get("imagePullSecrets") or ()),
         scheduling=parse_scheduling(raw.get("scheduling")),
     )

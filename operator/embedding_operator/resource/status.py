@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
 from embedding_operator.resource.folding import folded, written_out
+from embedding_operator.resource.schedule_status import ScheduleStatus
 from embedding_operator.resource.stage_status import StageStatus, State, decimal_text, present
 from embedding_stages.contract import ArtefactRef, Stage
 
@@ -219,9 +220,21 @@ class Status:
     preflight: Mapping[str, Any] = field(default_factory=dict)  # revision, state, untried; see decide/preflight.py
     image_check: Mapping[str, Any] = field(default_factory=dict)  # see decide/image_check.py
     run: Mapping[str, Any] = field(default_factory=dict)  # of this revision; see decide/usage.py
+    schedule: ScheduleStatus = field(default_factory=ScheduleStatus)  # see decide/schedule.py
 
     def stage(self, name: Stage) -> StageStatus:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
+
+    def revision_of(self, generation: int) -> int:
+        """The number of the revision that a generation of the manifest makes: looks at the sources make some too."""
+        return generation + self.schedule.revisions
+
+    def done_by(self, stage: Stage, fingerprint: str) -> StageStatus:
+        """The entry that a Job of the stage works for: the look at the sources that is under way, or the stage's."""
+        look = self.schedule.look
+        return (
+            look if look is not None and look.fingerprint == fingerprint and look.name is stage else self.stage(stage)
+        )
 
     def with_stage(self, item: StageStatus) -> Status:
         known = {old.name: old for old in self.stages} | {item.name: item}
@@ -260,6 +273,7 @@ class Status:
                 "preflight": dict(self.preflight),
                 "imageCheck": dict(self.image_check),
                 "run": dict(self.run),
+                "schedule": self.schedule.to_json(),
             }
         )
 
@@ -288,6 +302,7 @@ class Status:
             preflight=dict(raw.get("preflight") or {}),
             image_check=dict(raw.get("imageCheck") or {}),
             run=dict(raw.get("run") or {}),
+            schedule=ScheduleStatus.from_json(raw.get("schedule")),
         )
 
 

@@ -5,7 +5,8 @@ labelled set also labelledPassages, labelledQueries, and where there are any ski
 passage), unknownPassages (relevant judgements of passages that the corpus lacks), repeatedJudgements and sharedIds
 (queries with the id of a passage that has another text); with guards guardQueries. Details: corpusDigest,
 baseModelDigest, labelledSetDigest, guardSetsDigest, tokenizerDigest (of tokenizer.json; fine-tuning keeps it), encoder,
-warnings, skipped (by count, the first files that were skipped, and why; absent where none was).
+warnings, skipped (by count, the first files that were skipped, and why; absent where none was), drift (of a look at the
+sources that found other documents: see drift.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from embedding_stages.inputs import hugging_face, safe_files
 from embedding_stages.inputs.corpus import Corpus, Limits, write_documents
 from embedding_stages.inputs.counts import ROOM_FOR_NAMES, Counts
 from embedding_stages.inputs.labelled import LabelledSet
+from embedding_stages.inputs.look import look_back
 from embedding_stages.inputs.model import BaseModel, check, folder_of, freeze, warnings_about
 from embedding_stages.inputs.soundness import prefix_bytes
 from embedding_stages.inputs.store import Store
@@ -58,7 +60,9 @@ def work(context: StageContext) -> StageResult:
         if artefact is Artefact.BASE_MODEL and TOKENIZER_FILE in kept.files:
             details["tokenizerDigest"] = f"sha256:{kept.files[TOKENIZER_FILE]['sha256']}"
     details["encoder"] = asdict(description)
-    less = max(0, prefix_bytes(description) - _ROOM_FOR_PREFIXES) // 2
+    looked = look_back(context)
+    details |= looked
+    less = max(0, prefix_bytes(description) - _ROOM_FOR_PREFIXES + len(json.dumps(looked))) // 2
     skipped = read.told(ROOM_FOR_NAMES - less)
     details |= {"skipped": skipped} if skipped else {}
     warnings = [*warned, *warned_of_sets, *read.warnings]

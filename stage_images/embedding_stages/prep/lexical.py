@@ -7,7 +7,6 @@ is in most passages no weight. k1 0.9 and b 0.4 are the defaults of Anserini and
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -15,30 +14,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_stages.formats.characters import MARKS, for_words
+from embedding_stages.formats.words import words_of
 from embedding_stages.vectors import Vectors
 
 _K1: Final = 0.9
 _B: Final = 0.4
 _LETTERS: Final = 5  # of a word that count
-# Runs of one kind: scripts without spaces between words (Thai to Khmer, kana, CJK ideographs), and other words, with
-# the marks of scripts that write vowels with them.
-_UNSPACED: Final = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
-_RUN: Final = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+(?:[{MARKS}]+[^\W{_UNSPACED}]*)*")
-_FIRST_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
 
 
 def terms_of(text: str) -> Iterator[str]:
     """What counts of a text, in its order, as often as it stands there."""
-    for run in _RUN.findall(for_words(text).casefold()):
-        if not _FIRST_UNSPACED.match(run):
-            yield run[:_LETTERS]
-        elif len(run) == 1:
-            yield run
-        else:
-            yield from (run[at : at + 2] for at in range(len(run) - 1))
+    return (word[:_LETTERS] for word in words_of(text))
 
 
 class LexicalIndex:

@@ -213,13 +213,17 @@ def test_many_warnings_and_folders_fit_the_kubelets_message(tmp_path: Path, sour
     include = ["*.txt", *(f"{'文' * 200}{number}.md" for number in range(31))]
     prompts = sources / "model" / "models" / "tiny" / "config_sentence_transformers.json"
     prompts.write_text(json.dumps({"prompts": {"文" * 90 + str(number): "C " for number in range(9)}}))
-    code, result = inputs(
-        tmp_path,
-        corpus={**settings()["corpus"], "kind": "pvc", "include": include},
-        guards={"law": {"kind": "image", "path": "/beir"}},
-        baseModel={**settings()["baseModel"], "prefixes": {"query": prefix, "passage": prefix}},
-    )
+    asked = {
+        "corpus": {**settings()["corpus"], "kind": "pvc", "include": include},
+        "guards": {"law": {"kind": "image", "path": "/beir"}},
+        "baseModel": {**settings()["baseModel"], "prefixes": {"query": prefix, "passage": prefix}},
+    }
+    _, first = inputs(tmp_path, "first", **asked)
+    (sources / "corpus" / "a.txt").write_text(f"{TEXT} Edited.")
+    trained = first.artefacts[Artefact.CORPUS].to_json()
+    code, result = inputs(tmp_path, "second", **asked, look={"trained": trained, "before": {}})
     assert code == 0, result
+    assert result.details["drift"]["newDocuments"] == 1
     assert result.details["warnings"][-1].startswith("and ")
     assert result.counts["skippedFiles"] == 40
     assert bool(result.details.get("skipped")) is (len(prefix.encode()) < 768)

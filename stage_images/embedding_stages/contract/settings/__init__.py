@@ -5,7 +5,7 @@ from it; CONTRIBUTING.md says how to add one. Defaults are those of the publishe
 recipe, profile llama) unless a comment says why not. Names are those of the manifest.
 
 common      what several tables share
-sources     the model and the documents
+sources     the model and the documents, and when they are looked at again
 questions   sdg
 data        prep
 training    finetune
@@ -48,7 +48,7 @@ from embedding_stages.contract.settings.serving import (
     Scheduling,
     Verify,
 )
-from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, BaseModel, Corpus
+from embedding_stages.contract.settings.sources import DEFAULT_INCLUDE, ON_CORPUS_CHANGE, BaseModel, Corpus, Schedule
 from embedding_stages.contract.settings.training import PRESETS, QUERY_SIDE, SIDES, Finetune, Lora, Validation, Workers
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "METRIC",
     "NO_QUANTIZATION",
     "OF_STAGE",
+    "ON_CORPUS_CHANGE",
     "PASSAGES",
     "PRESETS",
     "QUERY_SIDE",
@@ -88,6 +89,7 @@ __all__ = [
     "Retention",
     "Run",
     "RunPolicy",
+    "Schedule",
     "Scheduling",
     "Sdg",
     "Search",

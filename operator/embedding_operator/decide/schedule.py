@@ -1,0 +1,212 @@
+"""When the sources are looked at again, and what follows from what a look has found. Pure.
+
+A look is the work of the inputs stage once more, beside the revision: its due time is part of its fingerprint, so no
+look is taken for another one, and no Job's name is used twice. Its entry stands in `status.schedule`, not among the
+stages, so conditions and phase know nothing of it. What it finds is compared by digest with what the revision has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from embedding_operator.decide.decision import DeleteObject, Draft, Observed
+from embedding_operator.decide.jobs import CHECKS
+from embedding_operator.decide.step import Step
+from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.views import parse_time
+from embedding_operator.resource.api import Schedule, Spec
+from embedding_operator.resource.frozen import data_identity
+from embedding_operator.resource.pipeline import fingerprint
+from embedding_operator.resource.schedule import next_due
+from embedding_operator.resource.schedule_status import ScheduleStatus
+from embedding_operator.resource.status import StageStatus
+from embedding_stages.contract import LOOK, Artefact, Stage
+
+SOURCES_CHANGED: Final = "SourcesChanged"
+_NOT_WHILE_PINNED: Final = "no looks while a revision is pinned"
+_NOT_WHILE_SUSPENDED: Final = "no looks while spec.suspend is true"
+_SAID: Final = {
+    Artefact.CORPUS: "the documents",
+    Artefact.BASE_MODEL: "the base model",
+    Artefact.LABELLED_SET: "the labelled set",
+    Artefact.GUARD_SETS: "the guards' sets",
+}
+
+
+def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: bool) -> None:
+    """Begin a look that is due, bring the one under way a step further, or ask for the pass in which one is due.
+
+    `over`: the revision has come to its end, good or bad. Looks wait for it, and however many were due, one is made.
+    """
+    known, schedule = draft.status.schedule, spec.schedule
+    if schedule is None:
+        _give_up(draft, observed)
+        draft.status = replace(draft.status, schedule=ScheduleStatus(revisions=known.revisions))
+        return
+    if known.asked != schedule.asked or parse_time(known.next_look) is None:
+        due = _stamp(next_due(schedule.cron, schedule.zone, observed.now))
+        known = replace(known, asked=schedule.asked, next_look=due)
+    known = replace(_of_this_revision(known, draft.status.stage(Stage.INPUTS)), waits="")
+    draft.status = replace(draft.status, schedule=known)
+    if spec.deploy.pinned is not None:  # with it go the Jobs of every stage before the server
+        draft.status = replace(draft.status, schedule=replace(known, due="", look=None, waits=_NOT_WHILE_PINNED))
+    elif spec.suspend:
+        draft.status = replace(draft.status, schedule=replace(known, waits=_NOT_WHILE_SUSPENDED))
+    elif draft.status.schedule.look is not None:
+        _go_on(draft, spec, owner, observed)
+    else:
+        _begin_when_due(draft, spec, schedule, observed, over=over)
+        if draft.status.schedule.look is not None:
+            _go_on(draft, spec, owner, observed)
+
+
+def _begin_when_due(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *, over: bool) -> None:
+    known, now = draft.status.schedule, observed.now
+    due = parse_time(known.next_look) or now
+    if due > now:
+        draft.look_again_in((due - now).total_seconds())
+        return
+    inputs = draft.status.stage(Stage.INPUTS)
+    read = parse_time(inputs.started_at) if inputs.done else None
+    if read is not None and read >= due:  # the revision itself has looked since
+        following = next_due(schedule.cron, schedule.zone, now)
+        draft.status = replace(draft.status, schedule=replace(known, next_look=_stamp(following)))
+        draft.look_again_in((following - now).total_seconds())
+    elif over:
+        _begin(draft, spec, schedule, due, now)
+    else:
+        why = f"it is due, and waits until revision {draft.status.revision} has come to its end"
+        draft.status = replace(draft.status, schedule=replace(known, waits=why))
+
+
+def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: datetime) -> None:
+    known, time = draft.status.schedule, _stamp(due)
+    identity = data_identity(draft.status.resolved["data"]) | {"look": time}
+    entry = StageStatus(
+        name=Stage.INPUTS,
+        fingerprint=fingerprint(Stage.INPUTS, spec, {}, extra=identity),
+        image=spec.stages[Stage.INPUTS].pod.image,
+    )
+    following = _stamp(next_due(schedule.cron, schedule.zone, max(due, now)))
+    draft.status = replace(draft.status, schedule=replace(known, due=time, next_look=following, look=entry))
+
+
+def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
+    """One step of the look that is under way. What becomes of its Job is told of no stage of the revision."""
+    known, inputs = draft.status.schedule, draft.status.stage(Stage.INPUTS)
+    if known.look is None:
+        return
+    if not inputs.done and inputs.state != "Failed":
+        draft.status = replace(draft.status, schedule=replace(known, due="", look=None, result="", drift={}))
+        _say(draft, "the last look gave way to an edit, whose revision looks at the sources itself")
+        return
+    aside = Draft(status=draft.status)
+    told = {LOOK: _told(known, inputs)}
+    step = Step(draft=aside, spec=spec, owner=owner, observed=observed, entry=known.look, inputs={}, settings=told)
+    next(answer for check in CHECKS if (answer := check(step)) is not None)
+    draft.actions += aside.actions
+    entry = replace(step.entry, percent=None, step=0, total_steps=0, eta_seconds=None)
+    if not entry.done and entry.state != "Failed":
+        draft.status = replace(draft.status, schedule=replace(known, look=entry))
+        draft.requeue_s += aside.requeue_s
+        return
+    _forget_last_job(draft, known, observed)
+    following = parse_time(known.next_look)
+    if following is not None:
+        draft.look_again_in((following - observed.now).total_seconds())
+    if entry.done:
+        _found(draft, spec, entry, inputs)
+        return
+    ended = replace(known, due="", look=None, last_look=_stamp(observed.now), result="Failed", drift={})
+    draft.status = replace(draft.status, schedule=ended)
+    _say(draft, f"the sources could not be looked at ({entry.reason}): {entry.message}")
+
+
+def _told(known: ScheduleStatus, inputs: StageStatus) -> dict[str, object]:
+    """What the stage compares the documents with, and what an earlier look left that nothing needs any more."""
+    trained = inputs.artefacts.get(Artefact.CORPUS)
+    before = known.before if known.before.get("fingerprint") != inputs.fingerprint else {}
+    return {"trained": trained.to_json() if trained is not None else None, "before": dict(before)}
+
+
+def _found(draft: Draft, spec: Spec, entry: StageStatus, inputs: StageStatus) -> None:
+    known, found = draft.status.schedule, _digests(entry)
+    trained = _digests(inputs)
+    changed = [_SAID[name] for name in _SAID if found.get(name.value) != trained.get(name.value)]
+    another = bool(changed) and found != known.seen
+    corpus = entry.artefacts[Artefact.CORPUS]
+    drift = entry.details.get("drift")
+    ended = replace(
+        known,
+        due="",
+        look=None,
+        last_look=entry.finished_at,
+        last_change=entry.finished_at if another else known.last_change,
+        result="Changed" if changed else "Unchanged",
+        message="",
+        drift=dict(drift) if changed and isinstance(drift, Mapping) else {},
+        seen=found,
+        before={"fingerprint": entry.fingerprint, "corpus": corpus.path},
+    )
+    draft.status = replace(draft.status, schedule=ended)
+    if not changed:
+        return
+    what = " and ".join(changed)
+    if spec.schedule is not None and spec.schedule.runs:
+        _run(draft, known.due, entry, what)
+        return
+    told = f"{what} changed since revision {draft.status.revision} looked at them"
+    _say(draft, f"{told}; another spec.corpus.version, or spec.schedule.onCorpusChange Run, makes a revision of them")
+    if another:
+        draft.event("Normal", SOURCES_CHANGED, told)
+
+
+def _run(draft: Draft, due: str, entry: StageStatus, what: str) -> None:
+    """A revision begins, for which the look has done the work of the inputs stage."""
+    known, number = draft.status.schedule, draft.status.revision + 1
+    resolved = {**draft.status.resolved, "data": {**draft.status.resolved["data"], "look": due}}
+    status = draft.status.with_stage(replace(entry, revision=number, state="Succeeded", reused_from=None))
+    draft.status = replace(status, resolved=resolved, schedule=replace(known, revisions=known.revisions + 1))
+    _say(draft, f"{what} changed: revision {number}")
+    draft.event("Normal", SOURCES_CHANGED, f"{what} changed: revision {number} begins")
+
+
+def _of_this_revision(known: ScheduleStatus, inputs: StageStatus) -> ScheduleStatus:
+    """Without what the last look found where the revision has the same by now: an edit looked at the sources."""
+    read, looked = parse_time(inputs.started_at) if inputs.done else None, parse_time(known.last_look)
+    if known.result in ("Changed", "Failed") and read is not None and looked is not None and read > looked:
+        return replace(known, result="", message="", drift={})
+    return known
+
+
+def _digests(entry: StageStatus) -> dict[str, str]:
+    return {name.value: ref.digest for name, ref in entry.artefacts.items()}
+
+
+def _forget_last_job(draft: Draft, known: ScheduleStatus, observed: Observed) -> None:
+    """Of looks the last one's Job is kept for people."""
+    for job in observed.jobs:
+        last = job.stage is Stage.INPUTS and job.fingerprint == known.before.get("fingerprint")
+        if last and job.finished and not job.deleting:
+            why = "a later look at the sources has ended"
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
+
+
+def _give_up(draft: Draft, observed: Observed) -> None:
+    look = draft.status.schedule.look
+    if look is None:
+        return
+    for job in observed.jobs:
+        if job.stage is Stage.INPUTS and job.fingerprint == look.fingerprint and not job.finished and not job.deleting:
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="spec.schedule was removed"))
+
+
+def _say(draft: Draft, message: str) -> None:
+    draft.status = replace(draft.status, schedule=replace(draft.status.schedule, message=message))
+
+
+def _stamp(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,266 @@
+"""Looks at the sources by spec.schedule: what they find, what follows, and what they leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from simulation.endings import BAD_INPUT, HANG, TRANSIENT
+from simulation.fake_cluster import Crash
+from simulation.golden import Nth, end_state
+from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+
+from embedding_stages.contract import Stage
+
+MONDAYS = {"cron": "0 3 * * 1", "timeZone": "Europe/Berlin"}
+NIGHTLY = {"cron": "0 3 * * *"}
+WEEK = timedelta(weeks=1)
+
+
+def ready(**schedule: Any) -> Scene:
+    return a_scene(schedule=MONDAYS | schedule).run(is_ready).settle(5)
+
+
+def until(scene: Scene, time: datetime, so: Callable[[Scene], bool] = lambda _: False) -> Scene:
+    """Turn to a time, or until it is so; where nothing is to be done for long, go on as the queue does, in one step."""
+    for _ in range(2000):
+        if scene.clock.now >= time or so(scene):
+            return scene
+        began = scene.clock.now
+        scene.turn()
+        if scene.asked_s is None or scene.asked_s > 60:  # see Scene.turn
+            asked = timedelta(seconds=scene.asked_s or 86_400)
+            scene.clock.now = max(scene.clock.now, min(began + asked, time))
+    raise AssertionError(f"stuck at {scene.clock.now}: {scene.summary()}")
+
+
+def looks(scene: Scene) -> int:
+    return sum("look" in request.settings for request in scene.ran(Stage.INPUTS))
+
+
+def ready_words(scene: Scene, since: int) -> set[str]:
+    """What Ready said in every status that was written since."""
+    return {
+        item["status"] for status in scene.history[since:] for item in status["conditions"] if item["type"] == "Ready"
+    }
+
+
+def test_unchanged_sources_are_looked_at_each_week_and_nothing_else_happens() -> None:
+    scene = ready()
+    began, ran, since = scene.clock.now, len(scene.world.requests), len(scene.history)
+    until(scene, began + 6 * WEEK)
+    assert looks(scene) == 6
+    assert len(scene.world.requests) == ran + 6
+    assert scene.status.revision == 1
+    assert ready_words(scene, since) == {"True"}
+    assert scene.status.schedule.result == "Unchanged"
+    assert len(scene.history) - since <= 6 * 4
+    # 1 January 2026 is a Thursday; six Mondays later it is three o'clock in Berlin, two by UTC.
+    assert scene.status.schedule.next_look == "2026-02-16T02:00:00Z"
+    assert scene.status.schedule.last_change == ""
+
+
+def test_a_changed_corpus_makes_one_revision_and_the_old_one_serves_meanwhile() -> None:
+    scene = ready()
+    until(scene, scene.clock.now + 2 * WEEK)
+    url, before = scene.status.served.active_fingerprint, len(scene.world.requests)
+    scene.world.corpus = "second edition"
+    until(scene, scene.clock.now + WEEK, lambda scene: scene.status.revision == 2)
+    assert scene.status.served.active_fingerprint == url
+    scene.run(is_ready)
+    stages = [request.stage.value for request in scene.world.requests[before:]]
+    assert stages == ["inputs", "sdg", "prep", "finetune", "eval", "export", "verify"]
+    assert scene.status.served.active_revision == 2
+    assert scene.status.served.active_fingerprint != url
+    until(scene, scene.clock.now + 3 * WEEK)
+    assert scene.status.revision == 2
+    assert scene.status.schedule.result == "Unchanged"
+    assert scene.resource["metadata"]["generation"] == 1
+    assert scene.events().count("SourcesChanged") == 1
+
+
+def test_a_corpus_that_changes_back_makes_a_revision_whose_work_is_found_again() -> None:
+    scene = ready()
+    for number, edition in enumerate(("second edition", "first edition"), start=2):
+        scene.world.corpus = edition
+        until(scene, scene.clock.now + WEEK)
+        scene.run(is_ready)
+        assert scene.status.revision == number
+        assert scene.status.served.active_revision == number
+    names = scene.cluster.created_jobs
+    assert len(names) == len(set(names))
+
+
+def test_where_changes_are_reported_the_status_says_so_and_nothing_runs() -> None:
+    scene = ready(onCorpusChange="Report")
+    scene.world.corpus = "second edition"
+    until(scene, scene.clock.now + 3 * WEEK)
+    told = scene.status.schedule
+    assert (told.result, scene.status.revision) == ("Changed", 1)
+    assert told.message.startswith("the documents changed since revision 1 looked at them; another spec.corpus.version")
+    assert told.last_change < told.last_look
+    assert scene.events().count("SourcesChanged") == 1
+    assert is_ready(scene)
+    scene.edit(a_spec(schedule=MONDAYS | {"onCorpusChange": "Report"}, corpus=a_corpus("2")))
+    scene.run(is_ready).settle(3)
+    assert (scene.status.schedule.result, scene.status.schedule.message) == ("", "")
+
+
+def a_corpus(version: str) -> dict[str, Any]:
+    return {"source": {"configMap": {"name": "docs"}}, "version": version}
+
+
+def test_after_an_edit_revisions_go_on_from_those_that_looks_made() -> None:
+    scene = ready()
+    scene.world.corpus = "second edition"
+    until(scene, scene.clock.now + WEEK)
+    scene.run(is_ready)
+    scene.edit(a_spec(schedule=MONDAYS, stages={"finetune": {"epochs": 5}}))
+    before = len(scene.world.requests)
+    scene.run(is_ready)
+    assert scene.status.revision == 3
+    assert [request.stage.value for request in scene.world.requests[before:]] == [
+        "finetune",
+        "eval",
+        "export",
+        "verify",
+    ]
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))  # without a schedule
+    scene.run(is_ready).settle(3)
+    assert scene.status.revision == 4
+    assert scene.resource["status"]["schedule"] == {"revisions": 1}
+
+
+def test_one_look_catches_up_on_all_that_were_missed() -> None:
+    scene = ready()
+    scene.clock.now += 5 * WEEK
+    scene.restart()
+    scene.settle(30)
+    assert looks(scene) == 1
+    assert scene.status.schedule.next_look > f"{scene.clock.now:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_while_suspended_there_is_no_look_and_one_when_it_ends() -> None:
+    scene = ready()
+    scene.edit(a_spec(schedule=MONDAYS, suspend=True))
+    until(scene, scene.clock.now + 3 * WEEK)
+    assert looks(scene) == 0
+    assert scene.status.schedule.waits == "no looks while spec.suspend is true"
+    scene.edit(a_spec(schedule=MONDAYS))
+    scene.run(is_ready).settle(20)
+    assert looks(scene) == 1
+    assert scene.status.schedule.waits == ""
+
+
+def test_a_look_that_is_due_waits_for_the_run_in_progress() -> None:
+    scene = a_scene(schedule=NIGHTLY).running(Stage.FINETUNE)
+    scene.world.corpus = "second edition"
+    scene.clock.now = datetime(2026, 1, 1, 3, 0, 1, tzinfo=UTC)
+    scene.settle(5)
+    assert looks(scene) == 0
+    assert scene.status.schedule.waits == "it is due, and waits until revision 1 has come to its end"
+    scene.release()
+    scene.run(lambda scene: scene.status.revision == 2).run(is_ready).settle(10)
+    assert looks(scene) == 1
+    assert scene.status.revision == 2
+
+
+def test_a_run_that_read_the_sources_after_the_due_time_was_the_look() -> None:
+    scene = ready()
+    scene.edit(a_spec(schedule=MONDAYS, suspend=True))
+    scene.settle(3)
+    scene.clock.now += WEEK
+    scene.edit(a_spec(schedule=MONDAYS, corpus=a_corpus("2")))
+    scene.run(is_ready).settle(20)
+    assert looks(scene) == 0
+    assert scene.status.schedule.next_look > f"{scene.clock.now:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_sources_that_cannot_be_read_are_told_and_the_served_model_stays_ready() -> None:
+    scene = ready()
+    since = len(scene.history)
+    scene.will(Stage.INPUTS, BAD_INPUT)
+    until(scene, scene.clock.now + WEEK)
+    assert ready_words(scene, since) == {"True"}
+    (warning,) = scene.status.warnings
+    assert warning.message.startswith("the sources could not be looked at (")
+    assert scene.status.schedule.result == "Failed"
+    assert scene.status.last_failure == {}
+    assert scene.events().count("StageWarned") == 1
+    until(scene, scene.clock.now + WEEK)
+    assert (scene.status.schedule.result, scene.status.warnings) == ("Unchanged", ())
+
+
+def test_a_look_that_fails_for_a_moment_is_tried_again() -> None:
+    scene = ready()
+    scene.will(Stage.INPUTS, TRANSIENT, TRANSIENT)
+    until(scene, scene.clock.now + WEEK)
+    assert scene.status.schedule.result == "Unchanged"
+    assert looks(scene) == 3
+
+
+def test_changed_documents_bring_a_resource_on_that_stood_still() -> None:
+    scene = a_scene(schedule=NIGHTLY)
+    scene.will(Stage.INPUTS, BAD_INPUT)
+    scene.run(stage_is(Stage.INPUTS, "Failed"))
+    until(scene, scene.clock.now + timedelta(days=2))
+    scene.run(is_ready)
+    assert scene.status.revision == 2
+
+
+def test_an_edit_of_the_sources_takes_the_place_of_the_look_under_way() -> None:
+    scene = ready()
+    scene.clock.now += WEEK
+    scene.will(Stage.INPUTS, HANG)
+    scene.run(lambda scene: scene.status.schedule.look is not None).settle(4)
+    scene.edit(a_spec(schedule=MONDAYS, corpus=a_corpus("2")))
+    scene.run(is_ready).settle(10)
+    assert scene.status.schedule.look is None
+    assert scene.status.revision == 2
+
+
+def test_taking_the_schedule_away_ends_the_look_under_way() -> None:
+    scene = ready()
+    scene.clock.now += WEEK
+    scene.will(Stage.INPUTS, HANG)
+    scene.run(lambda scene: scene.status.schedule.look is not None).settle(4)
+    scene.edit(a_spec())
+    scene.run(is_ready).settle(5)
+    assert "schedule" not in scene.resource["status"]
+    jobs = [raw for raw in scene.cluster.find("Job") if not raw.get("status", {}).get("conditions")]
+    assert jobs == []
+
+
+def test_of_looks_the_last_ones_job_is_kept() -> None:
+    scene = a_scene(schedule={"cron": "0,30 * * * *"}).run(is_ready)
+    until(scene, scene.clock.now + timedelta(hours=6))
+    assert looks(scene) == 12
+    jobs = [raw["metadata"]["name"] for raw in scene.cluster.find("Job") if "-inputs-" in raw["metadata"]["name"]]
+    assert len(jobs) == 2  # the revision's own is one of them
+
+
+def story(scene: Scene) -> Scene:
+    """A look that finds nothing, one that finds a change, and the revision that follows."""
+    until(scene, datetime(2026, 1, 6, tzinfo=UTC))
+    scene.world.corpus = "second edition"
+    until(scene, datetime(2026, 1, 14, tzinfo=UTC))
+    return scene.run(is_ready).settle(12)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_at_any_write_ends_the_same(when: str) -> None:
+    start = ready()
+    first = start.writes()
+    golden = story(start.fork())
+    wanted, jobs = end_state(golden), sorted(golden.cluster.created_jobs)
+    assert golden.status.revision == 2
+    assert golden.writes() - first > 30
+    for number in range(golden.writes() - first):
+        scene = start.fork()
+        scene.cluster.hook = Nth(number + 1, when, Crash())
+        story(scene)
+        assert scene.crashes == 1
+        assert end_state(scene) == wanted
+        assert sorted(scene.cluster.created_jobs) == jobs
