@@ -18,7 +18,8 @@ class Kind:
 
     rows: Callable[[Goldens], list[Scenario]]
     at_once: int = 12
-    operators: int = 1
+    operators: int = 1  # that work on the same resources
+    pauses: bool = False  # the first of them is stopped and continued
     fields: bool = False  # wants the ends of resources that always had another value
 
 
@@ -38,6 +39,8 @@ KINDS: dict[str, Kind] = {
     "events twice": Kind(watches.events_twice),
     "events reordered": Kind(watches.events_reordered),
     "streams broken": Kind(watches.streams_broken),
+    "two operators": Kind(requests.two_operators, at_once=6, operators=2),
+    "two operators, one paused": Kind(requests.two_operators, at_once=6, operators=2, pauses=True),
     "policies": Kind(requests.policies),
     "remade under its name": Kind(people.deleted_and_remade),
     "a field changed": Kind(people.fields_changed, fields=True),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,7 @@ NAME = "docs"
 SOON = {"stages": {"deploy": {"drainSeconds": 1}}}  # or each old server would be waited for
 _PATIENCE_S = 240
 _GONE_S = 30
+_STOPPED_S, _WORKS_S = 4.0, 1.5
 _QUIET_S = 1.2  # without a write: longer than any pause of the operator in which it has something to do
 
 
@@ -55,7 +57,6 @@ class Actor:
     world: World
     place: Place
     plan: Plan
-    lane: Lane
     name: str = NAME
 
     # What users and strangers do.
@@ -182,13 +183,23 @@ class Lane:
     proxy: Proxy
     operator: Behind
     kills: int = 0
-    starts: bool = True  # again after a kill
 
     def kill(self) -> None:
         self.kills += 1
         self.operator.kill()
-        if self.starts:
-            self.operator.start()
+        self.operator.start()
+
+    async def pause(self) -> None:
+        """Stopped for some seconds, and continued for some: what it has in mind is old each time."""
+        while True:
+            process = self.operator.process
+            assert process is not None
+            await asyncio.sleep(_WORKS_S)
+            process.send_signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(_STOPPED_S)
+            finally:
+                process.send_signal(signal.SIGCONT)
 
 
 @dataclass
@@ -231,25 +242,35 @@ class Lab:
             finally:
                 operator.kill()
 
-    async def play(self, scenarios: Sequence[Scenario]) -> list[Record]:
-        """All of them at once, in one process of the operator."""
+    async def play(self, scenarios: Sequence[Scenario], operators: int = 1, *, pauses: bool = False) -> list[Record]:
+        """All of them at once, in one process of the operator, or in several that watch the same.
+
+        `pauses`: the first of them is stopped and continued again and again.
+        """
         namespaces = [await asyncio.to_thread(make_namespace, self.api) for _ in scenarios]
         for namespace in namespaces:
             self.world.place(namespace)
-        async with self.lane(namespaces) as lane:
+        async with AsyncExitStack() as stack:
+            lanes = [await stack.enter_async_context(self.lane(namespaces)) for _ in range(operators)]
+            pausing = asyncio.create_task(lanes[0].pause()) if pauses else None
             records = await asyncio.gather(
-                *(self._one(lane, namespace, item) for namespace, item in zip(namespaces, scenarios, strict=True))
+                *(self._one(lanes, namespace, item) for namespace, item in zip(namespaces, scenarios, strict=True))
             )
+            if pausing is not None:
+                pausing.cancel()
+                await asyncio.gather(pausing, return_exceptions=True)
             for record in records:
-                record.kills, record.said = lane.kills, lane.operator.said()
+                record.kills = sum(lane.kills for lane in lanes)
+                record.said = "".join(lane.operator.said() for lane in lanes)
         for namespace in namespaces:
             self.world.places.pop(namespace)
         return list(records)
 
-    async def _one(self, lane: Lane, namespace: str, scenario: Scenario) -> Record:
+    async def _one(self, lanes: Sequence[Lane], namespace: str, scenario: Scenario) -> Record:
         place, plan = self.world.place(namespace), Plan(scenario.rules)
-        lane.proxy.plans[namespace] = plan
-        actor, record = Actor(self.world, place, plan, lane), Record(scenario.name)
+        for lane in lanes:
+            lane.proxy.plans[namespace] = plan
+        actor, record = Actor(self.world, place, plan), Record(scenario.name)
         try:
             await scenario.script(actor)
             record.uid = actor.seen()["metadata"]["uid"] if actor.seen() else ""
@@ -258,8 +279,8 @@ class Lab:
             record.unmet, record.met = plan.unmet(), plan.met
             plan.lifted = True
             await self._remove(actor, record)
-        except AssertionError as error:
-            record.error = str(error)
+        except Exception as error:  # one scenario that breaks off must not take the others with it
+            record.error = f"{type(error).__name__}: {error}"
         record.history = sorted(place.history, key=lambda entry: entry.version)
         return record
 

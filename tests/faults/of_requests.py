@@ -92,6 +92,25 @@ def stale_reads(goldens: Goldens) -> list[Scenario]:
     ]
 
 
+def two_operators(goldens: Goldens) -> list[Scenario]:
+    """Each does what the other one does, also where a reply is lost: 409 and adoption, nothing twice."""
+    whole = len(goldens["edited"].sequence)
+    rules = {
+        "without a fault": (),
+        **{
+            f"lost reply of create jobs {stage}": (Rule(f"create jobs {stage}", Lose()),)
+            for stage in ("inputs", "finetune")
+        },
+        "lost reply of patch services": (Rule("patch services", Lose(), times=2),),
+        "lost reply of each third status": tuple(Rule(f"update {_STATUS}", Lose(), nth) for nth in range(3, 21, 3)),
+        "409 to each third status": tuple(Rule(f"update {_STATUS}", Refuse(409), nth) for nth in range(3, 21, 3)),
+    }
+    return [
+        Scenario(name=f"two operators, {name}", script=edited, rules=found, golden="edited", cost=whole)
+        for name, found in rules.items()
+    ]
+
+
 # Mutating admission policies. What a policy adds is nobody's mistake: it stays, and the run goes on.
 
 

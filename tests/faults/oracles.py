@@ -40,7 +40,7 @@ _NOISE = {
     "jobName",
     "lastTransitionTime",
     "progress",
-    "readySince",
+    "verifyReport",
 }
 
 

@@ -30,7 +30,7 @@ def test_every_scenario_ends_as_the_golden_run(api: Api, account: str, goldens: 
 async def _play(api: Api, account: str, goldens: Goldens, kind: Kind, words: str) -> list[str]:
     async with Lab(api, account) as lab:
         await fill(lab, goldens, fields=kind.fields)
-        rows = [row for row in kind.rows(goldens) if words in row.name]
+        rows = [row for row in kind.rows(goldens) if words in row.name][:: int(os.environ.get("FAULTS_EVERY", "1"))]
         found = await judged(lab, goldens, kind, rows)
         print(f"{len(rows)} scenarios")
         return found + lab.world.trouble
@@ -56,7 +56,7 @@ async def judged(lab: Lab, goldens: Goldens, kind: Kind, rows: Sequence[Scenario
     found = []
     for at in range(0, len(rows), kind.at_once):
         some = rows[at : at + kind.at_once]
-        for row, record in zip(some, await lab.play(some), strict=True):
+        for row, record in zip(some, await lab.play(some, kind.operators, pauses=kind.pauses), strict=True):
             wrong = troubles(
                 record, goldens[row.golden], cost=row.cost, end=row.end, strangers=row.strangers, may_miss=row.may_miss
             )
