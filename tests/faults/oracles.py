@@ -32,6 +32,8 @@ _JOB = re.compile(rf"(docs-(?:{'|'.join(Stage)}))-[0-9a-f]{{8}}-\d+")
 _FOLDER = re.compile(r"docs-[0-9a-f]{8}/")  # of the resource in a volume that it may share
 _HEX = re.compile(r"\b[0-9a-f]{8,}\b")
 _OF_SERVER = ("clusterIP", "clusterIPs", "nodePort", "volumeName")
+# What the start and the resync say, with a traceback, of a list that is refused: they try again.
+_REFUSED_LIST = re.compile(r"startup' failed with an exception and will try again.*cannot list|^resync failed$")
 _NOISE = {
     "lastFailure",
     "attempt",
@@ -219,7 +221,9 @@ def said(record: Record) -> Iterator[str]:
         except ValueError:
             told = {"message": line, "severity": "ERROR" if "Traceback" in line else ""}
         if "exception" in told or "Traceback" in line or told.get("severity") in ("ERROR", "CRITICAL"):
-            yield f"the log says: {line[:2000]}"
+            words = str(told.get("message", line))
+            if not _REFUSED_LIST.search(words):
+                yield f"the log says: {words[:300]} ... {str(told.get('exception', ''))[-300:]}"
 
 
 # Moments of the history.

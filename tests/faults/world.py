@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import aiohttp
@@ -21,7 +22,6 @@ from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import IMAGE_CHECK_LABEL, JOB_NAME_LABEL, STAGE_LABEL
 from embedding_stages.contract import Stage, StageResult
 
-NOW = "2026-01-01T00:00:00Z"
 PATHS = {
     KIND: ("/apis/embedding-operator.dev/v1alpha1", "embeddingfinetunes"),
     "Job": ("/apis/batch/v1", "jobs"),
@@ -189,7 +189,7 @@ class World:
         number = len([entry for entry in place.history if entry.change == "ADDED" and _owned(entry.raw, meta["uid"])])
         pod, uid = await self._pod(place, job, f"{meta['name']}-{number}")
         if request.stage in place.held:
-            running = _container({"running": {"startedAt": NOW}})
+            running = _container({"running": {"startedAt": _now()}})
             await self._status(place, "Pod", pod, {"phase": "Running", "containerStatuses": [running]})
         while request.stage in place.held:
             place.changed.clear()
@@ -206,7 +206,7 @@ class World:
             result = said
         words = "" if ending is not DONE and not ending.reason else result.to_json()
         why = ending.reason if ending.reason == "OOMKilled" else "Completed" if code == 0 else "Error"
-        ended = _container({"terminated": {"exitCode": code, "reason": why, "message": words, "finishedAt": NOW}})
+        ended = _container({"terminated": {"exitCode": code, "reason": why, "message": words, "finishedAt": _now()}})
         phase = "Succeeded" if code == 0 else "Failed"
         await self._status(place, "Pod", pod, {"phase": phase, "containerStatuses": [ended]})
         await self._status(place, "Job", meta["name"], _end_of(job, code))
@@ -296,6 +296,10 @@ class World:
         await self.send("DELETE", raw["kind"], place.namespace, raw["metadata"]["name"], options)
 
 
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _options(kind: str) -> Raw:
     return {"propagationPolicy": "Background", **({"gracePeriodSeconds": 0} if kind == "Pod" else {})}
 
@@ -326,11 +330,11 @@ def _end_of(job: Raw, code: int) -> Raw:
     kinds = ("SuccessCriteriaMet", "Complete") if code == 0 else ("FailureTarget", "Failed")
     reason = "CompletionsReached" if code == 0 else "BackoffLimitExceeded"
     conditions = [
-        {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": NOW, "lastProbeTime": NOW}
+        {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": _now(), "lastProbeTime": _now()}
         for kind in kinds
     ]
-    status: Raw = {"startTime": NOW, "uncountedTerminatedPods": {}, "conditions": conditions}
+    status: Raw = {"startTime": _now(), "uncountedTerminatedPods": {}, "conditions": conditions}
     if code:
         return {**status, "failed": 1}
-    done = {**status, "completionTime": NOW, "succeeded": job["spec"]["completions"]}
+    done = {**status, "completionTime": _now(), "succeeded": job["spec"]["completions"]}
     return {**done, "completedIndexes": "0"} if job["spec"].get("completionMode") == "Indexed" else done
