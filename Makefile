@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test test-servers test-handover test-registry test-dashboard check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test test-servers test-faults test-handover test-registry test-dashboard check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,13 +23,16 @@ test: room venv ## everything: unit, simulation, API server and end-to-end tests
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load
 	@$(UNIT)
-	@.venv/bin/pytest tests/apiserver tests/e2e --ignore tests/e2e/test_handover.py $(OLDER:%=--deselect "$(EACH)[%]")
+	@.venv/bin/pytest tests/apiserver tests/faults/test_oracles.py tests/faults/test_selection.py tests/e2e --ignore tests/e2e/test_handover.py $(OLDER:%=--deselect "$(EACH)[%]")
 
 test-servers: room venv ## strict stand-ins of every generation of NIM and of vLLM on the cluster; make test has the oldest and the newest
 	@$(PYTHON) hack/cluster up
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load
 	@.venv/bin/pytest tests/e2e/test_servers.py
+
+test-faults: venv ## every scenario of the fault proxy, about 25 minutes; FAULTS=words takes those with the words in their names
+	@.venv/bin/pytest --capture=no tests/faults
 
 test-handover: room venv ## an index that changes hands four times while a client asks it; trains four models
 	@$(PYTHON) hack/cluster up
