@@ -27,7 +27,7 @@ class Churn:
     """`conf.active` is how many resources there are; `conf.total` other than 0 stops all changes."""
 
     def __init__(self, client: Client, simulator: Simulator, seed: int) -> None:
-        self.client, self.simulator, self.random = client, simulator, Random(seed)  # noqa: S311
+        self.client, self.simulator, self.random = client, simulator, Random(seed)
         self.phases: dict[int, str] = {}
         self.edits = 0
 
@@ -69,7 +69,9 @@ class Churn:
         )
         if code == 201:
             self.phases.setdefault(number, "")
-            self.simulator.tell("made", kind=KIND.name, namespace=namespace, name=f"soak-{number:05d}", uid=answer["metadata"]["uid"])
+            self.simulator.tell(
+                "made", kind=KIND.name, namespace=namespace, name=f"soak-{number:05d}", uid=answer["metadata"]["uid"]
+            )
         elif code != 409:
             self.simulator.tell("refused", kind=KIND.name, code=code, message=answer.get("message", "")[:300])
 
@@ -77,7 +79,9 @@ class Churn:
         """A new seed each time: no revision asks for what an earlier one asked for."""
         self.edits += 1
         stage = self.random.choice(("sdg", "finetune"))
-        provider = {"provider": {"extractive": {"seed": 1000 + self.edits}}} if stage == "sdg" else {"seed": 1000 + self.edits}
+        provider = (
+            {"provider": {"extractive": {"seed": 1000 + self.edits}}} if stage == "sdg" else {"seed": 1000 + self.edits}
+        )
         body = {"spec": {"stages": {stage: provider}}}
         code, answer = await self.client.call("PATCH", self._path(number), body)
         said = "" if code == 200 else answer.get("message", "")[:200]

@@ -33,7 +33,7 @@ class Fault:
 
 def plan(seed: int, *, seconds: float, every_s: float, kills_until: float) -> list[Fault]:
     """A fault each `every_s`. The operator is killed before `kills_until` only: after that its memory is watched."""
-    random = Random(seed)  # noqa: S311 - a plan that can be repeated
+    random = Random(seed)
     found: list[Fault] = []
     at = every_s
     while at < seconds:

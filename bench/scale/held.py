@@ -27,7 +27,10 @@ _A_TRANSACTION = 100  # objects
 _GROUP: Final = "embedding-operator.dev"
 # Kind: path under /apis or /api, and where etcd keeps it.
 _PLACES: Final = {
-    "EmbeddingFineTune": (f"/apis/{_GROUP}/v1alpha1/namespaces/{{}}/embeddingfinetunes", f"{_GROUP}/embeddingfinetunes"),
+    "EmbeddingFineTune": (
+        f"/apis/{_GROUP}/v1alpha1/namespaces/{{}}/embeddingfinetunes",
+        f"{_GROUP}/embeddingfinetunes",
+    ),
     "Job": ("/apis/batch/v1/namespaces/{}/jobs", "jobs"),
     "Pod": ("/api/v1/namespaces/{}/pods", "pods"),
     "Deployment": ("/apis/apps/v1/namespaces/{}/deployments", "deployments"),

@@ -1,4 +1,4 @@
-"""What users make, the operator's resource and its peers' counterparts: six and more steps, one after the other. Pure."""
+"""What users make, the operator's resource and its peers' counterparts: steps one after the other. Pure."""
 
 from __future__ import annotations
 

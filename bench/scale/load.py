@@ -51,8 +51,8 @@ def idle(lab: Lab, operator: Operator, seconds: float, held: int) -> list[Row]:
     ]
 
 
-def writes(lab: Lab, operator: Operator, first: int, pipelines: int, stage_s: float) -> list[Row]:
-    """From quiet to quiet, so that all that is written in between belongs to these."""
+def writes(lab: Lab, first: int, pipelines: int, stage_s: float) -> list[Row]:
+    """From quiet to quiet and with nothing else held, so that all that is asked in between belongs to these."""
     say(f"{pipelines} pipelines, stages of {stage_s:.0f} s")
     lab.log.forget()
     began = time.time()
@@ -62,7 +62,9 @@ def writes(lab: Lab, operator: Operator, first: int, pipelines: int, stage_s: fl
     asked = list(audit.of(lab.log.read(), user(), began))
     wrote = [item for item in asked if item.is_write]
     events = sum(item.resource == "events" for item in wrote)
-    kinds = ", ".join(f"{count / pipelines:.1f} {what[0]} {what[1]}" for what, count in audit.counts(wrote).most_common(5))
+    kinds = ", ".join(
+        f"{count / pipelines:.1f} {what[0]} {what[1]}" for what, count in audit.counts(wrote).most_common(5)
+    )
     quiet = audit.transitions(lab.log.requests, user(), lab.chains()).get(_STEP, [])
     return [
         Row(
@@ -79,7 +81,9 @@ def writes(lab: Lab, operator: Operator, first: int, pipelines: int, stage_s: fl
             note=f"dry runs {sum(item.is_dry for item in asked) / pipelines:.1f}",
         ),
         Row(what=f"Job Complete to next Job, {pipelines} active: p50", measured=1000 * quantile(quiet, 0.5), unit="ms"),
-        Row(what=f"Job Complete to next Job, {pipelines} active: p99", measured=1000 * quantile(quiet, 0.99), unit="ms"),
+        Row(
+            what=f"Job Complete to next Job, {pipelines} active: p99", measured=1000 * quantile(quiet, 0.99), unit="ms"
+        ),
     ]
 
 
@@ -107,10 +111,10 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
             what=f"transitions a second, {held_note}",
             measured=every,
             unit="",
-            goal=LEAST_RATE,
+            goal=LEAST_RATE if rate >= LEAST_RATE else None,
             at_least=True,
-            note=f"operator {100 * used / (end - begin):.0f} % of a core, simulator {100 * others / (end - begin):.0f} %, "
-            f"{asked:.0f} requests/s; load {load()}",
+            note=f"operator {100 * used / (end - begin):.0f} % of a core, simulator "
+            f"{100 * others / (end - begin):.0f} %, {asked:.0f} requests/s; load {load()}",
         ),
         Row(what="Job Complete to next Job: p50", measured=1000 * quantile(steps, 0.5), unit="ms", goal=MOST_P50_MS),
         Row(
@@ -125,7 +129,12 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
             measured=1000 * quantile(found.get("deployment to job", []), 0.99),
             unit="ms",
         ),
-        Row(what="memory under load, at most since the start", measured=operator.program.peak_mib(), unit="MiB", goal=MOST_MIB),
+        Row(
+            what="memory under load, at most since the start",
+            measured=operator.program.peak_mib(),
+            unit="MiB",
+            goal=MOST_MIB,
+        ),
         Row(what="stages that ran twice", measured=len(twice(lab)), unit="", goal=0, note=", ".join(twice(lab)[:2])),
     ]
 

@@ -1,4 +1,4 @@
-"""A control plane of the bench's own on loopback: etcd and kube-apiserver, and on demand Kubernetes' garbage collector."""
+"""A control plane of the bench's own on loopback: etcd, kube-apiserver, and on demand the garbage collector."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.scale.api import APPLY, LOOPBACK, MERGE, Api, Identity, Raw
-from bench.scale.process import ROOT, Program, free_port
+from bench.scale.api import LOOPBACK, MERGE, Api, Identity, Raw
+from bench.scale.process import Program, free_port
 
 import components  # isort: skip - process.py has put hack/localkube on the path
 import pki  # isort: skip
@@ -58,13 +58,6 @@ class Plane:
     def stop(self) -> None:
         for program in reversed(list(self.programs.values())):
             program.end(20)
-
-    def __enter__(self) -> Plane:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # -- identities ----------------------------------------------------------------------------------------------------
     def _identity(self, identity: pki.Identity) -> Identity:
@@ -169,7 +162,12 @@ class Plane:
     def kubectl(self, *arguments: str, text: str = "") -> str:
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig("admin"))}
         done = subprocess.run(
-            [str(self.binaries.folder / "kubectl"), *arguments], input=text, env=env, capture_output=True, text=True, check=False
+            [str(self.binaries.folder / "kubectl"), *arguments],
+            input=text,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")

@@ -64,7 +64,7 @@ class Simulator:
         return task
 
     def _lasting(self, seconds: float) -> float:
-        return max(0.05, seconds * (1 + self.conf.jitter * random.uniform(-1, 1)))  # noqa: S311
+        return max(0.05, seconds * (1 + self.conf.jitter * random.uniform(-1, 1)))
 
     async def reread(self) -> None:
         while True:
@@ -99,7 +99,10 @@ class Simulator:
             "batch.kubernetes.io/job-name": meta["name"],
             "batch.kubernetes.io/controller-uid": meta["uid"],
         }
-        annotations = {**(template["metadata"].get("annotations") or {}), "batch.kubernetes.io/job-completion-index": "0"}
+        annotations = {
+            **(template["metadata"].get("annotations") or {}),
+            "batch.kubernetes.io/job-completion-index": "0",
+        }
         pod = {
             "metadata": {
                 "name": f"{meta['name']}-0",

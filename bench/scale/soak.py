@@ -61,7 +61,7 @@ class Soak:
         programs = self.lab.plane.programs
         if fault.what == faults.KILL:
             self.operator.program.kill()
-            self.wait(fault.lasts)
+            time.sleep(fault.lasts)
             self._start()
         elif fault.what == faults.API_KILLED:
             programs["kube-apiserver"].kill()
@@ -112,8 +112,14 @@ class Soak:
         api = self.lab.plane.api
         try:
             # Children first: a resource that is made meanwhile must not look like one that is gone.
-            objects = [(kind, raw) for kind, path in _CHILDREN.items() for raw in api.items(f"{path}?labelSelector={invariants.OWNER_UID}")]
-            alive = {raw["metadata"]["uid"] for raw in api.items("/apis/embedding-operator.dev/v1alpha1/embeddingfinetunes")}
+            objects = [
+                (kind, raw)
+                for kind, path in _CHILDREN.items()
+                for raw in api.items(f"{path}?labelSelector={invariants.OWNER_UID}")
+            ]
+            alive = {
+                raw["metadata"]["uid"] for raw in api.items("/apis/embedding-operator.dev/v1alpha1/embeddingfinetunes")
+            }
         except Refused:
             return
         found = invariants.leaked(objects, alive)
@@ -121,8 +127,8 @@ class Soak:
         self.leaks |= {place for place, since in self.orphans.items() if self.looked - since > _GRACE_S}
         repeated = len(invariants.repeated(self.lab.told()))
         say(
-            f"{len(alive)} resources, {self.lab.done(KIND)} Ready so far, {len(objects)} children, {len(found)} to be collected, "
-            f"{len(self.leaks)} leaked, {repeated} repeated, {self.operator.program.rss_mib():.0f} MiB"
+            f"{len(alive)} resources, {self.lab.done(KIND)} Ready, {len(objects)} children, {len(found)} to be "
+            f"collected, {len(self.leaks)} leaked, {repeated} repeated, {self.operator.program.rss_mib():.0f} MiB"
         )
 
     def settle(self) -> list[str]:
@@ -158,9 +164,18 @@ class Soak:
         slope = growth_per_hour(self.samples, warm_up_s=warm_up_s)
         watched = (self.samples[-1][0] - self.samples[0][0] - warm_up_s) / 60 if self.samples else 0.0
         edits = sum(event["what"] == "edited" and event["code"] == 200 for event in told)
-        refused = [event for event in told if event["what"] in ("refused", "edited") and event["code"] >= 400 and event["code"] != 404]
+        refused = [
+            event
+            for event in told
+            if event["what"] in ("refused", "edited") and event["code"] >= 400 and event["code"] != 404
+        ]
         return [
-            Row(what="faults", measured=sum(self.done.values()), unit="", note=", ".join(f"{n} {what}" for what, n in self.done.items())),
+            Row(
+                what="faults",
+                measured=sum(self.done.values()),
+                unit="",
+                note=", ".join(f"{n} {what}" for what, n in self.done.items()),
+            ),
             Row(
                 what="resources that reached Ready",
                 measured=sum(event["what"] == "phase" and event["phase"] == "Done" for event in told),
@@ -168,23 +183,57 @@ class Soak:
                 note=f"{edits} edits, {sum(event['what'] == 'removed' for event in told)} removals",
             ),
             Row(what="work done twice", measured=len(again), unit="", goal=0, note="; ".join(again[:2])),
-            Row(what="objects that belong to nobody", measured=len(self.leaks), unit="", goal=0, note=str(sorted(map(str, self.leaks))[:2]) if self.leaks else ""),
-            Row(what="resources that are not Ready in the end", measured=len(left), unit="", goal=0, note="; ".join(left[:2])),
+            Row(
+                what="objects that belong to nobody",
+                measured=len(self.leaks),
+                unit="",
+                goal=0,
+                note=str(sorted(map(str, self.leaks))[:2]) if self.leaks else "",
+            ),
+            Row(
+                what="resources that are not Ready in the end",
+                measured=len(left),
+                unit="",
+                goal=0,
+                note="; ".join(left[:2]),
+            ),
             Row(what="ends of the operator by its own doing", measured=self.deaths, unit="", goal=0),
-            Row(what="tracebacks in its log", measured=sum(traces.values()), unit="", goal=0, note="; ".join(f"{n} {text}" for text, n in list(traces.items())[:3])),
-            Row(what="growth of its memory", measured=slope, unit="MiB/h", goal=MOST_MIB_AN_HOUR, note=f"over {watched:.0f} min; at most {self.operator.program.peak_mib():.0f} MiB; load {load()}"),
-            Row(what="requests that the API server refused to users", measured=len(refused), unit="", goal=0, note=str(refused[0])[:120] if refused else ""),
-        ]  # fmt: skip
+            Row(
+                what="tracebacks in its log",
+                measured=sum(traces.values()),
+                unit="",
+                goal=0,
+                note="; ".join(f"{n} {text}" for text, n in list(traces.items())[:3]),
+            ),
+            Row(
+                what="growth of its memory",
+                measured=slope,
+                unit="MiB/h",
+                goal=MOST_MIB_AN_HOUR,
+                note=f"over {watched:.0f} min; at most {self.operator.program.peak_mib():.0f} MiB; load {load()}",
+            ),
+            Row(
+                what="requests that the API server refused to users",
+                measured=len(refused),
+                unit="",
+                goal=0,
+                note=str(refused[0])[:120] if refused else "",
+            ),
+        ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.scale.soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.scale.soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--resources", type=int, default=1000)
     parser.add_argument("--every", type=float, default=10, help="seconds from fault to fault")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of what users do")
     parser.add_argument("--stage-s", type=float, default=3.0, help="how long a stage runs")
-    parser.add_argument("--kills", type=float, default=0.4, help="part of the time in which the operator is killed, too")
+    parser.add_argument(
+        "--kills", type=float, default=0.4, help="part of the time in which the operator is killed, too"
+    )
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench-soak"), help="emptied at the start")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()

@@ -54,7 +54,9 @@ class Steps:
         empty = self.operator.program.rss_mib()
         event = next(event for event in self.lab.told() if event["what"] == "made")
         self.copies = Copies(self.lab.plane, event["namespace"], event["name"], with_jobs=self.with_jobs)
-        say(f"one resource: {empty:.0f} MiB; a copy is {len(self.copies.found)} objects, {self.copies.kib_each:.0f} KiB")
+        say(
+            f"one resource: {empty:.0f} MiB; a copy is {len(self.copies.found)} objects, {self.copies.kib_each:.0f} KiB"
+        )
 
     def hold(self, number_held: int) -> Restart:
         """Stop the operator in the middle of work, add copies, start it again."""
@@ -151,7 +153,9 @@ def rows(found: list[Restart]) -> list[Row]:
     held = f"with {last.held:,} held"
     judged = [
         Row(what=f"restart {held}: first action", measured=last.first_action_s, unit="s", goal=MOST_FIRST_S),
-        Row(what="restart: all that happened meanwhile acted on", measured=last.acted_s, unit="s", goal=MOST_CATCH_UP_S),
+        Row(
+            what="restart: all that happened meanwhile acted on", measured=last.acted_s, unit="s", goal=MOST_CATCH_UP_S
+        ),
         Row(
             what="restart: every resource looked at",
             measured=last.looked_at_s,

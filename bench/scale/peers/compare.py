@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
 from bench.scale import audit
 from bench.scale.figures import quantile
@@ -55,24 +54,27 @@ def _measure(lab: Lab, contestant: Contestant, pipelines: int) -> list[str]:
         if not whole:
             told = lab.refusals()
             raise RuntimeError(
-                f"{lab.done(kind.name)} of {pipelines} done in {_MOST_S} s" + (f": {told[0]['message']}" if told else "")
+                f"{lab.done(kind.name)} of {pipelines} done in {_MOST_S} s"
+                + (f": {told[0]['message']}" if told else "")
             )
-        return _cells(lab, contestant, pipelines, 60 * pipelines / (ended - began), program.cpu_s() - cpu, began) + [
+        cpu_s = program.cpu_s() - cpu
+        requests = [item for item in lab.log.read() if item.start >= began]
+        return [
+            *_latencies(lab, contestant, requests),
+            number(60 * pipelines / (ended - began)),
+            number(cpu_s / pipelines),
             f"{program.peak_mib():.0f}",
-            *_requests(lab, contestant, pipelines, began),
+            *_requests(contestant, requests, pipelines),
             f"{kind.steps} {'pods' if kind.name == 'Workflow' else 'Jobs'} each; load {before}",
         ]
     finally:
         program.end(15)
 
 
-def _cells(lab: Lab, contestant: Contestant, pipelines: int, rate: float, cpu: float, began: float) -> list[str]:
-    found = audit.transitions(
-        [item for item in lab.log.read() if item.start >= began], contestant.user, lab.chains()
-    )
-    owner = found.get("job to job", [])
+def _latencies(lab: Lab, contestant: Contestant, requests: list[audit.Request]) -> list[str]:
+    found = audit.transitions(requests, contestant.user, lab.chains())
     pod = found.get("pod to job", []) or found.get("pod to pod", [])
-    return [_quantiles(owner), _quantiles(pod), number(rate), number(cpu / pipelines)]
+    return [_quantiles(found.get("job to job", [])), _quantiles(pod)]
 
 
 def _quantiles(values: list[float]) -> str:
@@ -81,7 +83,7 @@ def _quantiles(values: list[float]) -> str:
     return f"{1000 * quantile(values, 0.5):,.0f} / {1000 * quantile(values, 0.99):,.0f}"
 
 
-def _requests(lab: Lab, contestant: Contestant, pipelines: int, began: float) -> list[str]:
-    asked: list[Any] = list(audit.of(lab.log.requests, contestant.user, began))
+def _requests(contestant: Contestant, requests: list[audit.Request], pipelines: int) -> list[str]:
+    asked = list(audit.of(requests, contestant.user))
     wrote = sum(item.is_write for item in asked)
     return [number((len(asked) - wrote) / pipelines), number(wrote / pipelines)]

@@ -40,11 +40,11 @@ def contestants(names: list[str]) -> list[Contestant]:
     us = operator_process.user()
     every = {
         "ours": [
-            Contestant("embedding-operator", "defaults", ours, us, lambda lab: _ours(lab)),
+            Contestant("embedding-operator", "defaults", ours, us, _ours),
             Contestant("embedding-operator", "CONCURRENCY=32", ours, us, lambda lab: _ours(lab, CONCURRENCY="32")),
         ],
         "jobset": [
-            Contestant("JobSet", "defaults (500 requests/s)", jobs, JOBSET.name, lambda lab: _jobset(lab)),
+            Contestant("JobSet", "defaults (500 requests/s)", jobs, JOBSET.name, _jobset),
             Contestant(
                 "JobSet",
                 "2,000 requests/s",
@@ -54,7 +54,7 @@ def contestants(names: list[str]) -> list[Contestant]:
             ),
         ],
         "argo": [
-            Contestant("Argo Workflows", "defaults (20 requests/s)", flow, ARGO.name, lambda lab: _argo(lab)),
+            Contestant("Argo Workflows", "defaults (20 requests/s)", flow, ARGO.name, _argo),
             Contestant(
                 "Argo Workflows",
                 "2,000 requests/s, 128 workers, DEFAULT_REQUEUE_TIME=1s",
