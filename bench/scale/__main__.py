@@ -21,7 +21,7 @@ from bench.scale.process import machine
 
 PARTS = ("steps", "idle", "writes", "load", "peers")
 QUICK_HELD = 500
-QUICK_RESYNC_S = 40
+QUICK_RESYNC_S = 25
 
 
 def options() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def options() -> argparse.Namespace:
     if unknown := found.only - set(PARTS):
         parser.error(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if found.quick:
-        found.held, found.steps, found.active, found.rate = QUICK_HELD, str(QUICK_HELD), 30, 5.0
+        found.held, found.steps, found.active, found.rate = QUICK_HELD, str(QUICK_HELD), 20, 5.0
         found.load_s, found.idle_s, found.catch_up_s = 30, 1.2 * QUICK_RESYNC_S, 60
         found.only.discard("peers")
     counts = sorted({int(text) for text in found.steps.split(",")})
@@ -67,12 +67,12 @@ def own(asked: argparse.Namespace) -> list[Row]:
     with open_lab(asked.folder / "own", (user(),)) as lab:
         install(lab.plane)
         env = {"RESYNC_S": str(QUICK_RESYNC_S)} if asked.quick else {}
-        operator = Operator(lab.plane, **env)
+        operator = Operator(lab.plane, env)
         try:
             course = steps.Steps(lab, operator, with_jobs=asked.with_jobs, most_s=asked.catch_up_s)
             course.first()
             if "writes" in asked.only:
-                pipelines, stage_s = (4, 2.0) if asked.quick else (6, 10.0)
+                pipelines, stage_s = (4, 1.0) if asked.quick else (6, 10.0)
                 rows += load.writes(lab, course.made, pipelines, stage_s)
                 course.made += pipelines
                 keep(asked.json, rows)

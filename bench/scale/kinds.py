@@ -52,7 +52,7 @@ def fine_tune(namespace: str, name: str) -> Raw:
 
 
 def _resource_phase(raw: Raw) -> str:
-    phase = (raw.get("status") or {}).get("phase", "")
+    phase = str((raw.get("status") or {}).get("phase", ""))
     return {"Ready": "Done"}.get(phase, phase)
 
 
@@ -99,7 +99,7 @@ def workflow(namespace: str, name: str) -> Raw:
 
 
 def _workflow_phase(raw: Raw) -> str:
-    phase = (raw.get("status") or {}).get("phase", "")
+    phase = str((raw.get("status") or {}).get("phase", ""))
     return {"Succeeded": "Done", "Error": "Failed"}.get(phase, phase)
 
 

@@ -91,9 +91,9 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
     """`active` pipelines, whose stages last so long that `rate` of them end each second."""
     gap = 1.0
     stage = max(0.5, active / rate - gap)
-    say(f"{active} active, stages of {stage:.1f} s, for {seconds:.0f} s after a start of {stage + 20:.0f} s")
+    say(f"{active} active, stages of {stage:.1f} s, for {seconds:.0f} s")
     lab.configure(kind=KIND, active=active, total=0, stage_s=stage, gap_s=gap, jitter=0.5)
-    time.sleep(stage + 20)
+    time.sleep(1.5 * stage + active / 8)  # until all of them are under way and no longer in step
     lab.log.forget()
     begin, cpu, other = time.time(), operator.program.cpu_s(), lab.simulator.cpu_s()
     time.sleep(seconds)

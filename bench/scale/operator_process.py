@@ -32,10 +32,10 @@ def user() -> str:
 class Operator:
     """Starts as often as it is asked to; each replica is one of these."""
 
-    def __init__(self, plane: Plane, python: Path = Path(sys.executable), name: str = "operator", **env: str) -> None:
-        self.plane, self.name, self.extra = plane, name, env
+    def __init__(self, plane: Plane, env: Mapping[str, str] | None = None, name: str = "operator") -> None:
+        self.plane, self.name, self.extra = plane, name, env or {}
         self.metrics_port = self.liveness_port = 0
-        self.program = Program(name, [str(python), "-m", "embedding_operator"], plane.folder)
+        self.program = Program(name, [sys.executable, "-m", "embedding_operator"], plane.folder)
 
     def start(self) -> None:
         self.metrics_port, self.liveness_port = free_port(), free_port()

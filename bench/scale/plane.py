@@ -20,6 +20,7 @@ from bench.scale.process import Program, free_port
 import components  # isort: skip - process.py has put hack/localkube on the path
 import pki  # isort: skip
 from binaries import require  # isort: skip
+from health import answers  # isort: skip
 
 SIMULATOR: Final = "bench-simulator"
 NODE: Final = "simulated-0"
@@ -112,7 +113,7 @@ class Plane:
         # The copies of held.py come in large transactions.
         room = ("--quota-backend-bytes=6000000000", "--max-txn-ops=512", "--max-request-bytes=8000000")
         self._run("etcd", [*command, *room])
-        until("etcd", lambda: components.answers(self.ports.health, "/readyz"))
+        until("etcd", lambda: answers(self.ports.health, "/readyz"))
 
     def start_api(self) -> None:
         command = components.api_server_command(self.binaries.kubenode, self.keys, self.ports.client, self.api.port)

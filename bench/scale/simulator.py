@@ -260,5 +260,5 @@ def _job_over(job: Raw, when: str) -> Raw:
         for kind in ("SuccessCriteriaMet", "Complete")
     ]
     indexed = {"completedIndexes": "0"} if job["spec"].get("completionMode") == "Indexed" else {}
-    done = {"succeeded": 1, "active": None, "ready": 0, "uncountedTerminatedPods": {}}
+    done: Raw = {"succeeded": 1, "active": None, "ready": 0, "uncountedTerminatedPods": {}}
     return {"conditions": conditions, "completionTime": when, **done, **indexed}

@@ -17,6 +17,7 @@ KIND = "EmbeddingFineTune"
 MOST_CATCH_UP_S, MOST_FIRST_S, MOST_MIB = 90, 30, 512
 WAITING = 20  # pipelines whose Jobs end while the operator is down
 _LOG_LAG_S = 3
+_WAITING_STAGE_S = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class Steps:
         """Pipelines under way, by UID."""
         self.made += WAITING
         before = set(self.lab.phases(KIND))
-        self.lab.configure(active=WAITING, total=self.made, stage_s=3.0, gap_s=1.0)
+        self.lab.configure(active=WAITING, total=self.made, stage_s=_WAITING_STAGE_S, gap_s=1.0, jitter=0.2)
         end = time.monotonic() + 60
         while time.monotonic() < end:
             begun = {event["chain"] for event in self.lab.told() if event["what"] == "run"} - before
@@ -95,7 +96,7 @@ class Steps:
 
     def _waiting(self, begun: set[str]) -> set[str]:
         """Those whose newest Job has ended and has no successor."""
-        time.sleep(6)
+        time.sleep(2 * _WAITING_STAGE_S + 2)
         running: dict[str, set[str]] = {uid: set() for uid in begun}
         for event in self.lab.told():
             if event.get("chain") in running and event["what"] in ("run", "ended"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +41,7 @@ def contestants(names: list[str]) -> list[Contestant]:
     every = {
         "ours": [
             Contestant("embedding-operator", "defaults", ours, us, _ours),
-            Contestant("embedding-operator", "CONCURRENCY=32", ours, us, lambda lab: _ours(lab, CONCURRENCY="32")),
+            Contestant("embedding-operator", "CONCURRENCY=32", ours, us, lambda lab: _ours(lab, {"CONCURRENCY": "32"})),
         ],
         "jobset": [
             Contestant("JobSet", "defaults (500 requests/s)", jobs, JOBSET.name, _jobset),
@@ -69,9 +69,9 @@ def contestants(names: list[str]) -> list[Contestant]:
     return [contestant for name in names for contestant in every[name]]
 
 
-def _ours(lab: Lab, **env: str) -> Program:
+def _ours(lab: Lab, env: Mapping[str, str] | None = None) -> Program:
     operator_process.install(lab.plane)
-    operator = operator_process.Operator(lab.plane, **env)
+    operator = operator_process.Operator(lab.plane, env)
     operator.start()
     until("the operator's health", operator.is_healthy)
     return operator.program
