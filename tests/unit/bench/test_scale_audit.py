@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from bench.scale.audit import AVAILABLE, JOB_ENDED, POD_ENDED, Log, Request, counts, of, parse, transitions
+from bench.scale.load import still_waiting
 
 OPERATOR, SIMULATOR = "system:serviceaccount:x:operator", "bench-simulator"
 BEGIN = 1795939120.0
@@ -156,3 +157,22 @@ def test_leases_are_nobodys_requests() -> None:
         request("get", "jobs", "j", 9.0),
     ]
     assert counts(of(told, OPERATOR, 0.0, 5.0)) == {("get", "jobs"): 1}
+
+
+def told(what: str, uid: str, at: float, stage: str = "sdg") -> dict[str, Any]:
+    return {"what": what, "uid": uid, "t": at, "chain": "one", "stage": stage}
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        ([told("run", "1", 1.0)], []),
+        ([told("run", "1", 1.0), told("ended", "1", 5.0)], [4.0]),
+        ([told("run", "1", 1.0), told("ended", "1", 5.0), told("run", "2", 6.0, "prep")], []),
+        ([told("run", "1", 1.0), told("ended", "1", 3.0)], []),  # ended before
+        ([told("run", "1", 1.0, "export"), told("ended", "1", 5.0)], []),  # a Deployment follows
+        ([told("run", "1", 1.0, "verify"), told("ended", "1", 5.0)], []),  # nothing follows
+    ],
+)
+def test_who_still_waits_counts_with_the_time_so_far(events: list[dict[str, Any]], found: list[float]) -> None:
+    assert still_waiting(events, begin=4.0, now=9.0) == found
