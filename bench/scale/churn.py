@@ -43,7 +43,9 @@ class Churn:
             self.simulator.tell("phase", phase=phase, **place)
 
     async def run(self) -> None:
-        asyncio.ensure_future(self.client.watch(KIND.path, MADE_LABEL, self.saw))  # noqa: RUF006 - as long as we
+        await asyncio.gather(self.client.watch(KIND.path, MADE_LABEL, self.saw), self._act())
+
+    async def _act(self) -> None:
         while True:
             await asyncio.sleep(_PAUSE_S)
             conf = self.simulator.conf

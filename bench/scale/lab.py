@@ -36,6 +36,8 @@ class Lab:
 
     def told(self) -> list[Event]:
         """All that the simulator has written."""
+        if not self.simulator.is_alive():
+            raise RuntimeError(f"the simulator ended: {self.simulator.log}")
         path = self.plane.folder / "events.jsonl"
         if path.exists():
             with path.open("rb") as lines:

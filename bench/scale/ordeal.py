@@ -53,6 +53,9 @@ class Ordeal:
             programs["kube-apiserver"].kill()
             self.wait(fault.lasts)
             self.lab.plane.start_api()
+            # It would have lost its lease, too. One that lives on stops watching kinds that discovery does not name for
+            # a moment, and never collects what belonged to a resource that was removed then.
+            self.lab.plane.start_collector()
         elif fault.what == faults.CUT:
             self.wire.cut()
         elif fault.what == faults.SILENT:

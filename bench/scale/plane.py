@@ -133,7 +133,9 @@ class Plane:
         until("kube-apiserver", lambda: self.api.send("GET", "/readyz")[0] == 200, 120)
 
     def start_collector(self) -> None:
-        """Garbage collection, the end of finished Jobs and of claims: nothing that makes Pods."""
+        """Garbage collection, the end of finished Jobs and of claims: nothing that makes Pods. Anew where it runs."""
+        if (running := self.programs.get("kube-controller-manager")) is not None:
+            running.kill()
         controllers = "garbage-collector-controller,ttl-after-finished-controller"
         self.administrator("bench-collector")
         self._run(

@@ -74,7 +74,7 @@ class Client:
             try:
                 address = f"{self.url}{path}?{query}&resourceVersion={version}"
                 async with self.session.get(address, headers={"Accept": "application/json"}) as stream:
-                    if stream.status == 410:
+                    if stream.status != 200:
                         return
                     async for event in _events(stream):
                         if event["type"] == "ERROR":

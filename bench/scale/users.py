@@ -38,6 +38,9 @@ class Users:
 
     async def run(self) -> None:
         while True:
+            for task in self.watching.values():
+                if task.done():
+                    task.result()  # raises what ended it
             conf = self.simulator.conf
             if conf.kind:
                 await self._make_some(KINDS[conf.kind], conf.active, conf.total)
