@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test test-servers test-faults test-handover test-registry test-dashboard check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test test-servers test-faults test-handover test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,14 @@ test-registry: venv ## push an image to a registry on this machine and compare w
 
 test-dashboard: ## check the dashboard against the schema of Grafana's own SDK, which Go fetches
 	@cd hack/dashboard && go run . ../../charts/embedding-operator/files/dashboard.json
+
+bench-scale: venv ## ten thousand resources held, beside JobSet and Argo Workflows; 4 GB of disk. OPTIONS="--quick": under 3 minutes
+	@$(PYTHON) hack/localkube build
+	@.venv/bin/python -m bench.scale $(OPTIONS)
+
+soak: venv ## two hours of resources that come, change and go, with a fault every ten seconds; OPTIONS="--minutes 10"
+	@$(PYTHON) hack/localkube build
+	@.venv/bin/python -m bench.scale.soak $(OPTIONS)
 
 unit: venv ## the tests that need no cluster
 	@$(UNIT)

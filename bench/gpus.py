@@ -1,6 +1,6 @@
 """One optimizer step on several GPUs of one machine, beside the same step on each of them alone.
 
-python3 bench/scale.py --gpus 2 --lengths A,C --steps 8
+python3 bench/gpus.py --gpus 2 --lengths A,C --steps 8
 
 Every GPU first does whole steps alone, one after the other, for cards of a kind differ by a few per cent; then all
 share each step as the stage's DDP does. `exchanged after` holds the gradients back until the backward pass is through,
@@ -63,7 +63,7 @@ def main() -> int:
         "PYTHONPATH": f"{ROOT}:{ROOT / 'stage_images'}",
     }
     ranks = [
-        subprocess.Popen([sys.executable, "-m", "bench.scale", *sys.argv[1:]], cwd=ROOT, env=env | _who(rank))
+        subprocess.Popen([sys.executable, "-m", "bench.gpus", *sys.argv[1:]], cwd=ROOT, env=env | _who(rank))
         for rank in range(options.gpus)
     ]
     return max(abs(rank.wait()) for rank in ranks)
