@@ -19,10 +19,12 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.api import Schedule, Spec
 from embedding_operator.resource.frozen import data_identity
+from embedding_operator.resource.limits import RunLimits
 from embedding_operator.resource.pipeline import fingerprint
 from embedding_operator.resource.schedule import next_due
 from embedding_operator.resource.schedule_status import ScheduleStatus
 from embedding_operator.resource.status import StageStatus
+from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import LOOK, Artefact, Stage
 
 SOURCES_CHANGED: Final = "SourcesChanged"
@@ -55,20 +57,17 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
         draft.status = replace(draft.status, schedule=replace(known, due="", look=None, waits=_NOT_WHILE_PINNED))
     elif spec.suspend:
         draft.status = replace(draft.status, schedule=replace(known, waits=_NOT_WHILE_SUSPENDED))
-    elif draft.status.schedule.look is not None:
+    elif known.look is not None or _begins(draft, spec, schedule, observed, over=over):
         _go_on(draft, spec, owner, observed)
-    else:
-        _begin_when_due(draft, spec, schedule, observed, over=over)
-        if draft.status.schedule.look is not None:
-            _go_on(draft, spec, owner, observed)
 
 
-def _begin_when_due(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *, over: bool) -> None:
+def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *, over: bool) -> bool:
+    """Begin a look when it is due, and the revision is at its end; whether one was begun."""
     known, now = draft.status.schedule, observed.now
     due = parse_time(known.next_look) or now
     if due > now:
         draft.look_again_in((due - now).total_seconds())
-        return
+        return False
     inputs = draft.status.stage(Stage.INPUTS)
     read = parse_time(inputs.started_at) if inputs.done else None
     if read is not None and read >= due:  # the revision itself has looked since
@@ -77,9 +76,11 @@ def _begin_when_due(draft: Draft, spec: Spec, schedule: Schedule, observed: Obse
         draft.look_again_in((following - now).total_seconds())
     elif over:
         _begin(draft, spec, schedule, due, now)
+        return True
     else:
         why = f"it is due, and waits until revision {draft.status.revision} has come to its end"
         draft.status = replace(draft.status, schedule=replace(known, waits=why))
+    return False
 
 
 def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: datetime) -> None:
@@ -105,7 +106,16 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
         return
     aside = Draft(status=draft.status)
     told = {LOOK: _told(known, inputs)}
-    step = Step(draft=aside, spec=spec, owner=owner, observed=observed, entry=known.look, inputs={}, settings=told)
+    step = Step(
+        draft=aside,
+        spec=replace(spec, limits=RunLimits()),  # a look is no part of the revision's run
+        owner=owner,
+        observed=observed,
+        entry=known.look,
+        inputs={},
+        settings=told,
+        spent=Spent(),
+    )
     next(answer for check in CHECKS if (answer := check(step)) is not None)
     draft.actions += aside.actions
     entry = replace(step.entry, percent=None, step=0, total_steps=0, eta_seconds=None)
