@@ -91,8 +91,9 @@ def lists(scene: Scene) -> Lists:
 
 
 def test_a_resync_asks_for_versions_and_nothing_of_a_single_resource(ready: Scene) -> None:
-    scene = ready.fork().settle(2)
+    scene = ready.fork()
     scene.operator.hear()
+    scene.operator.reconcile()
     asked = calls_of(scene, lambda: lists(scene).catch_up())
     assert {call.verb for call in asked} == {"list"}
     assert len(asked) == len({call.kind for call in asked})
