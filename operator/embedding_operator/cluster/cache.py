@@ -75,7 +75,7 @@ class Cache:
 
     def _pack(self, kind: str, body: Raw) -> tuple[bytes, bytes]:
         """(packed, with what). Objects of a kind resemble each other: the largest one has most of their words."""
-        text = json.dumps(body, separators=(",", ":")).encode()
+        text = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
         like = self._like.get(kind, b"")
         if len(text) > _LARGER * len(like) and len(like) < _WINDOW:
             like = self._like[kind] = text[-_WINDOW:]
