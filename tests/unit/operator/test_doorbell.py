@@ -15,7 +15,9 @@ from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_operator.settings import Settings
 
 KEY = (NAMESPACE, "handbook")
-IMAGES = {f"IMAGE_{name}": "image:1" for name in ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE")}
+IMAGES: dict[str, str] = {
+    f"IMAGE_{name}": "image:1" for name in ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE")
+}
 
 
 def doorbell() -> Doorbell:
