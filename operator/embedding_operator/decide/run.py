@@ -11,7 +11,7 @@ from embedding_operator.decide.lost import lost_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
-from embedding_operator.objects.views import parse_time
+from embedding_operator.objects.views import JobView, parse_time
 from embedding_operator.resource.stage_status import StageStatus
 from embedding_stages.contract import Progress, parse_progress
 
@@ -80,22 +80,22 @@ def running(step: Step) -> bool | None:
         image_ids=(job.pod.image_id,) if job.pod is not None and job.pod.image_id else (),
     )
     progress = parse_progress(step.observed.log_tails.get(job.name, ""))
-    if progress is not None and (entry != before or _worth_a_write(before, progress, step.observed.now)):
+    if progress is not None and (entry != before or _worth_a_write(before, progress, job, step.observed.now)):
         entry = _with_progress(entry, progress, step.observed.now)
     step.entry = entry
     step.draft.look_again_in(_POLL_S)
     return False
 
 
-def _worth_a_write(entry: StageStatus, progress: Progress, now: datetime) -> bool:
+def _worth_a_write(entry: StageStatus, progress: Progress, job: JobView, now: datetime) -> bool:
     """Whether the progress is to be written though nothing else has changed."""
-    told = parse_time(entry.progress_at)
-    if entry.percent is None or told is None:
-        return True
-    since_s = (now - told).total_seconds()
-    if since_s < _LEAST_S or (progress.percent, progress.step) == (entry.percent, entry.step):
+    told = entry.percent is not None
+    known = (entry.percent or 0, entry.step) if told else (0, 0)
+    since = parse_time(entry.progress_at) if told else None
+    since_s = (now - (since or job.started or job.created)).total_seconds()
+    if since_s < _LEAST_S or (progress.percent, progress.step) == known:
         return False
-    return abs(progress.percent - entry.percent) >= _STEP_PERCENT or since_s >= _MOST_S
+    return abs(progress.percent - known[0]) >= _STEP_PERCENT or since_s >= _MOST_S
 
 
 def _with_progress(entry: StageStatus, progress: Progress, now: datetime) -> StageStatus:

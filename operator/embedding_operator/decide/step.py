@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, O
 from embedding_operator.decide.limits import overrun
 from embedding_operator.decide.outcome import Failure, failure_record
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
-from embedding_operator.decide.waiting import LONG_WAITS, Wait
+from embedding_operator.decide.waiting import LONG_WAITS, UNREMARKABLE, Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name
 from embedding_operator.objects.views import JobView, parse_time
@@ -22,7 +22,9 @@ from embedding_operator.resource.status import StageStatus
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
+JOB_CREATED: Final = "JobCreated"
 _POLL_WAITING_S: Final = 3.0
+_A_MOMENT: Final = timedelta(seconds=5)
 
 
 @dataclass(kw_only=True)
@@ -97,7 +99,7 @@ class Step:
         self.entry = replace(
             self.entry,
             state="Pending",
-            reason="JobCreated",
+            reason=JOB_CREATED,
             message=f"attempt {attempt}: {why}",
             job_name=job_name(self.owner, request),
             attempt=attempt,
@@ -139,6 +141,9 @@ class Step:
 
         What needs somebody to act, or may last for hours, is told in an Event, once.
         """
+        if wait.reason in UNREMARKABLE and job is not None and self._just_created(job):
+            self.draft.look_again_in(poll_s)  # most pods start in a moment, and that is not worth a write
+            return
         told = wait.broken or wait.reason in LONG_WAITS
         if told and self.entry.reason != wait.reason and self.observed.stopped is None:
             self.draft.event("Warning", wait.reason, f"{self.stage}: {wait.message}")
@@ -154,6 +159,10 @@ class Step:
             image_ids=(),
         )
         self.draft.look_again_in(poll_s)
+
+    def _just_created(self, job: JobView) -> bool:
+        noted = self.entry.reason == JOB_CREATED and self.entry.job_name == job.name
+        return noted and self.observed.now < job.created + _A_MOMENT
 
     def fail(self, job: JobView, failure: Failure, *, final: bool) -> None:
         """Record a failed attempt; `final`: there is no other one, so the stage has failed."""

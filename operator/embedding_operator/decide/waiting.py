@@ -38,7 +38,7 @@ WAITING_FOR_QUOTA: Final = "WaitingForQuota"
 INJECTED_BLOCKS: Final = "InjectedContainerBlocks"
 POLL_QUOTA_S: Final = 15.0
 _OVERTIME_S: Final = 30  # that a Job may take to notice that its pods are done
-_UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
+UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 # Warnings that come with every start, or that the pod's own status tells better.
 _ORDINARY: Final = frozenset(
     {"AlreadyMountedVolume", "BackOff", "Failed", "FailedScheduling", "ProbeWarning", "Unhealthy"}
@@ -121,7 +121,7 @@ def explain_waits(job: JobView, warnings: Mapping[str, Sequence[EventView]], spe
     waits = [explain_wait(pod, warnings.get(pod.uid, ()), spec, job.stage) for pod in job.pods if not pod.started]
     if len(job.pods) < job.nodes:
         waits.append(explain_wait(None, warnings.get(job.uid, ()), spec, job.stage))
-    worst = min(waits, key=lambda wait: (not wait.broken, wait.reason in _UNREMARKABLE))
+    worst = min(waits, key=lambda wait: (not wait.broken, wait.reason in UNREMARKABLE))
     if job.nodes == 1:
         return worst
     missing = job.nodes - sum(pod.started for pod in job.pods)

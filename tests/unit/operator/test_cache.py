@@ -231,6 +231,18 @@ def test_a_resource_that_is_ready_for_its_spec_is_settled(status: dict[str, Any]
     assert cache.resources() == {KEY: settled}
 
 
+def test_objects_that_resemble_each_other_take_little_room_and_come_out_whole() -> None:
+    """Whatever came first: a resource without a status, or one with all of it."""
+    cache = Cache()
+    words = {f"field-{number}": f"value {number * number}" for number in range(500)}
+    for number in range(20):
+        one = {**raw(f"held-{number}", number + 1, f"u{number}", owner=None), "status": words if number > 3 else {}}
+        cache.put("EmbeddingFineTune", one)
+    assert all((cache.resource(("team-a", f"held-{n}")) or {})["status"] == (words if n > 3 else {}) for n in range(20))
+    kept = [item.packed for known in cache._objects["EmbeddingFineTune"].values() for item in known.values()]
+    assert sum(map(len, kept[5:])) < len(str(words)) / 2
+
+
 def test_the_state_of_a_resource_changes_with_it_and_its_children_alone() -> None:
     cache = Cache()
     states = [cache.state(KEY)]

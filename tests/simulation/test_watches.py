@@ -1,0 +1,130 @@
+"""What a pass reads from the watches, and what it asks the API server all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulation.fake_cluster import NAMESPACE, Call
+from simulation.scene import NAME, Operator, Scene, a_scene, a_spec, is_ready, stage_is
+
+from embedding_operator.cluster.errors import Conflict
+from embedding_operator.cluster.lists import Lists
+from embedding_operator.resource.api import KIND
+from embedding_stages.contract import Stage
+
+KEY = (NAMESPACE, NAME)
+
+
+@pytest.fixture(scope="module")
+def ready() -> Scene:
+    return a_scene().run(is_ready).settle(15)
+
+
+def calls_of(scene: Scene, what: Any) -> list[Call]:
+    before = len(scene.cluster.calls)
+    what()
+    return scene.cluster.calls[before:]
+
+
+def test_a_pass_over_a_resource_at_rest_asks_nothing(ready: Scene) -> None:
+    scene = ready.fork()
+    assert calls_of(scene, lambda: scene.settle(5)) == []
+    assert scene.operator.reconciler.rests(KEY)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "PersistentVolumeClaim", KIND])
+def test_what_changes_ends_the_rest(ready: Scene, kind: str) -> None:
+    scene = ready.fork().settle(1)
+    assert scene.operator.reconciler.rests(KEY)
+    one = scene.cluster.find(kind)[0]["metadata"]["name"]
+    scene.cluster.change(kind, NAMESPACE, one, lambda raw: raw["metadata"].setdefault("labels", {}).update(a="b"))
+    scene.operator.hear()
+    assert not scene.operator.reconciler.rests(KEY)
+    scene.settle(2)
+    assert scene.operator.reconciler.rests(KEY)
+
+
+def test_a_status_that_was_written_is_known_before_the_watch_tells_of_it() -> None:
+    scene = a_scene()
+    scene.lag = 3
+    scene.run(is_ready)
+    assert scene.refusals == []
+
+
+def test_who_knows_too_little_asks_once_and_goes_on(ready: Scene) -> None:
+    scene = ready.fork()
+    other = Operator(scene.cluster)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    other.hear()  # of the edit, and of nothing that follows
+    scene.turn()
+    with pytest.raises(Conflict):
+        other.reconcile()
+    asked = calls_of(scene, other.reconcile)
+    assert asked[0] == Call("get", KIND, NAME)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
+def test_what_is_under_way_is_read_anew_by_who_takes_over() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    standby = Operator(scene.cluster)
+    standby.reconcile()
+    scene.release()
+    scene.run(stage_is(Stage.EVAL, "Pending"))
+    standby.reconciler.begin()
+    asked = calls_of(scene, standby.reconcile)
+    assert asked[0] == Call("get", KIND, NAME)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.EVAL)) == 1
+
+
+def test_the_end_of_a_job_is_found_though_its_watch_says_nothing() -> None:
+    scene = a_scene()
+    scene.deaf_to = "Job"
+    scene.run(is_ready)
+    assert all(len(scene.attempts(stage)) == 1 for stage in (Stage.INPUTS, Stage.FINETUNE, Stage.VERIFY))
+
+
+def lists(scene: Scene) -> Lists:
+    return Lists(cluster=scene.cluster, cache=scene.operator.reconciler.cache)
+
+
+def test_a_resync_asks_for_versions_and_nothing_of_a_single_resource(ready: Scene) -> None:
+    scene = ready.fork()
+    scene.operator.hear()
+    scene.operator.reconcile()
+    asked = calls_of(scene, lambda: lists(scene).catch_up())
+    assert {call.verb for call in asked} == {"list"}
+    assert len(asked) == len({call.kind for call in asked})
+    assert scene.operator.reconciler.rests(KEY)
+
+
+def test_a_resync_finds_what_the_watches_missed(ready: Scene) -> None:
+    scene = ready.fork()
+    server = scene.cluster.find("Deployment")[0]["metadata"]["name"]
+    scene.cluster.change("Deployment", NAMESPACE, server, lambda raw: raw["spec"].update(replicas=3))
+    scene.cluster.remove("Service", NAMESPACE, NAME)
+    scene.cluster.add({"kind": KIND, "metadata": {"name": "other", "namespace": NAMESPACE}, "spec": a_spec()})
+    scene.operator.heard = len(scene.cluster.watch)  # and so it never hears of them
+    assert lists(scene).catch_up() == {KEY, (NAMESPACE, "other")}
+    scene.run(lambda scene: (scene.cluster.objects.get(("Service", NAMESPACE, NAME))) is not None)
+    assert scene.operator.reconciler.cache.resource((NAMESPACE, "other")) is not None
+    scene.operator.hear()
+    assert lists(scene).catch_up() == set()
+
+
+def test_only_the_object_that_was_looked_at_is_deleted() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(suspend=False, stages={"finetune": {"epochs": 7}}))
+    scene.operator.hear()
+    (job,) = [raw for raw in scene.cluster.find("Job") if "-finetune-" in raw["metadata"]["name"]]
+    name = job["metadata"]["name"]
+    scene.cluster.change("Job", NAMESPACE, name, lambda raw: raw["metadata"]["labels"].update(a="b"))
+    scene.operator.hear()
+    scene.cluster.remove("Job", NAMESPACE, name)
+    twin = scene.cluster.add({**job, "status": {}})
+    with pytest.raises(Conflict):
+        scene.operator.reconcile()
+    assert scene.cluster.object("Job", name)["metadata"]["uid"] == twin["metadata"]["uid"]
+    scene.run(is_ready)

@@ -1,0 +1,105 @@
+"""What rings: news, for whom somebody works. Everything else only keeps the cache true."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from simulation.fake_cluster import NAMESPACE, FakeCluster
+
+from embedding_operator.handlers import Doorbell
+from embedding_operator.resource.api import KIND
+from embedding_operator.resource.labels import OWNER_LABEL
+from embedding_operator.settings import Settings
+
+KEY = (NAMESPACE, "handbook")
+IMAGES: dict[str, str] = {
+    f"IMAGE_{name}": "image:1" for name in ("SDG", "PREP", "FINETUNE", "EVALUATE", "EXPORT", "SERVE")
+}
+
+
+def doorbell() -> Doorbell:
+    cluster = FakeCluster(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    return Doorbell(Settings.from_env({**IMAGES, "IMAGE_SERVE_TORCH": "image:1"}), cluster)
+
+
+def event(kind: str, version: int, how: str | None = "MODIFIED", **more: Any) -> Any:
+    name = "handbook" if kind == KIND else f"handbook-{kind.lower()}"
+    meta = {"namespace": NAMESPACE, "name": name, "uid": name, "resourceVersion": str(version)}
+    meta |= {"labels": {OWNER_LABEL: "handbook"}}
+    return {"type": how, "object": {"metadata": meta, **more}}
+
+
+def waiting_for(*events: tuple[str, Any], working: bool = True) -> tuple[bool, bool]:
+    """(rung for at once, rung for in a moment), by these events."""
+
+    async def hear() -> tuple[bool, bool]:
+        door = doorbell()
+        door.working = working
+        for kind, told in events:
+            door.hear(kind, told)
+        assert door.cache.state(KEY) != doorbell().cache.state(KEY)
+        return KEY in door.queue._first, KEY in door.queue._timers
+
+    return asyncio.run(hear())
+
+
+@pytest.mark.parametrize("kind", [KIND, "Job", "Deployment"])
+def test_what_somebody_waits_for_rings_at_once(kind: str) -> None:
+    assert waiting_for((kind, event(kind, 1))) == (True, False)
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Service", "PersistentVolumeClaim"])
+def test_what_comes_in_bursts_is_gathered(kind: str) -> None:
+    assert waiting_for((kind, event(kind, 1))) == (False, True)
+
+
+@pytest.mark.parametrize("kind", [KIND, "Pod"])
+def test_nobody_is_rung_for_who_does_not_work(kind: str) -> None:
+    assert waiting_for((kind, event(kind, 1)), working=False) == (False, False)
+
+
+def test_what_is_known_does_not_ring() -> None:
+    async def hear() -> bool:
+        door = doorbell()
+        door.hear("Job", event("Job", 1))
+        door.working = True
+        door.hear("Job", event("Job", 1, None))  # Kopf's own list
+        door.hear("Job", event("Job", 2, status={"active": 1}))
+        return KEY in door.queue._first
+
+    assert not asyncio.run(hear())
+
+
+def test_a_deletion_rings() -> None:
+    async def hear() -> bool:
+        door = doorbell()
+        door.hear(KIND, event(KIND, 1))
+        door.working = True
+        door.hear(KIND, event(KIND, 2, "DELETED"))
+        assert door.cache.resource(KEY) is None
+        return KEY in door.queue._first
+
+    assert asyncio.run(hear())
+
+
+def test_work_waits_for_the_cache_and_begins_with_what_is_not_ready() -> None:
+    async def begin() -> tuple[list[Any], list[Any]]:
+        door = doorbell()
+        for name, status in (("ready", {"phase": "Ready", "observedGeneration": 1}), ("new", {})):
+            meta = {"namespace": NAMESPACE, "name": name, "uid": name, "resourceVersion": "1", "generation": 1}
+            door.cache.put(KIND, {"metadata": meta, "status": status})
+        work = asyncio.create_task(door.work())
+        await asyncio.sleep(0)
+        assert not door.working
+        door.filled.set()
+        await asyncio.sleep(0)
+        found = list(door.queue._first), list(door.queue._later)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        assert not door.working
+        return found
+
+    assert asyncio.run(begin()) == ([(NAMESPACE, "new")], [(NAMESPACE, "ready")])
