@@ -8,7 +8,7 @@ from typing import Any
 from apiserver.api import EFT, Api, resource, until
 from apiserver.process import Operator
 from kueue.kubelet import Kubelet
-from kueue.queues import LOW, QUEUE, give_back, take_quota
+from kueue.queues import LOW, QUEUE, give_back, make_queues, take_quota
 
 from embedding_stages.contract import Stage
 
@@ -152,3 +152,21 @@ def test_a_queue_that_is_not_there_is_named_in_kueues_words(
     seen.stage_until(Stage.INPUTS, "WaitingForQuota", "LocalQueue nowhere doesn't exist")
     seen.edit(IN_THE_QUEUE)
     seen.ready(2)
+
+
+def test_a_server_in_the_queue_waits_for_quota_too(
+    api: Api, namespace: str, operator: Operator, kubelet: Kubelet
+) -> None:
+    seen = Seen(api, namespace, kubelet)
+    kubelet.held = {Stage.EXPORT}
+    scheduling = {**IN_THE_QUEUE["scheduling"], "serving": True}
+    api.make(EFT.format(namespace), resource(namespace, {"scheduling": scheduling}))
+    seen.stage_until(Stage.EXPORT, "Running")
+    make_queues(api, namespace, pods=0)
+    kubelet.held = set()
+    seen.stage_until(Stage.DEPLOY, "WaitingForQuota", "Kueue's queue 'team'")
+    make_queues(api, namespace, pods=1)
+    seen.stage_until(Stage.VERIFY, "WaitingForQuota", "insufficient unused quota for pods")
+    make_queues(api, namespace, pods=2)
+    seen.ready()
+    assert seen.one_job_a_stage()

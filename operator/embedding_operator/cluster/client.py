@@ -100,7 +100,7 @@ class Cluster(Protocol):
         """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
 
     def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
-        """Set `spec.active` of a Workload of Kueue, and note for which revision it is not; fine when it is gone."""
+        """Make a Workload of Kueue active or not, and note for which revision it is not; fine when it is gone."""
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         """Replace the status if nobody wrote since `resource` was read; Conflict otherwise."""

@@ -76,7 +76,7 @@ def _inactive(workload: WorkloadView, where: str) -> Wait:
         return Wait(reason="Resuming", message=f"{where} and is made active again", broken=False)
     message = (
         f"{where}: its Workload {workload.name} is not active, and not by this operator "
-        f"({workload.evicted or 'spec.active is false'}); it is admitted again once spec.active of it is true"
+        f"({workload.evicted or 'it was made inactive'}); it is admitted again once somebody makes it active"
     )
     return Wait(reason=DEACTIVATED, message=message, broken=True)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
-from embedding_operator.decide.waiting import Wait, explain_wait
+from embedding_operator.decide.waiting import WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
 from embedding_operator.objects.views import DeploymentView, EventView, PodView, parse_time
@@ -149,7 +149,8 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
     else:
-        state: State = "Waiting" if wait.broken else "Running"
+        queued = spec.scheduling.serving and wait.reason == WAITING_FOR_QUOTA  # the start timer does not run meanwhile
+        state: State = "Waiting" if wait.broken or queued else "Running"
         record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken))
 
 

@@ -18,6 +18,7 @@ from embedding_operator.objects.manifests.nim_service import build_server
 from embedding_operator.objects.manifests.serving import (
     as_made_before,
     build_service,
+    in_its_queue,
     service_url,
     serving_label,
     serving_name,
@@ -86,7 +87,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
         vector_space=settled.vector_space,
         scaled_to=_scaled_to(draft, live, others),
     )
-    desired = as_made_before(desired, live.raw, spec) if live is not None else desired
+    desired = in_its_queue(as_made_before(desired, live.raw, spec), live.raw) if live is not None else desired
     drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
     entry = drift.entry
     if drift.first:

@@ -60,7 +60,7 @@ _FITS_NO_NODE: Final = (
 )
 # Of these there is an Event as well: they may last for hours, and somebody else has to make room.
 LONG_WAITS: Final = frozenset(
-    {"GPUUnschedulable", "Unschedulable", "VolumeOnAnotherNode", "VolumeUnbound", WAITING_FOR_QUOTA}
+    {"GPUUnschedulable", "SchedulingGated", "Unschedulable", "VolumeOnAnotherNode", "VolumeUnbound", WAITING_FOR_QUOTA}
     | {"WorkspaceOnAnotherNode"}
 )
 
@@ -247,6 +247,14 @@ def _asking_for(gpu: str, spec: Spec) -> list[str]:
 
 
 def _unschedulable(text: str, stage: Stage, spec: Spec) -> Wait:
+    if "scheduling gates" in text:
+        queued = spec.scheduling.serving and stage is Stage.DEPLOY
+        who = f"Kueue's queue {spec.scheduling.queue!r}" if queued else "whoever has put it there, such as a queue"
+        return Wait(
+            reason=WAITING_FOR_QUOTA if queued else "SchedulingGated",
+            message=f"the pod has a scheduling gate, and is placed when {who} takes that away: {text}",
+            broken=False,
+        )
     # The scheduler looks at resources first: a node that it refuses for one of these would have room.
     if "match pod affinity rules" in text:
         return _workspace_elsewhere(text, stage)

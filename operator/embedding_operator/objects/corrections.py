@@ -123,11 +123,17 @@ def _more_keys(live: Raw, desired: Raw, path: str, may_have: frozenset[str]) -> 
 
 
 def _same_name(live: Raw, desired: Raw, path: str, number: str) -> Iterator[Operation]:
-    """Ports of another number that have a name of ours: two of one name are refused."""
-    ours = {item["name"]: item[number] for item in desired.get("ports") or ()}
+    """Ports of another number that have a name of ours give way to ours: two of one name are refused."""
+    ours = {item["name"]: item for item in desired.get("ports") or ()}
+    there = {port[number] for port in live.get("ports") or ()}
     for index, port in reversed(list(enumerate(live.get("ports") or ()))):
-        if ours.get(port.get("name"), port[number]) != port[number]:
+        wanted = ours.get(port.get("name"))
+        if wanted is None or wanted[number] == port[number]:
+            continue
+        if wanted[number] in there:
             yield {"op": "remove", "path": f"{path}/ports/{index}"}
+        else:  # a Service without any port is refused
+            yield {"op": "replace", "path": f"{path}/ports/{index}", "value": wanted}
 
 
 def _replaced(live: Sequence[Raw] | None, desired: Sequence[Raw] | None, path: str) -> Iterator[Operation]:

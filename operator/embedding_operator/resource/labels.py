@@ -27,4 +27,5 @@ GPUS_ANNOTATION: Final = f"{GROUP}/gpus"  # of a stage's pod: how many GPUs, or 
 SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended-by-revision"  # of a Job that spec.suspend of this revision suspended
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"  # of a Job that Kueue suspends and resumes
 QUEUE_PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
+QUEUE_LABELS: Final = frozenset({QUEUE_LABEL, QUEUE_PRIORITY_LABEL})
 QUEUED_JOB_LABEL: Final = "kueue.x-k8s.io/job-uid"  # Kueue sets it in the Workload that it makes of a Job

@@ -209,6 +209,23 @@ def test_how_a_job_ended(conditions: list[Raw], succeeded: bool, failed: bool, r
     assert (view.stage, view.fingerprint, view.attempt, view.revision) == (Stage.SDG, FINGERPRINT, 3, 2)
 
 
+@pytest.mark.parametrize(
+    ("suspend", "condition", "suspended", "resuming"),
+    [
+        (True, "True", True, False),
+        (False, "True", False, True),  # its controller has not noticed: its start time is still to come
+        (False, "False", False, False),
+        (False, "", False, False),
+    ],
+)
+def test_a_job_that_was_just_resumed(suspend: bool, condition: str, suspended: bool, resuming: bool) -> None:
+    raw = job(conditions=[{"type": "Suspended", "status": condition}] if condition else [])
+    raw["spec"]["suspend"] = suspend
+    view = view_job(raw, [])
+    assert view is not None
+    assert (view.suspended, view.resuming, view.finished) == (suspended, resuming, False)
+
+
 @pytest.mark.parametrize("change", [{STAGE_LABEL: "distil"}, {STAGE_LABEL: None}, {ATTEMPT_LABEL: "x"}], ids=str)
 def test_a_job_whose_labels_were_changed_is_not_ours_to_read(change: Raw) -> None:
     raw = job()

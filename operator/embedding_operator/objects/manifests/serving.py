@@ -26,9 +26,11 @@ from embedding_operator.resource.api import Spec
 from embedding_operator.resource.labels import (
     FINGERPRINT_ANNOTATION,
     OWNER_UID_LABEL,
+    QUEUE_LABELS,
     SERVING_LABEL,
     TEMPLATE_ANNOTATION,
 )
+from embedding_operator.resource.scheduling import queue_labels
 from embedding_stages.contract import ArtefactRef, Stage, fingerprint_of
 from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
@@ -89,12 +91,22 @@ def build_deployment(
     # The hash tells what somebody changed from what the manifest asks for now, and shows what it no longer asks for.
     asked = {**body, "replicas": spec.deploy.replicas}
     notes = {FINGERPRINT_ANNOTATION: serving, TEMPLATE_ANNOTATION: fingerprint_of(asked)[:16]}
+    queued = queue_labels(spec.scheduling) if spec.scheduling.serving else {}
+    marks = {SERVING_LABEL: serving_label(serving), **queued}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(owner, serving_name(owner.name, serving), {SERVING_LABEL: serving_label(serving)}, notes),
+        "metadata": metadata(owner, serving_name(owner.name, serving), marks, notes),
         "spec": body,
     }
+
+
+def in_its_queue(wanted: dict[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """With the queue that `live` was made with: Kueue refuses another one for a server that is ready."""
+    meta = wanted["metadata"]
+    kept = {key: value for key, value in meta["labels"].items() if key not in QUEUE_LABELS}
+    made = {key: value for key, value in (live["metadata"].get("labels") or {}).items() if key in QUEUE_LABELS}
+    return {**wanted, "metadata": {**meta, "labels": {**kept, **made}}}
 
 
 def as_made_before(wanted: dict[str, Any], live: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
