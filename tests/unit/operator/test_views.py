@@ -309,3 +309,19 @@ def test_a_pod_whose_node_is_lost_is_told_from_one_that_is_drained(status: Raw, 
 def test_a_pod_says_how_many_gpus_it_has(notes: dict[str, str], gpus: int) -> None:
     raw = {"metadata": {"name": "p", "creationTimestamp": CREATED, "annotations": notes}}
     assert view_pod(raw).gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("ready", "containers", "silent"),
+    [
+        ({"status": "True"}, {"status": "True"}, False),
+        ({"status": "False"}, {"status": "True"}, True),
+        ({"status": "False", "reason": "ReadinessGatesNotReady"}, {"status": "True"}, False),
+        ({"status": "False", "reason": "ContainersNotReady"}, {"status": "False"}, False),
+        ({"status": "False"}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_a_node_that_does_not_answer_is_told_by_its_pods(ready: Raw, containers: Raw, silent: bool) -> None:
+    conditions = [{"type": "Ready", **ready}, {"type": "ContainersReady", **containers}]
+    assert pod(conditions=conditions).node_silent is silent
