@@ -102,3 +102,23 @@ def test_a_lost_node_in_the_way_of_a_new_revision_is_said(new: str) -> None:
     kind = "Trained" if new == "another epoch" else "Deployed"
     scene.run(lambda scene: scene.condition(kind) == "False NodeLost")
     assert "node-1" in scene.message(kind)
+
+
+def test_a_node_that_does_not_answer_for_a_while_is_said_and_costs_nothing() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    (name,) = [raw["metadata"]["name"] for raw in scene.cluster.find("Pod") if "finetune" in raw["metadata"]["name"]]
+
+    def ready(status: str) -> None:
+        conditions = [{"type": "Ready", "status": status}, {"type": "ContainersReady", "status": "True"}]
+        scene.cluster.change("Pod", NAMESPACE, name, lambda raw: raw["status"].update(conditions=conditions))
+
+    ready("False")
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown NodeLost")
+    assert "node-1 does not answer" in scene.message("Trained")
+    scene.settle(5)
+    assert scene.events().count("NodeLost") == 1
+    ready("True")
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown Running")
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1

@@ -272,8 +272,8 @@ class World(Servers, NimOperator):
 
 
 def _begun(pod: Raw) -> Raw:
-    """What a container that ran goes on to say of its start."""
+    """What the stage's container goes on to say of its start."""
     for item in pod["status"].get("containerStatuses", ()):
-        if "running" in item["state"]:
+        if item["name"] == "stage" and "running" in item["state"]:
             return {"startedAt": item["state"]["running"]["startedAt"]}
     return {}

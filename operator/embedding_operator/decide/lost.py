@@ -37,6 +37,17 @@ def _stuck(what: str, why: str) -> Wait | None:
     return Wait(reason=DELETION_STUCK, message=f"{what} is in the way: {why}", broken=True) if why else None
 
 
+def silent_node(pods: Iterable[PodView]) -> Wait | None:
+    """A node that does not answer may come back: Kubernetes gives its pods up after five minutes."""
+    for pod in pods:
+        if pod.node_silent and pod.phase not in _ENDED and pod.gone_by is None:
+            message = (
+                f"node {pod.node} does not answer; pod {pod.name} may still run there, and Kubernetes gives it up soon"
+            )
+            return Wait(reason=NODE_LOST, message=message, broken=False)
+    return None
+
+
 def lost_node(pods: Iterable[PodView], now: datetime) -> Wait | None:
     """A pod that is still there after its grace period is on a node whose kubelet does not answer.
 

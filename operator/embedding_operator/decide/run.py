@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from embedding_operator.decide.limits import left_s, overrun
-from embedding_operator.decide.lost import lost_node
+from embedding_operator.decide.lost import lost_node, silent_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
@@ -64,16 +64,16 @@ def running(step: Step) -> bool | None:
     job = step.last
     if not job.all_started or job.suspended:
         return None
-    overtime = explain_overtime(job, step.observed.now)
-    if overtime is not None and step.entry.reason != overtime.reason:
-        step.draft.event("Warning", overtime.reason, f"{step.stage}: {overtime.message}")
+    trouble = silent_node(job.pods) or explain_overtime(job, step.observed.now)
+    if trouble is not None and step.entry.reason != trouble.reason:
+        step.draft.event("Warning", trouble.reason, f"{step.stage}: {trouble.message}")
     message = f"attempt {job.attempt} is running" + (f" on {job.nodes} nodes" if job.nodes > 1 else "")
     before = step.entry
     entry = replace(
         step.of_job(job),
         state="Running",
-        reason=overtime.reason if overtime is not None else "Running",
-        message=overtime.message if overtime is not None else message,
+        reason=trouble.reason if trouble is not None else "Running",
+        message=trouble.message if trouble is not None else message,
         details={},
         broken=False,
         ran_until="",

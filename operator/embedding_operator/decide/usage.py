@@ -56,6 +56,8 @@ def _has_ended(pod: PodView) -> bool:
 
 
 def _part_of(job: JobView, pod: PodView, observed: Observed, begun: datetime | None, step_s: int) -> Spent:
+    if begun is not None and _has_ended(pod) and (pod.ended is None or pod.ended <= begun):
+        return Spent()
     tokens = _tokens_of(job, observed) if pod is job.pod else 0
     if pod.began is None:
         return Spent(llm_tokens=tokens)
@@ -122,7 +124,7 @@ def eta_s(status: Status, spec: Spec) -> int | None:
 def of_another_run(item: StageStatus) -> StageStatus:
     """A stage as a new run finds it: what it has used was used in an earlier one, how long it took is remembered."""
     took_s = _took_s(item) if item.done else None
-    return replace(item, usage=Usage(), took_s=item.took_s if took_s is None else took_s)
+    return replace(item, usage=item.usage.begun_anew(), took_s=item.took_s if took_s is None else took_s)
 
 
 def _took_s(item: StageStatus) -> int | None:

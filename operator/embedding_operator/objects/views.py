@@ -65,6 +65,7 @@ class PodView:
     began: datetime | None = None  # when the stage's own container started, also of one that has ended
     gpus: int = 0  # that the pod has, or parts of GPUs
     node_lost: bool = False  # Kubernetes gave it up because its node does not answer, or is gone
+    node_silent: bool = False  # its node does not answer, and Kubernetes waits for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +196,7 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         gone_by=parse_time(meta.get("deletionTimestamp")),
         began=_began(main),
         gpus=int(told) if (told := (meta.get("annotations") or {}).get(GPUS_ANNOTATION, "")).isdigit() else 0,
+        node_silent=_is_silent(status),
         node_lost=status.get("reason") == _NODE_LOST or (target or {}).get("reason") in _NODE_GONE,
     )
 
@@ -202,6 +204,13 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
 def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     found = (c for c in _conditions(status) if c.get("type") == "DisruptionTarget" and c.get("status") == "True")
     return next(found, None)
+
+
+def _is_silent(status: Mapping[str, Any]) -> bool:
+    """The node controller takes readiness from the pods of a node that does not answer. A kubelet gives a reason."""
+    known = {c.get("type"): c for c in _conditions(status)}
+    ready, containers = known.get("Ready") or {}, known.get("ContainersReady") or {}
+    return ready.get("status") == "False" and not ready.get("reason") and containers.get("status") == "True"
 
 
 def _began(container: Mapping[str, Any]) -> datetime | None:

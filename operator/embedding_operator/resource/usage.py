@@ -65,6 +65,12 @@ class Usage:
         found: dict[str, Any] = {key: value for key, value in body.items() if value}
         return found | ({"pods": self._text()} if self.since else {})
 
+    def begun_anew(self) -> Usage:
+        """For another run: nothing is used. What a pod that goes on has told of tokens so far is taken off again."""
+        parts = tuple(replace(part, spent=Spent(llm_tokens=part.spent.llm_tokens)) for part in self.parts)
+        told = total(part.spent for part in parts).llm_tokens
+        return Usage(closed=Spent(llm_tokens=-told), since=self.since, parts=parts)
+
     def to_list(self) -> list[int]:
         """Of a stage that is done, in the record: active seconds, GPU seconds, tokens, and how far all is closed."""
         spent = self.spent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from unit.operator.builders import OPEN_AI, OWNER, Raw, a_request, a_spec
@@ -15,6 +16,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name, template_of
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec
+from embedding_operator.resource.labels import GPUS_ANNOTATION
 from embedding_stages import contract
 from embedding_stages.contract import Stage, StageRequest
 
@@ -189,3 +191,25 @@ def test_a_finished_job_goes_when_no_later_attempt_can_count_it(finetune: Raw, d
     wanted = kept_s(spec, Stage.FINETUNE)
     kept = build_job(OWNER, spec, a_request(Stage.FINETUNE), kept_s=wanted)["spec"]["ttlSecondsAfterFinished"]
     assert days * 86400 <= kept < min((days + 1) * 86400, 2**31)
+
+
+@pytest.mark.parametrize(
+    ("sections", "gpus"),
+    [
+        ({}, "1"),
+        ({"stages": {"finetune": {"gpusPerNode": 4}}}, "4"),
+        ({"stages": {"finetune": {"resources": {"limits": {"amd.com/gpu": "2"}}}}}, "2"),
+        ({"accelerator": "none"}, None),
+    ],
+)
+def test_a_pod_tells_its_gpus_and_is_no_other_pod_for_that(sections: dict[str, Any], gpus: str | None) -> None:
+    job = build_job(OWNER, a_spec(**sections), a_request(Stage.FINETUNE))
+    notes = job["spec"]["template"]["metadata"].get("annotations") or {}
+    assert notes.get(GPUS_ANNOTATION) == gpus
+
+
+def test_a_job_is_kept_as_long_as_either_outcome_may_be_looked_at() -> None:
+    month = 30 * 86400
+    for retention in ({"failedSeconds": month}, {"succeededSeconds": month, "failedSeconds": 0}):
+        assert kept_s(a_spec(retention=retention), Stage.INPUTS) == month
+    assert kept_s(a_spec(retention={"succeededSeconds": 0}), Stage.INPUTS) == kept_s(a_spec(), Stage.INPUTS)

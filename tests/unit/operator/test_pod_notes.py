@@ -9,6 +9,7 @@ from unit.operator.job_pods import JOBS, job
 from embedding_operator.objects.manifests.job import template_of
 from embedding_operator.objects.manifests.serving import build_deployment
 from embedding_operator.resource.api import Spec, SpecError
+from embedding_operator.resource.labels import GPUS_ANNOTATION
 from embedding_stages.contract import Stage
 
 NOTED: Raw = {"podLabels": {"team": "search"}, "podAnnotations": {"sidecar.istio.io/inject": "false"}}
@@ -23,10 +24,12 @@ def noted(stage: Stage, notes: Raw) -> Spec:
 def test_a_stages_pods_have_them_and_no_others(stage: Stage) -> None:
     spec, other = noted(stage, NOTED), next(item for item in JOBS if item is not stage)
     meta, plain = (job(spec, item)["spec"]["template"]["metadata"] for item in (stage, other))
-    assert meta["annotations"] == NOTED["podAnnotations"]
+    ours = job(a_spec(), stage)["spec"]["template"]["metadata"].get("annotations", {})
+    assert meta["annotations"] == {**ours, **NOTED["podAnnotations"]}
+    assert ours.keys() <= {GPUS_ANNOTATION}
     assert meta["labels"] == {**job(a_spec(), stage)["metadata"]["labels"], "team": "search"}
     assert "team" not in plain["labels"]
-    assert "annotations" not in plain
+    assert plain.get("annotations", {}).keys() <= {GPUS_ANNOTATION}
     assert "team" not in job(spec, stage)["metadata"]["labels"]
 
 

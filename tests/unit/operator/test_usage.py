@@ -141,6 +141,25 @@ def test_tokens_are_those_of_each_process(told: str) -> None:
     assert exact.llm_tokens == (450 if told == "progress" else 500) + 450
 
 
+def test_another_run_pays_for_no_token_of_an_earlier_one() -> None:
+    def job(pod: PodView) -> JobView:
+        return a_job(Stage.SDG, pods=(pod,), all_pods=(pod,))
+
+    def telling(tokens: int) -> dict[str, str]:
+        return {job(ran("a", 0)).name: f'{{"progress":{{"percent":1,"llmTokens":{tokens}}}}}'}
+
+    known, _ = spent(Usage(), job(ran("a", 0)), now=100, log_tails=telling(400))
+    later = Usage.from_json(known.begun_anew().to_json())
+    assert later.spent == Spent()
+    later, exact = spent(later, job(ran("a", 0)), now=150, begun=at(110), log_tails=telling(450))
+    assert (later.spent.llm_tokens, exact.llm_tokens, exact.active_s) == (50, 50, 40)
+    said = a_result(Stage.SDG, llm_tokens=500).to_json()
+    later, _ = spent(later, job(ran("a", 0, 160, termination_message=said)), now=170, begun=at(110))
+    assert later.spent == Spent(active_s=50, gpu_s=50 * GPUS, llm_tokens=100)
+    fresh, _ = spent(Usage(), job(ran("a", 0, 100, termination_message=said)), now=170, begun=at(110))
+    assert fresh.spent == Spent()
+
+
 def a_status(**stages: StageStatus) -> Status:
     return Status(revision=1, stages=tuple(stages.values()))
 

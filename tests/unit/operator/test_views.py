@@ -8,8 +8,8 @@ import pytest
 from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_pod, a_request, a_spec
 
 from embedding_operator.objects.manifests.job import build_job
-from embedding_operator.objects.views import PodView, view_deployment, view_job, view_pod
-from embedding_operator.resource.labels import ATTEMPT_LABEL, INDEX_ANNOTATION, STAGE_LABEL
+from embedding_operator.objects.views import PodView, parse_time, view_deployment, view_job, view_pod
+from embedding_operator.resource.labels import ATTEMPT_LABEL, GPUS_ANNOTATION, INDEX_ANNOTATION, STAGE_LABEL
 from embedding_stages.contract import Stage
 
 CREATED = "2026-01-01T12:00:00Z"
@@ -281,3 +281,64 @@ def test_a_deployment_is_seen_once_its_controller_has_seen_the_latest_spec() -> 
         assert view is not None
         assert view.observed is observed
         assert (view.available, view.updated) == (0, 0)
+
+
+def target(reason: str) -> Raw:
+    return {"type": "DisruptionTarget", "status": "True", "reason": reason}
+
+
+UNKNOWN = {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}
+
+
+@pytest.mark.parametrize(
+    ("main", "began", "ends"),
+    [
+        (container(waiting={"reason": "ContainerCreating"}), None, None),
+        (container(running={"startedAt": CREATED}), CREATED, None),
+        (container(terminated={**ended(0), "startedAt": CREATED, "finishedAt": CREATED}), CREATED, CREATED),
+        (container(terminated=UNKNOWN), None, None),
+    ],
+    ids=["waits", "runs", "ended", "evicted, and the kubelet knows no time"],
+)
+def test_when_a_container_ran_is_told_by_itself(main: Raw, began: str | None, ends: str | None) -> None:
+    view = pod(containerStatuses=[main])
+    assert (view.began, view.ended) == (parse_time(began), parse_time(ends))
+
+
+@pytest.mark.parametrize(
+    ("status", "lost"),
+    [
+        ({}, False),
+        ({"reason": "NodeLost"}, True),
+        ({"reason": "Evicted"}, False),
+        ({"conditions": [target("DeletionByTaintManager")]}, True),
+        ({"conditions": [target("DeletionByPodGC")]}, True),
+        ({"conditions": [target("EvictionByEvictionAPI")]}, False),
+        ({"conditions": [target("PreemptionByScheduler")]}, False),
+        ({"conditions": [target("DeletionByPodGC") | {"status": "False"}]}, False),
+    ],
+)
+def test_a_pod_whose_node_is_lost_is_told_from_one_that_is_drained(status: Raw, lost: bool) -> None:
+    assert pod(**status).node_lost is lost
+
+
+@pytest.mark.parametrize(("notes", "gpus"), [({}, 0), ({GPUS_ANNOTATION: "4"}, 4), ({GPUS_ANNOTATION: "many"}, 0)])
+def test_a_pod_says_how_many_gpus_it_has(notes: dict[str, str], gpus: int) -> None:
+    raw = {"metadata": {"name": "p", "creationTimestamp": CREATED, "annotations": notes}}
+    assert view_pod(raw).gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("ready", "containers", "silent"),
+    [
+        ({"status": "True"}, {"status": "True"}, False),
+        ({"status": "False"}, {"status": "True"}, True),
+        ({"status": "False", "reason": "ReadinessGatesNotReady"}, {"status": "True"}, False),
+        ({"status": "False", "reason": "ContainersNotReady"}, {"status": "False"}, False),
+        ({"status": "False"}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_a_node_that_does_not_answer_is_told_by_its_pods(ready: Raw, containers: Raw, silent: bool) -> None:
+    conditions = [{"type": "Ready", **ready}, {"type": "ContainersReady", **containers}]
+    assert pod(conditions=conditions).node_silent is silent
