@@ -55,12 +55,10 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
         draft.status = replace(draft.status, schedule=replace(known, due="", look=None, waits=_NOT_WHILE_PINNED))
     elif spec.suspend:
         draft.status = replace(draft.status, schedule=replace(known, waits=_NOT_WHILE_SUSPENDED))
-    elif draft.status.schedule.look is not None:
-        _go_on(draft, spec, owner, observed)
     else:
-        _begin_when_due(draft, spec, schedule, observed, over=over)
-        if draft.status.schedule.look is not None:
-            _go_on(draft, spec, owner, observed)
+        if known.look is None:
+            _begin_when_due(draft, spec, schedule, observed, over=over)
+        _go_on(draft, spec, owner, observed)
 
 
 def _begin_when_due(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *, over: bool) -> None:
@@ -95,7 +93,7 @@ def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: dat
 
 
 def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
-    """One step of the look that is under way. What becomes of its Job is told of no stage of the revision."""
+    """One step of the look that is under way, if any. What becomes of its Job is told of no stage of the revision."""
     known, inputs = draft.status.schedule, draft.status.stage(Stage.INPUTS)
     if known.look is None:
         return
