@@ -95,6 +95,18 @@ AT_ADMISSION: dict[str, tuple[Raw, list[Raw], str, tuple[str, ...]]] = {
         "Rejected",
         ("set spec.stages.inputs.resources.limits.cpu to at most 100m",),
     ),
+    "a time zone that is not known": (
+        at("schedule", {"cron": "0 3 * * 1", "timeZone": "Mars/Olympus"}),
+        [],
+        "InvalidSpec",
+        ("spec.schedule.timeZone", "'Mars/Olympus' is not in the IANA time zone database", "such as Europe/Berlin"),
+    ),
+    "a day that no month has": (
+        at("schedule", {"cron": "0 3 31 2 *"}),
+        [],
+        "InvalidSpec",
+        ("spec.schedule.cron", "'0 3 31 2 *'", "such as '0 3 * * 1' for Mondays at three"),
+    ),
     "a Service of somebody else": (
         {},
         [STRANGER],

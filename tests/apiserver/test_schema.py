@@ -69,6 +69,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
             "enabled": True,
         },
         "verification": {"intervalSeconds": 3600},
+        "schedule": {
+            "cron": "0,30 6-20/2 1,15 jan-MAR mon-fri",
+            "timeZone": "America/Port-au-Prince",
+            "onCorpusChange": "Report",
+        },
         "stages": {
             "inputs": JOB,
             "sdg": {
@@ -158,6 +163,32 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 HUB = at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "main"}})
 # row -> patch, the field that is named, what is said about it
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a minute that no hour has": (
+        {"schedule": {"cron": "61 * * * *"}},
+        "spec.schedule.cron",
+        "the five fields of cron",
+    ),
+    "a look each minute": ({"schedule": {"cron": "* * * * *"}}, "spec.schedule.cron", "*/15, */20 or */30"),
+    "a look each second": ({"schedule": {"cron": "* * * * * *"}}, "spec.schedule.cron", "the five fields of cron"),
+    "a look each ten minutes": ({"schedule": {"cron": "*/10 * * * *"}}, "spec.schedule.cron", "*/15, */20 or */30"),
+    "looks ten minutes apart": ({"schedule": {"cron": "0,10 3 * * *"}}, "spec.schedule.cron", "at least 15 apart"),
+    "looks near to each other around the hour": (
+        {"schedule": {"cron": "5,55 * * * *"}},
+        "spec.schedule.cron",
+        "also around the hour",
+    ),
+    "a shortcut of cron": ({"schedule": {"cron": "@daily"}}, "spec.schedule.cron", "such as '0 3 * * 1' for Mondays"),
+    "a schedule without a time": ({"schedule": {"timeZone": "UTC"}}, "spec.schedule.cron", "Required value"),
+    "a zone that is no name": (
+        {"schedule": {"cron": "0 3 * * 1", "timeZone": "+01:00"}},
+        "spec.schedule.timeZone",
+        "such as Europe/Berlin",
+    ),
+    "a change with a word that is not known": (
+        {"schedule": {"cron": "0 3 * * 1", "onCorpusChange": "Ignore"}},
+        "spec.schedule.onCorpusChange",
+        "Unsupported value",
+    ),
     "adapters of queries' side alone": (
         {"stages": {"finetune": {"side": "query", "lora": {}}, "deploy": {"backend": {"torch": {}}}}},
         "spec.stages.finetune.lora",

@@ -11,6 +11,7 @@ from apiserver.api import EFT, ROOT, Api, resource
 from simulation.scene import a_ready_quickstart
 
 from embedding_operator.resource.conditions import ORDER
+from embedding_operator.resource.schedule_status import ScheduleStatus
 from embedding_operator.resource.status import Condition, Served, StageStatus, StageWarning, Status
 from embedding_operator.resource.usage import Spent, Usage
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
@@ -21,6 +22,21 @@ EVENTS = 15
 FIGURES = {
     f"{metric}@{k}": 0.61559 for metric in ("ndcg", "map", "recall", "precision") for k in (1, 3, 5, 10, 100, 1000)
 }
+SCHEDULE = ScheduleStatus(
+    asked="0 3 * * 1 Europe/Berlin",
+    next_look=TIME,
+    last_look=TIME,
+    last_change=TIME,
+    result="Changed",
+    message="m" * 1024,
+    waits="no looks while spec.suspend is true",
+    drift={"newDocuments": 3, "goneDocuments": 1, "newText": "0.25000", "unseenTerms": "0.01000"},
+    revisions=1,
+    due=TIME,
+    look=StageStatus(name=Stage.INPUTS, fingerprint="f" * 64, job_name="docs-inputs-01234567-1", attempt=1),
+    seen={"corpus": DIGEST, "baseModel": DIGEST},
+    before={"fingerprint": "f" * 64, "corpus": "inputs/corpus-0123456789abcdef"},
+)
 
 
 def _stage(stage: Stage) -> StageStatus:
@@ -115,6 +131,7 @@ def _status(stages: tuple[Stage, ...]) -> Status:
             "time": TIME,
             "logTail": "…" * 4096,
         },
+        schedule=SCHEDULE,
         resolved={"stages": {"prep": {"margin": 0.95, "learningRate": 1e-05, "threshold": 7.0, "path": None}}},
     )
 

@@ -194,6 +194,7 @@ class Scene:
         except Crash:
             self.crashes += 1
             self.restart()
+            self.asked_s = 0.0
             return 0.0
         except ClusterError as error:
             self.refusals.append(error)

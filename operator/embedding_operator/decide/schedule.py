@@ -96,7 +96,7 @@ def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: dat
 
 
 def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
-    """One step of the look that is under way. What becomes of its Job is told of no stage of the revision."""
+    """One step of the look that is under way, if any. What becomes of its Job is told of no stage of the revision."""
     known, inputs = draft.status.schedule, draft.status.stage(Stage.INPUTS)
     if known.look is None:
         return
