@@ -20,7 +20,7 @@ from simulation.invariants import check_status
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.conditions import READY
 from embedding_operator.resource.folding import written_out
-from embedding_operator.resource.labels import MANAGED_BY_LABEL, SERVING_LABEL, STAGE_LABEL
+from embedding_operator.resource.labels import ATTEMPT_LABEL, MANAGED_BY_LABEL, SERVING_LABEL, STAGE_LABEL
 from embedding_stages.contract import Artefact, Stage
 
 # Status writes and Events follow what a pass happens to see; all other writes follow from the plan alone.
@@ -108,11 +108,9 @@ def end_of(record: Record, level: str = "all") -> str:
             continue
         body: Raw = {"kind": kind, "name": meta["name"]}
         if level != "names":
-            body["labels"] = meta.get("labels")
+            body["labels"] = _without(meta.get("labels"), (ATTEMPT_LABEL,))
         if kind == KIND:
             body |= {"status": _status(raw, level)}
-            if level != "names":
-                body["spec"] = {key: value for key, value in raw["spec"].items() if key != "retryToken"}
         elif kind == "ConfigMap":
             body["data"] = sorted(raw.get("data") or ())
         elif kind == "Job":
@@ -176,7 +174,7 @@ def twice(record: Record) -> Iterator[str]:
     ran: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for uid, entry in last.items():
         request = request_in(entry.raw["spec"])
-        if request is not None and uid not in stopped and _phase(entry.raw) != "Failed":
+        if request is not None and uid not in stopped and not _failed(entry.raw):
             owner = entry.raw["metadata"]["labels"]["embedding-operator.dev/owner-uid"]
             ran[owner, request.stage.value, request.fingerprint].append(entry.raw["metadata"]["name"])
     for (_, stage, fingerprint), pods in ran.items():
@@ -299,6 +297,12 @@ def _digest(deployment: Raw) -> str:
 def _complete(job: Raw) -> bool:
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(item["type"] == "Complete" and item["status"] == "True" for item in conditions)
+
+
+def _failed(pod: Raw) -> bool:
+    """Also one that ended without a word: its work counts for nothing."""
+    ended = [item["state"].get("terminated") for item in (pod.get("status") or {}).get("containerStatuses") or ()]
+    return _phase(pod) == "Failed" or any(item is not None and not item.get("message") for item in ended)
 
 
 def _phase(pod: Raw) -> str:
