@@ -212,13 +212,15 @@ def leaked(record: Record) -> Iterator[str]:
 
 
 def said(record: Record) -> Iterator[str]:
-    """Tracebacks, and errors of no known kind, in the operator's log."""
+    """Tracebacks, and errors of the operator, in its log."""
     for line in record.said.splitlines():
         try:
             told = json.loads(line)
         except ValueError:
-            told = {"message": line, "severity": "ERROR" if "Traceback" in line else ""}
-        if "exception" in told or "Traceback" in line or told.get("severity") in ("ERROR", "CRITICAL"):
+            told = {"message": line}
+        # Kopf says an error for each request that it repeats.
+        ours = str(told.get("logger", "")).startswith("embedding_operator")
+        if "exception" in told or "Traceback" in line or (ours and told.get("severity") in ("ERROR", "CRITICAL")):
             words = str(told.get("message", line))
             if not _REFUSED_LIST.search(words):
                 yield f"the log says: {words[:300]} ... {str(told.get('exception', ''))[-300:]}"
@@ -272,7 +274,7 @@ def unserved(record: Record) -> Iterator[str]:
         request = request_in(entry.raw["spec"]["template"]["spec"]) if kind == "Job" and _complete(entry.raw) else None
         if request is not None and request.stage is Stage.VERIFY:
             verified.add(request.inputs[Artefact.SERVING_MODEL].digest)
-        if (kind, name) == ("Service", "docs"):
+        if (kind, name) == ("Service", "docs") and MANAGED_BY_LABEL in (entry.raw["metadata"].get("labels") or {}):
             led = "" if entry.change == "DELETED" else entry.raw["spec"]["selector"].get(SERVING_LABEL, "?")
             if entry.change == "DELETED":
                 yield f"the clients' Service was deleted at {entry.version}"

@@ -140,7 +140,7 @@ BENT: dict[str, tuple[Bend, str]] = {
     ),
     "a traceback": (lambda r: setattr(r, "said", 'Traceback (most recent call last):\n'), "the log says"),
     "a traceback in JSON": (lambda r: setattr(r, "said", '{"exception": "KeyError"}'), "the log says"),
-    "an error": (lambda r: setattr(r, "said", '{"severity": "ERROR", "message": "m"}'), "the log says"),
+    "an error": (lambda r: setattr(r, "said", '{"severity": "ERROR", "logger": "embedding_operator.x", "message": "m"}'), "the log says"),
 }  # fmt: skip
 
 
