@@ -20,7 +20,13 @@ from simulation.invariants import check_status
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.conditions import READY
 from embedding_operator.resource.folding import written_out
-from embedding_operator.resource.labels import ATTEMPT_LABEL, MANAGED_BY_LABEL, SERVING_LABEL, STAGE_LABEL
+from embedding_operator.resource.labels import (
+    ATTEMPT_LABEL,
+    JOB_NAME_LABEL,
+    MANAGED_BY_LABEL,
+    SERVING_LABEL,
+    STAGE_LABEL,
+)
 from embedding_stages.contract import Artefact, Stage
 
 # Status writes and Events follow what a pass happens to see; all other writes follow from the plan alone.
@@ -162,19 +168,25 @@ def never_met(record: Record) -> Iterator[str]:
 
 
 def twice(record: Record) -> Iterator[str]:
-    """One stage, the same inputs, two pods that neither failed nor were stopped."""
+    """One stage, the same inputs, two pods that neither failed nor were stopped.
+
+    Stopped: its Job was deleted before it was complete, as an edit asks for that makes an earlier stage run again.
+    """
     last: dict[str, Entry] = {}
-    stopped = set()
+    stopped = set[str]()  # pods by uid, Jobs by name
     for entry in record.history:
-        if entry.raw["kind"] == "Pod" and STAGE_LABEL in (entry.raw["metadata"].get("labels") or {}):
-            uid = entry.raw["metadata"]["uid"]
-            last[uid] = entry if entry.change != "DELETED" or uid not in last else last[uid]
-            if entry.change == "DELETED" and _phase(entry.raw) not in ("Succeeded", "Failed"):
-                stopped.add(uid)
+        meta, gone = entry.raw["metadata"], entry.change == "DELETED"
+        if entry.raw["kind"] == "Job" and (gone or "deletionTimestamp" in meta) and not _complete(entry.raw):
+            stopped.add(meta["name"])
+        if entry.raw["kind"] == "Pod" and STAGE_LABEL in (meta.get("labels") or {}):
+            last[meta["uid"]] = entry if not gone or meta["uid"] not in last else last[meta["uid"]]
+            if gone and _phase(entry.raw) not in ("Succeeded", "Failed"):
+                stopped.add(meta["uid"])
     ran: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for uid, entry in last.items():
         request = request_in(entry.raw["spec"])
-        if request is not None and uid not in stopped and not _failed(entry.raw):
+        stops = {uid, entry.raw["metadata"]["labels"].get(JOB_NAME_LABEL, "")} & stopped
+        if request is not None and not stops and not _failed(entry.raw):
             owner = entry.raw["metadata"]["labels"]["embedding-operator.dev/owner-uid"]
             ran[owner, request.stage.value, request.fingerprint].append(entry.raw["metadata"]["name"])
     for (_, stage, fingerprint), pods in ran.items():
