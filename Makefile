@@ -31,7 +31,7 @@ test-servers: room venv ## strict stand-ins of every generation of NIM and of vL
 	@$(PYTHON) hack/images load
 	@.venv/bin/pytest tests/e2e/test_servers.py
 
-test-faults: venv ## every scenario of the fault proxy, about 25 minutes; FAULTS=words takes those with the words in their names
+test-faults: venv ## every scenario of the fault proxy, which takes long; FAULTS=words takes those with the words in their names
 	@.venv/bin/pytest --capture=no tests/faults
 
 test-handover: room venv ## an index that changes hands four times while a client asks it; trains four models

@@ -24,9 +24,9 @@ async def fill(lab: Lab, goldens: Goldens, wanted: Mapping[str, Script], times: 
             assert troubles(record, goldens[name]) == []
 
 
-async def judged(lab: Lab, goldens: Goldens, kind: Kind, rows: Sequence[Scenario]) -> list[str]:
-    """All that is wrong; also with the stand-ins, whose errors would make a scenario easier than it is."""
-    found = []
+async def judged(lab: Lab, goldens: Goldens, kind: Kind, rows: Sequence[Scenario]) -> tuple[int, list[str]]:
+    """How many met their fault, and all that is wrong; also with the stand-ins, whose errors would make it easier."""
+    count, found = 0, list[str]()
     for at in range(0, len(rows), kind.at_once):
         some = rows[at : at + kind.at_once]
         for row, record in zip(some, await lab.play(some, kind.operators, pauses=kind.pauses), strict=True):
@@ -34,5 +34,7 @@ async def judged(lab: Lab, goldens: Goldens, kind: Kind, rows: Sequence[Scenario
                 record, goldens[row.golden], cost=row.cost, end=row.end, strangers=row.strangers, may_miss=row.may_miss
             )
             found += [f"{row.name}: {words}" for words in wrong]
-            print(f"{'FAILED' if wrong else 'passed'}  {row.name}, {len(record.writes)} writes", *wrong, sep="\n    ")
-    return found + lab.world.trouble
+            count += not record.unmet
+            how = "FAILED" if wrong else "missed" if record.unmet else "passed"
+            print(f"{how}  {row.name}, {len(record.writes)} writes", *wrong, sep="\n    ", flush=True)
+    return count, found + lab.world.trouble

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from faults import of_people as people
 from faults import of_requests as requests
+from faults import of_stages as stages
+from faults import of_strangers as strangers
 from faults import of_watches as watches
 from faults.lab import Scenario
 from faults.of_requests import AFTER, BEFORE, LOST, REFUSED, SLOW, Goldens, at_each_write
@@ -46,9 +48,9 @@ KINDS: dict[str, Kind] = {
     "a field changed": Kind(people.fields_changed, fields=True),
     "a field reverted": Kind(people.fields_reverted),
     "a field rolled back": Kind(people.fields_rolled_back),
-    "children drifted": Kind(people.children_drifted),
-    "Jobs and pods lost": Kind(people.jobs_lost),
-    "names taken": Kind(people.names_taken),
-    "stages failed": Kind(people.stages_fail),
-    "stages of a second revision failed": Kind(people.stages_fail_later),
+    "children drifted": Kind(strangers.children_drifted),
+    "Jobs and pods lost": Kind(strangers.jobs_lost),
+    "names taken": Kind(strangers.names_taken),
+    "stages failed": Kind(stages.stages_fail),
+    "stages of a second revision failed": Kind(stages.stages_fail_later),
 }

@@ -31,7 +31,14 @@ def at_each_write(
         to_ready = goldens["first"].sequence
         ways = [("first", first, 0)] + ([("edited", edited, len(to_ready))] if second else [])
         return [
-            Scenario(name=f"{words} {name}", script=script, golden=golden, rules=(Rule(match, fault, nth),), cost=cost)
+            Scenario(
+                name=f"{words} {name}",
+                script=script,
+                golden=golden,
+                rules=(Rule(match, fault, nth),),
+                cost=cost,
+                may_miss=match == f"update {_STATUS}" or match.startswith("create events"),
+            )
             for golden, script, after in ways
             for name, match, nth in list(each_write(goldens[golden], after))[::every]
         ]
@@ -55,7 +62,16 @@ def rights_withdrawn(goldens: Goldens) -> list[Scenario]:
     for verb, resource in sorted(asked):
         words = f'{resource} is forbidden: User "operator" cannot {verb} resource "{resource}" in API group ""'
         rule = Rule(rf"{verb} {resource}( .*)?", Refuse(403, message=words), times=10**6)
-        rows.append(Scenario(name=f"no {verb} {resource}", script=_until_met, golden="first", rules=(rule,), cost=8))
+        rows.append(
+            Scenario(
+                name=f"no {verb} {resource}",
+                script=_until_met,
+                golden="first",
+                rules=(rule,),
+                cost=8,
+                may_miss="log" in resource,
+            )
+        )
     return rows
 
 

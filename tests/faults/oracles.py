@@ -20,7 +20,13 @@ from simulation.invariants import check_status
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.conditions import READY
 from embedding_operator.resource.folding import written_out
-from embedding_operator.resource.labels import MANAGED_BY_LABEL, SERVING_LABEL, STAGE_LABEL
+from embedding_operator.resource.labels import (
+    ATTEMPT_LABEL,
+    JOB_NAME_LABEL,
+    MANAGED_BY_LABEL,
+    SERVING_LABEL,
+    STAGE_LABEL,
+)
 from embedding_stages.contract import Artefact, Stage
 
 # Status writes and Events follow what a pass happens to see; all other writes follow from the plan alone.
@@ -108,11 +114,9 @@ def end_of(record: Record, level: str = "all") -> str:
             continue
         body: Raw = {"kind": kind, "name": meta["name"]}
         if level != "names":
-            body["labels"] = meta.get("labels")
+            body["labels"] = _without(meta.get("labels"), (ATTEMPT_LABEL,))
         if kind == KIND:
             body |= {"status": _status(raw, level)}
-            if level != "names":
-                body["spec"] = {key: value for key, value in raw["spec"].items() if key != "retryToken"}
         elif kind == "ConfigMap":
             body["data"] = sorted(raw.get("data") or ())
         elif kind == "Job":
@@ -164,19 +168,25 @@ def never_met(record: Record) -> Iterator[str]:
 
 
 def twice(record: Record) -> Iterator[str]:
-    """One stage, the same inputs, two pods that neither failed nor were stopped."""
+    """One stage, the same inputs, two pods that neither failed nor were stopped.
+
+    Stopped: its Job was deleted before it was complete, as an edit asks for that makes an earlier stage run again.
+    """
     last: dict[str, Entry] = {}
-    stopped = set()
+    stopped = set[str]()  # pods by uid, Jobs by name
     for entry in record.history:
-        if entry.raw["kind"] == "Pod" and STAGE_LABEL in (entry.raw["metadata"].get("labels") or {}):
-            uid = entry.raw["metadata"]["uid"]
-            last[uid] = entry if entry.change != "DELETED" or uid not in last else last[uid]
-            if entry.change == "DELETED" and _phase(entry.raw) not in ("Succeeded", "Failed"):
-                stopped.add(uid)
+        meta, gone = entry.raw["metadata"], entry.change == "DELETED"
+        if entry.raw["kind"] == "Job" and (gone or "deletionTimestamp" in meta) and not _complete(entry.raw):
+            stopped.add(meta["name"])
+        if entry.raw["kind"] == "Pod" and STAGE_LABEL in (meta.get("labels") or {}):
+            last[meta["uid"]] = entry if not gone or meta["uid"] not in last else last[meta["uid"]]
+            if gone and _phase(entry.raw) not in ("Succeeded", "Failed"):
+                stopped.add(meta["uid"])
     ran: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for uid, entry in last.items():
         request = request_in(entry.raw["spec"])
-        if request is not None and uid not in stopped and _phase(entry.raw) != "Failed":
+        stops = {uid, entry.raw["metadata"]["labels"].get(JOB_NAME_LABEL, "")} & stopped
+        if request is not None and not stops and not _failed(entry.raw):
             owner = entry.raw["metadata"]["labels"]["embedding-operator.dev/owner-uid"]
             ran[owner, request.stage.value, request.fingerprint].append(entry.raw["metadata"]["name"])
     for (_, stage, fingerprint), pods in ran.items():
@@ -214,13 +224,15 @@ def leaked(record: Record) -> Iterator[str]:
 
 
 def said(record: Record) -> Iterator[str]:
-    """Tracebacks, and errors of no known kind, in the operator's log."""
+    """Tracebacks, and errors of the operator, in its log."""
     for line in record.said.splitlines():
         try:
             told = json.loads(line)
         except ValueError:
-            told = {"message": line, "severity": "ERROR" if "Traceback" in line else ""}
-        if "exception" in told or "Traceback" in line or told.get("severity") in ("ERROR", "CRITICAL"):
+            told = {"message": line}
+        # Kopf says an error for each request that it repeats.
+        ours = str(told.get("logger", "")).startswith("embedding_operator")
+        if "exception" in told or "Traceback" in line or (ours and told.get("severity") in ("ERROR", "CRITICAL")):
             words = str(told.get("message", line))
             if not _REFUSED_LIST.search(words):
                 yield f"the log says: {words[:300]} ... {str(told.get('exception', ''))[-300:]}"
@@ -274,7 +286,7 @@ def unserved(record: Record) -> Iterator[str]:
         request = request_in(entry.raw["spec"]["template"]["spec"]) if kind == "Job" and _complete(entry.raw) else None
         if request is not None and request.stage is Stage.VERIFY:
             verified.add(request.inputs[Artefact.SERVING_MODEL].digest)
-        if (kind, name) == ("Service", "docs"):
+        if (kind, name) == ("Service", "docs") and MANAGED_BY_LABEL in (entry.raw["metadata"].get("labels") or {}):
             led = "" if entry.change == "DELETED" else entry.raw["spec"]["selector"].get(SERVING_LABEL, "?")
             if entry.change == "DELETED":
                 yield f"the clients' Service was deleted at {entry.version}"
@@ -299,6 +311,12 @@ def _digest(deployment: Raw) -> str:
 def _complete(job: Raw) -> bool:
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(item["type"] == "Complete" and item["status"] == "True" for item in conditions)
+
+
+def _failed(pod: Raw) -> bool:
+    """Also one that ended without a word: its work counts for nothing."""
+    ended = [item["state"].get("terminated") for item in (pod.get("status") or {}).get("containerStatuses") or ()]
+    return _phase(pod) == "Failed" or any(item is not None and not item.get("message") for item in ended)
 
 
 def _phase(pod: Raw) -> str:

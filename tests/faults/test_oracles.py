@@ -17,6 +17,7 @@ from faults.record import Entry, Record
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SERVING_LABEL
 
+_OUR_ERROR = '{"severity": "ERROR", "logger": "embedding_operator.x", "message": "m"}'
 Bend = Callable[[Record], object]
 
 
@@ -140,7 +141,7 @@ BENT: dict[str, tuple[Bend, str]] = {
     ),
     "a traceback": (lambda r: setattr(r, "said", 'Traceback (most recent call last):\n'), "the log says"),
     "a traceback in JSON": (lambda r: setattr(r, "said", '{"exception": "KeyError"}'), "the log says"),
-    "an error": (lambda r: setattr(r, "said", '{"severity": "ERROR", "message": "m"}'), "the log says"),
+    "an error": (lambda r: setattr(r, "said", _OUR_ERROR), "the log says"),
 }  # fmt: skip
 
 
