@@ -20,6 +20,7 @@ from bench.scale.plane import end_on_sigterm
 from bench.scale.process import machine
 
 PARTS = ("steps", "idle", "writes", "load", "peers")
+PEERS = ("ours", "jobset", "argo")
 QUICK_HELD = 500
 QUICK_RESYNC_S = 25
 
@@ -43,15 +44,16 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     parser.add_argument("--pipelines", type=int, default=40, help="of each peer")
-    parser.add_argument("--peers", default="ours,jobset,argo", help="who takes part in peers")
+    parser.add_argument("--peers", default=",".join(PEERS), help="who takes part in peers")
     parser.add_argument("--json", type=Path, help="the figures, as they come")
     parser.add_argument(
         "--folder", type=Path, default=Path("/tmp/bench-scale"), help="emptied at the start; 4 GB at 10,000"
     )
     found = parser.parse_args()
     found.only = set(found.only.split(","))
-    if unknown := found.only - set(PARTS):
-        parser.error(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    for option, asked, known in (("--only", found.only, PARTS), ("--peers", set(found.peers.split(",")), PEERS)):
+        if unknown := asked - set(known):
+            parser.error(f"{option}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if found.quick:
         found.held, found.steps, found.active, found.rate = QUICK_HELD, str(QUICK_HELD), 20, 5.0
         found.load_s, found.idle_s, found.catch_up_s = 30, 1.2 * QUICK_RESYNC_S, 60

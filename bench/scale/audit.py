@@ -39,6 +39,10 @@ class Request:
         return self.verb in WRITES and not self.is_dry
 
     @property
+    def is_read(self) -> bool:
+        return self.verb not in WRITES
+
+    @property
     def is_lease(self) -> bool:
         return self.resource == _LEASES
 

@@ -66,6 +66,6 @@ def tracebacks(lines: Iterable[str]) -> dict[str, int]:
         except ValueError:
             found["a traceback outside of the log's format"] += 1
             continue
-        text = str(said.get("exc_info") or said.get("message") or "")
+        text = str(said.get("exception") or said.get("message") or "")
         found[text.strip().splitlines()[-1][:200]] += 1
     return dict(found)

@@ -78,9 +78,9 @@ def writes(lab: Lab, first: int, pipelines: int, stage_s: float) -> list[Row]:
         ),
         Row(
             what="reads a pipeline",
-            measured=sum(not item.is_write for item in asked) / pipelines,
+            measured=sum(item.is_read for item in asked) / pipelines,
             unit="",
-            note=f"dry runs {sum(item.is_dry for item in asked) / pipelines:.1f}",
+            note=f"beside them {sum(item.is_dry for item in asked) / pipelines:.1f} dry runs of writes",
         ),
         Row(what=f"Job Complete to next Job, {pipelines} active: p50", measured=1000 * quantile(quiet, 0.5), unit="ms"),
         Row(

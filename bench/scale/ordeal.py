@@ -53,8 +53,8 @@ class Ordeal:
             programs["kube-apiserver"].kill()
             self.wait(fault.lasts)
             self.lab.plane.start_api()
-            # It would have lost its lease, too. One that lives on stops watching kinds that discovery does not name for
-            # a moment, and never collects what belonged to a resource that was removed then.
+            # It would have lost its lease, too. One that lived on was seen to never collect what belonged to resources
+            # that were removed soon after.
             self.lab.plane.start_collector()
         elif fault.what == faults.CUT:
             self.wire.cut()

@@ -155,6 +155,8 @@ class Doorbell:
             await self.queue.run()
         finally:
             self.working = False
+            # Events of the last passes are posted before another replica may lead.
+            await asyncio.wrap_future(self.event_thread.submit(lambda: None))
 
     def ring(self, key: Key) -> None:
         """Ask for a pass, from any thread; nobody hears it while nobody works."""

@@ -85,5 +85,5 @@ def _quantiles(values: list[float]) -> str:
 
 def _requests(contestant: Contestant, requests: list[audit.Request], pipelines: int) -> list[str]:
     asked = list(audit.of(requests, contestant.user))
-    wrote = sum(item.is_write for item in asked)
-    return [number((len(asked) - wrote) / pipelines), number(wrote / pipelines)]
+    reads, writes = sum(item.is_read for item in asked), sum(item.is_write for item in asked)
+    return [number(reads / pipelines), number(writes / pipelines)]

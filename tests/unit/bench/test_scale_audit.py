@@ -54,10 +54,10 @@ def test_each_request_counts_once(verb: str, stage: str, kept: bool) -> None:
     assert (parse(line(verb=verb, stage=stage)) is not None) is kept
 
 
-def test_a_dry_run_is_no_write() -> None:
+def test_a_dry_run_is_neither_a_write_nor_a_read() -> None:
     found = parse(line(requestURI="/apis/batch/v1/namespaces/a/jobs?dryRun=All&fieldManager=m"))
     assert found is not None
-    assert (found.is_dry, found.is_write, found.manager) == (True, False, "m")
+    assert (found.is_dry, found.is_write, found.is_read, found.manager) == (True, False, False, "m")
 
 
 def test_a_subresource_belongs_to_the_name_of_the_resource() -> None:

@@ -68,7 +68,7 @@ def test_what_has_no_living_owner_is_leaked() -> None:
 def test_tracebacks_are_counted_by_their_last_line() -> None:
     text = "Traceback (most recent call last):\n  File x\nValueError: no"
     lines = [
-        json.dumps({"message": "resync failed", "exc_info": text}),
+        json.dumps({"message": "resync failed", "exception": text}),
         json.dumps({"message": text}),
         json.dumps({"message": "all well"}),
         "Traceback (most recent call last):",

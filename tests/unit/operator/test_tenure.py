@@ -22,12 +22,13 @@ META = {"name": "x", "namespace": "n", "ownerReferences": [{"uid": "u", "name": 
 WHOLE: dict[str, Any] = {"kind": "Service", "metadata": META, "spec": {}}
 JOB = {**WHOLE, "kind": "Job"}
 LEASE = {"metadata": {"namespace": "n", "name": "lease", "resourceVersion": "1"}, "spec": {}}
-READS = {"now", "get", "list", "each", "log_tail"}
+READS = {"now", "get", "list", "each", "versions", "log_tail"}
 WRITES: dict[str, Callable[[KubeCluster], object]] = {
     "create_job": lambda it: it.create_job(JOB),
     "create_pod": lambda it: it.create_pod({**WHOLE, "kind": "Pod"}, within_s=5),
     "apply": lambda it: it.apply(WHOLE),
     "try_out": lambda it: it.try_out(JOB, within_s=5),
+    "activate_workload": lambda it: it.activate_workload("n", "x", active=False, revision=1),
     "delete": lambda it: it.delete("Service", "n", "x"),
     "suspend_job": lambda it: it.suspend_job("n", "x", suspend=True, revision=1),
     "write_status": lambda it: it.write_status(WHOLE, {}),
