@@ -15,7 +15,7 @@ from embedding_operator.resource.status import StageStatus, Status
 from embedding_operator.resource.usage import PodPart, Spent, Usage, short, total
 from embedding_stages.contract import Stage, parse_progress
 
-_TOLD_S: Final = 60  # the status tells the time of a pod that runs in steps of so much, or each pass would write it
+_TOLD_S: Final = 600  # the status tells what a pod that runs has used in such steps, or each pass would write it
 _ENDED: Final = ("Succeeded", "Failed")
 _SECONDS_AN_HOUR: Final = 3600
 
@@ -41,6 +41,9 @@ def measured(
             if old is not None:  # its end is the last word about its time; before that, a clock may go back
                 least = Spent(llm_tokens=old.spent.llm_tokens) if pod.ended is not None else old.spent
                 spent = spent.most(least)
+                told_then = (old.spent.active_s, old.spent.gpu_s) == (spent.active_s, spent.gpu_s)
+                if told_then and not exact and not _has_ended(pod):  # its tokens are told with its time
+                    spent = old.spent
             if spent != Spent():
                 parts[uid] = PodPart(uid=uid, created=created, spent=spent)
     ordered = sorted(parts.values(), key=lambda part: (part.created, part.uid))

@@ -90,11 +90,24 @@ def test_what_was_before_the_run_is_an_earlier_runs() -> None:
     assert spent(Usage(), *jobs, now=100, begun=at(80))[1].active_s == 20
 
 
-def test_a_pod_that_runs_is_remembered_in_whole_minutes_and_judged_by_the_second() -> None:
-    known, exact = spent(Usage(), job_of(ran("a", 0)), now=119)
-    assert (known.spent.active_s, exact.active_s) == (60, 119)
-    known, exact = spent(known, job_of(ran("a", 0, 119)), now=130)
-    assert (known.spent.active_s, exact.active_s) == (119, 119)
+def test_a_pod_that_runs_is_remembered_every_ten_minutes_and_judged_by_the_second() -> None:
+    known, exact = spent(Usage(), job_of(ran("a", 0)), now=1199)
+    assert (known.spent.active_s, exact.active_s) == (600, 1199)
+    known, exact = spent(known, job_of(ran("a", 0, 1199)), now=1210)
+    assert (known.spent.active_s, exact.active_s) == (1199, 1199)
+
+
+def test_tokens_of_a_pod_that_runs_are_told_with_its_time() -> None:
+    def after(known: Usage, now: float, tokens: int) -> tuple[Usage, Spent]:
+        job = a_job(Stage.SDG, pods=(pod := ran("a", 0),), all_pods=(pod,))
+        tails = {job.name: f'{{"progress":{{"percent":1,"llmTokens":{tokens}}}}}'}
+        return spent(known, job, now=now, log_tails=tails)
+
+    first, _ = after(Usage(), 610, 100)
+    second, exact = after(first, 700, 200)
+    assert (second, exact.llm_tokens) == (first, 200)
+    third, _ = after(second, 1210, 300)
+    assert third.spent.llm_tokens == 300
 
 
 def test_whatever_is_seen_in_which_order_no_pod_is_counted_twice() -> None:
@@ -102,19 +115,19 @@ def test_whatever_is_seen_in_which_order_no_pod_is_counted_twice() -> None:
     first, second, third = ran("a", 0, 100), ran("b", 110, 200), ran("c", 210)
     views = [(90, [ran("a", 0)]), (101, [first]), (115, [first, ran("b", 110)]), (190, [ran("b", 110)]),
              (201, [second]), (215, [first, second, third]), (240, [first, third]), (271, [third]), (272, []),
-             (280, [first, second, third])]  # fmt: skip
+             (280, [first, second, third]), (900, [third])]  # fmt: skip
     known = Usage()
     for now, pods in views:
         for _ in range(2):
             known, _ = spent(Usage.from_json(known.to_json()), job_of(*pods), now=now)
-    assert known.spent.gpu_s == (100 + 90 + 60) * GPUS
+    assert known.spent.gpu_s == (100 + 90 + 600) * GPUS
     assert len(known.parts) <= 2
 
 
 def test_the_end_of_a_pod_is_the_last_word_about_its_time() -> None:
     """An event that is late makes a pod seem to run."""
-    known, _ = spent(Usage(), job_of(ran("a", 0)), now=300)
-    known, _ = spent(known, job_of(ran("a", 0, 100)), now=310)
+    known, _ = spent(Usage(), job_of(ran("a", 0)), now=700)
+    known, _ = spent(known, job_of(ran("a", 0, 100)), now=710)
     assert known.spent.active_s == 100
 
 
@@ -151,8 +164,8 @@ def test_another_run_pays_for_no_token_of_an_earlier_one() -> None:
     known, _ = spent(Usage(), job(ran("a", 0)), now=100, log_tails=telling(400))
     later = Usage.from_json(known.begun_anew().to_json())
     assert later.spent == Spent()
-    later, exact = spent(later, job(ran("a", 0)), now=150, begun=at(110), log_tails=telling(450))
-    assert (later.spent.llm_tokens, exact.llm_tokens, exact.active_s) == (50, 50, 40)
+    later, exact = spent(later, job(ran("a", 0)), now=750, begun=at(110), log_tails=telling(450))
+    assert (later.spent.llm_tokens, exact.llm_tokens, exact.active_s) == (50, 50, 640)
     said = a_result(Stage.SDG, llm_tokens=500).to_json()
     later, _ = spent(later, job(ran("a", 0, 160, termination_message=said)), now=170, begun=at(110))
     assert later.spent == Spent(active_s=50, gpu_s=50 * GPUS, llm_tokens=100)
