@@ -60,7 +60,9 @@ def drifted(kind: str, change: Callable[[Raw], Raw] | None, when: str) -> Script
             actor.place.held = {Stage.FINETUNE}
             await actor.edit(EPOCHS)
             await running(actor, Stage.FINETUNE)
-        for raw in [raw for raw in actor.place.find(kind) if OWNER_LABEL in (raw["metadata"].get("labels") or {})]:
+        ours = [raw for raw in actor.place.find(kind) if OWNER_LABEL in (raw["metadata"].get("labels") or {})]
+        # Pods at work are lost in a table of their own.
+        for raw in [raw for raw in ours if (raw.get("status") or {}).get("phase") != "Running"]:
             if change is None:
                 await actor.delete(kind, raw["metadata"]["name"])
             else:
