@@ -244,7 +244,10 @@ class Reconciler:
         try:
             self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid)
         except Conflict:
-            self.cache.forget(action.kind, key, action.name, uid)
+            if uid:
+                found = self.cluster.list(action.kind, owner.namespace, fields=f"metadata.name={action.name}")
+                if uid not in [raw["metadata"].get("uid") for raw in found]:
+                    self.cache.forget(action.kind, key, action.name, uid)
             raise
 
     def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:
