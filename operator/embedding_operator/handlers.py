@@ -22,6 +22,7 @@ from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
+from embedding_operator.cluster.errors import ClusterError
 from embedding_operator.cluster.events import EventPoster
 from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.logs import THREADS, LogTails
@@ -135,7 +136,9 @@ class Doorbell:
                     self._look_at_everything(spread)
                 self.last_resync = time.monotonic()
                 METRICS.last_resync.set_to_current_time()
-            except Exception:  # the API server may be away; the probe tells if it stays away
+            except ClusterError as error:  # the API server may be away; the probe tells if it stays away
+                log.warning("resync failed: %s", error)
+            except Exception:
                 log.exception("resync failed")
             pause_s = self.settings.resync_s * (0.9 + 0.2 * spread.random())
             await asyncio.sleep(pause_s if self.filled.is_set() else _START_AGAIN_S)

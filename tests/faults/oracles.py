@@ -38,8 +38,6 @@ _JOB = re.compile(rf"(docs-(?:{'|'.join(Stage)}))-[0-9a-f]{{8}}-\d+")
 _FOLDER = re.compile(r"docs-[0-9a-f]{8}/")  # of the resource in a volume that it may share
 _HEX = re.compile(r"\b[0-9a-f]{8,}\b")
 _OF_SERVER = ("clusterIP", "clusterIPs", "nodePort", "volumeName")
-# What the start and the resync say, with a traceback, of a list that is refused: they try again.
-_REFUSED_LIST = re.compile(r"startup' failed with an exception and will try again.*cannot list|^resync failed$")
 _NOISE = {
     "lastFailure",
     "attempt",
@@ -234,8 +232,7 @@ def said(record: Record) -> Iterator[str]:
         ours = str(told.get("logger", "")).startswith("embedding_operator")
         if "exception" in told or "Traceback" in line or (ours and told.get("severity") in ("ERROR", "CRITICAL")):
             words = str(told.get("message", line))
-            if not _REFUSED_LIST.search(words):
-                yield f"the log says: {words[:300]} ... {str(told.get('exception', ''))[-300:]}"
+            yield f"the log says: {words[:300]} ... {str(told.get('exception', ''))[-300:]}"
 
 
 # Moments of the history.
