@@ -46,14 +46,14 @@ def test_an_error_at_a_write_changes_nothing_in_the_end(golden: Golden, when: st
         golden.check_end(golden.with_error(number, when, error))
 
 
-def test_it_gets_there_when_every_seventh_call_fails() -> None:
+def test_it_gets_there_when_every_fourth_call_fails() -> None:
     scene = a_scene()
     calls = 0
 
     def hook(call: Call, when: str) -> None:
         nonlocal calls
         calls += when == "before"
-        if when == "before" and calls % 7 == 0:
+        if when == "before" and calls % 4 == 0:
             raise Unavailable(call.verb, call.kind, "", call.name, "503")
 
     scene.cluster.hook = hook
