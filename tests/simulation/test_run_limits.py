@@ -183,7 +183,7 @@ def _one_hangs(scene: Scene) -> bool:
 
 def test_a_pod_that_is_gone_stays_counted() -> None:
     scene = a_scene().running(Stage.FINETUNE)
-    scene.clock.now += timedelta(minutes=15)
+    scene.clock.now += timedelta(minutes=25)
     scene.turn()
     before = scene.status.stage(Stage.FINETUNE).usage.spent.gpu_s
     assert before >= 600

@@ -11,7 +11,7 @@ from embedding_operator.decide.retry import ended
 from embedding_operator.decide.run import over_limits, overdue, running, unreachable
 from embedding_operator.decide.start import absent, leaving, outdated, superseded, suspended, waiting
 from embedding_operator.decide.step import Step
-from embedding_operator.decide.usage import begun_at, measured
+from embedding_operator.decide.usage import begun_at, is_late, measured
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
@@ -74,17 +74,20 @@ def advance(
         return False
     jobs = [job for job in observed.jobs if job.stage is stage and _is_charged(job, wanted, draft)]
     begun = begun_at(draft.status)
+    told = measured(entry.usage, jobs, observed, begun)
     step = Step(
         draft=draft,
         spec=spec,
         owner=owner,
         observed=observed,
-        entry=replace(entry, usage=measured(entry.usage, jobs, observed, begun)),
+        entry=replace(entry, usage=told),
         inputs=inputs,
         settings=settings or {},
         spent=measured(entry.usage, jobs, observed, begun, exact=True).spent,
     )
     done = next(answer for check in CHECKS if (answer := check(step)) is not None)
+    if replace(step.entry, usage=entry.usage) == entry and not is_late(entry.usage, told):
+        step.entry = entry  # what is used is told with the next news
     draft.status = draft.status.with_stage(step.entry)
     return done
 

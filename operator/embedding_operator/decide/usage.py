@@ -16,6 +16,7 @@ from embedding_operator.resource.usage import PodPart, Spent, Usage, short, tota
 from embedding_stages.contract import Stage, parse_progress
 
 _TOLD_S: Final = 600  # the status tells what a pod that runs has used in such steps, or each pass would write it
+_LATE_S: Final = 1200  # a log that says nothing new makes no writes, and what its pod uses is to be known nevertheless
 _ENDED: Final = ("Succeeded", "Failed")
 _SECONDS_AN_HOUR: Final = 3600
 
@@ -52,6 +53,11 @@ def measured(
     since = max(known.since, min([ordered[-1].created, *going]))
     closed = total([known.closed, *(part.spent for part in ordered if part.created < since)])
     return Usage(closed=closed, since=since, parts=tuple(part for part in ordered if part.created >= since))
+
+
+def is_late(known: Usage, told: Usage) -> bool:
+    """Whether the status says so much too little that it is worth a write of its own."""
+    return told.spent.active_s - known.spent.active_s >= _LATE_S
 
 
 def _has_ended(pod: PodView) -> bool:

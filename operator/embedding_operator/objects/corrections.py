@@ -71,7 +71,8 @@ def corrections(desired: Raw, live: Raw) -> list[Operation]:
     if kind == "Service":
         return list(_same_name(live["spec"], desired["spec"], "/spec", "port"))
     if kind == "NIMService":
-        return list(_more_keys(live["spec"], desired["spec"], "/spec", NIM_MAY_HAVE))
+        more = _more_keys(live["spec"], desired["spec"], "/spec", NIM_MAY_HAVE)
+        return [*more, *_variables(live["spec"].get("env") or (), desired["spec"], "/spec/env")]
     return list(_of_deployment(desired, live)) if kind == "Deployment" else []
 
 

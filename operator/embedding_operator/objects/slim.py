@@ -18,6 +18,7 @@ _JOB_COUNTS: Final = frozenset(
 )
 _CONTAINER_READ: Final = ("name", "state", "lastState", "started", "imageID")
 _POD_CONDITIONS: Final = frozenset({"PodScheduled", "DisruptionTarget"})
+_OF_SILENT_NODES: Final = frozenset({"Ready", "ContainersReady"})  # else they change with each start, and say no more
 _INIT_READ: Final = ("name", "restartPolicy")  # which of them are sidecars, that run as long as the pod does
 
 
@@ -65,13 +66,20 @@ def _pod_spec(spec: Raw) -> dict[str, Any]:
 
 def _pod_status(status: Raw) -> dict[str, Any]:
     body = _some(status, ("phase", "reason", "message"))
-    conditions = [item for item in status.get("conditions") or () if item.get("type") in _POD_CONDITIONS]
+    told = status.get("conditions") or ()
+    kept = _POD_CONDITIONS | (_OF_SILENT_NODES if any(map(_by_node_controller, told)) else frozenset())
+    conditions = [item for item in told if item.get("type") in kept]
     if conditions:
         body["conditions"] = [_some(item, ("type", "status", "reason", "message")) for item in conditions]
     for kind in ("initContainerStatuses", "containerStatuses"):
         if found := status.get(kind):
             body[kind] = [_some(item, _CONTAINER_READ) for item in found]
     return body
+
+
+def _by_node_controller(condition: Raw) -> bool:
+    """Whether a pod is not ready because its node does not answer: a kubelet would give a reason."""
+    return condition.get("type") == "Ready" and condition.get("status") == "False" and not condition.get("reason")
 
 
 def _deployment_status(status: Raw) -> dict[str, Any]:

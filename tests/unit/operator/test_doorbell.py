@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
+from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.handlers import Doorbell
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -20,9 +22,20 @@ IMAGES: dict[str, str] = {
 }
 
 
+class NoLeases:
+    """These doorbells stand in no election."""
+
+    def read_lease(self, namespace: str, name: str, *, within_s: float) -> dict[str, Any] | None:
+        raise AssertionError(name)
+
+    def write_lease(self, lease: Mapping[str, Any], *, within_s: float) -> dict[str, Any]:
+        raise AssertionError(lease)
+
+
 def doorbell() -> Doorbell:
     cluster = FakeCluster(lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    return Doorbell(Settings.from_env({**IMAGES, "IMAGE_SERVE_TORCH": "image:1"}), cluster)
+    settings = Settings.from_env({**IMAGES, "IMAGE_SERVE_TORCH": "image:1"})
+    return Doorbell(settings, cluster, leases=NoLeases(), tenure=Tenure.without_end())
 
 
 def event(kind: str, version: int, how: str | None = "MODIFIED", **more: Any) -> Any:
