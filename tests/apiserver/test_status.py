@@ -224,7 +224,7 @@ def test_the_columns_show_what_people_ask_first(api: Api, namespace: str) -> Non
 def test_the_wide_columns_show_where_and_why(api: Api, namespace: str) -> None:
     _put(api, namespace, _status((Stage.EVAL,)).to_json())
     header, row = api.kubectl("get", "eft", "-n", namespace, "-o", "wide").splitlines()
-    assert header.split()[-4:] == ["REVISION", "ENDPOINT", "GPU-H", "REASON"]
+    assert header.split()[-5:] == ["QUEUE", "REVISION", "ENDPOINT", "GPU-H", "REASON"]
     assert row.split()[-4:] == ["1", "http://docs.ns:8000/v1/embeddings", "0.42", "Verified"]
 
 

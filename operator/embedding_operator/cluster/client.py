@@ -1,4 +1,4 @@
-"""The operator's view of Kubernetes, and the only file that knows the client.
+"""The operator's view of Kubernetes.
 
 `Cluster` is the narrow interface that the rest uses (and that the simulation implements); `KubeCluster` speaks to an
 API server with raw JSON: models of the official client are slow to build and drop fields that they do not know.
@@ -6,34 +6,24 @@ API server with raw JSON: models of the official client are slow to build and dr
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Final, Protocol
-from urllib.parse import urlencode
 
-import urllib3
-from kubernetes import client, config
+from kubernetes import client
 
-from embedding_operator.cluster.answers import dry_run_error, error_of, misses_owner, must_be_ours, server_ahead_s
+from embedding_operator.cluster.answers import dry_run_error, misses_owner, must_be_ours
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
+from embedding_operator.cluster.requests import NO_ANSWER, Requests, connected
 from embedding_operator.cluster.tenure import Tenure
-from embedding_operator.metrics import METRICS
 from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.objects.manifests.job import CONTAINER
-from embedding_operator.objects.manifests.nim_service import API as NIM_API
-from embedding_operator.objects.nim_services import NIM_SERVICE
 from embedding_operator.objects.workloads import WORKLOAD
-from embedding_operator.resource.api import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
+from embedding_operator.resource.api import API_VERSION, KIND, MANAGER
 from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
-Body = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-_TIMEOUT_S: Final = 15.0
-_CONNECT_S: Final = 5.0  # at most, of each of the attempts to connect
-_CONNECT_AGAIN: Final = 2
 # A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
 _LOG_TIMEOUT_S: Final = 3
 _CHUNK: Final = 250  # a page is decoded at once
@@ -41,23 +31,6 @@ _CHUNK_OF_RESOURCES: Final = 50  # of up to 20 KiB
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of a Secret nothing else
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DRY_RUN: Final = {"dryRun": "All"}
-_NO_ANSWER: Final = (urllib3.exceptions.HTTPError, client.ApiException, OSError)
-_ADDRESS: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")  # would make every message another
-_OF_OTHERS: Final = (NIM_SERVICE, WORKLOAD)  # kinds whose CRD may not be installed
-_PATHS: Final[Mapping[str, tuple[str, str]]] = {  # kind -> (API path, plural)
-    KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
-    "Job": ("/apis/batch/v1", "jobs"),
-    "Deployment": ("/apis/apps/v1", "deployments"),
-    "Service": ("/api/v1", "services"),
-    "Pod": ("/api/v1", "pods"),
-    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
-    "Event": ("/api/v1", "events"),
-    "ConfigMap": ("/api/v1", "configmaps"),
-    "Secret": ("/api/v1", "secrets"),
-    NIM_SERVICE: (f"/apis/{NIM_API}", "nimservices"),
-    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
-    WORKLOAD: ("/apis/kueue.x-k8s.io/v1beta1", "workloads"),
-}
 
 
 class Cluster(Protocol):
@@ -116,77 +89,37 @@ class KubeCluster:
     """`Cluster` over HTTP."""
 
     def __init__(self, api: client.ApiClient, tenure: Tenure | None = None) -> None:
-        self._api = api
-        self._tenure = tenure or Tenure.without_end()
-        self._ahead_s = 0.0
+        self._http = Requests(api, tenure or Tenure.without_end())
 
     @classmethod
     def connect(cls, *, connections: int, tenure: Tenure | None = None) -> KubeCluster:
         """In a pod with its ServiceAccount, elsewhere with the current kubeconfig."""
-        try:
-            config.load_incluster_config()
-        except config.ConfigException:
-            config.load_kube_config()
-        settings = client.Configuration.get_default_copy()
-        settings.connection_pool_maxsize = connections
-        # What cannot be connected is tried again at once; what was sent is the work queue's to repeat, after a pause.
-        # urllib3 would answer in the server's place: to a redirect, and to a 413, 429 or 503 with a Retry-After header,
-        # by an error without the server's words and seconds.
-        settings.retries = urllib3.Retry(
-            connect=_CONNECT_AGAIN,
-            read=0,
-            status=0,
-            other=0,
-            redirect=0,
-            raise_on_redirect=False,
-            raise_on_status=False,
-            respect_retry_after_header=False,
-        )
-        return cls(client.ApiClient(settings), tenure)
+        return cls(connected(connections), tenure)
+
+    def close(self) -> None:
+        """End its connections."""
+        self._http.close()
 
     def now(self) -> datetime:
-        return (datetime.now(UTC) + timedelta(seconds=self._ahead_s)).replace(microsecond=0)
+        return self._http.now()
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
-        return self._call("get", kind, namespace, name, missing_ok=True)
+        return self._http.call("get", kind, namespace, name, missing_ok=True)
 
     def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
         return [*self.each(kind, namespace, labels=labels, fields=fields)]
 
     def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
         most = _CHUNK_OF_RESOURCES if kind == KIND else _CHUNK
-        return self._pages(kind, namespace, labels, fields, most)
+        return self._http.pages(kind, namespace, labels, fields, most)
 
     def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
-        return self._pages(kind, namespace, labels, "", _CHUNK, accept=_METADATA_LIST)
-
-    def _pages(
-        self,
-        kind: str,
-        namespace: str | None,
-        labels: str,
-        fields: str,
-        most: int,
-        *,
-        accept: str = "application/json",
-    ) -> Iterator[Raw]:
-        token = ""
-        while True:
-            wanted = {"labelSelector": labels, "fieldSelector": fields, "limit": str(most), "continue": token}
-            query = {key: value for key, value in wanted.items() if value}
-            # Where the CRD is not installed there are none.
-            missing_ok = kind in _OF_OTHERS
-            page = self._call("list", kind, namespace, "", query=query, missing_ok=missing_ok, accept=accept) or {}
-            for item in page.get("items") or ():
-                yield {**item, "kind": kind}
-            token = (page.get("metadata") or {}).get("continue", "")
-            if not token:
-                return
+        return self._http.pages(kind, namespace, labels, "", _CHUNK, accept=_METADATA_LIST)
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         meta = manifest["metadata"]
         try:
-            return self._call("create", "Job", meta["namespace"], "", body=manifest) or {}
+            return self._http.call("create", "Job", meta["namespace"], "", body=manifest) or {}
         except Conflict:
             existing = self.get("Job", meta["namespace"], meta["name"])
             if existing is None:  # deleted in between: the next pass decides anew
@@ -197,7 +130,9 @@ class KubeCluster:
     def create_pod(self, manifest: Mapping[str, Any], *, within_s: float) -> Raw | None:
         meta = manifest["metadata"]
         try:
-            return self._call("create", "Pod", meta["namespace"], "", body=manifest, ends=time.monotonic() + within_s)
+            return self._http.call(
+                "create", "Pod", meta["namespace"], "", body=manifest, ends=time.monotonic() + within_s
+            )
         except Conflict:  # the watch tells whether it is ours
             return None
         except (Rejected, Forbidden, Unavailable) as error:
@@ -213,7 +148,7 @@ class KubeCluster:
         if undone:
             read = {"op": "add", "path": "/metadata/resourceVersion", "value": existing["metadata"]["resourceVersion"]}
             where, content_type = (kind, meta["namespace"], meta["name"]), "application/json-patch+json"
-            existing = self._call("patch", *where, body=[read, *undone], content_type=content_type) or existing
+            existing = self._http.call("patch", *where, body=[read, *undone], content_type=content_type) or existing
         return self._merge(keeping(manifest, existing))
 
     def try_out(self, manifest: Mapping[str, Any], *, within_s: float) -> None:
@@ -222,13 +157,13 @@ class KubeCluster:
         try:
             if kind == "Secret":
                 where = (kind, meta["namespace"], meta["name"])
-                if self._call("get", *where, missing_ok=True, accept=_METADATA, ends=ends) is None:
+                if self._http.call("get", *where, missing_ok=True, accept=_METADATA, ends=ends) is None:
                     raise Rejected("find", *where, "it does not exist")
                 return
             if kind in ("Job", "Pod"):
                 self._try_to_create(manifest, ends)
                 return
-            existing = self._call("get", kind, meta["namespace"], meta["name"], missing_ok=True, ends=ends)
+            existing = self._http.call("get", kind, meta["namespace"], meta["name"], missing_ok=True, ends=ends)
             if existing is not None:
                 must_be_ours(kind, manifest, existing, self.now())
             self._merge(manifest, _DRY_RUN, ends=ends)
@@ -242,13 +177,13 @@ class KubeCluster:
         meta, kind = manifest["metadata"], manifest["kind"]
         where, query = ("create", kind, meta["namespace"], ""), _DRY_RUN
         try:
-            self._call(*where, body=manifest, query=query, ends=ends)
+            self._http.call(*where, body=manifest, query=query, ends=ends)
         except (Rejected, Forbidden) as error:
             if kind != "Pod" or not misses_owner(manifest, error.detail):
                 raise
             alone = {key: value for key, value in meta.items() if key != "ownerReferences"}
             try:
-                self._call(*where, body={**manifest, "metadata": alone}, query=query, ends=ends)
+                self._http.call(*where, body={**manifest, "metadata": alone}, query=query, ends=ends)
             except (Rejected, Forbidden):  # perhaps for belonging to nothing
                 raise NotTried("create", kind, meta["namespace"], meta["name"], error.detail) from error
 
@@ -260,7 +195,7 @@ class KubeCluster:
         where = (manifest["kind"], meta["namespace"], meta["name"])
         query = {"fieldManager": MANAGER, "force": "true", **(beside or {})}
         content_type = "application/apply-patch+yaml"
-        return self._call("patch", *where, body=manifest, query=query, content_type=content_type, ends=ends) or {}
+        return self._http.call("patch", *where, body=manifest, query=query, content_type=content_type, ends=ends) or {}
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         # Foreground: the object stays until its pods are gone, so "it is gone" means that the GPU and the volume are
@@ -268,26 +203,26 @@ class KubeCluster:
         options: Raw = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
         if uid:
             options["preconditions"] = {"uid": uid}
-        self._call("delete", kind, namespace, name, body=options, missing_ok=True)
+        self._http.call("delete", kind, namespace, name, body=options, missing_ok=True)
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         note = str(revision) if suspend else None
         body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"suspend": suspend}}
         content_type = "application/merge-patch+json"
-        return self._call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
+        return self._http.call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
 
     def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
         note = None if active else str(revision)
         body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"active": active}}
         content_type = "application/merge-patch+json"
-        self._call("patch", WORKLOAD, namespace, name, body=body, content_type=content_type, missing_ok=True)
+        self._http.call("patch", WORKLOAD, namespace, name, body=body, content_type=content_type, missing_ok=True)
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
         meta = resource["metadata"]
         body = {"apiVersion": API_VERSION, "kind": KIND, **resource, "status": dict(status)}
         # A CRD of an earlier release would drop a field in silence, and with it what is remembered: refused instead.
         strict, where = {"fieldValidation": "Strict"}, (KIND, meta["namespace"], meta["name"])
-        return self._call("update", *where, body=body, query=strict, subresource="status") or {}
+        return self._http.call("update", *where, body=body, query=strict, subresource="status") or {}
 
     def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
         meta = resource["metadata"]
@@ -306,99 +241,27 @@ class KubeCluster:
             "lastTimestamp": time,
             "count": 1,
         }
-        self._call("create", "Event", meta["namespace"], "", body=body)
+        self._http.call("create", "Event", meta["namespace"], "", body=body)
 
     def read_lease(self, namespace: str, name: str, *, within_s: float) -> Raw | None:
-        return self._call("get", "Lease", namespace, name, missing_ok=True, ends=time.monotonic() + within_s)
+        return self._http.call("get", "Lease", namespace, name, missing_ok=True, ends=time.monotonic() + within_s)
 
     def write_lease(self, lease: Mapping[str, Any], *, within_s: float) -> Raw:
         meta, ends = lease["metadata"], time.monotonic() + within_s
         if "resourceVersion" not in meta:
-            return self._call("create", "Lease", meta["namespace"], "", body=lease, ends=ends) or {}
-        return self._call("update", "Lease", meta["namespace"], meta["name"], body=lease, ends=ends) or {}
+            return self._http.call("create", "Lease", meta["namespace"], "", body=lease, ends=ends) or {}
+        return self._http.call("update", "Lease", meta["namespace"], meta["name"], body=lease, ends=ends) or {}
 
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str | None:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         query = {"container": CONTAINER, "tailLines": str(lines), "limitBytes": "16384"}
         try:
-            status, _, data = self._send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
-        except _NO_ANSWER:  # a log is no reason to fail
+            status, _, data = self._http.send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
+        except NO_ANSWER:  # a log is no reason to fail
             return None
         if status in (502, 503, 504):  # the API server does not reach the kubelet
             return None
         return data.decode(errors="replace") if status == 200 else ""
-
-    def _call(
-        self,
-        verb: str,
-        kind: str,
-        namespace: str | None,
-        name: str,
-        *,
-        body: Body = None,
-        query: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
-        subresource: str = "",
-        missing_ok: bool = False,
-        accept: str = "application/json",
-        ends: float | None = None,
-    ) -> Raw | None:
-        """`ends`: by when the answer has to be there, on the monotonic clock, where less time is left than usual."""
-        timeout_s = _TIMEOUT_S if ends is None else max(0.01, min(_TIMEOUT_S, ends - time.monotonic()))
-        base, plural = _PATHS[kind]
-        parts = [base, *(("namespaces", namespace) if namespace else ()), plural]
-        path = "/".join([*parts, *(part for part in (name, subresource) if part)])
-        method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "update": "PUT"}.get(verb, "DELETE")
-        if not name and isinstance(body, Mapping):
-            name = (body.get("metadata") or {}).get("name", "")
-        where = (kind, namespace or "", name)
-        connect_s = _CONNECT_S
-        if method != "GET" and kind != "Lease":
-            self._tenure.check(verb, *where)
-            # Nothing is sent before there is a connection, which must not come when the time is over.
-            connect_s = min(connect_s, self._tenure.left_s() / (1 + _CONNECT_AGAIN))
-        try:
-            status, headers, data = self._send(
-                method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s, connect_s=connect_s
-            )
-        except _NO_ANSWER as error:
-            raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
-        if status == 404 and missing_ok:
-            return None
-        if status >= 300:
-            raise error_of(status, verb, where, headers, data)
-        try:
-            answer: Raw = json.loads(data)
-        except ValueError as error:
-            words = data[:200].decode(errors="replace")
-            raise Unavailable(verb, *where, f"the answer is no JSON, so it is not the API server's: {words}") from error
-        return answer
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: Body,
-        content_type: str,
-        *,
-        timeout_s: float,
-        accept: str = "application/json",
-        connect_s: float = _CONNECT_S,
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": MANAGER}
-        self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        connect_s = max(0.01, min(connect_s, timeout_s / (1 + _CONNECT_AGAIN)))
-        # The client sends JSON for every content type that is JSON or YAML, and JSON is YAML.
-        try:
-            response = self._api.call_api(method, url, headers, body, _request_timeout=(connect_s, timeout_s))
-        except _NO_ANSWER:
-            METRICS.api_answered(method, None)
-            raise
-        METRICS.api_answered(method, response.status)
-        self._ahead_s = server_ahead_s(response.headers.get("Date", ""), datetime.now(UTC))
-        return response.status, response.headers, response.read()
 
 
 def child_selector(owner_name: str = "") -> str:

@@ -42,7 +42,7 @@ def connected(port: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(client.Configuration, "_default", None)
     found = KubeCluster.connect(connections=1)
     yield found
-    found._api.close()
+    found.close()
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_log_is_that_of_the_stage_whatever_runs_beside_it(
         return 200, {}, b"line"
 
     with connected(deaf, tmp_path, monkeypatch) as cluster:
-        monkeypatch.setattr(cluster, "_send", send)
+        monkeypatch.setattr(cluster._http, "send", send)
         assert cluster.log_tail("n", "pod", lines=5) == "line"
     assert sent[0]["container"] == "stage"
 
@@ -295,7 +295,7 @@ def test_a_secret_is_looked_for_and_never_read(
 
     secret = {"kind": "Secret", "metadata": {"namespace": "n", "name": "x"}}
     with connected(deaf, tmp_path, monkeypatch) as cluster:
-        monkeypatch.setattr(cluster, "_send", send)
+        monkeypatch.setattr(cluster._http, "send", send)
         if error is None:
             cluster.try_out(secret, within_s=15)
         else:

@@ -94,7 +94,7 @@ def cluster(tenure: Tenure, heard: list[str], tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(client.Configuration, "_default", None)
         found = KubeCluster.connect(connections=1, tenure=tenure)
         yield found
-        found._api.close()
+        found.close()
         server.shutdown()
         thread.join()
 
