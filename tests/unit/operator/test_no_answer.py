@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from embedding_operator.cluster import client as cluster_module
+from embedding_operator.cluster import requests as requests_module
 from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.cluster.errors import (
     ClusterError,
@@ -65,7 +65,7 @@ def deaf() -> Iterator[int]:
 def test_a_log_that_does_not_come_is_soon_given_up(
     silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_module, "_LOG_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(requests_module, "_LOG_TIMEOUT_S", 0.2)
     with connected(silent, tmp_path, monkeypatch) as cluster:
         started = time.monotonic()
         assert cluster.log_tail("n", "pod", lines=5) is None
@@ -98,7 +98,7 @@ def test_a_log_from_nobody_is_none(deaf: int, tmp_path: Path, monkeypatch: pytes
 def test_a_request_that_was_sent_is_not_sent_again_behind_the_queues_back(
     silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_module, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(requests_module, "_TIMEOUT_S", 0.3)
     with connected(silent, tmp_path, monkeypatch) as cluster:
         started = time.monotonic()
         with pytest.raises(Unavailable):
