@@ -15,6 +15,7 @@ import pytest
 import yaml
 from kubernetes import client
 
+from embedding_operator.cluster import client as client_module
 from embedding_operator.cluster import requests as requests_module
 from embedding_operator.cluster.client import KubeCluster
 from embedding_operator.cluster.errors import (
@@ -65,7 +66,7 @@ def deaf() -> Iterator[int]:
 def test_a_log_that_does_not_come_is_soon_given_up(
     silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests_module, "_LOG_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(client_module, "_LOG_TIMEOUT_S", 0.2)
     with connected(silent, tmp_path, monkeypatch) as cluster:
         started = time.monotonic()
         assert cluster.log_tail("n", "pod", lines=5) is None
