@@ -88,6 +88,7 @@ class Reconciler:
     def begin(self) -> None:
         """Before the first pass, and after others may have worked: what is under way is read anew once."""
         self.resting.clear()
+        self.held_up_since.clear()
         self.doubted.update(key for key, settled in self.cache.resources().items() if not settled)
 
     def rests(self, key: Key) -> bool:

@@ -126,6 +126,7 @@ class WorkQueue:
         finally:
             self._forget()
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
+            self._forget()  # what rang meanwhile, which nobody takes
 
     def _forget(self) -> None:
         for timer in self._timers.values():

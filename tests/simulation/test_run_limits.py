@@ -65,7 +65,7 @@ def test_a_run_that_is_over_its_limit_is_stopped_in_time_and_goes_on_by_a_token(
 
 def test_a_higher_limit_is_another_run_too() -> None:
     scene = a_scene(limits={"gpuSeconds": HOUR}).running(Stage.FINETUNE)
-    scene.run(is_stalled, turns=500)
+    scene.run(is_stalled, turns=500).settle(2)  # the Job goes once it is on record that it has used too much
     scene.edit(a_spec(limits={"gpuSeconds": 2 * HOUR}))
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 2
@@ -120,7 +120,7 @@ def test_tokens_are_counted_as_they_are_told(told: str) -> None:
         scene.will(Stage.SDG, HANG)
         scene.run(stage_is(Stage.INPUTS, "Succeeded"))
         scene.world.progress = {"percent": 10, "step": 1, "totalSteps": 10, "llmTokens": 5200}
-        scene.run(is_stalled)
+        scene.run(is_stalled).settle(2)
         assert scene.condition("DataReady") == "False TokenBudgetSpent"
         message = scene.message("DataReady")
         assert "spec.limits.llmTokens: this revision's run has used 5200 of 5000 tokens (sdg 5200)" in message

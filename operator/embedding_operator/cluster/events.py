@@ -35,7 +35,12 @@ class EventPoster:
             if full:
                 _lost(about, event, "too many others wait")
                 continue
-            self.submit(lambda event=event: self._post(about, event, stamp))  # type: ignore[misc]
+            try:
+                self.submit(lambda event=event: self._post(about, event, stamp))  # type: ignore[misc]
+            except RuntimeError:  # the process ends
+                with self._lock:
+                    self._waiting -= 1
+                _lost(about, event, "the operator ends")
 
     def _post(self, about: Mapping[str, Any], event: Event, stamp: str) -> None:
         try:

@@ -129,7 +129,8 @@ class Observer:
                 self.cache.put("Job", raw)
             raws = self._own("Job", key, owner)
         confirmed = (self._confirmed(key, raw) for raw in raws)
-        views = _views([raw for raw in confirmed if raw is not None], pods)
+        raws = [raw for raw in confirmed if raw is not None]
+        views = _views(raws, pods)
         if any(_lacks_its_answer(view, status) for view in views):
             # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
             for raw in self.cluster.list("Pod", owner.namespace, labels=child_selector(owner.name)):

@@ -15,6 +15,7 @@ from embedding_operator.cluster.errors import (
 from embedding_operator.decide.decision import (
     Action,
     Apply,
+    CreateJob,
     CreatePod,
     DeleteObject,
     Observed,
@@ -59,6 +60,8 @@ def refusal_to_read(error: ClusterError) -> Refusal:
 def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
     if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
         return "unchecked"
+    if isinstance(action, CreateJob) and action.aside:
+        return "look"
     claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
     if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
         return "claim"

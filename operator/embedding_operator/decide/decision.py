@@ -13,7 +13,7 @@ from embedding_operator.objects.workloads import WorkloadView
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
-RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked"]
+RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked", "look"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,7 @@ class Refusal:
 class CreateJob:
     manifest: Mapping[str, Any]
     why: str
+    aside: bool = False  # of a look beside the revision: what refuses it stops nothing else
 
     def __str__(self) -> str:
         return f"create Job {self.manifest['metadata']['name']}: {self.why}"

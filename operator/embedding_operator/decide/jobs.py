@@ -74,7 +74,7 @@ def advance(
         return False
     jobs = [job for job in observed.jobs if job.stage is stage and _is_charged(job, wanted, draft)]
     begun = begun_at(draft.status)
-    told = measured(entry.usage, jobs, observed, begun)
+    told, exact = measured(entry.usage, jobs, observed, begun), measured(entry.usage, jobs, observed, begun, exact=True)
     step = Step(
         draft=draft,
         spec=spec,
@@ -83,11 +83,13 @@ def advance(
         entry=replace(entry, usage=told),
         inputs=inputs,
         settings=settings or {},
-        spent=measured(entry.usage, jobs, observed, begun, exact=True).spent,
+        spent=exact.spent,
     )
     done = next(answer for check in CHECKS if (answer := check(step)) is not None)
-    if replace(step.entry, usage=entry.usage) == entry and not is_late(entry.usage, told):
+    if replace(step.entry, usage=entry.usage) == entry and not is_late(entry.usage, told, jobs):
         step.entry = entry  # what is used is told with the next news
+    if step.entry.state == "Failed":  # it is not looked at again
+        step.entry = replace(step.entry, usage=exact)
     draft.status = draft.status.with_stage(step.entry)
     return done
 

@@ -202,8 +202,9 @@ def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
     said, resources = pod.evicted.strip(), f"spec.stages.{stage}.resources"
     if short := _SHORT_NODE.search(said):  # a pod that asks for more is put where there is more
         reason = contract.DISK_FULL if short[1] == "ephemeral-storage" else EVICTED
-        message = f"the pod was evicted, and costs no attempt: {said}; raise it if this happens again"
         field = f"{resources}.requests.{short[1]}" if short[1] in _REQUESTS else ""
+        cure = "; raise it if this happens again" if field else ""
+        message = f"the pod was evicted, and costs no attempt: {said}{cure}"
         return Failure(kind="Disrupted", reason=reason, field=field, message=message, exit_code=pod.exit_code)
     disk = "local storage" in said
     return Failure(

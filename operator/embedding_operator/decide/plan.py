@@ -30,7 +30,7 @@ from embedding_operator.decide.serving import deploy, drop_candidates, serving_m
 from embedding_operator.decide.settle import settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
-from embedding_operator.decide.usage import of_another_run
+from embedding_operator.decide.usage import of_another_run, up_to_now
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.objects.compare import quantity
 from embedding_operator.objects.manifests.common import Owner
@@ -103,7 +103,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         keep_active(draft, owner, observed, reported=reported)
     if traffic is None or traffic.state != "moving":  # its move is not on record yet
         publish_contract(draft, owner, observed)
-    remove_ended_jobs(draft, spec, observed)
+    remove_ended_jobs(draft, status, spec, observed)
     _look_at_sources(draft, spec, owner, observed, verdict, traffic)
     if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
         begun = plan(owner, raw_spec, draft.status, observed, defaults)
@@ -125,7 +125,8 @@ def _look_at_sources(
 ) -> None:
     """As spec.schedule says, once the revision serves, or stands still until somebody acts."""
     serves = traffic is not None and (traffic.state == "active" or traffic.broken)
-    over = serves or stuck_in(draft.status, judged_by_gate(draft.status, spec), verdict)
+    held = any(item.state == "Failed" or (item.state == "Waiting" and item.broken) for item in draft.status.stages)
+    over = serves or held or stuck_in(draft.status, judged_by_gate(draft.status, spec), verdict)
     keep_schedule(draft, spec, owner, observed, over=over)
 
 
@@ -155,7 +156,9 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int)
     status = draft.status
     in_force = resolved(spec, status, revision)
     if status.revision != revision:
-        stages = tuple(_pending(of_another_run(item), status, spec) for item in status.stages)
+        stages = tuple(
+            _pending(of_another_run(up_to_now(item, status, observed)), status, spec) for item in status.stages
+        )
         status = replace(
             status,
             revision=revision,

@@ -14,10 +14,14 @@ from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Status
 
 
-def remove_ended_jobs(draft: Draft, spec: Spec, observed: Observed) -> None:
+def remove_ended_jobs(draft: Draft, written: Status, spec: Spec, observed: Observed) -> None:
+    """`written` is the status as it was read: what a pass has only just taken from a Job may not be on record yet."""
     for job in observed.jobs:
         kept_s = spec.retention.succeeded_s if job.succeeded else spec.retention.failed_s
         if kept_s is None or job.ended is None or job.deleting or not _is_judged(draft.status, job):
+            continue
+        if not _is_judged(written, job):
+            draft.look_again_in(1.0)
             continue
         left_s = (job.ended + timedelta(seconds=kept_s) - observed.now).total_seconds()
         if left_s > 0:
@@ -29,7 +33,7 @@ def remove_ended_jobs(draft: Draft, spec: Spec, observed: Observed) -> None:
 
 def _is_judged(status: Status, job: JobView) -> bool:
     """Whether nothing is to be learned from it any more: its result was taken, and no later attempt counts it."""
-    entry = status.stage(job.stage)
+    entry = status.done_by(job.stage, job.fingerprint)
     if entry.done or entry.state == "Failed":
         return True
     return job.fingerprint != entry.fingerprint and job.revision != status.revision

@@ -40,8 +40,7 @@ def over_limits(step: Step) -> bool | None:
         if left is not None:
             step.draft.look_again_in(left)
         return None
-    step.delete(job, f"{over.field} is used up")
-    step.fail(job, over, final=True)
+    step.give_up(job, over)
     return False
 
 
@@ -54,8 +53,7 @@ def overdue(step: Step) -> bool | None:
     starts = [pod.running_since for pod in going if pod.running_since is not None]
     if not starts or step.observed.now < max(starts) + timedelta(seconds=step.pod.timeout_s):
         return None
-    step.delete(job, f"it runs for longer than spec.stages.{step.stage}.timeoutSeconds")
-    step.fail(job, timed_out(step.stage, step.spec), final=True)
+    step.give_up(job, timed_out(step.stage, step.spec))
     return False
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from embedding_operator.decide.decision import DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
 from embedding_operator.decide.jobs import CHECKS
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.manifests.common import Owner
@@ -28,6 +28,7 @@ from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import LOOK, Artefact, Stage
 
 SOURCES_CHANGED: Final = "SourcesChanged"
+_WAITS_CHARACTERS: Final = 256
 _NOT_WHILE_PINNED: Final = "no looks while a revision is pinned"
 _NOT_WHILE_SUSPENDED: Final = "no looks while spec.suspend is true"
 _SAID: Final = {
@@ -45,7 +46,7 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
     """
     known, schedule = draft.status.schedule, spec.schedule
     if schedule is None:
-        _give_up(draft, observed)
+        _give_up(draft, observed, "spec.schedule was removed")
         draft.status = replace(draft.status, schedule=ScheduleStatus(revisions=known.revisions))
         return
     if known.asked != schedule.asked or parse_time(known.next_look) is None:
@@ -58,7 +59,7 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
     elif spec.suspend:
         draft.status = replace(draft.status, schedule=replace(known, waits=_NOT_WHILE_SUSPENDED))
     elif known.look is not None or _begins(draft, spec, schedule, observed, over=over):
-        _go_on(draft, spec, owner, observed)
+        _go_on(draft, spec, owner, observed, over=over)
 
 
 def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *, over: bool) -> bool:
@@ -95,7 +96,7 @@ def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: dat
     draft.status = replace(draft.status, schedule=replace(known, due=time, next_look=following, look=entry))
 
 
-def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
+def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: bool) -> None:
     """One step of the look that is under way, if any. What becomes of its Job is told of no stage of the revision."""
     known, inputs = draft.status.schedule, draft.status.stage(Stage.INPUTS)
     if known.look is None:
@@ -103,6 +104,16 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
     if not inputs.done and inputs.state != "Failed":
         draft.status = replace(draft.status, schedule=replace(known, due="", look=None, result="", drift={}))
         _say(draft, "the last look gave way to an edit, whose revision looks at the sources itself")
+        return
+    if not over:  # another revision is on its way by now, and must not be replaced in the middle
+        why = f"what it has found waits until revision {draft.status.revision} has come to its end"
+        draft.status = replace(draft.status, schedule=replace(known, waits=why))
+        return
+    if (refused := observed.refusal("look")) is not None:
+        following = parse_time(known.next_look)
+        if following is not None:
+            draft.look_again_in((following - observed.now).total_seconds())
+        _failed(draft, observed, f"({refused.reason}): {refused.tried}: {refused.detail}")
         return
     aside = Draft(status=draft.status)
     told = {LOOK: _told(known, inputs)}
@@ -117,10 +128,12 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
         spent=Spent(),
     )
     next(answer for check in CHECKS if (answer := check(step)) is not None)
-    draft.actions += aside.actions
+    draft.actions += [replace(item, aside=True) if isinstance(item, CreateJob) else item for item in aside.actions]
+    draft.events += aside.events
     entry = replace(step.entry, percent=None, step=0, total_steps=0, eta_seconds=None)
     if not entry.done and entry.state != "Failed":
-        draft.status = replace(draft.status, schedule=replace(known, look=entry))
+        waits = f"{entry.reason}: {entry.message}"[:_WAITS_CHARACTERS] if entry.state == "Waiting" else ""
+        draft.status = replace(draft.status, schedule=replace(known, look=entry, waits=waits))
         draft.requeue_s += aside.requeue_s
         return
     _forget_last_job(draft, known, observed)
@@ -130,9 +143,15 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
     if entry.done:
         _found(draft, spec, entry, inputs)
         return
+    _give_up(draft, observed, "the look at the sources has failed")
+    _failed(draft, observed, f"({entry.reason}): {entry.message}")
+
+
+def _failed(draft: Draft, observed: Observed, why: str) -> None:
+    known = draft.status.schedule
     ended = replace(known, due="", look=None, last_look=_stamp(observed.now), result="Failed", drift={})
     draft.status = replace(draft.status, schedule=ended)
-    _say(draft, f"the sources could not be looked at ({entry.reason}): {entry.message}")
+    _say(draft, f"the sources could not be looked at {why}")
 
 
 def _told(known: ScheduleStatus, inputs: StageStatus) -> dict[str, object]:
@@ -169,6 +188,8 @@ def _found(draft: Draft, spec: Spec, entry: StageStatus, inputs: StageStatus) ->
         _run(draft, known.due, entry, what)
         return
     told = f"{what} changed since revision {draft.status.revision} looked at them"
+    if not trained:
+        told = f"{what} can be read, which revision {draft.status.revision} could not"
     _say(draft, f"{told}; another spec.corpus.version, or spec.schedule.onCorpusChange Run, makes a revision of them")
     if another:
         draft.event("Normal", SOURCES_CHANGED, told)
@@ -205,13 +226,13 @@ def _forget_last_job(draft: Draft, known: ScheduleStatus, observed: Observed) ->
             draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
 
 
-def _give_up(draft: Draft, observed: Observed) -> None:
+def _give_up(draft: Draft, observed: Observed, why: str) -> None:
     look = draft.status.schedule.look
     if look is None:
         return
     for job in observed.jobs:
         if job.stage is Stage.INPUTS and job.fingerprint == look.fingerprint and not job.finished and not job.deleting:
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="spec.schedule was removed"))
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
 
 
 def _say(draft: Draft, message: str) -> None:

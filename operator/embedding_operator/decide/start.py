@@ -96,10 +96,9 @@ def waiting(step: Step) -> bool | None:
     since = max(time for time in times if time is not None)
     wait = explain_waits(job, step.observed.warnings, step.spec)
     if now >= since + timedelta(seconds=step.spec.start_deadline_s):
-        step.delete(job, "it did not start before spec.runPolicy.startDeadlineSeconds")
         message = f"not started within {step.spec.start_deadline_s} s (spec.runPolicy.startDeadlineSeconds)"
         failure = Failure(kind="Stopped", reason="StartDeadlineExceeded", message=f"{message}: {wait.message}")
-        step.fail(job, failure, final=True)
+        step.give_up(job, failure)
         return False
     step.wait(wait, job, ran_until=step.ran_until)
     return False

@@ -194,6 +194,11 @@ class Step:
             started_at=f"{job.started or job.created:%Y-%m-%dT%H:%M:%SZ}",
         )
 
+    def give_up(self, job: JobView, failure: Failure) -> None:
+        """Fail for good. The Job goes once that is on record: one that is gone without a result would run again."""
+        self.fail(job, failure, final=True)
+        self.draft.look_again_in(1.0)
+
     def delete(self, job: JobView, why: str) -> None:
         self.draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
 

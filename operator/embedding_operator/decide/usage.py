@@ -17,6 +17,7 @@ from embedding_stages.contract import Stage, parse_progress
 
 _TOLD_S: Final = 600  # the status tells what a pod that runs has used in such steps, or each pass would write it
 _LATE_S: Final = 1200  # a log that says nothing new makes no writes, and what its pod uses is to be known nevertheless
+_LEAVING_S: Final = 30  # the same of a pod that is asked to stop
 _ENDED: Final = ("Succeeded", "Failed")
 _SECONDS_AN_HOUR: Final = 3600
 
@@ -55,9 +56,31 @@ def measured(
     return Usage(closed=closed, since=since, parts=tuple(part for part in ordered if part.created >= since))
 
 
-def is_late(known: Usage, told: Usage) -> bool:
-    """Whether the status says so much too little that it is worth a write of its own."""
-    return told.spent.active_s - known.spent.active_s >= _LATE_S
+def is_late(known: Usage, told: Usage, jobs: Sequence[JobView]) -> bool:
+    """Whether the status says so much too little that it is worth a write of its own.
+
+    What a pod has used that has ended, or is about to, is written while it can be seen.
+    """
+    behind_s = told.spent.active_s - known.spent.active_s
+    pods = {short(pod.uid): pod for job in jobs for pod in job.all_pods}
+    before = {part.uid: part.spent for part in known.parts}
+    for part in told.parts:
+        pod, old = pods.get(part.uid), before.get(part.uid, Spent())
+        if pod is not None and _has_ended(pod) and part.spent != old:
+            return True
+        if pod is not None and pod.gone_by is not None and part.spent.active_s - old.active_s >= _LEAVING_S:
+            return True
+    return behind_s >= _LATE_S
+
+
+def up_to_now(item: StageStatus, status: Status, observed: Observed) -> StageStatus:
+    """A stage with what it has used to the second, before another run begins to count."""
+    mine = [
+        job
+        for job in observed.jobs
+        if job.stage is item.name and (job.fingerprint == item.fingerprint or job.revision == status.revision)
+    ]
+    return replace(item, usage=measured(item.usage, mine, observed, begun_at(status), exact=True))
 
 
 def _has_ended(pod: PodView) -> bool:
@@ -72,7 +95,7 @@ def _part_of(job: JobView, pod: PodView, observed: Observed, begun: datetime | N
         return Spent(llm_tokens=tokens)
     start = max(pod.began, begun) if begun is not None else pod.began
     seconds = max(0, int((_end_of(pod, observed.now) - start).total_seconds()))
-    if not _has_ended(pod):
+    if not _has_ended(pod) and pod.gone_by is None:
         seconds -= seconds % step_s
     return Spent(active_s=seconds if pod.index == 0 else 0, gpu_s=seconds * pod.gpus, llm_tokens=tokens)
 

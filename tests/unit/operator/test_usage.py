@@ -11,7 +11,7 @@ from unit.operator.builders import NOON, a_job, a_pod, a_result, a_spec, a_stage
 
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.limits import left_s, overrun
-from embedding_operator.decide.usage import eta_s, figures, measured
+from embedding_operator.decide.usage import eta_s, figures, is_late, measured
 from embedding_operator.metrics import Metrics
 from embedding_operator.objects.views import JobView, PodView
 from embedding_operator.resource.status import StageStatus, Status
@@ -95,6 +95,23 @@ def test_a_pod_that_runs_is_remembered_every_ten_minutes_and_judged_by_the_secon
     assert (known.spent.active_s, exact.active_s) == (600, 1199)
     known, exact = spent(known, job_of(ran("a", 0, 1199)), now=1210)
     assert (known.spent.active_s, exact.active_s) == (1199, 1199)
+
+
+@pytest.mark.parametrize(
+    ("pod", "now", "late"),
+    [
+        (ran("a", 0), 590, False),
+        (ran("a", 0), 1210, True),
+        (ran("a", 0, gone_by=at(620)), 590, True),
+        (ran("a", 0, gone_by=at(620)), 20, False),
+        (ran("a", 0, 590), 600, True),
+    ],
+    ids=["runs", "has run for long", "is asked to stop", "has only just begun", "has ended"],
+)
+def test_what_a_pod_has_used_is_written_while_it_can_be_seen(pod: PodView, now: float, late: bool) -> None:
+    job = job_of(pod)
+    told, _ = spent(Usage(), job, now=now)
+    assert is_late(Usage(), told, [job]) is late
 
 
 def test_tokens_of_a_pod_that_runs_are_told_with_its_time() -> None:

@@ -1,0 +1,123 @@
+"""What a pass deletes it deletes once the reason is on record: a write of the status may be refused, or lost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from simulation.endings import BAD_INPUT, DONE, HANG, TRANSIENT
+from simulation.fake_cluster import Call, Crash
+from simulation.scene import a_scene, a_spec, is_ready, stage_is
+from simulation.test_schedule import MONDAYS, NIGHTLY, looks, ready, until
+
+from embedding_operator.cluster.errors import Conflict, QuotaExceeded, Rejected
+from embedding_operator.resource.api import KIND
+from embedding_stages.contract import Stage
+
+LOST = [Conflict("update", KIND, "", "", "somebody was faster"), Crash()]
+IDS = ["conflict", "crash"]
+
+
+class AfterItsDelete:
+    """A hook that loses the first write of the status after a Job of finetune was deleted."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.deleted, self.lost = error, False, False
+
+    def __call__(self, call: Call, when: str) -> None:
+        if when != "before":
+            return
+        if call.verb == "delete" and "-finetune-" in call.name:
+            self.deleted = True
+        elif call.verb == "status" and self.deleted and not self.lost:
+            self.lost = True
+            raise self.error
+
+
+@pytest.mark.parametrize("error", LOST, ids=IDS)
+def test_a_job_that_retention_removes_is_not_run_again(error: BaseException) -> None:
+    scene = a_scene(retention={"succeededSeconds": 0})
+    scene.cluster.hook = AfterItsDelete(error)
+    scene.run(is_ready, turns=300)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+@pytest.mark.parametrize("error", LOST, ids=IDS)
+def test_a_failure_that_retention_removes_is_not_tried_again(error: BaseException) -> None:
+    scene = a_scene(retention={"failedSeconds": 0})
+    scene.cluster.hook = AfterItsDelete(error)
+    scene.will(Stage.FINETUNE, BAD_INPUT)
+    scene.run(stage_is(Stage.FINETUNE, "Failed")).settle(10)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+@pytest.mark.parametrize("error", LOST, ids=IDS)
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"runPolicy": {"activeDeadlineSeconds": 1000}},
+        {"stages": {"finetune": {"timeoutSeconds": 1000}}},
+    ],
+    ids=["run", "stage"],
+)
+def test_an_attempt_that_took_too_long_is_not_tried_again(error: BaseException, limit: dict[str, Any]) -> None:
+    scene = a_scene(**limit)
+    scene.will(Stage.FINETUNE, *[HANG] * 9)
+    scene.cluster.hook = AfterItsDelete(error)
+    scene.run(stage_is(Stage.FINETUNE, "Failed"), turns=900).settle(10)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+    assert not [raw for raw in scene.cluster.find("Job") if "-finetune-" in raw["metadata"]["name"]]
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 600])
+def test_failed_attempts_of_a_look_are_counted_before_they_go(seconds: int) -> None:
+    scene = a_scene(schedule=NIGHTLY, retention={"failedSeconds": seconds}).run(is_ready).settle(5)
+    before = len(scene.attempts(Stage.INPUTS))
+    scene.will(Stage.INPUTS, *[TRANSIENT] * 20)
+    until(scene, scene.clock.now + timedelta(hours=26), lambda scene: scene.status.schedule.result == "Failed")
+    assert scene.status.schedule.result == "Failed"
+    assert len(scene.attempts(Stage.INPUTS)) - before == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [QuotaExceeded("create", "Job", "n", "x", "exceeded quota"), Rejected("create", "Job", "n", "x", "no such label")],
+    ids=["quota", "policy"],
+)
+def test_a_look_that_is_refused_takes_nothing_from_what_serves(error: BaseException) -> None:
+    scene = ready()
+    seen = len(scene.history)
+
+    def refuse(call: Call, when: str) -> None:
+        if when == "before" and call.verb == "create" and "-inputs-" in call.name:
+            raise error
+
+    scene.cluster.hook = refuse
+    until(scene, scene.clock.now + timedelta(weeks=2))
+    assert looks(scene) == 0
+    assert scene.status.schedule.result == "Failed"
+    assert type(error).__name__ in scene.status.schedule.message
+    assert {status["phase"] for status in scene.history[seen:]} == {"Ready"}
+    scene.cluster.hook = lambda _call, _when: None
+    until(scene, scene.clock.now + timedelta(weeks=1))
+    assert scene.status.schedule.result == "Unchanged"
+
+
+def test_what_a_look_finds_waits_while_an_edit_is_on_its_way() -> None:
+    scene = ready()
+    scene.clock.now += timedelta(weeks=1)
+    scene.world.corpus = "second edition"
+    scene.will(Stage.INPUTS, HANG)
+    scene.run(lambda scene: scene.status.schedule.look is not None).settle(4)
+    scene.will(Stage.FINETUNE, HANG)
+    scene.edit(a_spec(schedule=MONDAYS, stages={"finetune": {"epochs": 5}}))
+    scene.run(stage_is(Stage.FINETUNE, "Running"))
+    inputs = next(uid for uid, how in scene.world.ending_of.items() if how is HANG)
+    scene.world.ending_of[inputs] = DONE
+    scene.settle(10)
+    assert (scene.status.revision, scene.states()["finetune"]) == (2, "Running")
+    scene.release()
+    scene.run(lambda scene: scene.status.revision == 3)
+    assert scene.status.served.active_revision == 2, "the edit came to its end first"
+    scene.run(is_ready)
