@@ -11,16 +11,15 @@ from embedding_operator.decide.retry import ended
 from embedding_operator.decide.run import over_limits, overdue, running, unreachable
 from embedding_operator.decide.start import absent, leaving, outdated, superseded, suspended, waiting
 from embedding_operator.decide.step import Step
-from embedding_operator.decide.usage import begun_at, is_late, measured
+from embedding_operator.decide.usage import begun_at, charged, is_late, measured
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import fingerprint, inputs_of
 from embedding_operator.resource.status import StageStatus
 from embedding_stages.contract import Stage
 
 # The first check that applies decides. True: the stage is done; False: not yet; None: ask the next one.
-CHECKS: Final[tuple[Callable[[Step], bool | None], ...]] = (
+_CHECKS: Final[tuple[Callable[[Step], bool | None], ...]] = (
     superseded,
     absent,
     leaving,
@@ -72,7 +71,7 @@ def advance(
     elif entry.state == "Failed" and entry.revision == draft.status.revision:
         _end(draft, entry, observed)
         return False
-    jobs = [job for job in observed.jobs if job.stage is stage and _is_charged(job, wanted, draft)]
+    jobs = charged(observed.jobs, stage, wanted, draft.status.revision)
     begun = begun_at(draft.status)
     told, exact = measured(entry.usage, jobs, observed, begun), measured(entry.usage, jobs, observed, begun, exact=True)
     step = Step(
@@ -85,7 +84,7 @@ def advance(
         settings=settings or {},
         spent=exact.spent,
     )
-    done = next(answer for check in CHECKS if (answer := check(step)) is not None)
+    done = take(step)
     if replace(step.entry, usage=entry.usage) == entry and not is_late(entry.usage, told, jobs):
         step.entry = entry  # what is used is told with the next news
     if step.entry.state == "Failed":  # it is not looked at again
@@ -94,13 +93,13 @@ def advance(
     return done
 
 
-def _is_charged(job: JobView, wanted: str, draft: Draft) -> bool:
-    """Whether the present run pays for a Job: it does the work that is wanted, or the run made it."""
-    return job.fingerprint == wanted or job.revision == draft.status.revision
+def take(step: Step) -> bool:
+    """The first check that applies takes the step; whether the stage is done."""
+    return next(answer for check in _CHECKS if (answer := check(step)) is not None)
 
 
 def _end(draft: Draft, entry: StageStatus, observed: Observed) -> None:
-    """Delete the Job of a stage that has failed if it still runs: the first delete may have been refused or lost."""
+    """Delete the Job of a stage that has failed if it still runs, now that this is on record, until it is gone."""
     for job in observed.jobs:
         mine = job.stage is entry.name and job.fingerprint == entry.fingerprint and job.attempt <= entry.attempt
         if mine and not job.finished and not job.deleting:

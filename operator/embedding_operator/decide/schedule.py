@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
-from embedding_operator.decide.jobs import CHECKS
+from embedding_operator.decide.jobs import take
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.views import parse_time
@@ -110,9 +110,7 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
         draft.status = replace(draft.status, schedule=replace(known, waits=why))
         return
     if (refused := observed.refusal("look")) is not None:
-        following = parse_time(known.next_look)
-        if following is not None:
-            draft.look_again_in((following - observed.now).total_seconds())
+        _wait_for_next(draft, known, observed)
         _failed(draft, observed, f"({refused.reason}): {refused.tried}: {refused.detail}")
         return
     aside = Draft(status=draft.status)
@@ -127,7 +125,7 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
         settings=told,
         spent=Spent(),
     )
-    next(answer for check in CHECKS if (answer := check(step)) is not None)
+    take(step)
     draft.actions += [replace(item, aside=True) if isinstance(item, CreateJob) else item for item in aside.actions]
     draft.events += aside.events
     entry = replace(step.entry, percent=None, step=0, total_steps=0, eta_seconds=None)
@@ -137,14 +135,18 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
         draft.requeue_s += aside.requeue_s
         return
     _forget_last_job(draft, known, observed)
-    following = parse_time(known.next_look)
-    if following is not None:
-        draft.look_again_in((following - observed.now).total_seconds())
+    _wait_for_next(draft, known, observed)
     if entry.done:
         _found(draft, spec, entry, inputs)
         return
     _give_up(draft, observed, "the look at the sources has failed")
     _failed(draft, observed, f"({entry.reason}): {entry.message}")
+
+
+def _wait_for_next(draft: Draft, known: ScheduleStatus, observed: Observed) -> None:
+    following = parse_time(known.next_look)
+    if following is not None:
+        draft.look_again_in((following - observed.now).total_seconds())
 
 
 def _failed(draft: Draft, observed: Observed, why: str) -> None:

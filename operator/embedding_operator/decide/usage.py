@@ -75,12 +75,13 @@ def is_late(known: Usage, told: Usage, jobs: Sequence[JobView]) -> bool:
 
 def up_to_now(item: StageStatus, status: Status, observed: Observed) -> StageStatus:
     """A stage with what it has used to the second, before another run begins to count."""
-    mine = [
-        job
-        for job in observed.jobs
-        if job.stage is item.name and (job.fingerprint == item.fingerprint or job.revision == status.revision)
-    ]
-    return replace(item, usage=measured(item.usage, mine, observed, begun_at(status), exact=True))
+    jobs = charged(observed.jobs, item.name, item.fingerprint, status.revision)
+    return replace(item, usage=measured(item.usage, jobs, observed, begun_at(status), exact=True))
+
+
+def charged(jobs: Sequence[JobView], stage: Stage, wanted: str, revision: int) -> list[JobView]:
+    """The stage's Jobs that a revision's run pays for: they do the work that is wanted, or the run made them."""
+    return [job for job in jobs if job.stage is stage and (job.fingerprint == wanted or job.revision == revision)]
 
 
 def _has_ended(pod: PodView) -> bool:
