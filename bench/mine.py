@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "stage_images")]
 
 from bench import measure  # noqa: E402
 from embedding_stages.encoder.nearest import _Part, _plain_products  # noqa: E402
-from embedding_stages.prep.search import Index, Numbers, _faiss  # noqa: E402
+from embedding_stages.prep.search import Index, Numbers, Settled, _faiss  # noqa: E402
 from embedding_stages.vectors import Vectors  # noqa: E402
 
 Found = tuple[torch.Tensor, torch.Tensor]
@@ -53,6 +53,9 @@ def main() -> None:
     if _faiss_is_there():
         index = Index(passages.cpu().numpy(), "faiss")
         contestants["faiss"] = lambda some: _tensors(index.search(some.cpu().numpy(), options.most))
+        if isinstance(settled := index._searcher, Settled):  # what of it is faiss' own: products that may be rounded
+            alone = settled._candidates
+            contestants["faiss alone"] = lambda some: _tensors(alone.search(some.cpu().numpy(), options.most))
     floor = 2 * options.passages * options.queries * options.dimension / (gemm * 1e12) if gemm else 0.0
     print("| search | s | products alone, s | same numbers as float32 |\n|---|---:|---:|---|")
     rows = []

@@ -45,7 +45,7 @@ def write(names: list[str]) -> None:
             _resolve(uv, [str(wanted)], TORCH)
         if not names or "faiss-gpu" in names:
             wanted = Path(scratch, "faiss-gpu.in")
-            wanted.write_text("faiss-gpu-cu12>=1.14\n")
+            wanted.write_text("faiss-gpu==1.15.1\n")
             numpy = Path(scratch, "numpy.txt")
             numpy.write_text("numpy\npackaging\n")  # of the image's own lock
             _resolve(uv, [str(wanted), "--excludes", str(numpy)], FAISS_GPU)
