@@ -27,6 +27,7 @@ class Rotation:
     def turn(self, value: str) -> str:
         """value (..., tokens, head) * cos + (second half negated, first half) * sin."""
         graph, half = self._graph, self._size // 2
+        value = graph.wide(value)  # angles are exact in float32 alone
         first = graph.op("Slice", value, graph.ints(0), graph.ints(half), graph.ints(-1))
         second = graph.op("Slice", value, graph.ints(half), graph.ints(self._size), graph.ints(-1))
         crossed = graph.op("Concat", graph.op("Neg", second), first, axis=-1)
@@ -63,7 +64,8 @@ def _hidden_beyond(graph: Graph, scores: str, distance: str, most: int) -> str:
 def attend(graph: Graph, queries: str, keys: str, values: str, scores_mask: str, head_size: int) -> str:
     """Softmax attention; queries and values (..., tokens, head), keys (..., head, tokens)."""
     scaled = graph.op("Mul", queries, graph.scalar(head_size**-0.5))
-    scores = graph.op("Add", graph.matmul(scaled, keys), scores_mask)
+    products = graph.matmul(scaled, keys)
+    scores = graph.op("Add", products, graph.like(scores_mask, products))
     return graph.matmul(graph.op("Softmax", scores, axis=-1), values)
 
 

@@ -23,6 +23,10 @@ _ALIGNMENT = 4096  # lets a reader map a tensor's pages
 Precision = Literal["fp32", "fp16", "bf16"]
 Array = NDArray[Any]
 _SHORT: Final[Mapping[Precision, int]] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+# What moves numbers about, and what computes each output from few inputs: a product that only these and the next
+# product read need not become float32 between them, which costs a GPU more time than the products do.
+_MOVES: Final = frozenset({"Reshape", "Transpose", "Slice"})
+_SMALL_STEPS: Final = frozenset({"Add", "Mul", "Div", "Softmax", "Erf", "Tanh", "Sigmoid", "Relu", "Neg"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,9 @@ class Graph:
     """A graph under construction. Values are named by strings; every operation returns its output's name.
 
     With precision fp16 or bf16 the weights of matrix products and the embedding tables are in it and products are
-    computed in it; sums, norms, softmax and pooling stay float32, so nothing overflows between layers.
+    computed in it; the sums from layer to layer, norms and pooling stay float32, so nothing overflows between layers.
+    What lies between two products, biases, softmax and activations, is float16 with fp16, and float32 with bf16, whose
+    rounding is eight times coarser.
     """
 
     def __init__(self, precision: Precision, *, opset: int = OPSET, rounded: bool = False) -> None:
@@ -52,10 +58,44 @@ class Graph:
         self._nodes: list[Any] = []
         self._weights: dict[str, Array] = {}
         self._halves: dict[str, str] = {}  # float32 value -> its copy in the graph's precision
+        self._wide: dict[str, str] = {}  # float16 value -> its copy in float32
+        self._keeps = precision == "fp16" and not rounded
+        self._kept: set[str] = set()  # float16 values
         self._count = 0
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Append one node with one output."""
+        """Append one node with one output. Inputs in float16 become float32 where the operation is none for them."""
+        kept = self._stays_short(kind, inputs)
+        taken = [self._narrow_weight(value) if kept and kind in _SMALL_STEPS else value for value in inputs]
+        output = self._append(kind, *(taken if kept else map(self.wide, inputs)), **attributes)
+        if kept:
+            self._kept.add(output)
+        return output
+
+    def wide(self, value: str) -> str:
+        """A value as float32; one that is no float16 number is as it was."""
+        if value not in self._kept:
+            return value
+        if value not in self._wide:
+            self._wide[value] = self._append("Cast", value, to=TensorProto.FLOAT)
+        return self._wide[value]
+
+    def like(self, value: str, other: str) -> str:
+        """A float32 `value` in the type of `other`."""
+        return self._half(value) if other in self._kept else value
+
+    def _stays_short(self, kind: str, inputs: Sequence[str]) -> bool:
+        if kind in _MOVES:
+            return inputs[0] in self._kept
+        mixed = [value for value in inputs if value not in self._weights]
+        return kind in _SMALL_STEPS and bool(mixed) and all(value in self._kept for value in mixed)
+
+    def _narrow_weight(self, value: str) -> str:
+        """A constant beside float16 values, in float16."""
+        array = self._weights.get(value)
+        return value if array is None or array.dtype != np.float32 else self.weight(f"{value}.short", _to_half(array))
+
+    def _append(self, kind: str, *inputs: str, **attributes: Any) -> str:
         self._count += 1
         output = f"{kind.lower()}_{self._count}"
         self._nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
@@ -63,7 +103,7 @@ class Graph:
 
     def rename(self, value: str, name: str) -> None:
         """Give a value the name of a graph output."""
-        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        self._nodes.append(helper.make_node("Identity", [self.wide(value)], [name], name=name))
 
     def weight(self, name: str, array: Array) -> str:
         """A named constant; `array` may be a view and is copied when the file is written."""
@@ -90,29 +130,34 @@ class Graph:
         return rows if self.precision == "fp32" or self.rounded else self.op("Cast", rows, to=TensorProto.FLOAT)
 
     def linear(self, value: str, name: str, weight: Array, bias: Array | None) -> str:
-        """value (..., in) times weight (out, in) transposed, plus bias (out); float32 in and out."""
+        """value (..., in) times weight (out, in) transposed, plus bias (out)."""
         matrix = self.weight(name, self._short(weight).T)
         product = self.matmul(value, matrix)
         return product if bias is None else self.op("Add", product, self.weight(f"{name}.bias", bias))
 
     def matmul(self, left: str, right: str) -> str:
-        """A matrix product in the graph's precision; float32 out. Values are float32, a weight has its own type."""
+        """A matrix product in the graph's precision; float32 out, or float16 with fp16. A weight has its own type."""
         short = self.precision != "fp32"
-        product = self.op("MatMul", *(self._half(value) if short else value for value in (left, right)))
+        product = self._append("MatMul", *(self._half(value) if short else value for value in (left, right)))
         if right in self._weights:
             takes, gives = self._weights[right].shape
             self.products.append(Product(product, takes, gives))
+        if self._keeps:
+            self._kept.add(product)
+            return product
         if short and self.rounded:
             product = self.op("Cast", product, to=_SHORT[self.precision])
         return self.op("Cast", product, to=TensorProto.FLOAT) if short else product
 
     def _half(self, value: str) -> str:
-        """A float32 value in the graph's precision; a weight is in it already."""
-        if value in self._weights:
+        """A float32 value in the graph's precision; a weight is in it already, and so is what was kept short."""
+        if value in self._weights or value in self._kept:
             return value
         if value not in self._halves:
             half = self.op("Cast", value, to=_SHORT[self.precision])
             self._halves[value] = self.op("Cast", half, to=TensorProto.FLOAT) if self.rounded else half
+            if self._keeps:
+                self._kept.add(half)
         return self._halves[value]
 
     def _short(self, array: Array) -> Array:
@@ -131,6 +176,8 @@ class Graph:
         external_above: int = EXTERNAL_ABOVE_BYTES,
     ) -> None:
         """Write `path`, and `<path>.data` beside it when the weights take more than `external_above` bytes."""
+        read = {value for node in self._nodes for value in node.input}
+        self._weights = {name: array for name, array in self._weights.items() if name in read}
         large = sum(array.nbytes for array in self._weights.values()) > external_above
         if large:
             weights = self._write_external(path.with_name(path.name + ".data"))

@@ -101,7 +101,7 @@ class LlamaLayers:
 
     def norm(self, name: str, value: str) -> str:
         """x / sqrt(mean(x^2) + eps) * weight, in float32."""
-        graph = self.graph
+        graph, value = self.graph, self.graph.wide(value)  # squares overflow float16
         mean = graph.reduce("ReduceMean", graph.op("Mul", value, value), -1)
         root = graph.op("Sqrt", graph.op("Add", mean, graph.scalar(float(self.config.rms_norm_eps))))
         scale = graph.weight(f"{name}.weight", self.norm_weight(self.weights[f"{name}.weight"]))

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from unit.stages import rounding
-from unit.stages.tiny_models import make_bert, make_llama, run_stage
+from unit.stages.tiny_models import MAKERS, make_bert, make_llama, run_stage
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
 from embedding_stages.encoder.description import EncoderDescription
@@ -93,6 +93,26 @@ def test_half_precision_stays_close_and_halves_the_file(make: Any, tmp_path: Pat
     assert parity.min_cosine > 0.999
     sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.65 * sizes[0]
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_half_precision_stays_close_for_every_family(family: str, tmp_path: Path) -> None:
+    encoder, exported = export(MAKERS[family](tmp_path / "model"), tmp_path / "half", "fp16")
+    parity = measure_parity(encoder, exported, sample_texts(None, encoder.description))
+    assert parity.min_cosine > 0.999
+
+
+@pytest.mark.parametrize(("make", "a_layer"), [(make_bert, 4), (make_llama, 8)])
+def test_half_precision_is_kept_from_product_to_product(make: Any, a_layer: int, tmp_path: Path) -> None:
+    """A GPU takes longer over the conversions than over the products. A layer has two sums in float32, which make four;
+    rotary positions of queries and keys, too.
+    """
+    casts = []
+    for layers in (1, 2):
+        export(make(tmp_path / f"model{layers}", num_hidden_layers=layers), tmp_path / f"half{layers}", "fp16")
+        graph = onnx.load(str(tmp_path / f"half{layers}" / "model.onnx")).graph
+        casts.append(sum(node.op_type == "Cast" for node in graph.node))
+    assert casts[1] - casts[0] == a_layer
 
 
 @pytest.mark.parametrize("make", [make_bert, make_llama])
