@@ -22,6 +22,8 @@ FORMATS: Final = ("json", "text")
 _LIBRARIES: Final = ("aiohttp", "asyncio", "kopf", "kubernetes", "urllib3")
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _KOPFS: Final = ("settings", "k8s_skip")  # that Kopf puts into its records for itself
+# asyncio's words where the event loop ends while a watch of Kopf's waits for its next attempt: nothing is lost by it.
+_WATCH_AT_THE_END: Final = ("an error occurred during closing of asynchronous generator", "infinite_watch")
 _BAD_PHASES: Final = frozenset({"Blocked", "Degraded"})
 
 
@@ -44,10 +46,15 @@ class _Text(logging.Formatter):
         return super().formatMessage(record).replace("\r", "").replace("\n", " ")
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    return not all(words in record.getMessage() for words in _WATCH_AT_THE_END)
+
+
 def configure(level: str, form: str) -> None:
     """`level` is one of LEVELS, `form` one of FORMATS; replaces what was configured before."""
     handler = logging.StreamHandler()
     handler.setFormatter(_json() if form == "json" else _Text(_TEXT))
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     for old in tuple(root.handlers):
         root.removeHandler(old)

@@ -179,6 +179,16 @@ def test_libraries_errors_are_told(root: logging.Logger) -> None:
     assert not {"settings", "k8s_skip"} & told.keys()
 
 
+def test_a_watch_that_waits_when_the_process_ends_writes_no_traceback(root: logging.Logger) -> None:
+    out = written(root, "info", "json")
+    for name in ("infinite_watch", "another"):
+        logging.getLogger("asyncio").error(
+            "an error occurred during closing of asynchronous generator <async_generator object %s at 0x7f>", name
+        )
+    (line,) = out.getvalue().splitlines()
+    assert "another" in json.loads(line)["message"]
+
+
 @pytest.mark.parametrize(("level", "heard"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
 def test_a_level_leaves_out_what_is_below_it(root: logging.Logger, level: str, heard: int) -> None:
     out = written(root, level, "text")
