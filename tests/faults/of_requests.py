@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 from faults.lab import Actor, Scenario, edited, first
 from faults.oracles import Golden
 from faults.plans import Fault, Kill, Lose, Mutate, Raw, Refuse, Rule, Slow, Stale
+
+from embedding_operator.decide.refusals import TRIED_AGAIN
 
 Goldens = dict[str, Golden]
 _STATUS = "embeddingfinetunes/status"
@@ -52,6 +55,7 @@ async def _until_met(actor: Actor) -> None:
     await actor.until("the fault", lambda: len(actor.plan.met) >= 3 or actor.is_ready())
     actor.plan.lifted = True
     await actor.ready()
+    await actor.until("all is done", lambda: TRIED_AGAIN not in json.dumps(actor.status()))
     await actor.rest()
 
 
