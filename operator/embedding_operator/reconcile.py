@@ -89,6 +89,7 @@ class Reconciler:
         """Before the first pass, and after others may have worked: what is under way is read anew once."""
         self.resting.clear()
         self.held_up_since.clear()
+        self.logs.forget()
         self.doubted.update(key for key, settled in self.cache.resources().items() if not settled)
 
     def rests(self, key: Key) -> bool:
