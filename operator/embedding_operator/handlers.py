@@ -69,12 +69,13 @@ class Doorbell:
             ring=self.ring,
             clock=time.monotonic,
         )
+        self.events = EventPoster(cluster=cluster, submit=self.event_thread.submit)
         self.reconciler = Reconciler(
             cluster=cluster,
             cache=self.cache,
             claims=ExistingClaims(cluster),
             logs=self.logs,
-            events=EventPoster(cluster=cluster, submit=self.event_thread.submit),
+            events=self.events,
             defaults=Defaults(
                 images=settings.images,
                 given_user=settings.openshift,
@@ -89,7 +90,7 @@ class Doorbell:
             random=Random(),  # noqa: S311
             written=lambda key: self.reconciler.written.get(key, ()),
         )
-        self.replica = Replica(settings=settings, leases=leases, tenure=tenure, work=self.work)
+        self.replica = Replica(settings=settings, leases=leases, tenure=tenure, work=self.work, told=self.told)
         self.probes = Probes(port=settings.liveness_port, alive=self.not_alive, ready=self.not_ready)
         self.tasks: list[asyncio.Task[None]] = []
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
@@ -124,7 +125,8 @@ class Doorbell:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.log_threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self.event_thread.shutdown, wait=True)
+        self.event_thread.shutdown(wait=False, cancel_futures=True)
+        self.events.say_lost()
         await self.probes.stop()
 
     async def listen(self) -> None:
@@ -163,8 +165,10 @@ class Doorbell:
             await self.queue.run()
         finally:
             self.working = False
-            # Events of the last passes are posted before another replica may lead.
-            await asyncio.wrap_future(self.event_thread.submit(lambda: None))
+
+    async def told(self) -> None:
+        """Return once the Events of the passes so far are posted: they are posted one after the other."""
+        await asyncio.wrap_future(self.event_thread.submit(lambda: None))
 
     def ring(self, key: Key) -> None:
         """Ask for a pass, from any thread; nobody hears it while nobody works."""

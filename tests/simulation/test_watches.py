@@ -131,6 +131,7 @@ def test_only_the_object_that_was_looked_at_is_deleted() -> None:
     assert scene.cluster.object("Job", name)["metadata"]["uid"] == twin["metadata"]["uid"]
     scene.run(is_ready)
 
+
 def test_who_leads_again_does_not_tell_of_what_it_read_in_its_earlier_term() -> None:
     scene = a_scene()
     scene.world.progress = {"percent": 40, "step": 4, "totalSteps": 10}
