@@ -139,7 +139,7 @@ class Reconciler:
         if live is not None:
             self.cache.put(KIND, live)
         elif known is not None:
-            self.cache.drop(KIND, known)
+            self.cache.forget(KIND, key, key[1], known["metadata"]["uid"])
         return self.cache.resource(key)
 
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:

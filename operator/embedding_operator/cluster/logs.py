@@ -76,7 +76,7 @@ class LogTails:
         return tail.text
 
     def forget(self) -> None:
-        """Others may have worked meanwhile, and told of more. What was read after a pod's end is its last in any case."""
+        """Others may have led meanwhile, and told of more. What was read after a pod has ended stays true."""
         with self._lock:
             for uid, tail in [*self._tails.items()]:
                 if tail.asked is not None:
