@@ -271,7 +271,7 @@ class Reconciler:
         self._keep(KIND, Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"]), written)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
-        METRICS.used(old, decided.status)
+        METRICS.used(old, decided.status, decided.ended_run)
         who = f"{meta['namespace']}/{meta['name']}"
         for line in journal.lines(who, old, decided.status):
             line.write(log)

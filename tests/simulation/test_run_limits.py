@@ -10,6 +10,8 @@ from simulation.endings import BUG, DRAINED, HANG, PENDING
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
+from embedding_operator import reconcile
+from embedding_operator.metrics import Metrics
 from embedding_stages.contract import Stage
 
 LLM = {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1", "model": "m"}}}}
@@ -206,6 +208,23 @@ def test_an_attempt_that_an_edit_lets_go_on_costs_the_new_run_what_it_takes_from
     scene.release()
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_metrics_count_what_a_run_used_until_an_edit_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Metrics(None)
+    monkeypatch.setattr(reconcile, "METRICS", counted)
+
+    def told() -> float:
+        (family,) = counted.gpu_seconds.collect()
+        return sum(item.value for item in family.samples if item.name.endswith("_total"))
+
+    scene = a_scene().running(Stage.FINETUNE)
+    begun, before = scene.clock.now, told()
+    scene.clock.now += timedelta(seconds=550)  # less than what is told while a stage runs
+    used = (scene.clock.now - begun).total_seconds()
+    scene.edit(a_spec(stages={"finetune": {"epochs": 7}}))
+    scene.turn()
+    assert used <= told() - before <= used + 30
 
 
 def test_the_status_is_not_written_for_seconds_that_pass() -> None:

@@ -42,6 +42,7 @@ from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import check_takes
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, Status
+from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
 
@@ -107,7 +108,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     _look_at_sources(draft, spec, owner, observed, verdict, traffic)
     if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
         begun = plan(owner, raw_spec, draft.status, observed, defaults)
-        return replace(begun, actions=(*draft.actions, *begun.actions), events=(*draft.events, *begun.events))
+        ended = {stage: begun.ended_run.get(stage, Spent()) + draft.ended_run.get(stage, Spent()) for stage in Stage}
+        actions, events = (*draft.actions, *begun.actions), (*draft.events, *begun.events)
+        return replace(begun, actions=actions, events=events, ended_run=ended)
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
@@ -156,9 +159,9 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int)
     status = draft.status
     in_force = resolved(spec, status, revision)
     if status.revision != revision:
-        stages = tuple(
-            _pending(of_another_run(up_to_now(item, status, observed)), status, spec) for item in status.stages
-        )
+        ended = tuple(up_to_now(item, status, observed) for item in status.stages)
+        draft.ended_run = {item.name: item.usage.spent.beyond(status.stage(item.name).usage.spent) for item in ended}
+        stages = tuple(_pending(of_another_run(item), status, spec) for item in ended)
         status = replace(
             status,
             revision=revision,

@@ -29,6 +29,14 @@ class Spent:
             llm_tokens=self.llm_tokens + other.llm_tokens,
         )
 
+    def beyond(self, other: Spent) -> Spent:
+        """What is more than in the other, of each thing."""
+        return Spent(
+            active_s=max(0, self.active_s - other.active_s),
+            gpu_s=max(0, self.gpu_s - other.gpu_s),
+            llm_tokens=max(0, self.llm_tokens - other.llm_tokens),
+        )
+
     def most(self, other: Spent) -> Spent:
         """Of each thing the larger amount."""
         return Spent(

@@ -283,5 +283,7 @@ def test_metrics_count_what_the_status_says_more_than_before() -> None:
         return Status(revision=revision, stages=(stage,))
 
     for old, new, total in ((Status(), using(60), 60), (using(60), using(90), 90), (using(90), using(95, 2), 185)):
-        metrics.used(old, new)
+        metrics.used(old, new, {})
         assert told() == total
+    metrics.used(using(95, 2), using(5, 3), {Stage.FINETUNE: Spent(gpu_s=20)})
+    assert told() == 185 + 20 + 5
