@@ -24,7 +24,7 @@ from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain
-from embedding_operator.decide.scale import note_scale
+from embedding_operator.decide.scale import note_scale, scaling_of, without_scaling
 from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
 from embedding_operator.decide.settle import settle, settle_server
@@ -41,7 +41,7 @@ from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import check_takes
 from embedding_operator.resource.spec import parse_spec
-from embedding_operator.resource.status import DAMAGED, StageStatus, Status
+from embedding_operator.resource.status import DAMAGED, SCALING, StageStatus, Status
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
@@ -58,6 +58,7 @@ class Defaults:
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
     """Decide. The same arguments always give the same plan."""
+    status = without_scaling(status, raw_spec, observed.generation)
     draft, observed = Draft(status=status), with_first_words(status, observed)
     end_drain(draft, observed)
     try:
@@ -72,7 +73,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
     earlier = tuple(draft.actions)
-    _begin_revision(draft, spec, observed, revision)
+    _begin_revision(draft, spec, raw_spec, observed, revision)
     verdict: Verdict | None = None
     traffic: Traffic | None = None
     trained = False
@@ -152,7 +153,7 @@ def _set_back(draft: Draft, spec: Spec) -> None:
         reached = reached and entry.done and not (stage is Stage.EVAL and _gate_blocks(draft, spec))
 
 
-def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int) -> None:
+def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], observed: Observed, revision: int) -> None:
     """An edit makes a new revision, and so does a look that found a change. Nothing is forgotten, but everything has to
     be shown to be valid again.
     """
@@ -172,6 +173,7 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int)
             run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
         )
         status = ask_for_preflight(status, revision)
+        in_force[SCALING] = {**scaling_of(raw_spec, observed.generation), "edits": status.scalings}
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 
