@@ -149,6 +149,15 @@ def _failure(job: JobView, spec: Spec) -> Failure:
             message=f"the container ran out of memory{f' at {limit}' if limit else ''}: raise it",
             exit_code=pod.exit_code,
         )
+    if pod.exit_code == ExitCode.TRANSIENT and _FULL_DISK.search(pod.termination_message):
+        return Failure(  # the result is written to the node's disk, not to the workspace
+            kind="Transient",
+            reason=contract.DISK_FULL,
+            field=f"spec.stages.{job.stage}.resources.requests.ephemeral-storage",
+            message=f"the disk of node {pod.node} has no room for the result of the stage: raise it, so that the pod "
+            "runs where there is room",
+            exit_code=pod.exit_code,
+        )
     if _FULL_DISK.search(pod.termination_message):  # not even the result could be written
         message = f"a disk is full, of the workspace or of node {pod.node}: {pod.termination_message.strip()[-300:]}"
         return Failure(
