@@ -191,6 +191,13 @@ def _disruption(job: JobView, pod: PodView | None, result: StageResult | None) -
         return Failure(kind="Disrupted", reason=NODE_LOST, message=message)
     if not disrupted:
         return None
+    put_out = next((item for item in (*job.all_pods, *job.pods) if item.tainted), None)
+    if put_out is not None and (job.nodes > 1 or put_out is pod or pod is None):
+        message = (
+            f"pod {put_out.name} was evicted by a taint of node {put_out.node}, as for maintenance, and costs no "
+            f"attempt; taints that the stage's pods are to stay beside stand in spec.stages.{job.stage}.tolerations"
+        )
+        return Failure(kind="Disrupted", reason=EVICTED, message=message)
     others = ", and the others cannot go on without it" if job.nodes > 1 else ""
     message = f"a pod of Job {job.name} was drained or preempted{others}"
     return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
