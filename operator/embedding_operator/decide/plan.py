@@ -27,7 +27,7 @@ from embedding_operator.decide.retire import end_drain
 from embedding_operator.decide.scale import note_scale, scaling_of, without_scaling
 from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
-from embedding_operator.decide.settle import settle, settle_server
+from embedding_operator.decide.settle import foreseen, settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.usage import of_another_run, up_to_now
@@ -39,9 +39,9 @@ from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import asks_again, carry, data_identity, resolved
 from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
-from embedding_operator.resource.served import check_takes
+from embedding_operator.resource.served import as_verified, check_takes, taken_before
 from embedding_operator.resource.spec import parse_spec
-from embedding_operator.resource.status import DAMAGED, SCALING, StageStatus, Status
+from embedding_operator.resource.status import DAMAGED, SCALING, TAKEN, StageStatus, Status
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
@@ -62,7 +62,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     draft, observed = Draft(status=status), with_first_words(status, observed)
     end_drain(draft, observed)
     try:
-        spec = replace(parse_spec(raw_spec, defaults.images), given_user=defaults.given_user)
+        read, assumed = as_verified(raw_spec, status)
+        spec = replace(parse_spec(read, defaults.images), given_user=defaults.given_user, assumed=assumed)
         spec = with_access_modes(spec, observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
         check_images(spec)
@@ -91,9 +92,10 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
-        preflight(draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
+        ahead = foreseen(spec, draft.status, defaults.images)
+        preflight(draft, ahead, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
         if defaults.check_images:
-            check_later_images(draft, spec, owner, observed, defaults.images)
+            check_later_images(draft, ahead, owner, observed, defaults.images)
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
         if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back
@@ -173,6 +175,8 @@ def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], obser
             run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
         )
         status = ask_for_preflight(status, revision)
+        if (taken := taken_before(draft.status)) is not None:
+            in_force[TAKEN] = taken
         in_force[SCALING] = {**scaling_of(raw_spec, observed.generation), "edits": status.scalings}
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
@@ -250,7 +254,8 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
                 drop_candidates(draft, observed.deployments)
             return False
         if stage is Stage.INPUTS and draft.status.served.active_revision != draft.status.revision:
-            check_takes(spec, draft.status.stage(stage).details.get("encoder") or {})
+            encoder = draft.status.stage(stage).details.get("encoder") or {}
+            check_takes(spec, encoder, draft.status.resolved.get(TAKEN))
         if stage is Stage.EVAL and _gate_blocks(draft, spec):
             _stop_obsolete(draft, observed, after=stage)
             drop_candidates(draft, observed.deployments)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.resource.api import Spec, StageSpec
-from embedding_operator.resource.status import SCALING, Status
+from embedding_operator.resource.status import SCALING, TAKEN, Status
 from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
 from embedding_stages.contract.declare import Table, spelled
@@ -210,6 +210,7 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
     found: dict[str, Any] = {"stages": stages, "data": data}
     beside = {
         SCALING: status.resolved.get(SCALING),
+        TAKEN: status.resolved.get(TAKEN),
         "servers": dict(servers),
         "retryToken": spec.retry_token or status.resolved.get("retryToken"),
     }

@@ -15,6 +15,7 @@ from embedding_stages.contract import ArtefactRef, Stage
 __all__ = [
     "DAMAGED",
     "SCALING",
+    "TAKEN",
     "Condition",
     "ConditionStatus",
     "Served",
@@ -35,7 +36,9 @@ _SHORT_MESSAGE_CHARACTERS: Final = 256
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
-SCALING: Final = "scaling"  # of `resolved`
+# Of `resolved`:
+SCALING: Final = "scaling"  # see decide/scale.py
+TAKEN: Final = "taken"  # server, image and kind of model that served together; see resource/served.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
