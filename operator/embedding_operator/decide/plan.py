@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, frees
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
@@ -69,6 +69,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         check_images(spec)
         check_pinned(spec, status, observed)
     except SpecError as error:
+        end_image_check(draft, observed)
         keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
     revision = status.revision_of(observed.generation)
@@ -87,6 +88,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         try:
             trained = _run_pipeline(draft, spec, owner, observed, defaults)
         except SpecError as error:
+            end_image_check(draft, observed)
             keep_active(draft, owner, observed, reported=False)
             return invalid(draft, observed, error)
         if trained:
@@ -96,11 +98,13 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         preflight(draft, ahead, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
         if defaults.check_images:
             check_later_images(draft, ahead, owner, observed, defaults.images)
+        else:
+            end_image_check(draft, observed)
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
         if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back
             others = draft.actions[len(earlier) :]
-            draft.actions = [*earlier, *(action for action in others if not isinstance(action, DeleteObject))]
+            draft.actions = [*earlier, *(action for action in others if not _ends_work(action))]
     if traffic is None or traffic.state == "waiting":
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
@@ -124,6 +128,11 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
+
+
+def _ends_work(action: Action) -> bool:
+    """A pod that is deleted only tries images."""
+    return isinstance(action, DeleteObject) and action.kind != "Pod"
 
 
 def _look_at_sources(
