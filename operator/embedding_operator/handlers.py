@@ -30,6 +30,7 @@ from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.leadership import Leases
 from embedding_operator.metrics import METRICS
+from embedding_operator.probes import Probes
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.replica import Replica
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
@@ -68,12 +69,13 @@ class Doorbell:
             ring=self.ring,
             clock=time.monotonic,
         )
+        self.events = EventPoster(cluster=cluster, submit=self.event_thread.submit)
         self.reconciler = Reconciler(
             cluster=cluster,
             cache=self.cache,
             claims=ExistingClaims(cluster),
             logs=self.logs,
-            events=EventPoster(cluster=cluster, submit=self.event_thread.submit),
+            events=self.events,
             defaults=Defaults(
                 images=settings.images,
                 given_user=settings.openshift,
@@ -88,10 +90,11 @@ class Doorbell:
             random=Random(),  # noqa: S311
             written=lambda key: self.reconciler.written.get(key, ()),
         )
-        self.replica = Replica(settings=settings, leases=leases, tenure=tenure, work=self.work)
+        self.replica = Replica(settings=settings, leases=leases, tenure=tenure, work=self.work, told=self.told)
+        self.probes = Probes(port=settings.liveness_port, alive=self.not_alive, ready=self.not_ready)
         self.tasks: list[asyncio.Task[None]] = []
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
-        self.working = False
+        self.working = self.ending = False
         self.last_resync = time.monotonic()
 
     async def start(self) -> None:
@@ -100,6 +103,7 @@ class Doorbell:
         Returns at once: the probes are answered while the first list is under way.
         """
         self.loop = asyncio.get_running_loop()
+        await self.probes.start()
         METRICS.resync_interval.set(self.settings.resync_s)
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
         if self.settings.metrics_resources:
@@ -115,12 +119,15 @@ class Doorbell:
         self.replica.start(self.filled)
 
     async def stop(self) -> None:
+        self.ending = True
         await self.replica.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.log_threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self.event_thread.shutdown, wait=True)
+        self.event_thread.shutdown(wait=False, cancel_futures=True)
+        self.events.say_lost()
+        await self.probes.stop()
 
     async def listen(self) -> None:
         """Keep the cache true, whoever works: a whole list first, then what the watches missed, every interval."""
@@ -158,8 +165,10 @@ class Doorbell:
             await self.queue.run()
         finally:
             self.working = False
-            # Events of the last passes are posted before another replica may lead.
-            await asyncio.wrap_future(self.event_thread.submit(lambda: None))
+
+    async def told(self) -> None:
+        """Return once the Events of the passes so far are posted: they are posted one after the other."""
+        await asyncio.wrap_future(self.event_thread.submit(lambda: None))
 
     def ring(self, key: Key) -> None:
         """Ask for a pass, from any thread; nobody hears it while nobody works."""
@@ -187,10 +196,24 @@ class Doorbell:
             if not self.reconciler.rests(key):
                 self.queue.add_after(key, spread.random() * self.settings.resync_s)
 
-    def alive(self) -> bool:
-        """Whether real work goes on: a resync completed within three intervals and every task runs."""
-        recent = time.monotonic() - self.last_resync < 3 * self.settings.resync_s + 60
-        return recent and self.replica.alive() and all(not task.done() for task in self.tasks)
+    def not_alive(self) -> str:
+        """Why the process is to end: no real work goes on. Nothing: a resync completed within three intervals and every
+        task runs; a start has as long for its first list.
+        """
+        if time.monotonic() - self.last_resync >= 3 * self.settings.resync_s + 60:
+            return "no resync completed for three intervals"
+        if any(task.done() for task in self.tasks):
+            return "what keeps the cache true has ended"
+        return "" if self.replica.alive() else "the election has stopped, or the work of the leader has"
+
+    def not_ready(self) -> str:
+        """Why this replica could not lead, so that no other may be taken away for it. Nothing: its cache is filled.
+
+        An API server that is away later changes nothing: no other replica would be better off.
+        """
+        if self.ending:
+            return "the operator ends"
+        return "" if self.filled.is_set() else "the cache is not filled yet"
 
 
 class Endless:
@@ -240,10 +263,13 @@ def configure(settings: kopf.OperatorSettings) -> None:
 def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     """Put every handler on Kopf's registry."""
 
-    @kopf.on.startup(registry=registry, backoff=_START_AGAIN_S)
+    @kopf.on.startup(registry=registry)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure(settings)
-        await doorbell.start()
+        try:
+            await doorbell.start()
+        except OSError as error:  # half a start must not be tried again in this process
+            raise kopf.PermanentError(f"LIVENESS_PORT or METRICS_PORT cannot be listened on: {error}") from error
 
     @kopf.on.login(registry=registry)
     async def login(**arguments: Any) -> kopf.ConnectionInfo | None:
@@ -252,12 +278,6 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
         await doorbell.stop()
-
-    @kopf.on.probe(registry=registry, id="work")
-    async def work(**_: Any) -> str:
-        if not doorbell.alive():
-            raise kopf.PermanentError("no resync completed for three intervals")
-        return "working"
 
     _watch(registry, doorbell, KIND, (GROUP, VERSION, PLURAL))
     for kind, resource in _CHILDREN.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_operator.resource.usage import Spent
 from embedding_operator.resource_metrics import ResourceMetrics
+from embedding_stages.contract import Stage
 
 _MOST_REASONS = 100  # the project's own are fewer
 _STAGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200)
@@ -118,13 +119,13 @@ class Metrics:
         for key in known:
             self.forget(key)
 
-    def used(self, old: Status, new: Status) -> None:
-        """Count what the status says of a run beyond what it said before."""
+    def used(self, old: Status, new: Status, ended_run: Mapping[Stage, Spent]) -> None:
+        """Count what the status says of a run beyond what it said before, and what a run used before it was ended."""
         for item in new.stages:
             known = old.stage(item.name).usage.spent if old.revision == new.revision else Spent()
-            more = item.usage.spent
-            self.gpu_seconds.labels(stage=item.name.value).inc(max(0, more.gpu_s - known.gpu_s))
-            self.llm_tokens.labels(stage=item.name.value).inc(max(0, more.llm_tokens - known.llm_tokens))
+            more = item.usage.spent.beyond(known) + ended_run.get(item.name, Spent())
+            self.gpu_seconds.labels(stage=item.name.value).inc(more.gpu_s)
+            self.llm_tokens.labels(stage=item.name.value).inc(more.llm_tokens)
 
     def stage_ended(self, old: StageStatus, new: StageStatus) -> None:
         """Count a stage once, when it reaches its end."""

@@ -89,6 +89,7 @@ class Reconciler:
         """Before the first pass, and after others may have worked: what is under way is read anew once."""
         self.resting.clear()
         self.held_up_since.clear()
+        self.logs.forget()
         self.doubted.update(key for key, settled in self.cache.resources().items() if not settled)
 
     def rests(self, key: Key) -> bool:
@@ -138,7 +139,7 @@ class Reconciler:
         if live is not None:
             self.cache.put(KIND, live)
         elif known is not None:
-            self.cache.drop(KIND, known)
+            self.cache.forget(KIND, key, key[1], known["metadata"]["uid"])
         return self.cache.resource(key)
 
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:
@@ -270,7 +271,7 @@ class Reconciler:
         self._keep(KIND, Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"]), written)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
-        METRICS.used(old, decided.status)
+        METRICS.used(old, decided.status, decided.ended_run)
         who = f"{meta['namespace']}/{meta['name']}"
         for line in journal.lines(who, old, decided.status):
             line.write(log)

@@ -16,17 +16,22 @@ from embedding_operator.metrics import METRICS
 from embedding_operator.settings import Settings
 
 log = logging.getLogger(__name__)
-_LAST_PASSES_S: Final = 5.0  # that passes have to end by themselves when the operator is asked to end
+# When the operator is asked to end, so long passes have to end by themselves, and then what they told to be posted.
+_LAST_PASSES_S: Final = 5.0
+_LAST_EVENTS_S: Final = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Replica:
-    """`work` makes passes until it is cancelled, and returns after the last has ended; it may be called again."""
+    """`work` makes passes until it is cancelled, and returns after the last has ended; it may be called again.
+    `told` returns once the Events of the passes so far are posted.
+    """
 
     settings: Settings
     leases: Leases
     tenure: Tenure
     work: Callable[[], Coroutine[Any, Any, None]]
+    told: Callable[[], Coroutine[Any, Any, None]]
     elector: Elector | None = None
     leading: asyncio.Task[None] | None = None  # `work`, while this replica leads
     joining: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -77,6 +82,11 @@ class Replica:
             await asyncio.to_thread(self.elector.stop)
         resting = asyncio.create_task(self.rest())
         await asyncio.wait([resting], timeout=_LAST_PASSES_S)
+        # Before another replica may lead, while this one may write. One that is not posted by then is lost, and harms
+        # nobody: it holds up neither the other replica nor the end.
+        telling = asyncio.create_task(self.told())
+        await asyncio.wait([telling], timeout=_LAST_EVENTS_S)
+        telling.cancel()
         if self.elector is None:
             return
         if resting.done():

@@ -10,7 +10,7 @@ import errno
 import json
 import math
 import os
-import re
+import shutil
 import signal
 import sys
 import threading
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from embedding_stages import contract
+from embedding_stages import contract, full_disk
 from embedding_stages.artefacts import Described, Workspace
 from embedding_stages.contract import (
     INTERRUPTED,
@@ -42,10 +42,6 @@ _PROGRESS_INTERVAL_S = 2.0
 _UMASK = 0o002  # what an attempt leaves undone, the next one's user may go on with: see artefacts.FOLDER_MODE
 _DIGITS = 5  # of a loss and a pace
 _REPORTS = 32  # of progress that are remembered: a minute of short steps
-_FULL = re.compile(  # safetensors and other Rust, the C library, numpy
-    r"os error (?:28|122)\b|No space left on device|Disk quota exceeded|\d+ requested and \d+ written"
-    r"|Not enough free space to write"
-)
 
 
 @dataclass(slots=True)
@@ -58,6 +54,7 @@ class StageContext:
     secrets: Path
     trusted: Path = Path(contract.AUTHORITIES_PATH)
     clock: Callable[[], float] = time.monotonic
+    free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free  # bytes
     leads: bool = True  # of several processes that do the work together one logs and publishes
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
     llm_tokens: Callable[[], int] = lambda: 0  # that this process has used of a language model; see StageResult
@@ -212,7 +209,13 @@ def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True)
     _stop_on_sigterm(context)
     code, result = _attempt(context, work)
     text = replace(result, llm_tokens=context.llm_tokens()).to_json()
-    log_path.write_text(text)
+    try:
+        log_path.write_text(text)
+    except OSError as error:  # it lies on the node's disk; the operator reads what is printed instead
+        if not full_disk.is_full(error):
+            raise
+        print(f"the result could not be written to {log_path}: {error.strerror}", file=sys.stderr)
+        code = ExitCode.TRANSIENT
     context.leads = leads or code != ExitCode.DONE
     context.log("stage ended", exitCode=code, reason=result.reason, result=result.message)
     return code
@@ -230,36 +233,21 @@ def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
             return ExitCode.DONE, result
         return ExitCode.DONE, context.workspace.publish(context.request, result, context.extra)
     except StageError as error:
-        failed = context.result(reason=error.reason, message=error.message, field=error.field)
-        return error.exit_code, failed
+        return _failed(context, error)
     except Exception as error:  # the one place that may catch all: an end without a result tells nobody anything
         traceback.print_exc()
-        if _is_full(error):
-            return _disk_full(context, error)
+        if full_disk.is_full(error):
+            return _failed(
+                context, full_disk.told_as(error, context.request.stage, context.workspace.root, context.free)
+            )
         if isinstance(error, OSError):
             return _os_error(context, error)
         said = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
         return 1, context.result(reason="StageCrashed", message="; ".join(said))
 
 
-def _is_full(error: Exception) -> bool:
-    """Whether a volume is full or over its quota; libraries with writers of their own say so in words alone."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_FULL.search(str(error)))
-
-
-def _disk_full(context: StageContext, error: Exception) -> tuple[int, StageResult]:
-    """The workspace, unless the error names a file elsewhere: what else a stage can write to is the node's own disk."""
-    path = str(error.filename) if isinstance(error, OSError) and error.filename else ""
-    if path.startswith("/") and not Path(path).is_relative_to(context.workspace.root):
-        message = f"the node's disk is full at {path}: raise it, so that the pod runs where there is room"
-        field = f"spec.stages.{context.request.stage}.resources.requests.ephemeral-storage"
-        return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field=field)
-    message = (
-        f"the workspace is full{f' at {path}' if path else ''}: raise it if the storage class lets a claim grow, "
-        "delete folders of old fingerprints in it (none of the revision that serves, nor status.evaluationSet), or "
-        "make a new resource with a larger one; after any edit of the spec the stage runs again"
-    )
-    return ExitCode.BAD_INPUT, context.result(reason=contract.DISK_FULL, message=message, field="spec.storage.size")
+def _failed(context: StageContext, error: StageError) -> tuple[int, StageResult]:
+    return error.exit_code, context.result(reason=error.reason, message=error.message, field=error.field)
 
 
 def _os_error(context: StageContext, error: OSError) -> tuple[int, StageResult]:

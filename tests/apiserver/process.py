@@ -84,6 +84,9 @@ class Operator:
     def alive(self) -> bool:
         return self._read(self.liveness_port, "/healthz") != ""
 
+    def ready(self) -> bool:
+        return self._read(self.liveness_port, "/readyz") != ""
+
     def count(self, metric: str) -> float:
         """The sum of a counter over its labels."""
         text = self.metrics()

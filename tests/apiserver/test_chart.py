@@ -14,6 +14,7 @@ from apiserver.api import EFT, ROOT, Api, pod_of, resource
 from apiserver.chart import CHART, KUBERNETES, operator_container, render, template, the, variables
 
 from embedding_operator.cluster.election import Terms
+from embedding_operator.probes import ALIVE, READY
 from embedding_operator.settings import Settings
 
 CRD = "embeddingfinetunes.embedding-operator.dev"
@@ -212,7 +213,8 @@ def test_images_are_tried_only_where_the_chart_says_so(api: Api, check: bool) ->
     assert Settings.from_env(variables(operator_container(rendered))).check_images is check
     role = next(item for item in rendered if item["kind"] == "ClusterRole" and item["metadata"]["name"].endswith("or"))
     (found,) = [rule["verbs"] for rule in role["rules"] if "pods" in rule["resources"]]
-    assert found == ["list", "watch", "create", *(["delete"] if check else [])]
+    # A pod that was made before it was switched off is still to be removed.
+    assert found == ["list", "watch", "create", "delete"]
 
 
 def test_two_replicas_share_a_lease_and_survive_a_node(api: Api) -> None:
@@ -240,6 +242,20 @@ def test_two_replicas_share_a_lease_and_survive_a_node(api: Api) -> None:
     )
     assert role["metadata"]["namespace"] == "home"
     assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {settings.lease[1]}
+
+
+@pytest.mark.parametrize("election", ["true", "false"])
+def test_a_roll_out_waits_for_a_replica_that_could_lead(api: Api, election: str) -> None:
+    rendered = render(api, "--set", "replicas=1", "--set", f"leaderElection.enabled={election}")
+    container = operator_container(rendered)
+    port = next(str(item["containerPort"]) for item in container["ports"] if item["name"] == "health")
+    assert port == variables(container)["LIVENESS_PORT"]
+    asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {name: (item["path"], item["port"]) for name, item in asked.items()} == {
+        "startup": (ALIVE, "health"),  # a first list that takes long is no reason for a restart
+        "liveness": (ALIVE, "health"),
+        "readiness": (READY, "health"),
+    }
 
 
 def test_without_an_election_there_is_one_operator_at_a_time(api: Api) -> None:

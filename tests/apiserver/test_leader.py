@@ -64,6 +64,8 @@ def test_the_standby_is_well_and_writes_nothing(api: Api, namespace: str, pair: 
     _ends_right(api, namespace, played)
     assert writes(api, second) == before
     assert second.alive()
+    assert first.ready()
+    assert second.ready()
     assert "embedding_operator_leader 1.0" in first.metrics()
     told = second.metrics()
     assert "embedding_operator_leader 0.0" in told

@@ -21,7 +21,7 @@ from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.resource.api import KIND
-from embedding_operator.resource.labels import SUSPENDED_ANNOTATION
+from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
 Ref = tuple[str, str, str]  # kind, namespace, name
@@ -278,9 +278,17 @@ class FakeCluster:
     def _put(self, event: str, raw: Raw) -> Raw:
         self._version += 1
         raw["metadata"]["resourceVersion"] = str(self._version)
-        self.objects[_ref(raw)] = raw
-        self.watch.append((event, raw["kind"], raw))
+        old, self.objects[_ref(raw)] = self.objects.get(_ref(raw)), raw
+        self.watch.append(self._told(event, old, raw))
         return raw
+
+    def _told(self, event: str, old: Raw | None, new: Raw) -> tuple[str, str, Raw]:
+        """A watch by label takes an object without it for one that is gone, and tells of it as it was before."""
+        before, after = _is_labelled(old), _is_labelled(new)
+        if old is not None and before and not after:
+            version = new["metadata"]["resourceVersion"]
+            return "DELETED", new["kind"], {**old, "metadata": {**old["metadata"], "resourceVersion": version}}
+        return "ADDED" if after and not before else event, new["kind"], new
 
     def mark_deleted(self, kind: str, namespace: str, name: str) -> None:
         ref = (kind, namespace, name)
@@ -322,6 +330,10 @@ class FakeCluster:
 
 def _ref(raw: Mapping[str, Any]) -> Ref:
     return raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"]
+
+
+def _is_labelled(raw: Raw | None) -> bool:
+    return OWNER_LABEL in (((raw or {}).get("metadata") or {}).get("labels") or {})
 
 
 def _owners(raw: Raw) -> set[str]:

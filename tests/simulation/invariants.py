@@ -69,7 +69,11 @@ def _check_ready(cluster: FakeCluster, meta: Raw, written: Raw, conditions: dict
     states = {item["name"]: item["state"] for item in status["stages"]}
     assert set(states) == set(Stage)
     assert set(states.values()) <= {"Succeeded", "Reused", "Skipped"}, states
-    assert status["revision"] == meta["generation"] + status.get("schedule", {}).get("revisions", 0)
+    looks, scalings = (
+        status.get("schedule", {}).get("revisions", 0),
+        status["resolved"].get("scaling", {}).get("edits", 0),
+    )
+    assert status["revision"] == meta["generation"] + looks - scalings
     for kind in DEPENDENTS:
         assert conditions[kind]["status"] == "True"
         assert conditions[kind]["observedGeneration"] == meta["generation"]

@@ -6,14 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from simulation.endings import PENDING
+from simulation.endings import HANG, PENDING
 from simulation.fake_cluster import NAMESPACE, Call
-from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready
+from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, is_stalled
 from simulation.test_refused_passes import refusing
 
 from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Rejected, Unavailable
+from embedding_operator.decide import plan as plan_module
 from embedding_operator.decide.plan import Defaults
-from embedding_operator.resource.api import KIND
+from embedding_operator.resource.api import KIND, SpecError
 from embedding_operator.resource.labels import IMAGE_CHECK_LABEL
 from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
@@ -214,3 +215,63 @@ def test_a_revision_of_other_images_removes_the_pod_of_the_one_before() -> None:
     scene.run(is_ready)
     assert first in made(scene)
     assert checks(scene) == []
+
+
+def trying() -> Scene:
+    """While sdg runs and a pod tries images, of which one does not come."""
+    scene = at_sdg(OWN).run(wrong)
+    assert checks(scene)
+    return scene
+
+
+def test_a_manifest_that_becomes_invalid_leaves_no_pod() -> None:
+    scene = trying()
+    scene.edit(a_spec(stages=OWN) | {"evaluation": {"kValues": [10, 5]}})
+    scene.run(is_stalled).settle(3)
+    assert checks(scene) == []
+
+
+def test_a_model_that_the_server_does_not_take_leaves_no_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = trying()
+    fault = SpecError("spec.stages.deploy.image", "takes another model")
+
+    def refuses(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(plan_module, "check_takes", refuses)
+    scene.run(is_stalled).settle(3)
+    assert checks(scene) == []
+
+
+def test_the_chart_may_switch_it_off_while_a_pod_tries_images() -> None:
+    scene = trying()
+    scene.restart()
+    scene.operator.reconciler.defaults = Defaults(images=IMAGES, check_images=False)
+    scene.settle(3)
+    assert checks(scene) == []
+    scene.release()
+    scene.run(is_ready).settle(3)
+    assert (len(made(scene)), checks(scene)) == (1, [])
+
+
+def test_what_stops_everything_leaves_no_pod_and_the_images_are_tried_once_it_goes_on() -> None:
+    scene = trying()
+    scene.cluster.hook = refusing("create", "Job", Forbidden, "cannot create jobs")
+    scene.release()
+    scene.run(lambda scene: scene.condition("Validated") == "False Forbidden").settle(3)
+    assert checks(scene) == []
+    scene.cluster.hook = lambda call, when: None
+    scene.will(Stage.PREP, HANG)
+    scene.run(lambda scene: bool(checks(scene)))
+    scene.release()
+    scene.run(is_ready).settle(3)
+    assert checks(scene) == []
+
+
+def test_a_revision_that_the_dry_run_refuses_leaves_no_pod_of_the_one_before() -> None:
+    scene = trying()
+    scene.cluster.hook = refusing("try", "Deployment", Rejected, "denied by a policy")
+    scene.edit(a_spec(stages={**OWN, "sdg": {"provider": {"extractive": {}}, "pairsPerDocument": 3}}))
+    scene.run(lambda scene: scene.condition("Validated") == "False Rejected").settle(3)
+    assert checks(scene) == []
+    assert scene.attempts(Stage.SDG), "whose Job goes on"

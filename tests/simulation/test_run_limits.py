@@ -10,6 +10,8 @@ from simulation.endings import BUG, DRAINED, HANG, PENDING
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
+from embedding_operator import reconcile
+from embedding_operator.metrics import Metrics
 from embedding_stages.contract import Stage
 
 LLM = {"sdg": {"provider": {"openAI": {"baseURL": "http://llm/v1", "model": "m"}}}}
@@ -206,6 +208,52 @@ def test_an_attempt_that_an_edit_lets_go_on_costs_the_new_run_what_it_takes_from
     scene.release()
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def scaled(replicas: int, **sections: Any) -> dict[str, Any]:
+    return a_spec(stages={"deploy": {"replicas": replicas}}, **sections)
+
+
+def test_scaling_gives_a_run_none_of_its_limits_anew() -> None:
+    limits = {"runPolicy": {"activeDeadlineSeconds": HOUR}, "limits": {"gpuSeconds": HOUR}}
+    scene = a_scene(stages={"deploy": {"replicas": 1}}, **limits).running(Stage.FINETUNE)
+    begun, revision = scene.clock.now, scene.status.revision
+    for replicas in (2, 3, 2, 5):
+        scene.clock.now += timedelta(seconds=600)
+        scene.edit(scaled(replicas, **limits))
+        scene.settle(3)
+        assert scene.status.observed_generation == scene.resource["metadata"]["generation"]
+        assert scene.status.revision == revision
+    scene.run(is_stalled, turns=500)
+    assert (scene.clock.now - begun).total_seconds() <= HOUR + 15
+    failed = scene.status.stage(Stage.FINETUNE)
+    scene.edit(scaled(1, **limits))
+    scene.settle(5)
+    assert scene.status.stage(Stage.FINETUNE) == failed, "a failed stage is not tried again for it"
+    scene.edit(scaled(1, **limits, retryToken="again"))
+    scene.run(lambda scene: scene.status.stage(Stage.FINETUNE).state == "Running")
+    assert scene.status.revision == revision + 1
+    scene.edit(scaled(4, **limits, retryToken="again"))
+    scene.release()
+    scene.run(is_ready)
+    assert scene.status.revision == revision + 1
+
+
+def test_metrics_count_what_a_run_used_until_an_edit_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Metrics(None)
+    monkeypatch.setattr(reconcile, "METRICS", counted)
+
+    def told() -> float:
+        (family,) = counted.gpu_seconds.collect()
+        return sum(item.value for item in family.samples if item.name.endswith("_total"))
+
+    scene = a_scene().running(Stage.FINETUNE)
+    begun, before = scene.clock.now, told()
+    scene.clock.now += timedelta(seconds=550)  # less than what is told while a stage runs
+    used = (scene.clock.now - begun).total_seconds()
+    scene.edit(a_spec(stages={"finetune": {"epochs": 7}}))
+    scene.turn()
+    assert used <= told() - before <= used + 30
 
 
 def test_the_status_is_not_written_for_seconds_that_pass() -> None:

@@ -186,3 +186,42 @@ def test_labels_that_somebody_removed_from_a_job_do_not_stop_the_operator() -> N
     name = scene.attempts(Stage.SDG)[0]
     scene.cluster.change("Job", NAMESPACE, name, lambda raw: raw["metadata"]["labels"].clear())
     scene.run(is_ready)
+
+
+KINDS_OF_A_RUN = ["Job", "Pod", "PersistentVolumeClaim"]
+
+
+def take_label(scene: Scene, kind: str) -> tuple[str, str]:
+    """A stranger takes the label of the resource off the newest object of a kind; its name, and the label."""
+    name = scene.cluster.find(kind)[-1]["metadata"]["name"]
+    label = str(scene.cluster.object(kind, name)["metadata"]["labels"][OWNER_LABEL])
+    scene.cluster.change(kind, NAMESPACE, name, lambda raw: raw["metadata"]["labels"].pop(OWNER_LABEL))
+    return name, label
+
+
+def give_label(scene: Scene, kind: str, name: str, label: str) -> None:
+    scene.cluster.change(kind, NAMESPACE, name, lambda raw: raw["metadata"]["labels"].update({OWNER_LABEL: label}))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 4], ids=["between passes", "for a pass", "for passes"])
+@pytest.mark.parametrize("stage", [Stage.SDG, Stage.FINETUNE, Stage.VERIFY])
+@pytest.mark.parametrize("kind", KINDS_OF_A_RUN)
+def test_no_stage_runs_twice_when_a_label_is_taken_off_and_put_back(kind: str, stage: Stage, turns: int) -> None:
+    scene = a_scene().running(stage)
+    name, label = take_label(scene, kind)
+    scene.settle(turns)
+    give_label(scene, kind, name, label)
+    scene.settle(3)
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_A_RUN)
+def test_no_stage_runs_twice_beside_a_label_that_stays_off(kind: str) -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    take_label(scene, kind)
+    scene.settle(4)
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)

@@ -60,6 +60,7 @@ def lose_the_node(scene: Scene, kind: str) -> None:
     scene.cluster.collect_garbage = lambda: None  # type: ignore[method-assign]
     gone_by = f"{scene.clock.now + timedelta(seconds=120):%Y-%m-%dT%H:%M:%SZ}"
     target = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    silent = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
     for pod in scene.cluster.find("Pod"):
         if pod["metadata"]["ownerReferences"][0]["kind"] == kind and pod["status"]["phase"] == "Running":
             scene.cluster.change(
@@ -68,7 +69,7 @@ def lose_the_node(scene: Scene, kind: str) -> None:
                 pod["metadata"]["name"],
                 lambda raw: (
                     raw["metadata"].update(deletionTimestamp=gone_by),
-                    raw["status"].update(conditions=[target]),
+                    raw["status"].update(conditions=[target, *silent]),
                 ),
             )
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from simulation.endings import BAD_INPUT, SILENT, Ending
+from simulation.endings import BAD_INPUT, HANG, SILENT, Ending
 from simulation.fake_cluster import NAMESPACE, Call, Crash
-from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.folding import written_out
-from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
-from embedding_stages.contract import Stage, fingerprint_of
+from embedding_operator.resource.labels import IMAGE_CHECK_LABEL, TEMPLATE_ANNOTATION
+from embedding_stages.contract import Stage, fingerprint_of, servers
 from embedding_stages.contract import settings as table
 from embedding_stages.contract.declare import setting
+from embedding_stages.contract.nim import Takes
 from embedding_stages.contract.versions import CODE_VERSIONS
 
 NEXT_IMAGES: Mapping[str, str] = {name: image.replace(":1", ":2") for name, image in IMAGES.items()}
@@ -292,3 +293,71 @@ def test_recreate_does_not_judge_what_was_served_before_there_were_gates() -> No
     scene.edit(a_spec(stages={"deploy": deploy | {"modelName": "other"}}))
     scene.run(is_ready)
     assert scene.condition("QualityGatePassed") == "True GateDisabled"
+
+
+def test_a_server_of_an_unknown_version_goes_on_as_the_generation_that_it_was_verified_as(
+    release: Callable[[Scene], Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release before the tag counted took every NIM for the first generation."""
+    shape: dict[str, Any] = {"stages": {"deploy": {"image": "nim:9.9", "backend": {"nim": {}}}}}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(servers, "version_of", lambda _image: ())
+        scene = a_scene(**shape).run(is_ready).settle(2)
+    pods, before = pods_of_servers(scene), len(scene.cluster.created_jobs)
+    release(scene).settle(3)
+    assert is_ready(scene)
+    for edit in ({"tolerance": {"atOne": "0.05"}}, {"stages": {"deploy": {"replicas": 2}}}):
+        scene.edit(edited(shape, **edit))
+        scene.run(is_ready)
+    assert pods_of_servers(scene) == pods
+    assert jobs(scene, before) == []
+    (warning,) = [item.message for item in scene.status.warnings if item.stage is Stage.DEPLOY]
+    assert warning.startswith("spec.stages.deploy.backend.nim.generation: ")
+    assert "version 9.9" in warning
+    assert "goes on as '1'" in warning
+    scene.edit(edited(shape, stages={"deploy": {"image": "nim:9.10"}}))  # that one nobody has verified
+    scene.run(is_stalled)
+    assert scene.message("Validated").startswith("spec.stages.deploy.backend.nim.generation: ")
+    assert pods_of_servers(scene) == pods
+
+
+def test_a_server_that_serves_takes_its_model_whatever_a_later_release_knows(
+    release: Callable[[Scene], Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape: dict[str, Any] = {"stages": {"deploy": NIM}}
+    scene = a_scene(**shape).run(is_ready).settle(2)
+    before = len(scene.cluster.created_jobs)
+    monkeypatch.setitem(cast("dict[str, Takes]", servers.IMAGES), "nim", Takes(family="llama", vector_size=2048))
+    release(scene).settle(3)
+    scene.edit(edited(shape, tolerance={"atOne": "0.05"}))
+    scene.run(is_ready)
+    assert jobs(scene, before) == []
+    scene.edit(edited(shape, stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    scene.edit(edited(shape, stages={"deploy": {"image": "team/nim:2.0.1"}}))
+    scene.run(is_stalled)
+    assert scene.message("Validated").startswith("spec.stages.deploy.image: team/nim:2.0.1 serves llama models")
+
+
+def test_what_is_tried_out_and_pulled_early_is_what_runs_later(release: Callable[[Scene], Scene]) -> None:
+    scene = release(a_scene().run(is_ready).settle(2))
+    tried, pulled = set[str](), set[str]()
+    real = scene.cluster.try_out
+
+    def try_out(manifest: Mapping[str, Any], **named: Any) -> None:
+        spec = manifest.get("spec", {})
+        pod = spec.get("template", {}).get("spec", spec)
+        tried.update(part["image"] for part in (*pod.get("initContainers", ()), *pod.get("containers", ())))
+        real(manifest, **named)
+
+    scene.cluster.try_out = try_out  # type: ignore[method-assign]
+    scene.will(Stage.FINETUNE, HANG)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    for _ in range(20):
+        scene.turn()
+        for pod in scene.cluster.find("Pod"):
+            if IMAGE_CHECK_LABEL in pod["metadata"]["labels"]:
+                pulled |= {part["image"] for part in pod["spec"]["containers"]}
+    wanted = {NEXT_IMAGES[stage] for stage in (Stage.FINETUNE, Stage.EVAL, Stage.EXPORT, Stage.DEPLOY, Stage.VERIFY)}
+    assert tried == wanted
+    assert pulled == wanted - {NEXT_IMAGES[Stage.FINETUNE]}

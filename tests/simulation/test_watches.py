@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -128,3 +130,25 @@ def test_only_the_object_that_was_looked_at_is_deleted() -> None:
         scene.operator.reconcile()
     assert scene.cluster.object("Job", name)["metadata"]["uid"] == twin["metadata"]["uid"]
     scene.run(is_ready)
+
+
+def test_who_leads_again_does_not_tell_of_what_it_read_in_its_earlier_term() -> None:
+    scene = a_scene()
+    scene.world.progress = {"percent": 40, "step": 4, "totalSteps": 10}
+    scene.running(Stage.FINETUNE).settle(3)
+    first, later = scene.operator, list[Callable[[], None]]()
+    scene.restart()  # another replica
+    for name, text in scene.cluster.logs.items():
+        scene.cluster.logs[name] = text.replace('"percent": 40, "step": 4', '"percent": 75, "step": 7')
+    scene.run(lambda scene: scene.status.stage(Stage.FINETUNE).percent == 75)
+    scene.operator = first
+    first.reconciler.logs.submit = later.append
+    first.hear()
+    first.reconciler.begin()
+    scene.clock.now += timedelta(minutes=20)  # by then progress is told again
+    scene.settle(3)
+    assert scene.status.stage(Stage.FINETUNE).percent == 75
+    for work in later:
+        work()
+    scene.settle(2)
+    assert scene.status.stage(Stage.FINETUNE).percent == 75

@@ -83,13 +83,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch, delete]
-# Create: a dry run, at the start of a revision, tells what a later stage's pod would be refused for.
-{{- if .Values.preflight.images }} And one pod that tries the images
-# of later stages is made and deleted.
-{{- end }}
+# Create: a dry run, at the start of a revision, tells what a later stage's pod would be refused for; and one pod tries the
+# images of later stages. Delete: that one, also after preflight.images was switched off.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, create{{ if .Values.preflight.images }}, delete{{ end }}]
+  verbs: [list, watch, create, delete]
 {{- if .Values.preflight.secrets }}
 - apiGroups: [""]
   resources: [secrets]

@@ -10,6 +10,7 @@ Ten thousand resources have to fit, so objects are kept as compressed JSON of wh
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 import zlib
@@ -50,8 +51,9 @@ class Cache:
         kinds = (*KINDS, *UNWATCHED)
         self._objects: dict[str, dict[Key, dict[str, _Kept]]] = {kind: {} for kind in kinds}
         self._like: dict[str, bytes] = {}  # by kind
-        self._gone: dict[str, set[str]] = {kind: set() for kind in kinds}  # uids, until after the next full list
-
+        # uid -> the version at which it went, until after the next full list. A watch selects by label, so an object
+        # whose label is taken off is gone as well; with the label it comes back, in a later version.
+        self._gone: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
         self.unheard: set[str] = set()  # kinds that may not be listed, so nothing is known of them
 
     def put(self, kind: str, raw: Raw) -> Key | None:
@@ -84,8 +86,9 @@ class Cache:
 
     def _keep(self, kind: str, key: Key, name: str, new: _Kept) -> bool:
         with self._lock:
-            if new.uid in self._gone[kind]:  # a reply or an event that was overtaken
+            if new.version <= self._gone[kind].get(new.uid, -1):  # a reply or an event that was overtaken
                 return False
+            self._gone[kind].pop(new.uid, None)
             known = self._objects[kind].setdefault(key, {})
             old = known.get(name)
             if old is not None and new.version < old.version:
@@ -94,16 +97,17 @@ class Cache:
             return True
 
     def drop(self, kind: str, raw: Raw) -> Key | None:
-        """Forget a deleted object, unless another of its name has taken its place."""
+        """Forget an object that is gone in the version of `raw`, unless another of its name has taken its place."""
         key = owner_key(kind, raw)
         if key is not None:
-            self.forget(kind, key, raw["metadata"]["name"], raw["metadata"].get("uid", ""))
+            meta = raw["metadata"]
+            self.forget(kind, key, meta["name"], meta.get("uid", ""), version=_version(raw))
         return key
 
-    def forget(self, kind: str, key: Key, name: str, uid: str) -> None:
-        """The object of this uid is gone."""
+    def forget(self, kind: str, key: Key, name: str, uid: str, *, version: float = math.inf) -> None:
+        """The object of this uid is gone in this version; without one it is known that it is gone for ever."""
         with self._lock:
-            self._gone[kind].add(uid)
+            self._gone[kind][uid] = version
             known = self._objects[kind].get(key, {})
             if name in known and known[name].uid == uid:
                 del known[name]
@@ -148,17 +152,17 @@ class Cache:
             ]
         return hash(tuple(sorted(found)))
 
-    def uids(self, kind: str) -> set[str]:
-        """Of everything known, to be handed to `prune` after a list that started later."""
+    def known(self, kind: str) -> set[tuple[Key | None, str]]:
+        """Resource and uid of each object: with another label it is another resource's."""
         with self._lock:
-            return {item.uid for known in self._objects[kind].values() for item in known.values()}
+            return {(key, item.uid) for key, known in self._objects[kind].items() for item in known.values()}
 
     def fill(self, kind: str, listed: Iterable[Raw]) -> None:
         """Take in a full list, and forget what was known before it was asked for and is not in it."""
-        before, gone = self.uids(kind), self._gone_now(kind)
+        before, gone = self.known(kind), self._gone_now(kind)
         found = set()
         for raw in listed:  # page by page, so that no more than a page is there in full
-            found.add(raw["metadata"].get("uid", ""))
+            found.add((owner_key(kind, raw), raw["metadata"].get("uid", "")))
             self.put(kind, raw)
         self._prune(kind, before - found, gone)
 
@@ -167,41 +171,44 @@ class Cache:
 
         `listed` is a full list of metadata. What is not in it, and was known before it was asked for, is forgotten.
         """
-        before, gone = self.uids(kind), self._gone_now(kind)
+        before, gone = self.known(kind), self._gone_now(kind)
         found, newer = set(), list[tuple[Raw, Key]]()
         for raw in listed:
-            found.add(raw["metadata"].get("uid", ""))
             key = owner_key(kind, raw)
+            found.add((key, raw["metadata"].get("uid", "")))
             if key is not None and self._version_of(kind, key, raw) < _version(raw):
                 newer.append((raw, key))
         # A watch may have told of them since.
-        missed = [raw["metadata"] for raw, key in newer if self._version_of(kind, key, raw) < _version(raw)]
-        missed = [meta for meta in missed if meta.get("uid") not in self._gone[kind]]
-        return [(meta["namespace"], meta["name"]) for meta in missed], self._prune(kind, before - found, gone)
+        missed = [raw for raw, key in newer if self._version_of(kind, key, raw) < _version(raw)]
+        since = self._gone_now(kind)
+        metas = [raw["metadata"] for raw in missed if _version(raw) > since.get(raw["metadata"].get("uid", ""), -1)]
+        return [(meta["namespace"], meta["name"]) for meta in metas], self._prune(kind, before - found, gone)
 
     def _version_of(self, kind: str, key: Key, raw: Raw) -> int:
         with self._lock:
             kept = self._objects[kind].get(key, {}).get(raw["metadata"]["name"])
         return kept.version if kept is not None else -1
 
-    def _gone_now(self, kind: str) -> set[str]:
+    def _gone_now(self, kind: str) -> dict[str, float]:
         with self._lock:
-            return set(self._gone[kind])
+            return dict(self._gone[kind])
 
-    def _prune(self, kind: str, gone: set[str], told: set[str]) -> set[Key]:
-        """Forget the objects of these uids; `told` are deletions that no list can bring back any more."""
+    def _prune(self, kind: str, gone: set[tuple[Key | None, str]], told: Mapping[str, float]) -> set[Key]:
+        """Forget these objects; `told` are deletions that no list can bring back any more."""
         with self._lock:
             lost = [
                 (key, name)
                 for key, known in self._objects[kind].items()
                 for name, item in known.items()
-                if item.uid in gone
+                if (key, item.uid) in gone
             ]
             for key, name in lost:
                 del self._objects[kind][key][name]
                 if not self._objects[kind][key]:
                     del self._objects[kind][key]
-            self._gone[kind] -= told
+            for uid, version in told.items():
+                if self._gone[kind].get(uid) == version:
+                    del self._gone[kind][uid]
         return {key for key, _ in lost}
 
 

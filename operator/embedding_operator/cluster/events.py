@@ -42,6 +42,13 @@ class EventPoster:
                     self._waiting -= 1
                 _lost(about, event, "the operator ends")
 
+    def say_lost(self) -> None:
+        """At the end of the process: what waits is not posted any more."""
+        with self._lock:
+            waiting = self._waiting
+        if waiting:
+            log.warning("%d events not posted: the operator ends", waiting)
+
     def _post(self, about: Mapping[str, Any], event: Event, stamp: str) -> None:
         try:
             self.cluster.post_event(about, event.type, event.reason, event.message, stamp)

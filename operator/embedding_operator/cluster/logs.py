@@ -75,6 +75,15 @@ class LogTails:
             tail = self._ask(key, pod, ended=True)
         return tail.text
 
+    def forget(self) -> None:
+        """Others may have led meanwhile, and told of more. What was read after a pod has ended stays true."""
+        with self._lock:
+            for uid, tail in [*self._tails.items()]:
+                if tail.asked is not None:
+                    tail.text, tail.read_at = "", float("-inf")
+                elif not tail.whole:
+                    del self._tails[uid]
+
     def _ask(self, key: Key, pod: PodView, *, ended: bool) -> _Tail:
         with self._lock:
             tail = self._tails.setdefault(pod.uid, _Tail())

@@ -31,8 +31,16 @@ from embedding_operator.objects.views import (
     view_pod,
 )
 from embedding_operator.objects.workloads import WORKLOAD, view_workload
-from embedding_operator.resource.labels import JOB_NAME_LABEL, OWNER_UID_LABEL, QUEUED_JOB_LABEL
-from embedding_operator.resource.status import Status
+from embedding_operator.resource.labels import (
+    ATTEMPT_LABEL,
+    FINGERPRINT_ANNOTATION,
+    JOB_NAME_LABEL,
+    OWNER_UID_LABEL,
+    QUEUED_JOB_LABEL,
+    REVISION_LABEL,
+    STAGE_LABEL,
+)
+from embedding_operator.resource.status import StageStatus, Status
 from embedding_stages.contract.servers import EMBEDDINGS_PATH, SERVERS
 
 _EVENTS_AFTER_S: Final = 2  # of what has not started by then, Events are read
@@ -121,22 +129,58 @@ class Observer:
         names = {raw["metadata"]["name"] for raw in raws}
         looks = [status.schedule.look] if status.schedule.look is not None else []
         expected = {
-            item.job_name for item in (*status.stages, *looks) if item.state in ("Pending", "Waiting", "Running")
+            item.job_name: item
+            for item in (*status.stages, *looks)
+            if item.job_name and item.state in ("Pending", "Waiting", "Running")
         }
-        if any(name and name not in names for name in expected):
+        unlabelled = list[Mapping[str, Any]]()
+        if expected.keys() - names:
             # Gone, or not heard of yet? Only the API server knows, and a wrong guess would run a stage twice.
             for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Job", raw)
             raws = self._own("Job", key, owner)
+            names = {raw["metadata"]["name"] for raw in raws}
+            missing = (self._unlabelled(owner, item) for name, item in expected.items() if name not in names)
+            unlabelled = [raw for raw in missing if raw is not None]
         confirmed = (self._confirmed(key, raw) for raw in raws)
-        raws = [raw for raw in confirmed if raw is not None]
+        raws = [*(raw for raw in confirmed if raw is not None), *unlabelled]
         views = _views(raws, pods)
         if any(_lacks_its_answer(view, status) for view in views):
             # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
             for raw in self.cluster.list("Pod", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Pod", raw)
-            views = _views(raws, self._own("Pod", key, owner))
+            pods = self._own("Pod", key, owner)
+            views = _views(raws, pods)
+        if lacking := [view for view in views if _lacks_its_answer(view, status)]:
+            views = _views(raws, [*pods, *self._unlabelled_pods(owner, lacking, pods)])
         return views
+
+    def _unlabelled_pods(
+        self, owner: Owner, jobs: Sequence[JobView], known: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Pods of these Jobs whose labels somebody took off, by the label of Kubernetes itself."""
+        uids = {pod["metadata"]["uid"] for pod in known}
+        return [
+            raw
+            for job in jobs
+            for raw in self.cluster.list("Pod", owner.namespace, labels=f"{JOB_NAME_LABEL}={job.name}")
+            if _is_of(raw, job.uid) and raw["metadata"]["uid"] not in uids
+        ]
+
+    def _unlabelled(self, owner: Owner, item: StageStatus) -> Mapping[str, Any] | None:
+        """The Job of a stage whose labels somebody took off: no watch tells of it, and it does its work."""
+        self.beside_watches = True
+        live = self.cluster.get("Job", owner.namespace, item.job_name)
+        if live is None or not _belongs_to(live, owner):
+            return None
+        meta = live["metadata"]
+        labels = {STAGE_LABEL: item.name.value, ATTEMPT_LABEL: str(item.attempt), REVISION_LABEL: str(item.revision)}
+        notes = {FINGERPRINT_ANNOTATION: item.fingerprint}
+        told = {
+            "labels": {**labels, **(meta.get("labels") or {})},
+            "annotations": {**notes, **(meta.get("annotations") or {})},
+        }
+        return {**live, "metadata": {**meta, **told}}
 
     def _confirmed(self, key: Key, job: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The Job as it is known, or read anew where nothing was heard of it for a while: a watch may be dead."""
@@ -146,7 +190,7 @@ class Observer:
             return job
         live = self.cluster.get("Job", key[0], name)
         if live is None:
-            self.cache.drop("Job", job)
+            self.cache.forget("Job", key, name, job["metadata"]["uid"])
         else:
             self.cache.put("Job", live)
         return live
@@ -254,7 +298,11 @@ def _lacks_its_answer(job: JobView, status: Status) -> bool:
 
 
 def _belongs_to(raw: Mapping[str, Any], owner: Owner) -> bool:
-    return any(reference["uid"] == owner.uid for reference in raw["metadata"].get("ownerReferences") or ())
+    return _is_of(raw, owner.uid)
+
+
+def _is_of(raw: Mapping[str, Any], uid: str) -> bool:
+    return any(reference["uid"] == uid for reference in raw["metadata"].get("ownerReferences") or ())
 
 
 def _lacks_pods(job: JobView) -> bool:

@@ -11,6 +11,7 @@ from embedding_operator.objects.image_pods import ImagePod
 from embedding_operator.objects.views import DeploymentView, EventView, JobView
 from embedding_operator.objects.workloads import WorkloadView
 from embedding_operator.resource.status import Status
+from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Stage
 
 RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked", "look"]
@@ -195,6 +196,7 @@ class Plan:
     actions: Sequence[Action] = ()
     events: Sequence[Event] = ()
     requeue_after_s: float | None = None
+    ended_run: Mapping[Stage, Spent] = field(default_factory=dict)  # what it used at last, which no status tells
 
     def __post_init__(self) -> None:
         ordered = sorted(self.actions, key=lambda action: (not isinstance(action, TryOut), not frees(action)))
@@ -213,6 +215,7 @@ class Draft:
     events: list[Event] = field(default_factory=list)
     requeue_s: list[float] = field(default_factory=list)
     reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
+    ended_run: Mapping[Stage, Spent] = field(default_factory=dict)  # see Plan
     unpulled: str = ""  # which images of later stages cannot be pulled
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:

@@ -63,7 +63,12 @@ def check_later_images(draft: Draft, spec: Spec, owner: Owner, observed: Observe
     `status.imageCheck` keeps its `revision` and `state` (Made: there is a pod, since `since`; Done), which images were
     `seen` and which are `wrong` (by the start of a hash of their reference, with the cause), and a `note`.
     """
-    if observed.stopped is not None:
+    if (stop := observed.stopped) is not None:
+        if stop.kind == "refused":  # until somebody acts: it is begun anew when the stages go on
+            end_image_check(draft, observed)
+            begun = draft.status.image_check.get("state") == _MADE
+            kept = {key: said for key, said in draft.status.image_check.items() if key not in ("state", "since")}
+            draft.status = replace(draft.status, image_check=kept if begun else draft.status.image_check)
         return
     uses = _uses(spec, draft.status, images)
     every = {_key(image) for image in (*(item.pod.image for item in spec.stages.values()), images[Stage.DEPLOY])}

@@ -149,6 +149,15 @@ def _failure(job: JobView, spec: Spec) -> Failure:
             message=f"the container ran out of memory{f' at {limit}' if limit else ''}: raise it",
             exit_code=pod.exit_code,
         )
+    if pod.exit_code == ExitCode.TRANSIENT and _FULL_DISK.search(pod.termination_message):
+        return Failure(  # the result is written to the node's disk, not to the workspace
+            kind="Transient",
+            reason=contract.DISK_FULL,
+            field=f"spec.stages.{job.stage}.resources.requests.ephemeral-storage",
+            message=f"the disk of node {pod.node} has no room for the result of the stage: raise it, so that the pod "
+            "runs where there is room",
+            exit_code=pod.exit_code,
+        )
     if _FULL_DISK.search(pod.termination_message):  # not even the result could be written
         message = f"a disk is full, of the workspace or of node {pod.node}: {pod.termination_message.strip()[-300:]}"
         return Failure(
@@ -182,6 +191,13 @@ def _disruption(job: JobView, pod: PodView | None, result: StageResult | None) -
         return Failure(kind="Disrupted", reason=NODE_LOST, message=message)
     if not disrupted:
         return None
+    put_out = next((item for item in (*job.all_pods, *job.pods) if item.tainted), None)
+    if put_out is not None and (job.nodes > 1 or put_out is pod or pod is None):
+        message = (
+            f"pod {put_out.name} was evicted by a taint of node {put_out.node}, as for maintenance, and costs no "
+            f"attempt; taints that the stage's pods are to stay beside stand in spec.stages.{job.stage}.tolerations"
+        )
+        return Failure(kind="Disrupted", reason=EVICTED, message=message)
     others = ", and the others cannot go on without it" if job.nodes > 1 else ""
     message = f"a pod of Job {job.name} was drained or preempted{others}"
     return Failure(kind="Disrupted", reason="PodDisrupted", message=message)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed, Plan, frees
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
@@ -24,10 +24,10 @@ from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain
-from embedding_operator.decide.scale import note_scale
+from embedding_operator.decide.scale import note_scale, scaling_of, without_scaling
 from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
-from embedding_operator.decide.settle import settle, settle_server
+from embedding_operator.decide.settle import foreseen, settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.usage import of_another_run, up_to_now
@@ -39,9 +39,10 @@ from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import asks_again, carry, data_identity, resolved
 from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
-from embedding_operator.resource.served import check_takes
+from embedding_operator.resource.served import as_verified, check_takes, taken_before
 from embedding_operator.resource.spec import parse_spec
-from embedding_operator.resource.status import DAMAGED, StageStatus, Status
+from embedding_operator.resource.status import DAMAGED, SCALING, TAKEN, StageStatus, Status
+from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
 
@@ -57,21 +58,24 @@ class Defaults:
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
     """Decide. The same arguments always give the same plan."""
+    status = without_scaling(status, raw_spec, observed.generation)
     draft, observed = Draft(status=status), with_first_words(status, observed)
     end_drain(draft, observed)
     try:
-        spec = replace(parse_spec(raw_spec, defaults.images), given_user=defaults.given_user)
+        read, assumed = as_verified(raw_spec, status)
+        spec = replace(parse_spec(read, defaults.images), given_user=defaults.given_user, assumed=assumed)
         spec = with_access_modes(spec, observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
         check_images(spec)
         check_pinned(spec, status, observed)
     except SpecError as error:
+        end_image_check(draft, observed)
         keep_active(draft, owner, observed, reported=False)
         return invalid(draft, observed, error)
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
     earlier = tuple(draft.actions)
-    _begin_revision(draft, spec, observed, revision)
+    _begin_revision(draft, spec, raw_spec, observed, revision)
     verdict: Verdict | None = None
     traffic: Traffic | None = None
     trained = False
@@ -84,19 +88,23 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         try:
             trained = _run_pipeline(draft, spec, owner, observed, defaults)
         except SpecError as error:
+            end_image_check(draft, observed)
             keep_active(draft, owner, observed, reported=False)
             return invalid(draft, observed, error)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
-        preflight(draft, spec, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
+        ahead = foreseen(spec, draft.status, defaults.images)
+        preflight(draft, ahead, owner, observed, defaults.images, made, look_for_secrets=defaults.look_for_secrets)
         if defaults.check_images:
-            check_later_images(draft, spec, owner, observed, defaults.images)
+            check_later_images(draft, ahead, owner, observed, defaults.images)
+        else:
+            end_image_check(draft, observed)
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
         if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back
             others = draft.actions[len(earlier) :]
-            draft.actions = [*earlier, *(action for action in others if not isinstance(action, DeleteObject))]
+            draft.actions = [*earlier, *(action for action in others if not _ends_work(action))]
     if traffic is None or traffic.state == "waiting":
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
@@ -107,7 +115,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     _look_at_sources(draft, spec, owner, observed, verdict, traffic)
     if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
         begun = plan(owner, raw_spec, draft.status, observed, defaults)
-        return replace(begun, actions=(*draft.actions, *begun.actions), events=(*draft.events, *begun.events))
+        ended = {stage: begun.ended_run.get(stage, Spent()) + draft.ended_run.get(stage, Spent()) for stage in Stage}
+        actions, events = (*draft.actions, *begun.actions), (*draft.events, *begun.events)
+        return replace(begun, actions=actions, events=events, ended_run=ended)
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
@@ -118,6 +128,11 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
+
+
+def _ends_work(action: Action) -> bool:
+    """A pod that is deleted only tries images."""
+    return isinstance(action, DeleteObject) and action.kind != "Pod"
 
 
 def _look_at_sources(
@@ -149,16 +164,16 @@ def _set_back(draft: Draft, spec: Spec) -> None:
         reached = reached and entry.done and not (stage is Stage.EVAL and _gate_blocks(draft, spec))
 
 
-def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int) -> None:
+def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], observed: Observed, revision: int) -> None:
     """An edit makes a new revision, and so does a look that found a change. Nothing is forgotten, but everything has to
     be shown to be valid again.
     """
     status = draft.status
     in_force = resolved(spec, status, revision)
     if status.revision != revision:
-        stages = tuple(
-            _pending(of_another_run(up_to_now(item, status, observed)), status, spec) for item in status.stages
-        )
+        ended = tuple(up_to_now(item, status, observed) for item in status.stages)
+        draft.ended_run = {item.name: item.usage.spent.beyond(status.stage(item.name).usage.spent) for item in ended}
+        stages = tuple(_pending(of_another_run(item), status, spec) for item in ended)
         status = replace(
             status,
             revision=revision,
@@ -169,6 +184,9 @@ def _begin_revision(draft: Draft, spec: Spec, observed: Observed, revision: int)
             run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
         )
         status = ask_for_preflight(status, revision)
+        if (taken := taken_before(draft.status)) is not None:
+            in_force[TAKEN] = taken
+        in_force[SCALING] = {**scaling_of(raw_spec, observed.generation), "edits": status.scalings}
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 
@@ -245,7 +263,8 @@ def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, de
                 drop_candidates(draft, observed.deployments)
             return False
         if stage is Stage.INPUTS and draft.status.served.active_revision != draft.status.revision:
-            check_takes(spec, draft.status.stage(stage).details.get("encoder") or {})
+            encoder = draft.status.stage(stage).details.get("encoder") or {}
+            check_takes(spec, encoder, draft.status.resolved.get(TAKEN))
         if stage is Stage.EVAL and _gate_blocks(draft, spec):
             _stop_obsolete(draft, observed, after=stage)
             drop_candidates(draft, observed.deployments)

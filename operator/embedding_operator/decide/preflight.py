@@ -16,7 +16,7 @@ from typing import Any, Final
 from embedding_operator.decide.decision import Draft, Observed, TryOut
 from embedding_operator.decide.handover import next_name
 from embedding_operator.decide.serving import verification
-from embedding_operator.decide.settle import settle_server
+from embedding_operator.decide.settle import due_stages, settle_server
 from embedding_operator.decide.waiting import secrets_of
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job
@@ -24,10 +24,9 @@ from embedding_operator.objects.manifests.nim_service import build_server
 from embedding_operator.objects.manifests.serving import build_service
 from embedding_operator.objects.manifests.workers import build_rendezvous_service
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.frozen import data_identity, mapping
 from embedding_operator.resource.pipeline import fingerprint, inputs_of
 from embedding_operator.resource.status import Status
-from embedding_stages.contract import BEFORE_SERVING, ArtefactRef, Stage, StageRequest
+from embedding_stages.contract import ArtefactRef, Stage, StageRequest
 
 _UNKNOWN: Final = "0" * 64  # of work whose inputs are not there yet
 _MODEL: Final = ArtefactRef(path="preflight", digest=f"sha256:{_UNKNOWN}")
@@ -91,7 +90,7 @@ def preflight(
 
 
 def _trials(spec: Spec, owner: Owner, status: Status, images: Mapping[str, str], made: Made) -> Iterator[_Trial]:
-    due = [] if made.models else _due(spec, status)
+    due = [] if made.models else due_stages(spec, status)
     for stage in (*due, Stage.DEPLOY):
         for ref in secrets_of(spec, stage):
             where = {"name": ref.name, "namespace": owner.namespace}
@@ -102,21 +101,6 @@ def _trials(spec: Spec, owner: Owner, status: Status, images: Mapping[str, str],
     for stage in due:
         yield from _of_job(spec, owner, stage, status.revision)
     yield from _of_server(spec, owner, images)
-
-
-def _due(spec: Spec, status: Status) -> list[Stage]:
-    """The stages before the server that may run in this revision: from the first whose work is not known."""
-    known = [
-        replace(item, state="Succeeded") if item.finished_at and item.artefacts else item for item in status.stages
-    ]
-    believed = replace(status, stages=tuple(known))
-    stages = [stage for stage in BEFORE_SERVING if not (stage is Stage.EXPORT and spec.deploy.serves_checkpoint)]
-    for number, stage in enumerate(stages):
-        extra = data_identity(mapping(status.resolved.get("data"))) if stage is Stage.INPUTS else None
-        entry, inputs = believed.stage(stage), inputs_of(stage, spec, believed)
-        if inputs is None or not entry.done or entry.fingerprint != fingerprint(stage, spec, inputs, extra=extra):
-            return stages[number:]
-    return []
 
 
 def _measured(spec: Spec, owner: Owner, status: Status, images: Mapping[str, str]) -> bool:

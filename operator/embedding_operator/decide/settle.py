@@ -16,9 +16,10 @@ from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.decide.serving import SettledServer, serving_model
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec, StageSpec
-from embedding_operator.resource.frozen import mapping, shown
+from embedding_operator.resource.frozen import data_identity, mapping, shown
 from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
-from embedding_stages.contract import Stage
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import BEFORE_SERVING, Stage
 from embedding_stages.contract.versions import CODE_VERSIONS
 
 _SERVER_CHARACTERS: Final = 16  # of a serving fingerprint, as in labels
@@ -40,6 +41,40 @@ def settle(
     if _is_done_or_runs(draft, stage, fingerprint(stage, spec, inputs, extra=identity), spec, observed):
         return spec
     return _renewed(draft, stage, spec, images[stage])
+
+
+def due_stages(spec: Spec, status: Status) -> list[Stage]:
+    """The stages before the server that may run in this revision: from the first whose work is not known."""
+    known = [
+        replace(item, state="Succeeded") if item.finished_at and item.artefacts else item for item in status.stages
+    ]
+    believed = replace(status, stages=tuple(known))
+    stages = [stage for stage in BEFORE_SERVING if not (stage is Stage.EXPORT and spec.deploy.serves_checkpoint)]
+    for number, stage in enumerate(stages):
+        extra = data_identity(mapping(status.resolved.get("data"))) if stage is Stage.INPUTS else None
+        entry, inputs = believed.stage(stage), inputs_of(stage, spec, believed)
+        if inputs is None or not entry.done or entry.fingerprint != fingerprint(stage, spec, inputs, extra=extra):
+            return stages[number:]
+    return []
+
+
+def foreseen(spec: Spec, status: Status, images: Mapping[str, str]) -> Spec:
+    """The spec with the images and code versions that stages take when they have to run, as far as is known now.
+
+    A stage whose inputs turn out the same stays with its own after all.
+    """
+    due, settled = due_stages(spec, status), mapping(status.resolved.get("stages"))
+    for stage in (*due, *([Stage.VERIFY] if due else ())):
+        item, entry = spec.stages[stage], status.stage(stage)
+        known = mapping(settled.get(stage.value))
+        if item.pod.own_image:
+            continue
+        if known.get("settledIn") == status.revision:  # perhaps in this very pass
+            spec = spec.with_stage(stage, item.with_image(str(known["image"])))
+        elif entry.state == "Pending" and entry.reason != "JobCreated":
+            renewed = replace(item, code_version=CODE_VERSIONS[stage]).with_image(images[stage])
+            spec = spec.with_stage(stage, renewed)
+    return spec
 
 
 def _is_done_or_runs(draft: Draft, stage: Stage, wanted: str, spec: Spec, observed: Observed) -> bool:

@@ -94,7 +94,17 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
         progress=reason,
     )
     again_s = min(draft.requeue_s, default=None) if retry_s is None else retry_s
-    return Plan(status=status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=again_s)
+    return _planned(draft, status, again_s)
+
+
+def _planned(draft: Draft, status: Status, requeue_s: float | None) -> Plan:
+    return Plan(
+        status=status,
+        actions=tuple(draft.actions),
+        events=tuple(draft.events),
+        requeue_after_s=requeue_s,
+        ended_run=draft.ended_run,
+    )
 
 
 def _not_valid(write: _Conditions, status: ConditionStatus, reason: str, message: str) -> None:
@@ -192,7 +202,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     if stop is not None:
         requeue = RETRY_S[stop.kind]
-    return Plan(status=draft.status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=requeue)
+    return _planned(draft, draft.status, requeue)
 
 
 def _valid(write: _Conditions, observed: Observed) -> None:

@@ -53,7 +53,7 @@ def measured(
         return known
     since = max(known.since, min([ordered[-1].created, *going]))
     closed = total([known.closed, *(part.spent for part in ordered if part.created < since)])
-    return Usage(closed=closed, since=since, parts=tuple(part for part in ordered if part.created >= since))
+    return Usage(closed=closed, since=since, parts=tuple(part for part in ordered if part.created >= since)).bounded()
 
 
 def is_late(known: Usage, told: Usage, jobs: Sequence[JobView]) -> bool:

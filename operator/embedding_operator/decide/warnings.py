@@ -38,11 +38,13 @@ def warn(draft: Draft, spec: Spec | None = None) -> None:
 
 
 def _floating(spec: Spec | None) -> Iterator[StageWarning]:
-    """Images of the manifest with neither tag nor digest."""
+    """Images of the manifest with neither tag nor digest, and a server's generation that nobody knows."""
     for stage, field, image in images_of(spec) if spec is not None else ():
         if floats(image):
             said = f"{field}: {image} has neither tag nor digest, so it is what latest is when a pod starts; name one"
             yield StageWarning(stage=stage, message=said[:_CHARACTERS])
+    if spec is not None and spec.assumed:
+        yield StageWarning(stage=Stage.DEPLOY, message=spec.assumed[:_CHARACTERS])
 
 
 def _warnings(status: Status) -> Iterator[StageWarning]:

@@ -31,7 +31,9 @@ from embedding_stages.contract import Stage
 from embedding_stages.contract.server_profile import RunBy
 
 _NODE_LOST: Final = "NodeLost"  # the node controller's word in a pod's status
-_NODE_GONE: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of a disruption
+# Reasons of a disruption. The first is also what a taint for maintenance leads to, and does not say which taint it was.
+_BY_TAINT: Final = "DeletionByTaintManager"
+_NODE_GONE: Final = "DeletionByPodGC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class PodView:
     began: datetime | None = None  # when the stage's own container started, also of one that has ended
     gpus: int = 0  # that the pod has, or parts of GPUs
     node_lost: bool = False  # Kubernetes gave it up because its node does not answer, or is gone
+    tainted: bool = False  # put out by a taint of a node that answers, as for maintenance
     node_silent: bool = False  # its node does not answer, and Kubernetes waits for it
 
 
@@ -166,7 +169,8 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
     bad_init = next((c for c in init if _exit_code(c) not in (None, 0)), None)
     ended = bad_init or main
     terminated = _terminated(ended)
-    target = _disruption(status)
+    target, silent = _disruption(status), _is_silent(status)
+    why = (target or {}).get("reason")
     waits = next((c for c in (*init, main) if (c.get("state") or {}).get("waiting")), {})
     waiting: Mapping[str, Any] = (waits.get("state") or {}).get("waiting") or {}
     return PodView(
@@ -196,8 +200,9 @@ def view_pod(raw: Mapping[str, Any]) -> PodView:
         gone_by=parse_time(meta.get("deletionTimestamp")),
         began=_began(main),
         gpus=int(told) if (told := (meta.get("annotations") or {}).get(GPUS_ANNOTATION, "")).isdigit() else 0,
-        node_silent=_is_silent(status),
-        node_lost=status.get("reason") == _NODE_LOST or (target or {}).get("reason") in _NODE_GONE,
+        node_silent=silent,
+        node_lost=status.get("reason") == _NODE_LOST or why == _NODE_GONE or (why == _BY_TAINT and silent),
+        tainted=why == _BY_TAINT and not silent,
     )
 
 

@@ -240,6 +240,7 @@ class Spec:
     image_pull_secrets: Sequence[str]
     scheduling: Scheduling = field(default_factory=Scheduling)
     schedule: Schedule | None = None  # None: the sources are looked at when an edit touches them
+    assumed: str = ""  # what the manifest does not say, and is taken from what serves: a warning
     given_user: bool = False  # pods name no user and no groups: the platform gives them, as OpenShift does
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.resource.api import Spec, StageSpec
-from embedding_operator.resource.status import Status
+from embedding_operator.resource.status import SCALING, TAKEN, Status
 from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
 from embedding_stages.contract.declare import Table, spelled
@@ -208,7 +208,12 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
         data["look"] = known["look"]
     servers = mapping(status.resolved.get("servers"))
     found: dict[str, Any] = {"stages": stages, "data": data}
-    beside = {"servers": dict(servers), "retryToken": spec.retry_token or status.resolved.get("retryToken")}
+    beside = {
+        SCALING: status.resolved.get(SCALING),
+        TAKEN: status.resolved.get(TAKEN),
+        "servers": dict(servers),
+        "retryToken": spec.retry_token or status.resolved.get("retryToken"),
+    }
     return found | {key: value for key, value in beside.items() if value}
 
 

@@ -9,18 +9,75 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedding_operator.resource.api import SecretRef, Spec, SpecError
+from embedding_operator.resource.frozen import mapping
 from embedding_operator.resource.images import floats
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
-from embedding_stages.contract.servers import ServerProfile, taken_by
+from embedding_stages.contract.servers import SERVERS, ServerProfile, choose_profile, taken_by
 
 _OTHERS = "take another image, another baseModel, or backend torch in spec.stages.deploy.backend"
 
 
-def check_takes(spec: Spec, encoder: Mapping[str, Any]) -> None:
-    """`encoder` is what `inputs` says of the base model; fine-tuning keeps it. Raises SpecError."""
+def as_verified(raw: Mapping[str, Any], status: Status) -> tuple[Mapping[str, Any], str]:
+    """(the manifest as it is to be read, what to warn of).
+
+    An earlier release may have known a generation for an image of which this one knows none. What serves was verified
+    as that one, so it goes on as it for as long as the manifest says the same.
+    """
+    stages = mapping(raw.get("stages"))
+    deploy = mapping(stages.get("deploy"))
+    backends, image = mapping(deploy.get("backend")), str(deploy.get("image") or "")
+    entry = status.stage(Stage.DEPLOY)
+    serves = entry.fingerprint == status.served.active_fingerprint != "" and entry.image == image
+    if not serves or len(backends) != 1:
+        return raw, ""
+    (backend, said), *_ = backends.items()
+    known = [item for item in SERVERS if item.backend == backend]
+    if not known or "generation" in mapping(said):
+        return raw, ""
+    try:
+        choose_profile(backend, None, image)
+    except LookupError as error:
+        release = _settled(status).get("generation", known[0].release)
+        field = f"spec.stages.deploy.backend.{backend}.generation"
+        read = {**deploy, "backend": {backend: {**mapping(said), "generation": release}}}
+        return {**raw, "stages": {**stages, "deploy": read}}, f"{field}: what serves goes on as {release!r}; {error}"
+    return raw, ""
+
+
+def taken_before(status: Status) -> list[Any] | None:
+    """What is known to go together, to be compared with `_together`: None where the revision is not what serves."""
+    if not status.served.active_fingerprint or status.served.active_revision != status.revision:
+        return None
+    deploy, encoder = _settled(status), mapping(status.stage(Stage.INPUTS).details.get("encoder"))
+    image = status.stage(Stage.DEPLOY).image
+    return [deploy.get("backend", ""), deploy.get("generation", ""), image, *_kind(encoder)]
+
+
+def _settled(status: Status) -> Mapping[str, Any]:
+    return mapping(mapping(status.resolved.get("stages")).get("deploy"))
+
+
+def _kind(encoder: Mapping[str, Any]) -> tuple[str, int]:
+    """(family, vector size; 0 where nobody says)."""
+    sizes = encoder.get("dimensions") or (0,)
+    return str(encoder.get("architecture") or ""), int(sizes[0])
+
+
+def _together(spec: Spec, encoder: Mapping[str, Any]) -> list[Any]:
+    profile = spec.deploy.profile
+    release = profile.release if profile.since else ""
+    return [spec.deploy.backend, release, spec.stages[Stage.DEPLOY].pod.image, *_kind(encoder)]
+
+
+def check_takes(spec: Spec, encoder: Mapping[str, Any], before: object = None) -> None:
+    """`encoder` is what `inputs` says of the base model; fine-tuning keeps it. Raises SpecError.
+
+    `before`: what went together in a revision that served, whatever this release knows of it.
+    """
     profile, image = spec.deploy.profile, spec.stages[Stage.DEPLOY].pod.image
     family, sizes = str(encoder.get("architecture") or ""), encoder.get("dimensions") or ()
-    if not family:
+    if not family or before == _together(spec, encoder):
         return
     if family in profile.not_taken:
         raise SpecError("spec.stages.deploy.backend", f"{profile.backend} does not know {family} models; {_OTHERS}")

@@ -14,6 +14,8 @@ from embedding_stages.contract import ArtefactRef, Stage
 
 __all__ = [
     "DAMAGED",
+    "SCALING",
+    "TAKEN",
     "Condition",
     "ConditionStatus",
     "Served",
@@ -33,6 +35,10 @@ _SHORT_LOG_CHARACTERS: Final = 128
 _SHORT_MESSAGE_CHARACTERS: Final = 256
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
+
+# Of `resolved`:
+SCALING: Final = "scaling"  # see decide/scale.py
+TAKEN: Final = "taken"  # server, image and kind of model that served together; see resource/served.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,8 +232,17 @@ class Status:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
 
     def revision_of(self, generation: int) -> int:
-        """The number of the revision that a generation of the manifest makes: looks at the sources make some too."""
-        return generation + self.schedule.revisions
+        """The number of the revision that a generation of the manifest makes: looks at the sources make some too, and
+        edits that only scale make none.
+        """
+        return generation + self.schedule.revisions - self.scalings
+
+    @property
+    def scalings(self) -> int:
+        """How many generations only scaled; see decide/scale.py."""
+        known = self.resolved.get(SCALING)
+        edits = known.get("edits") if isinstance(known, Mapping) else None
+        return edits if isinstance(edits, int) else 0
 
     def done_by(self, stage: Stage, fingerprint: str) -> StageStatus:
         """The entry that a Job of the stage works for: the look at the sources that is under way, or the stage's."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 _UID_CHARACTERS: Final = 13
+_MOST_CHARACTERS: Final = 4096  # of the parts in the CRD: the newest 64 pods, one a node, in any case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,14 @@ class Spent:
             active_s=self.active_s + other.active_s,
             gpu_s=self.gpu_s + other.gpu_s,
             llm_tokens=self.llm_tokens + other.llm_tokens,
+        )
+
+    def beyond(self, other: Spent) -> Spent:
+        """What is more than in the other, of each thing."""
+        return Spent(
+            active_s=max(0, self.active_s - other.active_s),
+            gpu_s=max(0, self.gpu_s - other.gpu_s),
+            llm_tokens=max(0, self.llm_tokens - other.llm_tokens),
         )
 
     def most(self, other: Spent) -> Spent:
@@ -70,6 +79,19 @@ class Usage:
         parts = tuple(replace(part, spent=Spent(llm_tokens=part.spent.llm_tokens)) for part in self.parts)
         told = total(part.spent for part in parts).llm_tokens
         return Usage(closed=Spent(llm_tokens=-told), since=self.since, parts=parts)
+
+    def bounded(self) -> Usage:
+        """With as many parts as the status takes; of more the oldest are closed, all of a second at once.
+
+        A stage has one Job at a time, so of those a pod that still runs is on its way out, and uses little more.
+        """
+        found = self
+        while len(found._text()) > _MOST_CHARACTERS:
+            first, last = found.parts[0].created, found.parts[-1].created
+            since = next((part.created for part in found.parts if part.created > first), last + 1)
+            closed = total((found.closed, *(part.spent for part in found.parts if part.created < since)))
+            found = Usage(closed=closed, since=since, parts=tuple(p for p in found.parts if p.created >= since))
+        return found
 
     def to_list(self) -> list[int]:
         """Of a stage that is done, in the record: active seconds, GPU seconds, tokens, and how far all is closed."""

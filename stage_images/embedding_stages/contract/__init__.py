@@ -110,6 +110,7 @@ PEER_LOST: Final = "PeerLost"
 
 # The workspace is full or over its quota, or the node's own disk is: the result's field says which.
 DISK_FULL: Final = "DiskFull"
+SHARED_MEMORY_FULL: Final = "SharedMemoryFull"
 
 LOOK: Final = "look"  # in the settings of inputs: a look at the sources beside a revision; see inputs/drift.py
 MANIFEST_FILE: Final = "manifest.json"

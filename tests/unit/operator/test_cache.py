@@ -36,7 +36,7 @@ def test_an_object_without_an_owner_of_ours_is_not_kept() -> None:
     cache = Cache()
     assert cache.put("Job", raw(owner=None)) is None
     assert cache.drop("Job", raw(owner=None)) is None
-    assert cache.uids("Job") == set()
+    assert cache.known("Job") == set()
 
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
@@ -69,6 +69,34 @@ def test_news_of_the_dead_do_not_bring_them_back() -> None:
     cache.drop("Job", raw(version=3))
     cache.put("Job", raw(version=2))  # the reply to a write that the deletion overtook
     assert versions(cache) == []
+
+
+def test_an_object_whose_label_comes_back_is_known_again() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=1))
+    cache.drop("Job", raw(version=3))  # what a watch by label says of an object that lost it
+    assert cache.put("Job", raw(version=4)) == KEY
+    assert cache.put("Job", raw(version=4)) is None
+    assert versions(cache) == ["4"]
+    cache.drop("Job", raw(version=5))
+    cache.fill("Job", [])
+    assert cache.compare("Job", [raw(version=6)]) == ([("team-a", "job-1")], set())
+
+
+def test_what_is_known_to_be_gone_does_not_come_back() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=1))
+    cache.forget("Job", KEY, "job-1", "u1")  # nobody has it any more
+    cache.put("Job", raw(version=2))  # an event of before
+    assert versions(cache) == []
+
+
+def test_an_object_whose_label_names_another_resource_moves_there() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=1))
+    cache.put("Job", raw(version=2, owner="other"))
+    assert cache.compare("Job", [raw(version=2, owner="other")]) == ([], {KEY})
+    assert (versions(cache), versions(cache, ("team-a", "other"))) == ([], ["2"])
 
 
 def test_nor_does_a_list_that_began_before_they_died() -> None:

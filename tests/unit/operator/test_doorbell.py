@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
+from embedding_operator import replica as replica_module
 from embedding_operator.cluster.tenure import Tenure
+from embedding_operator.decide.decision import Event
 from embedding_operator.handlers import Doorbell
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -96,6 +99,33 @@ def test_a_deletion_rings() -> None:
         return KEY in door.queue._first
 
     assert asyncio.run(hear())
+
+
+def test_the_end_does_not_wait_for_an_api_server_that_is_away(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an election. The request under way has its own time limit; what waits behind it is given up."""
+    monkeypatch.setattr(replica_module, "_LAST_EVENTS_S", 0.1)
+    away, asked = threading.Event(), threading.Event()
+
+    async def end() -> None:
+        door = doorbell()
+        door.filled.set()
+
+        def post(*_: Any) -> None:
+            asked.set()
+            away.wait()
+
+        door.cluster.post_event = post  # type: ignore[method-assign]
+        door.replica.lead()
+        said = [Event(type="Warning", reason="Said", message=str(number)) for number in range(50)]
+        door.events.post(event(KIND, 1)["object"], said, "2026-01-01T00:00:00Z")
+        await asyncio.to_thread(asked.wait)
+        await door.stop()
+        away.set()
+
+    asyncio.run(end())
+    assert "50 events not posted: the operator ends" in caplog.text
 
 
 def test_work_waits_for_the_cache_and_begins_with_what_is_not_ready() -> None:

@@ -130,6 +130,28 @@ def test_last_words_that_do_not_come_are_what_is_known(desk: Desk, monkeypatch: 
     assert desk.logs.last(KEY, pod("a")) == "running"
 
 
+def test_what_was_read_in_an_earlier_term_is_forgotten(desk: Desk) -> None:
+    """Another replica led meanwhile, and has told of more than this one knows."""
+    desk.answers["a"] = "progress 40"
+    desk.logs.newest(KEY, pod("a"))
+    desk.logs.last(KEY, pod("b", "node-2"))
+    desk.work()
+    assert desk.logs.newest(KEY, pod("a")) == "progress 40"
+    desk.logs.forget()
+    desk.answers["a"] = "progress 75"
+    assert desk.logs.newest(KEY, pod("a")) == "", "also a moment later"
+    desk.work()
+    assert desk.logs.newest(KEY, pod("a")) == "progress 75"
+    assert desk.logs.last(KEY, pod("b", "node-2")) == "tail of b", "whose pod has ended: nothing else is to come"
+
+
+def test_a_read_that_is_under_way_when_all_is_forgotten_is_taken(desk: Desk) -> None:
+    desk.logs.newest(KEY, pod("a"))
+    desk.logs.forget()
+    desk.work()
+    assert desk.logs.newest(KEY, pod("a")) == "tail of a"
+
+
 def test_a_hung_node_holds_up_no_pass() -> None:
     """With threads: passes over forty pods of a node that hangs, and one of another node, end while it hangs."""
     hang, answered = threading.Event(), threading.Event()

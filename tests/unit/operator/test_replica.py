@@ -32,7 +32,9 @@ class Bench:
         settings = Settings.from_env({**IMAGES, **env})
         if settings.election is None:
             self.tenure = Tenure.without_end()
-        self.replica = Replica(settings=settings, leases=self, tenure=self.tenure, work=self.work)
+        self.may_tell = asyncio.Event()
+        self.may_tell.set()
+        self.replica = Replica(settings=settings, leases=self, tenure=self.tenure, work=self.work, told=self.told)
 
     def read_lease(self, namespace: str, name: str, *, within_s: float) -> dict[str, Any] | None:
         return self.world.read()
@@ -50,6 +52,11 @@ class Bench:
             await asyncio.Event().wait()
         finally:
             await passing
+
+    async def told(self) -> None:
+        assert self.ended.is_set() or not self.may_end.is_set(), "the last pass may still tell of something"
+        assert self.tenure.holds()
+        await self.may_tell.wait()
 
     def _pass(self) -> None:
         self.began.set()
@@ -105,6 +112,25 @@ def test_with_a_pass_that_hangs_the_lease_runs_out(monkeypatch: pytest.MonkeyPat
         bench.may_end.set()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("env", [ELECTED, {}], ids=["elected", "alone"])
+def test_events_that_cannot_be_posted_hold_up_neither_the_other_replica_nor_the_end(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LAST_EVENTS_S", 0.1)
+
+    async def story() -> None:
+        bench = Bench(env)
+        await bench.lead()
+        bench.may_end.set()
+        bench.may_tell.clear()
+        await bench.replica.stop()
+        assert bench.ended.is_set()
+        assert bench.holder == ""
+
+    asyncio.run(story())
+    assert "has not ended" not in caplog.text
 
 
 def test_without_an_election_it_works_at_once() -> None:

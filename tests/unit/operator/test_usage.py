@@ -148,6 +148,35 @@ def test_the_end_of_a_pod_is_the_last_word_about_its_time() -> None:
     assert known.spent.active_s == 100
 
 
+def of_nodes(attempt: int, begun: float, **changes: Any) -> JobView:
+    """A Job of 64 nodes whose pods are made over two seconds."""
+    uids = (f"{attempt:04d}-{number:04d}-aaaa-bbbb" for number in range(64))
+    pods = (ran(uid, begun + number % 2, index=number, **changes) for number, uid in enumerate(uids))
+    return job_of(*pods, attempt=attempt)
+
+
+def test_however_many_pods_there_are_the_status_takes_what_is_remembered_of_them() -> None:
+    """Pods on lost nodes stay for as long as nobody removes the nodes, also those of earlier attempts."""
+    week = 7 * 86400
+    lost = [of_nodes(attempt, attempt * week, gone_by=at(attempt * week + 60)) for attempt in (1, 2, 3)]
+    known, last = Usage(), of_nodes(4, 4 * week)
+    for now in (6 * week, 6 * week + 1200):
+        known, exact = spent(known, *lost, last, now=now)
+        assert len(known.to_json()["pods"]) <= 4096
+        assert Usage.from_json(known.to_json()) == known
+        used = 64 * GPUS * (3 * 60 + now - 4 * week)
+        assert exact.gpu_s == pytest.approx(used, abs=64 * GPUS * 2)
+        assert known.spent.gpu_s == pytest.approx(used, abs=64 * GPUS * 602)
+
+
+def test_pods_of_one_second_that_are_too_many_are_closed_together() -> None:
+    many = job_of(*(ran(f"{number:04d}-aaaa-bbbb-cccc", 10, 70) for number in range(200)))
+    known, _ = spent(Usage(), many, now=100)
+    assert known.spent.gpu_s == 200 * GPUS * 60
+    assert known.parts == ()
+    assert spent(known, many, now=200)[0] == known
+
+
 def test_a_hundred_drains_are_remembered_in_a_line() -> None:
     known, pods = Usage(), []
     for number in range(100):
@@ -283,5 +312,7 @@ def test_metrics_count_what_the_status_says_more_than_before() -> None:
         return Status(revision=revision, stages=(stage,))
 
     for old, new, total in ((Status(), using(60), 60), (using(60), using(90), 90), (using(90), using(95, 2), 185)):
-        metrics.used(old, new)
+        metrics.used(old, new, {})
         assert told() == total
+    metrics.used(using(95, 2), using(5, 3), {Stage.FINETUNE: Spent(gpu_s=20)})
+    assert told() == 185 + 20 + 5

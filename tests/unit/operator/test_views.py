@@ -305,13 +305,23 @@ def test_when_a_container_ran_is_told_by_itself(main: Raw, began: str | None, en
     assert (view.began, view.ended) == (parse_time(began), parse_time(ends))
 
 
+READY, FALSE = {"type": "Ready", "status": "True"}, {"type": "Ready", "status": "False"}
+CONTAINERS: Raw = {"type": "ContainersReady", "status": "True"}
+SILENT = (FALSE, CONTAINERS)  # as the node controller leaves it
+ANSWERS = (READY, CONTAINERS)
+ENDED = (FALSE | {"reason": "PodFailed"}, CONTAINERS | {"status": "False", "reason": "PodFailed"})  # as a kubelet does
+
+
 @pytest.mark.parametrize(
     ("status", "lost"),
     [
         ({}, False),
         ({"reason": "NodeLost"}, True),
         ({"reason": "Evicted"}, False),
-        ({"conditions": [target("DeletionByTaintManager")]}, True),
+        ({"conditions": [target("DeletionByTaintManager"), *SILENT]}, True),
+        ({"conditions": [target("DeletionByTaintManager")]}, False),  # a taint for maintenance: no word of its name
+        ({"conditions": [target("DeletionByTaintManager"), *ANSWERS]}, False),
+        ({"conditions": [target("DeletionByTaintManager"), *ENDED]}, False),
         ({"conditions": [target("DeletionByPodGC")]}, True),
         ({"conditions": [target("EvictionByEvictionAPI")]}, False),
         ({"conditions": [target("PreemptionByScheduler")]}, False),
@@ -319,7 +329,9 @@ def test_when_a_container_ran_is_told_by_itself(main: Raw, began: str | None, en
     ],
 )
 def test_a_pod_whose_node_is_lost_is_told_from_one_that_is_drained(status: Raw, lost: bool) -> None:
-    assert pod(**status).node_lost is lost
+    view = pod(**status)
+    assert view.node_lost is lost
+    assert view.tainted is (not lost and "DeletionByTaintManager" in str(status))
 
 
 @pytest.mark.parametrize(("notes", "gpus"), [({}, 0), ({GPUS_ANNOTATION: "4"}, 4), ({GPUS_ANNOTATION: "many"}, 0)])

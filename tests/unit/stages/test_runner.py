@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,17 +95,77 @@ def test_a_full_workspace_says_what_can_be_done(tmp_path: Path, name: str) -> No
     assert "None" not in result["message"]
 
 
-@pytest.mark.parametrize(
-    ("place", "field"),
-    [("workspace/sdg/x", "spec.storage.size"), ("tmp/x", "spec.stages.sdg.resources.requests.ephemeral-storage")],
-)
-def test_a_full_disk_is_the_one_that_was_written_to(tmp_path: Path, place: str, field: str) -> None:
+NODE, WORKSPACE = "spec.stages.sdg.resources.requests.ephemeral-storage", "spec.storage.size"
+MEMORY = "spec.stages.sdg.resources.limits.memory"
+NO_ROOM = os.strerror(errno.ENOSPC)
+PLACES: list[tuple[Any, tuple[int, str, str], str]] = [
+    # what fails below tmp_path, (exit code, reason, field), what its message names
+    (lambda at: OSError(errno.ENOSPC, NO_ROOM, str(at / "workspace/x")), (10, "DiskFull", WORKSPACE), "workspace/x"),
+    (lambda at: OSError(errno.ENOSPC, NO_ROOM, str(at / "tmp/x")), (20, "DiskFull", NODE), "tmp/x"),
+    (lambda at: OSError(errno.ENOSPC, NO_ROOM, b"/tmp/x"), (20, "DiskFull", NODE), "/tmp/x"),
+    (lambda _: OSError(errno.ENOSPC, NO_ROOM, "/dev/shm/x"), (10, "SharedMemoryFull", MEMORY), "/dev/shm/x"),
+    (
+        lambda _: RuntimeError("unable to write to file </torch_123_4>: No space left on device (28)"),
+        (10, "SharedMemoryFull", MEMORY),
+        "/dev/shm/torch_123_4:",
+    ),
+    (
+        lambda _: RuntimeError("Error: shared memory segment /dev/shm/nccl-Ab1: No space left on device (28)"),
+        (10, "SharedMemoryFull", MEMORY),
+        "/dev/shm/nccl-Ab1:",
+    ),
+    (  # as shutil copies
+        lambda at: OSError(errno.ENOSPC, NO_ROOM, "/sources/corpus/x", None, str(at / "workspace/y")),
+        (10, "DiskFull", WORKSPACE),
+        "workspace/y",
+    ),
+    (lambda _: OSError(errno.ENOSPC, NO_ROOM, 7), (10, "DiskFull", WORKSPACE), "the workspace is full:"),
+]
+
+
+@pytest.mark.parametrize(("error", "expected", "named"), PLACES)
+def test_a_full_place_is_the_one_that_was_written_to(
+    tmp_path: Path, error: Any, expected: tuple[int, str, str], named: str
+) -> None:
     def fails(_context: StageContext) -> StageResult:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / place))
+        raise error(tmp_path)
 
     result = end_of(tmp_path, fails)
-    assert (result["exitCode"], result["reason"], result["field"]) == (10, "DiskFull", field)
-    assert str(tmp_path / place) in result["message"]
+    assert (result["exitCode"], result["reason"], result["field"]) == expected
+    assert named in result["message"]
+
+
+@pytest.mark.parametrize(
+    ("full", "expected"),
+    [
+        ((), (10, "DiskFull", WORKSPACE)),
+        (("workspace",), (10, "DiskFull", WORKSPACE)),
+        (("workspace", "tmp"), (10, "DiskFull", WORKSPACE)),
+        (("tmp",), (20, "DiskFull", NODE)),
+        (("/dev/shm",), (10, "SharedMemoryFull", MEMORY)),
+    ],
+)
+def test_where_an_error_names_no_file_it_is_looked_which_place_is_full(
+    tmp_path: Path, full: tuple[str, ...], expected: tuple[int, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {str(tmp_path / name) if name != "/dev/shm" else name for name in full}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+    def fails(context: StageContext) -> StageResult:
+        context.free = lambda folder: 0 if str(folder) in places else 1 << 30
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"], result["field"]) == expected
+
+
+def test_a_node_without_room_for_the_result_is_worth_another_attempt(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = StageRequest(stage=Stage.SDG, fingerprint="f", attempt=1, revision=1, image="i", settings={}, inputs={})
+    env = {"EFT_REQUEST": request.to_json(), "EFT_WORKSPACE": str(tmp_path), "EFT_TERMINATION_LOG": "/dev/full"}
+    assert run(Stage.SDG, lambda context: context.result(), env) == 20
+    assert "the result could not be written to /dev/full: No space left on device" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
