@@ -28,7 +28,7 @@ from embedding_stages.encoder.linear_layers import in_layers, is_meant, refuse_u
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap
-from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
+from embedding_stages.encoder.safetensors_check import ADAPTER_CONFIG, SINGLE_FILE, check_weights, weight_files
 
 FOLDER: Final = "adapter"
 _A, _B = ".lora_A", ".lora_B"
@@ -108,7 +108,7 @@ class Adapters:
             "use_dora": False,
             "use_rslora": False,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
 def add_adapters(encoder: PaddedEncoder, settings: Lora, *, seed: int, base_name: str | None = None) -> Adapters:
