@@ -48,9 +48,7 @@ def trained(workspace: Path, name: str, targets: list[str]) -> Path:
     }  # fmt: skip
     inputs = {Artefact.BASE_MODEL: workspace / name, Artefact.TRAINING_SET: workspace / "set"}
     fingerprint = f"{name}-{'-'.join(targets)}"
-    code, result = run_stage(
-        Stage.FINETUNE, work, workspace, settings=settings, inputs=inputs, fingerprint=fingerprint
-    )
+    code, result = run_stage(Stage.FINETUNE, work, workspace, settings=settings, inputs=inputs, fingerprint=fingerprint)
     assert code == ExitCode.DONE, result.message
     return workspace / result.artefacts[Artefact.CHECKPOINT].path
 

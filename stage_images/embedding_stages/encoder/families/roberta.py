@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import FIELD, Config, for_library
@@ -20,6 +21,10 @@ class _Roberta(BertLayers):
     name = "roberta"
     title = "RoBERTa (model_type roberta, xlm-roberta or camembert)"
     short_title = "RoBERTa"
+    # Servers know no CamembertModel; it is RoBERTa's, with a tokenizer of its own.
+    headless = MappingProxyType(
+        {"roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel", "camembert": "RobertaModel"}
+    )
     example = "BAAI/bge-m3"
     resembles = ("new", "gte", "xlm-roberta-xl", "xmod", "roberta-prelayernorm", "data2vec-text", "xlm", "rembert")
 
