@@ -104,6 +104,14 @@ def test_an_encoder_of_a_model_with_a_head_is_published_as_an_encoder(
     assert read(published(tmp_path, name, **changes) / "config.json")["architectures"] == [expected]
 
 
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert"])
+def test_vllm_finds_the_kind_of_positions(kind: str, tmp_path: Path) -> None:
+    """It stops without the field, which transformers 5 leaves out of what it saves."""
+    config = read(published(tmp_path, "roberta", model_type=kind) / "config.json")
+    assert config["position_embedding_type"] == "absolute"
+    assert "position_embedding_type" not in read(tmp_path / "base" / "config.json")
+
+
 def test_vllm_finds_how_a_ministrals_queries_grow(tmp_path: Path) -> None:
     config = read(published(tmp_path, "ministral3_bidirectional") / "config.json")
     assert config["llama_4_scaling"] == {"beta": 0.1, "original_max_position_embeddings": 32}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import FIELD, Config, for_library
 from embedding_stages.encoder.families.bert import BertLayers
+from embedding_stages.encoder.pooling import Pooling
 from embedding_stages.errors import BadInput
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class _Roberta(BertLayers):
 
     def recognises(self, config: Config) -> bool:
         return config.get("model_type") in ("roberta", "xlm-roberta", "camembert")
+
+    def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:
+        """With the kind of positions: transformers 5 no longer writes it, and vLLM asks every XLM-RoBERTa for it."""
+        return {"position_embedding_type": "absolute"} | super().published(config, pooling)
 
     def first_position(self, config: Config) -> int:
         padding = config.get("pad_token_id", _PADDING)
