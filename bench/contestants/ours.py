@@ -1,8 +1,8 @@
 """This project's own trainer and encoder, as the stages drive them.
 
 Without a GPU the kernels run in Triton's interpreter: enough for a dry run of the smallest shape.
-Options: `budget=TOKENS` sets the size of a pack, which the stage finds by itself; `float32` embeds
-in full precision.
+Options: `budget=TOKENS` sets the size of a pack, which the stage finds by itself; `lora=RANK` trains adapters of all
+linear layers; `float32` embeds in full precision.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from bench import measure
 from bench.contestants.interface import Embedded, EmbedJob, Trained, TrainJob, main
 from bench.contestants.master_adamw import LEARNING_RATE, WEIGHT_DECAY
 from bench.workload import PASSAGES, read_corpus
+from embedding_stages.contract.settings import Lora
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.packed.encoder import PackedEncoder
 from embedding_stages.encoder.packed.packs import Ragged
 from embedding_stages.finetune.batches import Example
+from embedding_stages.finetune.packed_lora import add_packed_adapters
 from embedding_stages.finetune.packed_trainer import PackedTrainer
 from embedding_stages.finetune.world import World
 
 FLAVOUR: Final = "ours"
+TEMPERATURE: Final = 0.02
 _NO_PREFIXES: Final = {"query": "", "passage": ""}  # the workload's texts hold theirs
 
 
@@ -42,16 +45,19 @@ def train_steps(
     `world` shares each step between ranks; `prepared` is given the trainer before the first one.
     """
     encoder = _load(job.checkpoint / FLAVOUR, job.device)
-    budget = int(dict(option.split("=") for option in job.options).get("budget", 0)) or None
-    trainer = PackedTrainer(encoder, temperature=0.02, weight_decay=WEIGHT_DECAY, token_budget=budget, world=world)
+    asked = {name: int(number) for name, number in (option.split("=") for option in job.options)}
+    lora = lora_of(asked.get("lora", 0))
+    trainer = PackedTrainer(
+        encoder,
+        temperature=TEMPERATURE,
+        weight_decay=WEIGHT_DECAY,
+        token_budget=asked.get("budget") or None,
+        adapters=add_packed_adapters(encoder, lora, seed=1) if lora else None,
+        world=world,
+    )
     prepared(trainer)
-    batches = job.batches()
-    texts = Ragged.of([row.tolist() for batch in batches for example in batch for row in example])
-    width = 1 + PASSAGES
-    steps = [
-        [_example((step * job.examples + number) * width) for number in range(job.examples)]
-        for step in range(len(batches))
-    ]
+    rows, steps = texts_and_steps(job)
+    texts = Ragged.of(rows)
     clock = measure.StepClock(job.device)
     clock.start()
     losses = []
@@ -67,6 +73,22 @@ def train_steps(
     )
 
 
+def lora_of(rank: int) -> Lora | None:
+    """Adapters of this rank in all linear layers; None for 0."""
+    return Lora(rank=rank, alpha=2 * rank) if rank else None
+
+
+def texts_and_steps(job: TrainJob) -> tuple[list[list[int]], list[list[Example]]]:
+    """The tokens of all texts, and the examples of each step."""
+    batches = job.batches()
+    width = 1 + PASSAGES
+    steps = [
+        [_example((step * job.examples + number) * width) for number in range(job.examples)]
+        for step in range(len(batches))
+    ]
+    return [row.tolist() for batch in batches for example in batch for row in example], steps
+
+
 def embed(job: EmbedJob) -> Embedded:
     """The encoder of prep and eval, its vectors written to the file's map while it works."""
     encoder = _load(job.checkpoint / FLAVOUR, job.device, exact="float32" in job.options)
@@ -80,8 +102,13 @@ def embed(job: EmbedJob) -> Embedded:
     return Embedded(seconds=time.perf_counter() - warm, warmup_seconds=warm - started)
 
 
-def _load(folder: Path, device: str, *, exact: bool = False) -> PackedEncoder:
+def describe(folder: Path) -> None:
+    """Write what the stages know of the model beside it."""
     describe_model(folder, prefixes=_NO_PREFIXES, max_tokens=512).save(folder)
+
+
+def _load(folder: Path, device: str, *, exact: bool = False) -> PackedEncoder:
+    describe(folder)
     dtype = torch.float32 if exact or device == "cpu" else torch.bfloat16
     return PackedEncoder.load(folder, device=device, dtype=dtype)
 

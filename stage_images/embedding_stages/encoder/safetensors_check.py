@@ -19,6 +19,7 @@ from embedding_stages.errors import BadInput
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"  # of adapters in peft's layout
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
@@ -52,6 +53,14 @@ def weight_files(folder: Path, *, field: str, what: str = "the model") -> list[P
 
 def no_weights(names: Iterable[str], *, field: str, what: str = "the model") -> BadInput:
     """Why a model with files of these names, none of them `SINGLE_FILE` or `INDEX_FILE`, cannot be used."""
+    names = list(names)
+    if ADAPTER_CONFIG in names:
+        return BadInput(
+            "ModelIncomplete",
+            f"{what} is adapters alone ({ADAPTER_CONFIG}); merge them into their base model with peft "
+            "(merge_and_unload), and give what save_pretrained writes of that",
+            field=field,
+        )
     pickled = sorted(name for name in names if name.endswith(_PICKLE_SUFFIXES) and name != "training_args.bin")
     if pickled:
         return BadInput(

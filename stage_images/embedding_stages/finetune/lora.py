@@ -24,11 +24,11 @@ from embedding_stages.contract.settings import Lora
 from embedding_stages.encoder.configuration import FIELD, for_saving, read_object
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.families import Family
-from embedding_stages.encoder.linear_layers import ALL_LINEAR, in_layers, is_meant, refuse_unknown
+from embedding_stages.encoder.linear_layers import in_layers, is_meant, refuse_unknown
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap
-from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
+from embedding_stages.encoder.safetensors_check import ADAPTER_CONFIG, SINGLE_FILE, check_weights, weight_files
 
 FOLDER: Final = "adapter"
 _A, _B = ".lora_A", ".lora_B"
@@ -90,7 +90,6 @@ class Adapters:
         folder.mkdir(exist_ok=True)
         named = {f"base_model.model.{name}.weight": value.float().contiguous() for name, value in weights.items()}
         save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        everything = ALL_LINEAR in self.settings.targets
         config: dict[str, Any] = {
             "base_model_name_or_path": self.base_name,
             "bias": "none",
@@ -102,13 +101,14 @@ class Adapters:
             "modules_to_save": None,
             "peft_type": "LORA",
             "r": self.settings.rank,
-            # By their whole paths: a pooler, which is not part of this encoder, is a linear layer for peft too.
-            "target_modules": list(self.paths if everything else self.settings.targets),
+            # By their whole paths: a pooler, which is not part of this encoder, is a linear layer for peft too, and
+            # BERT's has the name `dense` like others. peft would miss its adapters.
+            "target_modules": list(self.paths),
             "task_type": "FEATURE_EXTRACTION",
             "use_dora": False,
             "use_rslora": False,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
 def add_adapters(encoder: PaddedEncoder, settings: Lora, *, seed: int, base_name: str | None = None) -> Adapters:

@@ -26,6 +26,7 @@ from embedding_stages.encoder.fitting import FittingEncoder, stacked
 from embedding_stages.encoder.load import load_encoder
 from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap
+from embedding_stages.encoder.safetensors_check import ADAPTER_CONFIG
 from embedding_stages.errors import OutOfMemory
 from embedding_stages.finetune.batches import Example, examples_of_step
 from embedding_stages.finetune.dataset import TrainingTexts, asked_texts
@@ -156,7 +157,8 @@ def tune_queries(
 
 def save_checkpoint(query_map: QueryMap, base: Path, folder: Path, description: EncoderDescription) -> None:
     """The base model's files, its weights byte for byte, the map beside them and in what describes the model."""
-    ignored = shutil.ignore_patterns(MANIFEST_FILE)
+    # Readers that have peft would look for the adapters that this file of the base model speaks of.
+    ignored = shutil.ignore_patterns(MANIFEST_FILE, ADAPTER_CONFIG)
     shutil.copytree(base, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
     publish(replace(description, query_map=True), query_map, base, folder)
 

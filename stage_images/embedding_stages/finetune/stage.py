@@ -137,13 +137,17 @@ def trains_in_bfloat16(device: str) -> bool:
 
 
 def _encoder(base: Path, context: StageContext, world: World, settings: Finetune, *, bfloat16: bool) -> AnyEncoder:
-    """Packed where that works; shards are the library's business, so they keep its modules."""
+    """Packed where that works; shards are the library's business, so they keep its modules.
+
+    Beside adapters nothing is worth a shard: the weights have neither gradients nor moments, and in a step of `Shards`
+    they are whole on every rank as well, in the number format that packs have them in.
+    """
     device = str(world.device)
-    if world.sharded:
+    if world.sharded and not settings.lora:
         return PaddedEncoder.load(base, device=device, dtype=torch.float32)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    # Weights that stay as they are need no more digits than the products have.
-    halved = settings.lora and bfloat16 and world.device.type == "cuda"
+    # Weights that stay as they are need no more digits than the products have; shards are cut from float32.
+    halved = settings.lora and bfloat16 and world.device.type == "cuda" and not world.sharded
     padded_dtype = torch.bfloat16 if halved else torch.float32
     return load_encoder(base, device=device, dtype=dtype, padded_dtype=padded_dtype, log=context.log)
 

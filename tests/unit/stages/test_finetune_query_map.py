@@ -169,8 +169,10 @@ def test_the_stage_leaves_the_base_model_with_a_map_that_lowers_the_loss(
 
 def test_the_checkpoint_needs_no_code_and_turns_by_the_base_models_angles_in_transformers_4(tmp_path: Path) -> None:
     base = make_llama(tmp_path / "base", rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    (base / "adapter_config.json").write_text("{}")  # of adapters that are merged; transformers would look for them
     described = describe_model(base, prefixes=None, max_tokens=None)
     query_map.save_checkpoint(QueryMap(np.eye(32, dtype=np.float32)), base, tmp_path / "checkpoint", described)
+    assert not (tmp_path / "checkpoint" / "adapter_config.json").exists()
     config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
     assert "auto_map" in json.loads((base / "config.json").read_text())
     assert "auto_map" not in config, "the code is not there"

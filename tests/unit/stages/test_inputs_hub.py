@@ -175,6 +175,15 @@ UNUSABLE_ON_THE_HUB: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "BaseModelIncomplete",
         "add its weights",
     ),
+    "adapters alone": (
+        lambda f: [
+            (f / "model.safetensors").rename(f / "adapter_model.safetensors"),
+            (f / "pytorch_model.bin").unlink(),
+            (f / "config.json").rename(f / "adapter_config.json"),
+        ],
+        "BaseModelIncomplete",
+        "merge them into their base model with peft",
+    ),
     "another architecture": (lambda f: rewrite_config(f, model_type="t5"), "BaseModelUnsupported", "docs/models.md"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "BaseModelIncomplete", "tokenizer.json"),
 }

@@ -41,6 +41,12 @@ def with_modules(*types: str) -> Change:
     return change
 
 
+def adapters_alone(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text("{}")
+
+
 def with_words(number: int) -> Change:
     words = {("[PAD]", "[UNK]")[at] if at < 2 else f"w{at}": at for at in range(number)}
     return lambda folder: Tokenizer(models.WordLevel(words, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
@@ -59,6 +65,10 @@ UNUSABLE: dict[str, tuple[Change, dict[str, Any], str, str, str, str]] = {
     ),
     "a checkpoint of a trainer": (
         pickled("model.pt", "optimizer.pt"), {}, "BaseModelPickled", PATH, "only pickled weights", "convert them",
+    ),
+    "adapters without the model that they belong to": (
+        adapters_alone, {}, "BaseModelIncomplete", PATH,
+        "the model is adapters alone (adapter_config.json)", "merge them into their base model with peft",
     ),
     "a tokenizer of another model, with more tokens": (
         with_words(30), {}, "BaseModelDamaged", PATH, "has 30 tokens, the embedding table 8 rows",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from embedding_stages.encoder.configuration import FIELD, Config, for_library
@@ -85,6 +86,7 @@ class _Bert(BertLayers):
     name = "bert"
     title = "BERT (model_type bert)"
     short_title = "BERT"
+    headless = MappingProxyType({"bert": "BertModel"})
     example = "BAAI/bge-base-en-v1.5"
     resembles = ("distilbert", "albert", "electra", "nomic_bert", "deberta", "deberta-v2", "ernie", "nezha", "convbert")
 

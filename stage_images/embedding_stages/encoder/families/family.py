@@ -42,6 +42,9 @@ class Family(ABC):
     shorter_dimensions: ClassVar[tuple[int, ...]] = ()  # Matryoshka sizes; those below the hidden size are offered
     causal: ClassVar[bool] = False  # a token sees the tokens before it alone
     packs: ClassVar[bool] = False  # `encoder.packed` computes it, by `packed_model`, whose `shape_of` refuses some
+    # By model_type, the library's class without a head: servers build a masked language model of one that has a head's
+    # name, whatever its modules say. Empty: readers take what published models have.
+    headless: ClassVar[Mapping[str, str]] = MappingProxyType({})
     distance_buckets: ClassVar[int] = 0  # of distances between tokens, by which each head's scores have a summand
     needs: ClassVar[tuple[str, ...]] = ()  # what sentence-transformers needs for a checkpoint, sentences of its card
 
@@ -82,7 +85,8 @@ class Family(ABC):
 
     def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG002 - most need not say it
         """config.json of a checkpoint: one that transformers and servers read right without the model's own code."""
-        return dict(config)
+        name = self.headless.get(str(config.get("model_type")))
+        return {**config, **({"architectures": [name]} if name else {})}
 
     @abstractmethod
     def load(self, folder: Path, config: Config, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:

@@ -24,6 +24,7 @@ class _Gemma3(Windowed):
     activations = ("gelu_pytorch_tanh",)
     table = "embed_tokens.weight"
     layers = "layers"
+    headless = MappingProxyType({"gemma3_text": "Gemma3TextModel"})
     bases = MappingProxyType({"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"})
     prefixes = MappingProxyType({"query": "task: search result | query: ", "passage": "title: none | text: "})
     shorter_dimensions = (512, 256, 128)  # EmbeddingGemma, beside its 768

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from embedding_stages.encoder.configuration import Config, for_library
+from embedding_stages.encoder.configuration import Config, for_library, rotations
 from embedding_stages.encoder.families.decoder import Decoder, as_bidirectional, is_bidirectional
 from embedding_stages.encoder.families.family import Unsupported
 from embedding_stages.encoder.families.rotary import rotary_of
@@ -38,8 +38,16 @@ class _Ministral3Bidirectional(Decoder):
             raise Unsupported("a Ministral 3 whose layers see a window of tokens alone")
 
     def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:
-        """What transformers reads without the model's own code; `pooling` is for readers of bidirectional models."""
-        return as_bidirectional(config, "ministral3", "Ministral3Model", pooling)
+        """What transformers reads without the model's own code; `pooling` is for readers of bidirectional models.
+
+        vLLM looks for how queries grow in a field of its own, and lets them be where there is none.
+        """
+        told = as_bidirectional(config, "ministral3", "Ministral3Model", pooling)
+        for turned in rotations(config):
+            if turned.get(_BETA):
+                original = turned.get(_ORIGINAL) or self.positions(config)
+                told["llama_4_scaling"] = {"beta": turned[_BETA], _ORIGINAL: original}
+        return told
 
     def library(self) -> tuple[Any, Any]:
         from transformers import Ministral3Config, Ministral3Model

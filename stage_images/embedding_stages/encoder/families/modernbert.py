@@ -24,6 +24,7 @@ class _ModernBert(Windowed):
     layers = "layers"
     bases = MappingProxyType({"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"})
     poolings = ("mean", "cls")
+    headless = MappingProxyType({"modernbert": "ModernBertModel"})
 
     def recognises(self, config: Config) -> bool:
         return config.get("model_type") == "modernbert"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from embedding_stages.encoder.configuration import Config, for_library
@@ -24,6 +25,7 @@ class _Mpnet(BertLayers):
     title = "MPNet (model_type mpnet)"
     short_title = "MPNet"
     example = "sentence-transformers/all-mpnet-base-v2"
+    headless = MappingProxyType({"mpnet": "MPNetModel"})
     distance_buckets = BUCKETS
 
     def recognises(self, config: Config) -> bool:

@@ -22,12 +22,13 @@ class Windowed(Rotary):
 
     bases: ClassVar[Mapping[str, str]]  # what transformers 4 calls the base of the angles, by the kind of layer
 
-    def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG002 - a file of its own says it
+    def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:
         """With the bases where transformers 4 reads them too: it passes over `rope_parameters` for its defaults."""
         kinds = config.get("rope_parameters")
         told = kinds if isinstance(kinds, Mapping) else {}
         angles = {name: told[kind] for kind, name in self.bases.items() if isinstance(told.get(kind), Mapping)}
-        return {name: angle["rope_theta"] for name, angle in angles.items() if "rope_theta" in angle} | dict(config)
+        bases = {name: angle["rope_theta"] for name, angle in angles.items() if "rope_theta" in angle}
+        return bases | super().published(config, pooling)
 
     def activation(self, config: Config) -> Any:
         return config.get("hidden_activation", self.activations[0])
