@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch.distributed as dist
+from unit.stages.interpreted import patch_the_language_once
 
 _LIMIT_S = 300
 _LIBRARIES = ["pytest", "torch", "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama"]
@@ -68,5 +69,7 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], errors: Path) -> None
     os.environ.update(env)
     with errors.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
+    if env.get("TRITON_INTERPRET") == "1":
+        patch_the_language_once()
     sys.argv = list(arguments)
     runpy.run_path(arguments[0], run_name="__main__")
