@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test test-servers test-faults test-handover test-kueue test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test beside-unit beside-apiserver beside-e2e test-servers test-faults test-handover test-kueue test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,12 +18,24 @@ quickstart: ## a real cluster, real documents, a real model, to Ready, with a cu
 # These take two minutes: they have a target of their own, test-servers.
 EACH := tests/e2e/test_servers.py::test_each_server_reaches_ready_and_answers_as_the_contract_says
 OLDER := nim-2.0 nim-2.2
+# Three suites side by side: those with a cluster wait for pods and leases most of the time, those without one compute.
+# Whichever fails, the others go on, and each tells all it has to say once it has ended.
 test: room venv ## everything: unit, simulation, API server and end-to-end tests
 	@$(PYTHON) hack/cluster up
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load
-	@$(UNIT)
-	@.venv/bin/pytest tests/apiserver tests/faults/test_oracles.py tests/faults/test_selection.py tests/e2e --ignore tests/e2e/test_handover.py $(OLDER:%=--deselect "$(EACH)[%]")
+	@echo "unit and simulation, API server, end-to-end: each is shown when it has ended"
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target beside-unit beside-apiserver beside-e2e
+
+# What computes all the time stands back for what answers others: probes, leases, clients.
+beside-unit:
+	@nice -n 10 $(UNIT)
+
+beside-apiserver:
+	@.venv/bin/pytest tests/apiserver tests/faults/test_oracles.py tests/faults/test_selection.py
+
+beside-e2e:
+	@.venv/bin/pytest tests/e2e --ignore tests/e2e/test_handover.py $(OLDER:%=--deselect "$(EACH)[%]")
 
 test-servers: room venv ## strict stand-ins of every generation of NIM and of vLLM on the cluster; make test has the oldest and the newest
 	@$(PYTHON) hack/cluster up

@@ -90,6 +90,10 @@ def _merge(into: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     return into
 
 
+LATER = "wrong-later-images"
+WRONG = {stage: {"image": f"localhost/no-such/{stage}:1"} for stage in ("finetune", "deploy")}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def applied(kube: Kube, images: dict[str, str]) -> Iterator[None]:
     """All of them at once: they wait for different things."""
@@ -101,8 +105,11 @@ def applied(kube: Kube, images: dict[str, str]) -> Iterator[None]:
         manifest = fine_tune(name, images["demo-model"])
         _merge(manifest["spec"], _with_images(patch, images))
         kube.apply(manifest)
+    manifest = fine_tune(LATER, images["demo-model"])
+    _merge(manifest["spec"]["stages"], {"sdg": {"provider": {"extractive": None, "openAI": OPEN_AI}}, **WRONG})
+    kube.apply(manifest)
     yield
-    kube.run("delete", "eft", *CASES, "-n", NAMESPACE, "--ignore-not-found", "--wait")
+    kube.run("delete", "eft", *CASES, LATER, "-n", NAMESPACE, "--ignore-not-found", "--wait")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,30 +137,22 @@ def test_bad_input_is_named_and_cured(kube: Kube, images: dict[str, str], name: 
     kube.patch(name, {"suspend": True})
 
 
-LATER = "wrong-later-images"
-
-
-def test_wrong_images_of_later_stages_are_named_while_an_early_one_waits(kube: Kube, images: dict[str, str]) -> None:
+def test_wrong_images_of_later_stages_are_named_while_an_early_one_waits(kube: Kube) -> None:
     """The node's own kubelet says so: nothing answers for localhost, which is told after a minute and a half."""
-    manifest = fine_tune(LATER, images["demo-model"])
-    wrong = {stage: {"image": f"localhost/no-such/{stage}:1"} for stage in ("finetune", "deploy")}
-    _merge(manifest["spec"]["stages"], {"sdg": {"provider": {"extractive": None, "openAI": OPEN_AI}}, **wrong})
-    kube.apply(manifest)
 
     def look() -> str:
         found = kube.condition(LATER, "Validated")
         said = str(found.get("message", "")) if found.get("reason") == "ImagePullFailed" else ""
-        return said if all(f"spec.stages.{stage}.image" in said for stage in wrong) else ""
+        return said if all(f"spec.stages.{stage}.image" in said for stage in WRONG) else ""
 
     said = kube.until(f"the wrong images of {LATER}; now {kube.status(LATER)}", look, 180)
-    assert said.count("the image cannot be pulled") == len(wrong), "the others came"
+    assert said.count("the image cannot be pulled") == len(WRONG), "the others came"
     assert kube.stage(LATER, "sdg")["reason"] == "SecretMissing"
     selector = "embedding-operator.dev/image-check"
     (pod,) = (item for item in kube.list("pod", selector) if item["metadata"]["name"].startswith(LATER))
     came = [item for item in pod["status"]["containerStatuses"] if "terminated" in item["state"]]
-    assert len(came) == len(pod["spec"]["containers"]) - len(wrong)
+    assert len(came) == len(pod["spec"]["containers"]) - len(WRONG)
     kube.patch(LATER, {"suspend": True})
     kube.until(
         "its pod to be gone", lambda: not kube.list("pod", f"{selector},embedding-operator.dev/owner={LATER}"), 60
     )
-    kube.run("delete", "eft", LATER, "-n", NAMESPACE, "--wait")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from embedding_operator.decide.decision import CreatePod, DeleteObject, Draft, Observed
@@ -219,5 +220,7 @@ def _told(uses: Iterable[_Use], record: Mapping[str, Any]) -> str:
     return f"{cannot_be_pulled(*images)}; the stages before go on meanwhile"
 
 
+@lru_cache(4096)
 def _key(image: str) -> str:
+    """Many times a pass, of the same few images."""
     return fingerprint_of({"image": image})[:12]

@@ -229,7 +229,10 @@ class Status:
     schedule: ScheduleStatus = field(default_factory=ScheduleStatus)  # see decide/schedule.py
 
     def stage(self, name: Stage) -> StageStatus:
-        return next((item for item in self.stages if item.name is name), StageStatus(name=name))
+        for item in self.stages:
+            if item.name is name:
+                return item
+        return StageStatus(name=name)
 
     def revision_of(self, generation: int) -> int:
         """The number of the revision that a generation of the manifest makes: looks at the sources make some too, and

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from unit.stages.interpreted import patch_the_language_once
 from unit.stages.llm_endpoint import Endpoint, serving
 
 from embedding_stages.encoder import hardware
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels' modules are imported
+    patch_the_language_once()
 hardware._CPU_INFO = Path("/dev/null")
 
 

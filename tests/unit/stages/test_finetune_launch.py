@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "negativesPerQuery": 3,
     "temperature": 0.1,
 }
+FEW_STEPS: dict[str, Any] = {"epochs": 4}  # for who only has to come to the end
 TWO_WORKERS = {contract.ENV_PROCESSES: "2", contract.ENV_PARALLELISM: "DDP"}
 LIMIT_S = 240  # of a run, on a slow machine
 
@@ -52,8 +53,9 @@ class Launched:
     """A running `python3 -m embedding_stages.finetune` on a workspace."""
 
     def __init__(
-        self, workspace: Path, fingerprint: str, env: dict[str, str], data: str = "set", digest: str | None = None
-    ) -> None:
+        self, workspace: Path, fingerprint: str, env: dict[str, str], data: str = "set", digest: str | None = None,
+        **settings: Any,
+    ) -> None:  # fmt: skip
         """`digest`: what the request says of the training set, where it is not the truth."""
         base, data_set = workspace / "bert", workspace / data
         request = StageRequest(
@@ -62,7 +64,7 @@ class Launched:
             attempt=1,
             revision=1,
             image="test",
-            settings=SETTINGS,
+            settings=SETTINGS | settings,
             inputs={
                 Artefact.BASE_MODEL: ArtefactRef(path=base.name, digest=digest_of_folder(base)),
                 Artefact.TRAINING_SET: ArtefactRef(path=data, digest=digest or digest_of_folder(data_set)),
@@ -129,9 +131,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def alone(workspace: Path, fingerprint: str, data: str = "set") -> tuple[int, StageResult]:
+def alone(workspace: Path, fingerprint: str, data: str = "set", **settings: Any) -> tuple[int, StageResult]:
     inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: workspace / data}
-    return run_stage(Stage.FINETUNE, work, workspace, settings=SETTINGS, inputs=inputs, fingerprint=fingerprint)
+    settings = SETTINGS | settings
+    return run_stage(Stage.FINETUNE, work, workspace, settings=settings, inputs=inputs, fingerprint=fingerprint)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +263,7 @@ def test_a_killed_worker_ends_the_pod_as_transient(workspace: Path) -> None:
     assert "SIGKILL" in result.message
 
 
-def two_nodes(workspace: Path, fingerprint: str, parallelism: str) -> list[Launched]:
+def two_nodes(workspace: Path, fingerprint: str, parallelism: str, **settings: Any) -> list[Launched]:
     """Launchers that meet on this machine, one worker each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -270,16 +273,20 @@ def two_nodes(workspace: Path, fingerprint: str, parallelism: str) -> list[Launc
         contract.ENV_COORDINATOR: f"127.0.0.1:{port}",
         contract.ENV_PARALLELISM: parallelism,
     }
-    return [Launched(workspace, fingerprint, env | {contract.ENV_NODE_RANK: str(rank)}) for rank in (0, 1)]
+    ranks = [env | {contract.ENV_NODE_RANK: str(rank)} for rank in (0, 1)]
+    return [Launched(workspace, fingerprint, own, **settings) for own in ranks]
 
 
-def test_two_nodes_meet_at_the_coordinator(whole: tuple[StageResult, list[str]], workspace: Path) -> None:
-    (code_0, result_0, _), (code_1, result_1, _) = [node.ended() for node in two_nodes(workspace, "nodes", "FSDP")]
+def test_two_nodes_meet_at_the_coordinator(workspace: Path) -> None:
+    nodes = two_nodes(workspace, "nodes", "FSDP", **FEW_STEPS)
+    (code_0, result_0, _), (code_1, result_1, _) = [node.ended() for node in nodes]
     assert (code_0, code_1) == (ExitCode.DONE, ExitCode.DONE)
     assert result_1 is None  # the run's result is the first node's
     assert result_0 is not None
-    assert result_0.counts == whole[0].counts
-    assert result_0.details["firstLoss"] == pytest.approx(whole[0].details["firstLoss"], rel=1e-3)
+    _, expected = alone(workspace, "one-node", **FEW_STEPS)
+    assert result_0.counts == expected.counts
+    for loss in ("firstLoss", "lastLoss"):
+        assert result_0.details[loss] == pytest.approx(expected.details[loss], rel=1e-3)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
