@@ -214,6 +214,7 @@ class Draft:
     requeue_s: list[float] = field(default_factory=list)
     reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
     unpulled: str = ""  # which images of later stages cannot be pulled
+    unkept: str = ""  # which object does not stay as it was applied, though work goes on without
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self.events.append(Event(type=kind, reason=reason, message=message[:1000]))

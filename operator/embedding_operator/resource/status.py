@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
 from embedding_operator.resource.folding import folded, written_out
+from embedding_operator.resource.restored import Restored, restored_from_json
 from embedding_operator.resource.schedule_status import ScheduleStatus
 from embedding_operator.resource.stage_status import StageStatus, State, decimal_text, present
 from embedding_stages.contract import ArtefactRef, Stage
@@ -93,6 +94,7 @@ class Served:
     candidate_revision: int = 0
     artefact_digest: str = ""
     url: str = ""
+    astray: str = ""  # why clients may be led elsewhere: then there is no URL
     model: str = ""
     checkpoint: ArtefactRef | None = None  # what was trained, and is served
     vector_space: str = ""  # see contract.vector_space_of
@@ -118,6 +120,7 @@ class Served:
                 "candidateRevision": self.candidate_revision or None,
                 "artefactDigest": self.artefact_digest,
                 "url": self.url,
+                "astray": self.astray,
                 "model": self.model,
                 "checkpoint": self.checkpoint.to_json() if self.checkpoint is not None else None,
                 "vectorSpace": self.vector_space,
@@ -143,6 +146,7 @@ class Served:
             candidate_revision=int(raw.get("candidateRevision", 0)),
             artefact_digest=raw.get("artefactDigest", ""),
             url=raw.get("url", ""),
+            astray=raw.get("astray", ""),
             model=raw.get("model", ""),
             checkpoint=_ref(raw.get("checkpoint")),
             vector_space=raw.get("vectorSpace", ""),
@@ -221,6 +225,7 @@ class Status:
     image_check: Mapping[str, Any] = field(default_factory=dict)  # see decide/image_check.py
     run: Mapping[str, Any] = field(default_factory=dict)  # of this revision; see decide/usage.py
     schedule: ScheduleStatus = field(default_factory=ScheduleStatus)  # see decide/schedule.py
+    restored: Mapping[str, Restored] = field(default_factory=dict)  # objects that others change; see decide/drift.py
 
     def stage(self, name: Stage) -> StageStatus:
         return next((item for item in self.stages if item.name is name), StageStatus(name=name))
@@ -274,6 +279,7 @@ class Status:
                 "imageCheck": dict(self.image_check),
                 "run": dict(self.run),
                 "schedule": self.schedule.to_json(),
+                "restored": {what: item.to_json() for what, item in self.restored.items()},
             }
         )
 
@@ -303,6 +309,7 @@ class Status:
             image_check=dict(raw.get("imageCheck") or {}),
             run=dict(raw.get("run") or {}),
             schedule=ScheduleStatus.from_json(raw.get("schedule")),
+            restored=restored_from_json(raw.get("restored")),
         )
 
 
