@@ -195,6 +195,10 @@ class Plan:
     actions: Sequence[Action] = ()
     events: Sequence[Event] = ()
     requeue_after_s: float | None = None
+    at_once: bool = (
+        False  # what it does decides what is next: the same pass looks again, and records both in one write,
+    )
+    # unless the next plan takes something away
 
     def __post_init__(self) -> None:
         ordered = sorted(self.actions, key=lambda action: (not isinstance(action, TryOut), not frees(action)))
@@ -214,6 +218,7 @@ class Draft:
     requeue_s: list[float] = field(default_factory=list)
     reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
     unpulled: str = ""  # which images of later stages cannot be pulled
+    at_once: bool = False  # see Plan
     unkept: str = ""  # which object does not stay as it was applied, though work goes on without
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:

@@ -10,7 +10,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, asked_for, drift_of
 from embedding_operator.decide.lost import held_server
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
-from embedding_operator.decide.rollout import fail, follow, record, scales, was_available
+from embedding_operator.decide.rollout import STARTING, fail, follow, record, scales, was_available
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.nim_service import build_server
@@ -111,7 +111,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     if was_available(entry):
         fail(draft, entry, "Unavailable", f"{what} was gone and is being created again")
     else:
-        record(draft, replace(entry, state="Running", reason="Starting", message=f"{what} is being created"))
+        record(draft, replace(entry, state="Running", reason=STARTING, message=f"{what} is being created"))
     return False
 
 

@@ -193,7 +193,13 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     if stop is not None:
         requeue = RETRY_S[stop.kind]
-    return Plan(status=draft.status, actions=tuple(draft.actions), events=tuple(draft.events), requeue_after_s=requeue)
+    return Plan(
+        status=draft.status,
+        actions=tuple(draft.actions),
+        events=tuple(draft.events),
+        requeue_after_s=requeue,
+        at_once=draft.at_once and stop is None,
+    )
 
 
 def _valid(write: _Conditions, observed: Observed) -> None:

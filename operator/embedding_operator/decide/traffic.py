@@ -107,6 +107,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
         return _held(drift.wait, served, applied=drift.apply)
     if drift.stale:
         draft.look_again_in(1.0)
+        draft.at_once = drift.apply
         return MOVING
     moved, space = served.active_fingerprint != serving, vector_space(draft.status)
     served = draft.status.served
@@ -139,6 +140,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
     if moved:
         # What served before goes once this is on record: a write that fails must not leave clients to what is gone.
         draft.look_again_in(1.0)
+        draft.at_once = True
         return MOVING
     retire(draft, owner, observed, serving)
     return ACTIVE

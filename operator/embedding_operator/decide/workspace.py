@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from embedding_operator.decide.decision import Apply, Draft, Observed
 from embedding_operator.decide.drift import Change, restore
-from embedding_operator.objects.compare import quantity
+from embedding_operator.objects.compare import difference, quantity
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec
@@ -25,13 +27,18 @@ def keep_workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -
         kind=manifest["kind"],
         name=manifest["metadata"]["name"],
         asked=fingerprint_of(spec.storage.size),
-        field="spec.resources.requests.storage" if _grows(spec, observed) else "",
+        field=difference(_asks(spec.storage.size), _asks(observed.workspace_request)) if _grows(spec, observed) else "",
     )
     drift = restore(draft, change, observed, new=True)
     if drift.apply:
         draft.actions.append(Apply(manifest=manifest, why="the manifest asks for a larger volume"))
+        draft.at_once = True
     if drift.wait is not None:  # work goes on in the room that there is
         draft.unkept = drift.wait.message
+
+
+def _asks(size: str) -> dict[str, Any]:
+    return {"spec": {"resources": {"requests": {"storage": size}}}}
 
 
 def _grows(spec: Spec, observed: Observed) -> bool:

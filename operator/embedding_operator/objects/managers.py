@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 Raw = Mapping[str, Any]
-_PORTS: Final = "spec.ports"
 
 
 def managers_of(managed: Iterable[Raw], field: str) -> list[str]:
@@ -16,7 +15,8 @@ def managers_of(managed: Iterable[Raw], field: str) -> list[str]:
     A Service's port that somebody gave another number is a new item in place of ours: its owner is meant.
     """
     known = [(str(item.get("manager", "")), item.get("fieldsV1") or {}) for item in managed]
-    fields = [field, _PORTS] if field.startswith(f"{_PORTS}[") and field.endswith("]") else [field]
+    items, _, item = field.partition("[")
+    fields = [field, items] if item.endswith("]") and "[" not in item else [field]
     owners = ({name for name, owned in known if name and _owns(owned, path)} for path in fields)
     return sorted(next((found for found in owners if found), ()))
 
