@@ -184,13 +184,20 @@ class Step:
         )
 
     def of_job(self, job: JobView) -> StageStatus:
-        """The entry, saying which Job does the work."""
+        """The entry, saying which Job does the work.
+
+        What its controller says of its start a moment later than the operator is no news.
+        """
+        started = job.started or job.created
+        known = parse_time(self.entry.started_at) if self.entry.job_name == job.name else None
+        if known is not None and abs(started - known) < A_MOMENT:
+            started = known
         return replace(
             self.entry,
             job_name=job.name,
             attempt=job.attempt,
             revision=job.revision,
-            started_at=f"{job.started or job.created:%Y-%m-%dT%H:%M:%SZ}",
+            started_at=f"{started:%Y-%m-%dT%H:%M:%SZ}",
         )
 
     def give_up(self, job: JobView, failure: Failure) -> None:
