@@ -138,6 +138,16 @@ def test_nobody_is_sent_to_where_clients_are_led_elsewhere() -> None:
     assert scene.status.served.url
 
 
+def test_clients_are_never_moved_to_a_first_revision_through_a_service_that_leads_elsewhere() -> None:
+    scene = a_scene()
+    scene.cluster.policies["Service"] = of(is_clients, select_canary)
+    scene.run(lambda scene: scene.condition("Verified") == NOT_CORRECTED)
+    assert applies(scene, "Service") <= 1 + 1 + 5  # what is measured, the clients' one, and its restorations
+    assert (scene.status.served.active_revision, scene.status.served.url) == (0, "")
+    scene.cluster.policies.clear()
+    scene.run(is_ready, turns=400)
+
+
 def test_clients_that_somebody_keeps_from_being_moved_stay_and_it_is_said() -> None:
     scene = a_scene().run(is_ready).settle(3)
     wanted = scene.cluster.object("Service", NAME)["spec"]["selector"]

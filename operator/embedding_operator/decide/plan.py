@@ -100,7 +100,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
         keep_active(draft, owner, observed, reported=reported)
-    if traffic is None or traffic.state != "moving":  # its move is not on record yet
+    if traffic is None or traffic.state != "moving":  # what clients reach is about to change
         publish_contract(draft, owner, observed)
     remove_ended_jobs(draft, status, spec, observed)
     _look_at_sources(draft, spec, owner, observed, verdict, traffic)
