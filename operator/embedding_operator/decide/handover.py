@@ -54,8 +54,9 @@ def port_of(observed: Observed, fingerprint: str, live: Mapping[str, Any] | None
     """The name of the port of the pods that serve `fingerprint`; of pods that are gone, what the Service has of it."""
     label = serving_label(fingerprint)
     ports = ((live or {}).get("spec") or {}).get("ports") or [{}]
-    known = str(ports[0].get("targetPort") or "http")
-    return next((item.port_name for item in observed.deployments if item.serving == label), known)
+    known = ports[0].get("targetPort")
+    otherwise = known if isinstance(known, str) else "http"
+    return next((item.port_name for item in observed.deployments if item.serving == label), otherwise)
 
 
 def vector_space(status: Status) -> str:
