@@ -28,6 +28,8 @@ _TRIES: Final = 4
 _FIRST_S: Final = 3
 _MOST_S: Final = 600
 _FORGOTTEN_S: Final = 3600  # a restoration that has held for so long has helped
+_NAMED: Final = 3  # managers, and characters of each: it is remembered in the status
+_CHARACTERS: Final = 63
 _UNNAMED: Final = "an admission policy, or somebody whom its metadata.managedFields does not name"
 Raw = Mapping[str, Any]
 
@@ -53,12 +55,12 @@ class Change:
 
     @property
     def key(self) -> str:
-        return f"{self.kind}/{self.name}/{self.asked[:8]}"
+        return f"{self.kind}/{fingerprint_of([self.name, self.asked])[:8]}"
 
     @property
     def who(self) -> str:
         others = [item for item in self.managed if item.get("manager") != MANAGER]
-        return ", ".join(managers_of(others, self.field)) or _UNNAMED
+        return ", ".join(name[:_CHARACTERS] for name in managers_of(others, self.field)[:_NAMED]) or _UNNAMED
 
 
 def drift_of(draft: Draft, live: Raw | None, desired: Raw, observed: Observed, *, new: bool = False) -> Drift:
@@ -90,9 +92,11 @@ def restore(draft: Draft, change: Change, observed: Observed, *, new: bool = Fal
     times = known.times if known is not None else 0
     left_s = _left_s(known, now)
     said = known.said if known is not None else ""
-    if times >= _TRIES and not said:
-        said = _lasting(change)
-        draft.event("Warning", DRIFT_NOT_CORRECTED, said)
+    if times >= _TRIES:
+        words = _lasting(change)
+        if not said:
+            draft.event("Warning", DRIFT_NOT_CORRECTED, words)
+        said = words if words.startswith(said) else said  # a status that would be too large keeps the beginning
     wait = Wait(reason=DRIFT_NOT_CORRECTED, message=said, broken=True) if times >= _TRIES else None
     if left_s > 0:
         draft.look_again_in(left_s)

@@ -33,7 +33,8 @@ _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 80
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
-_SHORT_MESSAGE_CHARACTERS: Final = 256
+_SHORT_MESSAGE_CHARACTERS: Final = 128
+_SHORTEST: Final = 16
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -138,7 +139,13 @@ class Status:
         body = folded(self._body())
         if _size(body) <= _STATUS_BYTES:
             return body
-        terse = replace(self, stages=_terse(self.stages), image_check=_terse_check(self.image_check))
+        terse = replace(
+            self,
+            stages=_terse(self.stages),
+            image_check=_terse_check(self.image_check),
+            served=replace(self.served, astray=self.served.astray[:_SHORT_CHARACTERS]),
+            restored={what: replace(item, said=item.said[:_SHORTEST]) for what, item in self.restored.items()},
+        )
         return _shortened(folded(terse._body()))
 
     def _body(self) -> dict[str, Any]:
