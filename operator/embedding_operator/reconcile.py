@@ -4,6 +4,7 @@
               children are read from what the watches have told
     plan      pure; see decide/plan.py
     act       creates, applies and deletes; safe to repeat at any point
+    go on     where what was done decides what is next, these three again: clients have been moved
     record    one status write, with the resourceVersion that was read: a pass that knew too little ends in a conflict,
               and the next one asks the API server. Events only after the write succeeded
 
@@ -52,6 +53,7 @@ from embedding_operator.decide.decision import (
     Refusal,
     SuspendJob,
     TryOut,
+    frees,
 )
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.summary import held_up, unread
@@ -64,6 +66,7 @@ from embedding_operator.resource.status import Status
 log = logging.getLogger(__name__)
 _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
+_LOOKS_AT_ONCE: Final = 2  # that the Service moved, and that clients reach the first revision of all
 _POD_S: Final = 5.0  # for a pod that no work depends on
 _DRY_RUNS_S: Final = 30.0  # for all of a pass: there may be twenty, and a webhook that hangs holds each of them
 
@@ -120,6 +123,7 @@ class Reconciler:
             else:
                 gathered = True
                 decided = self._decide_and_act(owner, resource, status, observed)
+                decided = self._go_on(owner, resource, observer, observed, decided)
             wrote = self._record(resource, status, decided, observed)
         except Unavailable as error:
             self._report(owner, resource, status, observed, error, gathered=gathered)
@@ -160,6 +164,25 @@ class Reconciler:
             if full is not None and not waits_for_quota(decided.status):
                 raise full
             return decided
+
+    def _go_on(
+        self, owner: Owner, resource: Mapping[str, Any], observer: Observer, observed: Observed, decided: Plan
+    ) -> Plan:
+        """Look again at once where what was done decides what is next: the state between is nobody's to see.
+
+        Nothing is taken away for what is not on record yet.
+        """
+        spec = resource.get("spec") or {}
+        for _ in range(_LOOKS_AT_ONCE):
+            if not decided.at_once:
+                break
+            known = Observed(now=observed.now, generation=observed.generation)
+            seen = observer.observe(owner, resource, decided.status, known)
+            if any(frees(action) for action in plan(owner, spec, decided.status, seen, self.defaults).actions):
+                break
+            going = self._decide_and_act(owner, resource, decided.status, seen)
+            decided = going.after(decided.actions, decided.events, decided.ended_run)
+        return decided
 
     def _act(self, owner: Owner, decided: Plan, tried: list[Action], dry_runs_end: float) -> None:
         """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError.

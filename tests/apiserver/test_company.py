@@ -5,6 +5,7 @@ Two field managers and a real API server: its rules for merging are not those of
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from apiserver.api import Api
 from apiserver.manifests import deployment, made, service
 
 from embedding_operator.cluster.client import KubeCluster
+from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.drift import drift_of
 from embedding_operator.objects.compare import difference
+from embedding_operator.objects.slim import slim
+from embedding_operator.resource.status import Status
 
 Raw = dict[str, Any]
 PATHS = {
@@ -155,3 +160,40 @@ def test_a_service_keeps_the_ports_of_others_and_its_own(api: Api, namespace: st
     assert sorted(port["port"] for port in again["spec"]["ports"]) == sorted([wanted["spec"]["ports"][0]["port"], 9000])
     assert again["metadata"]["annotations"]["lb.test/x"] == "1"
     assert again["spec"]["selector"] == wanted["spec"]["selector"]
+
+
+CHANGED: dict[str, tuple[str, list[Raw]]] = {
+    "a Service's selector": ("spec.selector", [add("/spec/selector/track", "canary")]),
+    "a Service's port": ("spec.ports[8000].targetPort", [add("/spec/ports/0/targetPort", 15001)]),
+    "a Service's port by another number": ("spec.ports[8000]", [add("/spec/ports/0/port", 8080)]),
+    "a server's image": (f"{POD}/containers[server]/image", TAKEN_OVER["an image"]),
+    "a server's hook": (f"{POD}/containers[server]/lifecycle", TAKEN_OVER["a hook"]),
+    "a server's variable": (f"{POD}/containers[server]/env[LD_PRELOAD]", TAKEN_OVER["a variable that loads code"]),
+    "a server's replicas": ("spec.replicas", [add("/spec/replicas", 3)]),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_who_changed_a_field_is_named_and_nobody_else(
+    api: Api, namespace: str, cluster: KubeCluster, what: str
+) -> None:
+    """From what the API server notes, and from what is kept of that."""
+    owner, spec = made(api, namespace, PLACED)
+    wanted = service(owner) if "Service" in what else deployment(owner, spec)
+    field, operations = CHANGED[what]
+    field = field.removeprefix("/").replace("/", ".")
+    live = cluster.apply(wanted)
+    path = PATHS[live["kind"]].format(namespace, live["metadata"]["name"])
+    innocent = [add("/metadata/labels/team", "a")]
+    code, _ = api.send("PATCH", path, innocent, "application/json-patch+json", fieldManager="innocent")
+    assert code == 200
+    live = change(api, live, operations)
+    for raw in (live, slim(live["kind"], live)):
+        assert difference(wanted, raw).startswith(field)
+        draft, observed = Draft(status=Status()), Observed(now=datetime(2026, 1, 1, tzinfo=UTC), generation=1)
+        drift = drift_of(draft, raw, wanted, observed)
+        assert drift.apply
+        (event,) = draft.events
+        assert "changed by somebody: " in event.message
+    again = cluster.apply(wanted)
+    assert difference(wanted, again) == ""

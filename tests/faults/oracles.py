@@ -42,6 +42,7 @@ _NOISE = {
     "lastFailure",
     "attempt",
     "startedAt",
+    "tookSeconds",
     "finishedAt",
     "jobName",
     "lastTransitionTime",

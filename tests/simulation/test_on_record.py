@@ -13,6 +13,7 @@ from simulation.test_schedule import MONDAYS, NIGHTLY, looks, ready, until
 
 from embedding_operator.cluster.errors import Conflict, QuotaExceeded, Rejected
 from embedding_operator.resource.api import KIND
+from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 
 LOST = [Conflict("update", KIND, "", "", "somebody was faster"), Crash()]
@@ -33,6 +34,29 @@ class AfterItsDelete:
         elif call.verb == "status" and self.deleted and not self.lost:
             self.lost = True
             raise self.error
+
+
+def test_a_first_revision_is_told_of_in_one_write_from_its_verification_to_ready() -> None:
+    scene = a_scene().run(is_ready)
+    before, last = (Status.from_json(status) for status in scene.history[-2:])
+    assert not before.stage(Stage.VERIFY).done
+    assert (last.phase, last.served.active_revision, len(last.history)) == ("Ready", 1, 1)
+
+
+def test_an_older_server_goes_once_the_move_is_on_record() -> None:
+    scene = a_scene(stages={"deploy": {"drainSeconds": 0}}).run(is_ready).settle(3)
+    old = scene.status.served.active_fingerprint
+    seen: list[str] = []
+
+    def hook(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("delete", "Deployment", "before"):
+            seen.append(scene.status.served.active_fingerprint)
+
+    scene.cluster.hook = hook
+    scene.edit(a_spec(stages={"deploy": {"drainSeconds": 0}, "finetune": {"epochs": 5}}))
+    scene.run(is_ready).settle(5)
+    assert seen
+    assert not {"", old} & set(seen)
 
 
 @pytest.mark.parametrize("error", LOST, ids=IDS)

@@ -1,23 +1,52 @@
 """The decision: from a spec, a status and what was observed to actions and the next status. Pure.
 
-Start at `plan.py`. Each other module answers one question:
+Start at `plan.py`; `decision` holds what goes in and what comes out. Each other module answers one question.
 
-    jobs         how does one Job stage come one step further? A chain of checks, over the state in `step`:
+Before a stage runs:
+
+    settle       which image and which code version does it run with?
+    preflight    would the API server refuse what its stages are going to create?
+    image_check  can the images of later stages be pulled?
+    workspace    is the stages' volume there, and as large as the manifest asks for?
+
+A stage that is a Job:
+
+    jobs         how does it come one step further? A chain of checks, over the state in `step`:
     start          what goes first, what is created, and what does the Job wait for?
     run            how far has it come, and for how long does it run?
     retry          what follows from its end?
-    outcome      how did an attempt end, and will there be another?
+    outcome      how did an attempt end?
+    attempts     will there be another one, when, and with what?
+    limits       has the run used what it may?
+    usage        what has it used?
     waiting      why does a pod not start?
-    lost         is a pod on a node that is lost?
-    refusals     what did the API server refuse in this pass?
+    pulling        what is wrong with its image?
+    uncreated      why is there no pod at all?
+    queue        what does a Job in Kueue's queue wait for?
+    lost         what was asked to end and never does?
+    rendezvous   where do the pods of a multi-node Job find each other?
+    retention    when do Jobs that ended go?
+
+From an exported model to clients:
+
+    gates        is the tuned model good enough?
     serving      which Deployment does this revision need?
-    drift        is that Deployment what was applied, and when is it restored?
     rollout      how far has that Deployment come?
     verdict      does the endpoint measure what was evaluated?
+    handover     may clients be moved to it?
     traffic      which revision do clients talk to?
+    retire       when does what they have left go?
+    contract     what must they know of it, and does it answer the same still?
+    records      how can a revision be served again?
+    scale        how many pods has the server?
     schedule     when are the sources looked at again, and what follows from a change?
-    rendezvous   where do the pods of a multi-node Job find each other?
+
+In every pass:
+
+    drift        is an object what was applied, and when is it restored?
+    refusals     what did the API server refuse in this pass?
     summary      which conditions and which phase follow from all that?
-    figures      what was measured?
-    warnings     what do finished stages warn of?
+    phase          in one word?
+    figures        what was measured?
+    warnings       what do finished stages warn of?
 """

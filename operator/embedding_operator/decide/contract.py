@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, Draft, Observed
+from embedding_operator.decide.drift import Change, restore
 from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
@@ -96,14 +97,30 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
         draft.look_again_in(_ASK_AGAIN_S)
         return
     known = _known(observed.contract)
-    if known is None:  # somebody removed or changed it: it is written anew
+    drift = restore(draft, _change_of(served, observed, readable=known is not None), observed)
+    if drift.wait is not None:  # what serves goes on without it
+        draft.unkept = drift.wait.message
+    if drift.apply:
         draft.status = replace(draft.status, served=replace(served, canaries={}))
         draft.look_again_in(1.0)
+    if known is None:
         return
     least = min(cosine(before, now) for before, now in zip(known, observed.canaries, strict=True))
     told = {**served.canaries, "checkedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}", "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
     draft.look_again_in(float(interval_s or 0))
+
+
+def _change_of(served: Served, observed: Observed, *, readable: bool) -> Change:
+    """What somebody has done to the contract; it may also be gone."""
+    meta: Mapping[str, Any] = (observed.contract or {}).get("metadata") or {}
+    return Change(
+        kind="ConfigMap",
+        name=served.contract_map,
+        asked=str(served.canaries.get("contract", "")),
+        field="" if readable else f"data.{CONTRACT_KEY}",
+        managed=meta.get("managedFields") or (),
+    )
 
 
 def differ(served: Served, *, newer: bool = False) -> str:

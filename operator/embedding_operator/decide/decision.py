@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -197,10 +197,18 @@ class Plan:
     events: Sequence[Event] = ()
     requeue_after_s: float | None = None
     ended_run: Mapping[Stage, Spent] = field(default_factory=dict)  # what it used at last, which no status tells
+    # What it does decides what is next: the same pass looks again, and records both in one write, unless the next plan
+    # takes something away.
+    at_once: bool = False
 
     def __post_init__(self) -> None:
         ordered = sorted(self.actions, key=lambda action: (not isinstance(action, TryOut), not frees(action)))
         object.__setattr__(self, "actions", tuple(ordered))
+
+    def after(self, actions: Sequence[Action], events: Sequence[Event], ended_run: Mapping[Stage, Spent]) -> Plan:
+        """This one, of a second look in the same pass, with what the first one does and tells."""
+        ended = {stage: ended_run.get(stage, Spent()) + self.ended_run.get(stage, Spent()) for stage in Stage}
+        return replace(self, actions=(*actions, *self.actions), events=(*events, *self.events), ended_run=ended)
 
     def __str__(self) -> str:
         return "\n".join([f"phase {self.status.phase}", *(str(action) for action in self.actions)])
@@ -217,6 +225,8 @@ class Draft:
     reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
     ended_run: Mapping[Stage, Spent] = field(default_factory=dict)  # see Plan
     unpulled: str = ""  # which images of later stages cannot be pulled
+    at_once: bool = False  # see Plan
+    unkept: str = ""  # which object does not stay as it was applied, though work goes on without
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self.events.append(Event(type=kind, reason=reason, message=message[:1000]))

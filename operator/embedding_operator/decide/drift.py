@@ -1,72 +1,152 @@
-"""A Deployment that is not what was applied: restored ever less often, and said when that does not help. Pure.
+"""An object that is not what was applied: restored ever less often, and said when that does not help. Pure.
 
-An admission policy or another controller may change a Deployment back for ever. Each restoration then makes its pods
-anew, or changes nothing at all.
+An admission policy or another controller may change an object back for ever. Each restoration of a Deployment then
+makes its pods anew, one of a Service moves clients to and fro, or it changes nothing at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.refusals import refusal_wait
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import difference
-from embedding_operator.objects.views import DeploymentView, parse_time
+from embedding_operator.objects.managers import managers_of
+from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.api import MANAGER
 from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
-from embedding_operator.resource.status import StageStatus
+from embedding_operator.resource.restored import Restored
+from embedding_stages.contract import fingerprint_of
 
+DRIFT_CORRECTED: Final = "DriftCorrected"
 DRIFT_NOT_CORRECTED: Final = "DriftNotCorrected"
 _TRIES: Final = 4
 _FIRST_S: Final = 3
 _MOST_S: Final = 600
 _FORGOTTEN_S: Final = 3600  # a restoration that has held for so long has helped
+_NAMED: Final = 3  # managers, and characters of each: it is remembered in the status
+_CHARACTERS: Final = 63
+_UNNAMED: Final = "an admission policy, or somebody whom its metadata.managedFields does not name"
+Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """What to do about a Deployment in this pass."""
+    """What to do about an object in this pass."""
 
-    entry: StageStatus  # of the deploy stage, with its restorations counted
     apply: bool = False
-    stale: bool = False  # what its status counts is of another Deployment than the one that was asked for
-    first: bool = False  # somebody changed it, and it is restored for the first time
+    stale: bool = False  # it was found otherwise than it was asked for: what depends on it is of another object
     wait: Wait | None = None  # restoring it does not help
 
 
-def drift_of(entry: StageStatus, live: DeploymentView, desired: Mapping[str, Any], now: datetime) -> Drift:
-    """Compare, and restore when it is time to."""
-    field = difference(desired, live.raw)
-    if not field:
-        return Drift(entry=entry)
-    if _asked_for(live.raw) not in ("", _asked_for(desired)):  # the manifest asks for something new
-        return Drift(entry=entry, apply=True, stale=True)
-    restored_at = parse_time(entry.restored_at)
-    tries = entry.restores
-    if restored_at is None or now >= restored_at + timedelta(seconds=_FORGOTTEN_S):
-        restored_at, tries = None, 0
-    delay_s = min(_MOST_S, _FIRST_S * 2 ** max(0, tries - 1))
-    due = restored_at is None or now >= restored_at + timedelta(seconds=delay_s)
-    wait = _lasting(live, field) if tries >= _TRIES else None
-    if not due:
-        return Drift(entry=entry, stale=True, wait=wait)
-    counted = replace(entry, restores=tries + 1, restored_at=f"{now:%Y-%m-%dT%H:%M:%SZ}")
-    return Drift(entry=counted, apply=True, stale=True, first=tries == 0, wait=wait)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What somebody has changed of an object of ours."""
+
+    kind: str
+    name: str
+    asked: str  # what tells what is asked for now from what was asked for before
+    field: str  # empty: nothing
+    managed: Sequence[Raw] = ()  # its metadata.managedFields
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{fingerprint_of([self.name, self.asked])[:8]}"
+
+    @property
+    def who(self) -> str:
+        others = [item for item in self.managed if item.get("manager") != MANAGER]
+        return ", ".join(name[:_CHARACTERS] for name in managers_of(others, self.field)[:_NAMED]) or _UNNAMED
 
 
-def _lasting(live: DeploymentView, field: str) -> Wait:
-    managers = {str(item.get("manager", "")) for item in live.raw["metadata"].get("managedFields") or ()}
-    others = sorted(managers - {MANAGER, "kube-controller-manager", ""})
-    who = f"changed by {', '.join(others)}, or by" if others else "changed by"
-    message = (
-        f"{live.kind} {live.name} does not stay as it was applied: {field} is {who} an admission policy; exempt the "
-        f"{live.kind} from it. It is restored at most every ten minutes until it stays"
+def drift_of(draft: Draft, live: Raw | None, desired: Raw, observed: Observed, *, new: bool = False) -> Drift:
+    """Compare, and restore when it is time to. `new`: what is desired may not have been applied yet."""
+    if live is None:
+        return Drift(apply=True, stale=True)
+    field = difference(desired, live)
+    if not field and not draft.status.restored:
+        return Drift()
+    change = Change(
+        kind=desired["kind"],
+        name=desired["metadata"]["name"],
+        asked=asked_for(desired) or _hash(desired),
+        field=field,
+        managed=live["metadata"].get("managedFields") or (),
     )
-    return Wait(reason=DRIFT_NOT_CORRECTED, message=message, broken=True)
+    return restore(draft, change, observed, new=new)
 
 
-def _asked_for(raw: Mapping[str, Any]) -> str:
-    """The hash of the manifest that a Deployment was last applied from."""
+def restore(draft: Draft, change: Change, observed: Observed, *, new: bool = False) -> Drift:
+    """Count a restoration when one is due, and say once that they do not help."""
+    now, known = observed.now, draft.status.restored.get(change.key)
+    if not change.field:
+        if known is not None and (known.times == 0 or _is_forgotten(known, now)):
+            _note(draft, change.key, None, now)
+        return Drift()
+    if known is not None and _is_forgotten(known, now):
+        known = None
+    times = known.times if known is not None else 0
+    left_s = _left_s(known, now)
+    said = known.said if known is not None else ""
+    if times >= _TRIES:
+        words = _lasting(change)
+        if not said:
+            draft.event("Warning", DRIFT_NOT_CORRECTED, words)
+        said = words if words.startswith(said) else said  # a status that would be too large keeps the beginning
+    wait = Wait(reason=DRIFT_NOT_CORRECTED, message=said, broken=True) if times >= _TRIES else None
+    if left_s > 0:
+        draft.look_again_in(left_s)
+        if known is not None and known.said != said:
+            _note(draft, change.key, replace(known, said=said), now)
+        return Drift(stale=True, wait=wait)
+    if refusal_wait(observed) is not None:  # it was not applied
+        return Drift(apply=True, stale=True, wait=wait)
+    times = 0 if known is None and new else times + 1
+    if times == 1:
+        message = f"{change.kind} {change.name} was changed by {change.who}: {change.field}; restored"
+        draft.event("Warning", DRIFT_CORRECTED, message)
+    applied = Restored(times=times, at=f"{now:%Y-%m-%dT%H:%M:%SZ}", said=said)
+    _note(draft, change.key, applied, now)
+    if times:
+        draft.look_again_in(_left_s(applied, now))
+    return Drift(apply=True, stale=True, wait=wait)
+
+
+def asked_for(raw: Raw) -> str:
+    """The hash of the manifest that a server was last applied from; empty for other objects."""
     return str((raw["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
+
+
+def _hash(desired: Raw) -> str:
+    return fingerprint_of({"labels": desired["metadata"].get("labels"), "spec": desired.get("spec")})
+
+
+def _left_s(known: Restored | None, now: datetime) -> float:
+    """Until it may be applied again."""
+    at = parse_time(known.at) if known is not None else None
+    if known is None or at is None:
+        return 0
+    delay_s = min(_MOST_S, _FIRST_S * 2 ** max(0, known.times - 1))
+    return (at + timedelta(seconds=delay_s) - now).total_seconds()
+
+
+def _is_forgotten(known: Restored, now: datetime) -> bool:
+    at = parse_time(known.at)
+    return at is None or now >= at + timedelta(seconds=_FORGOTTEN_S)
+
+
+def _note(draft: Draft, key: str, new: Restored | None, now: datetime) -> None:
+    """Only of what is recent: objects that are gone are forgotten with the rest."""
+    kept = {what: item for what, item in draft.status.restored.items() if what != key and not _is_forgotten(item, now)}
+    draft.status = replace(draft.status, restored=kept | ({key: new} if new is not None else {}))
+
+
+def _lasting(change: Change) -> str:
+    return (
+        f"{change.kind} {change.name} does not stay as it was applied: {change.field} is changed by {change.who}; "
+        f"exempt the {change.kind} from it. It is restored ever less often, in the end every ten minutes, until then"
+    )

@@ -6,12 +6,13 @@ that mean nothing. A candidate of the same vector space, and the first revision 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.drift import drift_of
 from embedding_operator.decide.refusals import refusal_wait
-from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, service_url, serving_label
 from embedding_operator.resource.api import Spec
@@ -49,10 +50,13 @@ def next_name(owner: Owner) -> str:
     return f"{owner.name}-next"
 
 
-def port_of(observed: Observed, fingerprint: str) -> str:
-    """The name of the port of the pods that serve `fingerprint`; of pods that are gone it does not matter."""
+def port_of(observed: Observed, fingerprint: str, live: Mapping[str, Any] | None = None) -> str:
+    """The name of the port of the pods that serve `fingerprint`; of pods that are gone, what the Service has of it."""
     label = serving_label(fingerprint)
-    return next((item.port_name for item in observed.deployments if item.serving == label), "http")
+    ports = ((live or {}).get("spec") or {}).get("ports") or [{}]
+    known = ports[0].get("targetPort")
+    otherwise = known if isinstance(known, str) else "http"
+    return next((item.port_name for item in observed.deployments if item.serving == label), otherwise)
 
 
 def vector_space(status: Status) -> str:
@@ -126,11 +130,16 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
     serving = f"clients stay with revision {served.active_revision} {index}"
     if not served.active_fingerprint:
         serving = f"clients reach no server: the one that they knew {index} was removed"
-    if differs(service, observed.services.get(name)):
+    drift = drift_of(draft, observed.services.get(name), service, observed, new=not served.next_url)
+    if drift.apply:
         draft.actions.append(Apply(manifest=service, why="the index is filled anew through it"))
-        if refusal_wait(observed) is not None:  # perhaps a stranger's is in its place: nobody may be sent there
-            draft.status = replace(draft.status, served=replace(served, next_url=""))
-            return Traffic(state="waiting", reason=AWAITING, message=f"verified, but {name} is not made yet; {serving}")
+    if drift.wait is not None or (drift.stale and (not drift.apply or refusal_wait(observed) is not None)):
+        # Perhaps it is a stranger's, or leads elsewhere: nobody may be sent there.
+        draft.status = replace(draft.status, served=replace(served, next_url=""))
+        if drift.wait is not None:
+            message = f"verified, but not offered: {drift.wait.message}; {serving}"
+            return Traffic(state="waiting", reason=drift.wait.reason, message=message, broken=True)
+        return Traffic(state="waiting", reason=AWAITING, message=f"verified, but {name} is not made yet; {serving}")
     url = f"{service_url(owner, name)}{EMBEDDINGS_PATH}"
     if served.next_url != url:
         draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")

@@ -85,7 +85,7 @@ def advance(
         spent=exact.spent,
     )
     done = take(step)
-    if replace(step.entry, usage=entry.usage) == entry and not is_late(entry.usage, told, jobs):
+    if replace(step.entry, usage=entry.usage) == entry and not is_late(entry.usage, told, jobs, observed.now):
         step.entry = entry  # what is used is told with the next news
     if step.entry.state == "Failed":  # it is not looked at again
         step.entry = replace(step.entry, usage=exact)

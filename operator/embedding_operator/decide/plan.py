@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
+from embedding_operator.decide.decision import Action, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
@@ -32,9 +32,8 @@ from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.usage import of_another_run, up_to_now
 from embedding_operator.decide.verdict import Verdict, judge
-from embedding_operator.objects.compare import quantity
+from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.storage import build_workspace
 from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import asks_again, carry, data_identity, resolved
 from embedding_operator.resource.images import check_images
@@ -42,7 +41,6 @@ from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import as_verified, check_takes, taken_before
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, SCALING, TAKEN, StageStatus, Status
-from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
 
@@ -84,7 +82,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         end_image_check(draft, observed)
     else:
         forget_suspensions(draft, observed)
-        _workspace(draft, spec, owner, observed)
+        keep_workspace(draft, spec, owner, observed)
         try:
             trained = _run_pipeline(draft, spec, owner, observed, defaults)
         except SpecError as error:
@@ -109,21 +107,19 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
         keep_active(draft, owner, observed, reported=reported)
-    if traffic is None or traffic.state != "moving":  # its move is not on record yet
+    if traffic is None or traffic.state != "moving":  # what clients reach is about to change
         publish_contract(draft, owner, observed)
     remove_ended_jobs(draft, status, spec, observed)
     _look_at_sources(draft, spec, owner, observed, verdict, traffic)
     if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
         begun = plan(owner, raw_spec, draft.status, observed, defaults)
-        ended = {stage: begun.ended_run.get(stage, Spent()) + draft.ended_run.get(stage, Spent()) for stage in Stage}
-        actions, events = (*draft.actions, *begun.actions), (*draft.events, *begun.events)
-        return replace(begun, actions=actions, events=events, ended_run=ended)
+        return begun.after(draft.actions, draft.events, draft.ended_run)
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
-    keep_rendezvous_services(draft, owner, observed)
+    keep_rendezvous_services(draft, owner, observed, before=status)
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
         draft.actions = [action for action in draft.actions if frees(action)]
     _set_back(draft, spec)
@@ -182,6 +178,7 @@ def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], obser
             verification={},
             warnings=(),
             run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
+            restored={},
         )
         status = ask_for_preflight(status, revision)
         if (taken := taken_before(draft.status)) is not None:
@@ -226,22 +223,7 @@ def _remember(item: StageStatus) -> StageStatus:
         details=item.details if item.artefacts else {},
         broken=False,
         ran_until="",
-        restores=0,
-        restored_at="",
     )
-
-
-def _workspace(draft: Draft, spec: Spec, owner: Owner, observed: Observed) -> None:
-    if not spec.storage.existing_claim and not observed.workspace_exists:
-        draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the stages' shared volume"))
-    elif _grows(spec, observed) and observed.refusal("claim") is None:
-        draft.actions.append(Apply(manifest=build_workspace(owner, spec), why="the manifest asks for a larger volume"))
-
-
-def _grows(spec: Spec, observed: Observed) -> bool:
-    """Whether the claim asks for less than the manifest. No volume shrinks, so one that is larger stays as it is."""
-    request = observed.workspace_request
-    return bool(request) and quantity(request) < quantity(spec.storage.size)
 
 
 def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults) -> bool:

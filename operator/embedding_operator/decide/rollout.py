@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
-from embedding_operator.decide.waiting import WAITING_FOR_QUOTA, Wait, explain_wait
+from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
 from embedding_operator.objects.views import DeploymentView, EventView, PodView, parse_time
@@ -17,6 +17,7 @@ from embedding_operator.resource.status import DAMAGED, StageStatus, State
 from embedding_stages.contract import ExitCode, Stage
 
 SCALING: Final = "Scaling"
+STARTING: Final = "Starting"
 _POLL_S: Final = 3.0
 _IMAGE_IDS_KEPT: Final = 8  # of one tag, on nodes of several kinds
 
@@ -136,7 +137,7 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
         refusal = EventView(reason="FailedCreate", message=live.replica_failure)
         return explain_wait(None, (refusal,), spec, Stage.DEPLOY)
     if pod is not None and pod.started and not pod.blocked_by:
-        return Wait(reason="Starting", message=f"pod {pod.name} is loading the model", broken=False)
+        return Wait(reason=STARTING, message=f"pod {pod.name} is loading the model", broken=False)
     return explain_wait(pod, observed.warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
 
 
@@ -148,10 +149,18 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
+    elif _just_created(entry, live, wait, observed):
+        record(draft, entry)
     else:
         queued = spec.scheduling.serving and wait.reason == WAITING_FOR_QUOTA  # the start timer does not run meanwhile
         state: State = "Waiting" if wait.broken or queued else "Running"
         record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken))
+
+
+def _just_created(entry: StageStatus, live: DeploymentView, wait: Wait, observed: Observed) -> bool:
+    """Whether it is still told that it starts: most pods have started in a moment, and that is not worth a write."""
+    starts = entry.reason == STARTING and wait.reason in (STARTING, *UNREMARKABLE)
+    return starts and observed.now < live.created + A_MOMENT
 
 
 def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
-from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, drift_of
+from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, asked_for, drift_of
 from embedding_operator.decide.lost import held_server
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
-from embedding_operator.decide.rollout import fail, follow, record, scales, was_available
+from embedding_operator.decide.rollout import STARTING, fail, follow, record, scales, was_available
 from embedding_operator.decide.waiting import Wait
-from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.nim_service import build_server
 from embedding_operator.objects.manifests.serving import (
@@ -88,18 +87,22 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
         scaled_to=_scaled_to(draft, live, others),
     )
     desired = in_its_queue(as_made_before(desired, live.raw, spec), live.raw) if live is not None else desired
-    drift = drift_of(entry, live, desired, observed.now) if live is not None else Drift(entry=entry, apply=True)
-    entry = drift.entry
-    if drift.first:
-        draft.event("Warning", "DriftCorrected", f"{desired['kind']} {name} was changed by somebody; restored")
+    # The manifest may ask for something new.
+    edited = live is not None and asked_for(live.raw) not in ("", asked_for(desired))
+    drift = drift_of(draft, live.raw if live is not None else None, desired, observed, new=edited)
     if drift.apply:
         draft.actions.append(Apply(manifest=desired, why="serve the exported model"))
-    _address(draft, owner, serving, desired, observed)
+    address = _address(draft, owner, serving, desired, observed)
     if wait is not None and drift.apply and (live is None or observed.stopped is not None):
         _refused(draft, entry, live, wait)
         return False
-    if drift.wait is not None:
-        _not_corrected(draft, entry, drift.wait)
+    if (lasting := drift.wait or address.wait) is not None:  # what is measured is not what was asked for
+        waits = replace(entry, state="Waiting", reason=lasting.reason, message=lasting.message, broken=True)
+        record(draft, waits, poll_s=60)
+        return False
+    if address.stale and not address.apply:
+        message = f"Service {name} was changed by somebody again, and is restored in a moment"
+        record(draft, replace(entry, state="Running", reason="Applied", message=message))
         return False
     if live is not None:
         goes_on = scales(draft, spec, entry, live, desired, observed)
@@ -108,17 +111,19 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
     if was_available(entry):
         fail(draft, entry, "Unavailable", f"{what} was gone and is being created again")
     else:
-        record(draft, replace(entry, state="Running", reason="Starting", message=f"{what} is being created"))
+        record(draft, replace(entry, state="Running", reason=STARTING, message=f"{what} is being created"))
     return False
 
 
-def _address(draft: Draft, owner: Owner, serving: str, server: Mapping[str, Any], observed: Observed) -> None:
+def _address(draft: Draft, owner: Owner, serving: str, server: Mapping[str, Any], observed: Observed) -> Drift:
     """The Service that verify measures; the NIM Operator makes one of the NIMService's name itself."""
     if server["kind"] != "Deployment":
-        return
+        return Drift()
     service = build_service(owner, server["metadata"]["name"], serving)
-    if differs(service, observed.services.get(server["metadata"]["name"])):
+    drift = drift_of(draft, observed.services.get(server["metadata"]["name"]), service, observed)
+    if drift.apply:
         draft.actions.append(Apply(manifest=service, why="the address that verify measures"))
+    return drift
 
 
 def _scaled_to(draft: Draft, live: DeploymentView | None, others: Sequence[DeploymentView]) -> int:
@@ -137,15 +142,6 @@ def _refused(draft: Draft, entry: StageStatus, live: DeploymentView | None, wait
     state: State = "Failed" if was_available(entry) and wait.broken else "Waiting"
     refused = replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken)
     record(draft, refused, poll_s=RETRY_S["quota"])
-
-
-def _not_corrected(draft: Draft, entry: StageStatus, wait: Wait) -> None:
-    """Restoring the Deployment does not help, so what serves is not what was asked for."""
-    if entry.reason != wait.reason:
-        draft.event("Warning", wait.reason, f"deploy: {wait.message}")
-    else:  # the field that differs first may be another one from time to time
-        wait = replace(wait, message=entry.message)
-    record(draft, replace(entry, state="Waiting", reason=wait.reason, message=wait.message, broken=True), poll_s=60)
 
 
 def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:

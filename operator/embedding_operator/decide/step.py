@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, O
 from embedding_operator.decide.limits import overrun
 from embedding_operator.decide.outcome import Failure, failure_record
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
-from embedding_operator.decide.waiting import LONG_WAITS, UNREMARKABLE, Wait
+from embedding_operator.decide.waiting import A_MOMENT, LONG_WAITS, UNREMARKABLE, Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name
 from embedding_operator.objects.views import JobView, parse_time
@@ -24,7 +24,6 @@ from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
 JOB_CREATED: Final = "JobCreated"
 _POLL_WAITING_S: Final = 3.0
-_A_MOMENT: Final = timedelta(seconds=5)
 
 
 @dataclass(kw_only=True)
@@ -162,7 +161,7 @@ class Step:
 
     def _just_created(self, job: JobView) -> bool:
         noted = self.entry.reason == JOB_CREATED and self.entry.job_name == job.name
-        return noted and self.observed.now < job.created + _A_MOMENT
+        return noted and self.observed.now < job.created + A_MOMENT
 
     def fail(self, job: JobView, failure: Failure, *, final: bool) -> None:
         """Record a failed attempt; `final`: there is no other one, so the stage has failed."""
@@ -185,13 +184,20 @@ class Step:
         )
 
     def of_job(self, job: JobView) -> StageStatus:
-        """The entry, saying which Job does the work."""
+        """The entry, saying which Job does the work.
+
+        What its controller says of its start a moment later than the operator is no news.
+        """
+        started = job.started or job.created
+        known = parse_time(self.entry.started_at) if self.entry.job_name == job.name else None
+        if known is not None and abs(started - known) < A_MOMENT:
+            started = known
         return replace(
             self.entry,
             job_name=job.name,
             attempt=job.attempt,
             revision=job.revision,
-            started_at=f"{job.started or job.created:%Y-%m-%dT%H:%M:%SZ}",
+            started_at=f"{started:%Y-%m-%dT%H:%M:%SZ}",
         )
 
     def give_up(self, job: JobView, failure: Failure) -> None:

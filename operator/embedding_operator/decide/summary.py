@@ -7,13 +7,14 @@ from typing import Final
 
 from embedding_operator.decide.contract import CANARIES_DIFFER, differ
 from embedding_operator.decide.decision import Draft, Observed, Plan
+from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
 from embedding_operator.decide.figures import metrics_of, shown
 from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
 from embedding_operator.decide.handover import MOVING, Traffic
 from embedding_operator.decide.phase import current_stage, judged, lost, phase_of, progress_of, stuck_in
 from embedding_operator.decide.pulling import IMAGE_PULL_FAILED
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
-from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, lost_message
+from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, loss
 from embedding_operator.decide.usage import figures
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.decide.warnings import warn
@@ -81,8 +82,8 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     gone = lost(draft.status)
     deployed = draft.status.condition(c.DEPLOYED)
     if gone:
-        write.put(c.DEPLOYED, "False", ACTIVE_UNAVAILABLE, lost_message(draft.status.served))
-    elif deployed is not None and deployed.reason == ACTIVE_UNAVAILABLE:
+        write.put(c.DEPLOYED, "False", *loss(draft.status.served))
+    elif deployed is not None and deployed.reason in (ACTIVE_UNAVAILABLE, DRIFT_NOT_CORRECTED):
         write.drop(c.DEPLOYED)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
     write.drop(c.RECONCILING)
@@ -97,13 +98,14 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     return _planned(draft, status, again_s)
 
 
-def _planned(draft: Draft, status: Status, requeue_s: float | None) -> Plan:
+def _planned(draft: Draft, status: Status, requeue_s: float | None, *, at_once: bool = False) -> Plan:
     return Plan(
         status=status,
         actions=tuple(draft.actions),
         events=tuple(draft.events),
         requeue_after_s=requeue_s,
         ended_run=draft.ended_run,
+        at_once=at_once,
     )
 
 
@@ -145,11 +147,11 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     gate = judged_by_gate(draft.status, spec)
     current = current_stage(draft.status, gate, verdict, activated=activated)
     reached = True
-    elsewhere = lost(draft.status) and not judged(draft.status)
+    elsewhere = bool(draft.status.served.astray) or (lost(draft.status) and not judged(draft.status))
     differs_elsewhere = "" if activated else differ(draft.status.served, newer=True)
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
-            write.put(kind, "False", ACTIVE_UNAVAILABLE, lost_message(draft.status.served))
+            write.put(kind, "False", *loss(draft.status.served))
             reached = reached and draft.status.stage(Stage.DEPLOY).done
             continue
         if kind == c.VERIFIED and differs_elsewhere:
@@ -202,7 +204,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     if stop is not None:
         requeue = RETRY_S[stop.kind]
-    return _planned(draft, draft.status, requeue)
+    return _planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
 
 
 def _valid(write: _Conditions, observed: Observed) -> None:
@@ -225,16 +227,19 @@ def _valid(write: _Conditions, observed: Observed) -> None:
     elif record is not None:
         why = f"{record.message}; remove or rename what is in the way, or allow it{TRIED_AGAIN}"
         _less(write, observed, RECORD_NOT_WRITTEN, why)
+    elif write.draft.unkept:
+        _less(write, observed, DRIFT_NOT_CORRECTED, write.draft.unkept, told=True)
     else:
         write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
 
 
-def _less(write: _Conditions, observed: Observed, reason: str, what: str) -> None:
-    """Something is refused that work goes on without; told once."""
+def _less(write: _Conditions, observed: Observed, reason: str, what: str, *, told: bool = False) -> None:
+    """Something is refused that work goes on without; told once, where it is not `told` already."""
     message = f"the manifest is valid, but {what}"
     known = write.draft.status.condition(c.VALIDATED)
     if known is None or known.reason != reason:
-        write.draft.event("Warning", reason, message)
+        if not told:
+            write.draft.event("Warning", reason, message)
     elif known.observed_generation == observed.generation:
         message = known.message  # the words may change from pass to pass
     write.put(c.VALIDATED, "True", reason, message)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, Draft, Observed
+from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, drift_of
 from embedding_operator.decide.handover import (
     ACTIVE,
     MOVING,
@@ -23,7 +24,7 @@ from embedding_operator.decide.handover import (
 )
 from embedding_operator.decide.retire import begin_drain, retire
 from embedding_operator.decide.serving import serving_model
-from embedding_operator.objects.compare import differs
+from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
 from embedding_operator.resource.api import Spec
@@ -32,23 +33,40 @@ from embedding_stages.contract import Artefact, Stage
 from embedding_stages.contract import settings as tables
 
 ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
+Raw = Mapping[str, Any]
 
 
 def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: bool) -> None:
-    """Keep the clients' Service on the active revision; without an available server there is no URL to speak of.
+    """Keep the clients' Service on the active revision. There is no URL to speak of without an available server, nor
+    where somebody leads clients elsewhere, for as long as that lasts.
 
     `reported`: the deploy stage reports this server already in this pass; post no second Event.
     """
     served = draft.status.served
     if not served.active_fingerprint:
         return
-    desired = build_service(owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint))
-    if differs(desired, observed.services.get(owner.name)):
+    live = observed.services.get(owner.name)
+    desired = build_service(
+        owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint, live)
+    )
+    drift = drift_of(draft, _as_labelled(live, desired), desired, observed)
+    if drift.apply:
         draft.actions.insert(0, Apply(manifest=desired, why="clients talk to the active revision"))
-    url = clients_url(owner) if _answers(served, observed) else ""
-    if served.url and not url and not reported:
-        draft.event("Warning", ACTIVE_UNAVAILABLE, lost_message(served))
-    draft.status = replace(draft.status, served=replace(served, url=url))
+    astray = served.astray if live is not None and drift.stale else ""
+    if drift.wait is not None:
+        astray = drift.wait.message
+    answers = _answers(served, observed)
+    url = clients_url(owner) if answers and not astray else ""
+    if served.url and not answers and not reported:
+        draft.event("Warning", ACTIVE_UNAVAILABLE, _unavailable(served))
+    draft.status = replace(draft.status, served=replace(served, url=url, astray=astray))
+
+
+def _as_labelled(live: Raw | None, desired: Raw) -> Raw | None:
+    """What clients reach is in the spec. Labels are those of the candidate where somebody has undone its activation."""
+    if live is None:
+        return None
+    return {**live, "metadata": {**live["metadata"], "labels": desired["metadata"]["labels"]}}
 
 
 def _answers(served: Served, observed: Observed) -> bool:
@@ -56,7 +74,15 @@ def _answers(served: Served, observed: Observed) -> bool:
     return any(item.serving == serving and item.available and not item.deleting for item in observed.deployments)
 
 
-def lost_message(served: Served) -> str:
+def loss(served: Served) -> tuple[str, str]:
+    """(reason, message): why clients do not reach what serves."""
+    if not served.astray:
+        return ACTIVE_UNAVAILABLE, _unavailable(served)
+    led = f"clients may be led to another server than revision {served.active_revision}'s, of another vector space"
+    return DRIFT_NOT_CORRECTED, f"{led}: {served.astray}"
+
+
+def _unavailable(served: Served) -> str:
     return (
         f"no server of revision {served.active_revision}, which clients talk to, is available; it was removed or "
         "stopped, or its pods fail: restore its Deployment, or let the revision of this manifest take its place"
@@ -72,10 +98,16 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
     if waits is not None:
         return waits
     desired = build_service(owner, owner.name, serving, port_of(observed, serving))
-    live = observed.services.get(owner.name)
-    if differs(desired, live):
+    drift = drift_of(
+        draft, observed.services.get(owner.name), desired, observed, new=served.active_fingerprint != serving
+    )
+    if drift.apply:
         draft.actions.append(Apply(manifest=desired, why="the verified revision takes the traffic"))
+    if drift.wait is not None:
+        return _held(drift.wait, served, applied=drift.apply)
+    if drift.stale:
         draft.look_again_in(1.0)
+        draft.at_once = drift.apply
         return MOVING
     moved, space = served.active_fingerprint != serving, vector_space(draft.status)
     served = draft.status.served
@@ -97,6 +129,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
             reindex={} if spec.deploy.acknowledged == space else served.reindex,
             artefact_digest=serving_model(draft).digest,
             url=clients_url(owner),
+            astray="",
             model=spec.deploy.model_name,
             checkpoint=draft.status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT),
             vector_space=space,
@@ -107,9 +140,19 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
     if moved:
         # What served before goes once this is on record: a write that fails must not leave clients to what is gone.
         draft.look_again_in(1.0)
+        draft.at_once = True
         return MOVING
     retire(draft, owner, observed, serving)
     return ACTIVE
+
+
+def _held(wait: Wait, served: Served, *, applied: bool) -> Traffic:
+    """Somebody changes the Service back. What clients reach meanwhile is for `keep_active` to say, but not in a pass
+    that has `applied` it: it would apply the active revision's.
+    """
+    there = served.active_fingerprint == served.candidate_fingerprint
+    message = wait.message if there else f"verified, but clients cannot be moved to it: {wait.message}"
+    return Traffic(state="moving" if applied else "waiting", reason=wait.reason, message=message, broken=True)
 
 
 def _freeze(draft: Draft, spec: Spec) -> None:

@@ -17,6 +17,7 @@ from embedding_stages.contract import Stage, parse_progress
 
 _TOLD_S: Final = 600  # the status tells what a pod that runs has used in such steps, or each pass would write it
 _LATE_S: Final = 1200  # a log that says nothing new makes no writes, and what its pod uses is to be known nevertheless
+_A_MOMENT_S: Final = 5
 _LEAVING_S: Final = 30  # the same of a pod that is asked to stop
 _ENDED: Final = ("Succeeded", "Failed")
 _SECONDS_AN_HOUR: Final = 3600
@@ -56,17 +57,19 @@ def measured(
     return Usage(closed=closed, since=since, parts=tuple(part for part in ordered if part.created >= since)).bounded()
 
 
-def is_late(known: Usage, told: Usage, jobs: Sequence[JobView]) -> bool:
+def is_late(known: Usage, told: Usage, jobs: Sequence[JobView], now: datetime) -> bool:
     """Whether the status says so much too little that it is worth a write of its own.
 
-    What a pod has used that has ended, or is about to, is written while it can be seen.
+    What a pod has used that has ended, or is about to, is written while it can be seen. In the first moment after its
+    end its Job is about to end as well, which is told with it.
     """
     behind_s = told.spent.active_s - known.spent.active_s
     pods = {short(pod.uid): pod for job in jobs for pod in job.all_pods}
     before = {part.uid: part.spent for part in known.parts}
     for part in told.parts:
         pod, old = pods.get(part.uid), before.get(part.uid, Spent())
-        if pod is not None and _has_ended(pod) and part.spent != old:
+        just_ended = pod is not None and pod.ended is not None and (now - pod.ended).total_seconds() < _A_MOMENT_S
+        if pod is not None and _has_ended(pod) and not just_ended and part.spent != old:
             return True
         if pod is not None and pod.gone_by is not None and part.spent.active_s - old.active_s >= _LEAVING_S:
             return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from embedding_operator.decide.pulling import IMAGE_PULL_FAILED, IMAGE_REASONS, not_pulled
@@ -38,6 +38,7 @@ WAITING_FOR_QUOTA: Final = "WaitingForQuota"
 INJECTED_BLOCKS: Final = "InjectedContainerBlocks"
 POLL_QUOTA_S: Final = 15.0
 _OVERTIME_S: Final = 30  # that a Job may take to notice that its pods are done
+A_MOMENT: Final = timedelta(seconds=5)  # in which most pods start
 UNREMARKABLE: Final = frozenset({"PodPending", "PodStarting"})
 # Warnings that come with every start, or that the pod's own status tells better.
 _ORDINARY: Final = frozenset(

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from embedding_operator.resource.api import MANAGER
+
 Raw = Mapping[str, Any]
-# Written by others and read by nobody here; a server or a client would write them anew.
+# Written by others and read by nobody here, but for some of the first; a server or a client would write them anew.
 _METADATA_LEFT_OUT: Final = frozenset({"managedFields", "selfLink", "resourceVersion"})
+_RESTORED: Final = frozenset({"Deployment", "Service"})  # of these it is told who changed them
+_OWNED: Final = ("manager", "fieldsV1")
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _JOB_COUNTS: Final = frozenset(
     {"active", "failed", "failedIndexes", "completedIndexes", "ready", "succeeded", "terminating"}
@@ -51,10 +55,15 @@ def _metadata(kind: str, meta: Raw) -> dict[str, Any]:
     body.pop("annotations", None)
     if notes:
         body["annotations"] = notes
-    managers = {item.get("manager", "") for item in meta.get("managedFields") or ()}
-    if kind == "Deployment" and managers:  # who changed it, without the fields
-        body["managedFields"] = [{"manager": name} for name in sorted(managers)]
+    if kind in _RESTORED:
+        others = [_some(item, _OWNED) for item in meta.get("managedFields") or () if _of_others(item)]
+        body |= {"managedFields": others} if others else {}
     return body
+
+
+def _of_others(managed: Raw) -> bool:
+    """Whether somebody else wrote what stands in a manifest; most objects have nobody else."""
+    return managed.get("manager") != MANAGER and managed.get("subresource") != "status"
 
 
 def _pod_spec(spec: Raw) -> dict[str, Any]:

@@ -50,8 +50,6 @@ class StageStatus:
     broken: bool = False  # what the stage waits for will not come unless somebody acts
     ran_until: str = ""  # when its Job was last seen running, while it waits again
     image_ids: Sequence[str] = ()  # digests of the images that its pods run; of the server, all that were measured
-    restores: int = 0  # how often its Deployment was restored in a row, after somebody else had changed it
-    restored_at: str = ""  # when it was last
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -80,8 +78,6 @@ class StageStatus:
             "broken": self.broken or None,
             "ranUntil": self.ran_until,
             "imageIDs": list(self.image_ids),
-            "restores": self.restores or None,
-            "restoredAt": self.restored_at,
             "usage": self.usage.to_list() if self.done else self.usage.to_json(),
             "tookSeconds": self.took_s,
             "metrics": {kind: {k: decimal_text(v) for k, v in values.items()} for kind, values in self.metrics.items()},
@@ -138,8 +134,6 @@ class StageStatus:
             details={key: value for key, value in details.items() if key not in _MEMORY},
             broken=bool(memory.get("broken")),
             ran_until=memory.get("ranUntil", ""),
-            restores=int(raw.get("restores", 0)),
-            restored_at=raw.get("restoredAt", ""),
             image_ids=tuple(memory.get("imageIDs") or ()),
             metrics={k: {m: float(x) for m, x in v.items()} for k, v in (raw.get("metrics") or {}).items()},
         )

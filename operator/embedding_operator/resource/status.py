@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
 from embedding_operator.resource.folding import folded, written_out
+from embedding_operator.resource.restored import Restored, restored_from_json
 from embedding_operator.resource.schedule_status import ScheduleStatus
+from embedding_operator.resource.served_status import FrozenSet, Served
 from embedding_operator.resource.stage_status import StageStatus, State, decimal_text, present
-from embedding_stages.contract import ArtefactRef, Stage
+from embedding_stages.contract import Stage
 
 __all__ = [
     "DAMAGED",
@@ -18,6 +20,7 @@ __all__ = [
     "TAKEN",
     "Condition",
     "ConditionStatus",
+    "FrozenSet",
     "Served",
     "StageStatus",
     "StageWarning",
@@ -32,7 +35,8 @@ _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 80
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
 _SHORT_LOG_CHARACTERS: Final = 128
-_SHORT_MESSAGE_CHARACTERS: Final = 256
+_SHORT_MESSAGE_CHARACTERS: Final = 128
+_SHORTEST: Final = 16
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
 
@@ -90,119 +94,6 @@ class StageWarning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """Which revision clients talk to. `active` is set only after its verification."""
-
-    active_fingerprint: str = ""
-    active_revision: int = 0
-    candidate_fingerprint: str = ""
-    candidate_revision: int = 0
-    artefact_digest: str = ""
-    url: str = ""
-    model: str = ""
-    checkpoint: ArtefactRef | None = None  # what was trained, and is served
-    vector_space: str = ""  # see contract.vector_space_of
-    candidate_vector_space: str = ""
-    contract_map: str = ""  # name of the ConfigMap with the contract
-    canaries: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # contract, takenAt, checkedAt, cosine; see decide/contract
-    next_url: str = ""  # where a verified candidate answers while clients are not moved to it
-    draining_fingerprint: str = ""  # the server that clients have left
-    draining_until: str = ""  # when it is removed
-    reindex: Mapping[str, Any] = field(default_factory=dict)  # what moving to the candidate takes
-    contract: Mapping[str, Any] = field(default_factory=dict)
-    replicas: int | None = None  # pods of the server that is scaled; see decide/scale.py
-    selector: str = ""  # label selector of these pods
-
-    def to_json(self) -> dict[str, Any]:
-        return present(
-            {
-                "activeFingerprint": self.active_fingerprint,
-                "activeRevision": self.active_revision or None,
-                "candidateFingerprint": self.candidate_fingerprint,
-                "candidateRevision": self.candidate_revision or None,
-                "artefactDigest": self.artefact_digest,
-                "url": self.url,
-                "model": self.model,
-                "checkpoint": self.checkpoint.to_json() if self.checkpoint is not None else None,
-                "vectorSpace": self.vector_space,
-                "candidateVectorSpace": self.candidate_vector_space,
-                "contractConfigMap": self.contract_map,
-                "canaries": dict(self.canaries),
-                "nextURL": self.next_url,
-                "drainingFingerprint": self.draining_fingerprint,
-                "drainingUntil": self.draining_until,
-                "reindex": dict(self.reindex),
-                "contract": dict(self.contract),
-                "replicas": self.replicas,
-                "selector": self.selector,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Served:
-        return cls(
-            active_fingerprint=raw.get("activeFingerprint", ""),
-            active_revision=int(raw.get("activeRevision", 0)),
-            candidate_fingerprint=raw.get("candidateFingerprint", ""),
-            candidate_revision=int(raw.get("candidateRevision", 0)),
-            artefact_digest=raw.get("artefactDigest", ""),
-            url=raw.get("url", ""),
-            model=raw.get("model", ""),
-            checkpoint=_ref(raw.get("checkpoint")),
-            vector_space=raw.get("vectorSpace", ""),
-            candidate_vector_space=raw.get("candidateVectorSpace", ""),
-            contract_map=raw.get("contractConfigMap", ""),
-            canaries=dict(raw.get("canaries") or {}),
-            next_url=raw.get("nextURL", ""),
-            draining_fingerprint=raw.get("drainingFingerprint", ""),
-            draining_until=raw.get("drainingUntil", ""),
-            reindex=dict(raw.get("reindex") or {}),
-            contract=dict(raw.get("contract") or {}),
-            replicas=int(raw["replicas"]) if "replicas" in raw else None,
-            selector=raw.get("selector", ""),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrozenSet:
-    """The evaluation set that later revisions are scored on."""
-
-    ref: ArtefactRef
-    revision: int  # the first that was Ready with it
-    asked: str  # hash of what the manifest said about the labelled set
-    made_by: str = ""  # fingerprint of the prep work whose output it is
-    queries: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        told = {"revision": self.revision, "asked": self.asked, "madeBy": self.made_by, "queries": self.queries}
-        return {**self.ref.to_json(), **told}
-
-    @classmethod
-    def from_json(cls, raw: Any) -> FrozenSet | None:
-        raw = raw if isinstance(raw, Mapping) else {}
-        ref = _ref(raw)
-        if ref is None:
-            return None
-        return cls(
-            ref=ref,
-            revision=int(raw.get("revision", 0)),
-            asked=str(raw.get("asked", "")),
-            made_by=str(raw.get("madeBy", "")),
-            queries=int(raw.get("queries", 0)),
-        )
-
-
-def _ref(raw: Any) -> ArtefactRef | None:
-    """An artefact's reference, or None where there is none to be read."""
-    try:
-        return ArtefactRef(path=str(raw["path"]), digest=str(raw["digest"]))
-    except (KeyError, TypeError):
-        return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Everything the operator remembers about a resource."""
 
@@ -227,6 +118,7 @@ class Status:
     image_check: Mapping[str, Any] = field(default_factory=dict)  # see decide/image_check.py
     run: Mapping[str, Any] = field(default_factory=dict)  # of this revision; see decide/usage.py
     schedule: ScheduleStatus = field(default_factory=ScheduleStatus)  # see decide/schedule.py
+    restored: Mapping[str, Restored] = field(default_factory=dict)  # objects that others change; see decide/drift.py
 
     def stage(self, name: Stage) -> StageStatus:
         for item in self.stages:
@@ -265,7 +157,13 @@ class Status:
         body = folded(self._body())
         if _size(body) <= _STATUS_BYTES:
             return body
-        terse = replace(self, stages=_terse(self.stages), image_check=_terse_check(self.image_check))
+        terse = replace(
+            self,
+            stages=_terse(self.stages),
+            image_check=_terse_check(self.image_check),
+            served=replace(self.served, astray=self.served.astray[:_SHORT_CHARACTERS]),
+            restored={what: replace(item, said=item.said[:_SHORTEST]) for what, item in self.restored.items()},
+        )
         return _shortened(folded(terse._body()))
 
     def _body(self) -> dict[str, Any]:
@@ -292,6 +190,7 @@ class Status:
                 "imageCheck": dict(self.image_check),
                 "run": dict(self.run),
                 "schedule": self.schedule.to_json(),
+                "restored": {what: item.to_json() for what, item in self.restored.items()},
             }
         )
 
@@ -321,6 +220,7 @@ class Status:
             image_check=dict(raw.get("imageCheck") or {}),
             run=dict(raw.get("run") or {}),
             schedule=ScheduleStatus.from_json(raw.get("schedule")),
+            restored=restored_from_json(raw.get("restored")),
         )
 
 

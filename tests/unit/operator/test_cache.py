@@ -9,6 +9,7 @@ import pytest
 
 from embedding_operator.cluster.cache import Cache
 from embedding_operator.objects.views import view_pod
+from embedding_operator.resource.api import MANAGER
 from embedding_operator.resource.labels import OWNER_LABEL
 
 KEY = ("team-a", "handbook")
@@ -305,21 +306,24 @@ def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
     assert cache.children("Job", KEY) == []
 
 
-@pytest.mark.parametrize("kind", ["Job", "Pod", "Deployment"])
+@pytest.mark.parametrize("kind", ["Job", "Pod", "Deployment", "Service"])
 def test_what_nobody_reads_is_not_kept(kind: str) -> None:
     template = {"spec": {"containers": ["many words"]}}
     spec = {"suspend": True, "completions": 2, "nodeName": "node-1", "template": template, "containers": ["many words"]}
     full = {**raw(), "spec": spec, "status": {"phase": "Running"}}
-    entry = {"manager": "kubectl", "fieldsV1": {"many": "fields"}}
-    full["metadata"] |= {"managedFields": [entry], "annotations": {"a": "b"}}
+    entry = {"manager": "kubectl", "fieldsV1": {"f:spec": {}}}
+    of_nobody_else = [{**entry, "manager": MANAGER}, {**entry, "manager": "kubelet", "subresource": "status"}]
+    full["metadata"] |= {"managedFields": [{**entry, "time": "1"}, *of_nobody_else], "annotations": {"a": "b"}}
     cache = Cache()
     cache.put(kind, full)
     (kept,) = cache.children(kind, KEY)
-    managers = [{"manager": "kubectl"}] if kind == "Deployment" else None
-    assert kept["metadata"].get("managedFields") == managers, "of a Deployment it is told who changed it"
+    restored = kind in ("Deployment", "Service")
+    assert kept["metadata"].get("managedFields") == ([entry] if restored else None), (
+        "of these it is told who changed them"
+    )
     assert kept["metadata"]["annotations"] == {"a": "b"}
-    assert kept["status"] == ({} if kind == "Deployment" else {"phase": "Running"})
-    assert ("many words" in str(kept)) == (kind == "Deployment")
+    assert kept.get("status") == {"Deployment": {}, "Service": None}.get(kind, {"phase": "Running"})
+    assert ("many words" in str(kept)) == restored
     assert full["spec"] is spec, "what was handed in belongs to somebody else"
     assert "managedFields" in full["metadata"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from unit.operator.builders import NOON, a_pod, a_spec, a_stage, an_ended_pod
 
 from embedding_operator.decide.decision import Draft, Observed
-from embedding_operator.decide.rollout import follow
+from embedding_operator.decide.rollout import STARTING, follow
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
 from embedding_operator.objects.views import DeploymentView, PodView
 from embedding_operator.resource.status import Status
@@ -104,6 +105,26 @@ def said(reason: str) -> str:
 def test_an_artefact_was_changed_when_its_check_says_so(exit_code: int, message: str, reason: str) -> None:
     pod = an_ended_pod(exit_code, message, failed_init=CHECK_CONTAINER)
     assert followed(a_server(pod, available=0))[:2] == ("Failed", reason)
+
+
+@pytest.mark.parametrize(
+    ("pods", "after_s", "wanted"),
+    [
+        ((), 4, "as it was"),
+        ((a_pod(),), 4, "as it was"),
+        ((a_pod(started=True),), 4, "as it was"),
+        ((a_pod(),), 5, "pod pod-1 is starting"),
+        ((a_pod(waiting_reason="ErrImagePull"),), 4, "cannot be pulled"),
+        ((), 5, "the pod has not been created yet"),
+    ],
+)
+def test_a_server_that_starts_in_a_moment_is_told_of_once(pods: tuple[PodView, ...], after_s: int, wanted: str) -> None:
+    draft, server = Draft(status=Status()), a_server(*pods, available=0)
+    entry = a_stage(Stage.DEPLOY, state="Running", reason=STARTING, message="as it was")
+    observed = Observed(now=NOON + timedelta(seconds=after_s), generation=1)
+    follow(draft, a_spec(stages={"deploy": {"replicas": 1}}), entry, server, observed, applied=False)
+    assert wanted in draft.status.stage(Stage.DEPLOY).message
+    assert draft.requeue_s, "it is looked at again"
 
 
 def test_the_newest_pod_speaks() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, stage_is
 
 from embedding_stages.contract import Progress, Stage, progress_line
@@ -61,3 +62,16 @@ def test_a_log_that_says_the_same_is_not_written_again() -> None:
     written = len(scene.history)
     scene.settle(90)
     assert len(scene.history) == written
+
+
+@pytest.mark.parametrize(("later_s", "written"), [(1, False), (4, False), (60, True)])
+def test_a_start_that_its_controller_tells_a_moment_later_is_no_news(later_s: int, *, written: bool) -> None:
+    scene = running()
+    job = scene.attempts(Stage.FINETUNE)[-1]
+    told = scene.status.stage(Stage.FINETUNE).started_at
+    later = f"{datetime.fromisoformat(told) + timedelta(seconds=later_s):%Y-%m-%dT%H:%M:%SZ}"
+    scene.cluster.change("Job", NAMESPACE, job, lambda raw: raw["status"].update(startTime=later))
+    before = len(scene.history)
+    scene.turn()
+    assert (len(scene.history) > before) == written
+    assert scene.status.stage(Stage.FINETUNE).started_at == (later if written else told)

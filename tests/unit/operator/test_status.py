@@ -14,6 +14,7 @@ from unit.operator.builders import FINGERPRINT, a_condition, a_ref, a_spec, a_st
 from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.frozen import resolved
 from embedding_operator.resource.pipeline import BY_STAGE
+from embedding_operator.resource.restored import Restored
 from embedding_operator.resource.status import FrozenSet, Served, StageStatus, StageWarning, Status
 from embedding_operator.resource.usage import PodPart, Spent, Usage
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
@@ -182,6 +183,7 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         candidate_revision=10**6,
         artefact_digest=ref.digest,
         url="u" * 128,
+        astray="s" * 480,
         model="m" * 64,
         checkpoint=ref,
         vector_space="0" * 16,
@@ -208,6 +210,7 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         evaluation_set=FrozenSet(ref=ref, revision=10**6, asked="0" * 16, queries=10**6),
         history=[{"revision": 10**6, "vectorSpace": "0" * 16, "ndcg@10": "0.12345"}] * 8,
         run={"startedAt": NOW, "activeSeconds": 10**7, "gpuHours": "277777.78", "llmTokens": 10**9},
+        restored={f"Service/{number:08x}": Restored(times=9, at=NOW, said="s" * 480) for number in range(3)},
         last_failure={"message": "m" * 1024, "logTail": "ü" * 4096},
         image_check={
             "revision": 10**6,
@@ -307,3 +310,16 @@ def test_a_usage_that_somebody_edited_costs_no_stage_its_work(raw: Any) -> None:
     written = {**a_stage(Stage.SDG).to_json(), "usage": raw}
     read = StageStatus.from_json(written)
     assert (read.fingerprint, read.usage.spent) == (FINGERPRINT, Spent())
+
+
+@pytest.mark.parametrize(
+    "item", [None, 7, {}, {"times": "x", "at": NOW}, {"times": 1, "at": "yesterday"}, {"times": 1}]
+)
+def test_a_restoration_that_cannot_be_read_is_forgotten_alone(item: Any) -> None:
+    good = Restored(times=2, at=NOW, said="who")
+    read = Status.from_json({**FULL.to_json(), "restored": {"a": item, "b": good.to_json()}})
+    assert read.restored == {"b": good}
+    assert Status.from_json({**FULL.to_json(), "restored": item}).restored == {}
+    written = replace(FULL, restored={"b": good}).to_json()
+    assert "restored" not in written, "it stands in the record"
+    assert Status.from_json(written).restored == {"b": good}

@@ -105,13 +105,14 @@ def test_a_pod_that_runs_is_remembered_every_ten_minutes_and_judged_by_the_secon
         (ran("a", 0, gone_by=at(620)), 590, True),
         (ran("a", 0, gone_by=at(620)), 20, False),
         (ran("a", 0, 590), 600, True),
+        (ran("a", 0, 590), 594, False),
     ],
-    ids=["runs", "has run for long", "is asked to stop", "has only just begun", "has ended"],
+    ids=["runs", "has run for long", "is asked to stop", "has only just begun", "has ended", "its Job is about to end"],
 )
 def test_what_a_pod_has_used_is_written_while_it_can_be_seen(pod: PodView, now: float, late: bool) -> None:
     job = job_of(pod)
     told, _ = spent(Usage(), job, now=now)
-    assert is_late(Usage(), told, [job]) is late
+    assert is_late(Usage(), told, [job], at(now)) is late
 
 
 def test_tokens_of_a_pod_that_runs_are_told_with_its_time() -> None:

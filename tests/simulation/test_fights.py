@@ -1,0 +1,293 @@
+"""What others change back for ever, of every kind that the operator applies: undone a few times, then said, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
+
+from embedding_operator.resource.labels import QUEUE_LABEL, SERVING_LABEL
+from embedding_stages.contract import Stage
+
+Raw = dict[str, Any]
+NEXT = f"{NAME}-next"
+MOST_AN_HOUR = 4 + 8  # at once, and then each ten minutes or less often
+NOT_CORRECTED = "False DriftNotCorrected"
+
+
+def owned(raw: Raw, **fields: Any) -> None:
+    """As the API server notes who wrote a field."""
+    raw["metadata"]["managedFields"] = [{"manager": "mesh", "fieldsV1": {"f:spec": fields}}]
+
+
+def select_canary(raw: Raw) -> None:
+    raw["spec"]["selector"] = {SERVING_LABEL: "canary"}
+    owned(raw, **{"f:selector": {}})
+
+
+def other_port(raw: Raw) -> None:
+    raw["spec"]["ports"][0]["targetPort"] = 15001
+    owned(raw, **{"f:ports": {'k:{"port":8000,"protocol":"TCP"}': {"f:targetPort": {}}}})
+
+
+def of(name: Callable[[Raw], bool], change: Callable[[Raw], None]) -> Callable[[Raw], None]:
+    """A policy that changes the objects of some names."""
+    return lambda raw: change(raw) if name(raw) else None
+
+
+def is_clients(raw: Raw) -> bool:
+    return bool(raw["metadata"]["name"] == NAME)
+
+
+def is_measured(raw: Raw) -> bool:
+    return raw["metadata"]["name"] not in (NAME, NEXT) and SERVING_LABEL in raw["metadata"]["labels"]
+
+
+def is_next(raw: Raw) -> bool:
+    return bool(raw["metadata"]["name"] == NEXT)
+
+
+def is_rendezvous(raw: Raw) -> bool:
+    return SERVING_LABEL not in raw["metadata"]["labels"]
+
+
+def policy(scene: Scene, kind: str, change: Callable[[Raw], None]) -> None:
+    """One that comes now, and looks at what there is."""
+    scene.cluster.policies[kind] = change
+    for raw in scene.cluster.find(kind):
+        scene.cluster.change(kind, NAMESPACE, raw["metadata"]["name"], lambda raw: None)
+
+
+def applies(scene: Scene, kind: str) -> int:
+    return sum((call.verb, call.kind) == ("apply", kind) for call in scene.cluster.calls)
+
+
+def an_hour(scene: Scene) -> None:
+    start = scene.clock.now
+    while scene.clock.now - start < timedelta(hours=1):
+        scene.turn()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fight:
+    """A policy, the condition that tells of it, and what it says."""
+
+    change: Callable[[Raw], None]
+    condition: str
+    says: str
+
+
+FIGHTS = {
+    "clients are led elsewhere": Fight(
+        change=of(is_clients, select_canary),
+        condition="Deployed",
+        says=f"Service {NAME} does not stay as it was applied: spec.selector is changed by mesh; exempt the Service",
+    ),
+    "clients are sent to another port": Fight(
+        change=of(is_clients, other_port), condition="Deployed", says="spec.ports[8000].targetPort is changed by mesh"
+    ),
+    "what is measured leads elsewhere": Fight(
+        change=of(is_measured, select_canary), condition="Deployed", says="spec.selector is changed by mesh"
+    ),
+    "what is measured has another port": Fight(
+        change=of(is_measured, other_port), condition="Deployed", says="spec.ports[8000].targetPort is changed by mesh"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGHTS)
+def test_a_service_that_is_changed_back_for_ever_is_restored_a_few_times_and_said(name: str) -> None:
+    fight, scene = FIGHTS[name], a_scene().run(is_ready).settle(3)
+    before, told = applies(scene, "Service"), len(scene.events())
+    policy(scene, "Service", fight.change)
+    scene.run(lambda scene: scene.condition(fight.condition) == NOT_CORRECTED, turns=30)
+    assert applies(scene, "Service") - before <= 5
+    assert fight.says in scene.message(fight.condition)
+    assert scene.condition("Ready") == NOT_CORRECTED
+    tried = applies(scene, "Service")
+    an_hour(scene)
+    assert 1 <= applies(scene, "Service") - tried <= MOST_AN_HOUR
+    assert scene.condition(fight.condition) == NOT_CORRECTED
+    told_of = scene.events()[told:]
+    assert (told_of.count("DriftCorrected"), told_of.count("DriftNotCorrected")) == (1, 1)
+    scene.cluster.policies.clear()
+    scene.run(is_ready, turns=400)
+
+
+def test_nobody_is_sent_to_where_clients_are_led_elsewhere() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    policy(scene, "Service", of(is_clients, select_canary))
+    scene.run(lambda scene: scene.condition("Ready") == NOT_CORRECTED, turns=30)
+    assert scene.status.served.url == ""
+    assert scene.status.phase == "Degraded"
+    assert scene.condition("Stalled") == "True DriftNotCorrected"
+    assert "another server than revision 1's" in scene.message("Ready")
+    assert "ActiveUnavailable" not in scene.events()
+    scene.edit({**a_spec(), "tolerance": {"atOne": "not a number"}})
+    scene.turn()
+    assert scene.condition("Deployed") == NOT_CORRECTED
+    assert scene.status.served.url == ""
+    scene.cluster.policies.clear()
+    scene.edit(a_spec())
+    scene.run(is_ready, turns=400)
+    assert scene.status.served.url
+
+
+def test_clients_are_never_moved_to_a_first_revision_through_a_service_that_leads_elsewhere() -> None:
+    scene = a_scene()
+    scene.cluster.policies["Service"] = of(is_clients, select_canary)
+    scene.run(lambda scene: scene.condition("Verified") == NOT_CORRECTED)
+    assert applies(scene, "Service") <= 1 + 1 + 5  # what is measured, the clients' one, and its restorations
+    assert (scene.status.served.active_revision, scene.status.served.url) == (0, "")
+    scene.cluster.policies.clear()
+    scene.run(is_ready, turns=400)
+
+
+def test_clients_that_somebody_keeps_from_being_moved_stay_and_it_is_said() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    wanted = scene.cluster.object("Service", NAME)["spec"]["selector"]
+
+    def keep(raw: Raw) -> None:
+        raw["spec"]["selector"] = dict(wanted)
+
+    policy(scene, "Service", of(is_clients, keep))
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.condition("Verified") == NOT_CORRECTED)
+    assert "clients cannot be moved to it" in scene.message("Verified")
+    assert scene.status.served.url, "the active revision still answers them"
+    assert scene.status.served.active_revision == 1
+    before, told = applies(scene, "Service"), len(scene.events())
+    an_hour(scene)
+    assert 1 <= applies(scene, "Service") - before <= MOST_AN_HOUR
+    assert len(scene.events()) == told
+    scene.cluster.policies.clear()
+    scene.run(is_ready, turns=400)
+    assert scene.status.served.active_revision == 2
+
+
+def test_a_selector_that_neither_revision_has_is_fought_over_by_neither() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    policy(scene, "Service", of(is_clients, select_canary))
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.condition("Verified") == NOT_CORRECTED)
+    assert scene.condition("Deployed") == NOT_CORRECTED
+    an_hour(scene)
+    before = applies(scene, "Service")
+    an_hour(scene)
+    assert 1 <= applies(scene, "Service") - before <= 2 * MOST_AN_HOUR
+    scene.cluster.policies.clear()
+    scene.run(is_ready, turns=400)
+    assert scene.status.served.active_revision == 2
+
+
+def test_a_controller_that_takes_turns_with_the_operator_is_noticed() -> None:
+    """Between its changes the Service is as it was asked for."""
+    scene = a_scene().run(is_ready).settle(3)
+    before, start = applies(scene, "Service"), scene.clock.now
+    for _ in range(40):
+        scene.cluster.change("Service", NAMESPACE, NAME, select_canary)
+        scene.settle(2)
+    assert applies(scene, "Service") - before <= MOST_AN_HOUR * (1 + (scene.clock.now - start) // timedelta(hours=1))
+    assert scene.condition("Ready") == NOT_CORRECTED
+
+
+def test_a_candidate_is_not_offered_where_its_service_leads_elsewhere() -> None:
+    deploy = {"strategy": "Shadow"}
+    scene = a_scene(stages={"deploy": deploy}).run(is_ready)
+    policy(scene, "Service", of(is_next, select_canary))
+    scene.edit(a_spec(stages={"deploy": deploy, "finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.condition("Verified") == NOT_CORRECTED)
+    assert "verified, but not offered" in scene.message("Verified")
+    assert scene.status.served.next_url == ""
+    before = applies(scene, "Service")
+    an_hour(scene)
+    assert 1 <= applies(scene, "Service") - before <= MOST_AN_HOUR
+    scene.cluster.policies.clear()
+    scene.run(lambda scene: bool(scene.status.served.next_url), turns=400)
+
+
+def test_pods_of_several_nodes_that_are_kept_apart_say_who_does_it() -> None:
+    spec = a_spec(stages={"finetune": {"nodes": 2}}, storage={"accessModes": ["ReadWriteMany"]})
+    scene = Scene(spec)
+    scene.world.progress = {}
+    scene.running(Stage.FINETUNE)
+    policy(scene, "Service", of(is_rendezvous, select_canary))
+    scene.run(lambda scene: scene.condition("Trained") == NOT_CORRECTED, turns=30)
+    assert "spec.selector is changed by mesh" in scene.message("Trained")
+    before, written, told = applies(scene, "Service"), len(scene.history), len(scene.events())
+    scene.settle(40)
+    assert applies(scene, "Service") - before <= 5
+    assert len(scene.history) - written <= 7
+    assert len(scene.events()) == told
+    scene.cluster.policies.clear()
+    scene.settle(70)
+    scene.release()
+    scene.run(is_ready)
+
+
+def test_pods_of_several_nodes_that_have_met_go_on() -> None:
+    spec = a_spec(stages={"finetune": {"nodes": 2}}, storage={"accessModes": ["ReadWriteMany"]})
+    scene = Scene(spec).running(Stage.FINETUNE)
+    policy(scene, "Service", of(is_rendezvous, select_canary))
+    scene.run(lambda scene: "DriftNotCorrected" in scene.events(), turns=30)
+    assert scene.condition("Trained") == "Unknown Running"
+
+
+def test_a_claim_that_somebody_keeps_small_is_said_and_stops_nothing() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    policy(scene, "PersistentVolumeClaim", lambda raw: raw["spec"]["resources"]["requests"].update(storage="50Gi"))
+    scene.edit(a_spec(storage={"size": "100Gi"}))
+    scene.run(lambda scene: scene.condition("Validated") == "True DriftNotCorrected", turns=40)
+    assert "spec.resources.requests.storage" in scene.message("Validated")
+    scene.run(is_ready)
+    before = applies(scene, "PersistentVolumeClaim")
+    an_hour(scene)
+    assert applies(scene, "PersistentVolumeClaim") - before <= MOST_AN_HOUR
+    assert scene.events().count("DriftNotCorrected") == 1
+    scene.cluster.policies.clear()
+    scene.run(lambda scene: scene.condition("Validated") == "True Valid", turns=400)
+
+
+def test_a_contract_that_somebody_changes_is_written_ever_less_often_and_said() -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(5)
+
+    def spoil(raw: Raw) -> None:
+        if raw["metadata"]["name"] == f"{NAME}-contract":
+            raw["data"] = dict.fromkeys(raw["data"], "by the policy")
+
+    policy(scene, "ConfigMap", spoil)
+    scene.run(lambda scene: scene.condition("Validated") == "True DriftNotCorrected", turns=400)
+    assert f"ConfigMap {NAME}-contract does not stay" in scene.message("Validated")
+    before = applies(scene, "ConfigMap")
+    an_hour(scene)
+    assert applies(scene, "ConfigMap") - before <= 2 * MOST_AN_HOUR  # each time without canaries, and with them
+    assert scene.events().count("DriftNotCorrected") == 1
+
+
+def test_a_record_that_somebody_changes_is_written_once() -> None:
+    scene = a_scene()
+    scene.cluster.policies["ConfigMap"] = lambda raw: raw.update(data=dict.fromkeys(raw["data"], "by the policy"))
+    scene.run(is_ready).settle(5)
+    before = applies(scene, "ConfigMap")
+    an_hour(scene)
+    assert applies(scene, "ConfigMap") == before
+
+
+def test_another_queue_that_a_policy_gives_a_job_is_left() -> None:
+    scene = a_scene(scheduling={"queueName": "ours"})
+
+    def queue(raw: Raw) -> None:
+        raw["metadata"]["labels"][QUEUE_LABEL] = "theirs"
+        raw["spec"]["suspend"] = True
+
+    scene.cluster.policies["Job"] = queue
+    scene.run(stage_is(Stage.INPUTS, "Waiting")).settle(5)
+    calls = [call for call in scene.cluster.calls if call.writes and call.kind == "Job"]
+    scene.settle(40)
+    assert [call for call in scene.cluster.calls if call.writes and call.kind == "Job"] == calls
+    assert [call.verb for call in calls] == ["create"]
