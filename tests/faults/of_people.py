@@ -86,6 +86,10 @@ FIELDS: tuple[tuple[str, Any], ...] = (
 )
 
 
+# Without a number whoever scales the Deployment is left alone, so the way back has to name it.
+_BACK: dict[str, Any] = {"stages.deploy.replicas": 1}
+
+
 def fresh(field: str, value: Any) -> Script:
     """What a resource that always was so comes to."""
 
@@ -127,7 +131,7 @@ def rolled_back(field: str, value: Any) -> Script:
         actor.place.held = {Stage.EVAL}
         await actor.edit(at(field, value))
         await actor.quiet()
-        await actor.edit(at(field, None))
+        await actor.edit(at(field, _BACK.get(field)))
         await end(actor)
 
     return script
