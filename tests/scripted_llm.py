@@ -31,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scripted_answers import answer_of, role_of, vector_of
 
+_HANGS_UP_S = 5.0
+
 
 @dataclass(kw_only=True)
 class Script:
@@ -75,6 +77,7 @@ class State:
         self.refused = 0
         self.let_through: list[float] = []
         self.answered: Counter[str] = Counter()  # by request
+        self.read: Counter[str] = Counter()  # those of them that the client's process has read to their end
         self.roles: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.now_at_once = self.most_at_once = 0
@@ -101,7 +104,8 @@ class State:
                 "letThrough": len(self.let_through),
                 "refused": self.refused,
                 "answered": sum(self.answered.values()),
-                "answeredTwice": sum(times - 1 for times in self.answered.values()),
+                "answeredTwice": _more_than_once(self.answered),
+                "readTwice": _more_than_once(self.read),
                 "usedShare": self.used_share(),
                 "mostAtOnce": self.most_at_once,
                 "seconds": self.let_through[-1] - self.let_through[0] if self.let_through else 0.0,
@@ -109,6 +113,10 @@ class State:
                 "prompt": self.tokens["prompt"],
                 "completion": self.tokens["completion"],
             }
+
+
+def _more_than_once(times_of: Counter[str]) -> int:
+    return sum(times - 1 for times in times_of.values() if times)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -182,6 +190,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         said = {"id": key[:12], "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
         self._paid(key, role_of(body), usage["prompt_tokens"], usage["completion_tokens"])
         self._say(200, said | ({"usage": usage} if script.usage else {}))
+        self._note_whether_it_was_read(key)
 
     def _embed(self, body: dict[str, Any], key: str) -> None:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
@@ -193,6 +202,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._paid(key, "embedder", tokens, 0)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         self._say(200, {"object": "list", "model": body["model"], "data": data, "usage": usage})
+        self._note_whether_it_was_read(key)
 
     def _has_hung_up(self) -> bool:
         """A client that is gone is not answered and pays nothing."""
@@ -201,6 +211,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
         except ConnectionError:
             return True
+
+    def _note_whether_it_was_read(self, key: str) -> None:
+        """A kernel resets a connection that is closed, or whose process is killed, with bytes in it that nobody read;
+        one whose bytes were all read it closes. A client that is slow to hang up counts as one that has not read.
+        """
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_HANGS_UP_S)
+            was_read = self.connection.recv(1) == b""
+        except OSError:
+            was_read = False
+        if was_read:
+            with self.state.lock:
+                self.state.read[key] += 1
 
     def _paid(self, key: str, role: str, prompt: int, completion: int) -> None:
         with self.state.lock:

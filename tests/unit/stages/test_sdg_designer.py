@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from scripted_llm import Script, Server
+from unit.stages.only_here import sitecustomize
 from unit.stages.scripted_sdg import PRICES, documents, killed, outcome_in, request_of, scripted, started
 
 from embedding_stages.formats.pairs import normalised
@@ -23,27 +23,19 @@ EMBEDDING = {"embedding": {"model": "e"}}
 
 
 @pytest.fixture
-def nothing_but_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A name that is looked up, or an address elsewhere, is a call that must not be."""
-    asked: list[Any] = []
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
-
-    def checked(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
-            asked.append(address)
-            raise OSError(f"{address} is not this machine")
-        connect(self, address)
-
-    def only_here(host: Any, *rest: Any, **more: Any) -> Any:
-        if host not in ("127.0.0.1", "localhost", None):
-            asked.append(host)
-            raise OSError(f"{host} is not this machine")
-        return look_up(host, *rest, **more)
-
-    monkeypatch.setattr(socket.socket, "connect", checked)
-    monkeypatch.setattr(socket, "getaddrinfo", only_here)
-    yield
-    assert asked == []
+def nothing_but_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A name that is looked up, or an address elsewhere, is a call that must not be: in this process and in those that
+    it starts, whose notes are in the file.
+    """
+    asked: list[str] = []
+    notes = tmp_path / "elsewhere"
+    monkeypatch.setenv("ONLY_HERE", str(notes))
+    monkeypatch.setenv("PYTHONPATH", str(Path(sitecustomize.__file__).parent))
+    undo = sitecustomize.refuse_others(asked.append)
+    yield notes
+    undo()
+    said = notes.read_text().splitlines() if notes.exists() else []
+    assert asked + [one for one in said if one != sitecustomize.STARTED] == []
 
 
 def designed(
@@ -52,11 +44,12 @@ def designed(
     return scripted(tmp_path, server.url, texts, provider="dataDesigner", **changes)
 
 
-def test_the_whole_pipeline(tmp_path: Path) -> None:
+def test_the_whole_pipeline(tmp_path: Path, nothing_but_this_machine: Path) -> None:
     with Server(Script()) as server:
         code, result, pairs = designed(tmp_path, server, documents(12), endpoint=EMBEDDING, qualityThreshold=7.0)
         stats = server.state.stats()
     assert code == 0, result
+    assert nothing_but_this_machine.read_text().splitlines() == [sitecustomize.STARTED], "the library's process"
     assert stats["roles"] == {"extractor": 12, "writer": 12, "embedder": 12, "judge": 12}
     details = result["details"]
     assert details["llmTokens"]["prompt"] == stats["prompt"]

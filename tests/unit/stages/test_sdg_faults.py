@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from embedding_stages.http_client import Answer
 from embedding_stages.sdg.bill import Usage
-from embedding_stages.sdg.designer_columns import prepare
+from embedding_stages.sdg.designer_columns import environment
 from embedding_stages.sdg.designer_gateway import Gateway
 from embedding_stages.sdg.ledger import ROLES, Ledger
 
@@ -43,33 +42,28 @@ def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection(monkeypatch: pyt
     ],
     ids=str,
 )
-def test_what_needs_no_proxy_needs_none_afterwards(
-    before: dict[str, str], after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("no_proxy", "NO_PROXY", "NEMO_TELEMETRY_ENABLED", "DATA_DESIGNER_HOME"):
-        monkeypatch.setenv(name, before.get(name, ""))
+def test_what_needs_no_proxy_needs_none_afterwards(before: dict[str, str], after: str, tmp_path: Path) -> None:
+    found = environment(tmp_path, before)
 
-    prepare(tmp_path)
-
-    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == after
+    assert found["no_proxy"] == found["NO_PROXY"] == after
 
 
 def test_a_damaged_line_costs_no_other_answer(tmp_path: Path) -> None:
     role, path = ROLES[0], tmp_path / "ledger"
     with Ledger(path) as ledger:
         for number in range(5):
-            ledger.keep(role, {"ask": number}, f"answer {number}", Usage(prompt=1, completion=1, calls=1))
+            ledger.of(role, {"ask": number}).keep(f"answer {number}", Usage(prompt=1, completion=1, calls=1))
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = b"\0" * (len(lines[1]) - 1) + b"\n"
     path.write_bytes(b"".join(lines) + b'{"key": "half a li')
 
     with Ledger(path) as ledger:
-        found = [ledger.take(role, {"ask": number}) for number in range(5)]
-        ledger.keep(role, {"ask": 1}, "again", Usage())
+        found = [ledger.of(role, {"ask": number}).take() for number in range(5)]
+        ledger.of(role, {"ask": 1}).keep("again", Usage())
 
     assert [kept and kept.text for kept in found] == ["answer 0", None, "answer 2", "answer 3", "answer 4"]
     with Ledger(path) as ledger:
-        assert ledger.take(role, {"ask": 1}) is not None
+        assert ledger.of(role, {"ask": 1}).take() is not None
 
 
 @pytest.mark.parametrize(
