@@ -90,6 +90,11 @@ class State:
                 self.began = time.monotonic()
             return time.monotonic() - self.began
 
+    def freeze(self) -> None:
+        """No answer goes after this, until `may_answer` is set."""
+        with self.lock:
+            self.may_answer.clear()
+
     def used_share(self, part: float = 0.9) -> float:
         """Of what was permitted, until so large a part of all requests was let through: at the end demand is low."""
         number = int(part * len(self.let_through))
@@ -127,7 +132,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._say(200, self.state.stats())
 
     def do_PUT(self) -> None:
-        (self.state.may_answer.clear if self.path == "/freeze" else self.state.may_answer.set)()
+        (self.state.freeze if self.path == "/freeze" else self.state.may_answer.set)()
         self._say(200, {})
 
     def do_POST(self) -> None:
@@ -183,12 +188,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         noise = draw.uniform(0.8, 1.2)
         asked = sum(len(message["content"]) for message in body["messages"])
         usage = {"prompt_tokens": asked // 4, "completion_tokens": int(noise * len(text) / 4) + 1}
-        state.may_answer.wait()
-        if self._has_hung_up():
-            return
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}
         said = {"id": key[:12], "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
-        self._paid(key, role_of(body), usage["prompt_tokens"], usage["completion_tokens"])
+        if not self._is_paid(key, role_of(body), usage["prompt_tokens"], usage["completion_tokens"]):
+            return
         self._say(200, said | ({"usage": usage} if script.usage else {}))
         self._note_whether_it_was_read(key)
 
@@ -196,16 +199,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         data = [{"object": "embedding", "index": n, "embedding": vector_of(text)} for n, text in enumerate(texts)]
         tokens = sum(map(len, texts)) // 4
-        self.state.may_answer.wait()
-        if self._has_hung_up():
+        if not self._is_paid(key, "embedder", tokens, 0):
             return
-        self._paid(key, "embedder", tokens, 0)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         self._say(200, {"object": "list", "model": body["model"], "data": data, "usage": usage})
         self._note_whether_it_was_read(key)
 
     def _has_hung_up(self) -> bool:
-        """A client that is gone is not answered and pays nothing."""
         readable, _, _ = select.select([self.connection], [], [], 0)
         try:
             return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
@@ -226,12 +226,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with self.state.lock:
                 self.state.read[key] += 1
 
-    def _paid(self, key: str, role: str, prompt: int, completion: int) -> None:
-        with self.state.lock:
-            self.state.answered[key] += 1
-            self.state.roles[role] += 1
-            self.state.tokens["prompt"] += prompt
-            self.state.tokens["completion"] += completion
+    def _is_paid(self, key: str, role: str, prompt: int, completion: int) -> bool:
+        """Count an answer when answers may go. False for a client that is gone: it is not answered and pays nothing."""
+        state = self.state
+        while True:
+            state.may_answer.wait()
+            if self._has_hung_up():
+                return False
+            with state.lock:
+                if state.may_answer.is_set():
+                    state.answered[key] += 1
+                    state.roles[role] += 1
+                    state.tokens["prompt"] += prompt
+                    state.tokens["completion"] += completion
+                    return True
 
     def _say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         self._is_done()

@@ -172,7 +172,7 @@ def test_a_kill_costs_no_answer(tmp_path: Path) -> None:
     with Server(script) as server:
         env = request_of(tmp_path, server.url, texts, provider="dataDesigner", endpoint=EMBEDDING)
         for _ in range(3):
-            assert killed(started(env), server, 25), "it was done before the last kill"
+            assert killed(started(env), server, 25, tmp_path), "it was done before the last kill"
         assert started(env).wait() == 0
         stats = server.state.stats()
         result, pairs = outcome_in(tmp_path)

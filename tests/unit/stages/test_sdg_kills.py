@@ -18,7 +18,7 @@ def test_nothing_answered_is_paid_twice_over_twenty_kills(tmp_path: Path) -> Non
     with Server(script) as server:
         env = request_of(tmp_path, server.url, texts)
         for _ in range(KILLS):
-            assert killed(started(env), server, 12), "it was done before the last kill"
+            assert killed(started(env), server, 12, tmp_path), "it was done before the last kill"
         assert started(env).wait() == 0
         stats = server.state.stats()
         result, pairs = outcome_in(tmp_path)
