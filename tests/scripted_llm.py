@@ -166,7 +166,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.state.now_at_once -= 1
 
     def _answer(self, body: dict[str, Any]) -> None:
-        state, script = self.state, self.state.script
+        script = self.state.script
         if script.models and body["model"] not in script.models:
             self._say(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             return

@@ -88,7 +88,7 @@ class Designer:
             process.stdin.flush()
             made: Made = pickle.load(process.stdout)  # noqa: S301 - our own process
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            raise _ended(process.wait()) from None
+            raise ended(process.wait()) from None
         return made
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ def _found_by(env: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (here, env.get("PYTHONPATH"))))}
 
 
-def _ended(code: int) -> Exception:
+def ended(code: int) -> Exception:
     """Of a process that ended without an answer."""
     if code == -signal.SIGKILL:
         message = (
@@ -171,14 +171,14 @@ def _made(order: Order) -> Made:
         done = columns.run(order.seeds, _functions(order.steps), order.routes, order.folder, at_once=order.at_once)
         return Made(finished=order.steps.finish(done), written=order.steps.written)
     except Exception as error:
-        return Made(written=order.steps.written, fault=_fault(error))
+        return Made(written=order.steps.written, fault=fault_of(error))
 
 
 def _functions(steps: Steps) -> columns.Steps:
     return columns.Steps(found=steps.found, drafts=steps.drafts, distinct=steps.distinct, graded=steps.graded)
 
 
-def _fault(error: Exception) -> Fault:
+def fault_of(error: Exception) -> Fault:
     """The library's own classes stay here: the stage would have to import it."""
     is_known = isinstance(error, OSError) and type(error).__module__ == "builtins"
     told = error if is_known else DesignerError(f"{type(error).__name__}: {error}")

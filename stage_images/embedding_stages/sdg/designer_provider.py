@@ -29,7 +29,7 @@ from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus
 from embedding_stages.sdg.designer_columns import Address
 from embedding_stages.sdg.designer_gateway import Gateway, Route
-from embedding_stages.sdg.designer_process import Designer, Order, raised
+from embedding_stages.sdg.designer_process import Designer, DesignerError, Order, raised
 from embedding_stages.sdg.designer_rows import Bundle, Row, Steps, bundled, rows_of, shape_of
 from embedding_stages.sdg.prompts import PAIRS, SCORES
 from embedding_stages.sdg.provider import Outcome
@@ -179,10 +179,13 @@ def _make(context: StageContext, clients: Clients, designer: Designer, steps: St
                 at_once=clients.at_once,
             )
         )
-    if made.fault is not None and not (made.fault.no_row_is_left and gateway.gave_up):
-        raise raised(made.fault)  # what ended it is its own, not an answer
-    steps.written.update(made.written)
     lost = [row for row in steps.rows.values() if row.id not in made.finished]
+    own = gateway.unexplained(len(lost))
+    if made.fault is not None and (own or not made.fault.no_row_is_left):
+        raise raised(made.fault)  # what ended it is its own, not an answer
+    if 2 * own > len(steps.rows):  # as many as are too many where the endpoint is at fault
+        raise DesignerError(f"it dropped {own} of {len(steps.rows)} rows, and no answer is the reason; see the log")
+    steps.written.update(made.written)
     _blame(lost, gateway, steps)
     return gateway, {row.bundle for row in lost}
 

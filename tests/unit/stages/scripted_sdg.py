@@ -89,7 +89,8 @@ def scripted(
 
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     """The stage in a process of its own."""
-    path = {"PYTHONPATH": str(_ROOT / "stage_images"), "NO_PROXY": "*"}
+    found = filter(None, (str(_ROOT / "stage_images"), os.environ.get("PYTHONPATH")))
+    path = {"PYTHONPATH": os.pathsep.join(found), "NO_PROXY": "*"}
     return subprocess.Popen([sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path)
 
 

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from embedding_stages.errors import StageError
 from embedding_stages.http_client import Answer
 from embedding_stages.sdg.bill import Usage
 from embedding_stages.sdg.designer_columns import environment
 from embedding_stages.sdg.designer_gateway import Gateway
+from embedding_stages.sdg.designer_process import DesignerError, ended
 from embedding_stages.sdg.ledger import ROLES, Ledger
 
 
-def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection() -> None:
     """Data Designer asks again, and pays again, where a connection is lost: a full disk is told as what it is."""
-    gateway = Gateway.__new__(Gateway)
     full = OSError(28, "No space left on device")
 
     def stop() -> None:
         raise full
 
-    lock: Any = type("Lock", (), {"__enter__": lambda _: None, "__exit__": lambda *_: None})()
-    for name, value in {"failure": None, "stop_if_asked": stop, "_lock": lock, "routes": {}}.items():
-        object.__setattr__(gateway, name, value)
+    gateway = Gateway(routes={}, seed=1, stop_if_asked=stop)
 
     status, _ = gateway.answer("/write/v1/chat/completions", {})
 
     assert status == 422
     assert gateway.failure is full
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [(-9, StageError, "killed"), (-11, DesignerError, "exit code -11"), (1, DesignerError, "exit code 1")],
+)
+def test_how_the_process_of_data_designer_ended(code: int, kind: type[Exception], said: str) -> None:
+    error = ended(code)
+    assert type(error) is kind
+    assert said in str(error)
+    if isinstance(error, StageError):
+        assert (error.reason, error.field) == ("OOMKilled", "spec.stages.sdg.resources.limits.memory")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
-"""Refuses and notes what a process asks of other machines: a name that it looks up, an address that it connects to.
+"""Holds a process to what it has in its image. Refuses and notes what it asks of other machines: a name that it looks
+up, an address that it connects to. Refuses modules of packages that the image lacks.
 
-Python imports a module of this name by itself where its folder is on PYTHONPATH; then ONLY_HERE is the file of notes.
+Python imports a module of this name by itself where its folder is on PYTHONPATH; then ONLY_HERE is the file of notes,
+and LACKING one with a module's name a line.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,29 @@ def refuse_others(note: Callable[[str], None]) -> Undo:
     return undo
 
 
+class Lacking:
+    """As Python says it of a module that is not installed."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def modules_not_in(lock: Path) -> list[str]:
+    """Of all packages that are installed here and that the lock does not name."""
+    locked = {_normal(found) for found in re.findall(r"(?m)^([A-Za-z0-9._-]+)==", lock.read_text())}
+    own = "embedding_stages"
+    found = importlib.metadata.packages_distributions()
+    return [name for name, of in found.items() if name != own and locked.isdisjoint(map(_normal, of))]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _append(line: str) -> None:
     with Path(os.environ["ONLY_HERE"]).open("a", encoding="utf-8") as notes:
         notes.write(f"{line}\n")
@@ -47,4 +75,5 @@ def _append(line: str) -> None:
 
 if "ONLY_HERE" in os.environ and __name__ == "sitecustomize":
     refuse_others(_append)
+    sys.meta_path.insert(0, Lacking(Path(os.environ["LACKING"]).read_text().split()))
     _append(STARTED)
