@@ -78,6 +78,7 @@ class State:
         self.let_through: list[float] = []
         self.answered: Counter[str] = Counter()  # by request
         self.read: Counter[str] = Counter()  # those of them that the client's process has read to their end
+        self.unsure = 0  # answers of which it is not known yet whether they were read
         self.roles: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.now_at_once = self.most_at_once = 0
@@ -111,6 +112,7 @@ class State:
                 "answered": sum(self.answered.values()),
                 "answeredTwice": _more_than_once(self.answered),
                 "readTwice": _more_than_once(self.read),
+                "unsure": self.unsure,
                 "usedShare": self.used_share(),
                 "mostAtOnce": self.most_at_once,
                 "seconds": self.let_through[-1] - self.let_through[0] if self.let_through else 0.0,
@@ -222,9 +224,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             was_read = self.connection.recv(1) == b""
         except OSError:
             was_read = False
-        if was_read:
-            with self.state.lock:
-                self.state.read[key] += 1
+        with self.state.lock:
+            self.state.unsure -= 1
+            self.state.read[key] += was_read
 
     def _is_paid(self, key: str, role: str, prompt: int, completion: int) -> bool:
         """Count an answer when answers may go. False for a client that is gone: it is not answered and pays nothing."""
@@ -236,6 +238,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with state.lock:
                 if state.may_answer.is_set():
                     state.answered[key] += 1
+                    state.unsure += 1
                     state.roles[role] += 1
                     state.tokens["prompt"] += prompt
                     state.tokens["completion"] += completion

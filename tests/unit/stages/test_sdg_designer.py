@@ -243,10 +243,33 @@ def test_a_fault_of_its_own_is_a_bug_and_not_the_endpoints(
         assert "designer_columns.py" in told.split("_TraceThere")[1], "where it happened"
 
 
-def test_nonsense_alone_is_the_endpoints_fault(tmp_path: Path) -> None:
-    with Server(Script(junk=1.0)) as server:
-        code, result, _ = designed(tmp_path, server, documents(3))
-    assert (code, result["reason"], result["field"]) == (20, "LLMUnavailable", f"{FIELD}.baseURL")
+@pytest.mark.parametrize(
+    ("json_mode", "field", "cure"),
+    [
+        (True, "spec.stages.sdg.provider", "use a stronger model"),
+        (False, f"{FIELD}.model", "the endpoint has no JSON mode"),
+    ],
+)
+def test_nonsense_alone_is_told_with_its_cure(tmp_path: Path, json_mode: bool, field: str, cure: str) -> None:
+    """As with provider openAI, and not as an endpoint that gives no answer, which another attempt would pay again."""
+    with Server(Script(junk=1.0, json_mode=json_mode)) as server:
+        code, result, _ = designed(tmp_path, server, documents(2))
+    assert (code, result["reason"], result["field"]) == (10, "NoPairs", field), result
+    assert cure in result["message"]
+
+
+def test_an_endpoint_without_json_mode_is_asked_without_it(tmp_path: Path) -> None:
+    with Server(Script(json_mode=False)) as server:
+        code, result, _ = designed(tmp_path, server, documents(2))
+    assert (code, result["details"]["llmParameters"]) == (0, {"leftOut": ["response_format"]})
+
+
+def test_a_budget_smaller_than_one_bundle_asks_nothing(tmp_path: Path) -> None:
+    with Server(Script()) as server:
+        code, result, _ = designed(tmp_path, server, documents(3), maxTokensTotal=100)
+        assert server.state.stats()["answered"] == 0
+    assert (code, result["reason"], result["field"]) == (10, "TokenBudgetTooSmall", "spec.stages.sdg.maxTokensTotal")
+    assert "100 tokens are fewer than the first document takes, about" in result["message"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,18 @@ def refuse_others(note: Callable[[str], None]) -> Undo:
 
 
 class Lacking:
-    """As Python says it of a module that is not installed."""
+    """Python's own finder of modules, to which these are not installed."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
 
-    def find_spec(self, name: str, *_: Any) -> None:
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(PathFinder, name)
 
 
 def modules_not_in(lock: Path) -> list[str]:
@@ -75,5 +80,6 @@ def _append(line: str) -> None:
 
 if "ONLY_HERE" in os.environ and __name__ == "sitecustomize":
     refuse_others(_append)
-    sys.meta_path.insert(0, Lacking(Path(os.environ["LACKING"]).read_text().split()))
+    lacking = Lacking(Path(os.environ["LACKING"]).read_text().split())
+    sys.meta_path[:] = [lacking if one is PathFinder else one for one in sys.meta_path]
     _append(STARTED)
