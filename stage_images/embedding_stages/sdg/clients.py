@@ -26,7 +26,7 @@ from embedding_stages.sdg.written import write_json
 
 _MOST_TOLD: Final = 1000  # bytes of JSON
 # Python's threads take turns. One that has read an answer writes it down when its turn comes, and a kill before that
-# makes the answer paid for twice: others, which work on their answers, would keep it waiting for five milliseconds each.
+# makes the answer paid for twice: others, which work on theirs, would keep it waiting for five milliseconds each.
 _TURN_S: Final = 1e-4
 _LEARNED: Final = {
     WRITER: "parameters",

@@ -87,6 +87,12 @@ def scripted(
     return code, *outcome_in(tmp_path)
 
 
+def designed(
+    tmp_path: Path, server: Server, texts: dict[str, str], **changes: Any
+) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    return scripted(tmp_path, server.url, texts, provider="dataDesigner", **changes)
+
+
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     """The stage in a process of its own."""
     found = filter(None, (str(_ROOT / "stage_images"), os.environ.get("PYTHONPATH")))
