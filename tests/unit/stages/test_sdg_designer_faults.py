@@ -114,29 +114,29 @@ def test_the_library_does_not_outlive_the_stage_and_its_end_is_told(tmp_path: Pa
     with Server(Script()) as server:
         server.state.freeze()
         env = request_of(tmp_path, server.url, documents(6), provider="dataDesigner")
-        stage = started(env)
-        other = _child_of(stage, server)
+        stage, other = _asking(env, server)
         stage.kill()
         stage.wait()
         _until(lambda: not Path(f"/proc/{other}").exists(), "the library's process has ended")
 
-        stage = started(env)
-        os.kill(_child_of(stage, server), signal.SIGKILL)
+        stage, other = _asking(env, server)
+        os.kill(other, signal.SIGKILL)
         server.state.may_answer.set()
         assert stage.wait(timeout=120) == 1
     result = outcome_in(tmp_path)[0]
     assert (result["reason"], result["field"]) == ("OOMKilled", "spec.stages.sdg.resources.limits.memory")
 
 
-def _child_of(stage: subprocess.Popen[bytes], server: Server) -> int:
-    """The process of Data Designer, when it has asked."""
+def _asking(env: dict[str, str], server: Server) -> tuple[subprocess.Popen[bytes], int]:
+    """The stage, and the process of Data Designer, when it has asked."""
     begun = server.state.stats()["letThrough"]
+    stage = started(env)
     _until(lambda: server.state.stats()["letThrough"] > begun, "it asks")
-    return int(Path(f"/proc/{stage.pid}/task/{stage.pid}/children").read_text())
+    return stage, int(Path(f"/proc/{stage.pid}/task/{stage.pid}/children").read_text())
 
 
 def _until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300  # on a busy machine
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
