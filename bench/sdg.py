@@ -3,7 +3,10 @@
 python3 bench/sdg.py rate     the share of the permitted requests that is used
 python3 bench/sdg.py kills    20 kills at any moment: answers that were paid twice
 python3 bench/sdg.py preview  what five documents say of the bill, beside the bill
-python3 bench/sdg.py providers  openAI and dataDesigner, one after the other, and killed five times each
+python3 bench/sdg.py providers  openAI and dataDesigner, one after the other, and killed 20 times each
+
+`twice` are answers that the endpoint gave twice, and is paid for twice. Of those, `read` were read to their end by the
+process that was killed, which lost them; the others were still on their way to it.
 """
 
 from __future__ import annotations
@@ -77,8 +80,8 @@ def kills(asked: argparse.Namespace) -> None:
         result, pairs = outcome_in(Path(folder))
     counted = result["details"].get("llmTokens", {})
     print(
-        f"{killed} kills, exit {code}, {told['answered']} answers, {told['answeredTwice']} of them twice; the status "
-        f"counts {counted.get('calls')}; {len(pairs)} questions"
+        f"{killed} kills, exit {code}, {told['answered']} answers, {told['answeredTwice']} of them twice "
+        f"({told['readTwice']} read twice); the status counts {counted.get('calls')}; {len(pairs)} questions"
     )
 
 
@@ -99,7 +102,10 @@ def preview(_: argparse.Namespace) -> None:
 def providers(asked: argparse.Namespace) -> None:
     script = Script(latency=(0.2, 2.0), rate=20, burst=20, **ODD)
     texts = documents(asked.documents)
-    print(f"{'provider':28}{'seconds':>8}{'calls':>7}{'tokens':>9}{'kept':>6}{'kept/1,000':>11}{'twice, 5 kills':>15}")
+    print(
+        f"{'provider':28}{'seconds':>8}{'calls':>7}{'tokens':>9}{'kept':>6}{'kept/1,000':>11}{'kills':>6}"
+        f"{'twice':>6}{'read':>5}"
+    )
     for name, provider, endpoint in (
         ("openAI", "openAI", {}),
         ("dataDesigner", "dataDesigner", {}),
@@ -113,31 +119,50 @@ def providers(asked: argparse.Namespace) -> None:
             told = server.state.stats()
             kept = outcome_in(at)[0]["counts"]["keptPairs"]
         tokens = told["prompt"] + told["completion"]
-        twice, rate_of = _twice(script, texts, options, seconds), 1000 * kept / tokens
+        killed, twice, read = _twice(script, texts, options, asked.times)
         print(
-            f"{name:28}{seconds:>8.1f}{told['answered']:>7}{tokens:>9}{kept:>6}{rate_of:>11.2f}{twice:>15}",
+            f"{name:28}{seconds:>8.1f}{told['answered']:>7}{tokens:>9}{kept:>6}{1000 * kept / tokens:>11.2f}"
+            f"{killed:>6}{twice:>6}{read:>5}",
             flush=True,
         )
 
 
-def _twice(script: Script, texts: dict[str, str], options: dict[str, Any], seconds: float) -> int:
-    """Answers that were paid twice when the stage is killed five times, at any moment of the time it takes."""
-    draw = random.Random(1)
-    with tempfile.TemporaryDirectory() as folder, Server(script) as server:
-        env = request_of(Path(folder), server.url, texts, **options)
-        for _ in range(5):
+def _twice(script: Script, texts: dict[str, str], options: dict[str, Any], times: int) -> tuple[int, int, int]:
+    """Kills while answers come; answers that were given twice, and those that were read twice.
+
+    Where the stage is done before the last kill it begins anew, in a folder of its own.
+    """
+    draw, killed, twice, read = random.Random(1), 0, 0, 0
+    while killed < times:
+        with tempfile.TemporaryDirectory() as folder, Server(script) as server:
+            env = request_of(Path(folder), server.url, texts, **options)
             process = started(env)
-            time.sleep(2 + draw.uniform(0, seconds / 6))
-            process.send_signal(signal.SIGKILL)
+            while killed < times and _is_killed(process, server, draw.randint(5, 25), draw.uniform(0, 0.2)):
+                killed += 1
+                process = started(env)
             process.wait()
-        started(env).wait()
-        return int(server.state.stats()["answeredTwice"])
+            stats = server.state.stats()
+        twice, read = twice + stats["answeredTwice"], read + stats["readTwice"]
+    return killed, twice, read
+
+
+def _is_killed(process: subprocess.Popen[bytes], server: Server, answers: int, seconds: float) -> bool:
+    """Kill it so many seconds after so many more answers; False when it was done before."""
+    wanted = server.state.stats()["answered"] + answers
+    while server.state.stats()["answered"] < wanted:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("what", choices=("rate", "kills", "preview", "providers"))
-    options.add_argument("--times", type=int, default=20, help="kills")
+    options.add_argument("--times", type=int, default=20, help="kills, providers")
     options.add_argument("--documents", type=int, default=200, help="providers")
     asked = options.parse_args()
     {"rate": rate, "kills": kills, "preview": preview, "providers": providers}[asked.what](asked)

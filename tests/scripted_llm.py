@@ -31,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scripted_answers import answer_of, role_of, vector_of
 
+_HANGS_UP_S = 5.0
+
 
 @dataclass(kw_only=True)
 class Script:
@@ -75,6 +77,8 @@ class State:
         self.refused = 0
         self.let_through: list[float] = []
         self.answered: Counter[str] = Counter()  # by request
+        self.read: Counter[str] = Counter()  # those of them that the client's process has read to their end
+        self.unsure = 0  # answers of which it is not known yet whether they were read
         self.roles: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.now_at_once = self.most_at_once = 0
@@ -86,6 +90,11 @@ class State:
             if self.began is None:
                 self.began = time.monotonic()
             return time.monotonic() - self.began
+
+    def freeze(self) -> None:
+        """No answer goes after this, until `may_answer` is set."""
+        with self.lock:
+            self.may_answer.clear()
 
     def used_share(self, part: float = 0.9) -> float:
         """Of what was permitted, until so large a part of all requests was let through: at the end demand is low."""
@@ -101,7 +110,9 @@ class State:
                 "letThrough": len(self.let_through),
                 "refused": self.refused,
                 "answered": sum(self.answered.values()),
-                "answeredTwice": sum(times - 1 for times in self.answered.values()),
+                "answeredTwice": _more_than_once(self.answered),
+                "readTwice": _more_than_once(self.read),
+                "unsure": self.unsure,
                 "usedShare": self.used_share(),
                 "mostAtOnce": self.most_at_once,
                 "seconds": self.let_through[-1] - self.let_through[0] if self.let_through else 0.0,
@@ -109,6 +120,10 @@ class State:
                 "prompt": self.tokens["prompt"],
                 "completion": self.tokens["completion"],
             }
+
+
+def _more_than_once(times_of: Counter[str]) -> int:
+    return sum(times - 1 for times in times_of.values() if times)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -119,7 +134,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._say(200, self.state.stats())
 
     def do_PUT(self) -> None:
-        (self.state.may_answer.clear if self.path == "/freeze" else self.state.may_answer.set)()
+        (self.state.freeze if self.path == "/freeze" else self.state.may_answer.set)()
         self._say(200, {})
 
     def do_POST(self) -> None:
@@ -153,7 +168,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.state.now_at_once -= 1
 
     def _answer(self, body: dict[str, Any]) -> None:
-        state, script = self.state, self.state.script
+        script = self.state.script
         if script.models and body["model"] not in script.models:
             self._say(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             return
@@ -175,39 +190,59 @@ class Handler(http.server.BaseHTTPRequestHandler):
         noise = draw.uniform(0.8, 1.2)
         asked = sum(len(message["content"]) for message in body["messages"])
         usage = {"prompt_tokens": asked // 4, "completion_tokens": int(noise * len(text) / 4) + 1}
-        state.may_answer.wait()
-        if self._has_hung_up():
-            return
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}
         said = {"id": key[:12], "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
-        self._paid(key, role_of(body), usage["prompt_tokens"], usage["completion_tokens"])
+        if not self._is_paid(key, role_of(body), usage["prompt_tokens"], usage["completion_tokens"]):
+            return
         self._say(200, said | ({"usage": usage} if script.usage else {}))
+        self._note_whether_it_was_read(key)
 
     def _embed(self, body: dict[str, Any], key: str) -> None:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         data = [{"object": "embedding", "index": n, "embedding": vector_of(text)} for n, text in enumerate(texts)]
         tokens = sum(map(len, texts)) // 4
-        self.state.may_answer.wait()
-        if self._has_hung_up():
+        if not self._is_paid(key, "embedder", tokens, 0):
             return
-        self._paid(key, "embedder", tokens, 0)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         self._say(200, {"object": "list", "model": body["model"], "data": data, "usage": usage})
+        self._note_whether_it_was_read(key)
 
     def _has_hung_up(self) -> bool:
-        """A client that is gone is not answered and pays nothing."""
         readable, _, _ = select.select([self.connection], [], [], 0)
         try:
             return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
         except ConnectionError:
             return True
 
-    def _paid(self, key: str, role: str, prompt: int, completion: int) -> None:
+    def _note_whether_it_was_read(self, key: str) -> None:
+        """A kernel resets a connection that is closed, or whose process is killed, with bytes in it that nobody read;
+        one whose bytes were all read it closes. A client that is slow to hang up counts as one that has not read.
+        """
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_HANGS_UP_S)
+            was_read = self.connection.recv(1) == b""
+        except OSError:
+            was_read = False
         with self.state.lock:
-            self.state.answered[key] += 1
-            self.state.roles[role] += 1
-            self.state.tokens["prompt"] += prompt
-            self.state.tokens["completion"] += completion
+            self.state.unsure -= 1
+            self.state.read[key] += was_read
+
+    def _is_paid(self, key: str, role: str, prompt: int, completion: int) -> bool:
+        """Count an answer when answers may go. False for a client that is gone: it is not answered and pays nothing."""
+        state = self.state
+        while True:
+            state.may_answer.wait()
+            if self._has_hung_up():
+                return False
+            with state.lock:
+                if state.may_answer.is_set():
+                    state.answered[key] += 1
+                    state.unsure += 1
+                    state.roles[role] += 1
+                    state.tokens["prompt"] += prompt
+                    state.tokens["completion"] += completion
+                    return True
 
     def _say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         self._is_done()

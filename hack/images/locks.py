@@ -16,6 +16,10 @@ FAISS_GPU = "stage_images/prep/faiss-gpu.lock"
 UNUSED_OF_BEIR = ("sentence-transformers", "datasets")
 # Nor does the quantization of graphs, alone of ModelOpt, import these.
 UNUSED_OF_MODELOPT = ("ninja", "omegaconf", "pulp", "scipy", "setuptools")
+# Data Designer imports these when a column asks for them: distributions, pictures, keys of tool servers. The stage's
+# columns do not, and a test runs all of them without.
+UNUSED_OF_DATA_DESIGNER = ("scipy", "pillow", "cryptography")
+UNUSED = {"sdg": UNUSED_OF_DATA_DESIGNER, "export": UNUSED_OF_MODELOPT}
 TENSORRT = "stage_images/export/tensorrt.lock"  # a layer for who builds it in; see the image's Containerfile
 TENSORRT_VERSION = "10.13.3.9"
 TENSORRT_PACKAGES = ("tensorrt-cu13", "tensorrt-cu13-libs", "tensorrt-cu13-bindings")
@@ -35,7 +39,7 @@ def write(names: list[str]) -> None:
         for target, extra in locks().items():
             if not names or extra in names:
                 excluded = Path(scratch, f"{extra}.txt")
-                unused = UNUSED_OF_MODELOPT if extra == "export" else UNUSED_OF_BEIR
+                unused = UNUSED.get(extra, UNUSED_OF_BEIR)
                 excluded.write_text("".join(f"{name}\n" for name in ("torch", *unused)))
                 arguments = ["pyproject.toml", "--extra", extra, "--excludes", str(excluded)]
                 _resolve(uv, arguments, target)

@@ -29,6 +29,7 @@ _SHORTEST_KEY: Final = 16  # characters: "token" and "test" stand for no key, an
 _EXCERPT: Final = 300  # characters of an answer that a message quotes
 
 Wait = Callable[[float], None]  # seconds; may raise to give up
+Received = Callable[["Answer"], None]
 
 
 def may_pass(status: int) -> bool:
@@ -199,8 +200,13 @@ class HttpClient:
             self.wait(retries.wait_s(attempt, answer, self.now()))
         raise ValueError("tries must be 1 or more")
 
-    def send(self, method: str, path: str, body: Any = None, *, sent_again: int = 0) -> Answer:
-        """One request. Raises OSError (TimeoutError is one) or http.client.HTTPException."""
+    def send(
+        self, method: str, path: str, body: Any = None, *, sent_again: int = 0, received: Received | None = None
+    ) -> Answer:
+        """One request. Raises OSError (TimeoutError is one) or http.client.HTTPException.
+
+        `received` gets an answer of status 2xx as soon as its last byte was read, before anything else is done.
+        """
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         request = urllib.request.Request(  # noqa: S310 - http and https alone, which the callers check
@@ -211,7 +217,10 @@ class HttpClient:
             request.add_unredirected_header(self.key_header, f"Bearer {self.key}" if bearer else self.key)
         try:
             with self.opener.open(request, timeout=self.timeout_s) as response:
-                return self._answer(response.status, response, response.read(self.most_bytes + 1), sent_again)
+                answer = self._answer(response.status, response, response.read(self.most_bytes + 1), sent_again)
+                if received is not None:
+                    received(answer)
+                return answer
         except urllib.error.HTTPError as error:
             with error:
                 return self._answer(error.code, error, _read(error, self.most_bytes + 1), sent_again)

@@ -11,6 +11,7 @@ import numpy as np
 from embedding_stages.encoder.description import EncoderDescription
 from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
+from embedding_stages.export.drawn import at_places, even_places
 from embedding_stages.export.inputs import ATTENTION_MASK, DIMENSIONS, INPUT_IDS
 from embedding_stages.export.parity import batches_of
 from embedding_stages.formats.lines import FormatError, read_records, text_of
@@ -22,16 +23,22 @@ Feed = dict[str, Any]
 
 
 def calibration_texts(training_set: Path) -> list[str]:
-    """Up to 128 passages, evenly over the file, which is sorted by documents. Raises BadInput `TrainingSetInvalid`."""
+    """Up to 128 passages, evenly over the file, which is sorted by documents. Memory holds no others: the file is read
+    twice. Raises BadInput `TrainingSetInvalid`, `TrainingSetEmpty`.
+    """
+
+    def passages() -> Iterator[str]:
+        return (text_of(record, "text", where) for where, record in read_records(training_set / PASSAGES))
+
     try:
-        texts = [text_of(record, "text", where) for where, record in read_records(training_set / PASSAGES)]
+        places = even_places(sum(1 for _ in passages()), PASSAGES_READ)
+        texts = at_places(passages(), places)
     except FormatError as error:
         raise BadInput("TrainingSetInvalid", f"training set: {error}", field="spec.stages.prep") from error
     if not texts:
         cure = "set it to none, or add documents"
         raise BadInput("TrainingSetEmpty", f"there are no passages to calibrate with; {cure}", field=_FIELD)
-    count = min(PASSAGES_READ, len(texts))
-    return [texts[number * len(texts) // count] for number in range(count)]
+    return texts
 
 
 def feeds(texts: list[str], tokenizer: TextTokenizer, description: EncoderDescription) -> Iterator[Feed]:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from embedding_stages.errors import BadInput
+from embedding_stages.export.drawn import even_places
 from embedding_stages.formats.beir import BeirReader
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.vectors import Vectors
@@ -37,29 +38,53 @@ def ranking_set(evaluation_set: Path) -> RankingSet | None:
 
     Raises BadInput `EvaluationSetInvalid`.
     """
-    reader = BeirReader.of(evaluation_set, may_be_empty=True)
     try:
-        asked = {query.id: query.text for query in reader.queries()}
-        passages = {passage.id: passage.full_text for passage in reader.passages()}
-        relevant: dict[str, dict[str, int]] = {}
-        for item in reader.judgements(asked) if asked else ():
-            if item.score > 0 and item.passage_id in passages:
-                relevant.setdefault(item.query_id, {})[item.passage_id] = item.score
+        return _drawn(BeirReader.of(evaluation_set, may_be_empty=True))
     except FormatError as error:
         raise BadInput("EvaluationSetInvalid", f"evaluation set: {error}", field="spec.evaluation.beir") from error
+
+
+def _drawn(reader: BeirReader) -> RankingSet | None:
+    """Of queries and passages memory holds the ids, and the texts of those that are drawn: the files are read twice."""
+    asked = dict.fromkeys(query.id for query in reader.queries())
+    relevant, passages = _relevant(reader, asked)
     queries = [name for name in asked if name in relevant][:QUESTIONS]
     if not queries:
         return None
     needed = dict.fromkeys(name for query in queries for name in relevant[query])
-    others = [name for name in passages if name not in needed]
-    room = max(0, min(PASSAGES - len(needed), len(others)))
-    chosen = [*needed, *(others[number * len(others) // room] for number in range(room))]
-    places = {name: place for place, name in enumerate(chosen)}
+    places = set(even_places(passages - len(needed), max(0, PASSAGES - len(needed))))
+    found, chosen, place = dict[str, str](), list[str](), 0
+    for passage in reader.passages():
+        if passage.id in needed:
+            found[passage.id] = passage.full_text
+            continue
+        if place in places:
+            chosen.append(passage.full_text)
+        place += 1
+    first = set(queries)
+    texts = {query.id: query.text for query in reader.queries() if query.id in first}
+    row = {name: number for number, name in enumerate(needed)}
     return RankingSet(
-        queries=[asked[name] for name in queries],
-        passages=[passages[name] for name in chosen],
-        grades=[{places[name]: score for name, score in relevant[query].items()} for query in queries],
+        queries=[texts[name] for name in queries],
+        passages=[*(found[name] for name in needed), *chosen],
+        grades=[{row[name]: score for name, score in relevant[query].items()} for query in queries],
     )
+
+
+def _relevant(reader: BeirReader, asked: Mapping[str, None]) -> tuple[dict[str, dict[str, int]], int]:
+    """By question the passages of the set that are relevant to it, with their grades; and how many the set has."""
+    judged = [one for one in reader.judgements(asked) if one.score > 0] if asked else []
+    named = {one.passage_id for one in judged}
+    there, passages = set[str](), 0
+    for passage in reader.passages():
+        passages += 1
+        if passage.id in named:
+            there.add(passage.id)
+    relevant: dict[str, dict[str, int]] = {}
+    for one in judged:
+        if one.passage_id in there:
+            relevant.setdefault(one.query_id, {})[one.passage_id] = one.score
+    return relevant, passages
 
 
 def ndcg_at_10(found: RankingSet, queries: Vectors, passages: Vectors) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from embedding_stages.sdg.provider import Outcome
 from embedding_stages.sdg.written import write_json
 
 _MOST_TOLD: Final = 1000  # bytes of JSON
+# Python's threads take turns. One that has read an answer writes it down when its turn comes, and a kill before that
+# makes the answer paid for twice: others, which work on theirs, would keep it waiting for five milliseconds each.
+_TURN_S: Final = 1e-4
 _LEARNED: Final = {
     WRITER: "parameters",
     JUDGE: "parameters-judge",
@@ -72,6 +76,7 @@ def opened(context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at
     Whatever is under way ends its waits when this ends. Raises BadInput `SecretInvalid` and what a ChatClient raises.
     """
     asked, stopping = settings_of(Sdg, context.settings), threading.Event()
+    sys.setswitchinterval(_TURN_S)
     ledger = Ledger(scratch / FILE)
     context.llm_tokens = ledger.paid
 

@@ -18,9 +18,7 @@ off, and its home is a folder of the stage.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +26,10 @@ from typing import Any, Final
 
 from embedding_stages.contract import canonical_json
 from embedding_stages.sdg import designer_prompts as told
-from embedding_stages.sdg.designer_gateway import Gateway
 
 EXTRACT, WRITE, JUDGE, EMBED = "extract", "write", "judge", "embed"  # aliases of models, and routes
 _TIMEOUT_S: Final = 86_400  # of a request: the gateway has limits of its own
 _NAME: Final = "questions"
-# Python's threads take turns. An answer that has come must be on disk at once: until then a kill makes it paid for
-# twice, and the library's threads, which compute, would hold its turn up for five milliseconds each.
-_SWITCH_S: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,38 +42,51 @@ class Steps:
     graded: Callable[[Mapping[str, Any]], str]
 
 
-def prepare(home: Path) -> None:
-    """Before the library is imported for the first time: it reads these at import."""
-    os.environ["NEMO_TELEMETRY_ENABLED"] = "false"
-    os.environ["DATA_DESIGNER_HOME"] = str(home)
-    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # readers take the first of them
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where requests to a model go."""
+
+    url: str
+    chats: bool = True  # else it makes embeddings
+
+
+def environment(home: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """Of the process that imports the library, which reads these at import."""
+    others = env.get("no_proxy") or env.get("NO_PROXY") or ""  # readers take the first of them
     if "127.0.0.1" not in others.split(","):
         others = f"{others},127.0.0.1".lstrip(",")
-    os.environ |= {"NO_PROXY": others, "no_proxy": others}
+    own = {"NEMO_TELEMETRY_ENABLED": "false", "DATA_DESIGNER_HOME": str(home), "NO_PROXY": others, "no_proxy": others}
+    return {**env, **own}
+
+
+def is_of_no_row(error: Exception) -> bool:
+    """Whether it may mean no more than that every row was given up; the library has no class for that alone."""
+    from data_designer.interface.errors import DataDesignerGenerationError
+
+    return isinstance(error, DataDesignerGenerationError)
 
 
 def run(
-    rows: Sequence[Mapping[str, Any]], steps: Steps, gateway: Gateway, folder: Path, *, at_once: int, embeds: bool
+    rows: Sequence[Mapping[str, Any]], steps: Steps, routes: Mapping[str, Address], folder: Path, *, at_once: int
 ) -> list[dict[str, Any]]:
     """The rows with their columns; those that were given up are missing. Blocks until all are done.
 
-    `rows` have row, data, order and per_kind. At most `at_once` requests are under way to each route.
+    `rows` have row, data, order and per_kind. At most `at_once` requests are under way to each route. Raises what the
+    library raises; see `is_of_no_row`.
     """
     import data_designer.config as dd
     import pandas as pd
     from data_designer.config.seed_source_dataframe import DataFrameSeedSource
     from data_designer.interface.data_designer import DataDesigner
-    from data_designer.interface.errors import DataDesignerGenerationError
 
     _count_no_tokens()
-    sys.setswitchinterval(_SWITCH_S)
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     assets = folder / "assets"
     assets.mkdir(parents=True, exist_ok=True)
     designer = DataDesigner(
         artifact_path=folder,
         model_providers=[
-            dd.ModelProvider(name=route, endpoint=gateway.url_of(route), api_key="none") for route in gateway.routes
+            dd.ModelProvider(name=route, endpoint=one.url, api_key="none") for route, one in routes.items()
         ],
         managed_assets_path=assets,
         auto_configure_logging=False,
@@ -93,33 +100,28 @@ def run(
             non_inference_max_parallel_workers=1,
         )
     )
-    builder = dd.DataDesignerConfigBuilder(model_configs=_models(dd, gateway, at_once))
+    builder = dd.DataDesignerConfigBuilder(model_configs=_models(dd, routes, at_once))
     builder.with_seed_dataset(DataFrameSeedSource(df=pd.DataFrame([dict(row) for row in rows])))
-    for column in _columns(dd, steps, embeds=embeds):
+    for column in _columns(dd, steps, embeds=EMBED in routes):
         builder.add_column(column)
-    try:
-        made = designer.create(builder, num_records=len(rows), dataset_name=_NAME)
-    except DataDesignerGenerationError:
-        if not gateway.gave_up:  # what ended it is its own, not an answer
-            raise
-        return []  # no row is left
+    made = designer.create(builder, num_records=len(rows), dataset_name=_NAME)
     found = [dict(row) for row in made.load_dataset().to_dict("records")]
     shutil.rmtree(folder)  # what is left of a row is its bundle's by now
     return found
 
 
-def _models(dd: Any, gateway: Gateway, at_once: int) -> list[Any]:
+def _models(dd: Any, routes: Mapping[str, Address], at_once: int) -> list[Any]:
     return [
         dd.ModelConfig(
             alias=route,
             model=route,
             provider=route,
             skip_health_check=True,
-            inference_parameters=(dd.ChatCompletionInferenceParams if one.items else dd.EmbeddingInferenceParams)(
+            inference_parameters=(dd.ChatCompletionInferenceParams if one.chats else dd.EmbeddingInferenceParams)(
                 max_parallel_requests=at_once, timeout=_TIMEOUT_S
             ),
         )
-        for route, one in gateway.routes.items()
+        for route, one in routes.items()
     ]
 
 

@@ -43,6 +43,7 @@ class Gateway:
     failure: Exception | None = None  # the first that ends the stage: nothing is asked any more
     odd: Tally = field(default_factory=Tally)
     rejections: list[str] = field(default_factory=list)
+    refused: int = 0  # requests, each of which costs its row
     usage: Usage = field(default_factory=Usage)  # of what was asked through it, also where it was paid before
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: http.server.ThreadingHTTPServer | None = None
@@ -58,10 +59,9 @@ class Gateway:
             self._server.shutdown()
             self._server.server_close()
 
-    @property
-    def gave_up(self) -> bool:
-        """Whether it refused anything: then rows are missing for a reason that is known."""
-        return bool(self.failure or self.rejections or self.odd.counts)
+    def unexplained(self, lost: int) -> int:
+        """How many of so many rows that are missing no refusal explains: what dropped them was no answer."""
+        return 0 if self.failure is not None else max(0, lost - self.refused)
 
     def url_of(self, route: str) -> str:
         """The base address that stands for a route."""
@@ -71,6 +71,13 @@ class Gateway:
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and body of an answer to Data Designer."""
+        status, said = self._answer(path, body)
+        if status == _REFUSED:
+            with self._lock:
+                self.refused += 1
+        return status, said
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name = path.strip("/").split("/")[0]
         try:
             if self.failure is not None:

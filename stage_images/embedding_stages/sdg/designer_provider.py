@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,15 @@ from embedding_stages.errors import settings_of
 from embedding_stages.formats.pairs import Pair
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import designer_columns as columns
+from embedding_stages.sdg import designer_process
 from embedding_stages.sdg import designer_prompts as told
-from embedding_stages.sdg.answers import UNREADABLE
+from embedding_stages.sdg.answers import ERRORED, INVALID, UNREADABLE
 from embedding_stages.sdg.bill import Forecast, Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus
+from embedding_stages.sdg.designer_columns import Address
 from embedding_stages.sdg.designer_gateway import Gateway, Route
+from embedding_stages.sdg.designer_process import Designer, DesignerError, Order, raised
 from embedding_stages.sdg.designer_rows import Bundle, Row, Steps, bundled, rows_of, shape_of
 from embedding_stages.sdg.prompts import PAIRS, SCORES
 from embedding_stages.sdg.provider import Outcome
@@ -49,8 +52,11 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
     """
     scratch, asked = context.scratch("designer"), settings_of(Sdg, context.settings)
     design = asked.design or DataDesigner()
-    columns.prepare(scratch / "home")
-    with opened(context, scratch, context.settings["dataDesigner"], FIELD) as clients, _ended_by(context, clients):
+    with (
+        opened(context, scratch, context.settings["dataDesigner"], FIELD) as clients,
+        _ended_by(context, clients),
+        designer_process.opened(scratch / "home") as designer,
+    ):
         shapes, sizes = _all_of(corpus, asked, design) if asked.preview else ([], [])
         preview = math.ceil(asked.preview / design.documentsPerBundle) if asked.preview else None
         rations = Rations(
@@ -62,7 +68,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
             forecast=Forecast.load(scratch / _LEARNED),
             size=lambda bundle: len(bundle.documents),
         )
-        found = _make_all(context, clients, rations, design, min(documents, asked.preview or documents))
+        found = _make_all(context, clients, designer, rations, min(documents, asked.preview or documents))
         clients.check_they_chat()
         outcome = outcome_of(found, FIELD)
         rations.check_all_were_taken(documents, len(outcome.pairs))
@@ -120,10 +126,11 @@ def _ended_by(context: StageContext, clients: Clients) -> Iterator[None]:
 
 
 def _make_all(
-    context: StageContext, clients: Clients, rations: Rations[Bundle], design: DataDesigner, documents: int
+    context: StageContext, clients: Clients, designer: Designer, rations: Rations[Bundle], documents: int
 ) -> list[Written]:
     """What each bundle gave, in their order."""
     scratch, asked = context.scratch("designer"), settings_of(Sdg, context.settings)
+    design = asked.design or DataDesigner()
     found: list[Written] = []
     size = min(_AT_A_TIME * clients.at_once, _MOST_AT_A_TIME)
     while batch := _taken(rations, _FIRST if rations.most and not rations.forecast.used else size):
@@ -133,7 +140,7 @@ def _make_all(
         left = [bundle for bundle in batch if not written[bundle.id].usage.calls]
         rows = {row.id: row for bundle in left for row in rows_of(bundle, asked.pairsPerDocument)}
         if rows:
-            gateway, lost = _make(context, clients, rows, Steps(design=design, rows=rows, written=written))
+            gateway, lost = _make(context, clients, designer, Steps(design=design, rows=rows, written=written))
             for bundle in left:
                 if gateway.failure is None or bundle.id not in lost:
                     written[bundle.id].save(_path(scratch, bundle))
@@ -156,56 +163,65 @@ def _taken(rations: Rations[Bundle], most: int) -> list[Bundle]:
     return batch
 
 
-def _make(context: StageContext, clients: Clients, rows: Mapping[str, Row], steps: Steps) -> tuple[Gateway, set[str]]:
+def _make(context: StageContext, clients: Clients, designer: Designer, steps: Steps) -> tuple[Gateway, set[str]]:
     """Have the rows made; what is left of each goes to its bundle in `steps`. Also the bundles that lost a row."""
-    asked, design = settings_of(Sdg, context.settings), steps.design
-    routes = {
+    asked = settings_of(Sdg, context.settings)
+    with Gateway(routes=_routes(clients), seed=asked.seed, stop_if_asked=context.stop_if_asked) as gateway:
+        made = designer.make(
+            Order(
+                seeds=[_seed(row, steps.design) for row in steps.rows.values()],
+                steps=steps,
+                routes={
+                    name: Address(url=gateway.url_of(name), chats=bool(one.items))
+                    for name, one in gateway.routes.items()
+                },
+                folder=context.scratch("designer") / "rows",
+                at_once=clients.at_once,
+            )
+        )
+    lost = [row for row in steps.rows.values() if row.id not in made.finished]
+    own = gateway.unexplained(len(lost))
+    if made.fault is not None and (own or not made.fault.no_row_is_left):
+        raise raised(made.fault)  # what ended it is its own, not an answer
+    if 2 * own > len(steps.rows):  # as many as are too many where the endpoint is at fault
+        raise DesignerError(f"it dropped {own} of {len(steps.rows)} rows, and no answer is the reason; see the log")
+    steps.written.update(made.written)
+    _blame(lost, gateway, steps)
+    return gateway, {row.bundle for row in lost}
+
+
+def _routes(clients: Clients) -> dict[str, Route]:
+    embedding = {columns.EMBED: Route(client=clients.embedder)} if clients.embedder is not None else {}
+    return {
         columns.EXTRACT: Route(client=clients.writer, items=told.ARTEFACTS, temperature=_EXTRACTING),
         columns.WRITE: Route(client=clients.writer, items=PAIRS, temperature=_WRITING),
         columns.JUDGE: Route(client=clients.judge, items=SCORES, temperature=_JUDGING),
+        **embedding,
     }
-    if clients.embedder is not None:
-        routes[columns.EMBED] = Route(client=clients.embedder)
-    seeds = [
-        {
-            "row": row.id,
-            "data": told.data_of(row.passages),
-            "order": told.order_of(design, row.wanted),
-            "per_kind": design.artefactsPerKind,
-        }
-        for row in rows.values()
-    ]
-    with Gateway(routes=routes, seed=asked.seed, stop_if_asked=context.stop_if_asked) as gateway:
-        done = columns.run(
-            seeds,
-            columns.Steps(found=steps.found, drafts=steps.drafts, distinct=steps.distinct, graded=steps.graded),
-            gateway,
-            context.scratch("designer") / "rows",
-            at_once=clients.at_once,
-            embeds=clients.embedder is not None,
-        )
-    finished = {str(row["row"]): row for row in done}
-    for row in rows.values():  # in the documents' order, whatever the order in which they were done
-        if row.id in finished:
-            steps.judged(finished[row.id])
-            steps.written[row.bundle].usage.calls += 1
-    _blame(rows, finished, gateway, steps)
-    return gateway, {row.bundle for row in rows.values() if row.id not in finished}
 
 
-def _blame(rows: Mapping[str, Row], finished: Mapping[str, Any], gateway: Gateway, steps: Steps) -> None:
+def _seed(row: Row, design: DataDesigner) -> dict[str, Any]:
+    return {
+        "row": row.id,
+        "data": told.data_of(row.passages),
+        "order": told.order_of(design, row.wanted),
+        "per_kind": design.artefactsPerKind,
+    }
+
+
+def _blame(lost: Sequence[Row], gateway: Gateway, steps: Steps) -> None:
     """Rows that were given up are told of where they belong, with what the endpoint said to one of them. Answers of no
     use belong to no row: the first document that has questions counts them.
     """
     kind = max(gateway.odd.counts, key=lambda name: gateway.odd.counts[name], default=UNREADABLE)
-    for row in rows.values():
-        if row.id not in finished:
-            document = steps.written[row.bundle]
-            if gateway.rejections:
-                document.rejections.append(gateway.rejections[0])
-            else:
-                document.odd.add(kind, gateway.odd.examples.get(kind, ""), times=0)
-    documents = [steps.written[row.bundle] for row in rows.values()]
+    for row in lost:
+        document = steps.written[row.bundle]
+        if gateway.rejections:
+            document.rejections.append(gateway.rejections[0])
+        else:
+            document.odd.add(kind, gateway.odd.examples.get(kind, ""), times=0)
+            document.usage.calls += kind not in (ERRORED, INVALID)  # an answer of no use is no missing one
+    documents = [steps.written[row.bundle] for row in steps.rows.values()]
     max(documents, key=lambda document: bool(document.pairs)).odd.merge(gateway.odd)
 
 

@@ -98,7 +98,7 @@ class Steps:
 
     design: DataDesigner
     rows: Mapping[str, Row]
-    written: Mapping[str, Written] = field(default_factory=dict)
+    written: dict[str, Written] = field(default_factory=dict)
 
     def found(self, row: Mapping[str, Any]) -> str:
         return told.found_of(loaded(row["artefacts"]).get(told.ARTEFACTS, []))
@@ -132,8 +132,16 @@ class Steps:
     def graded(self, row: Mapping[str, Any]) -> str:
         return told.graded_of(self.rows[row["row"]].passages, _drafts_in(row["distinct"]))
 
-    def judged(self, row: Mapping[str, Any]) -> None:
-        """A row that is done: its pairs go to its bundle."""
+    def finish(self, done: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+        """Rows that are done: their pairs go to their bundles, in the documents' order. Returns the rows' ids."""
+        finished = {str(row["row"]): row for row in done}
+        for row in self.rows.values():
+            if row.id in finished:
+                self._judged(finished[row.id])
+                self.written[row.bundle].usage.calls += 1
+        return frozenset(finished)
+
+    def _judged(self, row: Mapping[str, Any]) -> None:
         asked = self.rows[row["row"]]
         document = self.written[asked.bundle]
         drafts = _drafts_in(row["distinct"])

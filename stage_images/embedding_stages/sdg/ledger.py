@@ -2,6 +2,11 @@
 
 One file that is only appended to. What a killed process has written is there for the next attempt, which gets the same
 answer to the same question without asking. A line that was cut off by the kill is no line.
+
+A kill costs an answer again only where it comes after the endpoint has sent it and before its line is written. A
+`Keeper` keeps that short: the line is the next thing that the thread does which reads the last byte, and one `write`
+outlives the process. The fsync, for the end of a node, takes longer; it follows when the request has left its place to
+another.
 """
 
 from __future__ import annotations
@@ -11,12 +16,13 @@ import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from embedding_stages.contract import canonical_json
+from embedding_stages.http_client import Answer
 from embedding_stages.sdg.answers import Usage
 
 FILE: Final = "answers.jsonl"
@@ -36,7 +42,8 @@ class Recorded:
 
 
 class Ledger:
-    """Thread-safe. Raises OSError where the file cannot be written: an answer that is not kept must not be used.
+    """Thread-safe. `take` and `keep` are an Entry's. Raises OSError where the file cannot be written: an answer that is
+    not kept must not be used.
 
     The same request may be asked more than once, as an answer of no use is. The first time in a process it gets the
     first answer that is kept, the second time the second one.
@@ -66,9 +73,11 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def take(self, role: str, request: Mapping[str, Any]) -> Recorded | None:
-        """The next answer to this request that an earlier attempt has paid for."""
-        key = _key(role, request)
+    def of(self, role: str, request: Mapping[str, Any]) -> Entry:
+        """The answers to a request."""
+        return Entry(self, role, _key(role, request))
+
+    def take(self, key: str) -> Recorded | None:
         with self._lock:
             number = self._taken[key]
             if number >= len(self._found[key]):
@@ -78,9 +87,7 @@ class Ledger:
             raw = json.loads(os.pread(self._file.fileno(), length, begin))
         return Recorded(str(raw["text"]), is_old=True)
 
-    def keep(self, role: str, request: Mapping[str, Any], text: str, usage: Usage) -> Recorded:
-        """Write an answer down before it is used."""
-        key = _key(role, request)
+    def keep(self, role: str, key: str, text: str, usage: Usage) -> None:
         said = {"key": key, "role": role, "usage": usage.to_json(), "text": text}
         line = json.dumps(said).encode() + b"\n"
         with self._lock:
@@ -90,9 +97,10 @@ class Ledger:
             self._count(said, begin, len(line))
             self._paid.add(usage)
             self._taken[key] += 1
-        # Written is safe from a kill of the process; this is for the node's end.
+
+    def sync(self) -> None:
+        """What is written outlives the process by then; now it outlives the node, too."""
         os.fsync(self._file.fileno())
-        return Recorded(text)
 
     def spent(self, *roles: str) -> Usage:
         """Of all attempts together; of all roles where none is named."""
@@ -110,6 +118,51 @@ class Ledger:
     def _count(self, said: Mapping[str, Any], begin: int, length: int) -> None:
         self._found[said["key"]].append((begin, length))
         self._spent[said["role"]].add(Usage(**said["usage"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The answers to one request. What there is to compute is computed before the request is sent."""
+
+    ledger: Ledger
+    role: str
+    key: str
+
+    def take(self) -> Recorded | None:
+        """The next answer that an earlier attempt has paid for."""
+        return self.ledger.take(self.key)
+
+    def keep(self, text: str, usage: Usage) -> None:
+        """Write an answer down. It may be used after a `sync`."""
+        self.ledger.keep(self.role, self.key, text, usage)
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Writes down what was just read, on the thread that read it: what a kill finds in between is asked for again.
+
+    `cost` is of an answer that is of use, None of any other. A fault is told by `settle`: raised where it occurs it
+    would look like one of the connection, and the request would be sent, and paid for, again.
+    """
+
+    entry: Entry
+    cost: Callable[[Answer], Usage | None]
+    fault: OSError | None = None
+
+    def __call__(self, answer: Answer) -> None:
+        usage = self.cost(answer)
+        if usage is None:
+            return
+        try:
+            self.entry.keep(answer.lasting, usage)
+        except OSError as error:
+            self.fault = error
+
+    def settle(self) -> None:
+        """Before the answer is used. Raises OSError: what is not kept must not be used."""
+        if self.fault is not None:
+            raise self.fault
+        self.entry.ledger.sync()
 
 
 def _key(role: str, request: Mapping[str, Any]) -> str:

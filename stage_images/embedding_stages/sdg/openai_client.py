@@ -33,7 +33,7 @@ from embedding_stages.sdg.answers import (
     read_vectors,
 )
 from embedding_stages.sdg.dialect import REFUSALS, Dialect
-from embedding_stages.sdg.ledger import WRITER, Ledger
+from embedding_stages.sdg.ledger import WRITER, Keeper, Ledger
 from embedding_stages.sdg.sending import Sender, json_of, status_of
 from embedding_stages.sdg.tolerant import find_items
 
@@ -128,41 +128,51 @@ class ChatClient:
         """The answer to a conversation; `own` are parameters that nobody asked for. Raises as `ask` does."""
         asked = {key: value for key, value in {**own, **self.parameters}.items() if key not in self.omitted}
         body = {"model": self.model, "messages": list(messages), **asked}
-        kept = self.ledger.take(self.role, body)
+        length = len(canonical_json(body))
+
+        def usage_of(completion: Completion) -> Usage:
+            return or_estimated(completion.usage, length, len(str(completion.said)))
+
+        def cost(answer: Answer) -> Usage | None:
+            found = _completion_in(answer)
+            return None if found is None else usage_of(found)
+
+        entry = self.ledger.of(self.role, body)
+        kept = entry.take()
         if kept is not None:
             known = read_completion(json_of(Answer(status=200, body=kept.text.encode())))
             if known is not None:
-                return Said(known, self._usage(body, known), is_old=True)
-        answer = self._call(_CHAT, body, frozenset(own) - self.parameters.keys())
-        completion = read_completion(json_of(answer))
+                return Said(known, usage_of(known), is_old=True)
+        answer = self._call(_CHAT, body, frozenset(own) - self.parameters.keys(), Keeper(entry, cost))
+        completion = _completion_in(answer)
         if completion is None:
             raise self._not_chat("its answer is no chat completion", answer)
         with self._lock:
             self._foreign = -1
-        usage = self._usage(body, completion)
-        self.ledger.keep(self.role, body, answer.lasting, usage)
-        return Said(completion, usage, is_old=False)
+        return Said(completion, usage_of(completion), is_old=False)
 
     def vectors(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text, by a model of embeddings. Raises as `ask` does."""
         asked = {key: value for key, value in self.parameters.items() if key not in self.omitted}
         body = {"model": self.model, "input": list(texts), **asked}
-        kept = self.ledger.take(self.role, body)
+        length = sum(map(len, texts))
+
+        def cost(answer: Answer) -> Usage | None:
+            is_of_use = _is_taken(answer) and read_vectors(json_of(answer), len(texts)) is not None
+            return or_estimated(read_usage(json_of(answer)), length, 0) if is_of_use else None
+
+        entry = self.ledger.of(self.role, body)
+        kept = entry.take()
         known = None if kept is None else read_vectors(json.loads(kept.text), len(texts))
         if known is not None:
             return known
-        answer = self._call(_EMBEDDINGS, body, frozenset())
+        answer = self._call(_EMBEDDINGS, body, frozenset(), Keeper(entry, cost))
         found = read_vectors(json_of(answer), len(texts))
         if found is None:
             raise self._not_chat(f"its answer holds no {len(texts)} embeddings", answer)
         with self._lock:
             self._foreign = -1
-        usage = read_usage(json_of(answer))
-        self.ledger.keep(self.role, body, answer.lasting, or_estimated(usage, sum(map(len, texts)), 0))
         return found
-
-    def _usage(self, body: Mapping[str, Any], completion: Completion) -> Usage:
-        return or_estimated(completion.usage, len(canonical_json(body)), len(str(completion.said)))
 
     def pause(self, attempt: int) -> None:
         """Before an answer of no use is asked for again: what is behind the endpoint may be about to come back."""
@@ -173,17 +183,19 @@ class ChatClient:
         if self._foreign > 0:
             raise self._invalid("none of its answers is a chat completion")
 
-    def _call(self, path: str, body: Mapping[str, Any], own: frozenset[str]) -> Answer:
-        """The answer, after parameters that the endpoint refuses are left out. Raises when it stays a refusal."""
+    def _call(self, path: str, body: Mapping[str, Any], own: frozenset[str], keeper: Keeper) -> Answer:
+        """The answer, after parameters that the endpoint refuses are left out, and kept where it is of use. Raises when
+        it stays a refusal.
+        """
         with self.dialect.one_at_a_time():
             changes = self.dialect.known()
-            answer = self._request(path, changes.applied_to(body))
+            answer = self._request(path, changes.applied_to(body), keeper)
             while status_of(answer) in REFUSALS:
                 further = self.dialect.after_refusal(answer.text, body, changes, own)
                 if further is None:
                     break
                 changes = further
-                answer = self._request(path, changes.applied_to(body))
+                answer = self._request(path, changes.applied_to(body), keeper)
             if status_of(answer) == 200 and (path == _EMBEDDINGS or read_completion(json_of(answer)) is not None):
                 self.dialect.accepted(changes)
         status = status_of(answer)
@@ -191,12 +203,13 @@ class ChatClient:
             raise OddAnswerError(ERRORED, answer.text)
         if not 200 <= status < 300:
             raise self._failure(status, answer)
+        keeper.settle()
         return answer
 
-    def _request(self, path: str, body: Mapping[str, Any]) -> Answer:
+    def _request(self, path: str, body: Mapping[str, Any], keeper: Keeper) -> Answer:
         self._wait(0.0)
         try:
-            return self._sender.post(path, body)
+            return self._sender.post(path, body, keeper)
         except NoAnswerError as error:
             raise failures.unreachable(error.cause, self._quote_url(), self.at) from None
 
@@ -230,6 +243,14 @@ class ChatClient:
     def _quote_url(self) -> str:
         """Without its query, which may hold a key."""
         return ascii(urlsplit(self.base_url)._replace(query="", fragment="").geturl()[:200])
+
+
+def _is_taken(answer: Answer) -> bool:
+    return 200 <= status_of(answer) < 300
+
+
+def _completion_in(answer: Answer) -> Completion | None:
+    return read_completion(json_of(answer)) if _is_taken(answer) else None
 
 
 def odd_kind(completion: Completion) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, may_pass
+from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Received, Retries, may_pass
 from embedding_stages.sdg.answers import status_within
 from embedding_stages.sdg.failures import has_no_credit
 from embedding_stages.sdg.pace import Pace
@@ -33,15 +33,16 @@ class Sender:
     def __post_init__(self) -> None:
         self._places = threading.BoundedSemaphore(self.most_at_once)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """The first answer that is not worth another try, or the last one. Raises NoAnswerError.
+    def post(self, path: str, body: Mapping[str, Any], received: Received) -> Answer:
+        """The first answer that is not worth another try, or the last one. Raises NoAnswerError, and what `received`
+        raises, which gets every answer of status 2xx while it is still in the hands of the thread that read it.
 
         A limit of requests is no fault of this one: it is sent until it is let through, for as long as others are.
         """
         retries = self.retries()
         tries, passed = 0, self._passed
         while True:
-            answer = self._try(path, body, tries, last=tries == retries.tries - 1)
+            answer = self._try(path, body, received, tries, last=tries == retries.tries - 1)
             if answer is not None and not again(answer):
                 return answer
             limited = answer is not None and status_of(answer) == _TOO_MANY
@@ -53,12 +54,14 @@ class Sender:
             self.http.wait(told or retries.wait_s(tries, answer, self.http.now()))
             tries += 1
 
-    def _try(self, path: str, body: Mapping[str, Any], sent_again: int, *, last: bool) -> Answer | None:
+    def _try(
+        self, path: str, body: Mapping[str, Any], received: Received, sent_again: int, *, last: bool
+    ) -> Answer | None:
         """None for a fault of the connection that may pass."""
         self._wait_for_a_place()
         try:
             sent = self.pace.turn(self.http.wait)
-            answer = self._send(path, body, sent_again)
+            answer = self._send(path, body, received, sent_again)
         except (OSError, http.client.HTTPException) as error:
             if last or isinstance(error, ssl.SSLCertVerificationError):
                 raise NoAnswerError(error, self.http.timeout_s) from None
@@ -76,11 +79,11 @@ class Sender:
         while not self._places.acquire(timeout=0.5):
             self.http.wait(0.0)
 
-    def _send(self, path: str, body: Mapping[str, Any], sent_again: int) -> Answer:
-        answer = self.http.send("POST", path, body, sent_again=sent_again)
+    def _send(self, path: str, body: Mapping[str, Any], received: Received, sent_again: int) -> Answer:
+        answer = self.http.send("POST", path, body, sent_again=sent_again, received=received)
         if answer.status == 401 and self.http.key and self._is_azure() and self.http.key_header == "Authorization":
             self.http = replace(self.http, key_header="api-key")
-            answer = self.http.send("POST", path, body, sent_again=sent_again)
+            answer = self.http.send("POST", path, body, sent_again=sent_again, received=received)
         return answer
 
     def _is_azure(self) -> bool:

@@ -75,13 +75,15 @@ class EndpointVectors:
         Raises what `EndpointClient.embed` does, and what `between` does.
         """
         prefix = self.prefixes.get(role, "") if prefixed else ""
-        texts = [prefix + text for text in texts] if prefix else texts
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         size = told = self.pace.batch
         pool = ThreadPoolExecutor(max_workers=CLIENTS)
         try:
             starts = range(0, len(texts), size)
-            parts = pool.map(lambda start: self._part(texts[start : start + size], role), starts)
+            # By the part: a second copy of all passages is as large as the corpus.
+            parts = pool.map(
+                lambda start: self._part([prefix + text for text in texts[start : start + size]], role), starts
+            )
             for start, answered in zip(starts, parts, strict=True):
                 result[start : start + len(answered.vectors)] = answered.vectors
                 self.invalid += answered.invalid

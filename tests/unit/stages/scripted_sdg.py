@@ -18,9 +18,11 @@ from unit.stages.llm_endpoint import KEY
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 from embedding_stages.runner import run
+from embedding_stages.sdg.ledger import FILE
 from embedding_stages.sdg.stage import work
 
 _ROOT = Path(__file__).parents[3]
+_WRITES_S = 30.0  # at most, on a busy machine
 PRICES = {"promptPerMillion": 2.0, "completionPerMillion": 8.0}
 _WORDS = (
     *("turbine", "inlet", "valve", "pressure", "cooling", "harbour", "engine"),
@@ -85,23 +87,36 @@ def scripted(
     return code, *outcome_in(tmp_path)
 
 
+def designed(
+    tmp_path: Path, server: Server, texts: dict[str, str], **changes: Any
+) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    return scripted(tmp_path, server.url, texts, provider="dataDesigner", **changes)
+
+
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     """The stage in a process of its own."""
-    path = {"PYTHONPATH": str(_ROOT / "stage_images"), "NO_PROXY": "*"}
+    found = filter(None, (str(_ROOT / "stage_images"), os.environ.get("PYTHONPATH")))
+    path = {"PYTHONPATH": os.pathsep.join(found), "NO_PROXY": "*"}
     return subprocess.Popen([sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path)
 
 
-def killed(process: subprocess.Popen[bytes], server: Server, answers: int) -> bool:
-    """Kill it after so many more answers, of which it has had time to write the last down; False when it was done."""
+def killed(process: subprocess.Popen[bytes], server: Server, answers: int, workspace: Path) -> bool:
+    """Kill it after so many more answers, all of which it has written down; False when it was done."""
     wanted = server.state.stats()["answered"] + answers
     while server.state.stats()["answered"] < wanted:
         if process.poll() is not None:
             return False
         time.sleep(0.005)
-    server.state.may_answer.clear()
-    time.sleep(0.3)  # what was answered before arrives
+    server.state.freeze()
+    given, deadline = server.state.stats()["answered"], time.monotonic() + _WRITES_S
+    while _written(workspace) < given and time.monotonic() < deadline:  # one that was lost is told by the caller
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(0.1)  # and the kernel hangs up
     server.state.may_answer.set()
     return True
+
+
+def _written(workspace: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in workspace.rglob(FILE))

@@ -25,20 +25,22 @@ PREVIEW = re.compile(r"about (\d+) and (\d+), a price of ([\d.e-]+) after")
 def test_an_answer_is_there_after_a_kill_and_a_line_that_was_cut_is_none(tmp_path: Path) -> None:
     path, request = tmp_path / "answers.jsonl", {"messages": ["\ud83d"]}
     with Ledger(path) as ledger:
-        assert ledger.take(WRITER, request) is None
-        ledger.keep(WRITER, request, "first", Usage(1, 10, 2))
-        ledger.keep(WRITER, request, "second", Usage(1, 10, 3))
-        ledger.keep(JUDGE, request, "cut off", Usage(1, 5, 1))
+        assert ledger.of(WRITER, request).take() is None
+        ledger.of(WRITER, request).keep("first", Usage(1, 10, 2))
+        ledger.of(WRITER, request).keep("second", Usage(1, 10, 3))
+        ledger.of(JUDGE, request).keep("cut off", Usage(1, 5, 1))
     path.write_bytes(path.read_bytes()[:-20])
     with Ledger(path) as ledger:
-        assert [kept.text for kept in (ledger.take(WRITER, request), ledger.take(WRITER, request)) if kept] == [
+        assert [
+            kept.text for kept in (ledger.of(WRITER, request).take(), ledger.of(WRITER, request).take()) if kept
+        ] == [
             "first",
             "second",
         ]
-        assert ledger.take(WRITER, request) is None
-        assert ledger.take(JUDGE, request) is None
+        assert ledger.of(WRITER, request).take() is None
+        assert ledger.of(JUDGE, request).take() is None
         assert (ledger.spent(), ledger.paid()) == (Usage(2, 20, 5), 0)
-        ledger.keep(JUDGE, request, "again", Usage(1, 5, 1))
+        ledger.of(JUDGE, request).keep("again", Usage(1, 5, 1))
         assert ledger.paid() == 6
     with Ledger(path) as ledger:
         assert ledger.spent(JUDGE) == Usage(1, 5, 1)
@@ -63,7 +65,7 @@ def test_a_budget_that_is_spent_is_not_called_too_small(tmp_path: Path) -> None:
         assert small.take() is None
         with pytest.raises(BadInput, match="fewer than the first document takes"):
             small.check_all_were_taken(1, 0)
-        ledger.keep(WRITER, {"messages": []}, "text", Usage(1, 700, 200))
+        ledger.of(WRITER, {"messages": []}).keep("text", Usage(1, 700, 200))
         spent = rations(ledger)
         assert spent.take() is None
         with pytest.raises(Stopped, match="900 of 1000 tokens are used"):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_llm import Script, Server
-from unit.stages.scripted_sdg import PRICES, documents, killed, outcome_in, request_of, scripted, started
+from unit.stages.only_here import sitecustomize
+from unit.stages.scripted_sdg import PRICES, designed, documents, killed, outcome_in, request_of, started
 
 from embedding_stages.formats.pairs import normalised
 
@@ -22,41 +21,12 @@ FIELD = "spec.stages.sdg.provider.dataDesigner"
 EMBEDDING = {"embedding": {"model": "e"}}
 
 
-@pytest.fixture
-def nothing_but_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A name that is looked up, or an address elsewhere, is a call that must not be."""
-    asked: list[Any] = []
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
-
-    def checked(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
-            asked.append(address)
-            raise OSError(f"{address} is not this machine")
-        connect(self, address)
-
-    def only_here(host: Any, *rest: Any, **more: Any) -> Any:
-        if host not in ("127.0.0.1", "localhost", None):
-            asked.append(host)
-            raise OSError(f"{host} is not this machine")
-        return look_up(host, *rest, **more)
-
-    monkeypatch.setattr(socket.socket, "connect", checked)
-    monkeypatch.setattr(socket, "getaddrinfo", only_here)
-    yield
-    assert asked == []
-
-
-def designed(
-    tmp_path: Path, server: Server, texts: dict[str, str], **changes: Any
-) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    return scripted(tmp_path, server.url, texts, provider="dataDesigner", **changes)
-
-
-def test_the_whole_pipeline(tmp_path: Path) -> None:
+def test_the_whole_pipeline(tmp_path: Path, nothing_but_this_machine: Path) -> None:
     with Server(Script()) as server:
         code, result, pairs = designed(tmp_path, server, documents(12), endpoint=EMBEDDING, qualityThreshold=7.0)
         stats = server.state.stats()
     assert code == 0, result
+    assert nothing_but_this_machine.read_text().splitlines() == [sitecustomize.STARTED], "the library's process"
     assert stats["roles"] == {"extractor": 12, "writer": 12, "embedder": 12, "judge": 12}
     details = result["details"]
     assert details["llmTokens"]["prompt"] == stats["prompt"]
@@ -179,7 +149,7 @@ def test_a_kill_costs_no_answer(tmp_path: Path) -> None:
     with Server(script) as server:
         env = request_of(tmp_path, server.url, texts, provider="dataDesigner", endpoint=EMBEDDING)
         for _ in range(3):
-            assert killed(started(env), server, 25), "it was done before the last kill"
+            assert killed(started(env), server, 25, tmp_path), "it was done before the last kill"
         assert started(env).wait() == 0
         stats = server.state.stats()
         result, pairs = outcome_in(tmp_path)

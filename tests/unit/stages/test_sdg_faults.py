@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from embedding_stages.errors import StageError
 from embedding_stages.http_client import Answer
 from embedding_stages.sdg.bill import Usage
-from embedding_stages.sdg.designer_columns import prepare
+from embedding_stages.sdg.designer_columns import environment
 from embedding_stages.sdg.designer_gateway import Gateway
+from embedding_stages.sdg.designer_process import DesignerError, ended
 from embedding_stages.sdg.ledger import ROLES, Ledger
 
 
-def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection() -> None:
     """Data Designer asks again, and pays again, where a connection is lost: a full disk is told as what it is."""
-    gateway = Gateway.__new__(Gateway)
     full = OSError(28, "No space left on device")
 
     def stop() -> None:
         raise full
 
-    lock: Any = type("Lock", (), {"__enter__": lambda _: None, "__exit__": lambda *_: None})()
-    for name, value in {"failure": None, "stop_if_asked": stop, "_lock": lock, "routes": {}}.items():
-        object.__setattr__(gateway, name, value)
+    gateway = Gateway(routes={}, seed=1, stop_if_asked=stop)
 
     status, _ = gateway.answer("/write/v1/chat/completions", {})
 
     assert status == 422
     assert gateway.failure is full
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [(-9, StageError, "killed"), (-11, DesignerError, "exit code -11"), (1, DesignerError, "exit code 1")],
+)
+def test_how_the_process_of_data_designer_ended(code: int, kind: type[Exception], said: str) -> None:
+    error = ended(code)
+    assert type(error) is kind
+    assert said in str(error)
+    if isinstance(error, StageError):
+        assert (error.reason, error.field) == ("OOMKilled", "spec.stages.sdg.resources.limits.memory")
 
 
 @pytest.mark.parametrize(
@@ -43,33 +52,28 @@ def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection(monkeypatch: pyt
     ],
     ids=str,
 )
-def test_what_needs_no_proxy_needs_none_afterwards(
-    before: dict[str, str], after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("no_proxy", "NO_PROXY", "NEMO_TELEMETRY_ENABLED", "DATA_DESIGNER_HOME"):
-        monkeypatch.setenv(name, before.get(name, ""))
+def test_what_needs_no_proxy_needs_none_afterwards(before: dict[str, str], after: str, tmp_path: Path) -> None:
+    found = environment(tmp_path, before)
 
-    prepare(tmp_path)
-
-    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == after
+    assert found["no_proxy"] == found["NO_PROXY"] == after
 
 
 def test_a_damaged_line_costs_no_other_answer(tmp_path: Path) -> None:
     role, path = ROLES[0], tmp_path / "ledger"
     with Ledger(path) as ledger:
         for number in range(5):
-            ledger.keep(role, {"ask": number}, f"answer {number}", Usage(prompt=1, completion=1, calls=1))
+            ledger.of(role, {"ask": number}).keep(f"answer {number}", Usage(prompt=1, completion=1, calls=1))
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = b"\0" * (len(lines[1]) - 1) + b"\n"
     path.write_bytes(b"".join(lines) + b'{"key": "half a li')
 
     with Ledger(path) as ledger:
-        found = [ledger.take(role, {"ask": number}) for number in range(5)]
-        ledger.keep(role, {"ask": 1}, "again", Usage())
+        found = [ledger.of(role, {"ask": number}).take() for number in range(5)]
+        ledger.of(role, {"ask": 1}).keep("again", Usage())
 
     assert [kept and kept.text for kept in found] == ["answer 0", None, "answer 2", "answer 3", "answer 4"]
     with Ledger(path) as ledger:
-        assert ledger.take(role, {"ask": 1}) is not None
+        assert ledger.of(role, {"ask": 1}).take() is not None
 
 
 @pytest.mark.parametrize(

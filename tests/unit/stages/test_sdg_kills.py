@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ def test_nothing_answered_is_paid_twice_over_twenty_kills(tmp_path: Path) -> Non
     with Server(script) as server:
         env = request_of(tmp_path, server.url, texts)
         for _ in range(KILLS):
-            assert killed(started(env), server, 12), "it was done before the last kill"
+            assert killed(started(env), server, 12, tmp_path), "it was done before the last kill"
         assert started(env).wait() == 0
         stats = server.state.stats()
         result, pairs = outcome_in(tmp_path)
@@ -32,6 +35,24 @@ def test_nothing_answered_is_paid_twice_over_twenty_kills(tmp_path: Path) -> Non
     with Server(script) as server:
         _, _, unbroken = scripted(tmp_path / "unbroken", server.url, texts)
     assert pairs == unbroken
+
+
+@pytest.mark.parametrize(("left", "read"), [(0, 1), (1, 0)], ids=["all", "all but a byte"])
+def test_the_endpoint_knows_what_its_client_has_read(left: int, read: int) -> None:
+    """So that what a kill costs is told apart: what the process had and lost, and what had not reached it."""
+    body = json.dumps({"model": "e", "input": ["a question"]}).encode()
+    with Server(Script()) as server:
+        with socket.create_connection(server.server_address[:2]) as client:
+            client.sendall(b"POST /v1/embeddings HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            while b"\r\n\r\n" not in (seen := client.recv(1 << 16, socket.MSG_PEEK)):
+                assert seen, "it hung up"
+            length = seen.index(b"\r\n\r\n") + 4 + int(seen.split(b"Content-Length: ")[1].split(b"\r\n")[0]) - left
+            while length:
+                length -= len(client.recv(length))
+        deadline = time.monotonic() + 30
+        while server.state.stats()["unsure"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (server.state.stats()["answered"], server.state.read.total()) == (1, read)
 
 
 def test_an_endpoint_that_dies_and_comes_back_is_gone_on_with(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from unit.stages.llm_endpoint import FIELD, KEY, TEXT, Endpoint, Reply, chat, good, is_judge, sdg
 
 from embedding_stages.sdg import openai_client, openai_provider
+from embedding_stages.sdg.dialect import Changes, Dialect
 from embedding_stages.sdg.ledger import Ledger
 from embedding_stages.sdg.openai_client import ChatClient
 
@@ -190,6 +191,41 @@ def test_a_server_that_recovers_is_waited_for(tmp_path: Path, endpoint: type[End
     replies = [(503, {}, {}), (429, {}, {"Retry-After": "0"}), (500, {}, {}), chat({"pairs": [{"question": 1}]})]
     endpoint.reply = staticmethod(lambda _body, number: replies[number - 1])  # type: ignore[assignment]
     assert ask(tmp_path, endpoint) == [{"question": 1}]
+
+
+def test_an_answer_that_cannot_be_written_down_is_told_and_not_asked_for_again(
+    tmp_path: Path, endpoint: type[Endpoint]
+) -> None:
+    """A fault of the file that looks like one of the connection would have the request sent, and paid for, again."""
+
+    class Full(Ledger):
+        def keep(self, *_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    endpoint.reply = staticmethod(lambda _body, _number: chat({"pairs": []}))  # type: ignore[assignment]
+    with Full(tmp_path / "answers.jsonl") as ledger:
+        client = ChatClient(base_url=endpoint.url, model="m", key=None, ledger=ledger, first_wait_s=0.01)
+        with pytest.raises(OSError, match="No space left"):
+            client.ask([{"role": "user", "content": "x"}], wanted="pairs", seed=1, temperature=0.0)
+    assert len(endpoint.bodies) == 1
+
+
+def test_an_answer_is_on_disk_before_anything_is_made_of_it(tmp_path: Path, endpoint: type[Endpoint]) -> None:
+    """On the thread that read it, before the client looks at it: what a kill finds in between is paid for again."""
+    path, seen = tmp_path / "answers.jsonl", list[int]()
+
+    class Watched(Dialect):
+        def accepted(self, changes: Changes) -> None:
+            seen.append(path.read_bytes().count(b"\n"))
+            super().accepted(changes)
+
+    replies = [(400, {"error": {"message": "no seed here", "param": "seed"}}, {}), chat({"pairs": []})]
+    endpoint.reply = staticmethod(lambda _body, number: replies[number - 1])  # type: ignore[assignment]
+    with Ledger(path) as ledger:
+        client = ChatClient(base_url=endpoint.url, model="m", key=None, ledger=ledger, dialect=Watched(None))
+        client.ask([{"role": "user", "content": "x"}], wanted="pairs", seed=1, temperature=0.0)
+        assert ledger.spent().calls == 1
+    assert seen == [1], "the answer, and not the refusal"
 
 
 def test_without_a_secret_no_key_is_sent(tmp_path: Path, endpoint: type[Endpoint]) -> None:
