@@ -263,16 +263,22 @@ class Reconciler:
         self.cache.put(kind, raw)
 
     def _delete(self, owner: Owner, action: DeleteObject) -> None:
-        """Only the object that was looked at: of its name there may be another one by now."""
+        """Only the object that was looked at: of its name there may be another one by now, and a Job may have become
+        complete, whose work would be done again.
+        """
         key = (owner.namespace, owner.name)
         uid = self.cache.uid(action.kind, key, action.name)
+        version = self.cache.version(action.kind, key, action.name) if action.kind == "Job" else ""
         try:
-            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid)
+            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid, version=version)
         except Conflict:
             if uid:
                 found = self.cluster.list(action.kind, owner.namespace, fields=f"metadata.name={action.name}")
-                if uid not in [raw["metadata"].get("uid") for raw in found]:
+                live = next((raw for raw in found if raw["metadata"].get("uid") == uid), None)
+                if live is None:
                     self.cache.forget(action.kind, key, action.name, uid)
+                else:
+                    self.cache.put(action.kind, live)
             raise
 
     def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:

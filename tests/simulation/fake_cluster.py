@@ -154,11 +154,15 @@ class FakeCluster:
         if ref[0] == "NIMService" and not self.has_nim_operator:
             raise error_of(404, "patch", ref, {}, b"404 page not found")
 
-    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "", version: str = "") -> None:
         def delete() -> None:
             live = self.objects.get((kind, namespace, name))
             if uid and live is not None and live["metadata"]["uid"] != uid:
                 raise Conflict("delete", kind, namespace, name, "the uid in the precondition is another one")
+            if version and live is not None and live["metadata"]["resourceVersion"] != version:
+                raise Conflict(
+                    "delete", kind, namespace, name, "the resourceVersion in the precondition is another one"
+                )
             self.mark_deleted(kind, namespace, name)
 
         self._call(Call("delete", kind, name), delete)

@@ -152,3 +152,25 @@ def test_who_leads_again_does_not_tell_of_what_it_read_in_its_earlier_term() -> 
         work()
     scene.settle(2)
     assert scene.status.stage(Stage.FINETUNE).percent == 75
+
+
+def test_a_job_that_is_complete_before_its_deletion_stays_and_its_work_is_not_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = a_scene().running(Stage.EXPORT)
+    was, delete = dict(scene.resource["spec"]), scene.cluster.delete
+
+    def too_late(kind: str, namespace: str, name: str, **known: str) -> None:
+        if not scene.refusals:
+            scene.release()
+            for _ in range(5):
+                scene.step()
+        delete(kind, namespace, name, **known)
+
+    monkeypatch.setattr(scene.cluster, "delete", too_late)
+    scene.edit(a_spec(stages={"sdg": {"provider": {"extractive": {}}, "pairsPerDocument": 9}}))
+    scene.run(lambda scene: bool(scene.refusals))
+    assert isinstance(scene.refusals[-1], Conflict)
+    scene.edit(was)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.EXPORT)) == 1

@@ -136,6 +136,12 @@ class Cache:
             kept = self._objects.get(kind, {}).get(key, {}).get(name)
         return kept.uid if kept is not None else ""
 
+    def version(self, kind: str, key: Key, name: str) -> str:
+        """The resourceVersion of what is known; empty when it is not."""
+        with self._lock:
+            kept = self._objects.get(kind, {}).get(key, {}).get(name)
+        return str(kept.version) if kept is not None else ""
+
     def confirmed_ago_s(self, kind: str, key: Key, name: str) -> float:
         """Since the API server last told of an object that is known."""
         with self._lock:

@@ -66,8 +66,11 @@ class Cluster(Protocol):
         Of a Secret it is only looked whether there is one; Rejected when not. After `within_s` seconds NotTried.
         """
 
-    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
-        """Delete with its dependents; an object that is gone already is fine. Conflict where it has another uid."""
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "", version: str = "") -> None:
+        """Delete with its dependents; an object that is gone already is fine.
+
+        Conflict where it has another uid, or has changed since `version`.
+        """
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
         """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
@@ -197,12 +200,12 @@ class KubeCluster:
         content_type = "application/apply-patch+yaml"
         return self._http.call("patch", *where, body=manifest, query=query, content_type=content_type, ends=ends) or {}
 
-    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "", version: str = "") -> None:
         # Foreground: the object stays until its pods are gone, so "it is gone" means that the GPU and the volume are
         # free. A plain delete would orphan a Job's pods.
         options: Raw = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
         if uid:
-            options["preconditions"] = {"uid": uid}
+            options["preconditions"] = {"uid": uid} | ({"resourceVersion": version} if version else {})
         self._http.call("delete", kind, namespace, name, body=options, missing_ok=True)
 
     def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
