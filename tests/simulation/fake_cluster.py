@@ -161,7 +161,7 @@ class FakeCluster:
                 raise Conflict("delete", kind, namespace, name, "the uid in the precondition is another one")
             if version and live is not None and live["metadata"]["resourceVersion"] != version:
                 raise Conflict(
-                    "delete", kind, namespace, name, "the resourceVersion in the precondition is another one"
+                    "delete", kind, namespace, name, "the resourceVersion is another one"
                 )
             self.mark_deleted(kind, namespace, name)
 
