@@ -28,7 +28,7 @@ SOON = {"stages": {"deploy": {"drainSeconds": 1}}}  # or each old server would b
 _PATIENCE_S = 240
 _GONE_S = 30
 _STOPPED_S, _WORKS_S = 4.0, 1.5
-_QUIET_S = 1.2  # without a write: longer than any pause of the operator in which it has something to do
+_QUIET_S = 2.5  # without a write: longer than an operator on busy cores pauses where it has something to do
 
 
 @dataclass
