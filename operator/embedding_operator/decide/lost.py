@@ -38,12 +38,12 @@ def _stuck(what: str, why: str) -> Wait | None:
 
 
 def silent_node(pods: Iterable[PodView]) -> Wait | None:
-    """A node that does not answer may come back: Kubernetes gives its pods up after five minutes."""
+    """A node that does not answer may come back: Kubernetes gives its pods up after five minutes, and asks them to end."""
     for pod in pods:
-        if pod.node_silent and pod.phase not in _ENDED and pod.gone_by is None:
-            message = (
-                f"node {pod.node} does not answer; pod {pod.name} may still run there, and Kubernetes gives it up soon"
-            )
+        if pod.node_silent and pod.phase not in _ENDED:
+            soon = "may still run there, and Kubernetes gives it up soon"
+            what = soon if pod.gone_by is None else "was asked to end, and may still run there"
+            message = f"node {pod.node} does not answer; pod {pod.name} {what}"
             return Wait(reason=NODE_LOST, message=message, broken=False)
     return None
 
