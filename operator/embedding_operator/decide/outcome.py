@@ -199,7 +199,7 @@ def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
             f"({spec.storage.size}); name a smaller folder, raise spec.storage.size, or take it from a pvc",
             exit_code=pod.exit_code,
         )
-    said, resources = pod.evicted.strip(), f"spec.stages.{stage}.resources"
+    said, resources = pod.evicted.strip().rstrip("."), f"spec.stages.{stage}.resources"
     if short := _SHORT_NODE.search(said):  # a pod that asks for more is put where there is more
         reason = contract.DISK_FULL if short[1] == "ephemeral-storage" else EVICTED
         field = f"{resources}.requests.{short[1]}" if short[1] in _REQUESTS else ""

@@ -207,6 +207,7 @@ def test_what_never_reached_an_exit_code_is_sorted_too(job: JobView, kind: str, 
     failure = failure_of(job)
     assert (failure.kind, failure.reason) == (kind, reason)
     assert failure.field.endswith(field)
+    assert ".;" not in failure.message, "the kubelet's sentence goes on"
 
 
 def a_peer(index: int, exit_code: int, said: str | StageResult = "", second: int = 0, **changes: Any) -> PodView:
