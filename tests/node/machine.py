@@ -60,6 +60,18 @@ class SmallDisk:
     def grow(self, megabytes: int) -> None:
         self._mount("mount", "-o", f"remount,size={megabytes}m", str(self.path))
 
+    def fill(self, *, but_megabytes: int) -> None:
+        """As somebody does who shares it."""
+        with self._filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, (self.free_megabytes() - but_megabytes) * 2**20)
+
+    def empty(self) -> None:
+        self._filler.unlink()
+
+    @property
+    def _filler(self) -> Path:
+        return self.path / "somebody-elses"
+
     def free_megabytes(self) -> int:
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize // 2**20
