@@ -64,6 +64,7 @@ def test_a_drained_node_takes_stage_and_server_and_both_come_back(kube: Kube, mi
     kube.run(*drain, f"--pod-selector={OWNER}", "--timeout=170s")
     kube.until("sdg waits for a node", lambda: middle.stage().get("reason") == "Unschedulable", 60)
     assert middle.stage()["state"] == "Waiting"
+    assert "uncordon" in middle.stage()["message"]
     kube.until_condition(NAME, "Ready", "False")
     kube.run("uncordon", NODE_NAME)
     middle.until_asked_by_another_pod(pod)
