@@ -21,6 +21,7 @@ from embedding_operator.decide.handover import (
     vector_space,
     waits_for,
 )
+from embedding_operator.decide.lost import cause_of_loss
 from embedding_operator.decide.retire import begin_drain, retire
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.objects.compare import differs
@@ -47,7 +48,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
         draft.actions.insert(0, Apply(manifest=desired, why="clients talk to the active revision"))
     url = clients_url(owner) if _answers(served, observed) else ""
     if served.url and not url and not reported:
-        draft.event("Warning", ACTIVE_UNAVAILABLE, lost_message(served))
+        draft.event("Warning", ACTIVE_UNAVAILABLE, lost_message(served, observed))
     draft.status = replace(draft.status, served=replace(served, url=url))
 
 
@@ -56,10 +57,13 @@ def _answers(served: Served, observed: Observed) -> bool:
     return any(item.serving == serving and item.available and not item.deleting for item in observed.deployments)
 
 
-def lost_message(served: Served) -> str:
+def lost_message(served: Served, observed: Observed) -> str:
+    what = f"no server of revision {served.active_revision}, which clients talk to, is available"
+    if cause := cause_of_loss(observed.deployments, serving_label(served.active_fingerprint)):
+        return f"{what}: {cause}"
     return (
-        f"no server of revision {served.active_revision}, which clients talk to, is available; it was removed or "
-        "stopped, or its pods fail: restore its Deployment, or let the revision of this manifest take its place"
+        f"{what}; it was removed or stopped, or its pods fail: restore its Deployment, or let the revision of this "
+        "manifest take its place"
     )
 
 
