@@ -32,7 +32,7 @@ class Middle:
     record: Record
     model: Server
     image: str
-    seed: int = 42
+    pairs: int = 3  # a document, one more with each revision, so that none finds the work of another
     mark: int = 0  # in the record, where the present revision began
     _held_at: int = 0  # how often the model had been asked when it began to hold back
     _url: str = ""
@@ -42,7 +42,11 @@ class Middle:
         manifest = fine_tune(NAME, self.image)
         port = self.model.server_address[1]
         provider = {"baseURL": f"http://{NODE_ADDRESS}:{port}/v1", "model": "writer"}
-        manifest["spec"]["stages"]["sdg"] = {"provider": {"openAI": provider}, "concurrency": 2, "pairsPerDocument": 4}
+        manifest["spec"]["stages"]["sdg"] = {
+            "provider": {"openAI": provider},
+            "concurrency": 2,
+            "pairsPerDocument": self.pairs,
+        }
         self.kube.apply(manifest)
         self.kube.until_ready(NAME, generation=1, timeout_s=600)
         service = self.kube.get("service", NAME)
@@ -51,11 +55,11 @@ class Middle:
 
     def begin(self, **sdg: Any) -> str:
         """A new revision; the name of the pod that is in the middle of its sdg."""
-        self.seed += 1
+        self.pairs += 1
         self.mark = self.record.mark(NAME)
         before = self.answered
         self.model.state.may_answer.set()
-        self.kube.patch(NAME, {"stages": {"sdg": {"seed": self.seed, "tolerations": None, **sdg}}})
+        self.kube.patch(NAME, {"stages": {"sdg": {"pairsPerDocument": self.pairs, "tolerations": None, **sdg}}})
         self.kube.until("some questions are answered", lambda: self.answered >= before + _SOME, 180, every_s=0.05)
         self.model.state.may_answer.clear()
         self.kube.until("sdg is told to run", lambda: self.stage()["state"] == "Running" and self.pods(), 60)
