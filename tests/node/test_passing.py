@@ -88,7 +88,9 @@ def test_a_kubelet_that_is_away_for_a_while_loses_nothing(kube: Kube, middle: Mi
 
 
 def test_an_api_server_that_is_away_for_two_minutes_loses_nothing(kube: Kube, middle: Middle) -> None:
-    """The stage ends meanwhile, and what serves answers."""
+    """The stage ends meanwhile, and what serves answers. When the server is back, Kubernetes may take the node, which could
+    not report, for lost, and what runs on it for unready, until the node reports again: that is nobody's here.
+    """
     middle.begin()
     restarts = _restarts(kube)
     with middle.asked_all_the_time() as client:
@@ -96,10 +98,12 @@ def test_an_api_server_that_is_away_for_two_minutes_loses_nothing(kube: Kube, mi
             time.sleep(API_AWAY_S / 4)
             middle.go_on()
             time.sleep(API_AWAY_S * 3 / 4)
+            meanwhile = client.answers, list(client.failures)
         middle.until_ready()
     (pod,) = middle.pods()
     assert pod.end == "0 Completed"
-    assert client.failures == []
+    assert meanwhile[0] > 0
+    assert meanwhile[1] == []
     assert _restarts(kube) == restarts, "no process of the operator ended"
 
 
