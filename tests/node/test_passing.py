@@ -88,8 +88,10 @@ def test_a_kubelet_that_is_away_for_a_while_loses_nothing(kube: Kube, middle: Mi
 
 
 def test_an_api_server_that_is_away_for_two_minutes_loses_nothing(kube: Kube, middle: Middle) -> None:
-    """The stage ends meanwhile, and what serves answers. When the server is back, Kubernetes may take the node, which could
-    not report, for lost, and what runs on it for unready, until the node reports again: that is nobody's here.
+    """The stage ends meanwhile, and what serves answers.
+
+    When the server is back, Kubernetes may take the node, which could not report, for lost, and what runs there for
+    unready, until the node reports again.
     """
     middle.begin()
     restarts = _restarts(kube)
@@ -105,6 +107,8 @@ def test_an_api_server_that_is_away_for_two_minutes_loses_nothing(kube: Kube, mi
     assert meanwhile[0] > 0
     assert meanwhile[1] == []
     assert _restarts(kube) == restarts, "no process of the operator ended"
+    log = kube.run("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=embedding-operator", "--tail=-1")
+    assert "Traceback" not in log
 
 
 @contextmanager
