@@ -48,6 +48,8 @@ def disk(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small
         {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": CLAIM}, "spec": volume},
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim},
     )
+    # The scheduler may look at a pod whose claim was not bound when it came only minutes later.
+    kube.run("wait", "-n", NAMESPACE, f"pvc/{CLAIM}", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
     yield found
     kube.run("delete", "eft", NAME, "-n", NAMESPACE, "--ignore-not-found", "--wait", timeout_s=300)
     kube.run("delete", "pvc", CLAIM, "-n", NAMESPACE, "--ignore-not-found", "--wait", timeout_s=300)
