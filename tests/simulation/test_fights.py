@@ -119,6 +119,16 @@ def test_a_service_that_is_changed_back_for_ever_is_restored_a_few_times_and_sai
     scene.run(is_ready, turns=400)
 
 
+def test_what_is_put_right_within_a_pass_was_always_so_to_everybody_else() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    since = {item.type: item.last_transition_time for item in scene.status.conditions}
+    told = len(scene.events())
+    scene.cluster.change("Service", NAMESPACE, NAME, select_canary)
+    scene.settle(3)
+    assert scene.events()[told:] == ["DriftCorrected"]
+    assert {item.type: item.last_transition_time for item in scene.status.conditions} == since
+
+
 def test_nobody_is_sent_to_where_clients_are_led_elsewhere() -> None:
     scene = a_scene().run(is_ready).settle(3)
     policy(scene, "Service", of(is_clients, select_canary))
