@@ -56,7 +56,7 @@ from embedding_operator.decide.decision import (
     frees,
 )
 from embedding_operator.decide.plan import Defaults, plan
-from embedding_operator.decide.summary import held_up, unread
+from embedding_operator.decide.summary import as_recorded, held_up, unread
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
@@ -123,7 +123,7 @@ class Reconciler:
             else:
                 gathered = True
                 decided = self._decide_and_act(owner, resource, status, observed)
-                decided = self._go_on(owner, resource, observer, observed, decided)
+                decided = self._go_on(owner, resource, status, observer, observed, decided)
             wrote = self._record(resource, status, decided, observed)
         except Unavailable as error:
             self._report(owner, resource, status, observed, error, gathered=gathered)
@@ -166,11 +166,17 @@ class Reconciler:
             return decided
 
     def _go_on(
-        self, owner: Owner, resource: Mapping[str, Any], observer: Observer, observed: Observed, decided: Plan
+        self,
+        owner: Owner,
+        resource: Mapping[str, Any],
+        status: Status,
+        observer: Observer,
+        observed: Observed,
+        decided: Plan,
     ) -> Plan:
         """Look again at once where what was done decides what is next: the state between is nobody's to see.
 
-        Nothing is taken away for what is not on record yet.
+        Nothing is taken away for what is not on record yet. `status` is what is on record.
         """
         spec = resource.get("spec") or {}
         for _ in range(_LOOKS_AT_ONCE):
@@ -181,7 +187,7 @@ class Reconciler:
             if any(frees(action) for action in plan(owner, spec, decided.status, seen, self.defaults).actions):
                 break
             going = self._decide_and_act(owner, resource, decided.status, seen)
-            decided = going.after(decided.actions, decided.events, decided.ended_run)
+            decided = as_recorded(going.after(decided.actions, decided.events, decided.ended_run), status)
         return decided
 
     def _act(self, owner: Owner, decided: Plan, tried: list[Action], dry_runs_end: float) -> None:

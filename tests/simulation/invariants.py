@@ -82,7 +82,7 @@ def _check_ready(cluster: FakeCluster, meta: Raw, written: Raw, conditions: dict
     service = cluster.objects["Service", NAMESPACE, meta["name"]]
     serving = service["spec"]["selector"][SERVING_LABEL]
     assert status["served"]["activeFingerprint"].startswith(serving)
-    server = next(raw for raw in cluster.find("Deployment") if raw["metadata"]["labels"][SERVING_LABEL] == serving)
+    server = next(raw for raw in cluster.find("Deployment") if raw["metadata"]["labels"].get(SERVING_LABEL) == serving)
     digest = server["spec"]["template"]["spec"]["initContainers"][0]["command"][-1]
     assert digest == status["served"]["artefactDigest"] == status["verification"]["artefactDigest"]
 

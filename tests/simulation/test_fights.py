@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from simulation.fake_cluster import NAMESPACE
+from simulation.fake_cluster import NAMESPACE, Call, Crash
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.resource.labels import QUEUE_LABEL, SERVING_LABEL
@@ -119,6 +119,16 @@ def test_a_service_that_is_changed_back_for_ever_is_restored_a_few_times_and_sai
     scene.run(is_ready, turns=400)
 
 
+def test_what_is_put_right_within_a_pass_was_always_so_to_everybody_else() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    since = {item.type: item.last_transition_time for item in scene.status.conditions}
+    told = len(scene.events())
+    scene.cluster.change("Service", NAMESPACE, NAME, select_canary)
+    scene.settle(3)
+    assert scene.events()[told:] == ["DriftCorrected"]
+    assert {item.type: item.last_transition_time for item in scene.status.conditions} == since
+
+
 def test_nobody_is_sent_to_where_clients_are_led_elsewhere() -> None:
     scene = a_scene().run(is_ready).settle(3)
     policy(scene, "Service", of(is_clients, select_canary))
@@ -209,6 +219,69 @@ def test_a_candidate_is_not_offered_where_its_service_leads_elsewhere() -> None:
     assert 1 <= applies(scene, "Service") - before <= MOST_AN_HOUR
     scene.cluster.policies.clear()
     scene.run(lambda scene: bool(scene.status.served.next_url), turns=400)
+
+
+def replicas(number: int) -> Raw:
+    return a_spec(stages={"deploy": {"replicas": number}})
+
+
+def test_an_edit_and_back_is_no_drift_and_waits_for_nothing() -> None:
+    scene = Scene(replicas(1)).run(is_ready).settle(3)
+    policy(scene, "Deployment", lambda raw: raw["spec"]["template"]["spec"]["containers"][0].update(image="other"))
+    scene.run(lambda scene: scene.condition("Deployed") == NOT_CORRECTED, turns=30).settle(20)
+    scene.cluster.policies.clear()
+    scene.run(is_ready, turns=400).settle(2)
+    told = len(scene.events())
+    for number in (2, 1):
+        scene.edit(replicas(number))
+        scene.turn()
+        (server,) = scene.cluster.find("Deployment")
+        assert server["spec"]["replicas"] == number
+        scene.run(is_ready).settle(2)
+    assert not [reason for reason in scene.events()[told:] if reason.startswith("Drift")]
+
+
+def test_edits_to_and_fro_within_seconds_are_nobody_elses_changes() -> None:
+    scene = Scene(replicas(1)).run(is_ready).settle(3)
+    for number in (2, 3, 2, 3):
+        scene.edit(replicas(number))
+        scene.turn()
+    scene.run(is_ready).settle(5)
+    assert "DriftCorrected" not in scene.events()
+    assert scene.status.restored == {}
+
+
+def test_a_move_that_an_edit_overtook_is_undone_and_was_nobody_elses() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    overtaken = []
+
+    def dies_once(call: Call, when: str) -> None:
+        if (call.verb, call.kind, call.name, when) == ("apply", "Service", NAME, "after") and not overtaken:
+            overtaken.append(call)
+            scene.edit(a_spec(stages={"finetune": {"epochs": 6}}))
+            raise Crash
+
+    scene.cluster.hook = dies_once
+    scene.run(lambda scene: bool(overtaken))
+    served = scene.cluster.object("Service", NAME)["spec"]["selector"]
+    scene.turn()
+    assert scene.cluster.object("Service", NAME)["spec"]["selector"] != served
+    scene.run(is_ready)
+    assert "DriftCorrected" not in scene.events()
+
+
+def test_a_port_that_others_put_before_ours_is_never_taken_for_it() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    theirs = {"name": "mesh", "port": 9000, "targetPort": "mesh", "protocol": "TCP"}
+    scene.cluster.change("Service", NAMESPACE, NAME, lambda raw: raw["spec"]["ports"].insert(0, theirs))
+    (server,) = scene.cluster.find("Deployment")
+    scene.cluster.remove("Deployment", NAMESPACE, server["metadata"]["name"])
+    before = applies(scene, "Service")
+    scene.settle(2)
+    scene.run(is_ready)
+    assert applies(scene, "Service") == before
+    assert "DriftCorrected" not in scene.events()
 
 
 def test_pods_of_several_nodes_that_are_kept_apart_say_who_does_it() -> None:

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from simulation.fake_cluster import NAMESPACE
-from simulation.scene import NAME, Scene, a_scene, is_ready
+from simulation.fake_cluster import NAMESPACE, Call
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
 
+from embedding_operator.cluster.errors import Forbidden
 from embedding_stages.contract import Artefact, Stage
 
 # What clients are told, and whether it stays true.
@@ -50,6 +51,26 @@ def test_a_contract_that_somebody_removed_is_written_again_at_the_next_look() ->
     scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-contract")
     scene.settle(20)
     assert len(contract(scene)["canaries"]["texts"]) == 16
+
+
+def test_what_serves_is_not_measured_by_the_contract_of_what_served_before() -> None:
+    often = {"verification": {"intervalSeconds": 60}}
+    scene = a_scene(**often).run(is_ready).settle(20)
+
+    def refuse(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("apply", "ConfigMap", "before"):
+            raise Forbidden("apply", call.kind, NAMESPACE, call.name, "not allowed")
+
+    scene.cluster.hook = refuse
+    scene.edit(a_spec(**often, stages={"finetune": {"epochs": 5}}))
+    scene.run(lambda scene: scene.status.served.active_revision == 2).settle(40)
+    assert contract(scene)["revision"] == 1
+    assert "CanariesDiffer" not in scene.events()
+    assert is_ready(scene)
+    scene.cluster.hook = lambda call, when: None
+    scene.settle(20)
+    assert contract(scene)["revision"] == 2
+    assert scene.status.served.canaries["cosine"] == "1.000000"
 
 
 def test_nobody_asks_where_the_manifest_does_not() -> None:

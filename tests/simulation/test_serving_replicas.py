@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready
@@ -32,6 +34,24 @@ def test_an_autoscaler_of_the_resource_makes_no_revision_and_takes_no_ready_away
     assert {status["revision"] for status in later} == {1}
     assert scene.events()[told:] == []
     assert {call.verb for call in scene.cluster.calls[calls:]} <= {"get", "list", "apply", "status", "event"}
+
+
+def test_a_candidate_that_waits_for_an_index_is_scaled_and_nothing_is_degraded() -> None:
+    def asked(number: int, epochs: int) -> dict[str, Any]:
+        return a_spec(stages={"deploy": {"strategy": "Shadow", "replicas": number}, "finetune": {"epochs": epochs}})
+
+    scene = Scene(asked(1, 3)).run(is_ready)
+    scene.edit(asked(1, 5))
+    scene.run(lambda scene: bool(scene.status.served.next_url)).settle(3)
+    seen, told = len(scene.history), len(scene.events())
+    for wanted in (3, 2):
+        scene.edit(asked(wanted, 5))
+        scene.settle(15)
+        assert f"{wanted} of {wanted} replicas" in scene.message("Deployed")
+    later = scene.history[seen:]
+    assert {status["phase"] for status in later} == {"Verifying"}
+    assert {status["served"]["nextURL"] for status in later} == {scene.status.served.next_url}
+    assert scene.events()[told:] == []
 
 
 def test_pods_that_an_autoscaler_asks_for_in_vain_are_said() -> None:

@@ -9,7 +9,7 @@ from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
 from embedding_operator.resource.api import KIND
-from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL
+from embedding_operator.resource.labels import OWNER_LABEL, OWNER_UID_LABEL, SERVING_LABEL
 from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
 
@@ -225,3 +225,22 @@ def test_no_stage_runs_twice_beside_a_label_that_stays_off(kind: str) -> None:
     scene.release()
     scene.run(is_ready)
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+@pytest.mark.parametrize("labels", [{OWNER_LABEL}, {OWNER_LABEL, OWNER_UID_LABEL, SERVING_LABEL}], ids=["one", "all"])
+def test_what_serves_without_its_labels_goes_on_and_goes_when_clients_have_left_it(labels: set[str]) -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.running(Stage.FINETUNE)
+    (server,) = scene.cluster.find("Deployment")
+    name, written = server["metadata"]["name"], len(scene.history)
+
+    def take(raw: dict[str, Any]) -> None:
+        raw["metadata"]["labels"] = {key: said for key, said in raw["metadata"]["labels"].items() if key not in labels}
+
+    scene.cluster.change("Deployment", NAMESPACE, name, take)
+    scene.settle(4)
+    scene.release()
+    scene.run(is_ready).settle(20)
+    assert "Degraded" not in {status["phase"] for status in scene.history[written:]}
+    assert name not in [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")]

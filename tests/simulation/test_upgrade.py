@@ -321,6 +321,35 @@ def test_a_server_of_an_unknown_version_goes_on_as_the_generation_that_it_was_ve
     assert pods_of_servers(scene) == pods
 
 
+@pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
+@pytest.mark.parametrize("begun", [False, True], ids=["begins after", "begun before"])
+def test_a_revision_trained_for_a_server_of_an_unknown_version_is_served_by_it(
+    begun: bool, strategy: str, release: Callable[[Scene], Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy = {"image": "nim:9.9", "backend": {"nim": {}}, "strategy": strategy}
+    shape: dict[str, Any] = {"stages": {"deploy": deploy}}
+    trains = edited(shape, stages={"finetune": {"epochs": 5}})
+
+    def as_before(raw: dict[str, Any]) -> None:
+        raw["status"] = as_first_written(raw["status"])
+        raw["status"]["resolved"].pop("taken", None)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(servers, "version_of", lambda _image: ())
+        scene = a_scene(**shape).run(is_ready).settle(2)
+        if begun:
+            scene.edit(trains)
+            scene.running(Stage.FINETUNE)
+    scene.cluster.change(KIND, NAMESPACE, NAME, as_before)
+    release(scene).settle(3)
+    scene.edit(trains)
+    written = len(scene.history)
+    scene.release()
+    scene.run(is_ready)
+    assert "Blocked" not in {status["phase"] for status in scene.history[written:]}
+    assert scene.status.served.active_revision == 2
+
+
 def test_a_server_that_serves_takes_its_model_whatever_a_later_release_knows(
     release: Callable[[Scene], Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:

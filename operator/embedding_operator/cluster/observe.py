@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -19,7 +19,7 @@ from embedding_operator.decide.outcome import culprit
 from embedding_operator.objects.image_pods import view_image_pod
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import contract_name, record_name
-from embedding_operator.objects.manifests.serving import service_url, serving_name
+from embedding_operator.objects.manifests.serving import service_url, serving_label, serving_name
 from embedding_operator.objects.nim_services import NIM_SERVICE, as_ours, is_made_by_one, made_by, view_nim_service
 from embedding_operator.objects.views import (
     DeploymentView,
@@ -38,6 +38,7 @@ from embedding_operator.resource.labels import (
     OWNER_UID_LABEL,
     QUEUED_JOB_LABEL,
     REVISION_LABEL,
+    SERVING_LABEL,
     STAGE_LABEL,
 )
 from embedding_operator.resource.status import StageStatus, Status
@@ -63,7 +64,7 @@ class Observer:
         key, now = (owner.namespace, owner.name), known.now
         pods = self._own("Pod", key, owner)
         jobs = self._jobs(key, owner, status, pods)
-        deployments = self._servers(key, owner, resource, pods)
+        deployments = self._servers(key, owner, resource, status, pods)
         services = [raw for raw in self._own("Service", key, owner) if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
@@ -82,7 +83,7 @@ class Observer:
         )
 
     def _servers(
-        self, key: Key, owner: Owner, resource: Mapping[str, Any], pods: list[Mapping[str, Any]]
+        self, key: Key, owner: Owner, resource: Mapping[str, Any], status: Status, pods: list[Mapping[str, Any]]
     ) -> tuple[DeploymentView, ...]:
         deployments = self._own("Deployment", key, owner)
         views = [view_deployment(raw, _pods_of(raw, pods, "app")) for raw in deployments if not is_made_by_one(raw)]
@@ -91,7 +92,25 @@ class Observer:
             made = made_by(raw, deployments)
             named = [as_ours(pod, raw["metadata"]["name"]) for pod in pods]
             views.append(view_nim_service(raw, made, _pods_of(made, named, "app") if made is not None else []))
-        return tuple(view for view in views if view is not None)
+        found = [view for view in views if view is not None]
+        unlabelled = self._unlabelled_servers(owner, status, {view.name for view in found})
+        more = (view_deployment(live, _pods_of(live, pods, "app")) for live in unlabelled)
+        return (*found, *(view for view in more if view is not None))
+
+    def _unlabelled_servers(self, owner: Owner, status: Status, known: set[str]) -> Iterator[Mapping[str, Any]]:
+        """What answers clients, or did until they left it, though somebody took its labels off: no watch tells of it,
+        and it holds a GPU.
+        """
+        for fingerprint in (status.served.active_fingerprint, status.served.draining_fingerprint):
+            name = serving_name(owner.name, fingerprint)
+            if not fingerprint or name in known:
+                continue
+            self.beside_watches = True
+            live = self.cluster.get("Deployment", owner.namespace, name)
+            if live is not None and _belongs_to(live, owner):
+                meta = live["metadata"]
+                labels = {SERVING_LABEL: serving_label(fingerprint), **(meta.get("labels") or {})}
+                yield {**live, "metadata": {**meta, "labels": labels}}
 
     def _nim_services(
         self, key: Key, owner: Owner, resource: Mapping[str, Any], *, there: bool

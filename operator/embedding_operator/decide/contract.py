@@ -37,14 +37,8 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
     served = draft.status.served
     if not served.active_fingerprint or not served.vector_space:
         return
-    contract: dict[str, Any] = {
-        "model": served.model,
-        "revision": served.active_revision,
-        "artefactDigest": served.artefact_digest,
-        "vectorSpace": served.vector_space,
-        **served.contract,
-    }
-    told: dict[str, Any] = {"contract": fingerprint_of(contract)[:16]}
+    contract = _described(served)
+    told: dict[str, Any] = {"contract": _named(contract)}
     same = served.canaries.get("contract") == told["contract"]
     if same and "takenAt" in served.canaries:
         return
@@ -63,6 +57,21 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
     draft.status = replace(
         draft.status, served=replace(draft.status.served, contract_map=contract_name(owner.name), canaries=told)
     )
+
+
+def _described(served: Served) -> dict[str, Any]:
+    """The contract without canaries."""
+    return {
+        "model": served.model,
+        "revision": served.active_revision,
+        "artefactDigest": served.artefact_digest,
+        "vectorSpace": served.vector_space,
+        **served.contract,
+    }
+
+
+def _named(contract: Mapping[str, Any]) -> str:
+    return fingerprint_of(contract)[:16]
 
 
 def _canaries(vectors: Sequence[Vector]) -> dict[str, Any]:
@@ -93,7 +102,8 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     if left_s > 0:
         draft.look_again_in(left_s)
         return
-    if observed.canaries is None or observed.canaries_of != served.active_fingerprint:
+    published = served.canaries.get("contract") == _named(_described(served))  # else it is what served before
+    if not published or observed.canaries is None or observed.canaries_of != served.active_fingerprint:
         draft.look_again_in(_ASK_AGAIN_S)
         return
     known = _known(observed.contract)

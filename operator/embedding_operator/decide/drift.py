@@ -52,10 +52,16 @@ class Change:
     asked: str  # what tells what is asked for now from what was asked for before
     field: str  # empty: nothing
     managed: Sequence[Raw] = ()  # its metadata.managedFields
+    before: str = ""  # what it was asked to be when it was last applied, where it tells
 
     @property
     def key(self) -> str:
         return f"{self.kind}/{fingerprint_of([self.name, self.asked])[:8]}"
+
+    @property
+    def over(self) -> frozenset[str]:
+        """The keys under which nothing is remembered any more once this is: an edit and back is no drift."""
+        return frozenset({self.key, replace(self, asked=self.before).key})
 
     @property
     def who(self) -> str:
@@ -76,6 +82,7 @@ def drift_of(draft: Draft, live: Raw | None, desired: Raw, observed: Observed, *
         asked=asked_for(desired) or _hash(desired),
         field=field,
         managed=live["metadata"].get("managedFields") or (),
+        before=asked_for(live),
     )
     return restore(draft, change, observed, new=new)
 
@@ -85,7 +92,7 @@ def restore(draft: Draft, change: Change, observed: Observed, *, new: bool = Fal
     now, known = observed.now, draft.status.restored.get(change.key)
     if not change.field:
         if known is not None and (known.times == 0 or _is_forgotten(known, now)):
-            _note(draft, change.key, None, now)
+            _note(draft, change, None, now)
         return Drift()
     if known is not None and _is_forgotten(known, now):
         known = None
@@ -101,7 +108,7 @@ def restore(draft: Draft, change: Change, observed: Observed, *, new: bool = Fal
     if left_s > 0:
         draft.look_again_in(left_s)
         if known is not None and known.said != said:
-            _note(draft, change.key, replace(known, said=said), now)
+            _note(draft, change, replace(known, said=said), now)
         return Drift(stale=True, wait=wait)
     if refusal_wait(observed) is not None:  # it was not applied
         return Drift(apply=True, stale=True, wait=wait)
@@ -110,7 +117,7 @@ def restore(draft: Draft, change: Change, observed: Observed, *, new: bool = Fal
         message = f"{change.kind} {change.name} was changed by {change.who}: {change.field}; restored"
         draft.event("Warning", DRIFT_CORRECTED, message)
     applied = Restored(times=times, at=f"{now:%Y-%m-%dT%H:%M:%SZ}", said=said)
-    _note(draft, change.key, applied, now)
+    _note(draft, change, applied, now)
     if times:
         draft.look_again_in(_left_s(applied, now))
     return Drift(apply=True, stale=True, wait=wait)
@@ -139,10 +146,11 @@ def _is_forgotten(known: Restored, now: datetime) -> bool:
     return at is None or now >= at + timedelta(seconds=_FORGOTTEN_S)
 
 
-def _note(draft: Draft, key: str, new: Restored | None, now: datetime) -> None:
+def _note(draft: Draft, change: Change, new: Restored | None, now: datetime) -> None:
     """Only of what is recent: objects that are gone are forgotten with the rest."""
-    kept = {what: item for what, item in draft.status.restored.items() if what != key and not _is_forgotten(item, now)}
-    draft.status = replace(draft.status, restored=kept | ({key: new} if new is not None else {}))
+    known, over = draft.status.restored, change.over
+    kept = {what: item for what, item in known.items() if what not in over and not _is_forgotten(item, now)}
+    draft.status = replace(draft.status, restored=kept | ({change.key: new} if new is not None else {}))
 
 
 def _lasting(change: Change) -> str:

@@ -14,7 +14,7 @@ from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Obser
 from embedding_operator.decide.drift import drift_of
 from embedding_operator.decide.refusals import refusal_wait
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.serving import build_service, service_url, serving_label
+from embedding_operator.objects.manifests.serving import PORT, build_service, service_url, serving_label
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Served, Status
 from embedding_stages.contract import Artefact, Stage, vector_space_of
@@ -53,8 +53,8 @@ def next_name(owner: Owner) -> str:
 def port_of(observed: Observed, fingerprint: str, live: Mapping[str, Any] | None = None) -> str:
     """The name of the port of the pods that serve `fingerprint`; of pods that are gone, what the Service has of it."""
     label = serving_label(fingerprint)
-    ports = ((live or {}).get("spec") or {}).get("ports") or [{}]
-    known = ports[0].get("targetPort")
+    ports = ((live or {}).get("spec") or {}).get("ports") or ()  # others may have added some
+    known = next((item.get("targetPort") for item in ports if item.get("port") == PORT), None)
     otherwise = known if isinstance(known, str) else "http"
     return next((item.port_name for item in observed.deployments if item.serving == label), otherwise)
 

@@ -63,13 +63,15 @@ def scales(
     desired: Mapping[str, Any],
     observed: Observed,
 ) -> bool:
-    """Go on as Ready while the server that clients reach gets another number of pods, and is otherwise what it was.
+    """Go on while the server gets another number of pods, and is otherwise what it was: Ready where clients reach it.
 
     What answers is what was measured. An autoscaler of the resource makes such an edit every minute or so.
     """
     wanted = int(desired["spec"]["replicas"])
     settled = live.total <= live.updated  # no rolling update is under way: it may be stuck, and that has to show
-    on_it = settled and entry.fingerprint == draft.status.served.active_fingerprint and live.available > 0
+    # One that clients are not moved to yet has to have come up once: what it lacks before that are no pods more.
+    serves = entry.fingerprint == draft.status.served.active_fingerprint or entry.state == "Succeeded"
+    on_it = settled and serves and live.available > 0
     begins = live.asked != wanted and not differs(_as_many(desired, live), live.raw)
     since = parse_time(entry.started_at) or live.created
     goes_on = (

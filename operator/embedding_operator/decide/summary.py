@@ -20,7 +20,7 @@ from embedding_operator.decide.verdict import Verdict
 from embedding_operator.decide.warnings import warn
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import Spec, SpecError
-from embedding_operator.resource.status import ConditionStatus, Status
+from embedding_operator.resource.status import Condition, ConditionStatus, Status
 from embedding_stages.contract import Stage
 
 CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
@@ -109,6 +109,27 @@ def _planned(draft: Draft, status: Status, requeue_s: float | None, *, at_once: 
     )
 
 
+def as_recorded(decided: Plan, recorded: Status) -> Plan:
+    """Of several looks in a pass, what is news beside the status on record: what was so only between them is not."""
+    stays = all(_is_ready(status) for status in (recorded, decided.status))
+    conditions = tuple(_since(item, recorded.condition(item.type)) for item in decided.status.conditions)
+    return replace(
+        decided,
+        status=replace(decided.status, conditions=conditions),
+        events=tuple(event for event in decided.events if not (stays and event.reason == c.READY)),
+    )
+
+
+def _is_ready(status: Status) -> bool:
+    known = status.condition(c.READY)
+    return known is not None and known.status == "True"
+
+
+def _since(item: Condition, known: Condition | None) -> Condition:
+    same = known is not None and known.status == item.status
+    return replace(item, last_transition_time=known.last_transition_time) if known is not None and same else item
+
+
 def _not_valid(write: _Conditions, status: ConditionStatus, reason: str, message: str) -> None:
     """Write Validated, and tell it once. `message` keeps the words of the first refusal; see refusals.py."""
     known = write.draft.status.condition(c.VALIDATED)
@@ -166,11 +187,11 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             reached = gate is not None and gate.passed
     if draft.reused:
         draft.event("Normal", "Reused", f"unchanged since an earlier revision: {', '.join(draft.reused)}")
-    was_ready = (known := draft.status.condition(c.READY)) is not None and known.status == "True"
+    was_ready = _is_ready(draft.status)
     ready = c.compute_ready(draft.status.conditions, observed.generation)
     write.put(c.READY, *ready)
     if ready[0] == "True" and not was_ready:
-        draft.event("Normal", "Ready", ready[2])
+        draft.event("Normal", c.READY, ready[2])
     stop = observed.stopped
     told = stop is not None or any(event.reason == ready[1] for event in draft.events)  # as a refusal, or by the stage
     if was_ready and ready[0] == "False" and not told:

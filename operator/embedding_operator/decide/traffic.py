@@ -29,6 +29,7 @@ from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
 from embedding_operator.resource.api import Spec
+from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_operator.resource.status import FrozenSet, Served
 from embedding_stages.contract import Artefact, Stage
 from embedding_stages.contract import settings as tables
@@ -50,7 +51,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
     desired = build_service(
         owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint, live)
     )
-    drift = drift_of(draft, _as_labelled(live, desired), desired, observed)
+    drift = drift_of(draft, _as_labelled(live, desired), desired, observed, new=_was_moved(live, draft))
     if drift.apply:
         draft.actions.insert(0, Apply(manifest=desired, why="clients talk to the active revision"))
     astray = served.astray if live is not None and drift.stale else ""
@@ -68,6 +69,17 @@ def _as_labelled(live: Raw | None, desired: Raw) -> Raw | None:
     if live is None:
         return None
     return {**live, "metadata": {**live["metadata"], "labels": desired["metadata"]["labels"]}}
+
+
+def _was_moved(live: Raw | None, draft: Draft) -> bool:
+    """Whether the operator itself has pointed it at the candidate of an earlier revision, of which it had no time to
+    make a record: an edit came in between.
+    """
+    served = draft.status.served
+    if live is None or not served.candidate_fingerprint or served.candidate_revision == draft.status.revision:
+        return False
+    selects = (live.get("spec") or {}).get("selector") or {}
+    return bool(selects.get(SERVING_LABEL) == serving_label(served.candidate_fingerprint))
 
 
 def _answers(served: Served, observed: Observed) -> bool:

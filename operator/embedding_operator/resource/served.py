@@ -11,7 +11,7 @@ from typing import Any
 from embedding_operator.resource.api import SecretRef, Spec, SpecError
 from embedding_operator.resource.frozen import mapping
 from embedding_operator.resource.images import floats
-from embedding_operator.resource.status import Status
+from embedding_operator.resource.status import TAKEN, Status
 from embedding_stages.contract import Stage
 from embedding_stages.contract.servers import SERVERS, ServerProfile, choose_profile, taken_by
 
@@ -27,22 +27,37 @@ def as_verified(raw: Mapping[str, Any], status: Status) -> tuple[Mapping[str, An
     stages = mapping(raw.get("stages"))
     deploy = mapping(stages.get("deploy"))
     backends, image = mapping(deploy.get("backend")), str(deploy.get("image") or "")
-    entry = status.stage(Stage.DEPLOY)
-    serves = entry.fingerprint == status.served.active_fingerprint != "" and entry.image == image
-    if not serves or len(backends) != 1:
+    if not image or len(backends) != 1:
         return raw, ""
     (backend, said), *_ = backends.items()
     known = [item for item in SERVERS if item.backend == backend]
-    if not known or "generation" in mapping(said):
+    verified = _verified_as(status, backend, image)
+    if not known or verified is None or "generation" in mapping(said):
         return raw, ""
     try:
         choose_profile(backend, None, image)
     except LookupError as error:
-        release = _settled(status).get("generation", known[0].release)
+        release = verified or known[0].release
         field = f"spec.stages.deploy.backend.{backend}.generation"
         read = {**deploy, "backend": {backend: {**mapping(said), "generation": release}}}
         return {**raw, "stages": {**stages, "deploy": read}}, f"{field}: what serves goes on as {release!r}; {error}"
     return raw, ""
+
+
+def _verified_as(status: Status, backend: str, image: str) -> str | None:
+    """The generation that an image was verified as, empty where it had none; None: nobody has verified it.
+
+    Of what serves now, or did when the revision began: until another one serves, this is what the revision goes by.
+    """
+    entry, taken = status.stage(Stage.DEPLOY), status.resolved.get(TAKEN)
+    if entry.fingerprint == status.served.active_fingerprint != "" and entry.image == image:
+        return str(_settled(status).get("generation", ""))
+    if isinstance(taken, list | tuple) and [*taken[:1], *taken[2:3]] == [backend, image]:
+        return str(taken[1])
+    settled = _settled(status)  # a release that did not note it has begun the revision
+    if taken is None and status.served.active_revision and settled.get("backend") == backend:
+        return str(settled.get("generation", "")) if settled.get("image") == image else None
+    return None
 
 
 def taken_before(status: Status) -> list[Any] | None:
