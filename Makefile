@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test beside-unit beside-apiserver beside-e2e test-servers test-faults test-handover test-kueue test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test beside-unit beside-apiserver beside-e2e test-servers test-faults test-handover test-kueue test-node test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,12 @@ test-handover: room venv ## an index that changes hands four times while a clien
 
 test-kueue: venv ## a resource in a queue of the real Kueue, which Go builds, beside an API server; as root
 	@.venv/bin/pytest tests/kueue
+
+test-node: room venv ## a real node that loses its kubelet, its API server, its operator, disk and memory, as root; half an hour
+	@$(PYTHON) hack/cluster up
+	@$(PYTHON) hack/images build
+	@$(PYTHON) hack/images load
+	@.venv/bin/pytest --capture=no tests/node
 
 test-registry: venv ## push an image to a registry on this machine and compare what comes back
 	@.venv/bin/pytest tests/registry

@@ -28,7 +28,7 @@ SOON = {"stages": {"deploy": {"drainSeconds": 1}}}  # or each old server would b
 _PATIENCE_S = 240
 _GONE_S = 30
 _STOPPED_S, _WORKS_S = 4.0, 1.5
-_QUIET_S = 1.2  # without a write: longer than any pause of the operator in which it has something to do
+_QUIET_S = 2.5  # without a write: longer than an operator on busy cores pauses where it has something to do
 
 
 @dataclass
@@ -51,12 +51,44 @@ class Behind(Operator):
 
 
 @dataclass
+class Lane:
+    """One process of the operator, its proxy, and the namespaces that it watches."""
+
+    proxy: Proxy
+    operator: Behind
+    kills: int = 0
+
+    def kill(self) -> None:
+        self.kills += 1
+        self.operator.kill()
+        self.operator.start()
+
+    async def up(self) -> None:
+        """Until it has read everything that there is, as after each start."""
+        while not await asyncio.to_thread(self.operator.ready):
+            await asyncio.sleep(0.1)
+
+    async def pause(self) -> None:
+        """Stopped for some seconds, and continued for some: what it has in mind is old each time."""
+        while True:
+            process = self.operator.process
+            assert process is not None
+            await asyncio.sleep(_WORKS_S)
+            process.send_signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(_STOPPED_S)
+            finally:
+                process.send_signal(signal.SIGCONT)
+
+
+@dataclass
 class Actor:
     """What a script does with its resource."""
 
     world: World
     place: Place
     plan: Plan
+    lanes: Sequence[Lane]
     name: str = NAME
 
     # What users and strangers do.
@@ -134,9 +166,12 @@ class Actor:
 
     async def quiet(self) -> None:
         loop = asyncio.get_running_loop()
-        count, since = -1, loop.time()
+        count, kills, since = -1, -1, loop.time()
         end = loop.time() + _PATIENCE_S
         while loop.time() < since + _QUIET_S:
+            if (killed := sum(lane.kills for lane in self.lanes)) != kills:
+                await asyncio.gather(*(lane.up() for lane in self.lanes))
+                kills, since = killed, loop.time()
             if (now := len(self.plan.writes)) != count:
                 count, since = now, loop.time()
             assert loop.time() < end, f"it writes on and on: {[item.label for item in self.plan.writes[-6:]]}"
@@ -174,32 +209,6 @@ class Scenario:
     end: str = "all"  # how much of it, see oracles.end_of
     strangers: bool = False  # others change our objects
     may_miss: bool = False  # whether its moment comes depends on what a pass happens to read
-
-
-@dataclass
-class Lane:
-    """One process of the operator, its proxy, and the namespaces that it watches."""
-
-    proxy: Proxy
-    operator: Behind
-    kills: int = 0
-
-    def kill(self) -> None:
-        self.kills += 1
-        self.operator.kill()
-        self.operator.start()
-
-    async def pause(self) -> None:
-        """Stopped for some seconds, and continued for some: what it has in mind is old each time."""
-        while True:
-            process = self.operator.process
-            assert process is not None
-            await asyncio.sleep(_WORKS_S)
-            process.send_signal(signal.SIGSTOP)
-            try:
-                await asyncio.sleep(_STOPPED_S)
-            finally:
-                process.send_signal(signal.SIGCONT)
 
 
 @dataclass
@@ -270,7 +279,7 @@ class Lab:
         place, plan = self.world.place(namespace), Plan(scenario.rules)
         for lane in lanes:
             lane.proxy.plans[namespace] = plan
-        actor, record = Actor(self.world, place, plan), Record(scenario.name)
+        actor, record = Actor(self.world, place, plan, lanes), Record(scenario.name)
         try:
             await scenario.script(actor)
             record.uid = actor.seen()["metadata"]["uid"] if actor.seen() else ""

@@ -160,9 +160,7 @@ class FakeCluster:
             if uid and live is not None and live["metadata"]["uid"] != uid:
                 raise Conflict("delete", kind, namespace, name, "the uid in the precondition is another one")
             if version and live is not None and live["metadata"]["resourceVersion"] != version:
-                raise Conflict(
-                    "delete", kind, namespace, name, "the resourceVersion is another one"
-                )
+                raise Conflict("delete", kind, namespace, name, "the resourceVersion is another one")
             self.mark_deleted(kind, namespace, name)
 
         self._call(Call("delete", kind, name), delete)

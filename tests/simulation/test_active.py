@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from simulation.endings import BAD_INPUT
@@ -140,3 +141,40 @@ def test_a_server_is_removed_only_once_its_successor_is_on_record() -> None:
         recorded = scene.status.served.active_fingerprint
         scene.turn()
     assert not recorded.startswith(old[-8:])
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            {"conditions": [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]},
+            "node node-1 does not answer",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [],
+                "conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available."}],
+            },
+            "has no node: 0/1 nodes are available.",
+        ),
+    ],
+)
+def test_the_cause_is_named_of_a_server_that_is_there_and_does_not_answer(status: dict[str, Any], said: str) -> None:
+    """As after the loss or the drain of its node."""
+    scene = retraining()
+    name = active_server(scene)
+    uid = scene.cluster.objects[("Deployment", NAMESPACE, name)]["metadata"]["uid"]
+    of_it = {
+        raw["metadata"]["name"]
+        for raw in scene.cluster.find("Pod")
+        if raw["metadata"]["ownerReferences"][0]["uid"] == uid
+    }
+    for pod in of_it:
+        scene.cluster.change("Pod", NAMESPACE, pod, lambda raw: raw["status"].update(status))
+    assert of_it
+    unavailable = {"availableReplicas": 0}
+    scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["status"].update(unavailable))
+    scene.turn()
+    assert scene.condition("Deployed") == "False ActiveUnavailable"
+    assert said in scene.message("Deployed")

@@ -306,3 +306,19 @@ def test_a_failure_in_the_new_revision_leaves_the_old_one_serving() -> None:
     scene.edit(a_spec())
     scene.run(is_ready)
     assert len(scene.ran(Stage.EXPORT)) == 1
+
+
+def test_a_result_that_is_gone_with_its_pod_before_it_is_read_costs_no_attempt() -> None:
+    """The operator is away while the stage ends, and the node goes with the pod, as an autoscaler takes an idle one."""
+    scene = a_scene(stages={"prep": {"retries": 0}}).running(Stage.PREP)
+    scene.release()
+    scene.step()
+    scene.step()
+    (job,) = scene.attempts(Stage.PREP)
+    conditions = scene.cluster.objects[("Job", NAMESPACE, job)]["status"]["conditions"]
+    assert [item["type"] for item in conditions if item["status"] == "True"] == ["Complete"]
+    (pod,) = (raw["metadata"]["name"] for raw in scene.cluster.find("Pod") if job in raw["metadata"]["name"])
+    scene.cluster.mark_deleted("Pod", NAMESPACE, pod)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.PREP)) == 2
+    assert scene.status.last_failure["reason"] == "PodLost"

@@ -265,7 +265,7 @@ def end_of(scene: Scene) -> Any:
 def test_a_crash_at_any_write_of_a_hand_over_ends_the_same_and_mixes_no_spaces() -> None:
     story = Story()
     wanted = end_of(story.tell(Scene(shadow()), keep=True))
-    assert len(story.before) > 50
+    assert len(story.before) > 40
     for number, (chapter, before) in enumerate(story.before, start=story.before[0][1].writes()):
         for when in ("before", "after") if number % 4 == 0 else ("after",):
             scene = story.watch(before.fork(), chapter)

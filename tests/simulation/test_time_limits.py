@@ -123,3 +123,22 @@ def test_a_node_that_does_not_answer_for_a_while_is_said_and_costs_nothing() -> 
     scene.release()
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_a_node_that_goes_on_not_to_answer_is_said_until_its_pod_is_given_up() -> None:
+    """Between the two the pod has its grace period: nobody knows that it runs."""
+    scene = a_scene().running(Stage.FINETUNE)
+    (name,) = [raw["metadata"]["name"] for raw in scene.cluster.find("Pod") if "finetune" in raw["metadata"]["name"]]
+    silent = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    scene.cluster.change("Pod", NAMESPACE, name, lambda raw: raw["status"].update(conditions=silent))
+    scene.run(lambda scene: scene.condition("Trained") == "Unknown NodeLost")
+    lose_the_node(scene, "Job")
+    given_up = [*silent, {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]
+    scene.cluster.change("Pod", NAMESPACE, name, lambda raw: raw["status"].update(conditions=given_up))
+    scene.turn()
+    assert scene.condition("Trained") == "Unknown NodeLost"
+    assert "asked to end" in scene.message("Trained")
+    scene.run(stage_is(Stage.FINETUNE, "Waiting"))
+    assert scene.condition("Trained") == "False NodeLost"
+    cures = [event for event in scene.cluster.find("Event") if "out-of-service" in event.get("message", "")]
+    assert len(cures) == 1, "the cure is told, though the reason is the same"

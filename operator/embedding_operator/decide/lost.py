@@ -38,14 +38,23 @@ def _stuck(what: str, why: str) -> Wait | None:
 
 
 def silent_node(pods: Iterable[PodView]) -> Wait | None:
-    """A node that does not answer may come back: Kubernetes gives its pods up after five minutes."""
+    """A node that does not answer may come back. Kubernetes gives its pods up after five minutes: asks them to end."""
     for pod in pods:
-        if pod.node_silent and pod.phase not in _ENDED and pod.gone_by is None:
-            message = (
-                f"node {pod.node} does not answer; pod {pod.name} may still run there, and Kubernetes gives it up soon"
-            )
+        if pod.node_silent and pod.phase not in _ENDED:
+            soon = "may still run there, and Kubernetes gives it up soon"
+            what = soon if pod.gone_by is None else "was asked to end, and may still run there"
+            message = f"node {pod.node} does not answer; pod {pod.name} {what}"
             return Wait(reason=NODE_LOST, message=message, broken=False)
     return None
+
+
+def cause_of_loss(servers: Iterable[DeploymentView], serving: str) -> str:
+    """Why a server that is there does not answer, where its node is the cause; empty where that is not known."""
+    pods = [pod for item in servers if item.serving == serving for pod in item.pods if not pod.deleting]
+    if (silent := silent_node(pods)) is not None:
+        return silent.message
+    waits = next((pod for pod in pods if pod.unschedulable), None)
+    return f"pod {waits.name} has no node: {waits.unschedulable}" if waits is not None else ""
 
 
 def lost_node(pods: Iterable[PodView], now: datetime) -> Wait | None:

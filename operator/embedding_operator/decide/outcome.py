@@ -37,6 +37,7 @@ _REQUESTS: Final = frozenset({"memory", "ephemeral-storage"})
 _FULL_DISK: Final = re.compile(r"No space left on device|Disk quota exceeded")
 NODE_LOST: Final = "NodeLost"
 EVICTED: Final = "Evicted"
+POD_LOST: Final = "PodLost"
 _LOG_TAIL_BYTES: Final = 4096
 
 
@@ -61,6 +62,9 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
     all_done = len(job.pods) >= job.nodes and all(pod.exit_code == 0 for pod in job.pods)
     if result is not None and _is_of(job, result) and (job.succeeded or all_done):
         return result
+    if job.succeeded and job.pod is None:  # a drain and the end of a node take ended pods too
+        message = f"Job {job.name} succeeded, and its pod is gone with the result: another attempt finds the work done"
+        return Failure(kind="Disrupted", reason=POD_LOST, message=message)
     if job.succeeded:
         return Failure(
             kind="Bug",
@@ -128,7 +132,7 @@ def _failure(job: JobView, spec: Spec) -> Failure:
     if pod is not None and pod.blocked_by and not pod.started and not pod.failed_init:
         return Failure(kind="Transient", reason=INJECTED_BLOCKS, message=injected_message(pod))
     if pod is None or pod.exit_code in (None, 0):
-        return Failure(kind="Transient", reason="PodLost", message=f"the pod of Job {job.name} is gone")
+        return Failure(kind="Transient", reason=POD_LOST, message=f"the pod of Job {job.name} is gone")
     if pod.failed_init.startswith(COPY_PREFIX):
         return _copy_failure(pod, spec)
     if result is not None:
@@ -215,7 +219,7 @@ def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
             f"({spec.storage.size}); name a smaller folder, raise spec.storage.size, or take it from a pvc",
             exit_code=pod.exit_code,
         )
-    said, resources = pod.evicted.strip(), f"spec.stages.{stage}.resources"
+    said, resources = pod.evicted.strip().rstrip("."), f"spec.stages.{stage}.resources"
     if short := _SHORT_NODE.search(said):  # a pod that asks for more is put where there is more
         reason = contract.DISK_FULL if short[1] == "ephemeral-storage" else EVICTED
         field = f"{resources}.requests.{short[1]}" if short[1] in _REQUESTS else ""

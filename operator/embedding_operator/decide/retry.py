@@ -22,7 +22,7 @@ def ended(step: Step) -> bool | None:
         return True
     failed = _failed_in_this_revision(step)
     if not failed or failed[-1][0].name != job.name:
-        step.create(f"attempt {job.attempt} failed in an older revision")
+        step.create(f"attempt {job.attempt} of an older revision: {outcome.reason}")
         return False
     due = retry_at(failed, step.pod.retries)
     step.fail(job, outcome, final=due is None)

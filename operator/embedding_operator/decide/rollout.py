@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.lost import silent_node
 from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
@@ -136,6 +137,8 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
     if live.replica_failure:
         refusal = EventView(reason="FailedCreate", message=live.replica_failure)
         return explain_wait(None, (refusal,), spec, Stage.DEPLOY)
+    if (silent := silent_node(live.pods)) is not None:
+        return silent
     if pod is not None and pod.started and not pod.blocked_by:
         return Wait(reason=STARTING, message=f"pod {pod.name} is loading the model", broken=False)
     return explain_wait(pod, observed.warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)

@@ -144,7 +144,8 @@ class Step:
             self.draft.look_again_in(poll_s)  # most pods start in a moment, and that is not worth a write
             return
         told = wait.broken or wait.reason in LONG_WAITS
-        if told and self.entry.reason != wait.reason and self.observed.stopped is None:
+        new = self.entry.reason != wait.reason or (wait.broken and not self.entry.broken)
+        if told and new and self.observed.stopped is None:
             self.draft.event("Warning", wait.reason, f"{self.stage}: {wait.message}")
         entry = self.of_job(job) if job is not None else self.entry
         self.entry = replace(

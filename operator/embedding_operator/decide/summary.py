@@ -82,7 +82,7 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     gone = lost(draft.status)
     deployed = draft.status.condition(c.DEPLOYED)
     if gone:
-        write.put(c.DEPLOYED, "False", *loss(draft.status.served))
+        write.put(c.DEPLOYED, "False", *loss(draft.status.served, observed))
     elif deployed is not None and deployed.reason in (ACTIVE_UNAVAILABLE, DRIFT_NOT_CORRECTED):
         write.drop(c.DEPLOYED)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
@@ -151,7 +151,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     differs_elsewhere = "" if activated else differ(draft.status.served, newer=True)
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
-            write.put(kind, "False", *loss(draft.status.served))
+            write.put(kind, "False", *loss(draft.status.served, observed))
             reached = reached and draft.status.stage(Stage.DEPLOY).done
             continue
         if kind == c.VERIFIED and differs_elsewhere:

@@ -22,6 +22,7 @@ from embedding_operator.decide.handover import (
     vector_space,
     waits_for,
 )
+from embedding_operator.decide.lost import cause_of_loss
 from embedding_operator.decide.retire import begin_drain, retire
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.decide.waiting import Wait
@@ -58,7 +59,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
     answers = _answers(served, observed)
     url = clients_url(owner) if answers and not astray else ""
     if served.url and not answers and not reported:
-        draft.event("Warning", ACTIVE_UNAVAILABLE, _unavailable(served))
+        draft.event("Warning", ACTIVE_UNAVAILABLE, _unavailable(served, observed))
     draft.status = replace(draft.status, served=replace(served, url=url, astray=astray))
 
 
@@ -74,18 +75,21 @@ def _answers(served: Served, observed: Observed) -> bool:
     return any(item.serving == serving and item.available and not item.deleting for item in observed.deployments)
 
 
-def loss(served: Served) -> tuple[str, str]:
+def loss(served: Served, observed: Observed) -> tuple[str, str]:
     """(reason, message): why clients do not reach what serves."""
     if not served.astray:
-        return ACTIVE_UNAVAILABLE, _unavailable(served)
+        return ACTIVE_UNAVAILABLE, _unavailable(served, observed)
     led = f"clients may be led to another server than revision {served.active_revision}'s, of another vector space"
     return DRIFT_NOT_CORRECTED, f"{led}: {served.astray}"
 
 
-def _unavailable(served: Served) -> str:
+def _unavailable(served: Served, observed: Observed) -> str:
+    what = f"no server of revision {served.active_revision}, which clients talk to, is available"
+    if cause := cause_of_loss(observed.deployments, serving_label(served.active_fingerprint)):
+        return f"{what}: {cause}"
     return (
-        f"no server of revision {served.active_revision}, which clients talk to, is available; it was removed or "
-        "stopped, or its pods fail: restore its Deployment, or let the revision of this manifest take its place"
+        f"{what}; it was removed or stopped, or its pods fail: restore its Deployment, or let the revision of this "
+        "manifest take its place"
     )
 
 

@@ -59,6 +59,7 @@ _FITS_NO_NODE: Final = (
     ("untolerated taint", "name the taint in", "tolerations"),
     (r"Insufficient (?:cpu|memory|ephemeral-storage)|Too many pods", "lower", "resources.requests"),
 )
+_CORDONED: Final = "node(s) were unschedulable"
 # Of these there is an Event as well: they may last for hours, and somebody else has to make room.
 LONG_WAITS: Final = frozenset(
     {"GPUUnschedulable", "SchedulingGated", "Unschedulable", "VolumeOnAnotherNode", "VolumeUnbound", WAITING_FOR_QUOTA}
@@ -282,5 +283,7 @@ def _unschedulable(text: str, stage: Stage, spec: Spec) -> Wait:
         )
     section = f"spec.stages.{stage}"
     cures = [f"{cure} {section}.{field}" for words, cure, field in _FITS_NO_NODE if re.search(words, text)]
+    if _CORDONED in text:
+        cures.insert(0, "uncordon one (kubectl uncordon)")
     told = f"; wait, add a node, or {', or '.join(cures)}" if cures else ""
     return Wait(reason="Unschedulable", message=f"no node fits stage {stage}: {text}{told}", broken=False)

@@ -45,7 +45,6 @@ def test_a_complete_result_is_a_success() -> None:
 @pytest.mark.parametrize(
     "pod",
     [
-        None,
         an_ended_pod(0, ""),
         an_ended_pod(0, "not json"),
         an_ended_pod(0, '{"schema":1}'),
@@ -54,11 +53,17 @@ def test_a_complete_result_is_a_success() -> None:
         an_ended_pod(0, a_result(fingerprint="00" * 32)),
         an_ended_pod(0, a_result(artefacts={Artefact.CORPUS: a_ref()})),
     ],
-    ids=["no pod", "silence", "text", "half", "schema", "no artefact", "other fingerprint", "other artefact"],
+    ids=["silence", "text", "half", "schema", "no artefact", "other fingerprint", "other artefact"],
 )
 def test_exit_0_without_a_result_of_this_work_is_a_bug(pod: Any) -> None:
     failure = failure_of(a_done_job(pod))
     assert (failure.kind, failure.reason) == ("Bug", "NoResult")
+
+
+def test_a_result_that_is_gone_with_its_pod_costs_no_attempt() -> None:
+    """Nobody read it in time: the operator was away, and the node went, or was drained."""
+    failure = failure_of(a_done_job(None))
+    assert (failure.kind, failure.reason) == ("Disrupted", "PodLost")
 
 
 def test_a_stage_that_is_done_is_done_whatever_fails_beside_it() -> None:
@@ -218,6 +223,7 @@ def test_what_never_reached_an_exit_code_is_sorted_too(job: JobView, kind: str, 
     failure = failure_of(job)
     assert (failure.kind, failure.reason) == (kind, reason)
     assert failure.field.endswith(field)
+    assert ".;" not in failure.message, "the kubelet's sentence goes on"
 
 
 def a_peer(index: int, exit_code: int, said: str | StageResult = "", second: int = 0, **changes: Any) -> PodView:
@@ -235,7 +241,7 @@ def test_the_result_of_several_nodes_is_that_of_index_0() -> None:
     silent = a_job_of_several(a_peer(0, 0), a_peer(1, 0, result), succeeded=True)
     assert failure_of(silent).reason == "NoResult"
     lost = a_job_of_several(a_peer(1, 0, result), succeeded=True)
-    assert failure_of(lost).reason == "NoResult"
+    assert failure_of(lost).reason == "PodLost"
 
 
 @pytest.mark.parametrize(

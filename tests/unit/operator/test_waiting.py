@@ -154,6 +154,15 @@ CASES: list[tuple[str, Stage, dict[str, Any], list[EventView], str, str, bool]] 
         "Insufficient memory",
         False,
     ),
+    (
+        "a node that was drained",
+        Stage.SDG,
+        {"unschedulable": f"0/1 nodes are available: 1 node(s) were unschedulable. {PREEMPTION}"},
+        [],
+        "Unschedulable",
+        "; wait, add a node, or uncordon one (kubectl uncordon)",
+        False,
+    ),
     *(
         (
             f"a workspace that is elsewhere: {text[:30]}",
