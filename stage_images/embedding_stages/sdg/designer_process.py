@@ -31,7 +31,7 @@ from embedding_stages.sdg.designer_columns import Address
 from embedding_stages.sdg.designer_rows import Steps
 from embedding_stages.sdg.written import Written
 
-_MEMORY: Final = "spec.stages.sdg.resources"
+_MEMORY: Final = "spec.stages.sdg.resources.limits.memory"
 _ENDS_S: Final = 10.0
 
 
