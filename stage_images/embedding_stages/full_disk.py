@@ -22,6 +22,7 @@ _FULL: Final = re.compile(  # safetensors and other Rust, the C library, numpy
 )
 _IN_SHARED_MEMORY: Final = re.compile(r"/dev/shm/\S*|</torch_\S*")  # in NCCL's words, and in torch's
 _NOTHING_LEFT: Final = 1 << 20  # bytes
+_USUAL: Final = Path("/tmp")  # for what is temporary
 
 
 def is_full(error: Exception) -> bool:
@@ -69,9 +70,17 @@ def _written_to(error: Exception) -> str:
 def _without_room(workspace: Path, free: Callable[[Path], int]) -> str:
     """Where nothing is left beside the workspace; empty where that is full too, or nothing is: it is the likeliest."""
     full = []
-    for place in (workspace, Path(tempfile.gettempdir()), SHARED_MEMORY):
+    for place in (workspace, _temporary(), SHARED_MEMORY):
         try:
             full += [place] if free(place) < _NOTHING_LEFT else []
         except OSError:  # it is not there
             continue
     return "" if not full or workspace in full else str(full[0])
+
+
+def _temporary() -> Path:
+    """Python tries a folder by writing to it, and says that there is none where all are full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        return _USUAL
