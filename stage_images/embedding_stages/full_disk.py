@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,20 @@ def told_as(error: Exception, stage: Stage, workspace: Path, free: Callable[[Pat
         "make a new resource with a larger one; after any edit of the spec the stage runs again",
         field="spec.storage.size",
     )
+
+
+def told(result: str, log: Path) -> bool:
+    """Write a stage's result where the kubelet reads it. False where that, on the node's disk, finds no room: the
+    operator reads what is printed instead.
+    """
+    try:
+        log.write_text(result)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"the result could not be written to {log}: {error.strerror}", file=sys.stderr)
+        return False
+    return True
 
 
 def _written_to(error: Exception) -> str:
