@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ _FULL: Final = re.compile(  # safetensors and other Rust, the C library, numpy
 )
 _IN_SHARED_MEMORY: Final = re.compile(r"/dev/shm/\S*|</torch_\S*")  # in NCCL's words, and in torch's
 _NOTHING_LEFT: Final = 1 << 20  # bytes
+_USUAL: Final = Path("/tmp")  # for what is temporary
 
 
 def is_full(error: Exception) -> bool:
@@ -57,6 +59,20 @@ def told_as(error: Exception, stage: Stage, workspace: Path, free: Callable[[Pat
     )
 
 
+def told(result: str, log: Path) -> bool:
+    """Write a stage's result where the kubelet reads it. False where that, on the node's disk, finds no room: the
+    operator reads what is printed instead.
+    """
+    try:
+        log.write_text(result)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"the result could not be written to {log}: {error.strerror}", file=sys.stderr)
+        return False
+    return True
+
+
 def _written_to(error: Exception) -> str:
     """The file that the error names, empty where it names none. A copy names its source first."""
     named = (error.filename2 or error.filename) if isinstance(error, OSError) else None
@@ -69,9 +85,17 @@ def _written_to(error: Exception) -> str:
 def _without_room(workspace: Path, free: Callable[[Path], int]) -> str:
     """Where nothing is left beside the workspace; empty where that is full too, or nothing is: it is the likeliest."""
     full = []
-    for place in (workspace, Path(tempfile.gettempdir()), SHARED_MEMORY):
+    for place in (workspace, _temporary(), SHARED_MEMORY):
         try:
             full += [place] if free(place) < _NOTHING_LEFT else []
         except OSError:  # it is not there
             continue
     return "" if not full or workspace in full else str(full[0])
+
+
+def _temporary() -> Path:
+    """Python tries a folder by writing to it, and says that there is none where all are full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        return _USUAL

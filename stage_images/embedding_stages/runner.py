@@ -209,12 +209,7 @@ def run(stage: Stage, work: Work, env: Mapping[str, str], *, leads: bool = True)
     _stop_on_sigterm(context)
     code, result = _attempt(context, work)
     text = replace(result, llm_tokens=context.llm_tokens()).to_json()
-    try:
-        log_path.write_text(text)
-    except OSError as error:  # it lies on the node's disk; the operator reads what is printed instead
-        if not full_disk.is_full(error):
-            raise
-        print(f"the result could not be written to {log_path}: {error.strerror}", file=sys.stderr)
+    if not full_disk.told(text, log_path):
         code = ExitCode.TRANSIENT
     context.leads = leads or code != ExitCode.DONE
     context.log("stage ended", exitCode=code, reason=result.reason, result=result.message)

@@ -25,5 +25,5 @@ def activated(graph: Graph, kind: str, value: str) -> str:
         bent = graph.op("Tanh", graph.op("Mul", inner, graph.scalar(math.sqrt(2.0 / math.pi))))
     else:
         raise ValueError(f"activation {kind}")
-    product = graph.op("Mul", value, graph.op("Add", bent, graph.scalar(1.0)))
-    return graph.op("Mul", product, graph.scalar(0.5))
+    half = graph.op("Mul", value, graph.scalar(0.5))  # first: twice a large value is more than float16 holds
+    return graph.op("Mul", half, graph.op("Add", bent, graph.scalar(1.0)))

@@ -48,8 +48,8 @@ class Graph:
     """
 
     def __init__(self, precision: Precision, *, opset: int = OPSET, rounded: bool = False) -> None:
-        """`rounded`: products get and give numbers as `precision` rounds them and are themselves computed in float32,
-        for a machine that has no products in `precision`.
+        """`rounded`: all numbers are as `precision` rounds them, infinite where they are too large for it, and computed
+        in float32, for a machine that does not compute in `precision`.
         """
         self.precision = precision
         self.opset = opset
@@ -59,8 +59,8 @@ class Graph:
         self._weights: dict[str, Array] = {}
         self._halves: dict[str, str] = {}  # float32 value -> its copy in the graph's precision
         self._wide: dict[str, str] = {}  # float16 value -> its copy in float32
-        self._keeps = precision == "fp16" and not rounded
-        self._kept: set[str] = set()  # float16 values
+        self._keeps = precision == "fp16"
+        self._kept: set[str] = set()  # float16 values; with `rounded` float32 values that float16 holds
         self._count = 0
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -68,13 +68,15 @@ class Graph:
         kept = self._stays_short(kind, inputs)
         taken = [self._narrow_weight(value) if kept and kind in _SMALL_STEPS else value for value in inputs]
         output = self._append(kind, *(taken if kept else map(self.wide, inputs)), **attributes)
+        if kept and self.rounded and kind in _SMALL_STEPS:
+            output = self._as_rounded(output)
         if kept:
             self._kept.add(output)
         return output
 
     def wide(self, value: str) -> str:
         """A value as float32; one that is no float16 number is as it was."""
-        if value not in self._kept:
+        if value not in self._kept or self.rounded:
             return value
         if value not in self._wide:
             self._wide[value] = self._append("Cast", value, to=TensorProto.FLOAT)
@@ -93,7 +95,9 @@ class Graph:
     def _narrow_weight(self, value: str) -> str:
         """A constant beside float16 values, in float16."""
         array = self._weights.get(value)
-        return value if array is None or array.dtype != np.float32 else self.weight(f"{value}.short", _to_half(array))
+        if array is None or array.dtype != np.float32:
+            return value
+        return self.weight(f"{value}.short", self._short(array))
 
     def _append(self, kind: str, *inputs: str, **attributes: Any) -> str:
         self._count += 1
@@ -142,23 +146,28 @@ class Graph:
         if right in self._weights:
             takes, gives = self._weights[right].shape
             self.products.append(Product(product, takes, gives))
+        if short and self.rounded:
+            product = self._as_rounded(product)
+        elif short and not self._keeps:
+            product = self._append("Cast", product, to=TensorProto.FLOAT)
         if self._keeps:
             self._kept.add(product)
-            return product
-        if short and self.rounded:
-            product = self.op("Cast", product, to=_SHORT[self.precision])
-        return self.op("Cast", product, to=TensorProto.FLOAT) if short else product
+        return product
 
     def _half(self, value: str) -> str:
         """A float32 value in the graph's precision; a weight is in it already, and so is what was kept short."""
         if value in self._weights or value in self._kept:
             return value
         if value not in self._halves:
-            half = self.op("Cast", value, to=_SHORT[self.precision])
-            self._halves[value] = self.op("Cast", half, to=TensorProto.FLOAT) if self.rounded else half
+            short = _SHORT[self.precision]
+            self._halves[value] = self._as_rounded(value) if self.rounded else self._append("Cast", value, to=short)
             if self._keeps:
-                self._kept.add(half)
+                self._kept.add(self._halves[value])
         return self._halves[value]
+
+    def _as_rounded(self, value: str) -> str:
+        """The float32 numbers that `value` is in the graph's precision."""
+        return self._append("Cast", self._append("Cast", value, to=_SHORT[self.precision]), to=TensorProto.FLOAT)
 
     def _short(self, array: Array) -> Array:
         """A weight in the graph's precision."""

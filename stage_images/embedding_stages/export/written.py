@@ -53,7 +53,7 @@ def write_candidate(
     if candidate.quantization == "none":
         products = build_onnx(encoder, folder / MODEL, candidate.precision)
         judged = folder
-        if candidate.precision == "bf16":  # which ONNX Runtime has no products of on a CPU
+        if candidate.precision != "fp32":  # ONNX Runtime computes neither on a CPU: bf16 not at all, fp16 in float32
             judged = scratch
             _dress(judged, encoder, checkpoint, candidate.precision)
             build_onnx(encoder, judged / MODEL, candidate.precision, rounded=True)

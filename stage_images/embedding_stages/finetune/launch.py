@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Final
 
-from embedding_stages import contract
+from embedding_stages import contract, full_disk
 from embedding_stages.contract import INTERRUPTED, PEER_LOST, ExitCode, Stage, StageRequest, StageResult
 
 WORKER_LOGS: Final = "EFT_WORKER_LOGS"  # set for workers: the folder of their termination logs, one a local rank
@@ -93,7 +93,8 @@ def launch(plan: Plan, env: Mapping[str, str]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is settled; it takes a moment to tell
     if result is not None:
         path = Path(env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG_PATH))
-        path.write_text(result.to_json())
+        if not full_disk.told(result.to_json(), path):
+            return ExitCode.TRANSIENT
     return code
 
 

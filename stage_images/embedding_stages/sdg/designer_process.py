@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import embedding_stages
-from embedding_stages.errors import StageError
+from embedding_stages.contract import INTERRUPTED
+from embedding_stages.errors import StageError, Transient
 from embedding_stages.sdg import designer_columns as columns
 from embedding_stages.sdg.designer_columns import Address
 from embedding_stages.sdg.designer_rows import Steps
 from embedding_stages.sdg.written import Written
 
-_MEMORY: Final = "spec.stages.sdg.resources"
+_MEMORY: Final = "spec.stages.sdg.resources.limits.memory"
 _ENDS_S: Final = 10.0
 
 
@@ -79,7 +80,7 @@ class Designer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def make(self, order: Order) -> Made:
-        """Blocks until all is done. Raises StageError `OOMKilled`, DesignerError."""
+        """Blocks until all is done. Raises StageError `OOMKilled`, Transient `Interrupted`, DesignerError."""
         process = self._process or self._start()
         if process.stdin is None or process.stdout is None:
             raise ValueError("the process has no pipes")
@@ -136,7 +137,9 @@ def _found_by(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def ended(code: int) -> Exception:
-    """Of a process that ended without an answer."""
+    """Of a process that ended without an answer. It takes no SIGTERM but while it starts, from who ends the pod."""
+    if code == -signal.SIGTERM:
+        return Transient(INTERRUPTED, "the pod was asked to stop; the next attempt resumes here")
     if code == -signal.SIGKILL:
         message = (
             "Data Designer's process was killed, as the kernel does where a container runs out of memory: raise it"
@@ -152,18 +155,32 @@ def main() -> None:
     os.dup2(2, 1)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
-    while True:
-        pickle.dump(_made(orders.get()), answers)
-        answers.flush()
+    with _ending_the_process():
+        while True:
+            pickle.dump(_made(orders.get()), answers)
+            answers.flush()
 
 
 def _read(stream: BinaryIO, orders: queue.SimpleQueue[Order]) -> None:
-    """Where the stage ends, this ends at once, whatever is under way."""
-    try:
+    """Where the stage ends, in the midst of an order too, this ends at once, whatever is under way."""
+    with _ending_the_process():
         while True:
             orders.put(pickle.load(stream))  # noqa: S301 - of the stage's own process
+
+
+@contextlib.contextmanager
+def _ending_the_process() -> Iterator[None]:
+    """Whatever ends the block, and on whichever thread: else the other thread, or one of the library's, would wait for
+    ever, and the stage with it.
+    """
+    try:
+        yield
     except EOFError:
         os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _made(order: Order) -> Made:

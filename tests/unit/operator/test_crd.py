@@ -31,8 +31,8 @@ def schema_of(path: str) -> dict[str, Any] | None:
     """The schema of a field, by its path that starts with `spec`; None where there is none."""
     node: dict[str, Any] = crd_schema()
     for part in path.split("."):
-        inner = (node.get("properties") or {}).get(part)
-        if inner is None:
+        inner = (node.get("properties") or {}).get(part) or node.get("additionalProperties")  # limits.memory
+        if not isinstance(inner, dict):
             return None
         node = inner
     return node

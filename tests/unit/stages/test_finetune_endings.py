@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from embedding_stages import contract
-from embedding_stages.contract import Stage, StageResult
+from embedding_stages.contract import ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.finetune import launch
 from embedding_stages.finetune.launch import Ending, Plan, judge
 
 
@@ -68,3 +71,18 @@ def test_the_layout_of_workers(sentence: str, env: dict[str, str], expected: tup
     plan = Plan.of(env)
     assert (plan.nodes, plan.node_rank, plan.processes, plan.coordinator) == expected
     assert plan.several == (plan.nodes * plan.processes > 1)
+
+
+def test_a_node_without_room_for_the_result_of_its_workers_is_worth_another_attempt(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = StageRequest(
+        stage=Stage.FINETUNE, fingerprint="f", attempt=1, revision=1, image="i", settings={}, inputs={}
+    )
+    done = StageResult(stage=Stage.FINETUNE, fingerprint="f")
+    monkeypatch.setattr(launch, "_outcome", lambda *_: (ExitCode.DONE, done))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    plan = Plan(nodes=1, node_rank=0, processes=2, coordinator="")
+    env = {contract.ENV_REQUEST: request.to_json(), contract.ENV_TERMINATION_LOG: "/dev/full"}
+    assert launch.launch(plan, env) == ExitCode.TRANSIENT
+    assert "the result could not be written to /dev/full: No space left on device" in capfd.readouterr().err

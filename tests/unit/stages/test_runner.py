@@ -159,6 +159,21 @@ def test_where_an_error_names_no_file_it_is_looked_which_place_is_full(
     assert (result["exitCode"], result["reason"], result["field"]) == expected
 
 
+def test_a_disk_so_full_that_python_finds_no_temporary_folder_is_told_as_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for one by writing to each, once in a process."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/full"])
+
+    def fails(context: StageContext) -> StageResult:
+        context.free = lambda folder: 0 if str(folder) == "/tmp" else 1 << 30
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"], result["field"]) == (20, "DiskFull", NODE)
+
+
 def test_a_node_without_room_for_the_result_is_worth_another_attempt(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

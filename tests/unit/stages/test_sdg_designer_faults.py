@@ -124,7 +124,7 @@ def test_the_library_does_not_outlive_the_stage_and_its_end_is_told(tmp_path: Pa
         server.state.may_answer.set()
         assert stage.wait(timeout=120) == 1
     result = outcome_in(tmp_path)[0]
-    assert (result["reason"], result["field"]) == ("OOMKilled", "spec.stages.sdg.resources")
+    assert (result["reason"], result["field"]) == ("OOMKilled", "spec.stages.sdg.resources.limits.memory")
 
 
 def _asking(env: dict[str, str], server: Server) -> tuple[subprocess.Popen[bytes], int]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedding_stages.errors import StageError
+from embedding_stages.errors import StageError, Transient
 from embedding_stages.http_client import Answer
 from embedding_stages.sdg.bill import Usage
 from embedding_stages.sdg.designer_columns import environment
 from embedding_stages.sdg.designer_gateway import Gateway
-from embedding_stages.sdg.designer_process import DesignerError, ended
+from embedding_stages.sdg.designer_process import DesignerError, ended, opened
 from embedding_stages.sdg.ledger import ROLES, Ledger
 
 
@@ -32,14 +34,45 @@ def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection() -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind", "said"),
-    [(-9, StageError, "killed"), (-11, DesignerError, "exit code -11"), (1, DesignerError, "exit code 1")],
+    [
+        (-9, StageError, "killed"),
+        (-11, DesignerError, "exit code -11"),
+        (1, DesignerError, "exit code 1"),
+        (-15, Transient, "the next attempt resumes"),
+    ],
 )
 def test_how_the_process_of_data_designer_ended(code: int, kind: type[Exception], said: str) -> None:
     error = ended(code)
     assert type(error) is kind
     assert said in str(error)
-    if isinstance(error, StageError):
+    if kind is StageError:
+        assert isinstance(error, StageError)
         assert (error.reason, error.field) == ("OOMKilled", "spec.stages.sdg.resources.limits.memory")
+
+
+class _NoOrder:
+    """What fails where it is read."""
+
+    def __reduce__(self) -> Any:
+        return open, ("/there/is/no/such/file",)
+
+
+def test_an_order_that_cannot_be_read_ends_the_process_of_data_designer(tmp_path: Path) -> None:
+    """The stage would wait for an answer for ever."""
+    order: Any = _NoOrder()
+    with opened(tmp_path) as designer, pytest.raises(DesignerError, match="exit code 1"):
+        designer.make(order)
+
+
+def test_the_process_of_data_designer_ends_with_the_stage_also_in_the_midst_of_an_order(tmp_path: Path) -> None:
+    half = pickle.dumps(["an order is larger than a pipe" * 10_000])[:100_000]
+    with opened(tmp_path) as designer:
+        process = designer._start()
+        assert process.stdin is not None
+        process.stdin.write(half)
+        process.stdin.close()
+        process.stdin = None
+        process.wait(timeout=300)
 
 
 @pytest.mark.parametrize(
