@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -203,7 +203,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         ordered = sorted(self.actions, key=lambda action: (not isinstance(action, TryOut), not frees(action)))
-        object.__setattr__(self, "actions", tuple(ordered))
+        object.__setattr__(self, "actions", tuple(_each_deleted_once(ordered)))
 
     def after(self, actions: Sequence[Action], events: Sequence[Event], ended_run: Mapping[Stage, Spent]) -> Plan:
         """This one, of a second look in the same pass, with what the first one does and tells."""
@@ -212,6 +212,17 @@ class Plan:
 
     def __str__(self) -> str:
         return "\n".join([f"phase {self.status.phase}", *(str(action) for action in self.actions)])
+
+
+def _each_deleted_once(actions: Sequence[Action]) -> Iterator[Action]:
+    """An object that is to go for several reasons goes for the first of them."""
+    gone = set[tuple[str, str]]()
+    for action in actions:
+        if isinstance(action, DeleteObject):
+            if (action.kind, action.name) in gone:
+                continue
+            gone.add((action.kind, action.name))
+        yield action
 
 
 @dataclass(slots=True, kw_only=True)
