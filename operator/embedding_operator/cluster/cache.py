@@ -62,8 +62,7 @@ class Cache:
         if key is None:
             return None
         meta, version = raw["metadata"], _version(raw)
-        with self._lock:
-            old = self._objects[kind].get(key, {}).get(meta["name"])
+        old = self._known_as(kind, key, meta["name"])
         if old is not None and version < old.version:
             return None
         if old is not None and version == old.version:
@@ -132,20 +131,17 @@ class Cache:
 
     def uid(self, kind: str, key: Key, name: str) -> str:
         """Empty when it is not known."""
-        with self._lock:
-            kept = self._objects.get(kind, {}).get(key, {}).get(name)
+        kept = self._known_as(kind, key, name)
         return kept.uid if kept is not None else ""
 
     def version(self, kind: str, key: Key, name: str) -> str:
         """The resourceVersion of what is known; empty when it is not."""
-        with self._lock:
-            kept = self._objects.get(kind, {}).get(key, {}).get(name)
+        kept = self._known_as(kind, key, name)
         return str(kept.version) if kept is not None else ""
 
     def confirmed_ago_s(self, kind: str, key: Key, name: str) -> float:
         """Since the API server last told of an object that is known."""
-        with self._lock:
-            kept = self._objects[kind].get(key, {}).get(name)
+        kept = self._known_as(kind, key, name)
         return self._clock() - kept.confirmed if kept is not None else float("inf")
 
     def state(self, key: Key) -> int:
@@ -191,9 +187,12 @@ class Cache:
         return [(meta["namespace"], meta["name"]) for meta in metas], self._prune(kind, before - found, gone)
 
     def _version_of(self, kind: str, key: Key, raw: Raw) -> int:
-        with self._lock:
-            kept = self._objects[kind].get(key, {}).get(raw["metadata"]["name"])
+        kept = self._known_as(kind, key, raw["metadata"]["name"])
         return kept.version if kept is not None else -1
+
+    def _known_as(self, kind: str, key: Key, name: str) -> _Kept | None:
+        with self._lock:
+            return self._objects.get(kind, {}).get(key, {}).get(name)
 
     def _gone_now(self, kind: str) -> dict[str, float]:
         with self._lock:
