@@ -34,7 +34,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--steps", default="1000,2000,5000,10000", help="restarts with so many held; up to --held")
     parser.add_argument("--rate", type=float, default=11.0, help="transitions a second that stages' length aims at")
     parser.add_argument("--load-s", type=float, default=240, help="how long the load lasts")
-    parser.add_argument("--idle-s", type=float, default=360, help="more than a resync interval (300 s)")
+    parser.add_argument("--idle-s", type=float, default=60, help="at least, and until a resync lies within")
     parser.add_argument("--catch-up-s", type=float, default=400, help="how long a restart is watched at most")
     parser.add_argument(
         "--with-jobs", action="store_true", help="held ones still have their Jobs and pods: the first day"
@@ -56,7 +56,7 @@ def options() -> argparse.Namespace:
             parser.error(f"{option}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if found.quick:
         found.held, found.steps, found.active, found.rate = QUICK_HELD, str(QUICK_HELD), 20, 5.0
-        found.load_s, found.idle_s, found.catch_up_s = 30, 1.2 * QUICK_RESYNC_S, 60
+        found.load_s, found.idle_s, found.catch_up_s = 30, 30, 60
         found.only.discard("peers")
     counts = sorted({int(text) for text in found.steps.split(",")})
     found.counts = [count for count in counts if count < found.held] + [found.held]

@@ -22,7 +22,10 @@ _NOT_BEFORE_A_JOB = ("export", "verify")
 
 
 def idle(lab: Lab, operator: Operator, seconds: float, held: int) -> list[Row]:
-    """Nobody asks for anything. As long as `seconds` are more than an interval, a resync lies within."""
+    """Nobody asks for anything, from one resync's end to the next one's, and for so many `seconds` at least."""
+    say("waits for the end of a resync")
+    operator.wait_resync()
+    seconds = max(seconds, 1.15 * operator.resync_interval_s())  # they are 0.9 to 1.1 intervals apart
     say(f"idle for {seconds:.0f} s")
     lab.log.forget()
     begin, cpu, passes = time.time(), operator.program.cpu_s(), operator.passes()

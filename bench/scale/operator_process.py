@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,22 @@ class Operator:
     def passes(self) -> float:
         """Passes since its start, by its own metrics; 0 while it tells none."""
         return sum(float(text) for text in _PASSES.findall(_read(self.metrics_port, "/metrics")))
+
+    def resync_interval_s(self) -> float:
+        """How often it looks for what the watches missed, as its last look has set it."""
+        return self._metric("embedding_operator_resync_interval_seconds")
+
+    def wait_resync(self, most_s: float = 7200) -> None:
+        """Until the next resync has ended."""
+        name, end = "embedding_operator_last_resync_timestamp_seconds", time.monotonic() + most_s
+        last = self._metric(name)
+        while self._metric(name) == last and time.monotonic() < end:
+            time.sleep(1)
+
+    def _metric(self, name: str) -> float:
+        """0 while it tells none."""
+        found = re.search(rf"^{name} (\S+)$", _read(self.metrics_port, "/metrics"), re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def is_healthy(self) -> bool:
         return _read(self.liveness_port, "/healthz") != ""

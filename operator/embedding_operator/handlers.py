@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Patient, ask_canaries
 from embedding_operator.cluster.errors import ClusterError
 from embedding_operator.cluster.events import EventPoster
-from embedding_operator.cluster.lists import Lists
+from embedding_operator.cluster.lists import Ending, Lists, interval_s
 from embedding_operator.cluster.logs import THREADS, LogTails
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.plan import Defaults
@@ -59,7 +60,8 @@ class Doorbell:
     def __init__(self, settings: Settings, cluster: Cluster, leases: Leases, tenure: Tenure) -> None:
         self.settings, self.cluster = settings, cluster
         self.cache = Cache()
-        self.lists = Lists(cluster=cluster, cache=self.cache, namespaces=settings.watch_namespaces)
+        self.end = threading.Event()
+        self.lists = Lists(cluster=cluster, cache=self.cache, rest=self.end.wait, namespaces=settings.watch_namespaces)
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
         self.event_thread = ThreadPoolExecutor(1, thread_name_prefix="event")
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -94,8 +96,8 @@ class Doorbell:
         self.probes = Probes(port=settings.liveness_port, alive=self.not_alive, ready=self.not_ready)
         self.tasks: list[asyncio.Task[None]] = []
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
-        self.working = self.ending = False
-        self.last_resync = time.monotonic()
+        self.working = False
+        self.last_resync, self.interval_s = time.monotonic(), settings.resync_s
 
     async def start(self) -> None:
         """Listen for ever, and work while this replica leads.
@@ -104,7 +106,7 @@ class Doorbell:
         """
         self.loop = asyncio.get_running_loop()
         await self.probes.start()
-        METRICS.resync_interval.set(self.settings.resync_s)
+        METRICS.resync_interval.set(self.interval_s)
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
         if self.settings.metrics_resources:
             METRICS.export_resources(self.settings.metrics_resources, self.cluster.now)
@@ -119,7 +121,7 @@ class Doorbell:
         self.replica.start(self.filled)
 
     async def stop(self) -> None:
-        self.ending = True
+        self.end.set()
         await self.replica.stop()
         for task in self.tasks:
             task.cancel()
@@ -130,7 +132,10 @@ class Doorbell:
         await self.probes.stop()
 
     async def listen(self) -> None:
-        """Keep the cache true, whoever works: a whole list first, then what the watches missed, every interval."""
+        """Keep the cache true, whoever works: a whole list first, then what the watches missed, every interval.
+
+        The interval is what the settings ask for, and longer where there is so much that a list takes seconds of CPU.
+        """
         spread = Random()  # noqa: S311
         while True:
             try:
@@ -138,17 +143,27 @@ class Doorbell:
                     await asyncio.to_thread(self.lists.fill)
                     self.filled.set()
                 else:
-                    for key in await asyncio.to_thread(self.lists.catch_up):
+                    missed, cpu_s = await asyncio.to_thread(self._catch_up)
+                    for key in missed:
                         self.add(key)
                     self._look_at_everything(spread)
+                    self.interval_s = interval_s(self.settings.resync_s, cpu_s)
+                    METRICS.resync_interval.set(self.interval_s)
                 self.last_resync = time.monotonic()
                 METRICS.last_resync.set_to_current_time()
+            except Ending:  # `stop` cancels this in a moment
+                pass
             except ClusterError as error:  # the API server may be away; the probe tells if it stays away
                 log.warning("resync failed: %s", error)
             except Exception:
                 log.exception("resync failed")
-            pause_s = self.settings.resync_s * (0.9 + 0.2 * spread.random())
+            pause_s = self.interval_s * (0.9 + 0.2 * spread.random())
             await asyncio.sleep(pause_s if self.filled.is_set() else _START_AGAIN_S)
+
+    def _catch_up(self) -> tuple[set[Key], float]:
+        """(what a watch missed something of, CPU seconds of this thread)."""
+        begun = time.thread_time()
+        return self.lists.catch_up(), time.thread_time() - begun
 
     async def work(self) -> None:
         """Work off the queue until cancelled: passes are made, and anything is written, only while this runs.
@@ -200,7 +215,7 @@ class Doorbell:
         """Why the process is to end: no real work goes on. Nothing: a resync completed within three intervals and every
         task runs; a start has as long for its first list.
         """
-        if time.monotonic() - self.last_resync >= 3 * self.settings.resync_s + 60:
+        if time.monotonic() - self.last_resync >= 3 * self.interval_s + 60:
             return "no resync completed for three intervals"
         if any(task.done() for task in self.tasks):
             return "what keeps the cache true has ended"
@@ -211,7 +226,7 @@ class Doorbell:
 
         An API server that is away later changes nothing: no other replica would be better off.
         """
-        if self.ending:
+        if self.end.is_set():
             return "the operator ends"
         return "" if self.filled.is_set() else "the cache is not filled yet"
 

@@ -33,7 +33,7 @@ class Settings:
     images: Mapping[str, str]  # by stage, and TORCH_SERVER
     watch_namespaces: tuple[str, ...]  # empty: the whole cluster
     concurrency: int  # passes at a time
-    resync_s: float  # every resource is looked at this often even without an event
+    resync_s: float  # so often it is looked for what the watches missed, and less often where that takes long
     metrics_port: int
     liveness_port: int
     openshift: bool  # the platform gives pods their user and groups

@@ -88,7 +88,7 @@ class Operator:
         self.cluster = cluster
         self.reconciler = _reconciler(cluster)
         self.heard = len(cluster.watch)
-        Lists(cluster=cluster, cache=self.reconciler.cache).fill()
+        Lists(cluster=cluster, cache=self.reconciler.cache, rest=lambda _: False).fill()
         self.reconciler.begin()
 
     def fork(self, cluster: FakeCluster) -> Operator:

@@ -89,7 +89,7 @@ def test_the_end_of_a_job_is_found_though_its_watch_says_nothing() -> None:
 
 
 def lists(scene: Scene) -> Lists:
-    return Lists(cluster=scene.cluster, cache=scene.operator.reconciler.cache)
+    return Lists(cluster=scene.cluster, cache=scene.operator.reconciler.cache, rest=lambda _: False)
 
 
 def test_a_resync_asks_for_versions_and_nothing_of_a_single_resource(ready: Scene) -> None:

@@ -9,7 +9,6 @@ Ten thousand resources have to fit, so objects are kept as compressed JSON of wh
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -17,6 +16,8 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import orjson
 
 from embedding_operator.objects.slim import is_settled, slim
 from embedding_operator.resource.api import API_VERSION, KIND
@@ -76,7 +77,7 @@ class Cache:
 
     def _pack(self, kind: str, body: Raw) -> tuple[bytes, bytes]:
         """(packed, with what). Objects of a kind resemble each other: the largest one has most of their words."""
-        text = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+        text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
         like = self._like.get(kind, b"")
         if len(text) > _LARGER * len(like) and len(like) < _WINDOW:
             like = self._like[kind] = text[-_WINDOW:]
@@ -225,7 +226,7 @@ def owner_key(kind: str, raw: Raw) -> Key | None:
 
 
 def _unpack(kept: _Kept) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads(zlib.decompressobj(zdict=kept.like).decompress(kept.packed))
+    raw: dict[str, Any] = orjson.loads(zlib.decompressobj(zdict=kept.like).decompress(kept.packed))
     raw["metadata"]["resourceVersion"] = str(kept.version)
     return raw
 

@@ -1,25 +1,43 @@
-"""Lists beside the watches: a whole one at the start, then versions alone, to find what a watch missed."""
+"""Lists beside the watches: a whole one at the start, then versions alone, to find what a watch missed.
+
+Versions of ten thousand resources' objects take seconds of CPU, in which passes would wait: they are listed slowly, and
+the less often the longer they take.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache, Key
 from embedding_operator.cluster.client import Cluster, child_selector
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.resource.api import KIND
 
+_MOST_OF_A_CORE: Final = 0.1  # while versions are listed
+_MOST_OVER_TIME: Final = 0.005  # of a core, from one such list to the next
+_A_STRETCH: Final = 500  # objects between two rests. A continued list expires five minutes after its first page.
+
+
+class Ending(Exception):
+    """The process ends, so that a list is given up. What was listed of it says nothing of the rest."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
-    """Fills the cache. `namespaces` are those that are watched; none: all."""
+    """Fills the cache. `namespaces` are those that are watched; none: all.
+
+    `rest` waits so many seconds, and is true once the process ends. `cpu_s` are CPU seconds of the calling thread.
+    """
 
     cluster: Cluster
     cache: Cache
+    rest: Callable[[float], bool]
     namespaces: Sequence[str] = ()
+    cpu_s: Callable[[], float] = time.thread_time
 
     def fill(self) -> None:
         """Take the cluster's word for what exists. Raises ClusterError."""
@@ -28,13 +46,13 @@ class Lists:
         self._fill_unwatched()
 
     def catch_up(self) -> set[Key]:
-        """Take in what the watches missed; the resources that it concerns. Raises ClusterError."""
+        """Take in what the watches missed; the resources that it concerns. Raises ClusterError, Ending."""
         rung = set[Key]()
         for kind in KINDS:
             if kind in self.cache.unheard:
                 self._fill(kind)
                 continue
-            missed, lost = self.cache.compare(kind, self._all(self.cluster.versions, kind))
+            missed, lost = self.cache.compare(kind, self._slowly(self._all(self.cluster.versions, kind)))
             rung |= lost
             for namespace, name in missed:
                 for raw in self.cluster.list(kind, namespace, fields=f"metadata.name={name}"):
@@ -58,7 +76,22 @@ class Lists:
             with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
                 self.cache.fill(kind, self._all(self.cluster.each, kind))
 
+    def _slowly(self, listed: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The same, with rests between, so that passes get on. What the caller does with each object counts."""
+        begun = self.cpu_s()
+        for number, raw in enumerate(listed, 1):
+            yield raw
+            if number % _A_STRETCH == 0:
+                if self.rest((self.cpu_s() - begun) * (1 / _MOST_OF_A_CORE - 1)):
+                    raise Ending
+                begun = self.cpu_s()
+
     def _all(self, read: Callable[..., Iterator[dict[str, Any]]], kind: str) -> Iterator[dict[str, Any]]:
         labels = "" if kind == KIND else child_selector()
         for namespace in self.namespaces or (None,):
             yield from read(kind, namespace, labels=labels)
+
+
+def interval_s(asked_s: float, cpu_s: float) -> float:
+    """Seconds between two lists of versions, of which the last one took so much CPU."""
+    return max(asked_s, cpu_s / _MOST_OVER_TIME)

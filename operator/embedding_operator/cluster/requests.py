@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import orjson
 import urllib3
 from kubernetes import client, config
 
@@ -146,7 +146,7 @@ class Requests:
         if status >= 300:
             raise error_of(status, verb, where, headers, data)
         try:
-            answer: Raw = json.loads(data)
+            answer: Raw = orjson.loads(data)
         except ValueError as error:
             words = data[:200].decode(errors="replace")
             raise Unavailable(verb, *where, f"the answer is no JSON, so it is not the API server's: {words}") from error

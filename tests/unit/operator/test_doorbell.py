@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
 from embedding_operator import replica as replica_module
@@ -146,3 +147,18 @@ def test_work_waits_for_the_cache_and_begins_with_what_is_not_ready() -> None:
         return found
 
     assert asyncio.run(begin()) == ([(NAMESPACE, "new")], [(NAMESPACE, "ready")])
+
+
+def test_a_resync_that_takes_long_comes_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def listen() -> tuple[float, float | None]:
+        door = doorbell()
+        door.filled.set()
+        monkeypatch.setattr(door, "_catch_up", lambda: (set(), 9.6))
+        door.last_resync = before = door.last_resync - 1000
+        listening = asyncio.create_task(door.listen())
+        while door.last_resync == before:
+            await asyncio.sleep(0.01)
+        listening.cancel()
+        return door.interval_s, REGISTRY.get_sample_value("embedding_operator_resync_interval_seconds")
+
+    assert asyncio.run(listen()) == (1920, 1920)

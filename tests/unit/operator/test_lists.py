@@ -1,0 +1,73 @@
+"""Lists of versions give way to passes, and come the less often the longer they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from simulation.fake_cluster import NAMESPACE, FakeCluster
+
+from embedding_operator.cluster.cache import Cache
+from embedding_operator.cluster.lists import Ending, Lists, interval_s
+from embedding_operator.resource.api import KIND
+
+
+class Many(FakeCluster):
+    """Has so many resources. `cpu_s` is what a listed object has cost so far: a millisecond each."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        self.number, self.cpu = number, 0.0
+
+    def cpu_s(self) -> float:
+        return self.cpu
+
+    def _all(self, kind: str) -> Iterator[dict[str, Any]]:
+        for number in range(self.number if kind == KIND else 0):
+            self.cpu += 0.001
+            name = f"held-{number}"
+            yield {"metadata": {"namespace": NAMESPACE, "name": name, "uid": name, "resourceVersion": "1"}}
+
+    def each(self, kind: str, *_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        return self._all(kind)
+
+    def versions(self, kind: str, *_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        return self._all(kind)
+
+
+def filled(number: int, rests: list[float], *, ends_at: int = -1) -> Lists:
+    """`ends_at`: the rest at which the process ends."""
+    cluster = Many(number)
+
+    def rest(seconds: float) -> bool:
+        rests.append(round(seconds, 3))
+        return len(rests) == ends_at
+
+    found = Lists(cluster=cluster, cache=Cache(), rest=rest, cpu_s=cluster.cpu_s)
+    found.fill()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "rests"), [(0, []), (499, []), (500, [4.5]), (1200, [4.5, 4.5])], ids=["none", "few", "a page", "many"]
+)
+def test_a_list_of_versions_takes_a_tenth_of_a_core(number: int, rests: list[float]) -> None:
+    seen: list[float] = []
+    found = filled(number, seen)
+    assert seen == []  # the first one is waited for
+    assert found.catch_up() == set()
+    assert seen == rests
+
+
+def test_a_list_that_is_given_up_takes_nothing_for_gone() -> None:
+    found = filled(1200, [], ends_at=1)
+    with pytest.raises(Ending):
+        found.catch_up()
+    assert len(found.cache.resources()) == 1200
+
+
+@pytest.mark.parametrize(("cpu_s", "seconds"), [(0.0, 300), (1.4, 300), (1.6, 320), (9.6, 1920)])
+def test_lists_take_half_a_percent_of_a_core_over_time(cpu_s: float, seconds: float) -> None:
+    assert interval_s(300, cpu_s) == pytest.approx(seconds)
