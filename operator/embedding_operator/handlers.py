@@ -52,6 +52,9 @@ _GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
 _PAGE: Final = 100  # objects that Kopf decodes at a time
 _IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
+# The first resync comes this long after the first list, and thrice as long as that took: by then Kopf has listed, too.
+# What is deleted between the two lists no watch tells of.
+_AFTER_START_S: Final = 30.0
 
 
 class Doorbell:
@@ -98,11 +101,12 @@ class Doorbell:
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
         self.working = False
         self.last_resync, self.interval_s = time.monotonic(), settings.resync_s
+        self.listed_s = 0.0  # how long the first list took
 
     async def start(self) -> None:
         """Listen for ever, and work while this replica leads.
 
-        Returns at once: the probes are answered while the first list is under way.
+        Returns at once: the probes are answered while the first list is under way. `filled` tells of its end.
         """
         self.loop = asyncio.get_running_loop()
         await self.probes.start()
@@ -139,8 +143,10 @@ class Doorbell:
         spread = Random()  # noqa: S311
         while True:
             try:
-                if not self.filled.is_set():
+                if first := not self.filled.is_set():
+                    begun = time.monotonic()
                     await asyncio.to_thread(self.lists.fill)
+                    self.listed_s = time.monotonic() - begun
                     self.filled.set()
                 else:
                     missed, cpu_s = await asyncio.to_thread(self._catch_up)
@@ -157,8 +163,12 @@ class Doorbell:
                 log.warning("resync failed: %s", error)
             except Exception:
                 log.exception("resync failed")
-            pause_s = self.interval_s * (0.9 + 0.2 * spread.random())
-            await asyncio.sleep(pause_s if self.filled.is_set() else _START_AGAIN_S)
+            await asyncio.sleep(self._pause_s(spread, first=first) if self.filled.is_set() else _START_AGAIN_S)
+
+    def _pause_s(self, spread: Random, *, first: bool) -> float:
+        """Until the next resync; `first` is the pause after the first list."""
+        pause_s = self.interval_s * (0.9 + 0.2 * spread.random())
+        return min(pause_s, _AFTER_START_S + 3 * self.listed_s) if first else pause_s
 
     def _catch_up(self) -> tuple[set[Key], float]:
         """(what a watch missed something of, CPU seconds of this thread)."""
@@ -285,6 +295,12 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
             await doorbell.start()
         except OSError as error:  # half a start must not be tried again in this process
             raise kopf.PermanentError(f"LIVENESS_PORT or METRICS_PORT cannot be listened on: {error}") from error
+        try:
+            # Kopf lists after this: two lists of ten thousand at a time make the first pass wait for both.
+            await doorbell.filled.wait()
+        except asyncio.CancelledError:  # asked to end while it starts: Kopf calls no cleanup then
+            await doorbell.stop()
+            raise
 
     @kopf.on.login(registry=registry)
     async def login(**arguments: Any) -> kopf.ConnectionInfo | None:

@@ -105,3 +105,26 @@ def test_a_port_that_is_taken_ends_the_start(caplog: pytest.LogCaptureFixture) -
         with pytest.raises(Exception, match="handlers failed"):
             kopf.run(registry=registry, standalone=True, clusterwide=True)
     assert "LIVENESS_PORT or METRICS_PORT cannot be listened on" in caplog.text
+
+
+def test_one_that_is_asked_to_end_while_it_starts_ends() -> None:
+    """Its API server does not answer yet, and Kopf has not begun to watch."""
+    cluster = SlowToList()
+    door = doorbell(cluster)
+    registry = kopf.OperatorRegistry()
+    register(registry, door)
+
+    async def story() -> None:
+        end = asyncio.Event()
+        operator = asyncio.create_task(
+            kopf.operator(registry=registry, standalone=True, clusterwide=True, stop_flag=end)
+        )
+        while not door.tasks:
+            await asyncio.sleep(0.01)
+        end.set()
+        await asyncio.wait([operator])
+        assert door.end.is_set()
+        assert all(task.done() for task in door.tasks)
+        cluster.may_list.set()  # the thread that lists ends with its request
+
+    asyncio.run(story())
