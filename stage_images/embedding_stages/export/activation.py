@@ -14,7 +14,8 @@ def activated(graph: Graph, kind: str, value: str) -> str:
     if kind == "tanh":
         return graph.op("Tanh", value)
     if kind == "relu":
-        return graph.op("Relu", value)
+        # Not as Relu: before a QuantizeLinear to float8, ONNX Runtime 1.32 takes that for a no-op and drops it.
+        return graph.op("Max", value, graph.scalar(0.0))
     if kind == "silu":
         return graph.op("Mul", value, graph.op("Sigmoid", value))
     if kind == "gelu":  # x / 2 * (1 + erf(x / sqrt 2))

@@ -26,7 +26,7 @@ _SHORT: Final[Mapping[Precision, int]] = {"fp16": TensorProto.FLOAT16, "bf16": T
 # What moves numbers about, and what computes each output from few inputs: a product that only these and the next
 # product read need not become float32 between them, which costs a GPU more time than the products do.
 _MOVES: Final = frozenset({"Reshape", "Transpose", "Slice"})
-_SMALL_STEPS: Final = frozenset({"Add", "Mul", "Div", "Softmax", "Erf", "Tanh", "Sigmoid", "Relu", "Neg"})
+_SMALL_STEPS: Final = frozenset({"Add", "Mul", "Div", "Softmax", "Erf", "Tanh", "Sigmoid", "Max", "Neg"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "DequantizeLinear": Rule(_SHORT, zero=2),
     "LayerNormalization": Rule(_REAL, outputs=1),
     "QuantizeLinear": Rule(_REAL, zero=2),
-    "Relu": Rule(_NUMBER),
     "Slice": Rule(_ANY, constant=(3,)),
     "Squeeze": Rule(_ANY, constant=(1,)),
     "Unsqueeze": Rule(_ANY, constant=(1,)),

@@ -61,10 +61,14 @@ def run_export(workspace: Path, **settings: Any) -> Any:
 
 
 @modelopt
-@pytest.mark.parametrize("family", list(MAKERS))
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [*((name, {}) for name in MAKERS), *(("bert", {"hidden_act": kind}) for kind in ("relu", "gelu_new"))],
+    ids=[*MAKERS, "bert with relu", "bert with the tanh GELU"],
+)
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
-def test_every_family_is_quantized(family: str, kind: Any, tmp_path: Path) -> None:
-    wide = {} if family == "gemma3_text" else WIDE  # its Dense modules belong to one size
+def test_every_family_is_quantized(family: str, changes: dict[str, str], kind: Any, tmp_path: Path) -> None:
+    wide = changes if family == "gemma3_text" else WIDE | changes  # its Dense modules belong to one size
     encoder = PaddedEncoder.load(MAKERS[family](tmp_path / "m", **wide), device="cpu", dtype=torch.float32)
     texts = [f"key{number} of noise{number}" for number in range(16)]
     batches = list(feeds(texts, encoder.tokenizer, encoder.description))
