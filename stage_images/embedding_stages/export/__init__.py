@@ -10,6 +10,7 @@ newer ones cannot write opset 17, and a hand-written graph says which operations
     bert, llama ...   the layers of a family, called by encoder.families
     pooling           mean, last token, first token
     head              what follows the pooling: Dense modules, Matryoshka dimensions, length 1
+    rounded           a graph in float16 or bfloat16 as a CPU computes it
     parity            the file under ONNX Runtime against the checkpoint
     stage             the stage's work, from settings to result
 """

@@ -21,14 +21,12 @@ def build_onnx(
     precision: Precision,
     *,
     opset: int = OPSET,
-    rounded: bool = False,
     external_above: int = EXTERNAL_ABOVE_BYTES,
 ) -> list[Product]:
     """Write the graph: int64 input_ids and attention_mask (batch, tokens), int64 dimensions (batch,) ->
-    float32 embeddings (batch, width). Returns its products with weights. The encoder must be in float32 on the CPU;
-    `rounded` as in `Graph`.
+    float32 embeddings (batch, width). Returns its products with weights. The encoder must be in float32 on the CPU.
     """
-    graph = Graph(precision, opset=opset, rounded=rounded)
+    graph = Graph(precision, opset=opset)
     weights = {name: _array(value) for name, value in encoder.module.named_parameters()}
     description = encoder.description
     states = description.family.onnx_states(graph, weights, encoder.module)

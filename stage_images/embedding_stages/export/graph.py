@@ -47,20 +47,16 @@ class Graph:
     rounding is eight times coarser.
     """
 
-    def __init__(self, precision: Precision, *, opset: int = OPSET, rounded: bool = False) -> None:
-        """`rounded`: all numbers are as `precision` rounds them, infinite where they are too large for it, and computed
-        in float32, for a machine that does not compute in `precision`.
-        """
+    def __init__(self, precision: Precision, *, opset: int = OPSET) -> None:
         self.precision = precision
         self.opset = opset
-        self.rounded = rounded
         self.products: list[Product] = []
         self._nodes: list[Any] = []
         self._weights: dict[str, Array] = {}
         self._halves: dict[str, str] = {}  # float32 value -> its copy in the graph's precision
         self._wide: dict[str, str] = {}  # float16 value -> its copy in float32
         self._keeps = precision == "fp16"
-        self._kept: set[str] = set()  # float16 values; with `rounded` float32 values that float16 holds
+        self._kept: set[str] = set()  # float16 values
         self._count = 0
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -68,15 +64,13 @@ class Graph:
         kept = self._stays_short(kind, inputs)
         taken = [self._narrow_weight(value) if kept and kind in _SMALL_STEPS else value for value in inputs]
         output = self._append(kind, *(taken if kept else map(self.wide, inputs)), **attributes)
-        if kept and self.rounded and kind in _SMALL_STEPS:
-            output = self._as_rounded(output)
         if kept:
             self._kept.add(output)
         return output
 
     def wide(self, value: str) -> str:
         """A value as float32; one that is no float16 number is as it was."""
-        if value not in self._kept or self.rounded:
+        if value not in self._kept:
             return value
         if value not in self._wide:
             self._wide[value] = self._append("Cast", value, to=TensorProto.FLOAT)
@@ -131,7 +125,7 @@ class Graph:
     def table(self, name: str, array: Array, ids: str) -> str:
         """Rows of an embedding table (n, hidden) at integer ids, as float32."""
         rows = self.op("Gather", self.weight(name, self._short(array)), ids)
-        return rows if self.precision == "fp32" or self.rounded else self.op("Cast", rows, to=TensorProto.FLOAT)
+        return rows if self.precision == "fp32" else self.op("Cast", rows, to=TensorProto.FLOAT)
 
     def linear(self, value: str, name: str, weight: Array, bias: Array | None) -> str:
         """value (..., in) times weight (out, in) transposed, plus bias (out)."""
@@ -146,9 +140,7 @@ class Graph:
         if right in self._weights:
             takes, gives = self._weights[right].shape
             self.products.append(Product(product, takes, gives))
-        if short and self.rounded:
-            product = self._as_rounded(product)
-        elif short and not self._keeps:
+        if short and not self._keeps:
             product = self._append("Cast", product, to=TensorProto.FLOAT)
         if self._keeps:
             self._kept.add(product)
@@ -159,22 +151,16 @@ class Graph:
         if value in self._weights or value in self._kept:
             return value
         if value not in self._halves:
-            short = _SHORT[self.precision]
-            self._halves[value] = self._as_rounded(value) if self.rounded else self._append("Cast", value, to=short)
+            self._halves[value] = self._append("Cast", value, to=_SHORT[self.precision])
             if self._keeps:
                 self._kept.add(self._halves[value])
         return self._halves[value]
-
-    def _as_rounded(self, value: str) -> str:
-        """The float32 numbers that `value` is in the graph's precision."""
-        return self._append("Cast", self._append("Cast", value, to=_SHORT[self.precision]), to=TensorProto.FLOAT)
 
     def _short(self, array: Array) -> Array:
         """A weight in the graph's precision."""
         if self.precision == "fp32":
             return array
-        short = _to_half(array) if self.precision == "fp16" else array.astype(ml_dtypes.bfloat16)
-        return short.astype(np.float32) if self.rounded else short
+        return _to_half(array) if self.precision == "fp16" else array.astype(ml_dtypes.bfloat16)
 
     def save(
         self,

@@ -15,8 +15,9 @@ from embedding_stages.encoder.publish import copy_tokenizer
 from embedding_stages.errors import BadInput
 from embedding_stages.export.build import build_onnx
 from embedding_stages.export.calibration import Feed
-from embedding_stages.export.graph import OPSET, OPSET_QUANTIZED, Precision
+from embedding_stages.export.graph import OPSET, OPSET_QUANTIZED, Precision, Product
 from embedding_stages.export.quantize import quantizable, quantize_graph
+from embedding_stages.export.rounded import write_rounded
 from embedding_stages.export.verdict import Candidate
 
 MODEL: Final = "model.onnx"
@@ -47,17 +48,27 @@ def write_candidate(
     Raises BadInput `SettingInvalid` for what cannot be calibrated.
     """
     for place in (folder, scratch):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        _empty(place)
     _dress(folder, encoder, checkpoint, candidate.precision)
     if candidate.quantization == "none":
+        opset, done = OPSET, 0
         products = build_onnx(encoder, folder / MODEL, candidate.precision)
-        judged = folder
-        if candidate.precision != "fp32":  # ONNX Runtime computes neither on a CPU: bf16 not at all, fp16 in float32
-            judged = scratch
-            _dress(judged, encoder, checkpoint, candidate.precision)
-            build_onnx(encoder, judged / MODEL, candidate.precision, rounded=True)
-        return Written(candidate, judged, OPSET, len(products), 0)
+    else:
+        opset = OPSET_QUANTIZED
+        products, done = _quantized(candidate, encoder, folder, scratch, calibration)
+    judged = folder
+    if candidate.precision != "fp32":  # ONNX Runtime computes neither on a CPU: bf16 not at all, fp16 in float32
+        judged = scratch
+        _empty(judged)
+        _dress(judged, encoder, checkpoint, candidate.precision)
+        write_rounded(folder / MODEL, judged / MODEL)
+    return Written(candidate, judged, opset, len(products), done)
+
+
+def _quantized(
+    candidate: Candidate, encoder: PaddedEncoder, folder: Path, scratch: Path, calibration: Callable[[], Sequence[Feed]]
+) -> tuple[list[Product], int]:
+    """Write the graph; (its products with weights, how many of them are quantized)."""
     if candidate.precision == "bf16":
         raise BadInput(
             "SettingInvalid",
@@ -68,8 +79,12 @@ def write_candidate(
     products = build_onnx(encoder, scratch / MODEL, candidate.precision, opset=OPSET_QUANTIZED)
     inner_size: int = encoder.module.config.intermediate_size  # type: ignore[union-attr, assignment]
     chosen = quantizable(products, candidate.quantization, inner_size)
-    done = quantize_graph(scratch / MODEL, folder / MODEL, candidate.quantization, chosen, calibration())
-    return Written(candidate, folder, OPSET_QUANTIZED, len(products), done)
+    return products, quantize_graph(scratch / MODEL, folder / MODEL, candidate.quantization, chosen, calibration())
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _dress(folder: Path, encoder: PaddedEncoder, checkpoint: Path, precision: Precision) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from unit.stages.tiny_models import MAKERS, TOPICS, make_llama, run_stage, write_topics
+from unit.stages.test_export_half import WIDE, modelopt, widened
+from unit.stages.tiny_models import MAKERS, TOPICS, make_bert, make_llama, run_stage, write_topics
 
 from embedding_stages.contract import Artefact, ExitCode, Stage
 from embedding_stages.contract.settings import Export
@@ -27,9 +28,6 @@ from embedding_stages.export.ranking import ndcg_at_10, ranking_set
 from embedding_stages.export.stage import work
 from embedding_stages.export.verdict import Candidate, Figures, candidates, fault
 from embedding_stages.export.written import write_candidate
-
-WIDE = {"hidden_size": 96, "intermediate_size": 256}
-modelopt = pytest.mark.filterwarnings("ignore")  # ModelOpt's and its libraries'
 
 
 @pytest.fixture
@@ -146,6 +144,23 @@ def test_what_fails_parity_falls_back_and_says_so(workspace: Path) -> None:
     assert result.message == result.details["warnings"][0]
     folder = workspace / result.artefacts[Artefact.SERVING_MODEL].path
     assert onnx.load(str(folder / "model.onnx")).opset_import[0].version == 17
+
+
+@modelopt
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+def test_a_quantized_model_that_overflows_in_float16_is_not_published(quantization: str, tmp_path: Path) -> None:
+    """Of fp16 nothing else would tell: a CPU computes it in float32."""
+    widened(make_bert, tmp_path / "base", 2.0**15, **WIDE).save(tmp_path / "checkpoint")
+    write_topics(tmp_path / "training")
+    write_evaluation_set(tmp_path / "evaluation")
+    settings = {"precision": "fp16", "quantization": quantization, "minCosine": 0.5, "maxNdcgDrop": 1.0}
+    code, result = run_export(tmp_path, **settings)
+    assert (code, result.reason) == (ExitCode.STOPPED, "ParityFailed")
+    assert f"in {quantization} with fp16: smallest cosine -1.000000" in result.message
+    code, result = run_export(tmp_path, **settings, onParityFail="FallBack")
+    assert (code, result.reason) == (ExitCode.DONE, "ParityFellBack")
+    assert [item["candidate"] for item in result.details["left"]] == [f"{quantization} with fp16", "fp16"]
+    assert result.details["built"]["candidate"] == "fp32"
 
 
 @modelopt
