@@ -6,7 +6,9 @@ Each has another cure. A workspace stays full until somebody acts; another node 
 from __future__ import annotations
 
 import errno
+import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,14 +26,22 @@ _FULL: Final = re.compile(  # safetensors and other Rust, the C library, numpy
 _IN_SHARED_MEMORY: Final = re.compile(r"/dev/shm/\S*|</torch_\S*")  # in NCCL's words, and in torch's
 _NOTHING_LEFT: Final = 1 << 20  # bytes
 _USUAL: Final = Path("/tmp")  # for what is temporary
+_NO_FOLDER: Final = "No usable temporary directory"  # Python's words; it tries each by writing to it
 
 
 def is_full(error: Exception) -> bool:
     """Whether a volume is full or over its quota; libraries with writers of their own say so in words alone."""
+    if _NO_FOLDER in str(error):
+        return os.access(_USUAL, os.W_OK)
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_FULL.search(str(error)))
 
 
-def told_as(error: Exception, stage: Stage, workspace: Path, free: Callable[[Path], int]) -> StageError:
+def free_bytes(folder: Path) -> int:
+    """What is left where the folder lies."""
+    return shutil.disk_usage(folder).free
+
+
+def told_as(error: Exception, stage: Stage, workspace: Path, free: Callable[[Path], int] = free_bytes) -> StageError:
     """What the stage's end says of an error for which `is_full`. `free` gives the bytes that are left in a folder."""
     place = _written_to(error)
     if not place:
@@ -75,6 +85,8 @@ def told(result: str, log: Path) -> bool:
 
 def _written_to(error: Exception) -> str:
     """The file that the error names, empty where it names none. A copy names its source first."""
+    if _NO_FOLDER in str(error):
+        return str(_USUAL)
     named = (error.filename2 or error.filename) if isinstance(error, OSError) else None
     if named and not isinstance(named, int):
         return named.decode(errors="replace") if isinstance(named, bytes) else str(named)

@@ -10,7 +10,6 @@ import errno
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -54,7 +53,7 @@ class StageContext:
     secrets: Path
     trusted: Path = Path(contract.AUTHORITIES_PATH)
     clock: Callable[[], float] = time.monotonic
-    free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free  # bytes
+    free: Callable[[Path], int] = full_disk.free_bytes
     leads: bool = True  # of several processes that do the work together one logs and publishes
     stopping: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM: save and stop
     llm_tokens: Callable[[], int] = lambda: 0  # that this process has used of a language model; see StageResult

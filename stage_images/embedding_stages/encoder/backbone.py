@@ -49,7 +49,7 @@ def load_backbone(
 ) -> Backbone:
     """Read config.json and the safetensors of a model folder; nothing from a network, no code of the model's.
 
-    Raises BadInput `ModelIncomplete`, `ModelPickled` or `ModelDamaged`.
+    Raises BadInput `ModelIncomplete`, `ModelPickled` or `ModelDamaged`, and OSError of a disk that is full or fails.
     """
     tensors = check_weights(folder, field=FIELD)
     config = json.loads((folder / "config.json").read_bytes())
@@ -101,6 +101,8 @@ def _load_module(folder: Path, family: Family, config: Config, dtype: torch.dtyp
     try:
         module, report = family.load(folder, config, options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, StrictDataclassError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the machine: the library's own have no number
+            raise
         raise BadInput("ModelDamaged", f"the model cannot be loaded: {error}", field=FIELD) from error
     missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
     if missing:

@@ -6,6 +6,7 @@ late: the number of threads must be settled before torch is loaded.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from embedding_stages import contract, full_disk
 from embedding_stages.contract import INTERRUPTED, PEER_LOST, ExitCode, Stage, StageRequest, StageResult
+from embedding_stages.errors import StageError
 
 WORKER_LOGS: Final = "EFT_WORKER_LOGS"  # set for workers: the folder of their termination logs, one a local rank
 _LOOPBACK: Final = "127.0.0.1"
@@ -88,9 +90,14 @@ def launch(plan: Plan, env: Mapping[str, str]) -> int:
     except (KeyError, ValueError) as error:
         print(f"{contract.ENV_REQUEST} is not a stage request: {error}", file=sys.stderr)
         return 1
-    with TemporaryDirectory(prefix="finetune-") as name:
-        code, result = _outcome(plan, request, Path(name))
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is settled; it takes a moment to tell
+    workspace = Path(env.get(contract.ENV_WORKSPACE, contract.WORKSPACE_PATH))
+    try:
+        with TemporaryDirectory(prefix="finetune-") as name:
+            code, result = _outcome(plan, request, Path(name), workspace)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is settled; it takes a moment to tell
+    except Exception as error:  # the launcher's own failure must leave a result too
+        traceback.print_exc()
+        code, result = _failed_itself(request, error, workspace)
     if result is not None:
         path = Path(env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG_PATH))
         if not full_disk.told(result.to_json(), path):
@@ -98,9 +105,26 @@ def launch(plan: Plan, env: Mapping[str, str]) -> int:
     return code
 
 
-def _outcome(plan: Plan, request: StageRequest, logs: Path) -> tuple[int, StageResult | None]:
+def _failed_itself(request: StageRequest, error: Exception, workspace: Path) -> tuple[int, StageResult]:
+    if full_disk.is_full(error):
+        told = full_disk.told_as(error, Stage.FINETUNE, workspace)
+        return told.exit_code, _result_of(request, told)
+    return 1, _result_of(request, StageError("StageCrashed", f"{type(error).__name__}: {error}"))
+
+
+def _result_of(request: StageRequest, error: StageError) -> StageResult:
+    return StageResult(
+        stage=Stage.FINETUNE,
+        fingerprint=request.fingerprint,
+        reason=error.reason,
+        message=error.message,
+        field=error.field,
+    )
+
+
+def _outcome(plan: Plan, request: StageRequest, logs: Path, workspace: Path) -> tuple[int, StageResult | None]:
     def failed(reason: str, message: str) -> StageResult:
-        return StageResult(stage=Stage.FINETUNE, fingerprint=request.fingerprint, reason=reason, message=message)
+        return _result_of(request, StageError(reason, message))
 
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -116,7 +140,7 @@ def _outcome(plan: Plan, request: StageRequest, logs: Path) -> tuple[int, StageR
         elastic_launch(config, sys.executable)("-m", __package__)
     except ChildFailedError as error:
         endings = [
-            Ending(failure.local_rank, failure.exitcode, failure.timestamp, _result(logs, failure.local_rank))
+            Ending(failure.local_rank, failure.exitcode, failure.timestamp, _told_by(failure, request, logs, workspace))
             for failure in error.failures.values()
         ]
         return judge(endings, failed)
@@ -131,9 +155,6 @@ def _outcome(plan: Plan, request: StageRequest, logs: Path) -> tuple[int, StageR
     except (DistError, RendezvousError, TimeoutError) as error:
         traceback.print_exc()
         return ExitCode.TRANSIENT, failed(PEER_LOST, f"the nodes did not come together: {error}")
-    except Exception as error:  # the launcher's own bug must leave a result too
-        traceback.print_exc()
-        return 1, failed("StageCrashed", f"{type(error).__name__}: {error}")
     return ExitCode.DONE, _result(logs, 0) if plan.node_rank == 0 else None
 
 
@@ -195,6 +216,16 @@ def _config(plan: Plan, run_id: str, logs: Path) -> Any:
 def worker_log(local_rank: int, folder: str) -> Path:
     """The termination log of a worker."""
     return Path(folder) / f"worker-{local_rank}.json"
+
+
+def _told_by(failure: Any, request: StageRequest, logs: Path, workspace: Path) -> StageResult | None:
+    """What a worker that failed says, if anything: one that finds no room to say it ends as transient, see `runner`."""
+    said = _result(logs, failure.local_rank)
+    if said is None and failure.exitcode == ExitCode.TRANSIENT:
+        log = worker_log(failure.local_rank, str(logs))
+        no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
+        return _result_of(request, full_disk.told_as(no_room, Stage.FINETUNE, workspace))
+    return said
 
 
 def _result(logs: Path, local_rank: int) -> StageResult | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from unit.stages import rounding
 from unit.stages.tiny_models import MAKERS, make_bert
 
 from embedding_stages.encoder.description import describe_model
+from embedding_stages.encoder.families import FAMILIES
 from embedding_stages.encoder.model import PaddedEncoder, _passes, pool
 from embedding_stages.encoder.tokens import pad_rows
 from embedding_stages.errors import BadInput
@@ -39,6 +42,27 @@ def test_vectors_are_finite_float32_of_length_one(encoder: PaddedEncoder) -> Non
     assert vectors.dtype == np.float32
     assert vectors.shape == (len(TEXTS), 32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("no file named model.safetensors"), BadInput),  # of the library, about the model
+        (OSError(errno.EIO, os.strerror(errno.EIO), "/workspace/model.safetensors"), OSError),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), OSError),
+    ],
+    ids=["the model", "its volume", "the node's disk"],
+)
+def test_a_disk_that_fails_is_not_told_as_a_damaged_model(
+    error: OSError, told: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(FAMILIES[0]), "load", fails)
+    with pytest.raises(told) as found:
+        PaddedEncoder.load(make_bert(tmp_path / "model"), device="cpu")
+    assert getattr(found.value, "reason", "ModelDamaged") == "ModelDamaged"
 
 
 def test_no_texts_give_no_vectors(encoder: PaddedEncoder) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from embedding_stages import contract
 from embedding_stages.artefacts import Workspace, digest_of_folder, sha256_file
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult, parse_progress
 from embedding_stages.errors import StageError, Transient
+from embedding_stages.finetune.launch import Plan, launch
 from embedding_stages.finetune.stage import checked_input, work
 from embedding_stages.finetune.world import World
 from embedding_stages.runner import StageContext
@@ -34,6 +36,7 @@ SETTINGS: dict[str, Any] = {
 }
 FEW_STEPS: dict[str, Any] = {"epochs": 4}  # for who only has to come to the end
 TWO_WORKERS = {contract.ENV_PROCESSES: "2", contract.ENV_PARALLELISM: "DDP"}
+NODES_DISK = "spec.stages.finetune.resources.requests.ephemeral-storage"
 LIMIT_S = 240  # of a run, on a slow machine
 
 
@@ -261,6 +264,36 @@ def test_a_killed_worker_ends_the_pod_as_transient(workspace: Path) -> None:
     assert result is not None
     assert result.reason == "WorkerLost"
     assert "SIGKILL" in result.message
+
+
+def test_a_pod_without_room_for_its_workers_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write their ends to a temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/full"])
+    request = StageRequest(
+        stage=Stage.FINETUNE, fingerprint="f", attempt=1, revision=1, image="i", settings={}, inputs={}
+    )
+    env = {contract.ENV_REQUEST: request.to_json(), contract.ENV_TERMINATION_LOG: str(tmp_path / "log")}
+    plan = Plan(nodes=1, node_rank=0, processes=2, coordinator="")
+    assert launch(plan, env) == ExitCode.TRANSIENT
+    result = StageResult.from_json((tmp_path / "log").read_text())
+    assert (result.reason, result.field) == (contract.DISK_FULL, NODES_DISK)
+
+
+def test_a_worker_without_room_for_its_result_says_so(workspace: Path) -> None:
+    site = float32_site(workspace)  # where each process looks for what it has to do first
+    (workspace / "no-room").mkdir()
+    (workspace / "no-room" / "sitecustomize.py").write_text(
+        (site / "sitecustomize.py").read_text()
+        + "import errno, os\n"
+        + "from embedding_stages import full_disk\n"
+        + "if 'LOCAL_RANK' in os.environ:\n"
+        + "    full_disk.told = lambda result, log: False\n"
+    )
+    path = {"PYTHONPATH": os.pathsep.join([str(workspace / "no-room"), *sys.path])}
+    code, result, _ = Launched(workspace, "no-room", TWO_WORKERS | path, **FEW_STEPS).ended()
+    assert result is not None
+    assert (code, result.reason, result.field) == (ExitCode.TRANSIENT, contract.DISK_FULL, NODES_DISK)
 
 
 def two_nodes(workspace: Path, fingerprint: str, parallelism: str, **settings: Any) -> list[Launched]:

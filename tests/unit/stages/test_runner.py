@@ -174,6 +174,25 @@ def test_a_disk_so_full_that_python_finds_no_temporary_folder_is_told_as_full(
     assert (result["exitCode"], result["reason"], result["field"]) == (20, "DiskFull", NODE)
 
 
+@pytest.mark.parametrize(
+    ("writable", "expected"), [(True, (20, "DiskFull", NODE)), (False, (20, "InputOutputError", ""))]
+)
+def test_a_stage_that_gets_no_temporary_folder(
+    writable: bool, expected: tuple[int, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python says alike that none has room, and that it may write to none."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/full"])
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+
+    def fails(_context: StageContext) -> StageResult:
+        raise AssertionError(tempfile.mkdtemp())
+
+    result = end_of(tmp_path, fails)
+    assert (result["exitCode"], result["reason"], result["field"]) == expected
+    assert "/tmp" in result["message"] or not writable
+
+
 def test_a_node_without_room_for_the_result_is_worth_another_attempt(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
