@@ -157,8 +157,12 @@ def tune_queries(
 
 def save_checkpoint(query_map: QueryMap, base: Path, folder: Path, description: EncoderDescription) -> None:
     """The base model's files, its weights byte for byte, the map beside them and in what describes the model."""
-    # Readers that have peft would look for the adapters that this file of the base model speaks of.
-    ignored = shutil.ignore_patterns(MANIFEST_FILE, ADAPTER_CONFIG)
+
+    def ignored(at: str, _names: list[str]) -> set[str]:
+        # Readers that have peft would look for the adapters that this file of the base model speaks of. In a folder of
+        # its own, as training with adapters leaves them, nobody does.
+        return {MANIFEST_FILE, ADAPTER_CONFIG} if Path(at) == base else set()
+
     shutil.copytree(base, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
     publish(replace(description, query_map=True), query_map, base, folder)
 

@@ -167,6 +167,21 @@ def test_the_stage_leaves_the_base_model_with_a_map_that_lowers_the_loss(
     assert accuracy(found, vectors, places) > accuracy(vectors[:count], vectors, places)
 
 
+def test_the_adapters_beside_a_base_model_stay_whole(tmp_path: Path) -> None:
+    """A checkpoint that was trained with adapters has them in a folder of their own, where nobody adds them twice."""
+    base = make_bert(tmp_path / "base")
+    for name in ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/manifest.json"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text(name)
+    described = describe_model(base, prefixes=None, max_tokens=None)
+    query_map.save_checkpoint(QueryMap(np.eye(32, dtype=np.float32)), base, tmp_path / "checkpoint", described)
+    kept, there = (
+        {path.name: path.read_text() for path in (folder / "adapter").iterdir()}
+        for folder in (tmp_path / "checkpoint", base)
+    )
+    assert kept == there
+
+
 def test_the_checkpoint_needs_no_code_and_turns_by_the_base_models_angles_in_transformers_4(tmp_path: Path) -> None:
     base = make_llama(tmp_path / "base", rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     (base / "adapter_config.json").write_text("{}")  # of adapters that are merged; transformers would look for them
