@@ -12,7 +12,6 @@ process that was killed, which lost them; the others were still on their way to 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 import signal
@@ -20,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ if not __package__:  # started as a script: this folder is a package, and must n
 sys.path[1:1] = [str(ROOT / "stage_images"), str(ROOT / "tests")]
 
 from scripted_llm import Script, Server  # noqa: E402
+from unit.stages import scripted_sdg  # noqa: E402
 from unit.stages.scripted_sdg import PRICES, documents, outcome_in, request_of  # noqa: E402
 
 SLOW: Final = (0.2, 5.0)
@@ -36,10 +37,7 @@ ODD: Final[dict[str, Any]] = {"junk": 0.05, "cut": 0.05}
 
 
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
-    path = {"PYTHONPATH": str(ROOT / "stage_images"), "NO_PROXY": "*", "NEMO_TELEMETRY_ENABLED": "false"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path, stdout=subprocess.DEVNULL
-    )
+    return scripted_sdg.started(env, stdout=subprocess.DEVNULL)
 
 
 def rate(_: argparse.Namespace) -> None:
@@ -137,26 +135,16 @@ def _twice(script: Script, texts: dict[str, str], options: dict[str, Any], times
         with tempfile.TemporaryDirectory() as folder, Server(script) as server:
             env = request_of(Path(folder), server.url, texts, **options)
             process = started(env)
-            while killed < times and _is_killed(process, server, draw.randint(5, 25), draw.uniform(0, 0.2)):
+            while killed < times:
+                answers, pause = draw.randint(5, 25), partial(time.sleep, draw.uniform(0, 0.2))
+                if not scripted_sdg.killed(process, server, answers, after=pause):
+                    break
                 killed += 1
                 process = started(env)
             process.wait()
             stats = server.state.stats()
         twice, read = twice + stats["answeredTwice"], read + stats["readTwice"]
     return killed, twice, read
-
-
-def _is_killed(process: subprocess.Popen[bytes], server: Server, answers: int, seconds: float) -> bool:
-    """Kill it so many seconds after so many more answers; False when it was done before."""
-    wanted = server.state.stats()["answered"] + answers
-    while server.state.stats()["answered"] < wanted:
-        if process.poll() is not None:
-            return False
-        time.sleep(0.01)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return True
 
 
 def main() -> None:

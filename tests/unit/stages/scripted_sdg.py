@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,29 +94,42 @@ def designed(
     return scripted(tmp_path, server.url, texts, provider="dataDesigner", **changes)
 
 
-def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
+def started(env: dict[str, str], *, stdout: int | None = None) -> subprocess.Popen[bytes]:
     """The stage in a process of its own."""
     found = filter(None, (str(_ROOT / "stage_images"), os.environ.get("PYTHONPATH")))
     path = {"PYTHONPATH": os.pathsep.join(found), "NO_PROXY": "*"}
-    return subprocess.Popen([sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path)
+    return subprocess.Popen([sys.executable, "-m", "embedding_stages.sdg"], env=os.environ | env | path, stdout=stdout)
 
 
-def killed(process: subprocess.Popen[bytes], server: Server, answers: int, workspace: Path) -> bool:
-    """Kill it after so many more answers, all of which it has written down; False when it was done."""
+def killed(
+    process: subprocess.Popen[bytes], server: Server, answers: int, *, after: Callable[[], object] = lambda: None
+) -> bool:
+    """Kill it after so many more answers, and after what is done then; False when it was done before."""
     wanted = server.state.stats()["answered"] + answers
     while server.state.stats()["answered"] < wanted:
         if process.poll() is not None:
             return False
         time.sleep(0.005)
-    server.state.freeze()
-    given, deadline = server.state.stats()["answered"], time.monotonic() + _WRITES_S
-    while _written(workspace) < given and time.monotonic() < deadline:  # one that was lost is told by the caller
-        time.sleep(0.005)
+    after()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.1)  # and the kernel hangs up
-    server.state.may_answer.set()
     return True
+
+
+def killed_when_written(process: subprocess.Popen[bytes], server: Server, answers: int, workspace: Path) -> bool:
+    """Kill it after so many more answers, all of which it has written down; False when it was done before."""
+
+    def all_is_written() -> None:
+        server.state.freeze()
+        given, deadline = server.state.stats()["answered"], time.monotonic() + _WRITES_S
+        while _written(workspace) < given and time.monotonic() < deadline:  # one that was lost is told by the caller
+            time.sleep(0.005)
+
+    found = killed(process, server, answers, after=all_is_written)
+    if found:
+        time.sleep(0.1)  # and the kernel hangs up
+        server.state.may_answer.set()
+    return found
 
 
 def _written(workspace: Path) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scripted_llm import Script, Server
 from unit.stages.only_here import sitecustomize
-from unit.stages.scripted_sdg import PRICES, designed, documents, killed, outcome_in, request_of, started
+from unit.stages.scripted_sdg import PRICES, designed, documents, killed_when_written, outcome_in, request_of, started
 
 from embedding_stages.formats.pairs import normalised
 
@@ -149,7 +149,7 @@ def test_a_kill_costs_no_answer(tmp_path: Path) -> None:
     with Server(script) as server:
         env = request_of(tmp_path, server.url, texts, provider="dataDesigner", endpoint=EMBEDDING)
         for _ in range(3):
-            assert killed(started(env), server, 25, tmp_path), "it was done before the last kill"
+            assert killed_when_written(started(env), server, 25, tmp_path), "it was done before the last kill"
         assert started(env).wait() == 0
         stats = server.state.stats()
         result, pairs = outcome_in(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from scripted_llm import Script, Server
-from unit.stages.scripted_sdg import documents, killed, outcome_in, request_of, scripted, started
+from unit.stages.scripted_sdg import documents, killed_when_written, outcome_in, request_of, scripted, started
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
 KILLS = 20
@@ -21,7 +21,7 @@ def test_nothing_answered_is_paid_twice_over_twenty_kills(tmp_path: Path) -> Non
     with Server(script) as server:
         env = request_of(tmp_path, server.url, texts)
         for _ in range(KILLS):
-            assert killed(started(env), server, 12, tmp_path), "it was done before the last kill"
+            assert killed_when_written(started(env), server, 12, tmp_path), "it was done before the last kill"
         assert started(env).wait() == 0
         stats = server.state.stats()
         result, pairs = outcome_in(tmp_path)
