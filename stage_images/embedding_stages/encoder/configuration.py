@@ -30,7 +30,7 @@ def read_json(path: Path, name: str | None = None) -> Any:
         raise BadInput("ModelDamaged", f"{name} {git_lfs.CURE}", field=FIELD)
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for brackets in thousands of brackets
         what = "empty" if not content.strip() else f"not JSON, it may have been cut off: {error}"
         raise BadInput("ModelDamaged", f"{name} is {what}; fetch it again", field=FIELD) from error
 

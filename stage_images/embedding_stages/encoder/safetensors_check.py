@@ -122,7 +122,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         text = stream.read(length)
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"header is not JSON ({error})") from error
     if not isinstance(raw, dict):
         raise ValueError("header is not a JSON object")  # noqa: TRY004 - one error class for a damaged file
@@ -165,7 +165,7 @@ def _index(index: Path, field: str) -> dict[str, str]:
     try:
         raw = json.loads(index.read_bytes())["weight_map"]
         return {str(tensor): name for tensor, name in raw.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise BadInput("ModelDamaged", f"{INDEX_FILE} is not a shard index ({error})", field=field) from error
 
 

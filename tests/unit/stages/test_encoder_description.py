@@ -123,6 +123,7 @@ def several(*changes: Change) -> Change:
 NAMED_POOLING = write(
     "modules.json", [of_type("Transformer", ""), of_type("Pooling", "pool"), of_type("Normalize", "")]
 )
+NESTED = "[" * 100_000 + "]" * 100_000
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 MAX = {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}
 
@@ -199,6 +200,15 @@ REFUSED: list[tuple[str, str, Change, str]] = [
         "ModelPickled",
     ),
     ("a config that is no JSON", "bert", write("config.json", "{"), "ModelDamaged"),
+    ("a config that nests too deep", "bert", write("config.json", NESTED), "ModelDamaged"),
+    ("modules that nest too deep", "bert", write("modules.json", NESTED), "ModelDamaged"),
+    ("a tokenizer that nests too deep", "bert", write("tokenizer.json", NESTED), "ModelDamaged"),
+    (
+        "a shard index that nests too deep",
+        "bert",
+        lambda folder: [shard(folder, "x"), write("model.safetensors.index.json", NESTED)(folder)],
+        "ModelDamaged",
+    ),
     ("a config that is a list", "bert", write("config.json", []), "ModelDamaged"),
     ("a hidden size of text", "bert", edit("config.json", hidden_size="32"), "ModelDamaged"),
     ("a size to cut to that is none", "bert", edit("config.json", matryoshka_dimensions=[8, "x"]), "ModelDamaged"),
@@ -242,6 +252,15 @@ REFUSED: list[tuple[str, str, Change, str]] = [
     ("a shard outside the folder", "bert", lambda folder: shard(folder, "../x.safetensors"), "ModelDamaged"),
     ("a missing shard", "bert", lambda folder: shard(folder, "x.safetensors"), "ModelIncomplete"),
 ]
+
+
+@pytest.mark.parametrize("named", [1, True, None, "LlamaBidirectionalModel", [None]])
+def test_a_model_is_recognised_whatever_names_its_classes(
+    named: object, models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models["llama"], tmp_path / "model"))
+    edit("config.json", architectures=named)(folder)
+    assert describe_model(folder, prefixes=None, max_tokens=None).architecture == "llama_bidirectional"
 
 
 def cut(path: Path) -> None:

@@ -29,6 +29,7 @@ HEADERS: list[tuple[str, bytes]] = [
     ("a header longer than the file", file_of({}, length=10**12)),
     ("a header that is no JSON", file_of(b"{")),
     ("a header that is a list", file_of([])),
+    ("a header that nests too deep", file_of(b"[" * 100_000 + b"]" * 100_000)),
     ("no tensors", file_of({"__metadata__": {}})),
     ("a tensor without offsets", file_of({"a": {"dtype": "F32", "shape": [1]}}, bytes(4))),
     ("a negative shape", file_of({"a": entry(0, 4, [-1])}, bytes(4))),

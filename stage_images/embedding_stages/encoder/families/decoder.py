@@ -45,7 +45,8 @@ class Decoder(Rotary):
 
 def is_bidirectional(config: Config) -> bool:
     """Whether config.json says, in one of the ways that published models have, that a token sees those after it."""
-    names = [str(name) for name in config.get("architectures") or []]
+    named = config.get("architectures")
+    names = [str(name) for name in named] if isinstance(named, list) else []
     return (
         str(config.get("model_type")).endswith("_bidirec")
         or config.get("is_causal") is False
