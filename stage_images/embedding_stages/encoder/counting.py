@@ -6,11 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tokenizers import Tokenizer
-
-from embedding_stages.encoder.configuration import FIELD
 from embedding_stages.encoder.description import EncoderDescription, description_of
-from embedding_stages.errors import BadInput
+from embedding_stages.encoder.tokenizer_file import read_tokenizer
 
 _TEXTS_A_CALL: Final = 1024  # bounds the memory that the library's own result objects take
 
@@ -30,11 +27,7 @@ class TokenCounter:
     def load(cls, folder: Path) -> Self:
         """From a model folder. Raises BadInput `ModelDamaged` and what `description_of` raises."""
         description = description_of(folder)
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception for every fault of the file
-            raise BadInput("ModelDamaged", f"tokenizer.json cannot be read: {error}", field=FIELD) from error
-        return cls(tokenizer, description)
+        return cls(read_tokenizer(folder), description)
 
     def whole(self, passages: Sequence[str]) -> list[int]:
         """Tokens of each passage as the model gets it: with the prefix and special tokens."""

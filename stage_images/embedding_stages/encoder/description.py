@@ -88,7 +88,7 @@ class EncoderDescription:
 
     @classmethod
     def load(cls, folder: Path) -> EncoderDescription:
-        """Read encoder.json. Raises BadInput `EncoderDescriptionInvalid`."""
+        """Read encoder.json. Raises BadInput `EncoderDescriptionInvalid`, and OSError of a volume that fails."""
         try:
             raw = json.loads((folder / ENCODER_FILE).read_bytes())
             description = cls(
@@ -102,7 +102,7 @@ class EncoderDescription:
                 query_map=raw.get("query_map", False),
                 dense=tuple(DenseLayer.of(layer) for layer in raw.get("dense", ())),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
                 "EncoderDescriptionInvalid", f"{ENCODER_FILE} is missing or invalid: {error}", field=FIELD
             ) from error

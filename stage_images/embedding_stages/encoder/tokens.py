@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from embedding_stages.encoder.configuration import FIELD
+from embedding_stages.encoder.configuration import read_object
 from embedding_stages.encoder.description import ROLES, EncoderDescription, Role
-from embedding_stages.errors import BadInput
+from embedding_stages.encoder.tokenizer_file import read_tokenizer
 
 Ids = NDArray[np.int64]
 _TEXTS_A_CALL = 2048  # bounds the memory that the library's own result objects take
@@ -40,11 +38,8 @@ class TextTokenizer:
     @classmethod
     def load(cls, folder: Path, description: EncoderDescription) -> TextTokenizer:
         """From tokenizer.json and config.json of a model folder. Raises BadInput `ModelDamaged`."""
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            pad_id = json.loads((folder / "config.json").read_bytes()).get("pad_token_id")
-        except Exception as error:  # the library raises bare Exception for every fault of the file
-            raise BadInput("ModelDamaged", f"tokenizer.json cannot be read: {error}", field=FIELD) from error
+        tokenizer = read_tokenizer(folder)
+        pad_id = read_object(folder / "config.json", required=True).get("pad_token_id")
         return cls(tokenizer, description, pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0)
 
     def encode(self, texts: Sequence[str], role: Role) -> list[list[int]]:

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Tokenizer
-
 from embedding_stages import git_lfs
 from embedding_stages.contract import canonical_json
 from embedding_stages.encoder.configuration import FIELD, read_json, read_object
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.tokenizer_file import read_tokenizer
 from embedding_stages.encoder.vocabulary import TOKENIZER_FILE
 from embedding_stages.errors import BadInput
 
@@ -58,8 +57,8 @@ def try_tokenizer(folder: Path, description: EncoderDescription) -> None:
             f"ones in {FIELD}.prefixes",
             field=f"{FIELD}.prefixes",
         )
+    tokenizer = read_tokenizer(folder)
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         tokenizer.no_padding()
         tokenizer.no_truncation()
         rows = [tokenizer.encode(text).ids for text in _TEXTS]

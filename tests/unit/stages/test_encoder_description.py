@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 import pytest
 from unit.stages.tiny_models import make_bert, make_llama, make_mpnet, make_roberta
 
+from embedding_stages.encoder.counting import TokenCounter
 from embedding_stages.encoder.description import EncoderDescription, describe_model
+from embedding_stages.encoder.tokens import TextTokenizer
 from embedding_stages.errors import BadInput
+from embedding_stages.inputs.soundness import try_tokenizer
 
 Change = Callable[[Path], object]
 
@@ -324,3 +329,31 @@ def test_more_tokens_than_positions_are_refused(models: dict[str, Path]) -> None
     with pytest.raises(BadInput) as caught:
         describe_model(models["bert"], prefixes=None, max_tokens=49)
     assert caught.value.reason == "MaxTokensTooLarge"
+
+
+READERS: list[tuple[str, Callable[[Path, EncoderDescription], object]]] = [
+    ("tokenizer.json", TextTokenizer.load),
+    ("config.json", TextTokenizer.load),
+    ("tokenizer.json", lambda folder, _: TokenCounter.load(folder)),
+    ("tokenizer.json", try_tokenizer),
+    ("encoder.json", lambda folder, _: EncoderDescription.load(folder)),
+]
+
+
+@pytest.mark.parametrize(("name", "read"), READERS)
+def test_a_volume_that_does_not_give_a_file_is_not_told_as_a_damaged_model(
+    name: str, read: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(models["bert"], tmp_path / "model"))
+    description = describe_model(folder, prefixes=None, max_tokens=None)
+    description.save(folder)
+    whole = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(folder, description)
