@@ -3,7 +3,8 @@
     observe   every read ends in one frozen value, the clock included; see cluster/observe.py. The resource and its
               children are read from what the watches have told
     plan      pure; see decide/plan.py
-    act       creates, applies and deletes; safe to repeat at any point
+    act       creates, applies and deletes; safe to repeat at any point. Before anything is made the API server is asked
+              whether the resource is still what the pass has read: an edit or a removal may not be heard of yet
     go on     where what was done decides what is next, these three again: clients have been moved
     record    one status write, with the resourceVersion that was read: a pass that knew too little ends in a conflict,
               and the next one asks the API server. Events only after the write succeeded
@@ -66,6 +67,7 @@ from embedding_operator.resource.status import Status
 log = logging.getLogger(__name__)
 _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
+_FRESH_S: Final = 1.0  # so long what the API server has said of a resource is taken for what it would say
 _LOOKS_AT_ONCE: Final = 2  # that the Service moved, and that clients reach the first revision of all
 _POD_S: Final = 5.0  # for a pod that no work depends on
 _DRY_RUNS_S: Final = 30.0  # for all of a pass: there may be twenty, and a webhook that hangs holds each of them
@@ -153,7 +155,7 @@ class Reconciler:
         while True:
             decided = plan(owner, spec, status, observed, self.defaults)
             try:
-                self._act(owner, decided, tried, dry_runs_end)
+                self._act(owner, resource, decided, tried, dry_runs_end)
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
                 if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
                     continue  # it is waited for when its time comes
@@ -190,7 +192,9 @@ class Reconciler:
             decided = as_recorded(going.after(decided.actions, decided.events, decided.ended_run), status)
         return decided
 
-    def _act(self, owner: Owner, decided: Plan, tried: list[Action], dry_runs_end: float) -> None:
+    def _act(
+        self, owner: Owner, resource: Mapping[str, Any], decided: Plan, tried: list[Action], dry_runs_end: float
+    ) -> None:
         """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError.
 
         `dry_runs_end`: no dry run is made after this moment of the clock.
@@ -203,7 +207,22 @@ class Reconciler:
             # Nothing is changed by a dry run, and those of a refused revision are made again and again.
             level = logging.DEBUG if isinstance(action, TryOut) else logging.INFO
             log.log(level, "%s: %s", who, action, extra={"resource": who})
+            if isinstance(action, Apply | CreateJob | CreatePod):
+                self._must_be_as_read(resource)
             self._do(owner, action, dry_runs_end)
+
+    def _must_be_as_read(self, resource: Mapping[str, Any]) -> None:
+        """Raises Conflict where the resource has changed, or is gone: its watch is behind, and its children, which are
+        removed with it, must not be made again. The next pass knows.
+        """
+        meta = resource["metadata"]
+        key = (meta["namespace"], meta["name"])
+        if self.cache.confirmed_ago_s(KIND, key, key[1]) < _FRESH_S:
+            return
+        self.doubted.add(key)
+        live = self._resource(key)
+        if live is None or live["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise Conflict("make anything for", KIND, *key, "it has changed since it was read")
 
     def _report(
         self,
