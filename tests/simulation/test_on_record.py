@@ -18,6 +18,7 @@ from embedding_stages.contract import Stage
 
 LOST = [Conflict("update", KIND, "", "", "somebody was faster"), Crash()]
 IDS = ["conflict", "crash"]
+_LOST = 25  # writes of the status one after the other: a Job begins and ends meanwhile
 
 
 class AfterItsDelete:
@@ -145,3 +146,25 @@ def test_what_a_look_finds_waits_while_an_edit_is_on_its_way() -> None:
     scene.run(lambda scene: scene.status.revision == 3)
     assert scene.status.served.active_revision == 2, "the edit came to its end first"
     scene.run(is_ready)
+
+
+@pytest.mark.parametrize("retention", [{}, {"succeededSeconds": 0}], ids=["kept", "removed at once"])
+@pytest.mark.parametrize("deaf_to", ["", "Pod"], ids=["all is heard", "pods are not"])
+def test_a_job_that_is_not_on_record_when_it_ends_is_not_run_again(retention: dict[str, Any], deaf_to: str) -> None:
+    """What is on record of its stage is the revision before, which is done."""
+    scene = a_scene(retention=retention).run(is_ready).settle(3)
+    scene.edit(a_spec(retention=retention, stages={"finetune": {"epochs": 5}}))
+    lost = 0
+
+    def hook(call: Call, when: str) -> None:
+        nonlocal lost
+        if (call.verb, when) == ("status", "before") and lost < _LOST and len(scene.attempts(Stage.FINETUNE)) == 2:
+            lost += 1
+            raise Conflict("update", KIND, "", "", "somebody was faster")
+
+    scene.cluster.hook = hook
+    scene.deaf_to = deaf_to
+    scene.run(lambda _: lost == _LOST)
+    scene.deaf_to = ""
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2

@@ -32,8 +32,5 @@ def remove_ended_jobs(draft: Draft, written: Status, spec: Spec, observed: Obser
 
 
 def _is_judged(status: Status, job: JobView) -> bool:
-    """Whether nothing is to be learned from it any more: its result was taken, and no later attempt counts it."""
-    entry = status.done_by(job.stage, job.fingerprint)
-    if entry.done or entry.state == "Failed":
-        return True
-    return job.fingerprint != entry.fingerprint and job.revision != status.revision
+    """Whether its result was taken, and no later attempt counts it."""
+    return status.has_judged(job.stage, job.fingerprint, job.revision)

@@ -146,6 +146,18 @@ class Status:
             look if look is not None and look.fingerprint == fingerprint and look.name is stage else self.stage(stage)
         )
 
+    def has_judged(self, stage: Stage, fingerprint: str, revision: int) -> bool:
+        """Whether nothing is to be learned any more from Jobs of this work: how it ended is on record, or it is of an
+        earlier revision, which asked for other work. What is on record may be older than the Job.
+
+        Beside the inputs of a revision there are looks at the sources, which have its number.
+        """
+        entry = self.done_by(stage, fingerprint)
+        is_look = stage is Stage.INPUTS and revision == self.revision
+        if entry.fingerprint != fingerprint and not is_look:
+            return revision < self.revision
+        return entry.done or entry.state == "Failed"
+
     def with_stage(self, item: StageStatus) -> Status:
         known = {old.name: old for old in self.stages} | {item.name: item}
         return replace(self, stages=tuple(known[name] for name in Stage if name in known))
