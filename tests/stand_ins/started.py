@@ -209,6 +209,7 @@ def _vllm_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--gpu-memory-utilization", type=float)
     return parser
 
 
@@ -226,6 +227,8 @@ def start_vllm(command: Sequence[str], env: Mapping[str, str], root: Path = Path
         raise Refused("the checkpoint has no modules.json: the last token would be taken, whatever it was trained for")
     if asked.max_model_len and asked.max_model_len > config.get("max_position_embeddings", asked.max_model_len):
         raise Refused("max_model_len is larger than max_position_embeddings of config.json")
+    if not env.get("VLLM_CPU_KVCACHE_SPACE") and asked.gpu_memory_utilization is None:  # the stand-in has no GPU
+        raise Refused("Available memory is less than desired CPU memory utilization (0.92)")
     _write(_below(root, env.get("VLLM_CACHE_ROOT") or "/root/.cache/vllm"))
     return Started(
         folder=folder,

@@ -66,7 +66,9 @@ TORCH: Final = ServerProfile(
     limits=_OWN_LIMITS,
 )
 # It reads pooling, length and sizes from the checkpoint's own modules.json, sentence_bert_config.json and config.json.
-# Its /v1/embeddings knows no input_type, so clients put the prefixes; -1 cuts a text where the model ends.
+# Its /v1/embeddings knows no input_type, so clients put the prefixes; -1 cuts a text where the model ends. On a CPU it
+# wants 92 % of the node's memory, or of the container's limit, for itself at start, and ends where other programs (its
+# own three processes are enough) have some of it. With a size in GiB for keys and values it takes that; a GPU asks not.
 VLLM: Final = ServerProfile(
     name="vllm",
     backend="vllm",
@@ -85,6 +87,7 @@ VLLM: Final = ServerProfile(
         "TRITON_CACHE_DIR": "{cache}/triton",
         "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
     },
     ready_path="/health",
     live_path="/health",

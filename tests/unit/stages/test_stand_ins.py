@@ -225,6 +225,16 @@ def test_vllm_knows_its_flags(change: Any, words: str, tmp_path: Path, models: M
         start_vllm(change(arguments), env, tmp_path)
 
 
+def test_vllm_on_a_cpu_wants_a_size_or_all_the_memory(tmp_path: Path, models: Mapping[str, Path]) -> None:
+    mounted("vllm", tmp_path, models)
+    env, arguments = container("vllm")
+    start_vllm(arguments, env, tmp_path)
+    without = {name: value for name, value in env.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
+    with pytest.raises(Refused, match="less than desired CPU memory utilization"):
+        start_vllm(arguments, without, tmp_path)
+    start_vllm([*arguments, "--gpu-memory-utilization", "0.2"], without, tmp_path)
+
+
 def test_vllm_pools_as_the_checkpoint_says(tmp_path: Path, models: Mapping[str, Path]) -> None:
     """Without the file it would take the last token; and of several flags the first that is true."""
     folder = mounted("vllm", tmp_path, models)
