@@ -7,7 +7,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # A file's tests stay together: some share what takes long to make. The cluster is one, so its tests run one by one.
 # Files in their order, not those of many tests first: the longest have few, and one process would end with them alone.
 UNIT := .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation
-.PHONY: help quickstart test beside-unit beside-apiserver beside-e2e test-servers test-faults test-handover test-kueue test-node test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
+.PHONY: help quickstart test beside-unit beside-apiserver beside-e2e test-servers test-vllm test-faults test-handover test-kueue test-node test-registry test-dashboard bench-scale soak check unit images cluster-up cluster-down purge room venv lock charts fingerprints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ test-servers: room venv ## strict stand-ins of every generation of NIM and of vL
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load
 	@.venv/bin/pytest tests/e2e/test_servers.py
+
+test-vllm: venv ## the real vLLM, built for CPUs, on a checkpoint of each family, in the operator's container; as root, 6 GB
+	@hack/vllm.sh >/dev/null
+	@.venv/bin/pytest tests/real_vllm
 
 test-faults: venv ## every scenario of the fault proxy, which takes long; FAULTS=words takes those with the words in their names
 	@.venv/bin/pytest --capture=no tests/faults
@@ -121,3 +125,5 @@ venv: ## the development environment, cached outside the repository
 lock: venv ## pin the development environment anew
 	@.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 	    --output-file requirements/dev.lock --quiet
+	@.venv/bin/uv pip compile requirements/vllm.in --overrides requirements/vllm.overrides --python-version 3.11 \
+	    --generate-hashes --upgrade --output-file requirements/vllm.lock --quiet

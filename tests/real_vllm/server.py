@@ -45,7 +45,7 @@ def environment_folder() -> Path:
 
 @contextmanager
 def serving(model: Path, scratch: Path, *, more: Sequence[str] = (), name: str = "tiny") -> Iterator[Served]:
-    """`more` are arguments behind the operator's. Raises RuntimeError with the end of the log where it does not start."""
+    """`more` are arguments behind the operator's. Raises RuntimeError with the log's end where it does not start."""
     container = pod({**DEPLOY, "modelName": name})["containers"][0]
     command = [*container["command"], *container["args"], *more]
     log = scratch / "log"
@@ -68,7 +68,7 @@ def _start(
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
     programs = f"{venv}:{sys.base_prefix}"
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    image = {"PATH": f"{venv}/bin:/usr/bin:/bin", "HOME": "/"}  # of a user whom the image does not know
+    image = {"PATH": f"{venv}/bin:/usr/bin:/bin", "HOME": "/"}  # as for a user whom the image does not know
     with log.open("wb") as output:
         return subprocess.Popen(
             [*unshare, _POD, root, model, scratch, programs, *command],
@@ -83,8 +83,9 @@ def _start(
 def _stop(started: subprocess.Popen[bytes]) -> None:
     """As a kubelet does: the container's first process is asked, and all are killed at the end of the grace period."""
     for wait_s, number in ((GRACE_S, signal.SIGTERM), (None, signal.SIGKILL)):
-        for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split():
-            os.kill(int(child), number)
+        if started.poll() is None:
+            for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split():
+                os.kill(int(child), number)
         try:
             started.wait(wait_s)
         except subprocess.TimeoutExpired:

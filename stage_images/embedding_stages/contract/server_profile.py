@@ -79,8 +79,8 @@ class ServerProfile:
     def precision(self, *, gpu: bool) -> Precision:
         """What the server computes in, so that the evaluation can compute in the same.
 
-        Every server computes in float32 on a CPU. For a server that is not the project's own float32 is also the
-        reference on a GPU: whatever it rounds to, float32 is at most that rounding away.
+        The project's own servers compute in float32 on a CPU. For a server that is not the project's own float32 is
+        the reference everywhere: whatever it rounds to (vLLM to float16, on CPUs too), that is all the difference.
         """
         return self.gpu_precision if gpu else "float32"
 

@@ -69,6 +69,7 @@ TORCH: Final = ServerProfile(
 # Its /v1/embeddings knows no input_type, so clients put the prefixes; -1 cuts a text where the model ends. On a CPU it
 # wants 92 % of the node's memory, or of the container's limit, for itself at start, and ends where other programs (its
 # own three processes are enough) have some of it. With a size in GiB for keys and values it takes that; a GPU asks not.
+# HOME, because on a GPU it imports FlashInfer, which makes a folder there: of a user without a name that is /.
 VLLM: Final = ServerProfile(
     name="vllm",
     backend="vllm",
@@ -83,6 +84,7 @@ VLLM: Final = ServerProfile(
     command=("vllm", "serve", "{path}"),
     arguments=("--runner", "pooling", "--convert", "embed", "--served-model-name", "{model}", "--port", "{port}"),
     defaults={
+        "HOME": "{cache}",
         "VLLM_CACHE_ROOT": "{cache}/vllm",
         "TRITON_CACHE_DIR": "{cache}/triton",
         "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor",

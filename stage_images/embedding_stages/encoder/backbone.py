@@ -1,4 +1,4 @@
-"""The transformer below the pooling: loaded from safetensors, saved under the same tensor names."""
+"""The transformer below the pooling: loaded from safetensors, saved by the names of the class without a head."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from embedding_stages.encoder.dense import DenseLayer
 from embedding_stages.encoder.dense_head import DENSE, DenseHead
 from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
+from embedding_stages.encoder.tensor_names import as_published, prefix_of
 from embedding_stages.errors import BadInput
 
 
@@ -54,10 +55,9 @@ def load_backbone(
     tensors = check_weights(folder, field=FIELD)
     config = json.loads((folder / "config.json").read_bytes())
     module = _load_module(folder, family, config, dtype)
-    table = next((name for name in tensors if name.endswith(family.table)), None)
-    if table is None:
+    prefix = prefix_of(tensors, family)
+    if prefix is None:
         raise BadInput("ModelIncomplete", f"the weights hold no {family.table}", field=FIELD)
-    prefix = table.removesuffix(family.table)
     disk_names = {name: family.disk_name(prefix + name, tensors) for name, _ in module.named_parameters()}
     passengers = _read_tensors(folder, set(tensors) - set(disk_names.values()))
     head = DenseHead.load(folder, dense)
@@ -86,7 +86,8 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     config = for_saving(backbone.config, dtype)
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    save_file(tensors | dict(backbone.passengers), folder / SINGLE_FILE, metadata={"format": "pt"})
+    published = as_published(tensors | dict(backbone.passengers), backbone.family)
+    save_file(published, folder / SINGLE_FILE, metadata={"format": "pt"})
 
 
 def _load_module(folder: Path, family: Family, config: Config, dtype: torch.dtype) -> torch.nn.Module:

@@ -29,6 +29,7 @@ from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.publish import publish
 from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.encoder.safetensors_check import ADAPTER_CONFIG, SINGLE_FILE, check_weights, weight_files
+from embedding_stages.encoder.tensor_names import as_published, prefix_of
 
 FOLDER: Final = "adapter"
 _A, _B = ".lora_A", ".lora_B"
@@ -69,8 +70,7 @@ class Adapters:
         bytes. The number format of most, in torch's word.
         """
         entries = check_weights(base, field=FIELD)
-        table = next(name for name in entries if name.endswith(family.table))
-        prefix = table.removesuffix(family.table)
+        prefix = prefix_of(entries, family) or ""
         adapted = {family.disk_name(f"{prefix}{path}{_WEIGHT}", entries): path for path in self.paths}
         tensors: dict[str, torch.Tensor] = {}
         sizes = Counter[torch.dtype]()
@@ -79,7 +79,7 @@ class Adapters:
                 sizes[tensor.dtype] += tensor.numel()
                 path = adapted.get(name)
                 tensors[name] = tensor if path is None else self._changed(tensor, path, weights)
-        save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
+        save_file(as_published(tensors, family), folder / SINGLE_FILE, metadata={"format": "pt"})
         return str(sizes.most_common(1)[0][0]).removeprefix("torch.")
 
     def _changed(self, weight: torch.Tensor, path: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:

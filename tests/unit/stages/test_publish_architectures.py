@@ -10,12 +10,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from unit.stages.tiny_models import MAKERS
 
+from embedding_stages.contract.settings import Lora
 from embedding_stages.encoder.model import PaddedEncoder
+from embedding_stages.encoder.packed.files import ModelFiles
 from embedding_stages.encoder.pooling import POOLINGS
+from embedding_stages.finetune.lora import add_adapters
 
 # The architecture, whether tokens see those after them, and Dense modules as (in, out).
 READ: dict[str, tuple[str, bool, list[tuple[int, int]]]] = {
@@ -102,6 +107,66 @@ def test_an_encoder_of_a_model_with_a_head_is_published_as_an_encoder(
 ) -> None:
     """Of `BertForMaskedLM` vLLM serves the logits of each token, of a name that it does not know nothing."""
     assert read(published(tmp_path, name, **changes) / "config.json")["architectures"] == [expected]
+
+
+# The prefix of the encoder's tensors in a model with a head, and one of the head's.
+WITH_HEADS = {
+    "bert": ("bert.", "cls.predictions.bias"),
+    "roberta": ("roberta.", "lm_head.bias"),
+    "mpnet": ("mpnet.", "lm_head.bias"),
+    "modernbert": ("model.", "decoder.bias"),
+    "qwen3": ("model.", "lm_head.weight"),
+}
+
+
+def below_a_head(folder: Path, name: str) -> set[str]:
+    """Name the tensors as those of a model with a head, BERT's norms as in its old files. The names before."""
+    prefix, head = WITH_HEADS[name]
+    tensors = load_file(folder / "model.safetensors")
+    before = set(tensors)
+    if name == "bert":
+        tensors = {key.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): value
+                   for key, value in tensors.items()}  # fmt: skip
+    save_file(
+        {**{prefix + key: value for key, value in tensors.items()}, head: torch.zeros(5)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    return before
+
+
+def all_weights(base: Path, folder: Path) -> None:
+    PaddedEncoder.load(base, device="cpu", dtype=torch.float32).save(folder)
+
+
+def packed_weights(base: Path, folder: Path) -> None:
+    encoder = PaddedEncoder.load(base, device="cpu", dtype=torch.float32)
+    packed = encoder.description.family.packed_model()
+    model = packed.of(json.loads((base / "config.json").read_text()), encoder.description, device="cpu",
+                      dtype=torch.float32)  # fmt: skip
+    folder.mkdir()
+    ModelFiles.fill(model, base, encoder.description).save(model, folder)
+
+
+def merged_adapters(base: Path, folder: Path) -> None:
+    encoder = PaddedEncoder.load(base, device="cpu", dtype=torch.float32)
+    adapters = add_adapters(encoder, Lora(rank=4, alpha=8), seed=1)
+    trained = {name: value for name, value in encoder.module.named_parameters() if value.requires_grad}
+    adapters.save(folder, base, trained, encoder.description)
+
+
+@pytest.mark.parametrize("writer", [all_weights, packed_weights, merged_adapters])
+@pytest.mark.parametrize("name", WITH_HEADS)
+def test_tensors_have_the_names_of_the_class_without_a_head(name: str, writer: Any, tmp_path: Path) -> None:
+    """vLLM does not start on a BERT below `bert.`, and serves a ModernBERT below `model.` without its weights."""
+    base = MAKERS[name](tmp_path / "base", hidden_size=64)  # heads of 16, the least that packs compute
+    expected = PaddedEncoder.load(base, device="cpu", dtype=torch.float32).embed(["key1"], role="query")
+    names = below_a_head(base, name)
+    writer(base, tmp_path / "checkpoint")
+    assert set(load_file(tmp_path / "checkpoint" / "model.safetensors")) == names
+    if writer is all_weights:
+        found = PaddedEncoder.load(tmp_path / "checkpoint", device="cpu", dtype=torch.float32)
+        np.testing.assert_array_equal(found.embed(["key1"], role="query"), expected)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert"])

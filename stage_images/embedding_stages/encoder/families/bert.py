@@ -57,6 +57,9 @@ class BertLayers(Family):
         old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         return old if name not in on_disk and old in on_disk else name
 
+    def own_name(self, name: str) -> str:
+        return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
     def states(self, module: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Any:
         import torch
 

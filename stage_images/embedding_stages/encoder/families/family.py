@@ -83,6 +83,10 @@ class Family(ABC):
         """The checkpoint's name of the parameter `name`; `on_disk` are the names of the checkpoint's tensors."""
         return name
 
+    def own_name(self, name: str) -> str:
+        """The library's name of a parameter that a checkpoint calls `name`: what undoes `disk_name`."""
+        return name
+
     def published(self, config: Config, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG002 - most need not say it
         """config.json of a checkpoint: one that transformers and servers read right without the model's own code."""
         name = self.headless.get(str(config.get("model_type")))

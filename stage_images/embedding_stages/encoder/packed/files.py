@@ -1,4 +1,4 @@
-"""A packed model's weights in a folder of files: read into its views, and saved under the names they came with."""
+"""A packed model's weights in a folder of files: read into its views, and saved as the padded model saves them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from embedding_stages.encoder.configuration import FIELD, for_saving
 from embedding_stages.encoder.dense import DenseLayer, check_dense
 from embedding_stages.encoder.dense_head import ON_DISK, save_layer
 from embedding_stages.encoder.description import EncoderDescription
+from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.packed.base import PackedModel
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
+from embedding_stages.encoder.tensor_names import as_published, prefix_of
 from embedding_stages.errors import BadInput
 
 
@@ -26,6 +28,7 @@ class ModelFiles:
     """The files that a model was read from."""
 
     folder: Path
+    family: Family
     names: Mapping[str, str]  # on disk, by the model's own (`PackedModel.on_disk`)
     # In which the weights came and are saved, by name on disk; in front of those of Dense modules is their folder.
     dtypes: Mapping[str, torch.dtype]
@@ -34,14 +37,13 @@ class ModelFiles:
     def fill(cls, model: PackedModel, folder: Path, description: EncoderDescription) -> ModelFiles:
         """Read `model`'s weights from the safetensors in `folder`. Raises BadInput `ModelIncomplete`."""
         tensors, family = check_weights(folder, field=FIELD), description.family
-        table = next((name for name in tensors if name.endswith(family.table)), None)
-        if table is None:
+        prefix = prefix_of(tensors, family)
+        if prefix is None:
             raise BadInput("ModelIncomplete", f"the weights hold no {family.table}", field=FIELD)
-        prefix = table.removesuffix(family.table)
         names = {name: family.disk_name(prefix + name, tensors) for name, _ in model.on_disk()}
         check_dense(folder, model.dense)
         dtypes = _read({names[name]: view for name, view in model.on_disk()}, folder)
-        return cls(folder, names, dtypes | _read_dense(model, folder))
+        return cls(folder, family, names, dtypes | _read_dense(model, folder))
 
     def read(self, model: PackedModel, flat: torch.Tensor) -> None:
         """Read the weights once more, into `flat`, which is laid out like the model's."""
@@ -59,7 +61,8 @@ class ModelFiles:
         (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         # Rounded where they are: a copy that has to round crosses in full precision and is rounded by the host.
         tensors = {name: value.to(self.dtypes[name]).cpu().contiguous() for name, value in ours.items()}
-        save_file(tensors | dict(self._others()), folder / SINGLE_FILE, metadata={"format": "pt"})
+        published = as_published(tensors | dict(self._others()), self.family)
+        save_file(published, folder / SINGLE_FILE, metadata={"format": "pt"})
         parts: list[dict[str, torch.Tensor]] = [{} for _ in model.dense]
         for number, part, value in model.dense_views(flat):
             parts[number][part] = value.to(self.dtypes[_dense_name(model.dense[number], part)])
