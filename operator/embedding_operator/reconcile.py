@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from embedding_operator import journal
-from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache, Key
+from embedding_operator.cluster.act import Actor
+from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster
 from embedding_operator.cluster.endpoint import Ask
@@ -44,15 +45,12 @@ from embedding_operator.cluster.observe import Observer
 from embedding_operator.cluster.refused import refusal_of, refusal_to_read
 from embedding_operator.decide.decision import (
     Action,
-    ActivateWorkload,
     Apply,
     CreateJob,
     CreatePod,
-    DeleteObject,
     Observed,
     Plan,
     Refusal,
-    SuspendJob,
     TryOut,
     frees,
 )
@@ -69,7 +67,6 @@ _UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
 _FRESH_S: Final = 1.0  # so long what the API server has said of a resource is taken for what it would say
 _LOOKS_AT_ONCE: Final = 2  # that the Service moved, and that clients reach the first revision of all
-_POD_S: Final = 5.0  # for a pod that no work depends on
 _DRY_RUNS_S: Final = 30.0  # for all of a pass: there may be twenty, and a webhook that hangs holds each of them
 
 
@@ -89,6 +86,10 @@ class Reconciler:
     doubted: set[Key] = field(default_factory=set)  # what is known of them may be out of date
     resting: dict[Key, int] = field(default_factory=dict)  # state of the cache in which a pass had nothing to do
     written: dict[Key, set[str]] = field(default_factory=dict)  # versions that the last pass made of objects
+
+    @property
+    def _actor(self) -> Actor:
+        return Actor(cluster=self.cluster, cache=self.cache, written=self.written)
 
     def begin(self) -> None:
         """Before the first pass, and after others may have worked: what is under way is read anew once."""
@@ -203,13 +204,13 @@ class Reconciler:
             if action in tried:
                 continue
             tried.append(action)
+            if isinstance(action, Apply | CreateJob | CreatePod):
+                self._must_be_as_read(resource)
             who = f"{owner.namespace}/{owner.name}"
             # Nothing is changed by a dry run, and those of a refused revision are made again and again.
             level = logging.DEBUG if isinstance(action, TryOut) else logging.INFO
             log.log(level, "%s: %s", who, action, extra={"resource": who})
-            if isinstance(action, Apply | CreateJob | CreatePod):
-                self._must_be_as_read(resource)
-            self._do(owner, action, dry_runs_end)
+            self._actor.do(owner, action, dry_runs_left_s=dry_runs_end - self.clock())
 
     def _must_be_as_read(self, resource: Mapping[str, Any]) -> None:
         """Raises Conflict where the resource has changed, or is gone: its watch is behind, and its children, which are
@@ -253,65 +254,6 @@ class Reconciler:
         except ClusterError as second:
             log.warning("%s/%s: not reported: %s", *key, second, extra={"resource": "/".join(key)})
 
-    def _do(self, owner: Owner, action: Action, dry_runs_end: float) -> None:
-        if not isinstance(action, TryOut):  # the rest are writes
-            METRICS.action(type(action).__name__)
-        match action:
-            case CreateJob():
-                self._keep("Job", owner, self.cluster.create_job(action.manifest))
-            case CreatePod():
-                self._keep("Pod", owner, self.cluster.create_pod(action.manifest, within_s=_POD_S))
-            case Apply():
-                self._keep(action.manifest["kind"], owner, self.cluster.apply(action.manifest))
-            case DeleteObject():
-                self._delete(owner, action)
-            case TryOut():
-                self._try_out(action.manifest, dry_runs_end - self.clock())
-            case SuspendJob():
-                raw_job = self.cluster.suspend_job(
-                    owner.namespace, action.name, suspend=action.suspend, revision=action.revision
-                )
-                self._keep("Job", owner, raw_job)
-            case ActivateWorkload():
-                self.cluster.activate_workload(
-                    owner.namespace, action.name, active=action.active, revision=action.revision
-                )
-            case _:
-                assert_never(action)
-
-    def _keep(self, kind: str, owner: Owner, raw: Mapping[str, Any] | None) -> None:
-        """What the API server answered to a write: known at once, and when the watch tells of it, it is no news."""
-        if raw is None or kind not in (*KINDS, *UNWATCHED):
-            return
-        key = (owner.namespace, owner.name)
-        self.written.setdefault(key, set()).add(str(raw["metadata"].get("resourceVersion", "")))
-        self.cache.put(kind, raw)
-
-    def _delete(self, owner: Owner, action: DeleteObject) -> None:
-        """Only the object that was looked at: of its name there may be another one by now, and a Job may have become
-        complete, whose work would be done again.
-        """
-        key = (owner.namespace, owner.name)
-        uid = self.cache.uid(action.kind, key, action.name)
-        version = self.cache.version(action.kind, key, action.name) if action.kind == "Job" else ""
-        try:
-            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid, version=version)
-        except Conflict:
-            if uid:
-                found = self.cluster.list(action.kind, owner.namespace, fields=f"metadata.name={action.name}")
-                live = next((raw for raw in found if raw["metadata"].get("uid") == uid), None)
-                if live is None:
-                    self.cache.forget(action.kind, key, action.name, uid)
-                else:
-                    self.cache.put(action.kind, live)
-            raise
-
-    def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:
-        if within_s <= 0:
-            where = (manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-            raise NotTried("try", *where, f"the dry runs before it took all of {_DRY_RUNS_S:g} s")
-        self.cluster.try_out(manifest, within_s=within_s)
-
     def _record(self, resource: Mapping[str, Any], old: Status, decided: Plan, observed: Observed) -> bool:
         """Write the status if it changed, then tell what happened. Whether it was written."""
         body, meta = decided.status.to_json(), resource["metadata"]
@@ -322,7 +264,7 @@ class Reconciler:
         except Conflict:
             self.doubted.add((meta["namespace"], meta["name"]))
             raise
-        self._keep(KIND, Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"]), written)
+        self._actor.keep(KIND, Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"]), written)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
         METRICS.used(old, decided.status, decided.ended_run)

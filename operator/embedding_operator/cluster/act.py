@@ -1,0 +1,96 @@
+"""Act: what a decision asks for, one action at a time. Each may be done again; what the API server answers is known at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache, Key
+from embedding_operator.cluster.client import Cluster
+from embedding_operator.cluster.errors import Conflict, NotTried
+from embedding_operator.decide.decision import (
+    Action,
+    ActivateWorkload,
+    Apply,
+    CreateJob,
+    CreatePod,
+    DeleteObject,
+    SuspendJob,
+    TryOut,
+)
+from embedding_operator.metrics import METRICS
+from embedding_operator.objects.manifests.common import Owner
+
+_POD_S: Final = 5.0  # for a pod that no work depends on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """`written` grows by the versions that a pass makes of objects, by the key of its resource."""
+
+    cluster: Cluster
+    cache: Cache
+    written: dict[Key, set[str]]
+
+    def do(self, owner: Owner, action: Action, *, dry_runs_left_s: float) -> None:
+        """Raises ClusterError; NotTried for a dry run when no time is left for those of this pass."""
+        if not isinstance(action, TryOut):  # the rest are writes
+            METRICS.action(type(action).__name__)
+        match action:
+            case CreateJob():
+                self.keep("Job", owner, self.cluster.create_job(action.manifest))
+            case CreatePod():
+                self.keep("Pod", owner, self.cluster.create_pod(action.manifest, within_s=_POD_S))
+            case Apply():
+                self.keep(action.manifest["kind"], owner, self.cluster.apply(action.manifest))
+            case DeleteObject():
+                self._delete(owner, action)
+            case TryOut():
+                self._try_out(action.manifest, dry_runs_left_s)
+            case SuspendJob():
+                raw_job = self.cluster.suspend_job(
+                    owner.namespace, action.name, suspend=action.suspend, revision=action.revision
+                )
+                self.keep("Job", owner, raw_job)
+            case ActivateWorkload():
+                self.cluster.activate_workload(
+                    owner.namespace, action.name, active=action.active, revision=action.revision
+                )
+            case _:
+                assert_never(action)
+
+    def keep(self, kind: str, owner: Owner, raw: Mapping[str, Any] | None) -> None:
+        """What the API server answered to a write: known at once, and when the watch tells of it, it is no news."""
+        if raw is None or kind not in (*KINDS, *UNWATCHED):
+            return
+        key = (owner.namespace, owner.name)
+        self.written.setdefault(key, set()).add(str(raw["metadata"].get("resourceVersion", "")))
+        self.cache.put(kind, raw)
+
+    def _delete(self, owner: Owner, action: DeleteObject) -> None:
+        """Only the object that was looked at: of its name there may be another one by now, and a Job may have become
+        complete, whose work would be done again.
+        """
+        key = (owner.namespace, owner.name)
+        uid = self.cache.uid(action.kind, key, action.name)
+        version = self.cache.version(action.kind, key, action.name) if action.kind == "Job" else ""
+        try:
+            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid, version=version)
+        except Conflict:
+            if uid:
+                found = self.cluster.list(action.kind, owner.namespace, fields=f"metadata.name={action.name}")
+                live = next((raw for raw in found if raw["metadata"].get("uid") == uid), None)
+                if live is None:
+                    self.cache.forget(action.kind, key, action.name, uid)
+                else:
+                    self.cache.put(action.kind, live)
+            raise
+
+    def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:
+        if within_s <= 0:
+            where = (manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+            raise NotTried("try", *where, "the dry runs before it took all the time that a pass has for them")
+        self.cluster.try_out(manifest, within_s=within_s)
