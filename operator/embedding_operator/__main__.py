@@ -13,6 +13,7 @@ from embedding_operator.cluster.logs import THREADS
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.handlers import Doorbell, register
 from embedding_operator.settings import Settings
+from embedding_operator.watches import NoMemories
 
 
 def main() -> int:
@@ -30,6 +31,7 @@ def main() -> int:
     register(registry, Doorbell(settings, cluster, leases=cluster, tenure=tenure))
     kopf.run(
         registry=registry,
+        memories=NoMemories(),
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,

@@ -10,9 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, repeat
 from random import Random
 from typing import Any, Final
 
@@ -35,22 +33,13 @@ from embedding_operator.probes import Probes
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.replica import Replica
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
-from embedding_operator.resource.labels import OWNER_LABEL
 from embedding_operator.settings import Settings
+from embedding_operator.watches import CHILDREN, configure
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
-_CHILDREN: Final = {  # kind -> what Kopf watches
-    "Job": ("batch", "v1", "jobs"),
-    "Pod": ("", "v1", "pods"),
-    "Deployment": ("apps", "v1", "deployments"),
-    "Service": ("", "v1", "services"),
-    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
-}
 # Their events come in bursts, and of what matters most the Job or the Deployment tells.
 _GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
-_PAGE: Final = 100  # objects that Kopf decodes at a time
-_IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
 # The first resync comes this long after the first list, and thrice as long as that took: by then Kopf has listed, too.
 # What is deleted between the two lists no watch tells of.
@@ -241,50 +230,6 @@ class Doorbell:
         return "" if self.filled.is_set() else "the cache is not filled yet"
 
 
-class Endless:
-    """Seconds between Kopf's attempts at a request, without end; each request begins anew.
-
-    Kopf lets the error out after the last one, and the process ends with it: a load balancer that answers 503 for a
-    minute, or rights that are not loaded yet (403), must not stop the watches.
-    """
-
-    def __iter__(self) -> Iterator[float]:
-        return chain((1, 1, 2, 3, 5, 8, 13), repeat(21))
-
-
-class NoDiffs(kopf.DiffBaseStorage):
-    """Kopf compares each event's object with the last one for handlers that nobody has here: two deep copies each."""
-
-    def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence()
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        """Nothing is kept in the objects."""
-
-
-class NoProgress(kopf.StatusProgressStorage):
-    """The same for handlers that are tried again."""
-
-    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        return essence
-
-
-def configure(settings: kopf.OperatorSettings) -> None:
-    """Use Kopf for its watches alone."""
-    settings.posting.enabled = False
-    settings.networking.error_backoffs = Endless()
-    settings.watching.chunk_size = _PAGE
-    settings.queueing.idle_timeout = _IDLE_S
-    settings.persistence.diffbase_storage = NoDiffs()
-    settings.persistence.progress_storage = NoProgress()
-    for resource in _CHILDREN.values():
-        settings.watching.label_selectors[resource] = OWNER_LABEL
-    settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
-
-
 def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     """Put every handler on Kopf's registry."""
 
@@ -311,7 +256,7 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
         await doorbell.stop()
 
     _watch(registry, doorbell, KIND, (GROUP, VERSION, PLURAL))
-    for kind, resource in _CHILDREN.items():
+    for kind, resource in CHILDREN.items():
         _watch(registry, doorbell, kind, resource)
 
 

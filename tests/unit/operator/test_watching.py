@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import islice
 
 import kopf
 
-from embedding_operator.handlers import Endless, configure
+from embedding_operator.watches import Endless, NoMemories, configure
 
 
 def test_the_pauses_grow_and_never_end() -> None:
@@ -28,3 +29,13 @@ def test_kopf_keeps_and_compares_nothing() -> None:
     essence = settings.persistence.diffbase_storage.build(body=body, extra_fields=())
     assert settings.persistence.progress_storage.clear(essence=essence) == {}
     assert settings.persistence.diffbase_storage.fetch(body=body) is None
+
+
+def test_kopf_remembers_no_object() -> None:
+    """One whose deletion no watch told of, as while the API server was away, would never be forgotten."""
+    memories = NoMemories()
+    body = kopf.Body({"metadata": {"uid": "u1"}})
+    first = asyncio.run(memories.recall(body, noticed_by_listing=True, memobase=kopf.Memo()))
+    assert first.noticed_by_listing
+    assert list(memories.iter_all_memories()) == []
+    asyncio.run(memories.forget(body))

@@ -1,0 +1,73 @@
+"""Kopf, used for its watches alone: it compares, remembers and writes nothing, and never gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, repeat
+from typing import Any, Final
+
+import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
+
+from embedding_operator.resource.labels import OWNER_LABEL
+
+CHILDREN: Final = {  # kind -> what Kopf watches
+    "Job": ("batch", "v1", "jobs"),
+    "Pod": ("", "v1", "pods"),
+    "Deployment": ("apps", "v1", "deployments"),
+    "Service": ("", "v1", "services"),
+    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
+}
+_PAGE: Final = 100  # objects that Kopf decodes at a time
+_IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
+
+
+class Endless:
+    """Seconds between Kopf's attempts at a request, without end; each request begins anew.
+
+    Kopf lets the error out after the last one, and the process ends with it: a load balancer that answers 503 for a
+    minute, or rights that are not loaded yet (403), must not stop the watches.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1, 1, 2, 3, 5, 8, 13), repeat(21))
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """Kopf compares each event's object with the last one for handlers that nobody has here: two deep copies each."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept in the objects."""
+
+
+class NoProgress(kopf.StatusProgressStorage):
+    """The same for handlers that are tried again."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
+class NoMemories(ResourceMemories):
+    """Kopf remembers objects for handlers that nobody has here, and never forgets one that went unheard."""
+
+    async def recall(self, raw_body: kopf.RawBody, **named: Any) -> ResourceMemory:
+        return await super().recall(raw_body, **{**named, "ephemeral": True})
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Use Kopf for its watches alone."""
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = Endless()
+    settings.watching.chunk_size = _PAGE
+    settings.queueing.idle_timeout = _IDLE_S
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
+    for resource in CHILDREN.values():
+        settings.watching.label_selectors[resource] = OWNER_LABEL
+    settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed then
