@@ -102,6 +102,15 @@ def test_it_reads_token_ids_and_input_type_puts_no_prefix(served: Served, checkp
     assert (found[0] * found[1]).sum() >= LEAST_COSINE
 
 
+@pytest.mark.parametrize("role", PREFIXES)
+def test_by_coheres_api_it_puts_the_prefix_itself(role: str, served: Served, checkpoint: Path) -> None:
+    body = {"model": NAME, "texts": TEXTS[:3], "input_type": role, "embedding_types": ["float"]}
+    status, said = call(f"{served.url}/v2/embed", body)
+    assert status == 200, said
+    expected = of_the_library(checkpoint)[role][:3]
+    assert (np.array(said["embeddings"]["float"]) * expected).sum(1).min() >= LEAST_COSINE
+
+
 def test_a_shorter_vector_is_the_first_numbers_scaled(served: Served) -> None:
     whole, short = vectors(ask(served, TEXTS)), vectors(ask(served, TEXTS, dimensions=128))
     cut = whole[:, :128] / np.linalg.norm(whole[:, :128], axis=1, keepdims=True)

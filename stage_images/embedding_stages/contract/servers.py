@@ -67,8 +67,8 @@ TORCH: Final = ServerProfile(
 )
 # It reads pooling, length and sizes from the checkpoint's own modules.json, sentence_bert_config.json and config.json.
 # Its /v1/embeddings knows no input_type, so clients put the prefixes; -1 cuts a text where the model ends. On a CPU it
-# wants 92 % of the node's memory, or of the container's limit, for itself at start, and ends where other programs (its
-# own three processes are enough) have some of it. With a size in GiB for keys and values it takes that; a GPU asks not.
+# wants 92 % of the node's memory, or of the container's limit, for itself at start, and ends where other programs have
+# more than the rest. With a size in GiB for keys and values it takes that; a GPU asks not.
 # HOME, because on a GPU it imports FlashInfer, which makes a folder there: of a user without a name that is /.
 VLLM: Final = ServerProfile(
     name="vllm",

@@ -1,8 +1,8 @@
 """What a checkpoint calls its tensors: by the class without a head, whatever head the base model was published with.
 
 A base model of a class with a head has its encoder's tensors below a prefix (`bert.`, `model.`), and those of the head
-beside it; old files of BERT call a norm's weight gamma. transformers reads all of that. vLLM does not start on some of
-it, and of a ModernBERT it passes over each tensor whose name it does not know: then it serves numbers from nowhere.
+beside it; old files of BERT call a norm's weight gamma. transformers reads all of that, a server some of it: vLLM reads
+a ModernBERT below its prefix, and does not start on a BERT.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def merged_adapters(base: Path, folder: Path) -> None:
 @pytest.mark.parametrize("writer", [all_weights, packed_weights, merged_adapters])
 @pytest.mark.parametrize("name", WITH_HEADS)
 def test_tensors_have_the_names_of_the_class_without_a_head(name: str, writer: Any, tmp_path: Path) -> None:
-    """vLLM does not start on a BERT below `bert.`, and serves a ModernBERT below `model.` without its weights."""
+    """vLLM reads a ModernBERT below `model.`, and does not start on a BERT below `bert.`."""
     base = MAKERS[name](tmp_path / "base", hidden_size=64)  # heads of 16, the least that packs compute
     expected = PaddedEncoder.load(base, device="cpu", dtype=torch.float32).embed(["key1"], role="query")
     names = below_a_head(base, name)
