@@ -19,20 +19,22 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stage_images"))
 
 import triton  # noqa: E402
+from triton.runtime.errors import OutOfResources  # noqa: E402
 
-from embedding_stages.encoder.packed import norms, ops  # noqa: E402
+from embedding_stages.encoder.packed import gates, norms, ops  # noqa: E402
 from embedding_stages.encoder.packed.check import attention_error  # noqa: E402
 from embedding_stages.encoder.packed.device import DevicePack, send  # noqa: E402
 from embedding_stages.encoder.packed.kernels import attention  # noqa: E402
 from embedding_stages.encoder.packed.packs import Ragged, build_pack  # noqa: E402
 
 LENGTHS = {"A": (135, 45), "C": (300, 120)}
-MODELS = {  # heads, and what tokens see in most layers
-    "llama-1b": (ops.Heads(queries=32, keys=8, size=64), ops.EVERYTHING),
-    "ministral3-1b": (ops.Heads(queries=24, keys=8, size=128), ops.EVERYTHING),
-    "qwen3-0.6b": (ops.Heads(queries=16, keys=8, size=128), ops.Sight(causal=True)),
-    "modernbert-base": (ops.Heads(queries=12, keys=12, size=64), ops.Sight(window=64)),
-    "embeddinggemma": (ops.Heads(queries=3, keys=1, size=256), ops.Sight(window=256)),
+MODELS = {  # heads, what tokens see in most layers, and whether attention turns the gradients of queries and keys back
+    "llama-1b": (ops.Heads(queries=32, keys=8, size=64), ops.EVERYTHING, True),
+    "ministral3-1b": (ops.Heads(queries=24, keys=8, size=128), ops.EVERYTHING, True),
+    "qwen3-0.6b": (ops.Heads(queries=16, keys=8, size=128), ops.Sight(causal=True), False),
+    "modernbert-base": (ops.Heads(queries=12, keys=12, size=64), ops.Sight(window=64), True),
+    "embeddinggemma": (ops.Heads(queries=3, keys=1, size=256), ops.Sight(window=256), False),
+    "bert-base": (ops.Heads(queries=12, keys=12, size=64), ops.EVERYTHING, False),
 }
 CHOICES = list(itertools.product((16, 32, 64), (32, 64, 128), (4, 8), (1, 2, 3)))
 
@@ -61,7 +63,9 @@ class Attention:
     """The three programs on one pack, each callable with tile sizes."""
 
     def __init__(self, model: str, name: str, tokens: int) -> None:
-        self.heads, self.sight = MODELS[model]
+        self.heads, self.sight, turns = MODELS[model]
+        table = torch.rand(512, self.heads.size // 2, device="cuda")
+        self.turn = (table, table) if turns else None
         rng = np.random.default_rng(1)
         self.lengths = lengths_of(name, tokens, rng)
         self.packs = {size: pack_of(self.lengths, size, size, rng) for size in (16, 32, 64, 128)}
@@ -80,23 +84,25 @@ class Attention:
 
     def attend_backward(self) -> torch.Tensor:
         tiles = self.packs[self.heads.query_tile].query_tiles, self.packs[ops.KEY_TILE].query_tiles
-        return ops.attend_backward(self.grad, self.qkv, self.out, self.lse, *tiles, self.heads, self.sight)
+        passed = self.grad, self.qkv, self.out, self.lse
+        return ops.attend_backward(*passed, *tiles, self.heads, self.sight, turn=self.turn)
 
     def run(self, program: str, tokens: int, keys: int, warps: int, stages: int) -> None:
-        heads = self.heads
+        heads, turn = self.heads, None if program == "forward" else self.turn
         tiles = self.packs[keys if program == "backward_keys" else tokens].query_tiles
-        count = tiles.shape[1]
-        arguments = {
-            "forward": (self.qkv, self.out, self.lse),
-            "backward_queries": (self.qkv, self.out, self.grad, self.lse, self.delta, self.dqkv),
-            "backward_keys": (self.qkv, self.grad, self.lse, self.delta, self.dqkv),
+        cosine, sine = turn or (None, None)
+        back = {"dout": self.grad, "delta": self.delta, "dqkv": self.dqkv}
+        own = {
+            "forward": {"out": self.out, "gain": None, "eps": None, "NORM": False, "PLUS_ONE": 0},
+            "backward_queries": {"out": self.out, **back, "bucket_of": None, "sums": None, "BUCKETS": 0},
+            "backward_keys": back,
         }[program]
-        forward = program == "forward"
-        getattr(attention, program)[(count, heads.keys)](
-            *arguments, tiles, count, self.scale, *((None,) * 4 if forward else ()),
+        getattr(attention, program)[(tiles.shape[1], heads.keys)](
+            qkv=self.qkv, lse=self.lse, tiles=tiles, tile_count=tiles.shape[1], scale=self.scale, bias=None,
+            cosine=cosine, sine=sine, TURN=turn is not None, **own,
             HEADS=heads.queries, KEY_HEADS=heads.keys, GROUP_ROWS=heads.group_rows, SIZE=heads.size,
-            CAUSAL=self.sight.causal, WINDOW=self.sight.window, TOKENS=tokens, KEYS=keys,
-            **({"TURN": False, "NORM": False, "PLUS_ONE": 0} if forward else {}), num_warps=warps, num_stages=stages,
+            CAUSAL=self.sight.causal, WINDOW=self.sight.window, FAR=0, TOKENS=tokens, KEYS=keys,
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
     def sweep(self, part: int, parts: int) -> None:
@@ -105,8 +111,8 @@ class Attention:
             for choice in CHOICES[part::parts]:
                 try:
                     self.run(program, *choice)
-                except Exception as error:  # too much shared memory
-                    print(program, choice, type(error).__name__, flush=True)
+                except OutOfResources:  # too much shared memory
+                    print(program, choice, "does not fit", flush=True)
         torch.cuda.synchronize()
 
     def times(self, program: str) -> list[tuple[float, tuple[int, int, int, int]]]:
@@ -115,7 +121,7 @@ class Attention:
             try:
                 self.run(program, *choice)
                 found.append((milliseconds(lambda choice=choice: self.run(program, *choice)), choice))
-            except Exception:
+            except OutOfResources:
                 continue
         return sorted(found)
 
@@ -169,8 +175,8 @@ def rowwise(tokens: int) -> None:
         "norm_rotate, kept": (3 * 6144 * mega, lambda: norms.norm_rotate_(wide, *gains, turn, qwen, rms, keep=True)),
         "norm_rotate_backward": (
             3 * 6144 * mega, lambda: norms.norm_rotate_backward_(wide, raw, *gains, turn, qwen, rms)),
-        "gate": (49152 * mega, lambda: ops.gate(gu)),
-        "gate_backward": (81920 * mega, lambda: ops.gate_backward_(gu, y)),
+        "gate": (49152 * mega, lambda: gates.gate(gu)),
+        "gate_backward": (81920 * mega, lambda: gates.gate_backward_(gu, y)),
         "adamw": (30 * len(weights) / 1e6, lambda: ops.adamw_(
             settings, weights, gradient, *flat, norm, decayed=len(weights), rate=1e-5, step=1)),
         "norm": (2 * len(gradient) / 1e6, lambda: torch.linalg.vector_norm(gradient, dtype=torch.float32)),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from embedding_stages.encoder.packed import norms, ops
+from embedding_stages.encoder.packed import gates, norms, ops
 from embedding_stages.encoder.packed.check import (
     attention_error,
     gated_error,
@@ -65,7 +65,7 @@ def test_rotation_is_undone_by_its_back() -> None:
     swapped = torch.cat([-parts[..., 8:], parts[..., :8]], dim=-1)
     torch.testing.assert_close(turned.view(4, 5, 16)[:, :4], parts * cosine + swapped * sine)
     torch.testing.assert_close(turned.view(4, 5, 16)[:, 4], qkv.view(4, 5, 16)[:, 4])
-    ops.rotate_(turned, positions, angles.cos(), angles.sin(), heads, back=True)
+    ops.rotate_(turned, positions, angles.cos(), -angles.sin(), heads)
     torch.testing.assert_close(turned, qkv)
 
 
@@ -90,36 +90,48 @@ def test_norms_of_rows(monkeypatch: pytest.MonkeyPatch, center: bool, plus_one: 
     assert norm_error(norm, torch.device(DEVICE), torch.float32, rows=9) < 1e-5
 
 
+@pytest.fixture(params=[True, False], ids=["fused", "two programs"])
+def gated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gated products in one program and in two, of small tiles where the interpreter runs them."""
+    if DEVICE == "cpu" or not request.param:
+        monkeypatch.setattr(gates, "_has_means", lambda _: request.param)
+    if DEVICE == "cpu":
+        monkeypatch.setattr(gates, "TILES", gates.Tiles(rows=32, columns=16, step=16, super_rows=2))
+
+
+@pytest.mark.usefixtures("gated")
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
-def test_activations_of_a_gate(activation: ops.Activation) -> None:
+def test_activations_of_a_gate(activation: gates.Activation) -> None:
     assert gated_error(torch.device(DEVICE), torch.float32, activation) < 1e-5
 
 
-@pytest.mark.parametrize("fuses", [True, False])
+@pytest.mark.usefixtures("gated")
 @pytest.mark.parametrize("rows", [1, 40, 300])
-def test_gated_product(monkeypatch: pytest.MonkeyPatch, fuses: bool, rows: int) -> None:
+def test_gated_product(rows: int) -> None:
     """Rows beyond the last whole tile, and several tiles for a program."""
-    if DEVICE == "cpu":
-        monkeypatch.setattr(ops, "_fuses", lambda _: fuses)
-        monkeypatch.setattr(ops, "GATED", ops.GatedTiles(rows=32, columns=16, step=16, super_rows=2))
-    elif not fuses:
-        monkeypatch.setattr(ops, "_fuses", lambda _: False)
     x, weight = _random(rows, 64, dtype=SHORT), _random(2 * 128, 64, dtype=SHORT)
     both = x.float() @ weight.float().t()
     expected = torch.nn.functional.silu(both[:, :128]) * both[:, 128:]
-    found = ops.gated_product(x, weight)
+    found = gates.gated_product(x, weight)
     assert found.shape == (rows, 128)
-    assert float((found.float() - expected).norm() / expected.norm()) < (1e-2 if DEVICE == "cuda" else 2e-3)
+    assert _near(found, expected)
+    kept, again = gates.gated_product_kept(x, weight)
+    assert _near(kept, both)
+    assert _near(again, expected)
+
+
+def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return float((found.float() - expected).norm() / expected.norm()) < (1e-2 if DEVICE == "cuda" else 2e-3)
 
 
 @pytest.mark.parametrize("width", [32, 40])
 def test_swiglu(width: int) -> None:
     gate_up = _random(3, 2 * width).requires_grad_()
     expected = torch.nn.functional.silu(gate_up[:, :width]) * gate_up[:, width:]
-    torch.testing.assert_close(ops.gate(gate_up.detach()), expected.detach())
+    torch.testing.assert_close(gates.gate(gate_up.detach()), expected.detach())
     grad = _random(3, width)
     expected.backward(grad)
-    torch.testing.assert_close(ops.gate_backward_(gate_up.detach().clone(), grad), gate_up.grad)
+    torch.testing.assert_close(gates.gate_backward_(gate_up.detach().clone(), grad), gate_up.grad)
 
 
 def test_mean_of_each_sequence() -> None:
@@ -135,6 +147,7 @@ def test_mean_of_each_sequence() -> None:
         Heads(queries=4, keys=4, size=16),
         Heads(queries=6, keys=2, size=16),  # three heads share a key: not a power of 2
         Heads(queries=3, keys=1, size=32, scale=0.3),
+        Heads(queries=2, keys=1, size=128),
         Heads(queries=2, keys=1, size=256),
     ],
 )

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from embedding_stages.encoder.packed import norms, ops
+from embedding_stages.encoder.packed import gates, norms, ops
 from embedding_stages.encoder.packed.device import send
+from embedding_stages.encoder.packed.gates import Activation
 from embedding_stages.encoder.packed.norms import Turn
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Distances, Heads, Norm, Sight
+from embedding_stages.encoder.packed.ops import EVERYTHING, Distances, Heads, Norm, Sight
 from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 _LENGTHS = (5, 70, 1, 130)
@@ -61,17 +62,19 @@ def distances_error(heads: Heads, bucket_of: torch.Tensor, device: torch.device,
 
 
 def gated_error(device: torch.device, dtype: torch.dtype, activation: Activation = "silu") -> float:
-    """The larger relative error of the gated product and of its gradient against torch's own in float32."""
+    """The largest relative error of the gated product and of its gradient against torch's own in float32."""
     generator = torch.Generator(device).manual_seed(0)
-    rows, hidden, width = 200, 2 * ops.GATED.step, 2 * ops.GATED.columns
+    rows, hidden, width = 200, 2 * gates.TILES.step, 2 * gates.TILES.columns
     x = torch.randn(rows, hidden, device=device, generator=generator).to(dtype)
     weight = torch.randn(2 * width, hidden, device=device, generator=generator).to(dtype)
     grad = torch.randn(rows, width, device=device, generator=generator).to(dtype)
-    product = _gate(x.float() @ weight.float().t(), activation)
-    both = (x @ weight.t()).float().requires_grad_()
-    (expected,) = torch.autograd.grad(_gate(both, activation), both, grad.float())
-    change = ops.gate_backward_(both.detach().to(dtype), grad, activation)
-    return max(_error(ops.gated_product(x, weight, activation), product), _error(change, expected))
+    product = x.float() @ weight.float().t()
+    both, out = gates.gated_product_kept(x, weight, activation)
+    found = gates.gated_product(x, weight, activation), out, both
+    expected = _gate(product, activation), _gate(product, activation), product
+    exact = _copied(both)
+    (change,) = torch.autograd.grad(_gate(exact, activation), exact, grad.float())
+    return max(*map(_error, found, expected), _error(gates.gate_backward_(both, grad, activation), change))
 
 
 def norm_error(norm: Norm, device: torch.device, dtype: torch.dtype, rows: int = _ROWS) -> float:
@@ -104,7 +107,8 @@ def head_norm_error(heads: Heads, norm: Norm, device: torch.device, dtype: torch
 
 
 def turned_error(heads: Heads, norm: Norm | None, device: torch.device, dtype: torch.dtype) -> float:
-    """The relative difference of attention that turns its queries, after `norm`, from attention to turned ones."""
+    """The larger relative difference of attention that turns its queries, after `norm`, and its gradient back, from
+    attention to turned ones."""
     texts = Ragged.of([[0] * length for length in _LENGTHS])
     pack = send(build_pack(texts, range(len(_LENGTHS)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), device)
     generator = torch.Generator(device).manual_seed(0)
@@ -120,8 +124,12 @@ def turned_error(heads: Heads, norm: Norm | None, device: torch.device, dtype: t
     gain = None if norm is None else queries
     angles = turn.cosine, turn.sine
     found, _ = ops.attend(before, pack.query_tiles, heads, turn=angles, gain=gain, norm=norm)
-    expected, _ = ops.attend(after, pack.query_tiles, heads)
-    return _error(found[: pack.tokens], expected[: pack.tokens].float())
+    expected, lse = ops.attend(after, pack.query_tiles, heads)
+    passed = expected, after, expected, lse, pack.query_tiles, pack.key_tiles, heads
+    back, change = ops.attend_backward(*passed, turn=angles), ops.attend_backward(*passed)
+    ops.rotate_(change, pack.positions, turn.cosine, -turn.sine, heads)
+    pairs = (found, expected), (back, change)
+    return max(_error(ours[: pack.tokens], theirs[: pack.tokens].float()) for ours, theirs in pairs)
 
 
 def works(errors: Iterable[float]) -> bool:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedding_stages.encoder.description import EncoderDescription, Role, description_of
-from embedding_stages.encoder.packed import ops
+from embedding_stages.encoder.packed import gates, ops
 from embedding_stages.encoder.packed.base import PackedModel
 from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.files import ModelFiles
@@ -25,7 +25,7 @@ from embedding_stages.vectors import Vectors
 
 # Tokens of a pack when nothing is kept for a backward pass: two tiles for each of a Hopper GPU's 132 processors, so
 # that no processor waits for the last tiles of a product.
-EMBEDDING_BUDGET: Final = 2 * 132 * ops.ROWS_A_TILE
+EMBEDDING_BUDGET: Final = 2 * 132 * gates.ROWS_A_TILE
 _FULL_HIDDEN: Final = 1024  # below this hidden size so many do not keep it busy for as long as their launches take
 _FIRST_TEXTS: Final = 256  # tokenized before the accelerator has anything to do
 _MOST_TEXTS: Final = 4096  # tokenized ahead, while the accelerator works on those before

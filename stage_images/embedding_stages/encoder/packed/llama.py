@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from embedding_stages.encoder.dense import DenseLayer
 from embedding_stages.encoder.description import EncoderDescription
-from embedding_stages.encoder.packed import check, norms, ops
+from embedding_stages.encoder.packed import check, gates, norms, ops
 from embedding_stages.encoder.packed.base import PackedModel, PackedShape, product_gradient
 from embedding_stages.encoder.packed.device import DevicePack
 from embedding_stages.encoder.packed.norms import Turn
@@ -115,10 +115,17 @@ class PackedLlama(PackedModel):
         angles, gain = (turn.cosine, turn.sine), w.get("query_norm")
         return ops.attend(qkv, pack.query_tiles, heads, sight, turn=angles, gain=gain, norm=self.shape.norm)[0]
 
+    def gate_up(self, rows: torch.Tensor, weight: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A gated layer's product, which its backward pass needs, and the gate of it."""
+        if name not in self.branches:
+            return gates.gated_product_kept(rows, weight, self.shape.activation)
+        both = self.beside(name, rows @ weight.t(), rows)
+        return both, gates.gate(both, self.shape.activation)
+
     def _gated(self, rows: torch.Tensor, weight: torch.Tensor, name: str) -> torch.Tensor:
         if name not in self.branches:
-            return ops.gated_product(rows, weight, self.shape.activation)
-        return ops.gate(self.beside(name, rows @ weight.t(), rows), self.shape.activation)
+            return gates.gated_product(rows, weight, self.shape.activation)
+        return gates.gate(self.beside(name, rows @ weight.t(), rows), self.shape.activation)
 
     def _add_product(
         self, x: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, name: str, norm_weight: torch.Tensor | None
@@ -180,8 +187,7 @@ class _Layer(torch.autograd.Function):
         out = model.beside(f"{number}.o", seen @ w["o"].t(), seen)
         out, kept_out = _normed(out, w.get("attention_out_norm"), shape.norm)
         x2, h2, rstd2 = norms.add_norm(x1, out, w["mlp_norm"], shape.norm)
-        gate_up = model.beside(f"{number}.gate_up", h2 @ w["gate_up"].t(), h2)
-        gated = ops.gate(gate_up, shape.activation)
+        gate_up, gated = model.gate_up(h2, w["gate_up"], f"{number}.gate_up")
         down = model.beside(f"{number}.down", gated @ w["down"].t(), gated)
         down, kept_down = _normed(down, w.get("mlp_out_norm"), shape.norm)
         used = {"qkv": h1, "gate_up": h2, "down": gated}
@@ -213,13 +219,15 @@ class _Layer(torch.autograd.Function):
 
         if rstd_down is not None:
             grad_down = through_norm("mlp_out_norm", grad_down, down, rstd_down)
-        grad_gate_up = ops.gate_backward_(gate_up, through_product("down", grad_down, gated), shape.activation)
+        grad_gate_up = gates.gate_backward_(gate_up, through_product("down", grad_down, gated), shape.activation)
         grad = through_norm("mlp_norm", through_product("gate_up", grad_gate_up, h2), x2, rstd2, grad)
         grad_out = grad if rstd_out is None else through_norm("attention_out_norm", grad, out, rstd_out)
         tiles = pack.query_tiles, pack.key_tiles
         for_seen = through_product("o", grad_out, seen)
-        grad_qkv = ops.attend_backward(for_seen, qkv, seen, lse, *tiles, shape.heads, sight)
-        changes |= _turned_back(grad_qkv, raw, w, turn, shape)
+        angles = None if "query_norm" in w else (turn.cosine, turn.sine)
+        grad_qkv = ops.attend_backward(for_seen, qkv, seen, lse, *tiles, shape.heads, sight, turn=angles)
+        if raw is not None:
+            changes |= _turned_back(grad_qkv, raw, w, turn, shape)
         before = through_product("qkv", grad_qkv, h1)
         grad = before.add_(grad) if rstd1 is None else through_norm("input_norm", before, x1, rstd1, grad)
         if model.layer_done is not None:
@@ -274,12 +282,9 @@ def _turned(qkv: torch.Tensor, w: Parts, turn: Turn, shape: Shape) -> torch.Tens
 
 
 def _turned_back(
-    grad: torch.Tensor, raw: torch.Tensor | None, w: Parts, turn: Turn, shape: Shape
+    grad: torch.Tensor, raw: torch.Tensor, w: Parts, turn: Turn, shape: Shape
 ) -> dict[str, torch.Tensor | None]:
-    """The gradient before `_turned`, in place; those of the norms' weights."""
-    if raw is None:
-        ops.rotate_(grad, turn.positions, turn.cosine, turn.sine, shape.heads, back=True)
-        return {}
+    """The gradient before norms and positions of heads, in place; those of the norms' weights."""
     both = w["query_norm"], w["key_norm"]
     queries, keys = norms.norm_rotate_backward_(grad, raw, *both, turn, shape.heads, shape.norm)
     return {"query_norm": _gradient(both[0], queries), "key_norm": _gradient(both[1], keys)}

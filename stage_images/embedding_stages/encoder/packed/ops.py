@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
 import triton
-from triton.tools.tensor_descriptor import TensorDescriptor
 
-from embedding_stages.encoder.packed.kernels import attention, gated, optimizer, rowwise
-
-Activation = Literal["silu", "gelu", "gelu_tanh"]  # of a gate; gelu is by the error function
+from embedding_stages.encoder.packed.kernels import attention, optimizer, rowwise
 
 _LOG2E: Final = 1.4426950408889634
 # Tiles of the attention programs, the best of those that bench/time_kernels.py tries.
@@ -23,7 +20,6 @@ _TILE_ROWS: Final = 64  # of queries: tokens x heads that share a key head
 _KEY_STEP: Final = 32  # tokens of keys that a tile of queries takes at a time
 KEY_TILE: Final = 64  # tokens of keys whose gradients a program computes
 _MOST_SIZE_STAGED: Final = 128  # of a head whose keys are loaded three steps ahead: larger ones have no room
-ROWS_A_TILE: Final = 128  # of the matrix products
 OPTIMIZER_BLOCK: Final = 1024  # elements; flat arrays have a multiple of it
 
 
@@ -90,19 +86,6 @@ class Norm:
     plus_one: bool = False  # times 1 + the weight
 
 
-@dataclass(frozen=True, slots=True)
-class GatedTiles:
-    """Sizes of the fused product's tiles."""
-
-    rows: int
-    columns: int  # of gate, and as many of up
-    step: int  # of the hidden size at a time
-    super_rows: int  # tiles of rows done for a column before the next one
-
-
-GATED: Final = GatedTiles(rows=ROWS_A_TILE, columns=128, step=64, super_rows=16)
-
-
 def rotate_(
     qkv: torch.Tensor,
     positions: torch.Tensor,
@@ -110,60 +93,18 @@ def rotate_(
     sine: torch.Tensor,
     heads: Heads,
     *,
-    back: bool = False,
     keys_only: bool = False,
 ) -> None:
     """Rotary positions on the queries and keys of qkv (T, (queries + 2 keys) * size), in place.
 
-    positions int32 (T,); cosine and sine float32 (most positions, size / 2). `keys_only` leaves the queries to
-    `attend`.
+    positions int32 (T,); cosine and sine float32 (most positions, size / 2); -sine turns back. `keys_only` leaves the
+    queries to `attend`.
     """
     first, turned = (heads.queries, heads.keys) if keys_only else (0, heads.queries + heads.keys)
     rowwise.rotate[(len(qkv),)](
         qkv[:, first * heads.size :], positions, cosine, sine, STRIDE=qkv.shape[1], HEADS=turned,
-        BLOCK=triton.next_power_of_2(turned), HALF=heads.size // 2, BACK=back, num_warps=1 if keys_only else 4,
+        BLOCK=triton.next_power_of_2(turned), HALF=heads.size // 2, num_warps=1 if keys_only else 4,
     )  # fmt: skip
-
-
-def gated_product(x: torch.Tensor, weight: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
-    """`gate` of x @ weight.t(): x (T, hidden), weight (2 w, hidden), out (T, w)."""
-    hidden, width = x.shape[1], len(weight) // 2
-    if not _fuses(x) or width % GATED.columns or hidden % GATED.step:
-        return gate(x @ weight.t(), activation)
-    out = x.new_empty(len(x), width)
-    programs = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
-    gated.gated[(programs,)](
-        TensorDescriptor.from_tensor(x, [GATED.rows, GATED.step]),
-        TensorDescriptor.from_tensor(weight.view(2, width, hidden), [2, GATED.columns, GATED.step]),
-        TensorDescriptor.from_tensor(out, [GATED.rows, GATED.columns]),
-        len(x), WIDTH=width, HIDDEN=hidden, ROWS=GATED.rows, COLUMNS=GATED.columns, STEP=GATED.step,
-        SUPER=GATED.super_rows, PROGRAMS=programs, KIND=activation, num_warps=8, num_stages=3,
-    )  # fmt: skip
-    return out
-
-
-def _fuses(x: torch.Tensor) -> bool:
-    """Whether the fused product is made for this device: Hopper's tensor cores and copy engine, two bytes a number."""
-    return x.is_cuda and x.element_size() == 2 and torch.cuda.get_device_capability(x.device)[0] == 9
-
-
-def gate(gate_up: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
-    """activation(gate) * up of (T, 2 w): (T, w)."""
-    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = gate_up.new_empty(rows, width)
-    block = min(1024, triton.next_power_of_2(width))
-    grid = (rows, triton.cdiv(width, block))
-    gated.gate[grid](gate_up, out, WIDTH=width, BLOCK=block, KIND=activation, num_warps=4)
-    return out
-
-
-def gate_backward_(gate_up: torch.Tensor, grad: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
-    """The gradient of gate_up, written over it."""
-    rows, width = grad.shape
-    block = min(1024, triton.next_power_of_2(width))
-    grid = (rows, triton.cdiv(width, block))
-    gated.gate_backward[grid](gate_up, grad, gate_up, WIDTH=width, BLOCK=block, KIND=activation, num_warps=4)
-    return gate_up
 
 
 def sequence_mean(states: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
@@ -215,8 +156,9 @@ def attend_backward(
     sight: Sight = EVERYTHING,
     distances: Distances | None = None,
     sums: torch.Tensor | None = None,
+    turn: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The gradient of qkv.
+    """The gradient of qkv; with `turn`, the cosine and sine of `rotate_`, of what qkv was before `rotate_`.
 
     `sums`, float32 (tiles of queries, heads, buckets), gets parts of the gradient of what `distances` was made of.
     """
@@ -225,16 +167,16 @@ def attend_backward(
     sizes, scale, warps = _sizes(heads, sight, distances), _scale(heads), _attention_warps(heads)
     bias, bucket_of = _bias(distances), None if distances is None else distances.bucket_of
     buckets = 0 if distances is None or sums is None else distances.buckets
-    count = query_tiles.shape[1]
+    count, angles, turns = query_tiles.shape[1], turn or (None, None), turn is not None
     attention.backward_queries[(count, heads.keys)](
-        qkv, out, grad, lse, delta, dqkv, query_tiles, count, scale, bias, bucket_of, sums, **sizes, BUCKETS=buckets,
-        TOKENS=heads.query_tile, KEYS=_KEY_STEP, num_warps=warps,
-        num_stages=3 if heads.size <= _MOST_SIZE_STAGED else 1,
+        qkv, out, grad, lse, delta, dqkv, query_tiles, count, scale, bias, bucket_of, sums, *angles, **sizes,
+        BUCKETS=buckets, TOKENS=heads.query_tile, KEYS=_KEY_STEP, TURN=turns, num_warps=warps,
+        num_stages=_backward_stages(heads),
     )  # fmt: skip
-    count = key_tiles.shape[1]
+    count, (tokens, stages) = key_tiles.shape[1], _steps_of_queries(heads)
     attention.backward_keys[(count, heads.keys)](
-        qkv, grad, lse, delta, dqkv, key_tiles, count, scale, bias, **sizes,
-        TOKENS=heads.query_tile, KEYS=KEY_TILE, num_warps=warps, num_stages=1,
+        qkv, grad, lse, delta, dqkv, key_tiles, count, scale, bias, *angles, **sizes,
+        TOKENS=tokens, KEYS=KEY_TILE, TURN=turns, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return dqkv
 
@@ -295,6 +237,20 @@ def _sizes(heads: Heads, sight: Sight, distances: Distances | None) -> dict[str,
         "WINDOW": sight.window,
         "FAR": 0 if distances is None else distances.far,
     }
+
+
+def _steps_of_queries(heads: Heads) -> tuple[int, int]:
+    """Tokens of queries that `backward_keys` takes at a time, and steps ahead that it loads them."""
+    if heads.size == _MOST_SIZE_STAGED and heads.group_rows == 2:  # Qwen3's: 15 % faster than one larger step
+        return 16, 3
+    return heads.query_tile, 1
+
+
+def _backward_stages(heads: Heads) -> int:
+    """Steps ahead that `backward_queries` loads keys and values: fewer where they take more room."""
+    if heads.size > _MOST_SIZE_STAGED:
+        return 1
+    return 3 if heads.size <= _MOST_SIZE_STAGED // 2 else 2
 
 
 def _attention_warps(heads: Heads) -> int:

@@ -13,7 +13,8 @@ from typing import Any, Final
 import torch
 
 from embedding_stages.encoder.configuration import for_library
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Norm, Sight
+from embedding_stages.encoder.packed.gates import Activation
+from embedding_stages.encoder.packed.ops import EVERYTHING, Heads, Norm, Sight
 from embedding_stages.encoder.packed.packs import ROUND
 from embedding_stages.encoder.packed.pooling import PACKED_POOLINGS
 from embedding_stages.encoder.packed.shape import GEMMA3, LLAMA, MODERNBERT, QWEN3, Shape

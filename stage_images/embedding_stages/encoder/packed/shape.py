@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from embedding_stages.encoder.packed.ops import EVERYTHING, Activation, Heads, Norm, Sight
+from embedding_stages.encoder.packed.gates import Activation
+from embedding_stages.encoder.packed.ops import EVERYTHING, Heads, Norm, Sight
 from embedding_stages.encoder.packed.pooling import PackedPooling
 
 # Parts of a layer that a model has or has not; a model with names on disk for them has them.

@@ -9,6 +9,9 @@ The query heads that share a key head are stacked as rows of one tile: 64 rows a
 heads, so a text of 135 tokens is computed as 144 by 160, and a key is read once for the four. The gradient of the keys
 sums over the group by itself. Nothing is accumulated atomically: results do not depend on the order of programs.
 
+With TURN a program knows the rotary positions, of which `cosine` and `sine` (most positions, SIZE / 2) float32 are the
+angles: `forward` turns its queries by them, the backward programs turn the gradients of queries and keys back.
+
 Layout: `qkv` (T, (HEADS + 2 * KEY_HEADS) * SIZE), rotary positions applied; `out` (T, HEADS * SIZE);
 `lse` (T, HEADS) float32, base-2 logarithm of the softmax's denominator; `delta` (T, HEADS) float32.
 """
@@ -72,6 +75,19 @@ def _limited(seen, token, key, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
 def _distance(token, key, FAR: tl.constexpr):
     """Place in a table of distances of a pair of query `token` and `key`; shapes that broadcast."""
     return (tl.minimum(tl.maximum(key - token, -FAR), FAR) + FAR).to(tl.int32)
+
+
+@triton.jit
+def _store_turned_back(rows, grad, position, inside, cosine, sine, SIZE: tl.constexpr):
+    """Store `grad` (tile, SIZE), turned back by the angles of the positions, where `rows` point to."""
+    pair = tl.arange(0, SIZE // 2)
+    angle = position.to(tl.int64)[:, None] * (SIZE // 2) + pair[None, :]
+    c = tl.load(cosine + angle, mask=inside[:, None], other=0.0)
+    s = tl.load(sine + angle, mask=inside[:, None], other=0.0)
+    first, second = tl.split(grad.reshape(grad.shape[0], 2, SIZE // 2).permute(0, 2, 1))
+    place = rows[:, None] + pair[None, :]
+    tl.store(place, (first * c + second * s).to(rows.dtype.element_ty), mask=inside[:, None])
+    tl.store(place + SIZE // 2, (second * c - first * s).to(rows.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit(do_not_specialize=["tile_count"])
@@ -142,9 +158,10 @@ def forward(
 
 @triton.jit(do_not_specialize=["tile_count"])
 def backward_queries(
-    qkv, out, dout, lse, delta, dqkv, tiles, tile_count, scale, bias, bucket_of, sums, HEADS: tl.constexpr,
-    KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
-    FAR: tl.constexpr, BUCKETS: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+    qkv, out, dout, lse, delta, dqkv, tiles, tile_count, scale, bias, bucket_of, sums, cosine, sine,
+    HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr, FAR: tl.constexpr, BUCKETS: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
+    TURN: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a tile of queries; leaves delta = sum(out * dout) for `backward_keys`.
 
@@ -159,7 +176,8 @@ def backward_queries(
     first = tl.load(tiles + tile)
     token, head, inside = _query_rows(first, kv, end, HEADS // KEY_HEADS, GROUP_ROWS, TOKENS)
     column = tl.arange(0, SIZE)
-    q_place = (token * stride + head * SIZE)[:, None] + column[None, :]
+    q_row = token * stride + head * SIZE
+    q_place = q_row[:, None] + column[None, :]
     o_place = token * HEADS + head
     q = tl.load(qkv + q_place, mask=inside[:, None], other=0.0)
     do = tl.load(dout + (o_place * SIZE)[:, None] + column[None, :], mask=inside[:, None], other=0.0)
@@ -197,14 +215,17 @@ def backward_queries(
     if BUCKETS > 0:
         tl.store(sums + (tile.to(tl.int64) * HEADS + kv) * BUCKETS + bucket, found)
     dq *= scale * 0.6931471805599453  # the scale without log2(e)
-    tl.store(dqkv + q_place, dq.to(dqkv.dtype.element_ty), mask=inside[:, None])
+    if TURN:
+        _store_turned_back(dqkv + q_row, dq, token - begin, inside, cosine, sine, SIZE)
+    else:
+        tl.store(dqkv + q_place, dq.to(dqkv.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit(do_not_specialize=["tile_count"])
 def backward_keys(
-    qkv, dout, lse, delta, dqkv, tiles, tile_count, scale, bias, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, FAR: tl.constexpr,
-    TOKENS: tl.constexpr, KEYS: tl.constexpr,
+    qkv, dout, lse, delta, dqkv, tiles, tile_count, scale, bias, cosine, sine, HEADS: tl.constexpr,
+    KEY_HEADS: tl.constexpr, GROUP_ROWS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    FAR: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a tile of keys and values of one key head, over the queries of its group that see them."""
     tile = tl.program_id(0)
@@ -216,7 +237,8 @@ def backward_keys(
     column = tl.arange(0, SIZE)
     key = first + tl.arange(0, KEYS)
     seen = key < end
-    k_place = (key.to(tl.int64) * stride + (HEADS + kv) * SIZE)[:, None] + column[None, :]
+    k_row = key.to(tl.int64) * stride + (HEADS + kv) * SIZE
+    k_place = k_row[:, None] + column[None, :]
     v_place = k_place + KEY_HEADS * SIZE
     k = tl.load(qkv + k_place, mask=seen[:, None], other=0.0)
     v = tl.load(qkv + v_place, mask=seen[:, None], other=0.0)
@@ -242,5 +264,8 @@ def backward_keys(
         change = weight * (tl.dot(v, tl.trans(do), input_precision="ieee") - shift[None, :])
         dk += tl.dot(change.to(q.dtype), q, input_precision="ieee")
     dk *= scale * 0.6931471805599453
-    tl.store(dqkv + k_place, dk.to(dqkv.dtype.element_ty), mask=seen[:, None])
+    if TURN:
+        _store_turned_back(dqkv + k_row, dk, key - begin, seen, cosine, sine, SIZE)
+    else:
+        tl.store(dqkv + k_place, dk.to(dqkv.dtype.element_ty), mask=seen[:, None])
     tl.store(dqkv + v_place, dv.to(dqkv.dtype.element_ty), mask=seen[:, None])

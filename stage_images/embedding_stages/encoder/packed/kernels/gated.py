@@ -1,8 +1,8 @@
 """Gated layers: an activation of the gate, times up.
 
 Of a product that is there already (`gate`), or in one program with the product of rows with the gate and up weights
-(`gated`): both halves of a tile are accumulated side by side as one wide product, so that neither is ever written to
-memory, a quarter of what the two programs would move.
+(`gated`): both halves of a tile are accumulated side by side as one wide product, so that neither is read from memory
+again, nor written where no backward pass wants it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from embedding_stages.encoder.packed.kernels.activation import activated, gate_g
 
 @triton.jit(do_not_specialize=["rows"])
 def gated(
-    x, weight, out, rows, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    STEP: tl.constexpr, SUPER: tl.constexpr, PROGRAMS: tl.constexpr, KIND: tl.constexpr,
+    x, weight, out, gate_up, rows, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr, SUPER: tl.constexpr, PROGRAMS: tl.constexpr, KIND: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """out (rows, WIDTH) = activated(x gate^T) * (x up^T); weight is gate and up, (2, WIDTH, HIDDEN).
 
-    All three are descriptors, of blocks (ROWS, STEP), (2, COLUMNS, STEP) and (ROWS, COLUMNS); WIDTH is a multiple of
-    COLUMNS, HIDDEN of STEP. Program p takes tiles p, p + PROGRAMS, ...; SUPER tiles of rows are done for a column
-    before the next one, while their rows are still in the cache.
+    With KEEP, gate_up (rows, 2 WIDTH) = x weight^T too. All four are descriptors, of blocks (ROWS, STEP),
+    (2, COLUMNS, STEP) and twice (ROWS, COLUMNS); WIDTH is a multiple of COLUMNS, HIDDEN of STEP. Program p takes tiles
+    p, p + PROGRAMS, ...; SUPER tiles of rows are done for a column before the next one, while their rows are still in
+    the cache. The loop over tiles is flat, so that a tile's stores run beside the next one's first loads.
     """
     down = tl.cdiv(rows, ROWS)
     across: tl.constexpr = WIDTH // COLUMNS
-    for tile in tl.range(tl.program_id(0), down * across, PROGRAMS):
+    for tile in tl.range(tl.program_id(0), down * across, PROGRAMS, flatten=True):
         block = tile // (SUPER * across)
         height = tl.minimum(down - block * SUPER, SUPER)
         within = tile % (SUPER * across)
@@ -38,6 +39,9 @@ def gated(
             both = tl.dot(x.load([row, step]), part.T, both)
         gate, up = tl.split(both.reshape(ROWS, 2, COLUMNS).permute(0, 2, 1))
         out.store([row, column], (activated(gate, KIND) * up).to(out.dtype))
+        if KEEP:
+            gate_up.store([row, column], gate.to(gate_up.dtype))
+            gate_up.store([row, WIDTH + column], up.to(gate_up.dtype))
 
 
 @triton.jit

@@ -9,17 +9,15 @@ import triton.language as tl
 @triton.jit
 def rotate(
     heads, positions, cosine, sine, STRIDE: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr,
-    HALF: tl.constexpr, BACK: tl.constexpr,
+    HALF: tl.constexpr,
 ):  # fmt: skip
-    """Rotary positions in place on the first HEADS heads of each row; BACK turns the other way (the transpose)."""
+    """Rotary positions in place on the first HEADS heads of each row."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, BLOCK)[:, None]
     pair = tl.arange(0, HALF)[None, :]
     position = tl.load(positions + row)
     c = tl.load(cosine + position * HALF + pair)
     s = tl.load(sine + position * HALF + pair)
-    if BACK:
-        s = -s
     inside = head < HEADS
     place = heads + row * STRIDE + head * (2 * HALF) + pair
     first = tl.load(place, mask=inside, other=0.0).to(tl.float32)
