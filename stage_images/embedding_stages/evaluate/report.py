@@ -133,14 +133,22 @@ def changed_queries(before: Mapping[str, Mapping[str, Any]], after: Mapping[str,
 
 
 def load_report(folder: Path) -> dict[str, Any]:
-    """Read a report. Raises StageError `EvaluationReportInvalid`."""
+    """Read a report. Raises StageError `EvaluationReportInvalid`, and OSError where the volume does not give it."""
     try:
-        report = json.loads((folder / REPORT_FILE).read_bytes())
+        content = (folder / REPORT_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise _invalid(error) from error
+    try:
+        report = json.loads(content)
         if report["schema"] != SCHEMA or not isinstance(report["perQuery"][FINE_TUNED], dict):
             raise ValueError(f"not of schema {SCHEMA}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StageError("EvaluationReportInvalid", f"{REPORT_FILE}: {error}; run the eval stage again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _invalid(error) from error
     return dict(report)
+
+
+def _invalid(error: Exception) -> StageError:
+    return StageError("EvaluationReportInvalid", f"{REPORT_FILE}: {error}; run the eval stage again")
 
 
 def save_report(folder: Path, report: Mapping[str, Any]) -> None:

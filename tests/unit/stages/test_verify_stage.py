@@ -241,6 +241,16 @@ def test_a_report_about_another_evaluation_set_is_refused(workspace: Path) -> No
     assert (code, result.reason) == (1, "EvaluationReportInvalid")
 
 
+def test_a_report_that_the_volume_does_not_give_is_asked_for_again(workspace: Path) -> None:
+    report = workspace / "report" / "report.json"
+    report.unlink()
+    code, result = verify(workspace, "http://127.0.0.1:9")
+    assert (code, result.reason) == (1, "EvaluationReportInvalid")
+    report.mkdir()  # any other error than that it is not there
+    code, result = verify(workspace, "http://127.0.0.1:9")
+    assert (code, result.reason) == (ExitCode.TRANSIENT, "InputOutputError")
+
+
 @pytest.mark.parametrize("same", [True, False], ids=["the evaluated model", "other weights"])
 def test_without_a_question_the_canaries_are_compared(workspace: Path, same: bool) -> None:
     shutil.rmtree(workspace / "set")
