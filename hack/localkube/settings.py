@@ -80,6 +80,14 @@ SECOND = Place(
 SECOND_LINK = "kn1"
 
 
+def memory_kept_free() -> str:
+    """What the kubelet keeps of the machine's memory, a quantity or a share: with less it evicts pods.
+
+    Tests of a node that runs short ask for nearly all of it.
+    """
+    return os.environ.get("LOCALKUBE_MEMORY_KEPT_FREE", "200Mi")
+
+
 def cache_home() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "embedding-operator" / "localkube"

@@ -96,7 +96,11 @@ class Worker:
             "enforceNodeAllocatable": [],
             # kube-proxy speaks nftables: no iptables chains are left on the machine.
             "makeIPTablesUtilChains": False,
-            "evictionHard": {"nodefs.available": "1Gi", "imagefs.available": "1Gi", "memory.available": "200Mi"},
+            "evictionHard": {
+                "nodefs.available": "1Gi",
+                "imagefs.available": "1Gi",
+                "memory.available": settings.memory_kept_free(),
+            },
             # Images are loaded by hand and cannot be pulled again.
             "imageGCHighThresholdPercent": 100,
             "serializeImagePulls": False,

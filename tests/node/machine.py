@@ -15,9 +15,15 @@ from e2e.kube import ROOT, Kube
 from settings import NODE_NAME, State
 
 
-def tool(*arguments: str) -> str:
+def tool(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
     return done.stdout
@@ -42,11 +48,21 @@ def dead(component: str) -> Iterator[None]:
         up()
 
 
-def node_is_ready(kube: Kube) -> str:
+@contextmanager
+def short_of_memory() -> Iterator[None]:
+    """The kubelet wants nearly all memory to be free: it evicts one pod after the other."""
+    tool("hack/localkube", "up", LOCALKUBE_MEMORY_KEPT_FREE="99%")
+    try:
+        yield
+    finally:
+        up()
+
+
+def node_says(kube: Kube, condition: str = "Ready") -> str:
     """True, False, or Unknown for a node that does not answer."""
     text = kube.run("get", "node", NODE_NAME, "-o", "json")
     conditions = json.loads(text)["status"]["conditions"]
-    return str(next(item["status"] for item in conditions if item["type"] == "Ready"))
+    return str(next(item["status"] for item in conditions if item["type"] == condition))
 
 
 class SmallDisk:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 from e2e.kube import NAMESPACE, OPERATOR_NAMESPACE, ROOT, Kube
-from node.machine import dead, node_is_ready
+from node.machine import dead, node_says, short_of_memory
 from node.middle import NAME, Middle, deleted, model
 from node.record import Record
 from settings import NODE_NAME
@@ -71,11 +71,22 @@ def test_a_drained_node_takes_stage_and_server_and_both_come_back(kube: Kube, mi
     middle.until_ready()
 
 
+def test_a_node_that_runs_short_of_memory_evicts_the_stage_and_it_comes_back(kube: Kube, middle: Middle) -> None:
+    """Whatever else the kubelet ends meanwhile, server and operator among it, comes back too."""
+    first = middle.begin()
+    with short_of_memory():
+        kube.until("the node says so", lambda: node_says(kube, "MemoryPressure") == "True", 60)
+        kube.until("the stage's pod is evicted", lambda: middle.pods()[0].disruption == "TerminationByKubelet", 180)
+    middle.until_asked_by_another_pod(first)
+    middle.until_ready()
+    assert node_says(kube, "MemoryPressure") == "False"
+
+
 def test_a_kubelet_that_is_away_for_a_while_loses_nothing(kube: Kube, middle: Middle) -> None:
     """The pod goes on, and ends, while nobody hears of it."""
     middle.begin()
     with dead("kubelet"):
-        kube.until("the node does not answer", lambda: node_is_ready(kube) == "Unknown", 120)
+        kube.until("the node does not answer", lambda: node_says(kube) == "Unknown", 120)
         kube.until("sdg says so", lambda: middle.stage().get("reason") == "NodeLost", 60)
         assert f"node {NODE_NAME} does not answer" in middle.stage()["message"]
         assert middle.stage()["state"] == "Running"
@@ -133,7 +144,7 @@ def test_a_node_that_is_lost_for_longer_than_its_pods_may_wait(kube: Kube, middl
     with _another_node():
         first = middle.begin(tolerations=seconds)
         with dead("kubelet"):
-            kube.until("the node does not answer", lambda: node_is_ready(kube) == "Unknown", 120)
+            kube.until("the node does not answer", lambda: node_says(kube) == "Unknown", 120)
             kube.until("sdg says so", lambda: middle.stage().get("reason") == "NodeLost", 60)
             kube.until("its pod is given up", lambda: middle.pods()[0].disruption == "DeletionByTaintManager", 90)
             kube.until("somebody has to act", lambda: middle.stage()["state"] == "Waiting", 300)
