@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from embedding_stages.contract import (
     StageResult,
     fingerprint_of,
 )
-from embedding_stages.errors import StageError
+from embedding_stages.errors import StageError, is_absent
 
 _CHUNK_BYTES = 1 << 20
 # Of what is left in the workspace. The group may write, so that a pod with another user of that group can remove it:
@@ -37,10 +38,11 @@ FILE_MODE = 0o664
 def list_files(folder: Path) -> list[Path]:
     """Regular files below `folder`, sorted by relative path. Links are refused: they could lead outside.
 
-    Raises StageError `ArtefactUnsafe` for a link or a special file.
+    Raises StageError `ArtefactUnsafe` for a link or a special file, and OSError for a folder that cannot be listed: its
+    files would seem to be gone.
     """
     found: list[Path] = []
-    for root, dirs, names in os.walk(folder):
+    for root, dirs, names in _walk(folder):
         dirs.sort()
         for name in [*dirs, *names]:
             path = Path(root, name)
@@ -48,6 +50,34 @@ def list_files(folder: Path) -> list[Path]:
                 raise StageError("ArtefactUnsafe", f"{path} is a link or a special file, not a regular file")
         found.extend(Path(root, name) for name in names)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, which by itself passes over a folder that it cannot list."""
+
+    def cannot_be_listed(error: OSError) -> None:
+        raise error
+
+    return os.walk(folder, onerror=cannot_be_listed)
+
+
+def seal(folder: Path) -> None:
+    """Modes for whoever reads or removes it, who may be another user of the same group (see FOLDER_MODE); on disk.
+
+    Another user's file has its mode already, and only its owner may change that.
+    """
+    for root, _, names in _walk(folder):
+        _allow(Path(root), FOLDER_MODE)
+        for name in names:
+            path = Path(root, name)
+            _allow(path, FILE_MODE)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def _allow(path: Path, mode: int) -> None:
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 def sha256_file(path: Path) -> str:
@@ -117,12 +147,19 @@ class Workspace:
         return self.root / request.stage / f"{request.fingerprint}.partial"
 
     def finished(self, request: StageRequest) -> StageResult | None:
-        """The result of an earlier attempt that ended after its rename but before it could answer."""
+        """The result of an earlier attempt that ended after its rename but before it could answer.
+
+        Raises OSError where the volume does not give it: `publish` removes what was not found here.
+        """
         manifest = self.final(request) / MANIFEST_FILE
         try:
             raw = json.loads(manifest.read_text())
             result = StageResult.from_json(json.dumps(raw["result"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            if not is_absent(error):
+                raise
+            return None
+        except (ValueError, KeyError, TypeError):
             return None
         for ref in result.artefacts.values():
             if Described.intact(self.root / ref.path, ref.digest) is None:
@@ -163,7 +200,7 @@ class Workspace:
             details=result.details,
         )
         self._write_manifest(partial, request, complete, files)
-        _make_readable(partial)
+        seal(partial)
         if final.exists():  # an incomplete or damaged leftover: `finished` refused it
             shutil.rmtree(final)
         partial.rename(final)
@@ -218,17 +255,6 @@ class Workspace:
             json.dump(manifest, stream, indent=1, sort_keys=True)
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def _make_readable(folder: Path) -> None:
-    """Whoever reads or removes it may be another user than the stage, of the same group: see FOLDER_MODE."""
-    for root, _, names in os.walk(folder):
-        os.chmod(root, FOLDER_MODE)
-        for name in names:
-            path = Path(root, name)
-            os.chmod(path, FILE_MODE)
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -63,6 +63,14 @@ def settings_of(table: type[_T], raw: Mapping[str, Any]) -> _T:
         raise BadInput("SettingInvalid", error.message, field=error.field) from error
 
 
+def is_absent(error: OSError) -> bool:
+    """Whether the file is not there; other errors are the machine's, which may give the file a moment later.
+
+    Libraries that map files say FileNotFoundError of whatever they met, without a number.
+    """
+    return isinstance(error, (FileNotFoundError, NotADirectoryError)) and error.errno is not None
+
+
 def own_groups() -> str:
     """The groups of this process, in words: which they are is the cluster's choice, as on OpenShift."""
     groups = sorted({os.getegid(), *os.getgroups()})

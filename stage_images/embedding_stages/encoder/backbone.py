@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -20,6 +21,8 @@ from embedding_stages.encoder.families import Family
 from embedding_stages.encoder.safetensors_check import SINGLE_FILE, check_weights, weight_files
 from embedding_stages.encoder.tensor_names import as_published, prefix_of
 from embedding_stages.errors import BadInput
+
+_NOT_OPENED: Final = re.compile(r"unable to (?:open|mmap)")
 
 
 @dataclass(slots=True)
@@ -104,12 +107,22 @@ def _load_module(folder: Path, family: Family, config: Config, dtype: torch.dtyp
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, StrictDataclassError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the machine: the library's own have no number
             raise
+        if _was_not_opened(error):
+            raise OSError(str(error)) from error
         raise BadInput("ModelDamaged", f"the model cannot be loaded: {error}", field=FIELD) from error
     missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
     if missing:
         raise BadInput("ModelIncomplete", f"the weights lack {', '.join(missing[:3])}", field=FIELD)
     assert isinstance(module, torch.nn.Module)  # noqa: S101 - the library is untyped
     return module
+
+
+def _was_not_opened(error: Exception) -> bool:
+    """Whether safetensors or torch could not open or map a file, which they say without a number.
+
+    `check_weights` has just read all of them, so the machine had no room for one more.
+    """
+    return isinstance(error, FileNotFoundError) or bool(_NOT_OPENED.search(str(error)))
 
 
 def _quiet() -> None:

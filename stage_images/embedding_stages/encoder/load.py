@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 
+from embedding_stages import full_disk
 from embedding_stages.contract.servers import Precision
 from embedding_stages.encoder.description import EncoderDescription, description_of
 from embedding_stages.encoder.model import PaddedEncoder
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 # What trainers and the server tell apart; whoever only embeds or saves takes `protocol.Encoder`.
 AnyEncoder: TypeAlias = "PaddedEncoder | PackedEncoder"
 Log = Callable[..., None]
+_PASSING: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 def _silent(message: str, **fields: Any) -> None:
@@ -80,5 +83,12 @@ def _obstacle(folder: Path, description: EncoderDescription, device: torch.devic
     try:
         right = works(kind.kernel_errors(shape, device, dtype))
     except Exception as error:  # whatever a compiler of another machine may raise
+        if full_disk.is_full(error) or isinstance(error, torch.OutOfMemoryError) or _passes(error):
+            raise
         return f"the kernels cannot be built: {type(error).__name__}"
     return None if right else "the kernels compute something else on this accelerator"
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the machine lacked something for a moment: of several workers, the others would take packs."""
+    return isinstance(error, OSError) and error.errno in _PASSING

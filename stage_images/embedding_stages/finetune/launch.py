@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from embedding_stages import contract, full_disk
 from embedding_stages.contract import INTERRUPTED, PEER_LOST, ExitCode, Stage, StageRequest, StageResult
-from embedding_stages.errors import StageError
+from embedding_stages.errors import StageError, Transient
 
 WORKER_LOGS: Final = "EFT_WORKER_LOGS"  # set for workers: the folder of their termination logs, one a local rank
 _LOOPBACK: Final = "127.0.0.1"
@@ -109,6 +109,8 @@ def _failed_itself(request: StageRequest, error: Exception, workspace: Path) -> 
     if full_disk.is_full(error):
         told = full_disk.told_as(error, Stage.FINETUNE, workspace)
         return told.exit_code, _result_of(request, told)
+    if isinstance(error, OSError):  # no process or file more, for the moment
+        return ExitCode.TRANSIENT, _result_of(request, Transient("InputOutputError", str(error)))
     return 1, _result_of(request, StageError("StageCrashed", f"{type(error).__name__}: {error}"))
 
 

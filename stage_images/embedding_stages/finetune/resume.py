@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from embedding_stages.encoder.safetensors_check import read_header
-from embedding_stages.errors import Transient
+from embedding_stages.errors import Transient, is_absent
 from embedding_stages.finetune import stream
 from embedding_stages.finetune.world import World
 
@@ -174,7 +174,11 @@ def _newest(
             fits = all(tensors[key].shape == shape for key, shape in shapes.items())
             if progressed.points:
                 progressed = replace(progressed, best=_best(tensors, shapes))
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:  # one that is not given now would be removed by the next one that is written
+            if not is_absent(error):
+                raise
+            continue
+        except (ValueError, KeyError, TypeError):
             continue
         if fits and progressed.identity == dict(identity):
             return tensors, progressed

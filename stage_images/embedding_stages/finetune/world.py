@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from embedding_stages import contract
+from embedding_stages import contract, full_disk
 from embedding_stages.contract import PEER_LOST, ExitCode
 from embedding_stages.errors import StageError, Transient
 
@@ -193,6 +193,8 @@ def lost_peers() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if full_disk.is_full(error):  # NCCL's too, when it is the pod's shared memory that has no room
+            raise
         if isinstance(error, dist.DistError) or any(word in str(error).lower() for word in _LOST):
             first = (str(error).splitlines() or ["no message"])[0]
             raise Transient(PEER_LOST, f"another worker ended or does not answer ({first})") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from embedding_stages import git_lfs
 from embedding_stages.contract.settings import DEFAULT_INCLUDE
-from embedding_stages.errors import BadInput, printable
+from embedding_stages.errors import BadInput, Transient, printable
 from embedding_stages.formats import characters, documents
 from embedding_stages.formats.documents import Document
 from embedding_stages.inputs import safe_files
@@ -62,7 +62,7 @@ def write_documents(corpus: Corpus, target: Path) -> Counts:
     """Read the corpus and write `target`. Memory holds one document and the digests of the others.
 
     Raises BadInput `CorpusPathMissing`, `CorpusEmpty`, `CorpusUnreadable`, `CorpusForbidden`, `CorpusTooLarge`,
-    `CorpusTooDeep` or `GlobInvalid`.
+    `CorpusTooDeep` or `GlobInvalid`, and Transient `SourceChanged`.
     """
     what = f"the documents, or leave this one out of {INCLUDE_FIELD} ('!name/' leaves a folder out)"
     with safe_files.permitted(what, reason="CorpusForbidden", field=corpus.field):
@@ -88,6 +88,8 @@ def _write_documents(corpus: Corpus, root: Path, target: Path) -> Counts:
             counts.skip("skippedFiles", name, "larger than maxFileBytes, and without a suffix")
         else:
             chosen.append((name, file))
+    if not root.is_dir():  # as where git-sync has moved on to another commit
+        raise Transient("SourceChanged", "the folder of the documents was removed while it was listed")
     _check_sizes(corpus, [file for _, file in chosen])
     counts.documents = documents.write_documents(target, _usable(corpus, root, chosen, counts))
     if not counts.documents:
@@ -160,7 +162,9 @@ def _usable(corpus: Corpus, root: Path, chosen: list[tuple[str, FoundFile]], cou
         try:
             with safe_files.open_file(real_root, file.path) as source:
                 content = source.read(corpus.limits.maxFileBytes + 1)
-        except (NotRegularError, FileNotFoundError):
+        except FileNotFoundError as error:  # it was there when the folder was listed
+            raise Transient("SourceChanged", f"{printable(name)} was removed while the documents were read") from error
+        except NotRegularError:
             counts.skip("skippedFiles", name, "a link or no regular file")
             continue
         if len(content) > corpus.limits.maxFileBytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from embedding_stages import git_lfs
-from embedding_stages.errors import BadInput, printable
+from embedding_stages.errors import BadInput, Transient, printable
 from embedding_stages.formats import beir, characters
 from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Judgement
 from embedding_stages.formats.lines import Bounds, FormatError
@@ -98,7 +98,7 @@ class LabelledSet:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
-        """A file of the set: a regular one, below the folder."""
+        """A file of the set: a regular one, below the folder. Raises Transient `SourceChanged` beside `write`'s."""
         permitted = safe_files.permitted("the labelled set", reason="LabelledSetForbidden", field=self.field)
         try:
             with permitted, safe_files.open_file(self.folder, name) as stream:
@@ -107,6 +107,10 @@ class LabelledSet:
                 stream.seek(0)
                 yield stream
         except FileNotFoundError as error:
+            if not self.folder.is_dir():  # as where git-sync has moved on to another commit
+                raise Transient(
+                    "SourceChanged", "the folder of the labelled set was removed while it was read"
+                ) from error
             raise self._missing(name, "is missing") from error
         except NotRegularError as error:
             raise self._missing(name, "is a link or no regular file") from error

@@ -5,7 +5,6 @@ They outlive runs, so that a spec edit does not copy a model again.
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedding_stages.artefacts import FILE_MODE, FOLDER_MODE, Described, digest_of_files
+from embedding_stages.artefacts import Described, digest_of_files, seal
 from embedding_stages.contract import Artefact, Stage
 from embedding_stages.errors import Transient
 
@@ -62,7 +61,7 @@ class Store:
         digest = filled.digest
         if expected is not None and digest != expected:
             raise Transient("SourceChanged", f"the {artefact.value} changed while it was copied")
-        _seal(draft)
+        seal(draft)
         folder = self._folder(artefact, digest)
         if folder.is_dir():
             kept = Described.intact(folder, digest)
@@ -74,14 +73,3 @@ class Store:
 
     def _folder(self, artefact: Artefact, digest: str) -> Path:
         return self.root / f"{artefact.value}-{digest.removeprefix('sha256:')[:16]}"
-
-
-def _seal(folder: Path) -> None:
-    """Modes and content on disk: stages may run as different users."""
-    for root, _, names in os.walk(folder):
-        Path(root).chmod(FOLDER_MODE)
-        for name in names:
-            path = Path(root, name)
-            path.chmod(FILE_MODE)
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())

@@ -6,6 +6,7 @@ The key is only ever in the header: not in messages, not in logs, not sent to an
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from embedding_stages.contract import INTERRUPTED, canonical_json
-from embedding_stages.errors import StageError, Transient
+from embedding_stages.errors import StageError, Transient, is_absent
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener
 from embedding_stages.sdg import failures
 from embedding_stages.sdg.answers import (
@@ -96,6 +97,8 @@ class ChatClient:
         try:
             opener = make_opener(proxies=True, authorities=self.authorities)
         except OSError as error:
+            if not (isinstance(error, ssl.SSLError) or is_absent(error)):
+                raise
             raise failures.bundle_invalid(error, self.at) from None
         http = HttpClient(
             base_url=self.base_url,

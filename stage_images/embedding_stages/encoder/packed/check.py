@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -15,6 +16,7 @@ from embedding_stages.encoder.packed.packs import Ragged, build_pack
 
 _LENGTHS = (5, 70, 1, 130)
 _BEYOND = 150  # tokens that a text is longer than a window: whole tiles are skipped on both sides
+_ROWS_OF_MANY_TILES = 70 * gates.ROWS_A_TILE
 _ROWS = 600  # more than the norms have programs: some take two
 _ERROR = 2e-2  # relative, of bfloat16 attention; a wrong kernel is off by 1
 
@@ -64,7 +66,8 @@ def distances_error(heads: Heads, bucket_of: torch.Tensor, device: torch.device,
 def gated_error(device: torch.device, dtype: torch.dtype, activation: Activation = "silu") -> float:
     """The largest relative error of the gated product and of its gradient against torch's own in float32."""
     generator = torch.Generator(device).manual_seed(0)
-    rows, hidden, width = 200, 2 * gates.TILES.step, 2 * gates.TILES.columns
+    hidden, width = 2 * gates.TILES.step, 2 * gates.TILES.columns
+    rows = _ROWS_OF_MANY_TILES if device.type == "cuda" else 200  # so many that programs have a second tile
     x = torch.randn(rows, hidden, device=device, generator=generator).to(dtype)
     weight = torch.randn(2 * width, hidden, device=device, generator=generator).to(dtype)
     grad = torch.randn(rows, width, device=device, generator=generator).to(dtype)
@@ -106,11 +109,16 @@ def head_norm_error(heads: Heads, norm: Norm, device: torch.device, dtype: torch
     return max(map(_error, (qkv, grad, *found), (expected.detach(), *changes)))
 
 
-def turned_error(heads: Heads, norm: Norm | None, device: torch.device, dtype: torch.dtype) -> float:
-    """The larger relative difference of attention that turns its queries, after `norm`, and its gradient back, from
-    attention to turned ones."""
-    texts = Ragged.of([[0] * length for length in _LENGTHS])
-    pack = send(build_pack(texts, range(len(_LENGTHS)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), device)
+def turned_error(
+    heads: Heads, norm: Norm | None, device: torch.device, dtype: torch.dtype, sight: Sight = EVERYTHING
+) -> float:
+    """The relative difference of attention that turns its queries, after `norm`, from attention to turned ones.
+
+    Without `norm` the larger one of that and of gradients that it turns back.
+    """
+    lengths = (*_LENGTHS, sight.window + _BEYOND) if sight.window else _LENGTHS
+    texts = Ragged.of([[0] * length for length in lengths])
+    pack = send(build_pack(texts, range(len(lengths)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), device)
     generator = torch.Generator(device).manual_seed(0)
     width = (heads.queries + 2 * heads.keys) * heads.size
     before = torch.randn(len(pack.ids), width, device=device, generator=generator).to(dtype)
@@ -123,9 +131,11 @@ def turned_error(heads: Heads, norm: Norm | None, device: torch.device, dtype: t
             norms.norm_rotate_(rows, queries, keys, turn, heads, norm, keys_only=keys_only)
     gain = None if norm is None else queries
     angles = turn.cosine, turn.sine
-    found, _ = ops.attend(before, pack.query_tiles, heads, turn=angles, gain=gain, norm=norm)
-    expected, lse = ops.attend(after, pack.query_tiles, heads)
-    passed = expected, after, expected, lse, pack.query_tiles, pack.key_tiles, heads
+    found, _ = ops.attend(before, pack.query_tiles, heads, sight, turn=angles, gain=gain, norm=norm)
+    expected, lse = ops.attend(after, pack.query_tiles, heads, sight)
+    if norm is not None:
+        return _error(found[: pack.tokens], expected[: pack.tokens].float())
+    passed = expected, after, expected, lse, pack.query_tiles, pack.key_tiles, heads, sight
     back, change = ops.attend_backward(*passed, turn=angles), ops.attend_backward(*passed)
     ops.rotate_(change, pack.positions, turn.cosine, -turn.sine, heads)
     pairs = (found, expected), (back, change)
@@ -134,11 +144,13 @@ def turned_error(heads: Heads, norm: Norm | None, device: torch.device, dtype: t
 
 def works(errors: Iterable[float]) -> bool:
     """Whether all are the rounding of the dtype that is computed in, and no more; the first that is not ends it."""
-    return all(error < _ERROR for error in errors)  # false for NaN
+    return all(error < _ERROR for error in errors)
 
 
 def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float((ours.float() - theirs).norm() / theirs.norm())
+    """Infinite for NaN, which `max` passes over where it does not come first."""
+    error = float((ours.float() - theirs).norm() / theirs.norm())
+    return error if math.isfinite(error) else math.inf
 
 
 def _copied(value: torch.Tensor) -> torch.Tensor:
@@ -148,7 +160,7 @@ def _copied(value: torch.Tensor) -> torch.Tensor:
 def _turn(positions: torch.Tensor, heads: Heads) -> Turn:
     """Angles that differ from place to place, for any positions of the check."""
     steps = torch.rand(heads.size // 2, generator=torch.Generator().manual_seed(0))
-    angles = torch.outer(torch.arange(_ROWS).float(), steps)
+    angles = torch.outer(torch.arange(max(_ROWS, int(positions.max()) + 1)).float(), steps)
     return Turn(positions, angles.cos().to(positions.device), angles.sin().to(positions.device))
 
 

@@ -58,12 +58,12 @@ class PackedLlama(PackedModel):
     @classmethod
     def kernel_errors(cls, shape: PackedShape, device: torch.device, dtype: torch.dtype) -> Iterator[float]:
         assert isinstance(shape, Shape)  # noqa: S101 - its own
+        normed = "query_norm" in shape.names.layer
         for sight in sorted(set(shape.sights), key=str):
             yield check.attention_error(shape.heads, device, dtype, sight)
+            yield check.turned_error(shape.heads, shape.norm if normed else None, device, dtype, sight)
         yield check.gated_error(device, dtype, shape.activation)
         yield check.norm_error(shape.norm, device, dtype)
-        normed = "query_norm" in shape.names.layer
-        yield check.turned_error(shape.heads, shape.norm if normed else None, device, dtype)
         if normed:
             yield check.head_norm_error(shape.heads, shape.norm, device, dtype)
 
