@@ -40,6 +40,7 @@ from embedding_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 # Their events come in bursts, and of what matters most the Job or the Deployment tells.
 _GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
+_AGAIN_S: Final = 30.0  # after a resync that failed: one of thousands takes hundreds of requests
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
 # The first resync comes this long after the first list, and thrice as long as that took: by then Kopf has listed, too.
 # What is deleted between the two lists no watch tells of.
@@ -129,10 +130,11 @@ class Doorbell:
 
         The interval is what the settings ask for, and longer where there is so much that a list takes seconds of CPU.
         """
-        spread = Random()  # noqa: S311
+        spread, first = Random(), True  # noqa: S311
         while True:
+            done = False
             try:
-                if first := not self.filled.is_set():
+                if not self.filled.is_set():
                     begun = time.monotonic()
                     await asyncio.to_thread(self.lists.fill)
                     self.listed_s = time.monotonic() - begun
@@ -144,6 +146,8 @@ class Doorbell:
                     self._look_at_everything(spread)
                     self.interval_s = interval_s(self.settings.resync_s, cpu_s)
                     METRICS.resync_interval.set(self.interval_s)
+                    first = False
+                done = True
                 self.last_resync = time.monotonic()
                 METRICS.last_resync.set_to_current_time()
             except Ending:  # `stop` cancels this in a moment
@@ -152,11 +156,17 @@ class Doorbell:
                 log.warning("resync failed: %s", error)
             except Exception:
                 log.exception("resync failed")
-            await asyncio.sleep(self._pause_s(spread, first=first) if self.filled.is_set() else _START_AGAIN_S)
+            await asyncio.sleep(self._pause_s(spread, done=done, first=first))
 
-    def _pause_s(self, spread: Random, *, first: bool) -> float:
-        """Until the next resync; `first` is the pause after the first list."""
+    def _pause_s(self, spread: Random, *, done: bool, first: bool) -> float:
+        """Until the next list or resync; `done`: the last one was. `first`: the next resync is the first one, of what
+        the watches missed while they began.
+        """
+        if not self.filled.is_set():
+            return _START_AGAIN_S
         pause_s = self.interval_s * (0.9 + 0.2 * spread.random())
+        if not done:
+            return min(pause_s, _AGAIN_S)
         return min(pause_s, _AFTER_START_S + 3 * self.listed_s) if first else pause_s
 
     def _catch_up(self) -> tuple[set[Key], float]:

@@ -45,9 +45,6 @@ from embedding_operator.cluster.observe import Observer
 from embedding_operator.cluster.refused import refusal_of, refusal_to_read
 from embedding_operator.decide.decision import (
     Action,
-    Apply,
-    CreateJob,
-    CreatePod,
     Observed,
     Plan,
     Refusal,
@@ -204,7 +201,7 @@ class Reconciler:
             if action in tried:
                 continue
             tried.append(action)
-            if isinstance(action, Apply | CreateJob | CreatePod):
+            if not isinstance(action, TryOut):
                 self._must_be_as_read(resource)
             who = f"{owner.namespace}/{owner.name}"
             # Nothing is changed by a dry run, and those of a refused revision are made again and again.
@@ -213,17 +210,19 @@ class Reconciler:
             self._actor.do(owner, action, dry_runs_left_s=dry_runs_end - self.clock())
 
     def _must_be_as_read(self, resource: Mapping[str, Any]) -> None:
-        """Raises Conflict where the resource has changed, or is gone: its watch is behind, and its children, which are
-        removed with it, must not be made again. The next pass knows.
+        """Raises Conflict where the resource has changed, or is gone: its watch is behind, or told of it while the pass
+        went on. Children that are removed with it must not be made again, nor those of an edit be removed. The next
+        pass knows.
         """
         meta = resource["metadata"]
         key = (meta["namespace"], meta["name"])
-        if self.cache.confirmed_ago_s(KIND, key, key[1]) < _FRESH_S:
+        is_known = self.cache.version(KIND, key, key[1]) == meta["resourceVersion"]
+        if is_known and self.cache.confirmed_ago_s(KIND, key, key[1]) < _FRESH_S:
             return
         self.doubted.add(key)
         live = self._resource(key)
         if live is None or live["metadata"]["resourceVersion"] != meta["resourceVersion"]:
-            raise Conflict("make anything for", KIND, *key, "it has changed since it was read")
+            raise Conflict("act for", KIND, *key, "it has changed since it was read")
 
     def _report(
         self,

@@ -19,6 +19,7 @@ CHILDREN: Final = {  # kind -> what Kopf watches
     "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
 }
 _PAGE: Final = 100  # objects that Kopf decodes at a time
+_LIST_S: Final = 60  # for a page; a connection that is dead without a word would leave its kind unheard for longer
 _IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
 
 
@@ -64,6 +65,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     """Use Kopf for its watches alone."""
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
+    settings.networking.request_timeout = _LIST_S
     settings.watching.chunk_size = _PAGE
     settings.queueing.idle_timeout = _IDLE_S
     settings.persistence.diffbase_storage = NoDiffs()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from simulation.endings import BAD_INPUT, DONE, HANG, TRANSIENT
 from simulation.fake_cluster import Call, Crash
-from simulation.scene import a_scene, a_spec, is_ready, stage_is
+from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 from simulation.test_schedule import MONDAYS, NIGHTLY, looks, ready, until
 
 from embedding_operator.cluster.errors import Conflict, QuotaExceeded, Rejected
@@ -168,3 +168,50 @@ def test_a_job_that_is_not_on_record_when_it_ends_is_not_run_again(retention: di
     scene.deaf_to = ""
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
+class FromItsJobOn:
+    """A hook that loses writes of the status while the newest Job of a stage begins and ends."""
+
+    def __init__(self, scene: Scene, stage: Stage, jobs: int) -> None:
+        self.scene, self.stage, self.jobs, self.lost = scene, stage, jobs, 0
+
+    def __call__(self, call: Call, when: str) -> None:
+        under_way = self.lost < _LOST and len(self.scene.attempts(self.stage)) == self.jobs
+        if (call.verb, when) == ("status", "before") and under_way:
+            self.lost += 1
+            raise Conflict("update", KIND, "", "", "somebody was faster")
+
+
+@pytest.mark.parametrize("retention", [{}, {"succeededSeconds": 0}], ids=["kept", "removed at once"])
+@pytest.mark.parametrize("deaf_to", ["", "Pod"], ids=["all is heard", "pods are not"])
+def test_a_cured_stage_whose_job_is_not_on_record_when_it_ends_is_not_run_again(
+    retention: dict[str, Any], deaf_to: str
+) -> None:
+    """The cure asks for the same work, which is on record as Failed, in the revision before."""
+    scene = a_scene(retention=retention)
+    scene.will(Stage.FINETUNE, BAD_INPUT)
+    scene.run(stage_is(Stage.FINETUNE, "Failed")).settle(3)
+    hook = FromItsJobOn(scene, Stage.FINETUNE, 2)
+    scene.cluster.hook, scene.deaf_to = hook, deaf_to
+    scene.edit(a_spec(retention=retention, retryToken="again"))
+    scene.run(lambda _: hook.lost == _LOST)
+    scene.deaf_to = ""
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
+@pytest.mark.parametrize("retention", [{}, {"succeededSeconds": 0}], ids=["kept", "removed at once"])
+@pytest.mark.parametrize("deaf_to", ["", "Pod"], ids=["all is heard", "pods are not"])
+def test_a_look_whose_job_is_not_on_record_when_it_ends_is_not_made_again(
+    retention: dict[str, Any], deaf_to: str
+) -> None:
+    scene = a_scene(schedule=NIGHTLY, retention=retention).run(is_ready).settle(5)
+    before = len(scene.attempts(Stage.INPUTS))
+    hook = FromItsJobOn(scene, Stage.INPUTS, before + 1)
+    scene.cluster.hook, scene.deaf_to = hook, deaf_to
+    until(scene, scene.clock.now + timedelta(hours=26), lambda _: hook.lost == _LOST)
+    scene.deaf_to = ""
+    until(scene, scene.clock.now + timedelta(minutes=30), lambda scene: scene.status.schedule.result == "Unchanged")
+    assert scene.status.schedule.result == "Unchanged"
+    assert len(scene.attempts(Stage.INPUTS)) == before + 1

@@ -230,3 +230,46 @@ def test_a_stage_that_an_edit_changes_does_not_begin_as_it_was() -> None:
     scene.release()
     scene.world.step()
     assert made_in(scene) == []
+
+
+def test_a_server_of_an_edit_that_was_not_heard_of_is_not_removed(ready: Scene) -> None:
+    """Who takes over knows the resource as Ready, and the edit's server from a later list."""
+    scene = ready.fork()
+    later = Operator(scene.cluster)
+    later.reconcile()
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(lambda scene: len(scene.cluster.find("Deployment")) == 2)
+    later.hear(deaf_to=KIND)
+    later.reconciler.begin()
+    scene.clock.now += timedelta(seconds=20)
+
+    def passes() -> None:
+        for _ in range(3):
+            with suppress(Conflict):
+                later.reconcile()
+
+    assert [call for call in calls_of(scene, passes) if call.verb == "delete"] == []
+    assert len(scene.cluster.find("Deployment")) == 2
+
+
+def test_an_edit_that_is_heard_of_in_the_middle_of_a_pass_ends_it() -> None:
+    """The pass has read the resource before, and what it makes would be as it was."""
+    scene = a_scene()
+    heard = False
+
+    def hook(call: Call, when: str) -> None:
+        nonlocal heard
+        if (call.verb, when, heard) == ("try", "before", False):
+            heard = True
+            scene.edit(a_spec(suspend=True))
+            scene.operator.hear()
+
+    scene.cluster.hook = hook
+
+    def one_pass() -> None:
+        with pytest.raises(Conflict):
+            scene.operator.reconcile()
+
+    calls = calls_of(scene, one_pass)
+    assert heard
+    assert [call for call in calls if call.verb in ("create", "apply")] == []

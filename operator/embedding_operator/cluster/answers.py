@@ -94,10 +94,23 @@ def error_of(
             return Forbidden(verb, *where, detail)
         case 404 if where[0] == NIM_SERVICE and "namespaces" not in detail:
             return Rejected(verb, *where, NO_NIM_OPERATOR)
+        case 404 if verb in ("get", "delete") and not says_absent(data):
+            return Unavailable(verb, *where, f"the answer 404 is not the API server's: {detail}")
+        case 404 if verb in ("patch", "update") and "namespaces" not in detail:
+            return Conflict(verb, *where, detail)  # removed since it was read
         case 429 | 500 | 502 | 503 | 504:
             return Unavailable(verb, *where, detail, _seconds(headers.get("Retry-After", "")))
         case _:
             return Rejected(verb, *where, detail)
+
+
+def says_absent(data: bytes) -> bool:
+    """Whether an answer 404 is the API server's word that there is no such object, and not a proxy's of its own."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(body, dict) and (body.get("kind"), body.get("reason")) == ("Status", "NotFound")
 
 
 def _seconds(text: str) -> float:

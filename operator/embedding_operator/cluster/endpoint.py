@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -35,6 +36,7 @@ class Patient:
     ask: Ask
     clock: Callable[[], float]  # seconds
     pauses: dict[str, tuple[float, float]] = field(default_factory=dict)  # address -> (until, how long it was)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # passes ask at the same time
 
     def __call__(self, url: str, contract: Mapping[str, Any]) -> Vectors | None:
         now = self.clock()
@@ -42,11 +44,12 @@ class Patient:
         if now < until:
             return None
         vectors = self.ask(url, contract)
-        # What nobody asks any more is forgotten.
-        self.pauses = {key: known for key, known in self.pauses.items() if key != url and known[0] > now - 3600}
-        if vectors is None:
-            pause = min(2 * pause, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
-            self.pauses[url] = (self.clock() + pause, pause)
+        with self._lock:
+            # What nobody asks any more is forgotten.
+            self.pauses = {key: known for key, known in self.pauses.items() if key != url and known[0] > now - 3600}
+            if vectors is None:
+                pause = min(2 * pause, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
+                self.pauses[url] = (self.clock() + pause, pause)
         return vectors
 
 

@@ -52,24 +52,34 @@ class Lists:
             if kind in self.cache.unheard:
                 self._fill(kind)
                 continue
-            missed, lost = self.cache.compare(kind, self._slowly(self._all(self.cluster.versions, kind)))
-            rung |= lost
-            for namespace, name in missed:
-                for raw in self.cluster.list(kind, namespace, fields=f"metadata.name={name}"):
-                    key = self.cache.put(kind, raw)
-                    rung |= {key} if key is not None else set()
+            try:
+                rung |= self._compare(kind)
+            except Forbidden as error:
+                self._pass_over(kind, error)
         self._fill_unwatched()
+        return rung
+
+    def _compare(self, kind: str) -> set[Key]:
+        missed, rung = self.cache.compare(kind, self._slowly(self._all(self.cluster.versions, kind)))
+        for namespace, name in missed:
+            for raw in self.cluster.list(kind, namespace, fields=f"metadata.name={name}"):
+                key = self.cache.put(kind, raw)
+                rung |= {key} if key is not None else set()
         return rung
 
     def _fill(self, kind: str) -> None:
         try:
             self.cache.fill(kind, self._all(self.cluster.each, kind))
-        except Forbidden:
-            if kind == KIND:
-                raise
-            self.cache.unheard.add(kind)  # each pass asks for its own, and says which right is missing
+        except Forbidden as error:
+            self._pass_over(kind, error)
         else:
             self.cache.unheard.discard(kind)
+
+    def _pass_over(self, kind: str, error: Forbidden) -> None:
+        """A kind that may not be listed, or no longer: each pass asks for its own, and says which right is missing."""
+        if kind == KIND:
+            raise error
+        self.cache.unheard.add(kind)
 
     def _fill_unwatched(self) -> None:
         for kind in UNWATCHED:

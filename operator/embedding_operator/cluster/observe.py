@@ -312,7 +312,7 @@ def _lacks_its_answer(job: JobView, status: Status) -> bool:
     """A Job that ended, of a stage that is not judged yet, whose pods do not all seem to have ended."""
     entry = status.done_by(job.stage, job.fingerprint)
     followed = entry.fingerprint == job.fingerprint and job.attempt < entry.attempt
-    if followed or status.has_judged(job.stage, job.fingerprint, job.revision):
+    if followed or status.has_judged(job.stage, job.fingerprint, job.revision, job.created):
         return False
     return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))
 

@@ -13,7 +13,7 @@ import orjson
 import urllib3
 from kubernetes import client, config
 
-from embedding_operator.cluster.answers import error_of, server_ahead_s
+from embedding_operator.cluster.answers import error_of, says_absent, server_ahead_s
 from embedding_operator.cluster.errors import Unavailable
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.metrics import METRICS
@@ -141,7 +141,7 @@ class Requests:
             )
         except NO_ANSWER as error:
             raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
-        if status == 404 and missing_ok:
+        if status == 404 and missing_ok and (kind in _OF_OTHERS or says_absent(data)):
             return None
         if status >= 300:
             raise error_of(status, verb, where, headers, data)

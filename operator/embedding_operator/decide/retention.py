@@ -33,4 +33,4 @@ def remove_ended_jobs(draft: Draft, written: Status, spec: Spec, observed: Obser
 
 def _is_judged(status: Status, job: JobView) -> bool:
     """Whether its result was taken, and no later attempt counts it."""
-    return status.has_judged(job.stage, job.fingerprint, job.revision)
+    return status.has_judged(job.stage, job.fingerprint, job.revision, job.created)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
 from embedding_operator.resource.folding import folded, written_out
@@ -146,17 +147,21 @@ class Status:
             look if look is not None and look.fingerprint == fingerprint and look.name is stage else self.stage(stage)
         )
 
-    def has_judged(self, stage: Stage, fingerprint: str, revision: int) -> bool:
-        """Whether nothing is to be learned any more from Jobs of this work: how it ended is on record, or it is of an
+    def has_judged(self, stage: Stage, fingerprint: str, revision: int, created: datetime) -> bool:
+        """Whether nothing is to be learned any more from a Job of this work: how it ended is on record, or it is of an
         earlier revision, which asked for other work. What is on record may be older than the Job.
 
-        Beside the inputs of a revision there are looks at the sources, which have its number.
+        Beside the inputs of a revision there are looks at the sources, which have its number; their Jobs are told apart
+        by when they were made.
         """
+        if revision > self.revision:  # as where a cure asks for the same work again
+            return False
         entry = self.done_by(stage, fingerprint)
-        is_look = stage is Stage.INPUTS and revision == self.revision
-        if entry.fingerprint != fingerprint and not is_look:
-            return revision < self.revision
-        return entry.done or entry.state == "Failed"
+        if entry.fingerprint == fingerprint:
+            return entry.done or entry.state == "Failed"
+        if stage is Stage.INPUTS and revision == self.revision and self.schedule.next_look:
+            return f"{created:%Y-%m-%dT%H:%M:%SZ}" <= self.schedule.last_look
+        return revision < self.revision
 
     def with_stage(self, item: StageStatus) -> Status:
         known = {old.name: old for old in self.stages} | {item.name: item}

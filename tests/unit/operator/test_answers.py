@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from embedding_operator.cluster.answers import must_be_ours, server_ahead_s
-from embedding_operator.cluster.errors import DeletionStuck, ForeignObject, NotYetGone
+from embedding_operator.cluster.answers import error_of, must_be_ours, says_absent, server_ahead_s
+from embedding_operator.cluster.errors import (
+    ClusterError,
+    Conflict,
+    DeletionStuck,
+    ForeignObject,
+    NotYetGone,
+    Rejected,
+    Unavailable,
+)
 from embedding_operator.resource.api import KIND
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 900000, tzinfo=UTC)
@@ -28,6 +36,36 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, 900000, tzinfo=UTC)
 )
 def test_the_servers_clock_is_the_one_that_deadlines_are_told_by(date: str, ahead: float) -> None:
     assert server_ahead_s(date, NOW) == pytest.approx(ahead)
+
+
+GONE = b'{"kind": "Status", "reason": "NotFound", "message": "jobs a not found"}'
+NO_NAMESPACE = b'{"kind": "Status", "reason": "NotFound", "message": "namespaces a not found"}'
+PAGE = b"<html>404 Not Found</html>"
+
+
+@pytest.mark.parametrize(
+    ("data", "absent"),
+    [(GONE, True), (PAGE, False), (b"404 page not found", False), (b"{}", False), (b"[]", False), (b"", False)],
+)
+def test_only_the_api_server_says_that_there_is_no_such_object(data: bytes, absent: bool) -> None:
+    assert says_absent(data) is absent
+
+
+@pytest.mark.parametrize(
+    ("verb", "data", "error"),
+    [
+        ("get", GONE, Rejected),
+        ("get", PAGE, Unavailable),
+        ("delete", PAGE, Unavailable),
+        ("update", GONE, Conflict),
+        ("patch", GONE, Conflict),
+        ("patch", NO_NAMESPACE, Rejected),
+        ("create", NO_NAMESPACE, Rejected),
+    ],
+)
+def test_what_404_means(verb: str, data: bytes, error: type[ClusterError]) -> None:
+    """What was read and is gone is read again: nobody refused anything."""
+    assert type(error_of(404, verb, ("Job", "n", "a"), {}, data)) is error
 
 
 MINE = [{"kind": KIND, "name": "a", "uid": "mine"}]

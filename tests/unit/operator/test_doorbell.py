@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -162,3 +163,25 @@ def test_a_resync_that_takes_long_comes_less_often(monkeypatch: pytest.MonkeyPat
         return door.interval_s, REGISTRY.get_sample_value("embedding_operator_resync_interval_seconds")
 
     assert asyncio.run(listen()) == (1920, 1920)
+
+
+@pytest.mark.parametrize(
+    ("filled", "done", "first", "most"),
+    [
+        (False, False, True, 3.0),
+        (True, True, True, 30 + 3 * 20),
+        (True, False, True, 30.0),  # the first resync is soon, also when it has failed once
+        (True, False, False, 30.0),  # one refused page of hundreds
+        (True, True, False, 1.1 * 900),
+    ],
+    ids=["no list yet", "after the list", "the first resync failed", "a resync failed", "a resync was done"],
+)
+def test_the_pause_before_the_next_list(filled: bool, done: bool, first: bool, most: float) -> None:
+    async def pause_s() -> float:
+        door = doorbell()
+        door.interval_s, door.listed_s = 900.0, 20.0
+        if filled:
+            door.filled.set()
+        return door._pause_s(Random(1), done=done, first=first)
+
+    assert 0.8 * most < asyncio.run(pause_s()) <= most

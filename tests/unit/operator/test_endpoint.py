@@ -131,3 +131,16 @@ def test_an_endpoint_that_does_not_answer_is_left_alone_longer_and_longer() -> N
         if len(asked) < len(answer):
             patient("http://a", CONTRACT)
     assert asked == [0, 30, 90, 210, 211, 241]
+
+
+def test_endpoints_that_do_not_answer_are_remembered_by_passes_at_the_same_time() -> None:
+    patient = Patient(ask=lambda url, contract: None, clock=lambda: 0.0)
+    threads = [
+        threading.Thread(target=lambda first=first: [patient(f"http://{first}-{n}", {}) for n in range(300)])
+        for first in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(patient.pauses) == 1200, "none is lost"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
-from embedding_operator.cluster.cache import Cache
+from embedding_operator.cluster.cache import KINDS, Cache
+from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.lists import Ending, Lists, interval_s
 from embedding_operator.resource.api import KIND
 
@@ -66,6 +67,29 @@ def test_a_list_that_is_given_up_takes_nothing_for_gone() -> None:
     with pytest.raises(Ending):
         found.catch_up()
     assert len(found.cache.resources()) == 1200
+
+
+def test_a_right_that_is_taken_away_leaves_the_other_kinds_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = filled(3, [])
+    refused = Forbidden("list", "Job", "", "", "no more")
+    versions, asked = found.cluster.versions, []
+
+    def some(kind: str, *arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
+        asked.append(kind)
+        if kind == "Job":
+            raise refused
+        return versions(kind, *arguments, **named)
+
+    monkeypatch.setattr(found.cluster, "versions", some)
+    found.catch_up()
+    assert asked == list(KINDS)
+    assert found.cache.unheard == {"Job"}, "passes ask for their own, and say which right is missing"
+    found.catch_up()
+    assert found.cache.unheard == set(), "it is listed again, once it may be"
+    refused = Forbidden("list", KIND, "", "", "no more")
+    monkeypatch.setattr(found.cluster, "versions", lambda *_, **__: (_ for _ in ()).throw(refused))
+    with pytest.raises(Forbidden):
+        found.catch_up()
 
 
 @pytest.mark.parametrize(("cpu_s", "seconds"), [(0.0, 300), (1.4, 300), (1.6, 320), (9.6, 1920)])

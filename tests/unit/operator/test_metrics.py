@@ -42,7 +42,8 @@ class Answering(client.ApiClient):
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return SimpleNamespace(status=answer, headers={}, read=lambda: b"{}")
+        body = b'{"kind": "Status", "reason": "NotFound"}' if answer == 404 else b"{}"
+        return SimpleNamespace(status=answer, headers={}, read=lambda: body)
 
 
 def test_every_answer_of_the_api_server_is_counted_and_so_is_none() -> None:

@@ -276,6 +276,9 @@ def test_a_dry_run_of_what_is_applied_changes_nothing_and_sees_a_stranger(
                 assert len(asked) == 1
 
 
+_REASONS = {404: "NotFound", 403: "Forbidden"}
+
+
 @pytest.mark.parametrize(
     ("status", "words", "error"),
     [(200, "", None), (404, "not found", Rejected), (403, 'User "o" cannot get resource "secrets" in', NotTried)],
@@ -292,7 +295,7 @@ def test_a_secret_is_looked_for_and_never_read(
 
     def send(method: str, path: str, *_: object, accept: str, **__: object) -> tuple[int, dict[str, str], bytes]:
         sent.append(f"{method} {path} {accept}")
-        return status, {}, json.dumps({"message": words}).encode()
+        return status, {}, json.dumps({"kind": "Status", "reason": _REASONS.get(status), "message": words}).encode()
 
     secret = {"kind": "Secret", "metadata": {"namespace": "n", "name": "x"}}
     with connected(deaf, tmp_path, monkeypatch) as cluster:
