@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from itertools import chain, repeat
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
+from kopf._cogs.clients import watching
+from kopf._cogs.clients.errors import APIError
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -18,6 +23,8 @@ CHILDREN: Final = {  # kind -> what Kopf watches
     "Service": ("", "v1", "services"),
     "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
 }
+log = logging.getLogger(__name__)
+_BEGIN_AGAIN_S: Final = 5.0
 _PAGE: Final = 100  # objects that Kopf decodes at a time
 _LIST_S: Final = 60  # for a page; a connection that is dead without a word would leave its kind unheard for longer
 _IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
@@ -32,6 +39,24 @@ class Endless:
 
     def __iter__(self) -> Iterator[float]:
         return chain((1, 1, 2, 3, 5, 8, 13), repeat(21))
+
+
+_one_watch: Final = watching.continuous_watch
+
+
+async def begun_again(**named: Any) -> AsyncIterator[Any]:
+    """Kopf's list and watch of a kind, of which an end means that both are begun anew.
+
+    What it takes for fatal ends the process: a page of the list that has expired (410), as when etcd was compacted in
+    the middle of it, and an error in the stream. A list of everything cures both.
+    """
+    try:
+        async with aclosing(cast("AsyncGenerator[Any, None]", _one_watch(**named))) as events:
+            async for event in events:
+                yield event
+    except (APIError, watching.WatchingError) as error:
+        log.warning("the watch of %s begins anew: %s", named["resource"], error)
+        await asyncio.sleep(_BEGIN_AGAIN_S)
 
 
 class NoDiffs(kopf.DiffBaseStorage):
@@ -63,6 +88,7 @@ class NoMemories(ResourceMemories):
 
 def configure(settings: kopf.OperatorSettings) -> None:
     """Use Kopf for its watches alone."""
+    watching.continuous_watch = begun_again
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
     settings.networking.request_timeout = _LIST_S

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import islice
+from typing import Any
 
 import kopf
+import pytest
+from kopf._cogs.clients import watching
+from kopf._cogs.clients.errors import APIClientError
 
+from embedding_operator import watches
 from embedding_operator.watches import Endless, NoMemories, configure
 
 
@@ -40,3 +46,33 @@ def test_kopf_remembers_no_object() -> None:
     assert first.noticed_by_listing
     assert list(memories.iter_all_memories()) == []
     asyncio.run(memories.forget(body))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        APIClientError({"message": "the continue token has expired"}, status=410, headers={}),
+        watching.WatchingError("Error in the watch-stream: 500"),
+    ],
+    ids=["a page that has expired", "an error in the stream"],
+)
+def test_a_watch_that_kopf_would_end_the_process_for_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def fails(**_: Any) -> AsyncIterator[str]:
+        yield "one"
+        raise error
+
+    monkeypatch.setattr(watches, "_one_watch", fails)
+    monkeypatch.setattr(watches, "_BEGIN_AGAIN_S", 0.0)
+
+    async def all_of_it() -> list[Any]:
+        return [event async for event in watches.begun_again(resource="jobs")]
+
+    assert asyncio.run(all_of_it()) == ["one"]
+    assert "the watch of jobs begins anew" in caplog.text
+
+
+def test_kopf_watches_with_that() -> None:
+    configure(kopf.OperatorSettings())
+    assert watching.infinite_watch.__globals__["continuous_watch"] is watches.begun_again
