@@ -51,6 +51,26 @@ def growth_per_hour(samples: Sequence[tuple[float, float]], *, warm_up_s: float)
     return 3600 * fit([when for when, _ in kept], [value for _, value in kept]).slope
 
 
+def beyond_what_is_held(
+    samples: Sequence[tuple[float, float]], held: Sequence[tuple[float, int]], *, empty: float
+) -> list[tuple[float, float]]:
+    """The samples (seconds, MiB) without what each object that is held takes: its share of what they all take in the
+    end, above `empty`, the value with none. `held` are (seconds, number); a line lies between two of them.
+    """
+    if not samples or not held:
+        return []
+    last = held[-1][1]
+    each = (samples[-1][1] - empty) / last if last else 0.0
+    return [(when, value - each * _between(held, when)) for when, value in samples]
+
+
+def _between(points: Sequence[tuple[float, int]], when: float) -> float:
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x0 <= when < x1:
+            return y0 + (y1 - y0) * (when - x0) / (x1 - x0)
+    return float(points[0][1] if when < points[0][0] else points[-1][1])
+
+
 def no_worse_than_linear(xs: Sequence[float], ys: Sequence[float], *, slack: float = 1.25) -> bool:
     """Whether what each further x costs does not grow: the last stretch's slope against that of all before it.
 

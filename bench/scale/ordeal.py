@@ -38,6 +38,7 @@ class Ordeal:
     orphans: dict[invariants.Place, float] = field(default_factory=dict)  # since when
     leaks: set[invariants.Place] = field(default_factory=set)
     done: dict[str, int] = field(default_factory=dict)
+    empty_mib: float = 0.0  # of an operator that holds nothing
     sampled = looked = 0.0
 
     # -- faults --------------------------------------------------------------------------------------------------------
@@ -110,6 +111,8 @@ class Ordeal:
         except Refused:
             return
         self.children.append((self.looked, len(objects)))
+        if not objects:
+            self.empty_mib = self.operator.program.rss_mib()
         found = invariants.leaked(objects, alive)
         self.orphans = {place: self.orphans.get(place, self.looked) for place in found}
         self.leaks |= {place for place, since in self.orphans.items() if self.looked - since > _GRACE_S}

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.scale import faults, invariants
 from bench.scale.api import LOOPBACK
 from bench.scale.faults import Fault
-from bench.scale.figures import growth_per_hour
+from bench.scale.figures import beyond_what_is_held, growth_per_hour
 from bench.scale.goals import Row, goals_table
 from bench.scale.lab import Lab, open_lab
 from bench.scale.operator_process import Operator, install
@@ -38,8 +38,10 @@ def report(soak: Ordeal, left: list[str], warm_up_s: float) -> list[Row]:
     again = invariants.repeated(told)
     with soak.operator.program.log.open(errors="replace") as lines:
         traces = invariants.tracebacks(lines)
-    slope = growth_per_hour(soak.samples, warm_up_s=warm_up_s)
     watched = (soak.samples[-1][0] - soak.samples[0][0] - warm_up_s) / 60 if soak.samples else 0.0
+    slope = growth_per_hour(soak.samples, warm_up_s=warm_up_s)
+    rest = beyond_what_is_held(soak.samples, soak.children, empty=soak.empty_mib)
+    goal = MOST_MIB_AN_HOUR if watched >= _LEAST_WATCHED_MIN else None
     begin = soak.samples[0][0] + warm_up_s if soak.samples else 0.0
     children = [count for when, count in soak.children if when >= begin] or [0]
     edits = sum(event["what"] == "edited" and event["code"] == 200 for event in told)
@@ -88,9 +90,16 @@ def report(soak: Ordeal, left: list[str], warm_up_s: float) -> list[Row]:
             what="growth of its memory",
             measured=slope,
             unit="MiB/h",
-            goal=MOST_MIB_AN_HOUR if watched >= _LEAST_WATCHED_MIN else None,
+            goal=goal,
             note=f"over {watched:.0f} min, while children went from {children[0]:,} to {children[-1]:,}; "
             f"at most {soak.operator.program.peak_mib():.0f} MiB; load {load()}",
+        ),
+        Row(
+            what="growth of its memory beyond what more children take",
+            measured=growth_per_hour(rest, warm_up_s=warm_up_s),
+            unit="MiB/h",
+            goal=goal,
+            note=f"{soak.empty_mib:.0f} MiB with none",
         ),
         Row(
             what="requests that the API server refused to users",

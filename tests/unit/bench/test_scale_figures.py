@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from bench.scale.figures import fit, growth_per_hour, no_worse_than_linear, quantile
+from bench.scale.figures import beyond_what_is_held, fit, growth_per_hour, no_worse_than_linear, quantile
 from bench.scale.goals import Row, goals_table
 
 
@@ -93,3 +93,19 @@ def test_verdict(measured: float, goal: float | None, at_least: bool, verdict: s
 def test_a_missed_goal_stands_in_the_table() -> None:
     rows = [Row(what="restart", measured=124.0, unit="s", goal=90, note="10,000 requests")]
     assert goals_table(rows).splitlines()[-1] == "| restart | 124 s | at most 90 | missed | 10,000 requests |"
+
+
+@pytest.mark.parametrize("leak_an_hour", [0.0, 7.0])
+def test_what_more_objects_take_is_no_growth(leak_an_hour: float) -> None:
+    """70 MiB with none, 4 KiB each, of which there are more and more, then as many as before."""
+    held = [(60.0 * minute, 20_000 + min(50 * minute, 2_000)) for minute in range(121)]
+    samples = [(when, 70 + count * 4 / 1024 + leak_an_hour * when / 3600) for when, count in held]
+    rest = beyond_what_is_held(samples, held[::5], empty=70)
+    assert growth_per_hour(samples, warm_up_s=0) > leak_an_hour + 2
+    # What leaks is a part of each object's share, too: 14 of 100 MiB in the end.
+    assert growth_per_hour(rest, warm_up_s=0) == pytest.approx(leak_an_hour, abs=0.6)
+
+
+def test_nothing_is_held_by_who_was_not_looked_at() -> None:
+    assert beyond_what_is_held([(0.0, 70.0)], [], empty=70) == []
+    assert beyond_what_is_held([(0.0, 70.0)], [(0.0, 0)], empty=70) == [(0.0, 70.0)]
