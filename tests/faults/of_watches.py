@@ -8,7 +8,7 @@ from faults.plans import Cut, Drop, Fault, Gone, Later, Rule, Silent, Twice
 
 # Of the events of a run, by kind: the first ones, some in the middle, and one near the end.
 _NTH = {
-    "embeddingfinetunes": (1, 2, 5, 10),
+    "embeddingfinetunes": (1, 2, 5, 8),
     "jobs": (1, 2, 3, 5, 8, 13),
     "pods": (1, 2, 3, 6, 10, 14),
     "deployments": (1, 2),
