@@ -80,12 +80,13 @@ SECOND = Place(
 SECOND_LINK = "kn1"
 
 
-def memory_kept_free() -> str:
-    """What the kubelet keeps of the machine's memory, a quantity or a share: with less it evicts pods.
+def memory_wanted_free() -> str:
+    """With less free memory, a quantity or a share, the kubelet evicts pods one after the other. Empty: it wants none.
 
-    Tests of a node that runs short ask for nearly all of it.
+    Tests of a node that runs short want nearly all of it. It is a soft threshold: a hard one is taken off what pods may
+    request, so that those that run would be refused instead.
     """
-    return os.environ.get("LOCALKUBE_MEMORY_KEPT_FREE", "200Mi")
+    return os.environ.get("LOCALKUBE_MEMORY_WANTED_FREE", "")
 
 
 def cache_home() -> Path:

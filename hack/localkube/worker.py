@@ -96,11 +96,7 @@ class Worker:
             "enforceNodeAllocatable": [],
             # kube-proxy speaks nftables: no iptables chains are left on the machine.
             "makeIPTablesUtilChains": False,
-            "evictionHard": {
-                "nodefs.available": "1Gi",
-                "imagefs.available": "1Gi",
-                "memory.available": settings.memory_kept_free(),
-            },
+            "evictionHard": {"nodefs.available": "1Gi", "imagefs.available": "1Gi", "memory.available": "200Mi"},
             # Images are loaded by hand and cannot be pulled again.
             "imageGCHighThresholdPercent": 100,
             "serializeImagePulls": False,
@@ -108,6 +104,10 @@ class Worker:
             "kubeAPIBurst": 200,
             "syncFrequency": "20s",
         }
+        if wanted := settings.memory_wanted_free():
+            config["evictionSoft"] = {"memory.available": wanted}
+            config["evictionSoftGracePeriod"] = {"memory.available": "1s"}
+            config["evictionMaxPodGracePeriod"] = 10
         if place.cgroup_root:
             config["cgroupRoot"] = place.cgroup_root
         if place.taint:

@@ -51,7 +51,7 @@ def dead(component: str) -> Iterator[None]:
 @contextmanager
 def short_of_memory() -> Iterator[None]:
     """The kubelet wants nearly all memory to be free: it evicts one pod after the other."""
-    tool("hack/localkube", "up", LOCALKUBE_MEMORY_KEPT_FREE="99%")
+    tool("hack/localkube", "up", LOCALKUBE_MEMORY_WANTED_FREE="99%")
     try:
         yield
     finally:
