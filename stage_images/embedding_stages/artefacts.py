@@ -26,7 +26,7 @@ from embedding_stages.contract import (
     StageResult,
     fingerprint_of,
 )
-from embedding_stages.errors import StageError, is_absent
+from embedding_stages.errors import StageError
 
 _CHUNK_BYTES = 1 << 20
 # Of what is left in the workspace. The group may write, so that a pod with another user of that group can remove it:
@@ -155,11 +155,7 @@ class Workspace:
         try:
             raw = json.loads(manifest.read_text())
             result = StageResult.from_json(json.dumps(raw["result"]))
-        except OSError as error:
-            if not is_absent(error):
-                raise
-            return None
-        except (ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
         for ref in result.artefacts.values():
             if Described.intact(self.root / ref.path, ref.digest) is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from embedding_stages.encoder.packed import gates, norms, ops
-from embedding_stages.encoder.packed.device import send
+from embedding_stages.encoder.packed.device import DevicePack, send
 from embedding_stages.encoder.packed.gates import Activation
 from embedding_stages.encoder.packed.norms import Turn
 from embedding_stages.encoder.packed.ops import EVERYTHING, Distances, Heads, Norm, Sight
@@ -23,16 +23,14 @@ _ERROR = 2e-2  # relative, of bfloat16 attention; a wrong kernel is off by 1
 
 def attention_error(heads: Heads, device: torch.device, dtype: torch.dtype, sight: Sight = EVERYTHING) -> float:
     """The larger relative error of grouped attention's output and gradient against torch's own in float32."""
-    lengths = (*_LENGTHS, sight.window + _BEYOND) if sight.window else _LENGTHS
-    texts = Ragged.of([[0] * length for length in lengths])
-    pack = build_pack(texts, range(len(lengths)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE)
-    there = send(pack, device)
+    lengths = _lengths(sight)
+    pack = _pack(lengths, heads, device)
     generator = torch.Generator(device).manual_seed(0)
     width = (heads.queries + 2 * heads.keys) * heads.size
-    qkv = torch.randn(pack.size, width, device=device, generator=generator).to(dtype)
-    grad = torch.randn(pack.size, heads.queries * heads.size, device=device, generator=generator).to(dtype)
-    out, lse = ops.attend(qkv, there.query_tiles, heads, sight)
-    change = ops.attend_backward(grad, qkv, out, lse, there.query_tiles, there.key_tiles, heads, sight)
+    qkv = torch.randn(len(pack.ids), width, device=device, generator=generator).to(dtype)
+    grad = torch.randn(len(pack.ids), heads.queries * heads.size, device=device, generator=generator).to(dtype)
+    out, lse = ops.attend(qkv, pack.query_tiles, heads, sight)
+    change = ops.attend_backward(grad, qkv, out, lse, pack.query_tiles, pack.key_tiles, heads, sight)
     exact = qkv[: pack.tokens].float().requires_grad_()
     expected = _reference(exact, heads, sight, lengths)
     expected.backward(grad[: pack.tokens].float())  # type: ignore[no-untyped-call]
@@ -43,16 +41,14 @@ def attention_error(heads: Heads, device: torch.device, dtype: torch.dtype, sigh
 def distances_error(heads: Heads, bucket_of: torch.Tensor, device: torch.device, dtype: torch.dtype) -> float:
     """`attention_error` with a summand of the distance in every score, and with the error of the summands' gradient."""
     lengths = (*_LENGTHS, _BEYOND + 2 * len(bucket_of) // 3)
-    texts = Ragged.of([[0] * length for length in lengths])
-    pack = build_pack(texts, range(len(lengths)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE)
-    there = send(pack, device)
+    pack = _pack(lengths, heads, device)
     generator = torch.Generator(device).manual_seed(0)
-    qkv = torch.randn(pack.size, 3 * heads.queries * heads.size, device=device, generator=generator).to(dtype)
-    grad = torch.randn(pack.size, heads.queries * heads.size, device=device, generator=generator).to(dtype)
+    qkv = torch.randn(len(pack.ids), 3 * heads.queries * heads.size, device=device, generator=generator).to(dtype)
+    grad = torch.randn(len(pack.ids), heads.queries * heads.size, device=device, generator=generator).to(dtype)
     grad[pack.tokens :] = 0  # as that of filler is
     buckets = 1 + int(bucket_of.max())
     table = torch.randn(buckets, heads.queries, device=device, generator=generator).requires_grad_()
-    tiles, distances = (there.query_tiles, there.key_tiles), Distances.of(table, bucket_of.to(device))
+    tiles, distances = (pack.query_tiles, pack.key_tiles), Distances.of(table, bucket_of.to(device))
     out, lse = ops.attend(qkv, tiles[0], heads, distances=distances)
     sums = lse.new_empty(tiles[0].shape[1], heads.queries, buckets)
     change = ops.attend_backward(grad, qkv, out, lse, *tiles, heads, distances=distances, sums=sums)
@@ -116,9 +112,7 @@ def turned_error(
 
     Without `norm` the larger one of that and of gradients that it turns back.
     """
-    lengths = (*_LENGTHS, sight.window + _BEYOND) if sight.window else _LENGTHS
-    texts = Ragged.of([[0] * length for length in lengths])
-    pack = send(build_pack(texts, range(len(lengths)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), device)
+    pack = _pack(_lengths(sight), heads, device)
     generator = torch.Generator(device).manual_seed(0)
     width = (heads.queries + 2 * heads.keys) * heads.size
     before = torch.randn(len(pack.ids), width, device=device, generator=generator).to(dtype)
@@ -145,6 +139,16 @@ def turned_error(
 def works(errors: Iterable[float]) -> bool:
     """Whether all are the rounding of the dtype that is computed in, and no more; the first that is not ends it."""
     return all(error < _ERROR for error in errors)
+
+
+def _lengths(sight: Sight) -> tuple[int, ...]:
+    """Of the texts of a check: with a window one that is longer than it."""
+    return (*_LENGTHS, sight.window + _BEYOND) if sight.window else _LENGTHS
+
+
+def _pack(lengths: Sequence[int], heads: Heads, device: torch.device) -> DevicePack:
+    texts = Ragged.of([[0] * length for length in lengths])
+    return send(build_pack(texts, range(len(lengths)), query_tile=heads.query_tile, key_tile=ops.KEY_TILE), device)
 
 
 def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -224,7 +224,7 @@ class _Layer(torch.autograd.Function):
         grad_out = grad if rstd_out is None else through_norm("attention_out_norm", grad, out, rstd_out)
         tiles = pack.query_tiles, pack.key_tiles
         for_seen = through_product("o", grad_out, seen)
-        angles = None if "query_norm" in w else (turn.cosine, turn.sine)
+        angles = (turn.cosine, turn.sine) if raw is None else None
         grad_qkv = ops.attend_backward(for_seen, qkv, seen, lse, *tiles, shape.heads, sight, turn=angles)
         if raw is not None:
             changes |= _turned_back(grad_qkv, raw, w, turn, shape)
