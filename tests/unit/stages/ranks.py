@@ -20,8 +20,8 @@ from unit.stages.interpreted import patch_the_language_once
 
 _LIMIT_S = 300
 _LIBRARIES = ["pytest", "torch", "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama"]
-# Read when the libraries are loaded; Triton's variable is too, and conftest.py has set it.
-_FOR_LIBRARIES = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+# Read when the libraries are loaded. The ranks use no GPU, whatever the machine has.
+_FOR_LIBRARIES = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1"}
 
 
 def run_ranks(*arguments: str, size: int, exit_codes: list[int]) -> None:
@@ -69,7 +69,6 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], errors: Path) -> None
     os.environ.update(env)
     with errors.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
-    if env.get("TRITON_INTERPRET") == "1":
-        patch_the_language_once()
+    patch_the_language_once()
     sys.argv = list(arguments)
     runpy.run_path(arguments[0], run_name="__main__")

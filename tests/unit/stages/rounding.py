@@ -80,9 +80,9 @@ class TrainedLimits:
         self._state: dict[str, torch.Tensor] = {}
 
     def after_step(self, state: Mapping[str, torch.Tensor], rate: float) -> None:
-        """`state`: weights.<name>, exp_avg.<name>, exp_avg_sq.<name> of the trainer, copied."""
+        """`state`: weights.<name>, exp_avg.<name>, exp_avg_sq.<name> of the trainer, copied; on any device."""
         self._steps += 1
-        self._state = dict(state)
+        self._state = state = {name: value.cpu() for name, value in state.items()}
         for name in (key.removeprefix("weights.") for key in state if key.startswith("weights.")):
             root = (state[f"exp_avg_sq.{name}"] / (1 - _BETAS[1] ** self._steps)).sqrt()
             self._gradients[name] = max(self._gradients.get(name, 0.0), float(root.max()))
@@ -97,7 +97,7 @@ class TrainedLimits:
         assert found.keys() <= self._state.keys()
         for key, value in found.items():
             if not key.endswith(skip):
-                apart = (value - self._state[key]).abs() - self._limit(key)
+                apart = (value.cpu() - self._state[key]).abs() - self._limit(key)
                 assert float(apart.max()) <= 0.0, f"{key} is {float(apart.max()):.2e} outside its limit"
 
     def _limit(self, key: str) -> torch.Tensor:

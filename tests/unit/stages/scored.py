@@ -37,6 +37,6 @@ def ranking_losses(vectors: torch.Tensor, examples: Sequence[Example], temperatu
     for example in examples:
         cosines = vectors[list(example.candidates)].double() @ vectors[example.query].double()
         student = torch.softmax(cosines / temperature, dim=0)
-        teacher = torch.softmax(torch.tensor(example.scores, dtype=torch.float64) / temperature, dim=0)
+        teacher = torch.softmax(student.new_tensor(example.scores) / temperature, dim=0)
         losses.append((teacher * (teacher / student).log()).sum().cpu())
     return torch.stack(losses)

