@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from shell import LocalkubeError
+
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "kubenode"
 
@@ -87,6 +89,17 @@ def memory_wanted_free() -> str:
     request, so that those that run would be refused instead.
     """
     return os.environ.get("LOCALKUBE_MEMORY_WANTED_FREE", "")
+
+
+def container_runtime() -> Path | None:
+    """The program that containerd runs in place of runc. None: runc itself.
+
+    `LOCALKUBE_CPU=avx2` shows containers a CPU without AVX-512, to measure what such a machine would take.
+    """
+    cpu = os.environ.get("LOCALKUBE_CPU", "")
+    if cpu not in ("", "avx2"):
+        raise LocalkubeError(f"LOCALKUBE_CPU is {cpu!r}: leave it out, or set it to avx2")
+    return HERE / "runc_avx2.py" if cpu else None
 
 
 def cache_home() -> Path:

@@ -34,7 +34,8 @@ class Worker:
         for identity in (self.identity, pki.PROXY):
             self.keys.write_kubeconfig(self._kubeconfig(identity), identity, server)
         _write_json(state.config / "cni" / "10-localkube.conflist", network.cni_config(self.place, state))
-        write_if_changed(state.config / "containerd.toml", _containerd_config(state, self.sandbox_image))
+        text = _containerd_config(state, self.sandbox_image, settings.container_runtime())
+        write_if_changed(state.config / "containerd.toml", text)
         _write_json(state.config / "kubelet.json", self._kubelet_config())
         _write_json(state.config / "proxy.json", self._proxy_config())
 
@@ -135,8 +136,9 @@ def _write_json(path: Path, document: object) -> None:
     write_if_changed(path, json.dumps(document, indent=1) + "\n")
 
 
-def _containerd_config(state: State, sandbox_image: str) -> str:
+def _containerd_config(state: State, sandbox_image: str, runtime: Path | None) -> str:
     cri = 'plugins."io.containerd.grpc.v1.cri"'
+    options = f'[{cri}.containerd.runtimes.runc.options]\nBinaryName = "{runtime}"\n' if runtime else ""
     return f"""\
 version = 2
 root = "{state.containerd}"
@@ -162,4 +164,4 @@ conf_dir = "{state.config / "cni"}"
 
 [{cri}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-"""
+{options}"""
