@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
 import builder
@@ -15,6 +16,7 @@ PACKAGES = ("ca-certificates", "busybox-static", "python3", "python3-pip")
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
 KEPT = ("/usr/share/doc/*/copyright",)
 NEEDED_GB = {"base-python": 2.0, "base-torch": 5.0}
+_BUILDING = {name: threading.Lock() for name in NEEDED_GB}  # images that are built side by side share their base
 
 
 def reference(name: str) -> str:
@@ -27,9 +29,14 @@ def reference(name: str) -> str:
 
 def ensure(name: str) -> str:
     """The reference of a base image, which is built first when it is not there."""
-    target = reference(name)
-    if builder.exists(target):
-        return target
+    with _BUILDING[name]:
+        target = reference(name)
+        if not builder.exists(target):
+            _build(name, target)
+    return target
+
+
+def _build(name: str, target: str) -> None:
     require_free(cache_home(), NEEDED_GB[name], f"building {name}")
     with tempfile.TemporaryDirectory(dir=cache_home(), prefix="base-") as scratch:
         if name == "base-python":
@@ -38,7 +45,6 @@ def ensure(name: str) -> str:
         else:
             base = ensure("base-python")
             builder.build(name, target, HERE / name / "Containerfile", Path(scratch), base=base)
-    return target
 
 
 def _bootstrap(archive: Path) -> None:

@@ -20,6 +20,7 @@ class Image:
     base: str
     containerfile: str
     sources: tuple[str, ...]
+    for_tests: bool = False  # nothing else uses it
 
     @property
     def is_stage(self) -> bool:
@@ -70,6 +71,7 @@ IMAGES = (
         "base-python",
         "hack/images/pgvector/Containerfile",
         ("hack/images/pgvector/serve.sh",),
+        for_tests=True,
     ),
     Image(  # of servers that are not the project's own, for the end-to-end tests
         "stand-ins",
@@ -82,6 +84,7 @@ IMAGES = (
             "stage_images/embedding_stages",
             "tests/stand_ins",
         ),
+        for_tests=True,
     ),
 )
 STAGES = tuple(image.name for image in IMAGES if image.is_stage)

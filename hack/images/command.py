@@ -9,6 +9,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import bases
@@ -22,6 +24,7 @@ from catalogue import IMAGES, STAGES, Image, content_hash, gather
 from tools import ImagesError, cache_home, require_free, say
 
 NEEDED_GB = 6.0
+BUILDERS = 2  # images built side by side: each waits for downloads, and unpacks them on one core
 
 
 def main() -> int:
@@ -43,9 +46,14 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         if name in ("build", "load", "publish", "lock"):
             command.add_argument("names", nargs="*", metavar="NAME", help=f"of {' '.join(names)} (default: all)")
+        if name in ("build", "load"):
+            command.add_argument("--product", action="store_true", help="without those that only tests use")
     arguments = parser.parse_args()
     try:
-        return _dispatch(arguments.command, getattr(arguments, "names", []))
+        wanted = getattr(arguments, "names", [])
+        if getattr(arguments, "product", False):
+            wanted = [image.name for image in IMAGES if not image.for_tests and (not wanted or image.name in wanted)]
+        return _dispatch(arguments.command, wanted)
     except ImagesError as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
@@ -80,23 +88,42 @@ def _dispatch(command: str, names: list[str]) -> int:
             references = _remembered()
             prune.prune({*references.values(), *map(bases.reference, bases.NEEDED_GB)})
         else:
-            references = build(names)
-            if command == "load":
-                loader.load(list(references.values()))
+            references = build(names, loader.load if command == "load" else _leave)
             if command == "publish":
                 references = publish.push(references)
     print(json.dumps(references, indent=1))
     return 0
 
 
-def build(names: list[str]) -> dict[str, str]:
-    """Build the named images, or all; remember every reference for whoever deploys them."""
+def _leave(references: list[str]) -> None:
+    """What becomes of images that are only to be built."""
+
+
+def build(names: list[str], then: Callable[[list[str]], None] = _leave) -> dict[str, str]:
+    """Build the named images, or all; remember every reference for whoever deploys them.
+
+    `then` is given the references of those that are ready, while others are still being built.
+    """
     unknown = set(names) - {image.name for image in IMAGES}
     if unknown:
         raise ImagesError(f"no such image: {' '.join(sorted(unknown))}")
     started = time.monotonic()
-    references = {image.name: _build(image) for image in IMAGES if not names or image.name in names}
-    say(f"{len(references)} images are built after {time.monotonic() - started:.0f} s")
+    wanted = [image for image in IMAGES if not names or image.name in names]
+    ready: dict[str, str] = {}
+    with ThreadPoolExecutor(BUILDERS) as builders:
+        running = {builders.submit(_build, image): image.name for image in wanted}
+        try:
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                found = {running.pop(each): each.result() for each in done}
+                ready |= found
+                if not running:
+                    say(f"{len(ready)} images are built after {time.monotonic() - started:.0f} s")
+                then(list(found.values()))
+        except BaseException:
+            builders.shutdown(cancel_futures=True)
+            raise
+    references = {image.name: ready[image.name] for image in wanted}
     _remember(references)
     return references
 

@@ -26,6 +26,7 @@ OPERATOR_NAMESPACE = "embedding-operator"
 NAME = "python-docs"
 MANIFEST = ROOT / "examples" / "quickstart.yaml"
 READY_TIMEOUT_S = 1800
+LOOK_EVERY_S = 3  # each look starts a kubectl, on the cores that the stages compute with
 CHILDREN = "jobs,pods,deployments,services,persistentvolumeclaims"
 CHILDREN_TIMEOUT_S = 180
 
@@ -37,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     clock = Clock()
     try:
-        kubectl, images = install(clock)
+        kubectl, images = install(clock, everything=options.install_only)
         if options.install_only:
             return 0
         apply(kubectl, images)
@@ -53,14 +54,13 @@ def main() -> int:
     return 0
 
 
-def install(clock: Clock) -> tuple[Kubectl, dict[str, str]]:
-    """A cluster with the images and the operator in it."""
+def install(clock: Clock, *, everything: bool) -> tuple[Kubectl, dict[str, str]]:
+    """A cluster with the images and the operator in it; `everything`: those that only tests use, too."""
     with clock.step("cluster"):
         tool("hack/cluster", "room")
         tool("hack/cluster", "up")
     with clock.step("images"):
-        tool("hack/images", "build")
-        tool("hack/images", "load")
+        tool("hack/images", "load", *(() if everything else ("--product",)))
     env: dict[str, str] = json.loads(tool("hack/cluster", "env", capture=True))
     images: dict[str, str] = json.loads(tool("hack/images", "references", capture=True))
     stages: dict[str, str] = json.loads(tool("hack/images", "stages", capture=True))
@@ -139,5 +139,5 @@ def follow(kubectl: Kubectl, clock: Clock) -> dict[str, object]:
             if current and conditions.get("Stalled", {}).get("status") == "True":
                 failure = status.get("lastFailure") or {}
                 raise Failed(f"{conditions['Stalled']['message']}\n{failure.get('logTail', '')}")
-            time.sleep(1)
+            time.sleep(LOOK_EVERY_S)
     raise Failed(f"not Ready after {READY_TIMEOUT_S} s")
