@@ -32,9 +32,8 @@ from embedding_operator.metrics import METRICS
 from embedding_operator.probes import Probes
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.replica import Replica
-from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.settings import Settings
-from embedding_operator.watches import CHILDREN, configure
+from embedding_operator.watches import WATCHED, configure
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -42,8 +41,8 @@ log = logging.getLogger(__name__)
 _GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
 _AGAIN_S: Final = 30.0  # after a resync that failed: one of thousands takes hundreds of requests
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
-# The first resync comes this long after the first list, and thrice as long as that took: by then Kopf has listed, too.
-# What is deleted between the two lists no watch tells of.
+# The first resync comes this long after the first list, and thrice as long as that took. A watch that could not go on
+# from that list has begun with another one by then, and tells of nothing that was deleted between the two.
 _AFTER_START_S: Final = 30.0
 
 
@@ -245,13 +244,13 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
 
     @kopf.on.startup(registry=registry)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        configure(settings)
+        configure(settings, doorbell.lists.since)
         try:
             await doorbell.start()
         except OSError as error:  # half a start must not be tried again in this process
             raise kopf.PermanentError(f"LIVENESS_PORT or METRICS_PORT cannot be listened on: {error}") from error
         try:
-            # Kopf lists after this: two lists of ten thousand at a time make the first pass wait for both.
+            # Kopf's watches go on from this list.
             await doorbell.filled.wait()
         except asyncio.CancelledError:  # asked to end while it starts: Kopf calls no cleanup then
             await doorbell.stop()
@@ -265,8 +264,7 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
     async def cleanup(**_: Any) -> None:
         await doorbell.stop()
 
-    _watch(registry, doorbell, KIND, (GROUP, VERSION, PLURAL))
-    for kind, resource in CHILDREN.items():
+    for kind, resource in WATCHED.items():
         _watch(registry, doorbell, kind, resource)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from itertools import chain, repeat
 from typing import Any, Final, cast
 
 import kopf
-from kopf._cogs.clients import watching
+from kopf._cogs.clients import fetching, watching
 from kopf._cogs.clients.errors import APIError
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
+from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL
 
 CHILDREN: Final = {  # kind -> what Kopf watches
@@ -23,6 +24,8 @@ CHILDREN: Final = {  # kind -> what Kopf watches
     "Service": ("", "v1", "services"),
     "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
 }
+WATCHED: Final = {KIND: (GROUP, VERSION, PLURAL), **CHILDREN}
+Since = Callable[[str, str | None], str]  # of a kind in a namespace, None for all: see `Lists.since`
 log = logging.getLogger(__name__)
 _BEGIN_AGAIN_S: Final = 5.0
 _PAGE: Final = 100  # objects that Kopf decodes at a time
@@ -59,6 +62,29 @@ async def begun_again(**named: Any) -> AsyncIterator[Any]:
         await asyncio.sleep(_BEGIN_AGAIN_S)
 
 
+_listed: Final = fetching.fetch_objs
+
+
+def listed_before(since: Since) -> Callable[..., AsyncIterator[Any]]:
+    """Kopf's list of a kind before it watches, left out where `since` tells the version of one that was made already.
+
+    Kopf needs more than a millisecond for each object, and would tell of nothing new. Where the API server no longer
+    knows what came after that version, the watch begins anew, with a list.
+    """
+
+    async def pages(**named: Any) -> AsyncIterator[Any]:
+        resource = named["resource"]
+        words = (resource.group, resource.version, resource.plural)
+        kind = next((kind for kind, watched in WATCHED.items() if watched == words), "")
+        if version := since(kind, named["namespace"]):
+            yield [], version
+            return
+        async for page in _listed(**named):
+            yield page
+
+    return pages
+
+
 class NoDiffs(kopf.DiffBaseStorage):
     """Kopf compares each event's object with the last one for handlers that nobody has here: two deep copies each."""
 
@@ -86,9 +112,10 @@ class NoMemories(ResourceMemories):
         return await super().recall(raw_body, **{**named, "ephemeral": True})
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
-    """Use Kopf for its watches alone."""
+def configure(settings: kopf.OperatorSettings, since: Since = lambda *_: "") -> None:
+    """Use Kopf for its watches alone, which go on from the lists that `since` tells of."""
     watching.continuous_watch = begun_again
+    fetching.fetch_objs = listed_before(since)
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
     settings.networking.request_timeout = _LIST_S

@@ -10,7 +10,7 @@ Objects are never changed in place, so a reader may keep what it got.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -88,11 +88,15 @@ class FakeCluster:
 
         return self._call(Call("list", kind, ""), found)
 
-    def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
-        return iter(self.list(kind, namespace, labels=labels, fields=fields))
+    def each(
+        self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> Generator[Raw, None, str]:
+        yield from self.list(kind, namespace, labels=labels, fields=fields)
+        return str(self._version)
 
-    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
-        return ({"metadata": raw["metadata"]} for raw in self.each(kind, namespace, labels=labels))
+    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Generator[Raw, None, str]:
+        yield from ({"metadata": raw["metadata"]} for raw in self.list(kind, namespace, labels=labels))
+        return str(self._version)
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]

@@ -7,7 +7,7 @@ API server with raw JSON: models of the official client are slow to build and dr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -45,10 +45,12 @@ class Cluster(Protocol):
     def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
         """All objects that match the selectors; every namespace when `namespace` is None."""
 
-    def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
-        """The same one by one: no more than a page of them is held at a time."""
+    def each(
+        self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> Generator[Raw, None, str]:
+        """The same one by one: no more than a page of them is held at a time. Returns the version of the list."""
 
-    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
+    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Generator[Raw, None, str]:
         """The same with metadata alone: enough to see whether something was missed."""
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
@@ -112,11 +114,13 @@ class KubeCluster:
     def list(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Raw]:
         return [*self.each(kind, namespace, labels=labels, fields=fields)]
 
-    def each(self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> Iterator[Raw]:
+    def each(
+        self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> Generator[Raw, None, str]:
         most = _CHUNK_OF_RESOURCES if kind == KIND else _CHUNK
         return self._http.pages(kind, namespace, labels, fields, most)
 
-    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Iterator[Raw]:
+    def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Generator[Raw, None, str]:
         return self._http.pages(kind, namespace, labels, "", _CHUNK, accept=_METADATA_LIST)
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:

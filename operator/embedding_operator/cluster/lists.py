@@ -7,9 +7,9 @@ the less often the longer they take.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache, Key
@@ -38,6 +38,13 @@ class Lists:
     rest: Callable[[float], bool]
     namespaces: Sequence[str] = ()
     cpu_s: Callable[[], float] = time.thread_time
+    _versions: dict[tuple[str, str | None], str] = field(default_factory=dict)  # of the last whole lists
+
+    def since(self, kind: str, namespace: str | None) -> str:
+        """The version of a whole list that a watch of it may go on from; empty where there is none. Told once: a watch
+        that cannot has to list.
+        """
+        return self._versions.pop((kind, namespace), "")
 
     def fill(self) -> None:
         """Take the cluster's word for what exists. Raises ClusterError."""
@@ -60,7 +67,7 @@ class Lists:
         return rung
 
     def _compare(self, kind: str) -> set[Key]:
-        missed, rung = self.cache.compare(kind, self._slowly(self._all(self.cluster.versions, kind)))
+        missed, rung = self.cache.compare(kind, self._slowly(self._all_versions(kind)))
         for namespace, name in missed:
             for raw in self.cluster.list(kind, namespace, fields=f"metadata.name={name}"):
                 key = self.cache.put(kind, raw)
@@ -69,7 +76,7 @@ class Lists:
 
     def _fill(self, kind: str) -> None:
         try:
-            self.cache.fill(kind, self._all(self.cluster.each, kind))
+            self.cache.fill(kind, self._whole(kind))
         except Forbidden as error:
             self._pass_over(kind, error)
         else:
@@ -84,7 +91,7 @@ class Lists:
     def _fill_unwatched(self) -> None:
         for kind in UNWATCHED:
             with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
-                self.cache.fill(kind, self._all(self.cluster.each, kind))
+                self.cache.fill(kind, self._whole(kind))
 
     def _slowly(self, listed: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The same, with rests between, so that passes get on. What the caller does with each object counts."""
@@ -96,10 +103,18 @@ class Lists:
                     raise Ending
                 begun = self.cpu_s()
 
-    def _all(self, read: Callable[..., Iterator[dict[str, Any]]], kind: str) -> Iterator[dict[str, Any]]:
-        labels = "" if kind == KIND else child_selector()
+    def _whole(self, kind: str) -> Iterator[dict[str, Any]]:
         for namespace in self.namespaces or (None,):
-            yield from read(kind, namespace, labels=labels)
+            self._versions[kind, namespace] = yield from self._of(self.cluster.each, kind, namespace)
+
+    def _all_versions(self, kind: str) -> Iterator[dict[str, Any]]:
+        for namespace in self.namespaces or (None,):
+            yield from self._of(self.cluster.versions, kind, namespace)
+
+    def _of(
+        self, read: Callable[..., Generator[dict[str, Any], None, str]], kind: str, namespace: str | None
+    ) -> Generator[dict[str, Any], None, str]:
+        return read(kind, namespace, labels="" if kind == KIND else child_selector())
 
 
 def interval_s(asked_s: float, cpu_s: float) -> float:

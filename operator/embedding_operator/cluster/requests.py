@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -92,7 +92,8 @@ class Requests:
         most: int,
         *,
         accept: str = "application/json",
-    ) -> Iterator[Raw]:
+    ) -> Generator[Raw, None, str]:
+        """Object after object. Returns the version of the whole list: a watch from it tells of all that came after."""
         token = ""
         while True:
             wanted = {"labelSelector": labels, "fieldSelector": fields, "limit": str(most), "continue": token}
@@ -102,9 +103,10 @@ class Requests:
             page = self.call("list", kind, namespace, "", query=query, missing_ok=missing_ok, accept=accept) or {}
             for item in page.get("items") or ():
                 yield {**item, "kind": kind}
-            token = (page.get("metadata") or {}).get("continue", "")
+            meta = page.get("metadata") or {}
+            token = meta.get("continue", "")
             if not token:
-                return
+                return str(meta.get("resourceVersion", ""))
 
     def call(
         self,

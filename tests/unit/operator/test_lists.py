@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,8 @@ from embedding_operator.cluster.cache import KINDS, Cache
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.lists import Ending, Lists, interval_s
 from embedding_operator.resource.api import KIND
+
+VERSION = "7"  # of a list
 
 
 class Many(FakeCluster):
@@ -25,16 +27,17 @@ class Many(FakeCluster):
     def cpu_s(self) -> float:
         return self.cpu
 
-    def _all(self, kind: str) -> Iterator[dict[str, Any]]:
+    def _all(self, kind: str) -> Generator[dict[str, Any], None, str]:
         for number in range(self.number if kind == KIND else 0):
             self.cpu += 0.001
             name = f"held-{number}"
             yield {"metadata": {"namespace": NAMESPACE, "name": name, "uid": name, "resourceVersion": "1"}}
+        return VERSION
 
-    def each(self, kind: str, *_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+    def each(self, kind: str, *_: Any, **__: Any) -> Generator[dict[str, Any], None, str]:
         return self._all(kind)
 
-    def versions(self, kind: str, *_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+    def versions(self, kind: str, *_: Any, **__: Any) -> Generator[dict[str, Any], None, str]:
         return self._all(kind)
 
 
@@ -95,3 +98,27 @@ def test_a_right_that_is_taken_away_leaves_the_other_kinds_compared(monkeypatch:
 @pytest.mark.parametrize(("cpu_s", "seconds"), [(0.0, 300), (1.4, 300), (1.6, 320), (9.6, 1920)])
 def test_lists_take_half_a_percent_of_a_core_over_time(cpu_s: float, seconds: float) -> None:
     assert interval_s(300, cpu_s) == pytest.approx(seconds)
+
+
+def test_a_watch_may_go_on_from_the_first_list_once() -> None:
+    found = filled(3, [])
+    assert [found.since(kind, None) for kind in KINDS] == [VERSION] * len(KINDS)
+    assert [found.since(kind, None) for kind in KINDS] == [""] * len(KINDS), "one that could not has to list"
+    found.catch_up()
+    assert found.since(KIND, None) == "", "versions alone are no list to go on from"
+
+
+def test_a_watch_of_a_namespace_goes_on_from_the_list_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Many(0)
+    found = Lists(cluster=cluster, cache=Cache(), rest=lambda _: False, namespaces=("a", "b"))
+
+    def some(kind: str, namespace: str, **_: Any) -> Generator[dict[str, Any], None, str]:
+        if (kind, namespace) == ("Job", "b"):
+            raise Forbidden("list", "Job", "b", "", "no")
+        yield from ()
+        return f"of {namespace}"
+
+    monkeypatch.setattr(cluster, "each", some)
+    found.fill()
+    assert [found.since(KIND, namespace) for namespace in ("a", "b", None)] == ["of a", "of b", ""]
+    assert [found.since("Job", namespace) for namespace in ("a", "b")] == ["of a", ""], "nothing was listed there"

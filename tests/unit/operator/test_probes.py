@@ -7,7 +7,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ class SlowToList(FakeCluster):
         super().__init__(lambda: datetime(2026, 1, 1, tzinfo=UTC))
         self.may_list = threading.Event()
 
-    def each(self, *arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
+    def each(self, *arguments: Any, **named: Any) -> Generator[dict[str, Any], None, str]:
         assert self.may_list.wait(30)
         return super().each(*arguments, **named)
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import kopf
 import pytest
-from kopf._cogs.clients import watching
+from kopf._cogs.clients import fetching, watching
 from kopf._cogs.clients.errors import APIClientError
+from kopf._cogs.structs.references import Resource
 
 from embedding_operator import watches
+from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.watches import Endless, NoMemories, configure
 
 
@@ -76,3 +78,34 @@ def test_a_watch_that_kopf_would_end_the_process_for_begins_anew(
 def test_kopf_watches_with_that() -> None:
     configure(kopf.OperatorSettings())
     assert watching.infinite_watch.__globals__["continuous_watch"] is watches.begun_again
+
+
+@pytest.mark.parametrize(
+    ("resource", "versions", "expected"),
+    [
+        (Resource("batch", "v1", "jobs"), {("Job", None): "7"}, [([], "7"), (["one"], "9")]),
+        (Resource(GROUP, VERSION, PLURAL), {(KIND, None): "7"}, [([], "7"), (["one"], "9")]),
+        (Resource("", "v1", "pods"), {("Job", None): "7"}, [(["one"], "9"), (["one"], "9")]),
+        (Resource("batch", "v1", "jobs"), {("Job", "team-a"): "7"}, [(["one"], "9"), (["one"], "9")]),
+        (Resource("apps", "v1", "jobs"), {("Job", None): "7"}, [(["one"], "9"), (["one"], "9")]),
+    ],
+    ids=["a child", "the resource", "another kind", "another namespace", "a kind that nobody listed"],
+)
+def test_kopf_lists_no_kind_that_was_listed_until_its_watch_has_to_begin_anew(
+    monkeypatch: pytest.MonkeyPatch,
+    resource: Resource,
+    versions: dict[tuple[str, str | None], str],
+    expected: list[tuple[list[str], str]],
+) -> None:
+    async def listed(**_: Any) -> AsyncIterator[tuple[list[str], str]]:
+        yield ["one"], "9"
+
+    monkeypatch.setattr(watches, "_listed", listed)
+    configure(kopf.OperatorSettings(), lambda *of: versions.pop(of, ""))
+
+    async def twice() -> list[Any]:
+        pages = watching.fetching.fetch_objs
+        return [page for _ in range(2) async for page in pages(resource=resource, namespace=None)]
+
+    assert asyncio.run(twice()) == expected
+    assert watching.fetching is fetching
