@@ -3,6 +3,7 @@
 scale, schedule, batches    pure: sizes, learning rates, which texts go through the encoder together
 dataset                     the training set as token ids
 loss, precision, trainer    torch: one optimizer step over padded batches
+on_cpu, lanes               what such a step does differently on a CPU
 optimizer, kept             its AdamW, and what it keeps between attempts and leaves behind
 packed_trainer, memory      one over packs (on a GPU), and how large those may be
 in_batch                    other questions' passages as negatives

@@ -16,6 +16,7 @@ from embedding_stages.finetune import on_cpu
 from embedding_stages.finetune.batches import Example, Part, groups_of, plan_rows, plan_step, split
 from embedding_stages.finetune.in_batch import Pool, SharedPool
 from embedding_stages.finetune.kept import Kept
+from embedding_stages.finetune.lanes import Encode, Lanes
 from embedding_stages.finetune.lora import Adapters
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
 from embedding_stages.finetune.memory import in_parts
@@ -24,7 +25,6 @@ from embedding_stages.finetune.precision import bfloat16_products
 from embedding_stages.finetune.sharding import Shards, squared_norm
 from embedding_stages.finetune.world import World
 
-Encode = Callable[[Sequence[Sequence[int]]], torch.Tensor]
 MAX_GRAD_NORM = 1.0  # NVIDIA embed recipe, profile llama
 
 
@@ -81,6 +81,8 @@ class Trainer(Kept):
         named = encoder.module.named_parameters()
         self.parameters = {name: value for name, value in named if value.requires_grad}
         self.optimizer = optimizer_of(self.parameters, weight_decay)
+        alone = encoder.device.type != "cpu" or self.world.sharded or pool or encode
+        self._lanes = None if alone else Lanes.of(encoder, self._encode, self.parameters)
 
     def step(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], rate: float) -> StepReport:
         """One update with learning rate `rate`. An exception leaves weights and optimizer as they were.
@@ -116,7 +118,7 @@ class Trainer(Kept):
 
         def use(group: tuple[int, ...]) -> None:
             self._between()
-            found[list(group)] = self._forward([numbers[place] for place in group], rows)
+            found[list(group)] = self._forward([numbers[place] for place in group], rows, self._encode)
 
         if self._shards:
             self._shards.gather()
@@ -171,8 +173,16 @@ class Trainer(Kept):
             return 0.0
         if self._pool:
             return self._pool_gradients(self._pool, examples, rows, lengths, weight=weight)
-        parts = plan_step(examples, lengths, token_budget=self._token_budget)
-        return sum(self._part_gradients(part, rows, weight=weight) for part in parts)
+        count = len(self._lanes) if self._lanes else 1
+        budget = self._token_budget // count
+
+        def of_share(encode: Encode, share: Sequence[Example]) -> float:
+            parts = plan_step(share, lengths, token_budget=budget) if share else []
+            return sum(self._part_gradients(part, rows, encode, weight=weight) for part in parts)
+
+        if self._lanes is None:
+            return of_share(self._encode, examples)
+        return self._lanes.run(of_share, split(examples, lengths, count))
 
     def _pool_gradients(
         self,
@@ -188,7 +198,7 @@ class Trainer(Kept):
         """
         part = plan_rows(examples, pool.dealt(examples, lengths), lengths, token_budget=self._token_budget)
         with pool.exchanging(part):
-            loss = self._part_gradients(part, rows, weight=weight)
+            loss = self._part_gradients(part, rows, self._encode, weight=weight)
         return loss if self.world.leads else 0.0
 
     def _finish_gradients(self) -> float:
@@ -207,7 +217,7 @@ class Trainer(Kept):
             gradient.mul_(min(1.0, MAX_GRAD_NORM / (norm + 1e-6)))  # as torch.nn.utils.clip_grad_norm_
         return norm
 
-    def _part_gradients(self, part: Part, rows: Sequence[Sequence[int]], *, weight: float) -> float:
+    def _part_gradients(self, part: Part, rows: Sequence[Sequence[int]], encode: Encode, *, weight: float) -> float:
         """Adds the gradients of weight * (sum of the part's losses); returns that value.
 
         The loss needs all vectors at once, memory holds only the kept groups' graphs: the others are encoded
@@ -218,7 +228,7 @@ class Trainer(Kept):
         for number, group in enumerate(part.groups):
             self._between()
             with torch.set_grad_enabled(number in part.kept):
-                vectors = self._forward(group, rows)
+                vectors = self._forward(group, rows, encode)
             if number in part.kept:
                 graphs[number] = vectors
             leaves.append(vectors.detach().requires_grad_())
@@ -229,7 +239,7 @@ class Trainer(Kept):
         order = [*graphs, *(number for number in range(len(leaves)) if number not in graphs)]
         for number in order:
             self._between()
-            vectors = graphs.pop(number) if number in graphs else self._forward(part.groups[number], rows)
+            vectors = graphs.pop(number) if number in graphs else self._forward(part.groups[number], rows, encode)
             vectors.backward(leaves[number].grad)  # type: ignore[no-untyped-call]
             del vectors
         return float(loss.detach())
@@ -242,11 +252,11 @@ class Trainer(Kept):
         there = [torch.from_numpy(each).to(table.device) for each in tables]
         return example_losses(table, there, self._temperature, self._sizes).sum()
 
-    def _forward(self, group: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _forward(self, group: Sequence[int], rows: Sequence[Sequence[int]], encode: Encode) -> torch.Tensor:
         """float32 (len(group), hidden); with bfloat16 the master weights and gradients stay float32."""
         autocast = self._bfloat16 and self._shards is None  # shards come together in bfloat16
         with bfloat16_products(self.encoder.device.type) if autocast else nullcontext():
-            return self._encode([rows[row] for row in group]).float()
+            return encode([rows[row] for row in group]).float()
 
     def _give_way(self, cause: str) -> None:
         """Free the step's memory and halve the micro-batch."""

@@ -22,6 +22,7 @@ from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, StageError
 from embedding_stages.finetune import on_cpu
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
+from embedding_stages.finetune.lanes import Encode
 from embedding_stages.finetune.stage import work
 from embedding_stages.finetune.trainer import Trainer
 from embedding_stages.runner import StageContext, run
@@ -74,6 +75,11 @@ def micro_batches_count() -> Iterator[None]:
 def trainer_of(base: Path, **changes: Any) -> Trainer:
     options: dict[str, Any] = {"temperature": 0.1, "weight_decay": 0.01, "micro_batch": 4, "texts_per_example": 1}
     return Trainer(PaddedEncoder.load(base, device="cpu", dtype=torch.float32), **options | changes)
+
+
+def encodes_by(trainer: Trainer, encode: Encode) -> None:
+    """In one lane: others have copies of the encoder's own."""
+    trainer._encode, trainer._lanes = encode, None
 
 
 def data_of(workspace: Path, trainer: Trainer) -> TrainingSet:
@@ -154,7 +160,7 @@ def test_a_cpu_takes_more_texts_a_pass_than_the_micro_batch(workspace: Path, mon
         monkeypatch.setattr(on_cpu, "TOKENS", tokens)
         sizes: list[int] = []
         trainer = trainer_of(workspace / "bert", micro_batch=1)
-        trainer._encode = lambda rows: (sizes.append(len(rows)), trainer.encoder.vectors(rows))[1]
+        encodes_by(trainer, lambda rows: (sizes.append(len(rows)), trainer.encoder.vectors(rows))[1])
         data = data_of(workspace, trainer)
         trainer.step(data.examples, data.rows, 1e-3)
         return len(sizes)
@@ -186,7 +192,7 @@ class SmallMemory:
 
 def test_too_small_a_memory_halves_the_micro_batch_and_keeps_the_step(workspace: Path) -> None:
     roomy, tight = trainer_of(workspace / "bert"), trainer_of(workspace / "bert")
-    tight._encode = SmallMemory(tight.encoder, limit=tight.encoder.description.max_tokens)
+    encodes_by(tight, SmallMemory(tight.encoder, limit=tight.encoder.description.max_tokens))
     data = data_of(workspace, roomy)
     reports = [trainer.step(data.examples, data.rows, 1e-3) for trainer in (roomy, tight)]
     assert (roomy.micro_batch, tight.micro_batch) == (4, 1)
@@ -198,7 +204,7 @@ def test_too_small_a_memory_halves_the_micro_batch_and_keeps_the_step(workspace:
 
 def test_a_memory_too_small_for_one_example_is_said(workspace: Path) -> None:
     trainer = trainer_of(workspace / "bert")
-    trainer._encode = SmallMemory(trainer.encoder, limit=1)
+    encodes_by(trainer, SmallMemory(trainer.encoder, limit=1))
     data = data_of(workspace, trainer)
     with pytest.raises(OutOfMemory) as caught:
         trainer.step(data.examples, data.rows, 1e-3)
