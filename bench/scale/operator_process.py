@@ -22,7 +22,8 @@ HOME: Final = "embedding-operator"  # its namespace, and the release
 RESOURCES: Final = "/apis/embedding-operator.dev/v1alpha1/embeddingfinetunes"
 _IMAGE: Final = "image:1"
 _TOKEN_S: Final = 86400
-_PASSES: Final = re.compile(r"^embedding_operator_reconcile_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
+_PASSES: Final = "embedding_operator_reconcile_total"
+_SAMPLE: Final = re.compile(r"^[^#{ ]+(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 def user() -> str:
@@ -70,7 +71,7 @@ class Operator:
 
     def passes(self) -> float:
         """Passes since its start, by its own metrics; 0 while it tells none."""
-        return sum(float(text) for text in _PASSES.findall(_read(self.metrics_port, "/metrics")))
+        return self._metric(_PASSES)
 
     def resync_interval_s(self) -> float:
         """How often it looks for what the watches missed, as its last look has set it."""
@@ -84,9 +85,11 @@ class Operator:
             time.sleep(1)
 
     def _metric(self, name: str) -> float:
-        """0 while it tells none."""
-        found = re.search(rf"^{name} (\S+)$", _read(self.metrics_port, "/metrics"), re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        """The sum of its samples; 0 while it tells none. The others, of thousands of resources, are not asked for: to
+        write them down twice a second took a fifth of the operator's time.
+        """
+        told = _SAMPLE.findall(_read(self.metrics_port, f"/metrics?name[]={name}"))
+        return sum(float(text) for text in told)
 
     def is_healthy(self) -> bool:
         return _read(self.liveness_port, "/healthz") != ""

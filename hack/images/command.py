@@ -52,7 +52,9 @@ def main() -> int:
     try:
         wanted = getattr(arguments, "names", [])
         if getattr(arguments, "product", False):
-            wanted = [image.name for image in IMAGES if not image.for_tests and (not wanted or image.name in wanted)]
+            if wanted:
+                raise ImagesError("--product goes without names")
+            wanted = [image.name for image in IMAGES if not image.for_tests]
         return _dispatch(arguments.command, wanted)
     except ImagesError as error:
         print(f"images: {error}", file=sys.stderr)
@@ -117,15 +119,16 @@ def build(names: list[str], then: Callable[[list[str]], None] = _leave) -> dict[
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 found = {running.pop(each): each.result() for each in done}
                 ready |= found
+                _remember(found)
                 if not running:
                     say(f"{len(ready)} images are built after {time.monotonic() - started:.0f} s")
                 then(list(found.values()))
-        except BaseException:
+        except BaseException as error:
+            if running:
+                say(f"images: {error}\nwaiting for what is being built beside it")
             builders.shutdown(cancel_futures=True)
             raise
-    references = {image.name: ready[image.name] for image in wanted}
-    _remember(references)
-    return references
+    return {image.name: ready[image.name] for image in wanted}
 
 
 def _build(image: Image) -> str:

@@ -38,11 +38,12 @@ class Lists:
     rest: Callable[[float], bool]
     namespaces: Sequence[str] = ()
     cpu_s: Callable[[], float] = time.thread_time
-    _versions: dict[tuple[str, str | None], str] = field(default_factory=dict)  # of the last whole lists
+    _versions: dict[tuple[str, str | None], str] = field(default_factory=dict)  # of the first whole lists
 
     def since(self, kind: str, namespace: str | None) -> str:
-        """The version of a whole list that a watch of it may go on from; empty where there is none. Told once: a watch
-        that cannot has to list.
+        """The version of the first list, which a watch of the kind may go on from; empty where there is none.
+
+        Told once: a watch that cannot go on from it has to list.
         """
         return self._versions.pop((kind, namespace), "")
 
@@ -54,6 +55,12 @@ class Lists:
 
     def catch_up(self) -> set[Key]:
         """Take in what the watches missed; the resources that it concerns. Raises ClusterError, Ending."""
+        try:
+            return self._caught_up()
+        finally:
+            self._versions.clear()  # of a kind that may be listed by now, whose watch began by itself
+
+    def _caught_up(self) -> set[Key]:
         rung = set[Key]()
         for kind in KINDS:
             if kind in self.cache.unheard:

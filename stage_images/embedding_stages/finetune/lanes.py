@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -20,8 +20,8 @@ from embedding_stages.encoder.model import PaddedEncoder
 
 Encode = Callable[[Sequence[Sequence[int]]], torch.Tensor]
 Share = TypeVar("Share")
-_MOST: Final = 4  # lanes; with more CPUs each takes several threads
-_SPARE: Final = 512 * 2**20  # bytes that further lanes' gradients may take together
+_SPARE: Final = 512 * 2**20  # bytes that all but the first may take together
+_OF_BFLOAT16: Final = 3  # times the gradients: the weights once more in each pass whose graph is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,30 @@ class Lane:
 class Lanes:
     """The first lane is the encoder itself, in the thread that asks; the others' gradients are added to its own."""
 
-    def __init__(self, lanes: Sequence[Lane], threads: int) -> None:
-        self._lanes, self._threads = lanes, threads
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
         self._workers = ThreadPoolExecutor(len(lanes) - 1, thread_name_prefix="lane")
 
     @classmethod
-    def of(cls, encoder: PaddedEncoder, encode: Encode, trained: Mapping[str, torch.nn.Parameter]) -> Lanes | None:
-        """As many as CPUs and memory are worth; None for one. `encode` is the encoder's own, for the first lane."""
-        threads = torch.get_num_threads()
-        count = _count(encoder, trained, threads)
-        if count == 1:
+    def of(
+        cls,
+        encoder: PaddedEncoder,
+        encode: Encode,
+        trained: Mapping[str, torch.nn.Parameter],
+        *,
+        most: int,
+        short: bool,
+    ) -> Lanes | None:
+        """One for each CPU, at most `most`; None where that is one alone, or more than memory is worth.
+
+        `encode` is the encoder's own, for the first lane. `short`: products are in bfloat16. No lane has several
+        threads: OpenBLAS lets one product of several threads run at a time.
+        """
+        count = torch.get_num_threads()
+        taken = _gradients_of(encoder, trained) * (_OF_BFLOAT16 if short else 1)
+        if count == 1 or count > most or (count - 1) * taken > _SPARE:
             return None
-        return cls([Lane(encode, trained), *(_copied(encoder, trained) for _ in range(count - 1))], threads // count)
+        return cls([Lane(encode, trained), *(_copied(encoder, trained) for _ in range(count - 1))])
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -59,13 +71,14 @@ class Lanes:
         threads = torch.get_num_threads()
 
         def one(lane: Lane, share: Share) -> float:
-            torch.set_num_threads(self._threads)  # of the calling thread
+            torch.set_num_threads(1)  # of the calling thread
             return work(lane.encode, share)
 
+        running: list[Future[float]] = []
         try:
-            others = zip(self._lanes[1:], shares[1:], strict=True)
-            running = [self._workers.submit(one, lane, share) for lane, share in others]
             try:
+                for lane, share in zip(self._lanes[1:], shares[1:], strict=True):
+                    running.append(self._workers.submit(one, lane, share))
                 first = one(self._lanes[0], shares[0])
             finally:
                 wait(running)
@@ -80,11 +93,11 @@ class Lanes:
         return total
 
 
-def _count(encoder: PaddedEncoder, trained: Mapping[str, torch.nn.Parameter], threads: int) -> int:
+def _gradients_of(encoder: PaddedEncoder, trained: Mapping[str, torch.nn.Parameter]) -> int:
+    """Bytes of a lane's gradients: of large tables the looked-up rows alone are kept."""
     tables = [part for part in encoder.module.modules() if isinstance(part, torch.nn.Embedding) and part.sparse]
-    small = {id(table.weight) for table in tables}  # gradients of the looked-up rows alone
-    taken = sum(value.numel() * value.element_size() for value in trained.values() if id(value) not in small)
-    return max(1, min(threads, _MOST, 1 + _SPARE // max(1, taken)))
+    small = {id(table.weight) for table in tables}
+    return sum(value.numel() * value.element_size() for value in trained.values() if id(value) not in small)
 
 
 def _copied(encoder: PaddedEncoder, trained: Mapping[str, torch.nn.Parameter]) -> Lane:

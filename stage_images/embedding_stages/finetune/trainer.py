@@ -81,8 +81,10 @@ class Trainer(Kept):
         named = encoder.module.named_parameters()
         self.parameters = {name: value for name, value in named if value.requires_grad}
         self.optimizer = optimizer_of(self.parameters, weight_decay)
-        alone = encoder.device.type != "cpu" or self.world.sharded or pool or encode
-        self._lanes = None if alone else Lanes.of(encoder, self._encode, self.parameters)
+        self._lanes: Lanes | None = None
+        if encoder.device.type == "cpu" and not (self.world.sharded or pool or encode):
+            examples = self._token_budget // self._tokens_per_example  # of full length, whose graphs may be kept
+            self._lanes = Lanes.of(encoder, self._encode, self.parameters, most=examples, short=bfloat16)
 
     def step(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], rate: float) -> StepReport:
         """One update with learning rate `rate`. An exception leaves weights and optimizer as they were.

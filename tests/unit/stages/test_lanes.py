@@ -16,7 +16,6 @@ from embedding_stages.encoder import model
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import Transient
 from embedding_stages.finetune import lanes, on_cpu
-from embedding_stages.finetune.lanes import Lanes
 from embedding_stages.finetune.lora import add_adapters
 from embedding_stages.finetune.trainer import Trainer
 
@@ -104,13 +103,37 @@ def test_a_step_that_a_lane_left_is_left_by_all(which: int, workspace: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("spare", "threads", "count", "each"),
-    [(2**29, 2, 2, 1), (2**29, 16, 4, 4), (2**29, 7, 4, 1), (2**29, 1, 1, 1), (0, 2, 1, 2)],
-    ids=["two CPUs", "many", "not a multiple", "one", "no room for a second gradient"],
+    ("changes", "spare", "threads", "count"),
+    [
+        ({}, 2**29, 2, 2),
+        ({}, 2**29, 7, 7),
+        ({}, 2**29, 1, None),
+        ({}, 0, 2, None),
+        ({"micro_batch": 3}, 2**29, 4, None),
+        ({"bfloat16": True}, 2**29, 2, 2),
+        ({"bfloat16": True}, 200_000, 2, None),
+        ({}, 200_000, 2, 2),
+    ],
+    ids=[
+        "two CPUs",
+        "seven",
+        "one",
+        "no room for a second gradient",
+        "no room for a long example each",
+        "bfloat16",
+        "no room for weights in bfloat16",
+        "room for a gradient",
+    ],
 )
-def test_as_many_lanes_as_cpus_and_memory_are_worth(
-    spare: int, threads: int, count: int, each: int, workspace: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_lane_a_cpu_or_none(
+    changes: dict[str, Any],
+    spare: int,
+    threads: int,
+    count: int | None,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lanes, "_SPARE", spare)
-    found = with_threads(monkeypatch, threads, workspace / "bert")._lanes
-    assert (len(found), found._threads) == (count, each) if isinstance(found, Lanes) else (count, each) == (1, threads)
+    monkeypatch.setattr(on_cpu, "TOKENS", 0)
+    found = with_threads(monkeypatch, threads, workspace / "bert", **{"micro_batch": 16} | changes)._lanes
+    assert (None if found is None else len(found)) == count
