@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
@@ -41,9 +42,7 @@ log = logging.getLogger(__name__)
 _GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
 _AGAIN_S: Final = 30.0  # after a resync that failed: one of thousands takes hundreds of requests
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
-# The first resync comes this long after the first list, and thrice as long as that took. A watch that could not go on
-# from that list has begun with another one by then, and tells of nothing that was deleted between the two.
-_AFTER_START_S: Final = 30.0
+_AFTER_WATCHES_S: Final = 30.0  # at least, from a watch that had to begin with a list to the resync
 
 
 class Doorbell:
@@ -53,6 +52,7 @@ class Doorbell:
         self.settings, self.cluster = settings, cluster
         self.cache = Cache()
         self.end = threading.Event()
+        self.began_anew = asyncio.Event()  # a watch did, which tells of nothing that was deleted before
         self.lists = Lists(cluster=cluster, cache=self.cache, rest=self.end.wait, namespaces=settings.watch_namespaces)
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
         self.event_thread = ThreadPoolExecutor(1, thread_name_prefix="event")
@@ -90,7 +90,6 @@ class Doorbell:
         self.filled = asyncio.Event()  # the cache holds what a whole list has told
         self.working = False
         self.last_resync, self.interval_s = time.monotonic(), settings.resync_s
-        self.listed_s = 0.0  # how long the first list took
 
     async def start(self) -> None:
         """Listen for ever, and work while this replica leads.
@@ -129,14 +128,12 @@ class Doorbell:
 
         The interval is what the settings ask for, and longer where there is so much that a list takes seconds of CPU.
         """
-        spread, first = Random(), True  # noqa: S311
+        spread = Random()  # noqa: S311
         while True:
             done = False
             try:
                 if not self.filled.is_set():
-                    begun = time.monotonic()
                     await asyncio.to_thread(self.lists.fill)
-                    self.listed_s = time.monotonic() - begun
                     self.filled.set()
                 else:
                     missed, cpu_s = await asyncio.to_thread(self._catch_up)
@@ -145,7 +142,6 @@ class Doorbell:
                     self._look_at_everything(spread)
                     self.interval_s = interval_s(self.settings.resync_s, cpu_s)
                     METRICS.resync_interval.set(self.interval_s)
-                    first = False
                 done = True
                 self.last_resync = time.monotonic()
                 METRICS.last_resync.set_to_current_time()
@@ -155,18 +151,23 @@ class Doorbell:
                 log.warning("resync failed: %s", error)
             except Exception:
                 log.exception("resync failed")
-            await asyncio.sleep(self._pause_s(spread, done=done, first=first))
+            await self._until_due(self._pause_s(spread, done=done), spread)
 
-    def _pause_s(self, spread: Random, *, done: bool, first: bool) -> float:
-        """Until the next list or resync; `done`: the last one was. `first`: the next resync is the first one, of what
-        the watches missed while they began.
-        """
+    def _pause_s(self, spread: Random, *, done: bool) -> float:
+        """Until the next list or resync, while the watches miss nothing; `done`: the last one was."""
         if not self.filled.is_set():
             return _START_AGAIN_S
         pause_s = self.interval_s * (0.9 + 0.2 * spread.random())
-        if not done:
-            return min(pause_s, _AGAIN_S)
-        return min(pause_s, _AFTER_START_S + 3 * self.listed_s) if first else pause_s
+        return pause_s if done else min(pause_s, _AGAIN_S)
+
+    async def _until_due(self, pause_s: float, spread: Random) -> None:
+        """Return after the pause, or soon after a watch began anew: others may have to, and a resync has its cost."""
+        soon_s = max(_AFTER_WATCHES_S, 0.1 * self.interval_s) * (0.9 + 0.2 * spread.random())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self.began_anew.wait()
+                await asyncio.sleep(soon_s)
+        self.began_anew.clear()
 
     def _catch_up(self) -> tuple[set[Key], float]:
         """(what a watch missed something of, CPU seconds of this thread)."""
@@ -244,7 +245,7 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
 
     @kopf.on.startup(registry=registry)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        configure(settings, doorbell.lists.since)
+        configure(settings, doorbell.lists.since, doorbell.began_anew.set)
         try:
             await doorbell.start()
         except OSError as error:  # half a start must not be tried again in this process

@@ -65,11 +65,12 @@ async def begun_again(**named: Any) -> AsyncIterator[Any]:
 _listed: Final = fetching.fetch_objs
 
 
-def listed_before(since: Since) -> Callable[..., AsyncIterator[Any]]:
+def listed_before(since: Since, listed_anew: Callable[[], None]) -> Callable[..., AsyncIterator[Any]]:
     """Kopf's list of a kind before it watches, left out where `since` tells the version of one that was made already.
 
     Kopf needs more than a millisecond for each object, and would tell of nothing new. Where the API server no longer
-    knows what came after that version, the watch begins anew, with a list.
+    knows what came after that version, the watch begins anew, with a list. `listed_anew` hears of the end of such a
+    list, which tells of nothing that was deleted before.
     """
 
     async def pages(**named: Any) -> AsyncIterator[Any]:
@@ -81,6 +82,7 @@ def listed_before(since: Since) -> Callable[..., AsyncIterator[Any]]:
             return
         async for page in _listed(**named):
             yield page
+        listed_anew()
 
     return pages
 
@@ -112,10 +114,12 @@ class NoMemories(ResourceMemories):
         return await super().recall(raw_body, **{**named, "ephemeral": True})
 
 
-def configure(settings: kopf.OperatorSettings, since: Since = lambda *_: "") -> None:
-    """Use Kopf for its watches alone, which go on from the lists that `since` tells of."""
+def configure(
+    settings: kopf.OperatorSettings, since: Since = lambda *_: "", listed_anew: Callable[[], None] = lambda: None
+) -> None:
+    """Use Kopf for its watches alone, which go on from the lists that `since` tells of; see `listed_before`."""
     watching.continuous_watch = begun_again
-    fetching.fetch_objs = listed_before(since)
+    fetching.fetch_objs = listed_before(since, listed_anew)
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
     settings.networking.request_timeout = _LIST_S

@@ -45,10 +45,9 @@ def settle(
 
 def due_stages(spec: Spec, status: Status) -> list[Stage]:
     """The stages before the server that may run in this revision: from the first whose work is not known."""
-    known = [
-        replace(item, state="Succeeded") if item.finished_at and item.artefacts else item for item in status.stages
-    ]
-    believed = replace(status, stages=tuple(known))
+    doubted = {item.name for item in status.stages if item.finished_at and item.artefacts and item.state != "Succeeded"}
+    known = (replace(item, state="Succeeded") if item.name in doubted else item for item in status.stages)
+    believed = replace(status, stages=tuple(known)) if doubted else status
     stages = [stage for stage in BEFORE_SERVING if not (stage is Stage.EXPORT and spec.deploy.serves_checkpoint)]
     for number, stage in enumerate(stages):
         extra = data_identity(mapping(status.resolved.get("data"))) if stage is Stage.INPUTS else None

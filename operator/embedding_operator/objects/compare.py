@@ -169,8 +169,8 @@ def taken_over(live: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
 def _difference(live: Any, desired: Any, path: str, *, quantities: bool) -> str:
     """The path of the first difference; `path` is where the two values stand."""
     here = path or "the object"
-    if isinstance(desired, Mapping):
-        if not isinstance(live, Mapping):
+    if isinstance(desired, dict):
+        if not isinstance(live, dict):
             return "" if not desired and live is None else here  # an empty mapping may be dropped
         if quantities:
             return next((f"{path}.{k}" for k, v in desired.items() if not _same_quantity(live.get(k, "0"), v)), "")

@@ -118,6 +118,7 @@ class StageSpec:
     asked: str  # hash of what the manifest says about the settings; see frozen.py
     code_version: int
     settled_in: int = 0  # the revision that image and code version were settled in
+    own_work: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # see pipeline.py
 
     def with_image(self, image: str) -> StageSpec:
         return replace(self, pod=replace(self.pod, image=image))

@@ -142,21 +142,24 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _carried(stage: Stage, item: StageSpec, record: Any, generation: int, *, same: bool) -> StageSpec:
-    fresh = replace(item, settled_in=generation)
     if not isinstance(record, Mapping) or not isinstance(record.get("settings"), Mapping):
-        return fresh  # a new resource, or a status that somebody removed
+        return replace(item, settled_in=generation)  # a new resource, or a status that somebody removed
     try:
-        old = replace(item, settled_in=int(record["settledIn"]), code_version=int(record["codeVersion"]))
-        image = str(record["image"])
+        settled_in, code_version, image = int(record["settledIn"]), int(record["codeVersion"]), str(record["image"])
         settings = _restored(stage, item.settings, record["settings"])
     except (KeyError, TypeError, ValueError):
-        return fresh
+        return replace(item, settled_in=generation)
     # How a model is served is read anew in each pass, and its name may be the base model's.
-    if stage is not Stage.DEPLOY and (same or record.get("asked") == item.asked):
-        old = replace(old, settings=settings)
+    keeps_settings = stage is not Stage.DEPLOY and (same or record.get("asked") == item.asked)
     # The server's image is settled with what it serves; see decide/settle.py.
     keeps_image = stage is not Stage.DEPLOY and not item.pod.own_image and not record.get("ownImage")
-    return old.with_image(image) if keeps_image else old
+    return replace(
+        item,
+        pod=replace(item.pod, image=image) if keeps_image and image != item.pod.image else item.pod,
+        settings=settings if keeps_settings else item.settings,
+        code_version=code_version,
+        settled_in=settled_in,
+    )
 
 
 def _restored(stage: Stage, fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:

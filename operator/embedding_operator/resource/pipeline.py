@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from embedding_operator.resource.api import Spec
+from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, fingerprint_of
 from embedding_stages.contract import settings as tables
@@ -158,18 +158,23 @@ def fingerprint(
     `extra` is what else the work depends on: the generation for `inputs` (documents may have been edited since), what
     is measured for `verify`.
     """
-    item = spec.stages[stage]
-    return _identity(
-        {
+    digests = {name.value: ref.digest for name, ref in inputs.items()}
+    given = _said({"inputs": digests, "extra": dict(extra or {})})
+    return fingerprint_of(_own_work(stage, spec.stages[stage]) | given)
+
+
+def _own_work(stage: Stage, item: StageSpec) -> dict[str, Any]:
+    """What a stage says of its work, whatever its inputs; a pass asks for it three times."""
+    if not item.own_work:
+        said = {
             "stage": stage.value,
             "codeVersion": item.code_version,
             "image": item.pod.image if item.pod.own_image else "",
             "settings": _settings(stage, item.settings),
             "env": [dict(pair) for pair in item.pod.env],
-            "inputs": {name.value: ref.digest for name, ref in inputs.items()},
-            "extra": dict(extra or {}),
         }
-    )
+        item.own_work.update(_said(said))
+    return item.own_work
 
 
 def serving_fingerprint(spec: Spec, model: ArtefactRef) -> str:
@@ -199,7 +204,7 @@ def _identity(parts: Mapping[str, Any]) -> str:
 
 def _said(value: Any) -> Any:
     """Without what says nothing, so that a part that a later release adds changes nothing where it is absent."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         found = {key: _said(part) for key, part in value.items()}
         return {key: part for key, part in found.items() if part is not None and part not in ("", {}, [])}
     return value

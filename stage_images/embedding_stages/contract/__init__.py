@@ -120,9 +120,12 @@ _PROGRESS_KEY: Final = "progress"
 _UNIT_CHARACTERS: Final = 16
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """One text for one value: sorted keys, no spaces. Digests and fingerprints are taken of this."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def encodable(text: str) -> str:

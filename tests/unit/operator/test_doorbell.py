@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
+from embedding_operator import handlers
 from embedding_operator import replica as replica_module
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.decision import Event
@@ -166,22 +167,38 @@ def test_a_resync_that_takes_long_comes_less_often(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("filled", "done", "first", "most"),
-    [
-        (False, False, True, 3.0),
-        (True, True, True, 30 + 3 * 20),
-        (True, False, True, 30.0),  # the first resync is soon, also when it has failed once
-        (True, False, False, 30.0),  # one refused page of hundreds
-        (True, True, False, 1.1 * 900),
-    ],
-    ids=["no list yet", "after the list", "the first resync failed", "a resync failed", "a resync was done"],
+    ("filled", "done", "most"),
+    [(False, False, 3.0), (True, False, 30.0), (True, True, 1.1 * 900)],
+    ids=["no list yet", "a resync failed", "a resync was done"],
 )
-def test_the_pause_before_the_next_list(filled: bool, done: bool, first: bool, most: float) -> None:
+def test_the_pause_before_the_next_list(filled: bool, done: bool, most: float) -> None:
     async def pause_s() -> float:
         door = doorbell()
-        door.interval_s, door.listed_s = 900.0, 20.0
+        door.interval_s = 900.0
         if filled:
             door.filled.set()
-        return door._pause_s(Random(1), done=done, first=first)
+        return door._pause_s(Random(1), done=done)
 
     assert 0.8 * most < asyncio.run(pause_s()) <= most
+
+
+@pytest.mark.parametrize(
+    ("began_anew", "pause_s", "interval_s"),
+    [(False, 0.01, 900.0), (True, 900.0, 0.1), (True, 0.01, 900.0)],
+    ids=["no watch had to list", "one had to", "one had to shortly before it is due in any case"],
+)
+def test_what_was_deleted_before_a_watch_began_is_looked_for_soon(
+    monkeypatch: pytest.MonkeyPatch, began_anew: bool, pause_s: float, interval_s: float
+) -> None:
+    monkeypatch.setattr(handlers, "_AFTER_WATCHES_S", 0.01)
+
+    async def until_due() -> bool:
+        door = doorbell()
+        door.interval_s = interval_s
+        if began_anew:
+            door.began_anew.set()
+        async with asyncio.timeout(60):
+            await door._until_due(pause_s, Random(1))
+        return door.began_anew.is_set()
+
+    assert not asyncio.run(until_due()), "the resync that follows is for all that began until now"

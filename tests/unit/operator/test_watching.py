@@ -101,11 +101,33 @@ def test_kopf_lists_no_kind_that_was_listed_until_its_watch_has_to_begin_anew(
         yield ["one"], "9"
 
     monkeypatch.setattr(watches, "_listed", listed)
-    configure(kopf.OperatorSettings(), lambda *of: versions.pop(of, ""))
+    told = list[str]()
+    configure(kopf.OperatorSettings(), lambda *of: versions.pop(of, ""), lambda: told.append("listed anew"))
 
     async def twice() -> list[Any]:
         pages = watching.fetching.fetch_objs
         return [page for _ in range(2) async for page in pages(resource=resource, namespace=None)]
 
     assert asyncio.run(twice()) == expected
+    assert len(told) == expected.count((["one"], "9")), "what was deleted before is looked for"
     assert watching.fetching is fetching
+
+
+def test_a_list_that_breaks_off_tells_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made again, and what is deleted until then is looked for after that."""
+
+    async def breaks_off(**_: Any) -> AsyncIterator[tuple[list[str], str]]:
+        yield ["one"], "9"
+        raise APIClientError({"message": "the continue token has expired"}, status=410, headers={})
+
+    monkeypatch.setattr(watches, "_listed", breaks_off)
+    told = list[str]()
+    configure(kopf.OperatorSettings(), lambda *_: "", lambda: told.append("listed anew"))
+
+    async def pages() -> list[Any]:
+        found = watching.fetching.fetch_objs(resource=Resource("batch", "v1", "jobs"), namespace=None)
+        return [page async for page in found]
+
+    with pytest.raises(APIClientError):
+        asyncio.run(pages())
+    assert told == []

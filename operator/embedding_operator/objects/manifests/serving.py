@@ -115,15 +115,15 @@ def as_made_before(wanted: dict[str, Any], live: Mapping[str, Any], spec: Spec) 
     The check's requests and limits were others, and the hash counted one replica where the manifest says none. Whatever
     else the manifest asks for now makes another hash: then the pods are made anew in any case, and `wanted` is right.
     """
-    if wanted["kind"] != "Deployment":
+    meta, found = wanted["metadata"], (live["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION)
+    if wanted["kind"] != "Deployment" or found == meta["annotations"][TEMPLATE_ANNOTATION]:
         return wanted
     body = deepcopy(wanted["spec"])
-    check, found = _check_of(body), _check_of(live["spec"]).get("resources")
+    check, resources = _check_of(body), _check_of(live["spec"]).get("resources")
     check.pop("resources", None)
-    check |= {"resources": found} if found else {}
+    check |= {"resources": resources} if resources else {}
     noted = fingerprint_of({**body, "replicas": spec.deploy.replicas or 1})[:16]
-    meta = wanted["metadata"]
-    if noted != (live["metadata"].get("annotations") or {}).get(TEMPLATE_ANNOTATION):
+    if noted != found:
         return wanted
     return {
         **wanted,
