@@ -20,6 +20,9 @@ from bench.scale.users import opened
 _MOST_UNDER_WAY = 60  # pipelines: what two cores can carry
 _PAUSE_S = 0.5
 _POLICIES = ("Background", "Foreground")
+# Parts of what users do that are edits: once all resources are there, and before. With these a third of the resources
+# has been edited when all are there, and any time later, so that the number of objects stays while memory is watched.
+_EDITS, _EDITS_BEFORE = 1 / 5, 1 / 3
 KIND: Kind = KINDS["EmbeddingFineTune"]
 
 
@@ -29,7 +32,7 @@ class Churn:
     def __init__(self, client: Client, simulator: Simulator, seed: int) -> None:
         self.client, self.simulator, self.random = client, simulator, Random(seed)
         self.phases: dict[int, str] = {}
-        self.edits = 0
+        self.edits, self.full = 0, False
 
     def saw(self, event: str, raw: Raw) -> None:
         meta, phase = raw["metadata"], KIND.phase_of(raw)
@@ -53,10 +56,11 @@ class Churn:
             if not conf.active or conf.total or under_way >= _MOST_UNDER_WAY:
                 continue
             missing = [number for number in range(conf.active) if number not in self.phases]
-            if missing:
-                await self._make(self.random.choice(missing))
-            elif self.random.random() < 0.5:
+            self.full = self.full or not missing
+            if self.phases and self.random.random() < (_EDITS if self.full else _EDITS_BEFORE):
                 await self._edit(self.random.choice(list(self.phases)))
+            elif missing:
+                await self._make(self.random.choice(missing))
             else:
                 await self._remove(self.random.choice(list(self.phases)))
 
