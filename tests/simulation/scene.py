@@ -97,7 +97,7 @@ class Operator:
         twin.cluster = cluster
         twin.reconciler = _reconciler(cluster)
         twin.reconciler.cache._objects = {
-            kind: {key: dict(known) for key, known in by_owner.items()}
+            kind: {key: {name: copy(kept) for name, kept in known.items()} for key, known in by_owner.items()}
             for kind, by_owner in self.reconciler.cache._objects.items()
         }
         twin.reconciler.cache.unheard = set(self.reconciler.cache.unheard)

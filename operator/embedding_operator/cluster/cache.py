@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -33,8 +33,12 @@ _WINDOW: Final = 32_768  # bytes that it looks back
 _LARGER: Final = 1.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
+    """`confirmed` alone changes: a copy for each time that the same is told would lie among what is soon forgotten, and
+    keep its memory from being given back.
+    """
+
     uid: str
     version: int
     packed: bytes
@@ -67,11 +71,12 @@ class Cache:
         if old is not None and version < old.version:
             return None
         if old is not None and version == old.version:
-            self._keep(kind, key, meta["name"], replace(old, confirmed=self._clock()))
+            old.confirmed = self._clock()
             return None
         packed, like = self._pack(kind, slim(kind, raw))
         settled = kind == KIND and is_settled(raw)
-        kept = _Kept(meta.get("uid", ""), version, packed, like, self._clock(), settled)
+        uid = old.uid if old is not None and old.uid == meta.get("uid") else meta.get("uid", "")
+        kept = _Kept(uid, version, packed, like, self._clock(), settled)
         taken = self._keep(kind, key, meta["name"], kept)
         return key if taken and (old is None or old.packed != packed) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import traceback
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -101,9 +102,11 @@ class Requests:
             # Where the CRD is not installed there are none.
             missing_ok = kind in _OF_OTHERS
             page = self.call("list", kind, namespace, "", query=query, missing_ok=missing_ok, accept=accept) or {}
-            for item in page.get("items") or ():
-                yield {**item, "kind": kind}
-            meta = page.get("metadata") or {}
+            items, meta = page.get("items") or [], page.get("metadata") or {}
+            del page  # the next one is decoded before this name is bound again
+            items.reverse()
+            while items:
+                yield {**items.pop(), "kind": kind}
             token = meta.get("continue", "")
             if not token:
                 return str(meta.get("resourceVersion", ""))
@@ -142,7 +145,9 @@ class Requests:
                 method, path, query or {}, body, content_type, accept=accept, timeout_s=timeout_s, connect_s=connect_s
             )
         except NO_ANSWER as error:
-            raise Unavailable(verb, *where, _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
+            said = _ADDRESS.sub("", f"{type(error).__name__}: {error}")
+            traceback.clear_frames(error.__traceback__)  # urllib3's hold the error, and with it the whole pass
+            raise Unavailable(verb, *where, said) from error
         if status == 404 and missing_ok and (kind in _OF_OTHERS or says_absent(data)):
             return None
         if status >= 300:
