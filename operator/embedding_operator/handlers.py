@@ -243,8 +243,8 @@ class Doorbell:
 
 
 def _settle_memory() -> None:
-    """What a start has made stays. Full collections then leave it alone, and come as often as what is new asks for: what
-    events and passes leave in cycles would else wait until it is a quarter of all that is held.
+    """What a start has made stays. Full collections leave it alone then, and come as often as what is new asks for:
+    what events and passes leave in cycles would wait until it is a quarter of all that is held.
     """
     gc.collect()
     gc.freeze()

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from simulation.endings import BAD_INPUT
-from simulation.fake_cluster import NAMESPACE
+from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
+from embedding_operator.cluster.errors import QuotaExceeded, Rejected
 from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Stage
 
@@ -51,12 +52,38 @@ def verifying() -> Scene:
     return scene.running(Stage.VERIFY)
 
 
+def refused_beforehand() -> Scene:
+    scene = ready()
+
+    def refuse(call: Call, when: str) -> None:
+        if (call.verb, when) == ("try", "before") and scene.resource["spec"] == EPOCHS:
+            raise Rejected("try", call.kind, NAMESPACE, call.name, "no PriorityClass with name soon was found")
+
+    scene.cluster.hook = refuse
+    scene.edit(EPOCHS)
+    return scene.run(is_stalled)
+
+
+def waiting_for_quota() -> Scene:
+    scene = ready()
+
+    def refuse(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("create", "Job", "before"):
+            raise QuotaExceeded("create", "Job", NAMESPACE, call.name, "exceeded quota: team")
+
+    scene.cluster.hook = refuse
+    scene.edit(EPOCHS)
+    return scene.run(lambda scene: scene.condition("Ready") == "Unknown WaitingForQuota")
+
+
 WHILE: dict[str, Callable[[], Scene]] = {
     "another revision is trained": retraining,
     "another revision has failed": failed,
     "it is suspended": suspended,
     "the manifest is not valid": not_valid,
     "another revision is verified": verifying,
+    "another revision is refused beforehand": refused_beforehand,
+    "another revision waits for quota": waiting_for_quota,
 }
 
 

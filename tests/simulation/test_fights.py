@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from simulation.fake_cluster import NAMESPACE, Call, Crash
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.test_active import WHILE
 
 from embedding_operator.resource.labels import QUEUE_LABEL, SERVING_LABEL
 from embedding_stages.contract import Stage
@@ -195,9 +196,10 @@ def test_a_selector_that_neither_revision_has_is_fought_over_by_neither() -> Non
     assert scene.status.served.active_revision == 2
 
 
-def test_a_controller_that_takes_turns_with_the_operator_is_noticed() -> None:
+@pytest.mark.parametrize("situation", ["nothing else", "another revision waits for quota"])
+def test_a_controller_that_takes_turns_with_the_operator_is_noticed(situation: str) -> None:
     """Between its changes the Service is as it was asked for."""
-    scene = a_scene().run(is_ready).settle(3)
+    scene = a_scene().run(is_ready).settle(3) if situation == "nothing else" else WHILE[situation]()
     before, start = applies(scene, "Service"), scene.clock.now
     for _ in range(40):
         scene.cluster.change("Service", NAMESPACE, NAME, select_canary)

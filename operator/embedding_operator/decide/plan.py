@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Action, DeleteObject, Draft, Observed, Plan, frees
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
@@ -23,7 +23,7 @@ from embedding_operator.decide.records import check_pinned, record_revision, tak
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
-from embedding_operator.decide.retire import end_drain
+from embedding_operator.decide.retire import end_drain, remove_drained
 from embedding_operator.decide.scale import note_scale, scaling_of, without_scaling
 from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
@@ -58,7 +58,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     """Decide. The same arguments always give the same plan."""
     status = without_scaling(status, raw_spec, observed.generation)
     draft, observed = Draft(status=status), with_first_words(status, observed)
-    end_drain(draft, observed)
+    drained = end_drain(draft, observed)
     try:
         read, assumed = as_verified(raw_spec, status)
         spec = replace(parse_spec(read, defaults.images), given_user=defaults.given_user, assumed=assumed)
@@ -67,12 +67,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         check_images(spec)
         check_pinned(spec, status, observed)
     except SpecError as error:
-        end_image_check(draft, observed)
-        keep_active(draft, owner, observed, reported=False)
-        return invalid(draft, observed, error)
+        return _invalid(draft, owner, observed, error, drained)
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
-    earlier = tuple(draft.actions)
     _begin_revision(draft, spec, raw_spec, observed, revision)
     verdict: Verdict | None = None
     traffic: Traffic | None = None
@@ -86,9 +83,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         try:
             trained = _run_pipeline(draft, spec, owner, observed, defaults)
         except SpecError as error:
-            end_image_check(draft, observed)
-            keep_active(draft, owner, observed, reported=False)
-            return invalid(draft, observed, error)
+            return _invalid(draft, owner, observed, error, drained)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
@@ -101,12 +96,13 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         if _nothing_to_offer(draft, status, verdict):
             withdraw_offer(draft, owner, observed)
         if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back
-            others = draft.actions[len(earlier) :]
-            draft.actions = [*earlier, *(action for action in others if not _ends_work(action))]
+            draft.actions = [action for action in draft.actions if not _ends_work(action)]
+    kept: Apply | None = None
     if traffic is None or traffic.state == "waiting":
         served = draft.status.served
         reported = trained and served.candidate_fingerprint == served.active_fingerprint
-        keep_active(draft, owner, observed, reported=reported)
+        kept = keep_active(draft, owner, observed, reported=reported)
+    remove_drained(draft, owner, observed, drained)
     if traffic is None or traffic.state != "moving":  # what clients reach is about to change
         publish_contract(draft, owner, observed)
     remove_ended_jobs(draft, status, spec, observed)
@@ -121,9 +117,17 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
     keep_rendezvous_services(draft, owner, observed, before=status)
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
-        draft.actions = [action for action in draft.actions if frees(action)]
+        draft.actions = [action for action in draft.actions if frees(action) or action is kept]
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
+
+
+def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str) -> Plan:
+    """Nothing is begun; what serves is looked after."""
+    end_image_check(draft, observed)
+    keep_active(draft, owner, observed, reported=False)
+    remove_drained(draft, owner, observed, drained)
+    return invalid(draft, observed, error)
 
 
 def _ends_work(action: Action) -> bool:

@@ -53,6 +53,13 @@ def refusal_wait(observed: Observed) -> Wait | None:
     return None
 
 
+def as_it_is_refused(observed: Observed, kind: str, namespace: str, name: str) -> Observed:
+    """As an object sees it that waits for nothing else: with refusals of it, and those after which nothing is done."""
+    its = f"{kind} {namespace}/{name}"
+    refusals = (item for item in observed.refusals if item.kind == "late" or item.tried.endswith(its))
+    return replace(observed, refusals=tuple(refusals))
+
+
 def was_refused(entry: StageStatus) -> bool:
     """Whether the stage waits because the API server refused its object in an earlier pass."""
     return entry.state == "Waiting" and entry.reason in _REASONS

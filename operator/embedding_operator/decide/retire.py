@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
-from embedding_operator.decide.decision import DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed
 from embedding_operator.decide.handover import next_name
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import serving_label
@@ -22,23 +24,58 @@ def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> 
     return replace(served, draining_fingerprint=left, draining_until=f"{until:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def end_drain(draft: Draft, observed: Observed) -> None:
-    """Forget a server that has drained, so that it is removed like every other one that has no part any more."""
+def end_drain(draft: Draft, observed: Observed) -> str:
+    """Forget a server that has drained; its fingerprint, empty where none has."""
     served = draft.status.served
     if not served.draining_fingerprint:
-        return
+        return ""
     until = parse_time(served.draining_until)
     left_s = (until - observed.now).total_seconds() if until is not None else 0
     if left_s > 0 and served.draining_fingerprint != served.active_fingerprint:
         draft.look_again_in(left_s)
-        return
-    drained = serving_label(served.draining_fingerprint)
+        return ""
     draft.status = replace(draft.status, served=replace(served, draining_fingerprint="", draining_until=""))
-    if served.draining_fingerprint in (served.active_fingerprint, served.candidate_fingerprint):
-        return  # clients came back to it, or will
-    for other in observed.deployments:
-        if other.serving == drained and not other.deleting:
-            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why="clients have left it"))
+    return served.draining_fingerprint
+
+
+def remove_drained(draft: Draft, owner: Owner, observed: Observed, drained: str) -> None:
+    """Remove the server of fingerprint `drained`, unless clients came back to it, or will: that is decided by now."""
+    served = draft.status.served
+    if drained and drained not in (served.active_fingerprint, served.candidate_fingerprint):
+        label = serving_label(drained)
+        for other in observed.deployments:
+            if other.serving == label and not other.deleting:
+                draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why="clients have left it"))
+    left = _left_in_this_pass(draft, owner, observed)
+    stays = [item for item in draft.actions if isinstance(item, DeleteObject) and (item.kind, item.name) in left]
+    if not stays:
+        return
+    draft.actions = [item for item in draft.actions if item not in stays]
+    draft.look_again_in(1.0)
+    if drained and not served.draining_fingerprint:  # so that the next pass knows of it
+        draft.status = replace(draft.status, served=begin_drain(served, drained, observed, drain_s=1))
+
+
+def _left_in_this_pass(draft: Draft, owner: Owner, observed: Observed) -> set[tuple[str, str]]:
+    """(kind, name) of the server that clients are led away from. It goes in a later pass: that write may be refused, or
+    be lost.
+    """
+    if not any(leads_clients(action, owner) for action in draft.actions):
+        return set()
+    label = selected(observed.services.get(owner.name))
+    return {(other.kind, other.name) for other in observed.deployments if label and other.serving == label}
+
+
+def leads_clients(action: Action, owner: Owner) -> bool:
+    """Whether it applies the Service that clients talk to."""
+    if not isinstance(action, Apply):
+        return False
+    return (action.manifest["kind"], action.manifest["metadata"]["name"]) == ("Service", owner.name)
+
+
+def selected(service: Mapping[str, Any] | None) -> str:
+    """The label of the server that a Service leads to; empty when it leads to none."""
+    return str((((service or {}).get("spec") or {}).get("selector") or {}).get(SERVING_LABEL, ""))
 
 
 def retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:

@@ -23,13 +23,13 @@ from embedding_operator.decide.handover import (
     waits_for,
 )
 from embedding_operator.decide.lost import cause_of_loss
-from embedding_operator.decide.retire import begin_drain, retire
+from embedding_operator.decide.refusals import as_it_is_refused, refusal_wait
+from embedding_operator.decide.retire import begin_drain, retire, selected
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_operator.resource.status import FrozenSet, Served
 from embedding_stages.contract import Artefact, Stage
 from embedding_stages.contract import settings as tables
@@ -38,22 +38,25 @@ ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
 Raw = Mapping[str, Any]
 
 
-def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: bool) -> None:
+def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: bool) -> Apply | None:
     """Keep the clients' Service on the active revision. There is no URL to speak of without an available server, nor
     where somebody leads clients elsewhere, for as long as that lasts.
 
-    `reported`: the deploy stage reports this server already in this pass; post no second Event.
+    `reported`: the deploy stage reports this server already in this pass; post no second Event. What is applied is
+    returned: it is applied whatever else is refused.
     """
     served = draft.status.served
     if not served.active_fingerprint:
-        return
+        return None
+    observed = as_it_is_refused(observed, "Service", owner.namespace, owner.name)
     live = observed.services.get(owner.name)
     desired = build_service(
         owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint, live)
     )
     drift = drift_of(draft, _as_labelled(live, desired), desired, observed, new=_was_moved(live, draft))
-    if drift.apply:
-        draft.actions.insert(0, Apply(manifest=desired, why="clients talk to the active revision"))
+    applied = Apply(manifest=desired, why="clients talk to the active revision") if drift.apply else None
+    if applied is not None:
+        draft.actions.insert(0, applied)
     astray = served.astray if live is not None and drift.stale else ""
     if drift.wait is not None:
         astray = drift.wait.message
@@ -62,6 +65,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
     if served.url and not answers and not reported:
         draft.event("Warning", ACTIVE_UNAVAILABLE, _unavailable(served, observed))
     draft.status = replace(draft.status, served=replace(served, url=url, astray=astray))
+    return applied if refusal_wait(observed) is None else None
 
 
 def _as_labelled(live: Raw | None, desired: Raw) -> Raw | None:
@@ -78,8 +82,7 @@ def _was_moved(live: Raw | None, draft: Draft) -> bool:
     served = draft.status.served
     if live is None or not served.candidate_fingerprint or served.candidate_revision == draft.status.revision:
         return False
-    selects = (live.get("spec") or {}).get("selector") or {}
-    return bool(selects.get(SERVING_LABEL) == serving_label(served.candidate_fingerprint))
+    return selected(live) == serving_label(served.candidate_fingerprint)
 
 
 def _answers(served: Served, observed: Observed) -> bool:
