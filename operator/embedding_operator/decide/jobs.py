@@ -63,10 +63,10 @@ def advance(
             usage=entry.usage,
             took_s=entry.took_s,
         )
-    elif entry.done:
-        return True
-    elif entry.finished_at and entry.artefacts:
-        _reuse(draft, entry)
+    elif entry.done or (entry.finished_at and entry.artefacts):
+        if not entry.done:
+            _reuse(draft, entry)
+        _stop_others(draft, entry, observed)
         return True
     elif entry.state == "Failed" and entry.revision == draft.status.revision:
         _end(draft, entry, observed)
@@ -104,6 +104,18 @@ def _end(draft: Draft, entry: StageStatus, observed: Observed) -> None:
         mine = job.stage is entry.name and job.fingerprint == entry.fingerprint and job.attempt <= entry.attempt
         if mine and not job.finished and not job.deleting:
             draft.actions.append(DeleteObject(kind="Job", name=job.name, why="its stage has failed"))
+
+
+def _stop_others(draft: Draft, entry: StageStatus, observed: Observed) -> None:
+    """Jobs of a stage that is done which do other work: an edit asked for it, was taken back, and no status told of it.
+
+    The work of inputs is also that of looks at the sources.
+    """
+    for job in observed.jobs if entry.name is not Stage.INPUTS else ():
+        other = job.stage is entry.name and job.fingerprint != entry.fingerprint
+        if other and not job.finished and not job.deleting:
+            why = "its fingerprint is no longer wanted"
+            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
 
 
 def _reuse(draft: Draft, entry: StageStatus) -> None:
