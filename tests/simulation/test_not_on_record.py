@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from simulation.endings import HANG
 from simulation.fake_cluster import Call, Crash
-from simulation.scene import Scene, a_scene, a_spec, is_ready
+from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.cluster.errors import Conflict, Unavailable
 from embedding_operator.resource.api import KIND
-from embedding_stages.contract import Stage
+from embedding_operator.resource.status import DAMAGED
+from embedding_stages.contract import Artefact, Stage
 
 LOST = [
     Conflict("update", KIND, "", "", "somebody was faster"),
@@ -53,3 +54,26 @@ def test_the_job_of_an_edit_that_was_taken_back_ends(stage: Stage, edit: dict[st
     scene.edit(a_spec(stages=edit))
     scene.run(lambda _: bool(hook.lost)).run(is_ready).settle(5)
     assert hook.lost not in [raw["metadata"]["name"] for raw in scene.cluster.find("Job")]
+
+
+def test_what_was_damaged_is_asked_again_after_a_revision_was_pinned_meanwhile() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    bad, good = a_spec(stages={"finetune": {"epochs": 5}}), a_spec(stages={"deploy": {"pinRevision": 1}})
+    scene.edit(bad)
+    scene.running(Stage.EXPORT).release()
+    scene.run(stage_is(Stage.EXPORT, "Succeeded"))
+    exported = scene.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL].path
+    scene.world.volume[exported] = "sha256:other"
+    scene.run(stage_is(Stage.DEPLOY, "Failed"))
+    assert scene.status.stage(Stage.DEPLOY).reason in DAMAGED
+    before = len(scene.attempts(Stage.EXPORT))
+    scene.edit(good)
+    scene.run(is_ready).settle(3)
+    scene.edit(bad)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.EXPORT)) > before
+    ran = len(scene.cluster.created_jobs)
+    for spec in (good, bad):
+        scene.edit(spec)
+        scene.run(is_ready).settle(3)
+    assert len(scene.cluster.created_jobs) - ran <= 2, "verifications alone: all of it is believed by now"

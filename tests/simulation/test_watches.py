@@ -186,6 +186,29 @@ def test_a_job_that_is_complete_before_its_deletion_stays_and_its_work_is_not_do
     assert len(scene.attempts(Stage.EXPORT)) == 1
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["the watch tells of it", "nobody has heard"])
+def test_a_job_that_becomes_complete_in_the_middle_of_a_pass_stays(told: bool) -> None:
+    """The dry runs of an edit may take half a minute."""
+    scene = a_scene().running(Stage.EXPORT)
+    was, released = dict(scene.resource["spec"]), list[str]()
+
+    def completes(call: Call, when: str) -> None:
+        if (call.verb, when) == ("try", "after") and not released:
+            released.append(call.name)
+            scene.release()
+            for _ in range(5):
+                scene.step()
+            if told:
+                scene.operator.hear()
+
+    scene.cluster.hook = completes
+    scene.edit(a_spec(stages={"sdg": {"provider": {"extractive": {}}, "pairsPerDocument": 9}}))
+    scene.run(lambda _: bool(released))
+    scene.edit(was)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.EXPORT)) == 1
+
+
 def made_in(scene: Scene) -> list[Call]:
     """What passes make for a resource whose own watch tells nothing more."""
     scene.clock.now += timedelta(seconds=20)

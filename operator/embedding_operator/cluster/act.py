@@ -72,13 +72,12 @@ class Actor:
 
     def _delete(self, owner: Owner, action: DeleteObject) -> None:
         """Only the object that was looked at: of its name there may be another one by now, and a Job may have become
-        complete, whose work would be done again.
+        complete, of which the watch may have told in the middle of the pass.
         """
         key = (owner.namespace, owner.name)
-        uid = self.cache.uid(action.kind, key, action.name)
-        version = self.cache.version(action.kind, key, action.name) if action.kind == "Job" else ""
+        uid = action.uid or self.cache.uid(action.kind, key, action.name)
         try:
-            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid, version=version)
+            self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid, version=action.version)
         except Conflict:
             if uid:
                 found = self.cluster.list(action.kind, owner.namespace, fields=f"metadata.name={action.name}")

@@ -105,12 +105,24 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject:
+    """`uid` and `version` are those of the object that was looked at; where they are empty its name tells enough."""
+
     kind: Literal["Job", "Deployment", "NIMService", "Service", "ConfigMap", "Pod"]
     name: str
     why: str
+    uid: str = ""
+    version: str = ""  # of a Job: it may become complete until then, and its work would be done again
 
     def __str__(self) -> str:
         return f"delete {self.kind} {self.name}: {self.why}"
+
+
+def delete_job(job: JobView, why: str) -> DeleteObject:
+    return DeleteObject(kind="Job", name=job.name, why=why, uid=job.uid, version=job.version)
+
+
+def delete_server(server: DeploymentView, why: str) -> DeleteObject:
+    return DeleteObject(kind=server.kind, name=server.name, why=why, uid=server.raw["metadata"].get("uid", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from embedding_operator.decide.decision import DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import Draft, Observed, delete_job
 from embedding_operator.decide.retry import ended
 from embedding_operator.decide.run import over_limits, overdue, running, unreachable
 from embedding_operator.decide.start import absent, leaving, outdated, superseded, suspended, waiting
@@ -103,7 +103,7 @@ def _end(draft: Draft, entry: StageStatus, observed: Observed) -> None:
     for job in observed.jobs:
         mine = job.stage is entry.name and job.fingerprint == entry.fingerprint and job.attempt <= entry.attempt
         if mine and not job.finished and not job.deleting:
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="its stage has failed"))
+            draft.actions.append(delete_job(job, "its stage has failed"))
 
 
 def _stop_others(draft: Draft, entry: StageStatus, observed: Observed) -> None:
@@ -115,7 +115,7 @@ def _stop_others(draft: Draft, entry: StageStatus, observed: Observed) -> None:
         other = job.stage is entry.name and job.fingerprint != entry.fingerprint
         if other and not job.finished and not job.deleting:
             why = "its fingerprint is no longer wanted"
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
+            draft.actions.append(delete_job(job, why))
 
 
 def _reuse(draft: Draft, entry: StageStatus) -> None:

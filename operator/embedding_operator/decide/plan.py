@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, delete_job, frees
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
@@ -19,7 +19,7 @@ from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
-from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
+from embedding_operator.decide.records import PINNED, check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
@@ -204,6 +204,8 @@ def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
         return _anew(item)
+    if item.reason == PINNED and 0 < item.distrusted == item.attempt:  # it has not been asked since
+        return _anew(item)
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
         return _anew(item)
@@ -267,18 +269,21 @@ def _stop_all(draft: Draft, observed: Observed) -> None:
     """With a revision pinned nothing is trained."""
     for job in observed.jobs:
         if job.stage in BEFORE_SERVING and not job.finished and not job.deleting:
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="a revision is pinned"))
+            draft.actions.append(delete_job(job, "a revision is pinned"))
 
 
 def _skip_export(draft: Draft, spec: Spec, observed: Observed) -> None:
     """The server reads the checkpoint itself: that is the serving model."""
     for job in observed.jobs:
         if job.stage is Stage.EXPORT and not job.finished and not job.deleting:
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why="nothing is to be exported any more"))
+            draft.actions.append(delete_job(job, "nothing is to be exported any more"))
     checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
     named = f"the server (backend {spec.deploy.profile.said})"
+    known = draft.status.stage(Stage.EXPORT)
     entry = StageStatus(
         name=Stage.EXPORT,
+        attempt=known.attempt,
+        distrusted=known.distrusted,
         state="Skipped",
         reason="ProfileServesCheckpoint",
         message=f"{named} reads the checkpoint, nothing is to be exported",
@@ -296,7 +301,7 @@ def _stop_obsolete(draft: Draft, observed: Observed, after: Stage) -> None:
     order = list(Stage)
     for job in observed.jobs:
         if order.index(job.stage) > order.index(after) and not job.finished and not job.deleting:
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=f"{after} runs again before it"))
+            draft.actions.append(delete_job(job, f"{after} runs again before it"))
 
 
 def _serve(

@@ -118,7 +118,16 @@ def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
     """Every stage before deploy is what the pinned revision's was; nothing runs."""
     for entry in _pinned_stages(observed.pinned):
         message = f"revision {spec.deploy.pinned} is pinned: {entry.name} is not run"
-        pinned = replace(entry, state="Skipped", reason=PINNED, message=message, reused_from=spec.deploy.pinned)
+        known = draft.status.stage(entry.name)
+        pinned = replace(
+            entry,
+            state="Skipped",
+            reason=PINNED,
+            message=message,
+            reused_from=spec.deploy.pinned,
+            attempt=known.attempt,
+            distrusted=known.distrusted,
+        )
         if entry.name is Stage.EXPORT and spec.deploy.serves_checkpoint:
             checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
             pinned = replace(pinned, artefacts={Artefact.SERVING_MODEL: checkpoint}, details={})

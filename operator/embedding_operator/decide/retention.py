@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from embedding_operator.decide.decision import DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import Draft, Observed, delete_job
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Status
@@ -28,7 +28,7 @@ def remove_ended_jobs(draft: Draft, written: Status, spec: Spec, observed: Obser
             draft.look_again_in(left_s)
             continue
         how = "succeededSeconds" if job.succeeded else "failedSeconds"
-        draft.actions.append(DeleteObject(kind="Job", name=job.name, why=f"it ended spec.retention.{how} ago"))
+        draft.actions.append(delete_job(job, f"it ended spec.retention.{how} ago"))
 
 
 def _is_judged(status: Status, job: JobView) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, delete_server
 from embedding_operator.decide.handover import next_name
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import serving_label
@@ -45,7 +45,7 @@ def remove_drained(draft: Draft, owner: Owner, observed: Observed, drained: str)
         label = serving_label(drained)
         for other in observed.deployments:
             if other.serving == label and not other.deleting:
-                draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why="clients have left it"))
+                draft.actions.append(delete_server(other, "clients have left it"))
     left = _left_in_this_pass(draft, owner, observed)
     stays = [item for item in draft.actions if isinstance(item, DeleteObject) and (item.kind, item.name) in left]
     if not stays:
@@ -83,7 +83,7 @@ def retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None
     kept = {serving_label(serving), serving_label(draft.status.served.draining_fingerprint)}
     for other in observed.deployments:
         if other.serving not in kept and not other.deleting:
-            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why="a newer revision serves"))
+            draft.actions.append(delete_server(other, "a newer revision serves"))
     for name, raw in observed.services.items():
         labels = raw["metadata"].get("labels") or {}
         # Skip the rendezvous Services of multi-node Jobs; see rendezvous.py.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import CreateJob, Draft, Observed, delete_job
 from embedding_operator.decide.jobs import take
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.manifests.common import Owner
@@ -225,7 +225,7 @@ def _forget_last_job(draft: Draft, known: ScheduleStatus, observed: Observed) ->
         last = job.stage is Stage.INPUTS and job.fingerprint == known.before.get("fingerprint")
         if last and job.finished and not job.deleting:
             why = "a later look at the sources has ended"
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
+            draft.actions.append(delete_job(job, why))
 
 
 def _give_up(draft: Draft, observed: Observed, why: str) -> None:
@@ -234,7 +234,7 @@ def _give_up(draft: Draft, observed: Observed, why: str) -> None:
         return
     for job in observed.jobs:
         if job.stage is Stage.INPUTS and job.fingerprint == look.fingerprint and not job.finished and not job.deleting:
-            draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
+            draft.actions.append(delete_job(job, why))
 
 
 def _say(draft: Draft, message: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import Apply, Draft, Observed, delete_server
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, Drift, asked_for, drift_of
 from embedding_operator.decide.lost import held_server
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait, was_refused
@@ -149,7 +149,7 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     for other in others:
         if not other.deleting:
             why = "strategy Recreate frees its place first"
-            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why=why))
+            draft.actions.append(delete_server(other, why))
     served = draft.status.served
     if served.active_fingerprint == served.candidate_fingerprint:
         return
@@ -172,7 +172,7 @@ def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
     for other in servers:
         if other.serving not in kept and not other.deleting:
             why = "its revision was replaced before it served"
-            draft.actions.append(DeleteObject(kind=other.kind, name=other.name, why=why))
+            draft.actions.append(delete_server(other, why))
 
 
 def _entry(draft: Draft, spec: Spec, serving: str, observed: Observed) -> StageStatus:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from embedding_operator.decide.attempts import kept_s, micro_batch
-from embedding_operator.decide.decision import CreateJob, DeleteObject, Draft, Observed
+from embedding_operator.decide.decision import CreateJob, Draft, Observed, delete_job
 from embedding_operator.decide.limits import overrun
 from embedding_operator.decide.outcome import Failure, failure_record
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
@@ -207,7 +207,7 @@ class Step:
         self.draft.look_again_in(1.0)
 
     def delete(self, job: JobView, why: str) -> None:
-        self.draft.actions.append(DeleteObject(kind="Job", name=job.name, why=why))
+        self.draft.actions.append(delete_job(job, why))
 
 
 def _base_model(spec: Spec) -> dict[str, str]:

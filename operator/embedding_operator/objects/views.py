@@ -107,6 +107,7 @@ class JobView:
     deleted_at: datetime | None = None  # when it was to be gone
     finalizers: Sequence[str] = ()
     all_pods: Sequence[PodView] = ()  # those that others have replaced included
+    version: str = ""
 
     @property
     def finished(self) -> bool:
@@ -286,6 +287,7 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         deleted_at=deleted_at(meta),
         finalizers=tuple(meta.get("finalizers") or ()),
         all_pods=tuple(pods),
+        version=str(meta.get("resourceVersion", "")),
     )
 
 
