@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from simulation.endings import HANG
 from simulation.fake_cluster import Call, Crash
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.test_schedule import MONDAYS, looks, until
 
 from embedding_operator.cluster.errors import Conflict, Unavailable
 from embedding_operator.resource.api import KIND
@@ -77,3 +79,30 @@ def test_what_was_damaged_is_asked_again_after_a_revision_was_pinned_meanwhile()
         scene.edit(spec)
         scene.run(is_ready).settle(3)
     assert len(scene.cluster.created_jobs) - ran <= 2, "verifications alone: all of it is believed by now"
+
+
+@pytest.mark.parametrize("stage", [Stage.PREP, Stage.EVAL])
+def test_a_job_that_ends_unrecorded_before_a_suspension_is_not_run_again(stage: Stage) -> None:
+    retention = {"succeededSeconds": 0}
+    scene = a_scene(retention=retention)
+    scene.cluster.hook = hook = LosesAfterCreating(scene, stage, Crash(), a_spec(retention=retention, suspend=True))
+    scene.run(lambda _: bool(hook.lost))
+    for _ in range(8):
+        scene.step()
+    scene.settle(10)
+    scene.edit(a_spec(retention=retention))
+    scene.run(is_ready)
+    assert len(scene.attempts(stage)) == 1
+
+
+def test_a_look_that_is_not_on_record_is_made_once_beside_an_edit() -> None:
+    retention = {"succeededSeconds": 0}
+    scene = a_scene(schedule=MONDAYS, retention=retention).run(is_ready).settle(5)
+    epochs = a_spec(schedule=MONDAYS, retention=retention, stages={"finetune": {"epochs": 5}})
+    scene.cluster.hook = hook = LosesAfterCreating(scene, Stage.INPUTS, Crash(), epochs)
+    until(scene, scene.clock.now + timedelta(weeks=1), lambda _: bool(hook.lost))
+    assert hook.lost
+    scene.running(Stage.FINETUNE).settle(10).release()
+    scene.run(is_ready).settle(10)
+    assert looks(scene) == 1
+    assert scene.attempts(Stage.INPUTS).count(hook.lost) == 1

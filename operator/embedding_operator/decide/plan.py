@@ -19,7 +19,7 @@ from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
-from embedding_operator.decide.records import PINNED, check_pinned, record_revision, take_pinned
+from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
@@ -40,7 +40,7 @@ from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import as_verified, check_takes, taken_before
 from embedding_operator.resource.spec import parse_spec
-from embedding_operator.resource.status import DAMAGED, SCALING, TAKEN, StageStatus, Status
+from embedding_operator.resource.status import DAMAGED, PINNED, SCALING, TAKEN, StageStatus, Status
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
 

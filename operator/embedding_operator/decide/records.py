@@ -13,11 +13,10 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
 from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.pipeline import BY_STAGE
-from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource.status import PINNED, StageStatus, Status
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage
 from embedding_stages.contract import settings as tables
 
-PINNED: Final = "PinnedRevision"
 PINNED_MISSING: Final = "PinnedRevisionMissing"
 PINNED_NOT_EXPORTED: Final = "PinnedRevisionNotExported"
 _FIELD: Final = "spec.stages.deploy.pinRevision"

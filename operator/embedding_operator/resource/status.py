@@ -17,6 +17,7 @@ from embedding_stages.contract import Stage
 
 __all__ = [
     "DAMAGED",
+    "PINNED",
     "SCALING",
     "TAKEN",
     "Condition",
@@ -40,6 +41,8 @@ _SHORT_MESSAGE_CHARACTERS: Final = 128
 _SHORTEST: Final = 16
 # Something in the workspace is not what its stage wrote.
 DAMAGED: Final = frozenset({"ArtefactMismatch", "ArtefactDamaged", "ArtefactMissing", "ArtefactUnsafe"})
+
+PINNED: Final = "PinnedRevision"  # the reason of a stage that does not run because an earlier revision serves again
 
 # Of `resolved`:
 SCALING: Final = "scaling"  # see decide/scale.py
@@ -149,7 +152,7 @@ class Status:
 
     def has_judged(self, stage: Stage, fingerprint: str, revision: int, created: datetime) -> bool:
         """Whether nothing is to be learned any more from a Job of this work: how it ended is on record, or it is of an
-        earlier revision, which asked for other work. What is on record may be older than the Job.
+        earlier revision than one that has begun other work of this stage. What is on record may be older than the Job.
 
         Beside the inputs of a revision there are looks at the sources, which have its number; their Jobs are told apart
         by when they were made.
@@ -159,9 +162,10 @@ class Status:
         entry = self.done_by(stage, fingerprint)
         if entry.fingerprint == fingerprint:
             return entry.done or entry.state == "Failed"
-        if stage is Stage.INPUTS and revision == self.revision and self.schedule.next_look:
+        if stage is Stage.INPUTS and self.schedule.next_look:
             return f"{created:%Y-%m-%dT%H:%M:%SZ}" <= self.schedule.last_look
-        return revision < self.revision
+        begun = entry.state != "Pending" and entry.reason != PINNED
+        return revision < self.revision and begun
 
     def with_stage(self, item: StageStatus) -> Status:
         known = {old.name: old for old in self.stages} | {item.name: item}
