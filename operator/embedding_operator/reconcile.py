@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -45,6 +45,7 @@ from embedding_operator.cluster.observe import Observer
 from embedding_operator.cluster.refused import refusal_of, refusal_to_read
 from embedding_operator.decide.decision import (
     Action,
+    CreateJob,
     Observed,
     Plan,
     Refusal,
@@ -161,6 +162,11 @@ class Reconciler:
                 full = error if refusal.kind == "quota" else full
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
+            except Unavailable as error:
+                if not is_aside(tried):
+                    raise
+                observed = replace(observed, refusals=(*observed.refusals, refusal_of(error, tried[-1], observed)))
+                continue
             if full is not None and not waits_for_quota(decided.status):
                 raise full
             return decided
@@ -272,6 +278,11 @@ class Reconciler:
             line.write(log)
         self.events.post(written, decided.events, _stamp(observed.now))
         return True
+
+
+def is_aside(tried: Sequence[Action]) -> bool:
+    """Whether the last of these actions is beside the revision, and nothing waits for it."""
+    return bool(tried) and isinstance(tried[-1], CreateJob) and tried[-1].aside
 
 
 def _stamp(now: datetime) -> str:

@@ -11,7 +11,7 @@ from simulation.fake_cluster import Call, Crash
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 from simulation.test_schedule import MONDAYS, NIGHTLY, looks, ready, until
 
-from embedding_operator.cluster.errors import Conflict, QuotaExceeded, Rejected
+from embedding_operator.cluster.errors import Conflict, QuotaExceeded, Rejected, Unavailable
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
@@ -127,6 +127,46 @@ def test_a_look_that_is_refused_takes_nothing_from_what_serves(error: BaseExcept
     scene.cluster.hook = lambda _call, _when: None
     until(scene, scene.clock.now + timedelta(weeks=1))
     assert scene.status.schedule.result == "Unchanged"
+
+
+def test_a_look_that_nobody_answers_to_is_made_in_a_moment_and_takes_nothing_from_what_serves() -> None:
+    scene = ready()
+    seen = len(scene.history)
+
+    def away(call: Call, when: str) -> None:
+        if when == "before" and call.verb == "create" and "-inputs-" in call.name:
+            raise Unavailable("create", "Job", "n", call.name, "failed calling webhook mjob.kb.io: no endpoints")
+
+    scene.cluster.hook = away
+    until(scene, scene.clock.now + timedelta(weeks=1), lambda scene: "does not answer" in scene.status.schedule.waits)
+    written = len(scene.history)
+    for _ in range(20):
+        scene.turn()
+    assert len(scene.history) == written
+    assert {status["phase"] for status in scene.history[seen:]} == {"Ready"}
+    assert scene.condition("Ready").startswith("True")
+    scene.cluster.hook = lambda _call, _when: None
+    scene.run(lambda scene: scene.status.schedule.result == "Unchanged")
+    assert looks(scene) == 1
+
+
+@pytest.mark.parametrize("error", LOST, ids=IDS)
+def test_a_look_that_hangs_is_not_begun_again(error: BaseException) -> None:
+    scene = ready()
+    scene.will(Stage.INPUTS, *[HANG] * 9)
+    before, deleted, lost = len(scene.attempts(Stage.INPUTS)), list[str](), list[str]()
+
+    def loses(call: Call, when: str) -> None:
+        if (call.verb, when) == ("delete", "after") and "-inputs-" in call.name:
+            deleted.append(call.name)
+        elif (call.verb, when) == ("status", "before") and deleted and not lost:
+            lost.append(call.verb)
+            raise error
+
+    scene.cluster.hook = loses
+    until(scene, scene.clock.now + timedelta(weeks=3), lambda scene: scene.status.schedule.result == "Failed")
+    assert lost
+    assert len(scene.attempts(Stage.INPUTS)) - before == 1
 
 
 def test_what_a_look_finds_waits_while_an_edit_is_on_its_way() -> None:

@@ -11,6 +11,7 @@ from embedding_operator.cluster.errors import (
     NotYetGone,
     QuotaExceeded,
     Rejected,
+    Unavailable,
 )
 from embedding_operator.decide.decision import (
     Action,
@@ -61,7 +62,8 @@ def _kind_of(error: ClusterError, action: Action, observed: Observed) -> Refusal
     if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
         return "unchecked"
     if isinstance(action, CreateJob) and action.aside:
-        return "look"
+        passes = isinstance(error, Unavailable) and not isinstance(error, QuotaExceeded)
+        return "away" if passes else "look"
     claim = isinstance(action, Apply) and action.manifest["kind"] == "PersistentVolumeClaim"
     if claim and observed.workspace_exists and isinstance(error, Rejected | Forbidden | QuotaExceeded):
         return "claim"

@@ -14,7 +14,7 @@ from embedding_operator.resource.status import Status
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Stage
 
-RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked", "look"]
+RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked", "look", "away"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,8 @@ class Refusal:
     - "late": it will pass: an object of a deleted predecessor is in the way, or the API server does not answer;
     - "untried": the preflight could not ask, and work goes on;
     - "unchecked": the pod that tries images could not be made or removed, and work goes on;
+    - "look": a look at the sources is refused, and is made when the next one is due;
+    - "away": nobody answers to the same, and it is made in a moment;
     - "refused": nothing goes on before somebody edits the manifest, a right or a policy.
     """
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from embedding_operator.decide.decision import CreateJob, Draft, Observed, delete_job
 from embedding_operator.decide.jobs import take
+from embedding_operator.decide.refusals import RETRY_S
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.views import parse_time
@@ -109,6 +110,17 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
         why = f"what it has found waits until revision {draft.status.revision} has come to its end"
         draft.status = replace(draft.status, schedule=replace(known, waits=why))
         return
+    if known.look.state == "Failed":  # on record by now
+        _give_up(draft, observed, "the look at the sources has failed")
+        _forget_last_job(draft, known, observed)
+        _wait_for_next(draft, known, observed)
+        _failed(draft, observed, f"({known.look.reason}): {known.look.message}")
+        return
+    if (away := observed.refusal("away")) is not None:
+        waits = f"{away.tried}: the API server, or a webhook that it asks, does not answer"[:_WAITS_CHARACTERS]
+        draft.status = replace(draft.status, schedule=replace(known, waits=waits))
+        draft.look_again_in(RETRY_S["refused"])
+        return
     if (refused := observed.refusal("look")) is not None:
         _wait_for_next(draft, known, observed)
         _failed(draft, observed, f"({refused.reason}): {refused.tried}: {refused.detail}")
@@ -134,13 +146,13 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
         draft.status = replace(draft.status, schedule=replace(known, look=entry, waits=waits))
         draft.requeue_s += aside.requeue_s
         return
+    if not entry.done:  # its Job goes once that is on record: one that is gone without a result would run again
+        draft.status = replace(draft.status, schedule=replace(known, look=entry))
+        draft.look_again_in(1.0)
+        return
     _forget_last_job(draft, known, observed)
     _wait_for_next(draft, known, observed)
-    if entry.done:
-        _found(draft, spec, entry, inputs)
-        return
-    _give_up(draft, observed, "the look at the sources has failed")
-    _failed(draft, observed, f"({entry.reason}): {entry.message}")
+    _found(draft, spec, entry, inputs)
 
 
 def _wait_for_next(draft: Draft, known: ScheduleStatus, observed: Observed) -> None:
