@@ -53,6 +53,7 @@ from embedding_operator.decide.decision import (
     frees,
 )
 from embedding_operator.decide.plan import Defaults, plan
+from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE
 from embedding_operator.decide.summary import as_recorded, held_up, unread
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
@@ -61,7 +62,6 @@ from embedding_operator.resource.api import KIND
 from embedding_operator.resource.status import Status
 
 log = logging.getLogger(__name__)
-_UNAVAILABLE: Final = "ClusterUnavailable"
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
 _FRESH_S: Final = 1.0  # so long what the API server has said of a resource is taken for what it would say
 _LOOKS_AT_ONCE: Final = 2  # that the Service moved, and that clients reach the first revision of all
@@ -249,11 +249,11 @@ class Reconciler:
         if (observed.now - since).total_seconds() < _REPORTED_AFTER_S:
             return
         if gathered:
-            away = Refusal(kind="late", reason=_UNAVAILABLE, tried=error.tried, detail=error.detail)
+            away = Refusal(kind="late", reason=CLUSTER_UNAVAILABLE, tried=error.tried, detail=error.detail)
             known = replace(observed, refusals=(away,))
             decided = plan(owner, resource.get("spec") or {}, status, known, self.defaults)
         else:
-            decided = held_up(status, observed, _UNAVAILABLE, str(error), retry_s=None)
+            decided = held_up(status, observed, CLUSTER_UNAVAILABLE, str(error), retry_s=None)
         try:
             self._record(resource, status, decided, observed)
         except ClusterError as second:

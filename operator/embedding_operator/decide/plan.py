@@ -11,37 +11,37 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, delete_job, frees
-from embedding_operator.decide.gates import gate_of
+from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.handover import Traffic, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
-from embedding_operator.decide.records import check_pinned, record_revision, take_pinned
+from embedding_operator.decide.records import check_pinned, record_revision
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain, remove_drained
 from embedding_operator.decide.scale import note_scale, scaling_of, without_scaling
 from embedding_operator.decide.schedule import keep_schedule
-from embedding_operator.decide.serving import deploy, drop_candidates, serving_model, verification
+from embedding_operator.decide.serving import deploy, serving_model, verification
 from embedding_operator.decide.settle import foreseen, settle, settle_server
 from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
+from embedding_operator.decide.training import gate_blocks, run_pipeline
 from embedding_operator.decide.usage import of_another_run, up_to_now
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.resource.api import Spec, SpecError, check_name
-from embedding_operator.resource.frozen import asks_again, carry, data_identity, resolved
+from embedding_operator.resource.frozen import asks_again, carry, resolved
 from embedding_operator.resource.images import check_images
 from embedding_operator.resource.placement import with_access_modes
-from embedding_operator.resource.served import as_verified, check_takes, taken_before
+from embedding_operator.resource.served import as_verified, taken_before
 from embedding_operator.resource.spec import parse_spec
-from embedding_operator.resource.status import DAMAGED, PINNED, SCALING, TAKEN, StageStatus, Status
-from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
+from embedding_operator.resource.status import DAMAGED, PINNED, SCALING, TAKEN, Served, StageStatus, Status
+from embedding_stages.contract import Artefact, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         check_images(spec)
         check_pinned(spec, status, observed)
     except SpecError as error:
-        return _invalid(draft, owner, observed, error, drained)
+        return _invalid(draft, owner, observed, error, drained, status.served)
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
     _begin_revision(draft, spec, raw_spec, observed, revision)
@@ -81,9 +81,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         forget_suspensions(draft, observed)
         keep_workspace(draft, spec, owner, observed)
         try:
-            trained = _run_pipeline(draft, spec, owner, observed, defaults)
+            trained = run_pipeline(draft, spec, owner, observed, defaults.images)
         except SpecError as error:
-            return _invalid(draft, owner, observed, error, drained)
+            return _invalid(draft, owner, observed, error, drained, status.served)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
@@ -97,19 +97,26 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
             withdraw_offer(draft, owner, observed)
         if observed.not_begun is not None:  # its Job may be hours into a training, and the edit may be taken back
             draft.actions = [action for action in draft.actions if not _ends_work(action)]
-    kept: Apply | None = None
-    if traffic is None or traffic.state == "waiting":
-        served = draft.status.served
-        reported = trained and served.candidate_fingerprint == served.active_fingerprint
-        kept = keep_active(draft, owner, observed, reported=reported)
-    remove_drained(draft, owner, observed, drained)
+    leads: Apply | None = None
+    served = draft.status.served
+    there = served.candidate_fingerprint == served.active_fingerprint
+    # Where clients are to be led back, and something else is refused, nobody else leads them.
+    held_up = traffic is not None and traffic.state == "moving" and there and refusal_wait(observed) is not None
+    if traffic is None or traffic.state == "waiting" or held_up:
+        reported = trained and there
+        leads = keep_active(draft, owner, observed, reported=reported)
+    remove_drained(draft, owner, observed, drained, status.served)
     if traffic is None or traffic.state != "moving":  # what clients reach is about to change
         publish_contract(draft, owner, observed)
     remove_ended_jobs(draft, status, spec, observed)
+    decided, draft.actions = draft.actions, []
     _look_at_sources(draft, spec, owner, observed, verdict, traffic)
     if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
         begun = plan(owner, raw_spec, draft.status, observed, defaults)
-        return begun.after(draft.actions, draft.events, draft.ended_run)
+        # It may have begun before, in a pass that was lost: its Jobs are not for the one before it to end.
+        kept = [action for action in decided if not (isinstance(action, DeleteObject) and action.kind == "Job")]
+        return begun.after([*kept, *draft.actions], draft.events, draft.ended_run)
+    draft.actions = [*decided, *draft.actions]
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
@@ -117,16 +124,16 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
     keep_rendezvous_services(draft, owner, observed, before=status)
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
-        draft.actions = [action for action in draft.actions if frees(action) or action is kept]
+        draft.actions = [action for action in draft.actions if frees(action) or action is leads]
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
 
 
-def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str) -> Plan:
+def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str, before: Served) -> Plan:
     """Nothing is begun; what serves is looked after."""
     end_image_check(draft, observed)
     keep_active(draft, owner, observed, reported=False)
-    remove_drained(draft, owner, observed, drained)
+    remove_drained(draft, owner, observed, drained, before)
     return invalid(draft, observed, error)
 
 
@@ -161,7 +168,7 @@ def _set_back(draft: Draft, spec: Spec) -> None:
         entry = draft.status.stage(stage)
         if not reached and entry.state != "Pending":
             draft.status = draft.status.with_stage(_remember(entry))
-        reached = reached and entry.done and not (stage is Stage.EVAL and _gate_blocks(draft, spec))
+        reached = reached and entry.done and not (stage is Stage.EVAL and gate_blocks(draft, spec))
 
 
 def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], observed: Observed, revision: int) -> None:
@@ -173,7 +180,7 @@ def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], obser
     if status.revision != revision:
         ended = tuple(up_to_now(item, status, observed) for item in status.stages)
         draft.ended_run = {item.name: item.usage.spent.beyond(status.stage(item.name).usage.spent) for item in ended}
-        stages = tuple(_pending(of_another_run(item), status, spec) for item in ended)
+        stages = tuple(_pending(of_another_run(item), status, spec, observed) for item in ended)
         status = replace(
             status,
             revision=revision,
@@ -198,23 +205,24 @@ def _refused(status: Status, spec: Spec) -> bool:
     return not judge(status.stage(Stage.EVAL), status.stage(Stage.VERIFY), spec.tolerance, digest).within
 
 
-def _pending(item: StageStatus, status: Status, spec: Spec) -> StageStatus:
+def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) -> StageStatus:
     """What a stage remembers into the next revision: its fingerprint and artefacts, for reuse."""
     if any(other.reason in DAMAGED for other in status.stages):
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
-        return _anew(item)
+        return _anew(item, observed)
     if item.reason == PINNED and 0 < item.distrusted == item.attempt:  # it has not been asked since
-        return _anew(item)
+        return _anew(item, observed)
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
-        return _anew(item)
+        return _anew(item, observed)
     return _remember(item)
 
 
-def _anew(item: StageStatus) -> StageStatus:
-    """Nothing that it did is believed."""
-    return StageStatus(name=item.name, attempt=item.attempt, distrusted=item.attempt, took_s=item.took_s)
+def _anew(item: StageStatus, observed: Observed) -> StageStatus:
+    """Nothing that it did is believed, whatever it was asked for: attempts at other work have their own numbers."""
+    attempt = max([item.attempt, *(job.attempt for job in observed.jobs if job.stage is item.name)])
+    return StageStatus(name=item.name, attempt=attempt, distrusted=attempt, took_s=item.took_s)
 
 
 def _remember(item: StageStatus) -> StageStatus:
@@ -230,78 +238,6 @@ def _remember(item: StageStatus) -> StageStatus:
         broken=False,
         ran_until="",
     )
-
-
-def _run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults) -> bool:
-    """Whether every stage before the server is done. Raises SpecError when the server would not take the model."""
-    if spec.deploy.pinned is not None:
-        _stop_all(draft, observed)
-        take_pinned(draft, spec, observed)
-        return True
-    for stage in BEFORE_SERVING:
-        # Documents, models and labelled sets may change in place: every edit of what is read looks again.
-        identity = data_identity(draft.status.resolved["data"]) if stage is Stage.INPUTS else None
-        if stage is Stage.EXPORT and spec.deploy.serves_checkpoint:
-            _skip_export(draft, spec, observed)
-            continue
-        spec = settle(draft, stage, spec, observed, defaults.images, identity=identity)
-        if not advance(draft, stage, spec, owner, observed, identity=identity):
-            _stop_obsolete(draft, observed, after=stage)
-            if stage is not Stage.INPUTS:  # which also runs in a revision that changes no server
-                drop_candidates(draft, observed.deployments)
-            return False
-        if stage is Stage.INPUTS and draft.status.served.active_revision != draft.status.revision:
-            encoder = draft.status.stage(stage).details.get("encoder") or {}
-            check_takes(spec, encoder, draft.status.resolved.get(TAKEN))
-        if stage is Stage.EVAL and _gate_blocks(draft, spec):
-            _stop_obsolete(draft, observed, after=stage)
-            drop_candidates(draft, observed.deployments)
-            return False
-    return True
-
-
-def _gate_blocks(draft: Draft, spec: Spec) -> bool:
-    """Whether the evaluated model is not good enough to be exported."""
-    return gate_of(draft.status, spec).blocks
-
-
-def _stop_all(draft: Draft, observed: Observed) -> None:
-    """With a revision pinned nothing is trained."""
-    for job in observed.jobs:
-        if job.stage in BEFORE_SERVING and not job.finished and not job.deleting:
-            draft.actions.append(delete_job(job, "a revision is pinned"))
-
-
-def _skip_export(draft: Draft, spec: Spec, observed: Observed) -> None:
-    """The server reads the checkpoint itself: that is the serving model."""
-    for job in observed.jobs:
-        if job.stage is Stage.EXPORT and not job.finished and not job.deleting:
-            draft.actions.append(delete_job(job, "nothing is to be exported any more"))
-    checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
-    named = f"the server (backend {spec.deploy.profile.said})"
-    known = draft.status.stage(Stage.EXPORT)
-    entry = StageStatus(
-        name=Stage.EXPORT,
-        attempt=known.attempt,
-        distrusted=known.distrusted,
-        state="Skipped",
-        reason="ProfileServesCheckpoint",
-        message=f"{named} reads the checkpoint, nothing is to be exported",
-        fingerprint=fingerprint_of({"skipped": checkpoint.digest}),
-        revision=draft.status.revision,
-        artefacts={Artefact.SERVING_MODEL: checkpoint},
-    )
-    draft.status = draft.status.with_stage(entry)
-
-
-def _stop_obsolete(draft: Draft, observed: Observed, after: Stage) -> None:
-    """A stage that runs again makes Jobs of later stages useless: they would burn a GPU for an old input."""
-    if draft.status.stage(after).attempt == 0 or after is Stage.INPUTS:
-        return
-    order = list(Stage)
-    for job in observed.jobs:
-        if order.index(job.stage) > order.index(after) and not job.finished and not job.deleting:
-            draft.actions.append(delete_job(job, f"{after} runs again before it"))
 
 
 def _serve(

@@ -13,8 +13,9 @@ from embedding_operator.resource.status import StageStatus, Status
 
 RETRY_S: Final = {"refused": 15.0, "late": 3.0, "quota": POLL_QUOTA_S, "record": 60.0}
 TRIED_AGAIN: Final = "; it is tried again until it works"
+CLUSTER_UNAVAILABLE: Final = "ClusterUnavailable"
 _REASONS: Final = frozenset(
-    {"ClusterUnavailable", DELETION_STUCK, "Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA}
+    {CLUSTER_UNAVAILABLE, DELETION_STUCK, "Forbidden", "ForeignObject", "NotYetGone", "Rejected", WAITING_FOR_QUOTA}
 )
 
 
@@ -54,9 +55,13 @@ def refusal_wait(observed: Observed) -> Wait | None:
 
 
 def as_it_is_refused(observed: Observed, kind: str, namespace: str, name: str) -> Observed:
-    """As an object sees it that waits for nothing else: with refusals of it, and those after which nothing is done."""
+    """As an object sees it that waits for nothing else: with refusals of it, and one after which nothing is done."""
     its = f"{kind} {namespace}/{name}"
-    refusals = (item for item in observed.refusals if item.kind == "late" or item.tried.endswith(its))
+    refusals = (
+        item
+        for item in observed.refusals
+        if item.reason == CLUSTER_UNAVAILABLE or (item.tried.endswith(its) and not item.of_preflight)
+    )
     return replace(observed, refusals=tuple(refusals))
 
 

@@ -11,7 +11,8 @@ from datetime import timedelta
 from embedding_operator.decide.decision import Draft, Observed, delete_job
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import Status
+from embedding_operator.resource.status import PINNED, Status
+from embedding_stages.contract import Stage
 
 
 def remove_ended_jobs(draft: Draft, written: Status, spec: Spec, observed: Observed) -> None:
@@ -32,5 +33,19 @@ def remove_ended_jobs(draft: Draft, written: Status, spec: Spec, observed: Obser
 
 
 def _is_judged(status: Status, job: JobView) -> bool:
-    """Whether its result was taken, and no later attempt counts it."""
-    return status.has_judged(job.stage, job.fingerprint, job.revision, job.created)
+    """Whether its result was taken, and no later attempt counts it; or nobody can ask for it any more."""
+    if not status.has_judged(job.stage, job.fingerprint, job.revision, job.created):
+        return False
+    known = status.done_by(job.stage, job.fingerprint).fingerprint == job.fingerprint
+    return known or job.revision == status.revision or _is_over(status, job)
+
+
+def _is_over(status: Status, job: JobView) -> bool:
+    """Whether a later revision has begun other work of its stage. Until then the Job's work may be asked for again, and
+    how it ended may not be on record: an edit may have come before that was written.
+    """
+    entry, schedule, created = status.stage(job.stage), status.schedule, f"{job.created:%Y-%m-%dT%H:%M:%SZ}"
+    if job.stage is Stage.INPUTS and schedule.next_look and created > schedule.last_look:  # perhaps a look's
+        return entry.done and entry.started_at > created
+    spared = entry.state == "Waiting" and not entry.job_name  # an edit that is refused leaves the Job alone
+    return entry.state != "Pending" and entry.reason != PINNED and not spared

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, delete_server
 from embedding_operator.decide.handover import next_name
+from embedding_operator.decide.refusals import RETRY_S, as_it_is_refused, refusal_wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import serving_label
 from embedding_operator.objects.views import parse_time
@@ -38,8 +39,10 @@ def end_drain(draft: Draft, observed: Observed) -> str:
     return served.draining_fingerprint
 
 
-def remove_drained(draft: Draft, owner: Owner, observed: Observed, drained: str) -> None:
-    """Remove the server of fingerprint `drained`, unless clients came back to it, or will: that is decided by now."""
+def remove_drained(draft: Draft, owner: Owner, observed: Observed, drained: str, before: Served) -> None:
+    """Remove the server of fingerprint `drained`, unless clients came back to it, or will: that is decided by now.
+    `before` is what was on record.
+    """
     served = draft.status.served
     if drained and drained not in (served.active_fingerprint, served.candidate_fingerprint):
         label = serving_label(drained)
@@ -51,9 +54,11 @@ def remove_drained(draft: Draft, owner: Owner, observed: Observed, drained: str)
     if not stays:
         return
     draft.actions = [item for item in draft.actions if item not in stays]
-    draft.look_again_in(1.0)
+    refused = refusal_wait(as_it_is_refused(observed, "Service", owner.namespace, owner.name)) is not None
+    draft.look_again_in(RETRY_S["refused"] if refused else 1.0)
     if drained and not served.draining_fingerprint:  # so that the next pass knows of it
-        draft.status = replace(draft.status, served=begin_drain(served, drained, observed, drain_s=1))
+        known = replace(served, draining_fingerprint=drained, draining_until=before.draining_until)
+        draft.status = replace(draft.status, served=known)
 
 
 def _left_in_this_pass(draft: Draft, owner: Owner, observed: Observed) -> set[tuple[str, str]]:

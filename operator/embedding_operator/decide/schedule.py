@@ -102,6 +102,8 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
     known, inputs = draft.status.schedule, draft.status.stage(Stage.INPUTS)
     if known.look is None:
         return
+    if known.look.state == "Failed":  # on record by now
+        _give_up(draft, observed, "the look at the sources has failed")
     if not inputs.done and inputs.state != "Failed":
         draft.status = replace(draft.status, schedule=replace(known, due="", look=None, result="", drift={}))
         _say(draft, "the last look gave way to an edit, whose revision looks at the sources itself")
@@ -110,8 +112,7 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
         why = f"what it has found waits until revision {draft.status.revision} has come to its end"
         draft.status = replace(draft.status, schedule=replace(known, waits=why))
         return
-    if known.look.state == "Failed":  # on record by now
-        _give_up(draft, observed, "the look at the sources has failed")
+    if known.look.state == "Failed":
         _forget_last_job(draft, known, observed)
         _wait_for_next(draft, known, observed)
         _failed(draft, observed, f"({known.look.reason}): {known.look.message}")

@@ -152,7 +152,7 @@ class Status:
 
     def has_judged(self, stage: Stage, fingerprint: str, revision: int, created: datetime) -> bool:
         """Whether nothing is to be learned any more from a Job of this work: how it ended is on record, or it is of an
-        earlier revision than one that has begun other work of this stage. What is on record may be older than the Job.
+        earlier revision, which asked for other work. What is on record may be older than the Job.
 
         Beside the inputs of a revision there are looks at the sources, which have its number; their Jobs are told apart
         by when they were made.
@@ -162,10 +162,9 @@ class Status:
         entry = self.done_by(stage, fingerprint)
         if entry.fingerprint == fingerprint:
             return entry.done or entry.state == "Failed"
-        if stage is Stage.INPUTS and self.schedule.next_look:
+        if stage is Stage.INPUTS and revision == self.revision and self.schedule.next_look:
             return f"{created:%Y-%m-%dT%H:%M:%SZ}" <= self.schedule.last_look
-        begun = entry.state != "Pending" and entry.reason != PINNED
-        return revision < self.revision and begun
+        return revision < self.revision
 
     def with_stage(self, item: StageStatus) -> Status:
         known = {old.name: old for old in self.stages} | {item.name: item}
