@@ -10,7 +10,7 @@ from simulation.endings import BAD_INPUT
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
-from embedding_operator.cluster.errors import QuotaExceeded, Rejected
+from embedding_operator.cluster.errors import Forbidden, QuotaExceeded, Rejected
 from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Stage
 
@@ -52,11 +52,11 @@ def verifying() -> Scene:
     return scene.running(Stage.VERIFY)
 
 
-def refused_beforehand() -> Scene:
+def refused_beforehand(kind: str = "Job") -> Scene:
     scene = ready()
 
     def refuse(call: Call, when: str) -> None:
-        if (call.verb, when) == ("try", "before") and scene.resource["spec"] == EPOCHS:
+        if (call.verb, call.kind, when) == ("try", kind, "before") and scene.resource["spec"] == EPOCHS:
             raise Rejected("try", call.kind, NAMESPACE, call.name, "no PriorityClass with name soon was found")
 
     scene.cluster.hook = refuse
@@ -83,6 +83,7 @@ WHILE: dict[str, Callable[[], Scene]] = {
     "the manifest is not valid": not_valid,
     "another revision is verified": verifying,
     "another revision is refused beforehand": refused_beforehand,
+    "a Service is refused beforehand": lambda: refused_beforehand("Service"),
     "another revision waits for quota": waiting_for_quota,
 }
 
@@ -110,6 +111,23 @@ def test_the_clients_service_comes_back_while(situation: str, how: str) -> None:
     writes = scene.writes()
     scene.settle(5)
     assert scene.writes() == writes
+
+
+@pytest.mark.parametrize("kind", ["Job", "ConfigMap"])
+def test_the_clients_service_comes_back_while_something_else_is_refused(kind: str) -> None:
+    """The revision of the manifest serves; what has nothing to do with its server cannot be done."""
+    scene = a_scene(retention={"succeededSeconds": 0}).run(stage_is(Stage.VERIFY, "Running"))
+
+    def refuse(call: Call, when: str) -> None:
+        if (call.kind, when) == (kind, "before") and call.verb in ("delete", "apply"):
+            raise Forbidden(call.verb, kind, NAMESPACE, call.name, "no right")
+
+    scene.cluster.hook = refuse
+    scene.settle(20)
+    wanted = scene.cluster.object("Service", NAME)["spec"]["selector"]
+    scene.cluster.change("Service", NAMESPACE, NAME, lambda raw: raw["spec"]["selector"].update({SERVING_LABEL: "x"}))
+    scene.settle(3)
+    assert scene.cluster.object("Service", NAME)["spec"]["selector"] == wanted
 
 
 @pytest.mark.parametrize("situation", WHILE)

@@ -10,7 +10,7 @@ import pytest
 from simulation.fake_cluster import Call, Crash, Ref
 from simulation.scene import NAME, Scene, a_spec, is_ready
 
-from embedding_operator.cluster.errors import Unavailable
+from embedding_operator.cluster.errors import Forbidden, Unavailable
 from embedding_operator.resource.labels import SERVING_LABEL
 
 
@@ -116,6 +116,31 @@ def test_a_candidate_that_clients_were_sent_to_goes_once_they_are_sent_back(away
     scene.run(lambda scene: led_to(scene) == first).settle(5)
     assert second not in servers(scene), "its place is free for the training"
     scene.run(is_ready)
+
+
+def test_a_server_that_clients_cannot_be_led_away_from_stays_and_nothing_is_written_for_it() -> None:
+    """A stranger leads them back to it, the operator may not write Services, and the manifest is not valid."""
+    scene, first = drained_by_another()
+    scene.edit(spec(3, modelName="renamed", pinRevision=77))
+    scene.settle(5)
+
+    def refuses(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("apply", "Service", "before"):
+            raise Forbidden("patch", "Service", "team-a", call.name, "no right")
+
+    scene.cluster.hook = Watchful(scene, refuses)
+    scene.clock.now += timedelta(seconds=700)
+    ref: Ref = ("Service", "team-a", NAME)
+    scene.cluster.change(*ref, lambda raw: raw["spec"]["selector"].update({SERVING_LABEL: first}))
+    scene.settle(5)
+    writes, begun = scene.writes(), scene.clock.now
+    scene.settle(20)
+    assert scene.writes() == writes
+    assert scene.clock.now - begun > timedelta(seconds=200)
+    assert first in servers(scene)
+    scene.cluster.hook = Watchful(scene)
+    scene.settle(5)
+    assert first not in servers(scene)
 
 
 def test_nothing_drains_for_ever_beside_a_manifest_that_is_not_valid() -> None:

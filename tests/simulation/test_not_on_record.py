@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from simulation.endings import HANG
 from simulation.fake_cluster import Call, Crash
-from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 from simulation.test_schedule import MONDAYS, looks, until
 
-from embedding_operator.cluster.errors import Conflict, Unavailable
+from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.status import DAMAGED
 from embedding_stages.contract import Artefact, Stage
@@ -106,3 +106,39 @@ def test_a_look_that_is_not_on_record_is_made_once_beside_an_edit() -> None:
     scene.run(is_ready).settle(10)
     assert looks(scene) == 1
     assert scene.attempts(Stage.INPUTS).count(hook.lost) == 1
+
+
+def test_a_job_that_a_refused_edit_spares_is_not_run_again_when_that_is_taken_back() -> None:
+    retention = {"succeededSeconds": 0}
+    scene = a_scene(retention=retention).running(Stage.FINETUNE)
+
+    def refuse(call: Call, when: str) -> None:
+        if (call.verb, when) == ("try", "before") and "finetune" in scene.resource["spec"]["stages"]:
+            raise Rejected("try", call.kind, "", call.name, "no PriorityClass with name soon was found")
+
+    scene.cluster.hook = refuse
+    scene.edit(a_spec(retention=retention, stages={"finetune": {"epochs": 5}}))
+    scene.run(is_stalled).release()
+    scene.settle(10)
+    scene.edit(a_spec(retention=retention))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_the_job_of_a_look_that_failed_ends_also_beside_an_edit() -> None:
+    scene = a_scene(schedule=MONDAYS).run(is_ready).settle(5)
+    scene.will(Stage.INPUTS, HANG)
+    until(scene, scene.clock.now + timedelta(weeks=2), lambda scene: _look_is(scene, "Failed"))
+    scene.will(Stage.FINETUNE, HANG)
+    scene.edit(a_spec(schedule=MONDAYS, stages={"finetune": {"epochs": 5}}))
+    scene.run(stage_is(Stage.FINETUNE, "Running"))
+    left = [raw["metadata"]["name"] for raw in scene.cluster.find("Job") if not raw["status"].get("conditions")]
+    assert [name for name in left if "-inputs-" in name] == []
+    scene.release()
+    scene.run(is_ready).settle(5)
+    assert scene.status.schedule.result == "Failed"
+
+
+def _look_is(scene: Scene, state: str) -> bool:
+    look = scene.status.schedule.look
+    return look is not None and look.state == state
