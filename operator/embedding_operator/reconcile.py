@@ -60,6 +60,7 @@ from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.status import Status
+from embedding_operator.resource.times import stamp
 
 log = logging.getLogger(__name__)
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
@@ -276,14 +277,10 @@ class Reconciler:
         who = f"{meta['namespace']}/{meta['name']}"
         for line in journal.lines(who, old, decided.status):
             line.write(log)
-        self.events.post(written, decided.events, _stamp(observed.now))
+        self.events.post(written, decided.events, stamp(observed.now))
         return True
 
 
 def is_aside(tried: Sequence[Action]) -> bool:
     """Whether the last of these actions is beside the revision, and nothing waits for it."""
     return bool(tried) and isinstance(tried[-1], CreateJob) and tried[-1].aside
-
-
-def _stamp(now: datetime) -> str:
-    return f"{now:%Y-%m-%dT%H:%M:%SZ}"

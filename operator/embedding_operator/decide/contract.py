@@ -21,8 +21,8 @@ from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
-from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.status import Served
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_stages.contract import fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
@@ -44,7 +44,7 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
         return
     if observed.canaries is not None and observed.canaries_of == served.active_fingerprint:
         contract["canaries"] = _canaries(observed.canaries)
-        told["takenAt"] = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+        told["takenAt"] = stamp(observed.now)
     else:
         draft.look_again_in(_ASK_SELDOM_S if same else _ASK_AGAIN_S)
         if same:
@@ -116,7 +116,7 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     if known is None:
         return
     least = min(cosine(before, now) for before, now in zip(known, observed.canaries, strict=True))
-    told = {**served.canaries, "checkedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}", "cosine": f"{least:.6f}"}
+    told = {**served.canaries, "checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
     draft.look_again_in(float(interval_s or 0))
 

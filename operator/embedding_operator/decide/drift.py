@@ -16,10 +16,10 @@ from embedding_operator.decide.refusals import refusal_wait
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.compare import difference
 from embedding_operator.objects.managers import managers_of
-from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.api import MANAGER
 from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
 from embedding_operator.resource.restored import Restored
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_stages.contract import fingerprint_of
 
 DRIFT_CORRECTED: Final = "DriftCorrected"
@@ -116,7 +116,7 @@ def restore(draft: Draft, change: Change, observed: Observed, *, new: bool = Fal
     if times == 1:
         message = f"{change.kind} {change.name} was changed by {change.who}: {change.field}; restored"
         draft.event("Warning", DRIFT_CORRECTED, message)
-    applied = Restored(times=times, at=f"{now:%Y-%m-%dT%H:%M:%SZ}", said=said)
+    applied = Restored(times=times, at=stamp(now), said=said)
     _note(draft, change, applied, now)
     if times:
         draft.look_again_in(_left_s(applied, now))

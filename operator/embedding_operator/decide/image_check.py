@@ -22,9 +22,9 @@ from embedding_operator.decide.waiting import LONG_WAITS, WAITING_FOR_QUOTA
 from embedding_operator.objects.image_pods import ImagePod
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.image_check import build_image_check, image_check_name
-from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_stages.contract import Stage, fingerprint_of
 
 LONGEST_S: Final = 1800
@@ -140,7 +140,7 @@ def _advanced(
     """The record after this pass, and what is to be done for it."""
     name, unseen = image_check_name(owner, draft.status.revision), _unseen(uses, record)
     pod = next((item for item in observed.image_pods if item.name == name), None)
-    current, since = _current(draft.status), f"{pod.created if pod else observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    current, since = _current(draft.status), stamp(pod.created if pod else observed.now)
     note = _ending(record, pod, unseen, current, observed)
     end_image_check(draft, observed, but=name if note is None else "")
     if note is not None:

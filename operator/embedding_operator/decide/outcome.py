@@ -17,6 +17,7 @@ from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOL
 from embedding_operator.objects.views import JobView, PodView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import BY_STAGE
+from embedding_operator.resource.times import stamp
 from embedding_stages import contract
 from embedding_stages.contract import ExitCode, Stage, StageResult
 
@@ -267,6 +268,6 @@ def failure_record(job: JobView, failure: Failure, observed: Observed, known: Ma
         "message": str(failure)[:1024],
         "exitCode": failure.exit_code if failure.exit_code is not None else -1,
         "node": pod.node if pod is not None else "",
-        "time": f"{job.ended or observed.now:%Y-%m-%dT%H:%M:%SZ}",
+        "time": stamp(job.ended or observed.now),
         "logTail": text.encode()[-_LOG_TAIL_BYTES:].decode(errors="ignore"),
     }

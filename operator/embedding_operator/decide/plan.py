@@ -41,6 +41,7 @@ from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import as_verified, taken_before
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, PINNED, SCALING, TAKEN, Served, StageStatus, Status
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Artefact, Stage
 
 
@@ -188,7 +189,7 @@ def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], obser
             last_failure={},
             verification={},
             warnings=(),
-            run={"startedAt": f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"},
+            run={"startedAt": stamp(observed.now)},
             restored={},
         )
         status = ask_for_preflight(status, revision)

@@ -12,6 +12,7 @@ from embedding_operator.decide.decision import Draft, Observed, delete_job
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import PINNED, Status
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Stage
 
 
@@ -44,7 +45,7 @@ def _is_over(status: Status, job: JobView) -> bool:
     """Whether a later revision has begun other work of its stage. Until then the Job's work may be asked for again, and
     how it ended may not be on record: an edit may have come before that was written.
     """
-    entry, schedule, created = status.stage(job.stage), status.schedule, f"{job.created:%Y-%m-%dT%H:%M:%SZ}"
+    entry, schedule, created = status.stage(job.stage), status.schedule, stamp(job.created)
     if job.stage is Stage.INPUTS and schedule.next_look and created > schedule.last_look:  # perhaps a look's
         return entry.done and entry.started_at > created
     spared = entry.state == "Waiting" and not entry.job_name  # an edit that is refused leaves the Job alone

@@ -12,9 +12,9 @@ from embedding_operator.decide.handover import next_name
 from embedding_operator.decide.refusals import RETRY_S, as_it_is_refused, refusal_wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import serving_label
-from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import Served
+from embedding_operator.resource.times import parse_time, stamp
 
 
 def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> Served:
@@ -22,7 +22,7 @@ def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> 
     if not left or drain_s == 0:
         return served
     until = observed.now + timedelta(seconds=drain_s)
-    return replace(served, draining_fingerprint=left, draining_until=f"{until:%Y-%m-%dT%H:%M:%SZ}")
+    return replace(served, draining_fingerprint=left, draining_until=stamp(until))
 
 
 def end_drain(draft: Draft, observed: Observed) -> str:

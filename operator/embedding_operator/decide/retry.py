@@ -8,6 +8,7 @@ from embedding_operator.decide.attempts import retry_at
 from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.views import JobView
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import StageResult
 
 
@@ -55,7 +56,7 @@ def _succeed(step: Step, job: JobView, result: StageResult) -> None:
         reason="Reused" if reused else result.reason[:64] or "Completed",
         message=result.message or f"attempt {job.attempt} completed",
         reused_from=job.revision if reused else None,
-        finished_at=f"{job.ended or step.observed.now:%Y-%m-%dT%H:%M:%SZ}",
+        finished_at=stamp(job.ended or step.observed.now),
         percent=None,
         step=0,
         total_steps=0,

@@ -12,9 +12,10 @@ from embedding_operator.decide.lost import silent_node
 from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
-from embedding_operator.objects.views import DeploymentView, EventView, PodView, parse_time
+from embedding_operator.objects.views import DeploymentView, EventView, PodView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import DAMAGED, StageStatus, State
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_stages.contract import ExitCode, Stage
 
 SCALING: Final = "Scaling"
@@ -44,7 +45,7 @@ def follow(
         return False
     if was_available(entry) and available:
         # A rolling update: the old pods still serve, so this is not a failure. The start timer begins anew.
-        now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+        now = stamp(observed.now)
         message = f"pods of {live.name} are being replaced, {live.available} are available meanwhile"
         record(
             draft,
@@ -81,7 +82,7 @@ def scales(
     )
     if not on_it or not (begins or goes_on):
         return False
-    now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    now = stamp(observed.now)
     message = f"{live.available} of {wanted} replicas of {live.name} are available, and the server goes on with them"
     going = replace(
         entry,
@@ -106,7 +107,7 @@ def _as_many(desired: Mapping[str, Any], live: DeploymentView) -> dict[str, Any]
 def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int, observed: Observed) -> None:
     if entry.state != "Succeeded":
         draft.event("Normal", "Available", f"deploy: {live.available} of {wanted} replicas are available")
-    finished = entry.finished_at or f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    finished = entry.finished_at or stamp(observed.now)
     message = f"{live.available} of {wanted} replicas of {live.name} are available"
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
     record(draft, replace(done, broken=False, image_ids=_images(draft, entry, live)))

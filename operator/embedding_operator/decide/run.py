@@ -11,8 +11,9 @@ from embedding_operator.decide.lost import lost_node, silent_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
-from embedding_operator.objects.views import JobView, parse_time
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.stage_status import StageStatus
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_stages.contract import Progress, parse_progress
 
 _POLL_S: Final = 10.0  # progress is read this often
@@ -105,7 +106,7 @@ def _with_progress(entry: StageStatus, progress: Progress, now: datetime) -> Sta
         eta_seconds=progress.eta_seconds,
         loss=progress.loss,
         rate=_rate(progress),
-        progress_at=f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        progress_at=stamp(now),
     )
 
 

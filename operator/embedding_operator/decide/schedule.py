@@ -17,7 +17,6 @@ from embedding_operator.decide.jobs import take
 from embedding_operator.decide.refusals import RETRY_S
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.views import parse_time
 from embedding_operator.resource.api import Schedule, Spec
 from embedding_operator.resource.frozen import data_identity
 from embedding_operator.resource.limits import RunLimits
@@ -25,6 +24,7 @@ from embedding_operator.resource.pipeline import fingerprint
 from embedding_operator.resource.schedule import next_due
 from embedding_operator.resource.schedule_status import ScheduleStatus
 from embedding_operator.resource.status import StageStatus
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import LOOK, Artefact, Stage
 
@@ -51,7 +51,7 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
         draft.status = replace(draft.status, schedule=ScheduleStatus(revisions=known.revisions))
         return
     if known.asked != schedule.asked or parse_time(known.next_look) is None:
-        due = _stamp(next_due(schedule.cron, schedule.zone, observed.now))
+        due = stamp(next_due(schedule.cron, schedule.zone, observed.now))
         known = replace(known, asked=schedule.asked, next_look=due)
     known = replace(_of_this_revision(known, draft.status.stage(Stage.INPUTS)), waits="")
     draft.status = replace(draft.status, schedule=known)
@@ -74,7 +74,7 @@ def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *,
     read = parse_time(inputs.started_at) if inputs.done else None
     if read is not None and read >= due:  # the revision itself has looked since
         following = next_due(schedule.cron, schedule.zone, now)
-        draft.status = replace(draft.status, schedule=replace(known, next_look=_stamp(following)))
+        draft.status = replace(draft.status, schedule=replace(known, next_look=stamp(following)))
         draft.look_again_in((following - now).total_seconds())
     elif over:
         _begin(draft, spec, schedule, due, now)
@@ -86,14 +86,14 @@ def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *,
 
 
 def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: datetime) -> None:
-    known, time = draft.status.schedule, _stamp(due)
+    known, time = draft.status.schedule, stamp(due)
     identity = data_identity(draft.status.resolved["data"]) | {"look": time}
     entry = StageStatus(
         name=Stage.INPUTS,
         fingerprint=fingerprint(Stage.INPUTS, spec, {}, extra=identity),
         image=spec.stages[Stage.INPUTS].pod.image,
     )
-    following = _stamp(next_due(schedule.cron, schedule.zone, max(due, now)))
+    following = stamp(next_due(schedule.cron, schedule.zone, max(due, now)))
     draft.status = replace(draft.status, schedule=replace(known, due=time, next_look=following, look=entry))
 
 
@@ -164,7 +164,7 @@ def _wait_for_next(draft: Draft, known: ScheduleStatus, observed: Observed) -> N
 
 def _failed(draft: Draft, observed: Observed, why: str) -> None:
     known = draft.status.schedule
-    ended = replace(known, due="", look=None, last_look=_stamp(observed.now), result="Failed", drift={})
+    ended = replace(known, due="", look=None, last_look=stamp(observed.now), result="Failed", drift={})
     draft.status = replace(draft.status, schedule=ended)
     _say(draft, f"the sources could not be looked at {why}")
 
@@ -252,7 +252,3 @@ def _give_up(draft: Draft, observed: Observed, why: str) -> None:
 
 def _say(draft: Draft, message: str) -> None:
     draft.status = replace(draft.status, schedule=replace(draft.status.schedule, message=message))
-
-
-def _stamp(time: datetime) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"

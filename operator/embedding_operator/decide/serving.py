@@ -26,6 +26,7 @@ from embedding_operator.objects.views import DeploymentView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import serving_fingerprint
 from embedding_operator.resource.status import Served, StageStatus, State
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 
@@ -176,7 +177,7 @@ def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
 
 
 def _entry(draft: Draft, spec: Spec, serving: str, observed: Observed) -> StageStatus:
-    now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+    now = stamp(observed.now)
     entry = draft.status.stage(Stage.DEPLOY)
     if entry.fingerprint != serving:
         entry = StageStatus(

@@ -16,9 +16,10 @@ from embedding_operator.decide.refusals import RETRY_S, refusal_wait
 from embedding_operator.decide.waiting import A_MOMENT, LONG_WAITS, UNREMARKABLE, Wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name
-from embedding_operator.objects.views import JobView, parse_time
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import PodSettings, Spec
 from embedding_operator.resource.status import StageStatus
+from embedding_operator.resource.times import parse_time, stamp
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
@@ -155,7 +156,7 @@ class Step:
             message=wait.message,
             details={},
             broken=wait.broken,
-            ran_until=f"{ran_until:%Y-%m-%dT%H:%M:%SZ}" if ran_until else "",
+            ran_until=stamp(ran_until) if ran_until else "",
             image_ids=(),
         )
         self.draft.look_again_in(poll_s)
@@ -198,7 +199,7 @@ class Step:
             job_name=job.name,
             attempt=job.attempt,
             revision=job.revision,
-            started_at=f"{started:%Y-%m-%dT%H:%M:%SZ}",
+            started_at=stamp(started),
         )
 
     def give_up(self, job: JobView, failure: Failure) -> None:

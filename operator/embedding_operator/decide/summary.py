@@ -21,6 +21,7 @@ from embedding_operator.decide.warnings import warn
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.status import Condition, ConditionStatus, Status
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Stage
 
 CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
@@ -32,7 +33,7 @@ class _Conditions:
 
     def __init__(self, draft: Draft, observed: Observed) -> None:
         self.draft, self.generation = draft, observed.generation
-        self.now = f"{observed.now:%Y-%m-%dT%H:%M:%SZ}"
+        self.now = stamp(observed.now)
 
     def put(self, kind: str, status: ConditionStatus, reason: str, message: str) -> None:
         updated = c.set_condition(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from embedding_operator.resource.times import stamp
+
 DELETION_STUCK: Final = "DeletionStuck"
 # Kubernetes' own: they end with the pods that they wait for, and those have minutes to end in.
 _OF_KUBERNETES: Final = frozenset({"foregroundDeletion", "orphan", "kubernetes.io/pvc-protection"})
@@ -28,4 +30,4 @@ def stuck_deletion(since: datetime | None, finalizers: Sequence[str], now: datet
         return ""
     kept = f"finalizers keep it: {', '.join(others or finalizers)}" if finalizers else "it is not gone"
     cure = "let what set them finish, or take them off" if others else "look at the pods that belong to it"
-    return f"it is being deleted since {since:%Y-%m-%dT%H:%M:%SZ}, and {kept}; {cure}"
+    return f"it is being deleted since {stamp(since)}, and {kept}; {cure}"

@@ -27,6 +27,7 @@ from embedding_operator.resource.labels import (
     SUSPENDED_ANNOTATION,
     TEMPLATE_ANNOTATION,
 )
+from embedding_operator.resource.times import parse_time
 from embedding_stages.contract import Stage
 from embedding_stages.contract.server_profile import RunBy
 
@@ -150,11 +151,6 @@ class DeploymentView:
     def rolled_out(self, wanted: int, *, scaled: bool = False) -> bool:
         """Whether all its pods are of the latest template. `scaled`: what changed of late is only their number."""
         return (self.observed or scaled) and self.updated >= wanted and self.total <= self.updated
-
-
-def parse_time(text: str | None) -> datetime | None:
-    """RFC 3339, as Kubernetes writes it."""
-    return datetime.fromisoformat(text) if text else None
 
 
 def time_of(meta: Mapping[str, Any]) -> datetime:

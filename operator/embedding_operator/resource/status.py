@@ -13,6 +13,7 @@ from embedding_operator.resource.restored import Restored, restored_from_json
 from embedding_operator.resource.schedule_status import ScheduleStatus
 from embedding_operator.resource.served_status import FrozenSet, Served
 from embedding_operator.resource.stage_status import StageStatus, State, decimal_text, present
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Stage
 
 __all__ = [
@@ -163,7 +164,7 @@ class Status:
         if entry.fingerprint == fingerprint:
             return entry.done or entry.state == "Failed"
         if stage is Stage.INPUTS and revision == self.revision and self.schedule.next_look:
-            return f"{created:%Y-%m-%dT%H:%M:%SZ}" <= self.schedule.last_look
+            return stamp(created) <= self.schedule.last_look
         return revision < self.revision
 
     def with_stage(self, item: StageStatus) -> Status:
