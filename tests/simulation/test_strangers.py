@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -222,6 +223,19 @@ def test_no_stage_runs_twice_beside_a_label_that_stays_off(kind: str) -> None:
     scene = a_scene().running(Stage.FINETUNE)
     take_label(scene, kind)
     scene.settle(4)
+    scene.release()
+    scene.run(is_ready)
+    assert len(scene.cluster.created_jobs) == len(PIPELINE)
+
+
+def test_a_pod_without_its_label_runs_for_as_long_as_it_may() -> None:
+    """It is not taken for one that never came."""
+    scene = a_scene().running(Stage.FINETUNE)
+    take_label(scene, "Pod")
+    for _ in range(20):
+        scene.clock.now += timedelta(minutes=10)
+        scene.turn()
+    assert scene.states()["finetune"] == "Running"
     scene.release()
     scene.run(is_ready)
     assert len(scene.cluster.created_jobs) == len(PIPELINE)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from simulation.endings import HANG, PENDING
+from simulation.endings import DEADLINE, DRAINED, HANG, PENDING
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
@@ -27,7 +27,7 @@ def test_a_job_has_time_to_wait_and_time_to_run(wait_s: int, limit_s: int) -> No
     spec = {"runPolicy": {"startDeadlineSeconds": wait_s}, "stages": {"sdg": {"timeoutSeconds": timeout_s}}}
     spec["stages"]["sdg"] |= {"provider": {"extractive": {}}}  # type: ignore[index]
     scene = a_scene(**spec).running(Stage.SDG)
-    assert job_of(scene, Stage.SDG)["spec"]["activeDeadlineSeconds"] == limit_s
+    assert job_of(scene, Stage.SDG)["spec"]["activeDeadlineSeconds"] == 3 * limit_s
 
 
 def test_a_stage_that_waited_over_night_still_has_its_time_to_run() -> None:
@@ -87,6 +87,36 @@ def test_a_lost_node_is_no_run() -> None:
     scene.settle(30)
     assert len(scene.history) == written
     assert scene.events().count("NodeLost") == 2  # that it does not answer, and the cure once its time is over
+
+
+def test_a_pod_that_replaces_one_on_a_lost_node_has_all_the_time() -> None:
+    """Kubernetes fails a pod whose Node object was removed, and leaves its containers running in its status."""
+    scene = a_scene().running(Stage.FINETUNE)
+    collect, jobs = scene.cluster.collect_garbage, list(scene.cluster.created_jobs)
+    lose_the_node(scene, "Job")
+    scene.run(stage_is(Stage.FINETUNE, "Waiting"))
+    scene.clock.now += timedelta(days=3)
+    scene.settle(3)
+    (name,) = [raw["metadata"]["name"] for raw in scene.cluster.find("Pod") if "finetune" in raw["metadata"]["name"]]
+    scene.cluster.change("Pod", NAMESPACE, name, lambda raw: raw["status"].update(phase="Failed"))
+    scene.operator.hear()
+    scene.operator.reconcile()  # before the Job's controller has seen it
+    scene.cluster.remove("Pod", NAMESPACE, name)
+    scene.operator.hear()
+    scene.operator.reconcile()
+    scene.cluster.collect_garbage = collect  # type: ignore[method-assign]
+    scene.run(is_ready)
+    assert scene.cluster.created_jobs[: len(jobs)] == jobs
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_kubernetes_own_deadline_costs_no_attempt_where_pods_were_replaced() -> None:
+    """It counts over all of them."""
+    scene = a_scene()
+    scene.will(Stage.FINETUNE, DRAINED, DEADLINE)
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2
+    assert "Timeout" not in scene.events()
 
 
 @pytest.mark.parametrize("new", ["another epoch", "another server"])

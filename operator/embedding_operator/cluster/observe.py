@@ -63,7 +63,7 @@ class Observer:
         """`known` has the time and the generation. Raises ClusterError."""
         key, now = (owner.namespace, owner.name), known.now
         pods = self._own("Pod", key, owner)
-        jobs = self._jobs(key, owner, status, pods)
+        jobs = self._jobs(key, owner, status, pods, now)
         deployments = self._servers(key, owner, resource, status, pods)
         services = [raw for raw in self._own("Service", key, owner) if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
@@ -143,7 +143,9 @@ class Observer:
         # A resource deleted and made again under its name must not see its predecessor's children.
         return [raw for raw in known if (raw["metadata"].get("labels") or {}).get(OWNER_UID_LABEL) == owner.uid]
 
-    def _jobs(self, key: Key, owner: Owner, status: Status, pods: list[Mapping[str, Any]]) -> tuple[JobView, ...]:
+    def _jobs(
+        self, key: Key, owner: Owner, status: Status, pods: list[Mapping[str, Any]], now: datetime
+    ) -> tuple[JobView, ...]:
         raws = self._own("Job", key, owner)
         names = {raw["metadata"]["name"] for raw in raws}
         looks = [status.schedule.look] if status.schedule.look is not None else []
@@ -170,7 +172,10 @@ class Observer:
                 self.cache.put("Pod", raw)
             pods = self._own("Pod", key, owner)
             views = _views(raws, pods)
-        if lacking := [view for view in views if _lacks_its_answer(view, status)]:
+        # One that seems to have no pod for long may have one whose labels somebody took off, and that runs.
+        slow = [view for view in views if _lacks_pods(view) and _is_slow(view.created, now)]
+        self.beside_watches |= bool(slow)
+        if lacking := [*slow, *(view for view in views if _lacks_its_answer(view, status))]:
             views = _views(raws, [*pods, *self._unlabelled_pods(owner, lacking, pods)])
         return views
 
@@ -239,7 +244,8 @@ class Observer:
         self, owner: Owner, resource: Mapping[str, Any], status: Status, jobs: Sequence[JobView]
     ) -> dict[str, Any]:
         """What Kueue says of the Jobs that wait for it; and of all in its queue where spec.suspend is about them."""
-        stopping = bool((resource.get("spec") or {}).get("suspend")) or status.phase == "Suspended"
+        edited = resource["metadata"].get("generation") != status.observed_generation
+        stopping = edited or bool((resource.get("spec") or {}).get("suspend")) or status.phase == "Suspended"
         found: dict[str, Any] = {}
         try:
             for job in jobs:

@@ -12,7 +12,7 @@ from embedding_operator.objects.deletion import DELETION_STUCK, deleted_at, stuc
 from embedding_operator.objects.views import DeploymentView, JobView, PodView
 
 _MARGIN: Final = timedelta(seconds=60)  # a kubelet that lives reports within seconds
-_ENDED: Final = ("Succeeded", "Failed")
+ENDED: Final = ("Succeeded", "Failed")
 
 
 def held_job(jobs: Iterable[JobView], now: datetime) -> Wait | None:
@@ -40,7 +40,7 @@ def _stuck(what: str, why: str) -> Wait | None:
 def silent_node(pods: Iterable[PodView]) -> Wait | None:
     """A node that does not answer may come back. Kubernetes gives its pods up after five minutes: asks them to end."""
     for pod in pods:
-        if pod.node_silent and pod.phase not in _ENDED:
+        if pod.node_silent and pod.phase not in ENDED:
             soon = "may still run there, and Kubernetes gives it up soon"
             what = soon if pod.gone_by is None else "was asked to end, and may still run there"
             message = f"node {pod.node} does not answer; pod {pod.name} {what}"
@@ -64,7 +64,7 @@ def lost_node(pods: Iterable[PodView], now: datetime) -> Wait | None:
     write to the volume.
     """
     for pod in pods:
-        if pod.phase in _ENDED:  # its end was confirmed, and a finalizer of somebody keeps the object
+        if pod.phase in ENDED:  # its end was confirmed, and a finalizer of somebody keeps the object
             continue
         if pod.gone_by is not None and now > pod.gone_by + _MARGIN:
             message = (

@@ -122,6 +122,9 @@ def said_by(pod: PodView | None) -> StageResult | None:
 
 def _failure(job: JobView, spec: Spec) -> Failure:
     if job.failure_reason == "DeadlineExceeded":
+        if job.disrupted or len(job.all_pods) > job.nodes:  # it counts over all pods of the Job
+            message = f"pods of Job {job.name} were replaced until its time was over"
+            return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
         return timed_out(job.stage, spec)
     pod = culprit(job)
     result = said_by(pod)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from embedding_operator.decide.limits import left_s, overrun
-from embedding_operator.decide.lost import lost_node, silent_node
+from embedding_operator.decide.lost import ENDED, lost_node, silent_node
 from embedding_operator.decide.outcome import timed_out
 from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
@@ -28,7 +28,8 @@ def unreachable(step: Step) -> bool | None:
     wait = lost_node(step.last.pods, step.observed.now)
     if wait is None:
         return None
-    step.wait(wait, step.last, ran_until=step.ran_until)
+    since = parse_time(step.entry.ran_until) if step.entry.reason == wait.reason else step.ran_until
+    step.wait(wait, step.last, ran_until=since)
     return False
 
 
@@ -48,7 +49,8 @@ def over_limits(step: Step) -> bool | None:
 def overdue(step: Step) -> bool | None:
     """End an attempt that has run for longer than its stage may, counted from when the last of its pods started."""
     job = step.last
-    going = [pod for pod in job.pods if pod.exit_code is None]
+    # Of a pod on a lost node Kubernetes says at last that it has failed, and that its containers run.
+    going = [pod for pod in job.pods if pod.exit_code is None and pod.phase not in ENDED]
     if not job.all_started or job.suspended or not going:
         return None
     starts = [pod.running_since for pod in going if pod.running_since is not None]

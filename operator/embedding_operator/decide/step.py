@@ -11,7 +11,7 @@ from typing import Any, Final
 from embedding_operator.decide.attempts import kept_s, micro_batch
 from embedding_operator.decide.decision import CreateJob, Draft, Observed, delete_job
 from embedding_operator.decide.limits import overrun
-from embedding_operator.decide.outcome import Failure, failure_record
+from embedding_operator.decide.outcome import NODE_LOST, Failure, failure_record
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
 from embedding_operator.decide.waiting import A_MOMENT, LONG_WAITS, UNREMARKABLE, Wait
 from embedding_operator.objects.manifests.common import Owner
@@ -76,10 +76,13 @@ class Step:
 
     @property
     def ran_until(self) -> datetime | None:
-        """When the newest Job was last seen running: one that loses a pod after hours has not failed to start."""
+        """When the newest Job was last seen running: one that loses a pod after hours has not failed to start. On a
+        lost node it may run until it is known to have ended.
+        """
         if self.entry.job_name != self.last.name:
             return None
-        return self.observed.now if self.entry.state == "Running" else parse_time(self.entry.ran_until)
+        runs = self.entry.state == "Running" or self.entry.reason == NODE_LOST
+        return self.observed.now if runs else parse_time(self.entry.ran_until)
 
     def create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
         """Create the next attempt's Job, or say what refuses it. Where the run is over its limits, there is none."""

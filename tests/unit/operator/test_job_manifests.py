@@ -54,7 +54,7 @@ def test_the_same_arguments_give_the_same_job() -> None:
 
 def test_attempts_are_the_operators_to_count_and_drains_cost_nothing() -> None:
     body = job(RICH, Stage.FINETUNE)["spec"]
-    assert (body["backoffLimit"], body["activeDeadlineSeconds"]) == (0, 7 + 1800)
+    assert (body["backoffLimit"], body["activeDeadlineSeconds"]) == (0, 3 * (7 + 1800))
     assert body["podReplacementPolicy"] == "Failed"
     condition = {"type": "DisruptionTarget", "status": "True"}
     assert body["podFailurePolicy"]["rules"] == [{"action": "Ignore", "onPodConditions": [condition]}]

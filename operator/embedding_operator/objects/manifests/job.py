@@ -36,6 +36,7 @@ from embedding_stages.contract import Stage, StageRequest, fingerprint_of
 CONTAINER: Final = "stage"
 _GRACE_S: Final = 120  # time to write a checkpoint after SIGTERM
 KEPT_S: Final = 86400
+_TIMES: Final = 3  # that an attempt may wait and run, before Kubernetes ends its Job
 _INT32: Final = 2**31 - 1
 
 
@@ -61,8 +62,9 @@ def build_job(owner: Owner, spec: Spec, request: StageRequest, *, kept_s: int = 
         "backoffLimit": 0,
         "completions": 1,
         "parallelism": 1,
-        # It counts from the Job's start, waits included. The operator judges the time to run by itself.
-        "activeDeadlineSeconds": min(settings.timeout_s + spec.start_deadline_s, _INT32),
+        # For a time without an operator, which judges the time to run by itself: this one counts from the Job's start,
+        # over all its pods, and a pod that replaces a drained one has all the time of the first.
+        "activeDeadlineSeconds": min(_TIMES * (settings.timeout_s + spec.start_deadline_s), _INT32),
         "ttlSecondsAfterFinished": min(kept_s, _INT32),
         # Never two pods of one stage on one volume, unless they share the work.
         "podReplacementPolicy": "Failed",
