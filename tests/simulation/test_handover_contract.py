@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,6 +52,31 @@ def test_a_contract_that_somebody_removed_is_written_again_at_the_next_look() ->
     scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-contract")
     scene.settle(20)
     assert len(contract(scene)["canaries"]["texts"]) == 16
+
+
+def _another_vector(told: dict[str, Any]) -> None:
+    first, second = told["canaries"]["texts"][0], told["canaries"]["texts"][-1]
+    first["vector"] = second["vector"]
+
+
+def _another_space(told: dict[str, Any]) -> None:
+    told["vectorSpace"] = "0123456789abcdef"
+
+
+@pytest.mark.parametrize("bend", [_another_vector, _another_space])
+def test_a_contract_that_somebody_bent_is_written_again_and_says_nothing_of_what_serves(
+    bend: Callable[[dict[str, Any]], None],
+) -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(20)
+    was, seen = contract(scene), len(scene.history)
+    bent = contract(scene)
+    bend(bent)
+    data = {"contract.json": json.dumps(bent)}
+    scene.cluster.change("ConfigMap", NAMESPACE, f"{NAME}-contract", lambda raw: raw.update(data=data))
+    scene.settle(60)
+    assert contract(scene) == was
+    assert scene.events().count("DriftCorrected") == 1
+    assert {status["phase"] for status in scene.history[seen:]} == {"Ready"}
 
 
 def test_what_serves_is_not_measured_by_the_contract_of_what_served_before() -> None:

@@ -44,7 +44,7 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
         return
     if observed.canaries is not None and observed.canaries_of == served.active_fingerprint:
         contract["canaries"] = _canaries(observed.canaries)
-        told["takenAt"] = stamp(observed.now)
+        told |= {"takenAt": stamp(observed.now), "published": _named(contract)}
     else:
         draft.look_again_in(_ASK_SELDOM_S if same else _ASK_AGAIN_S)
         if same:
@@ -106,7 +106,7 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     if not published or observed.canaries is None or observed.canaries_of != served.active_fingerprint:
         draft.look_again_in(_ASK_AGAIN_S)
         return
-    known = _known(observed.contract)
+    known = _known(observed.contract, str(served.canaries.get("published", "")))
     drift = restore(draft, _change_of(served, observed, readable=known is not None), observed)
     if drift.wait is not None:  # what serves goes on without it
         draft.unkept = drift.wait.message
@@ -122,7 +122,7 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
 
 
 def _change_of(served: Served, observed: Observed, *, readable: bool) -> Change:
-    """What somebody has done to the contract; it may also be gone."""
+    """What somebody has done to the contract, which is not as it was published; it may also be gone."""
     meta: Mapping[str, Any] = (observed.contract or {}).get("metadata") or {}
     return Change(
         kind="ConfigMap",
@@ -170,12 +170,16 @@ def cosine(one: Vector, other: Vector) -> float:
     return math.fsum(x * y for x, y in zip(one, other, strict=True)) / lengths if lengths else 0.0
 
 
-def _known(config_map: Mapping[str, Any] | None) -> list[Vector] | None:
-    """The vectors of the contract, or None where it has none that can be read."""
+def _known(config_map: Mapping[str, Any] | None, published: str) -> list[Vector] | None:
+    """The vectors of the contract, or None where it has none that can be read, or is not what was `published`; empty
+    where an earlier release published it.
+    """
     try:
-        canaries = json.loads((config_map or {})["data"][CONTRACT_KEY])["canaries"]
-        found = [decode(item["vector"]) for item in canaries["texts"]]
+        contract = json.loads((config_map or {})["data"][CONTRACT_KEY])
+        found = [decode(item["vector"]) for item in contract["canaries"]["texts"]]
     except (KeyError, TypeError, ValueError):
+        return None
+    if published and published != _named(contract):
         return None
     whole = len(found) == len(CANARIES) and len({len(vector) for vector in found}) == 1 and bool(found[0])
     return found if whole and all(math.isfinite(x) for vector in found for x in vector) else None
