@@ -130,7 +130,7 @@ class Plane:
                 *(f"--audit-log-path={self.audit_log}", "--audit-log-maxsize=4000"),
             ],
         )
-        until("kube-apiserver", lambda: self.api.send("GET", "/readyz")[0] == 200, 120)
+        until("kube-apiserver", lambda: self.api.send("GET", "/readyz")[0] == 200, 600)  # on a machine with other work
 
     def start_collector(self) -> None:
         """Garbage collection, the end of finished Jobs and of claims: nothing that makes Pods. Anew where it runs."""
