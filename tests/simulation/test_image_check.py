@@ -12,7 +12,7 @@ from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, is_
 from simulation.test_refused_passes import refusing
 
 from embedding_operator.cluster.errors import ClusterError, Forbidden, QuotaExceeded, Rejected, Unavailable
-from embedding_operator.decide import plan as plan_module
+from embedding_operator.decide import training
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.resource.api import KIND, SpecError
 from embedding_operator.resource.labels import IMAGE_CHECK_LABEL
@@ -238,7 +238,7 @@ def test_a_model_that_the_server_does_not_take_leaves_no_pod(monkeypatch: pytest
     def refuses(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(plan_module, "check_takes", refuses)
+    monkeypatch.setattr(training, "check_takes", refuses)
     scene.run(is_stalled).settle(3)
     assert checks(scene) == []
 
