@@ -164,7 +164,7 @@ class Reconciler:
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
             except Unavailable as error:
-                if not is_aside(tried):
+                if not _is_aside(tried):
                     raise
                 observed = replace(observed, refusals=(*observed.refusals, refusal_of(error, tried[-1], observed)))
                 continue
@@ -281,6 +281,6 @@ class Reconciler:
         return True
 
 
-def is_aside(tried: Sequence[Action]) -> bool:
+def _is_aside(tried: Sequence[Action]) -> bool:
     """Whether the last of these actions is beside the revision, and nothing waits for it."""
     return bool(tried) and isinstance(tried[-1], CreateJob) and tried[-1].aside
