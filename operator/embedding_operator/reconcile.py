@@ -54,6 +54,7 @@ from embedding_operator.decide.decision import (
 )
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE
+from embedding_operator.decide.scale import without_scaling
 from embedding_operator.decide.summary import as_recorded, held_up, unread
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
@@ -113,8 +114,10 @@ class Reconciler:
             self.held_up_since.pop(key, None)
             return None
         owner = Owner(namespace=namespace, name=name, uid=resource["metadata"]["uid"])
-        status = Status.from_json(resource.get("status"))
         observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
+        status = without_scaling(
+            Status.from_json(resource.get("status")), resource.get("spec") or {}, observed.generation
+        )
         gathered = False
         observer = Observer(cluster=self.cluster, cache=self.cache, logs=self.logs, ask=self.ask, claims=self.claims)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from simulation.endings import HANG
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
 
@@ -52,6 +53,26 @@ def test_a_contract_that_somebody_removed_is_written_again_at_the_next_look() ->
     scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-contract")
     scene.settle(20)
     assert len(contract(scene)["canaries"]["texts"]) == 16
+
+
+def test_a_contract_is_not_renewed_from_what_was_found_to_differ() -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(20)
+    scene.cluster.swapped = "other weights"
+    scene.run(lambda scene: scene.status.phase == "Degraded")
+    scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-contract")
+    seen, measured = len(scene.history), len(scene.attempts(Stage.VERIFY))
+    scene.will(Stage.VERIFY, HANG)
+    scene.run(lambda scene: len(scene.attempts(Stage.VERIFY)) > measured).settle(20)
+    assert {status["phase"] for status in scene.history[seen:]} == {"Degraded"}
+    assert scene.condition("Verified") == "False CanariesDiffer"
+    told = contract(scene)
+    assert "canaries" not in told
+    assert told["vectorSpace"] == scene.status.served.vector_space
+    scene.release()
+    scene.run(is_ready).settle(20)
+    assert len(scene.attempts(Stage.VERIFY)) == measured + 1
+    assert len(contract(scene)["canaries"]["texts"]) == 16
+    assert scene.status.served.canaries["cosine"] == "1.000000"
 
 
 def _another_vector(told: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ import pytest
 from simulation.endings import BUG, DRAINED, HANG, PENDING
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
+from simulation.test_refused_passes import refusing
 
 from embedding_operator import reconcile
+from embedding_operator.cluster.errors import ClusterError, Forbidden, Unavailable
 from embedding_operator.metrics import Metrics
 from embedding_stages.contract import Stage
 
@@ -237,6 +239,22 @@ def test_scaling_gives_a_run_none_of_its_limits_anew() -> None:
     scene.release()
     scene.run(is_ready)
     assert scene.status.revision == revision + 1
+
+
+@pytest.mark.parametrize("error", [Forbidden, Unavailable])
+def test_scaling_makes_no_revision_while_nothing_can_be_read(error: type[ClusterError]) -> None:
+    """A scaling that was only heard of, and another one when something can be decided again."""
+    scene = a_scene(stages={"deploy": {"replicas": 1}}).running(Stage.FINETUNE)
+    revision = scene.status.revision
+    scene.cluster.hook = refusing("get", "Job", error)
+    for replicas in (2, 3):
+        scene.edit(scaled(replicas))
+        scene.settle(20)
+    assert scene.status.observed_generation == scene.resource["metadata"]["generation"]
+    scene.cluster.hook = lambda call, when: None
+    scene.edit(scaled(5))
+    scene.run(lambda scene: scene.states()["finetune"] == "Running").settle(3)
+    assert scene.status.revision == revision
 
 
 def test_metrics_count_what_a_run_used_until_an_edit_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:

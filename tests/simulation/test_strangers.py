@@ -241,6 +241,23 @@ def test_a_pod_without_its_label_runs_for_as_long_as_it_may() -> None:
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["as it is given up", "before"])
+def test_a_job_without_its_label_is_deleted_with_its_stage(at_once: bool) -> None:
+    """It would hold its GPU for as long as its own deadline allows."""
+    scene = a_scene(runPolicy={"activeDeadlineSeconds": 7200}).running(Stage.FINETUNE)
+    name = scene.attempts(Stage.FINETUNE)[-1]
+    if not at_once:
+        take_label(scene, "Job")
+        scene.settle(2)
+    scene.clock.now += timedelta(hours=3)
+    scene.run(stage_is(Stage.FINETUNE, "Failed"))
+    if at_once:
+        assert ("Job", NAMESPACE, name) in scene.cluster.objects
+        take_label(scene, "Job")
+    scene.settle(5)
+    assert ("Job", NAMESPACE, name) not in scene.cluster.objects
+
+
 @pytest.mark.parametrize("labels", [{OWNER_LABEL}, {OWNER_LABEL, OWNER_UID_LABEL, SERVING_LABEL}], ids=["one", "all"])
 def test_what_serves_without_its_labels_goes_on_and_goes_when_clients_have_left_it(labels: set[str]) -> None:
     scene = a_scene().run(is_ready).settle(3)

@@ -163,6 +163,11 @@ class Observer:
             names = {raw["metadata"]["name"] for raw in raws}
             missing = (self._unlabelled(owner, item) for name, item in expected.items() if name not in names)
             unlabelled = [raw for raw in missing if raw is not None]
+            self.beside_watches = True
+        # One that was given up is deleted after that is on record, and its labels may be gone by then.
+        given_up = (item for item in status.stages if item.state == "Failed" and item.job_name)
+        left = (self._unlabelled(owner, item) for item in given_up if item.job_name not in names)
+        unlabelled += [raw for raw in left if raw is not None]
         confirmed = (self._confirmed(key, raw) for raw in raws)
         raws = [*(raw for raw in confirmed if raw is not None), *unlabelled]
         views = _views(raws, pods)
@@ -193,10 +198,10 @@ class Observer:
 
     def _unlabelled(self, owner: Owner, item: StageStatus) -> Mapping[str, Any] | None:
         """The Job of a stage whose labels somebody took off: no watch tells of it, and it does its work."""
-        self.beside_watches = True
         live = self.cluster.get("Job", owner.namespace, item.job_name)
         if live is None or not _belongs_to(live, owner):
             return None
+        self.beside_watches = True
         meta = live["metadata"]
         labels = {STAGE_LABEL: item.name.value, ATTEMPT_LABEL: str(item.attempt), REVISION_LABEL: str(item.revision)}
         notes = {FINGERPRINT_ANNOTATION: item.fingerprint}

@@ -15,15 +15,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from embedding_operator.decide.attempts import asked_anew
 from embedding_operator.decide.decision import Apply, Draft, Observed
 from embedding_operator.decide.drift import Change, restore
 from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
-from embedding_operator.resource.status import Served
+from embedding_operator.resource.status import Served, Status
 from embedding_operator.resource.times import parse_time, stamp
-from embedding_stages.contract import fingerprint_of
+from embedding_stages.contract import Stage, fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
 CANARIES_DIFFER: Final = "CanariesDiffer"
@@ -41,6 +42,9 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
     told: dict[str, Any] = {"contract": _named(contract)}
     same = served.canaries.get("contract") == told["contract"]
     if same and "takenAt" in served.canaries:
+        return
+    if same and _differs_since_measured(draft.status):
+        _measure_again(draft, observed)
         return
     if observed.canaries is not None and observed.canaries_of == served.active_fingerprint:
         contract["canaries"] = _canaries(observed.canaries)
@@ -90,7 +94,7 @@ def due_s(served: Served, interval_s: int | None, now: datetime) -> float | None
     return (last + timedelta(seconds=interval_s) - now).total_seconds()
 
 
-def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> None:
+def check_canaries(draft: Draft, owner: Owner, interval_s: int | None, observed: Observed) -> None:
     """Compare what serves with what it answered when it was verified, when that is due."""
     served = draft.status.served
     left_s = due_s(served, interval_s, observed.now)
@@ -102,6 +106,8 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     if left_s > 0:
         draft.look_again_in(left_s)
         return
+    if "takenAt" not in served.canaries:  # there is nothing to compare with until it was measured again
+        return
     published = served.canaries.get("contract") == _named(_described(served))  # else it is what served before
     if not published or observed.canaries is None or observed.canaries_of != served.active_fingerprint:
         draft.look_again_in(_ASK_AGAIN_S)
@@ -111,14 +117,48 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     if drift.wait is not None:  # what serves goes on without it
         draft.unkept = drift.wait.message
     if drift.apply:
-        draft.status = replace(draft.status, served=replace(served, canaries={}))
-        draft.look_again_in(1.0)
+        _renew(draft, owner, observed)
     if known is None:
         return
     least = min(cosine(before, now) for before, now in zip(known, observed.canaries, strict=True))
     told = {**served.canaries, "checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
     draft.look_again_in(float(interval_s or 0))
+
+
+def _renew(draft: Draft, owner: Owner, observed: Observed) -> None:
+    """Let the contract be written anew. The answers of what was found to differ are not taken for its canaries."""
+    served = draft.status.served
+    kept: dict[str, Any] = {}
+    if _differs_since_measured(draft.status):
+        why = "clients read it; what serves has to be measured again before its answers are canaries"
+        draft.actions.append(Apply(manifest=build_contract(owner, _described(served)), why=why))
+        if not_written(observed, contract_name(owner.name)):
+            draft.look_again_in(RETRY_S["record"])
+            return
+        kept = {name: served.canaries[name] for name in ("contract", "checkedAt", "cosine")}
+    draft.status = replace(draft.status, served=replace(served, canaries=kept))
+    draft.look_again_in(1.0)
+
+
+def _differs_since_measured(status: Status) -> bool:
+    """Whether the last comparison found another server or model, and nobody has measured what serves since."""
+    served, measured = status.served, status.stage(Stage.VERIFY)
+    if not differ(served):
+        return False
+    return not (_is_verified(status) and measured.finished_at > str(served.canaries.get("checkedAt", "")))
+
+
+def _is_verified(status: Status) -> bool:
+    """Whether the stage's last word is about what clients reach."""
+    return status.stage(Stage.VERIFY).done and status.served.active_revision == status.revision
+
+
+def _measure_again(draft: Draft, observed: Observed) -> None:
+    """What tells whether what serves is what was verified is lost, and only another measurement can give it back."""
+    if _is_verified(draft.status):
+        draft.status = draft.status.with_stage(asked_anew(draft.status.stage(Stage.VERIFY), observed))
+        draft.look_again_in(1.0)
 
 
 def _change_of(served: Served, observed: Observed, *, readable: bool) -> Change:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from embedding_operator.decide.attempts import asked_anew
 from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.handover import Traffic, withdraw_offer
@@ -23,7 +24,7 @@ from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain, remove_drained
-from embedding_operator.decide.scale import note_scale, scaling_of, without_scaling
+from embedding_operator.decide.scale import note_scale, scaling_of
 from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, serving_model, verification
 from embedding_operator.decide.settle import foreseen, settle, settle_server
@@ -56,8 +57,7 @@ class Defaults:
 
 
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
-    """Decide. The same arguments always give the same plan."""
-    status = without_scaling(status, raw_spec, observed.generation)
+    """Decide. The same arguments always give the same plan. `status` is read without what only scales; see scale.py."""
     draft, observed = Draft(status=status), with_first_words(status, observed)
     drained = end_drain(draft, observed)
     try:
@@ -119,7 +119,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         return begun.after([*kept, *draft.actions], draft.events, draft.ended_run)
     draft.actions = [*decided, *draft.actions]
     note_scale(draft, owner, observed)
-    check_canaries(draft, spec.canaries_every_s, observed)
+    check_canaries(draft, owner, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
@@ -211,19 +211,13 @@ def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) 
     if any(other.reason in DAMAGED for other in status.stages):
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
-        return _anew(item, observed)
+        return asked_anew(item, observed)
     if item.reason == PINNED and 0 < item.distrusted == item.attempt:  # it has not been asked since
-        return _anew(item, observed)
+        return asked_anew(item, observed)
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
-        return _anew(item, observed)
+        return asked_anew(item, observed)
     return _remember(item)
-
-
-def _anew(item: StageStatus, observed: Observed) -> StageStatus:
-    """Nothing that it did is believed, whatever it was asked for: attempts at other work have their own numbers."""
-    attempt = max([item.attempt, *(job.attempt for job in observed.jobs if job.stage is item.name)])
-    return StageStatus(name=item.name, attempt=attempt, distrusted=attempt, took_s=item.took_s)
 
 
 def _remember(item: StageStatus) -> StageStatus:
