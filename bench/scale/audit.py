@@ -82,6 +82,14 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """From the end of one thing to the request that makes the next."""
+
+    seconds: float
+    ended: float  # Unix time
+
+
 @dataclass
 class Log:
     """Reads on from where it was. The API server writes in batches: read a few seconds after what matters."""
@@ -119,8 +127,8 @@ def counts(requests: Iterable[Request]) -> Counter[tuple[str, str]]:
     return Counter((f"{item.verb} (dry run)" if item.is_dry else item.verb, item.resource) for item in requests)
 
 
-def transitions(requests: Iterable[Request], user: str, chains: Mapping[Place, str]) -> dict[str, list[float]]:
-    """Seconds from each end to what `user` made next in the same chain, by kind: `job to job`, `pod to job`...
+def transitions(requests: Iterable[Request], user: str, chains: Mapping[Place, str]) -> dict[str, list[Transition]]:
+    """From each end to what `user` made next in the same chain, by kind: `job to job`, `pod to job`...
 
     `chains` says which chain a Job, Pod or Deployment belongs to. An end that nothing follows is not counted.
     """
@@ -139,14 +147,14 @@ def transitions(requests: Iterable[Request], user: str, chains: Mapping[Place, s
             made[chains[item.place]].append((item.start, kind, item.place))
     for steps in made.values():
         steps.sort()
-    found: dict[str, list[float]] = defaultdict(list)
+    found: dict[str, list[Transition]] = defaultdict(list)
     for what, asked, answered, place in ends:
         steps = made.get(chains.get(place, ""), [])
         # The watch may tell of a write before its own answer has gone out.
         position = bisect_left(steps, (asked, "", ("", "")))
         if position < len(steps):
             began, kind, _ = steps[position]
-            found[f"{what} to {kind}"].append(began - answered)
+            found[f"{what} to {kind}"].append(Transition(seconds=began - answered, ended=answered))
     return dict(found)
 
 

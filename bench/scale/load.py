@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bench.scale import audit
 from bench.scale.figures import quantile
@@ -70,7 +70,8 @@ def writes(lab: Lab, first: int, pipelines: int, stage_s: float) -> list[Row]:
     kinds = ", ".join(
         f"{count / pipelines:.1f} {what[0]} {what[1]}" for what, count in audit.counts(wrote).most_common(5)
     )
-    quiet = audit.transitions(lab.log.requests, user(), lab.chains()).get(_STEP, [])
+    followed = audit.transitions(lab.log.requests, user(), lab.chains()).get(_STEP, [])
+    quiet = [item.seconds for item in followed]
     return [
         Row(
             what=f"writes a pipeline, stages of {stage_s:.0f} s",
@@ -111,8 +112,9 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
     every = sum(len(values) for name, values in found.items() if not name.startswith("pod")) / (end - begin + 5)
     waits = still_waiting(lab.told(), begin, now)
     # Whoever still waits has waited that long at least: without them the slowest would not count.
-    steps, held_note = [*found.get(_STEP, []), *waits], f"{held:,} held, {active} active"
-    asked = sum(1 for _ in audit.of(requests, user(), begin, end)) / (end - begin)
+    steps = [*(item.seconds for item in found.get(_STEP, ())), *waits]
+    held_note = f"{held:,} held, {active} active"
+    asked = list(audit.of(requests, user(), begin, end))
     return [
         Row(
             what=f"transitions a second, {held_note}",
@@ -121,7 +123,7 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
             goal=LEAST_RATE if rate >= LEAST_RATE else None,
             at_least=True,
             note=f"operator {100 * used / (end - begin):.0f} % of a core, simulator "
-            f"{100 * others / (end - begin):.0f} %, {asked:.0f} requests/s; load {load()}",
+            f"{100 * others / (end - begin):.0f} %, {len(asked) / (end - begin):.0f} requests/s; load {load()}",
         ),
         Row(what="Job Complete to next Job: p50", measured=1000 * quantile(steps, 0.5), unit="ms", goal=MOST_P50_MS),
         Row(
@@ -130,11 +132,17 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
             unit="ms",
             goal=MOST_P99_MS,
             note=f"{len(steps)} of them, at most {number(1000 * max(steps, default=float('nan')))} ms; "
-            f"{len(waits)} still wait in the end",
+            f"{len(waits)} still wait in the end; {_when_slowest(found.get(_STEP, ()), begin)}",
+        ),
+        Row(
+            what="an answer of the API server to a write: p99",
+            measured=1000 * quantile([item.end - item.start for item in asked if item.is_write], 0.99),
+            unit="ms",
+            note=_slowest_answer(asked, begin),
         ),
         Row(
             what="Deployment available to verify: p99",
-            measured=1000 * quantile(found.get("deployment to job", []), 0.99),
+            measured=1000 * quantile([item.seconds for item in found.get("deployment to job", ())], 0.99),
             unit="ms",
         ),
         Row(
@@ -145,6 +153,21 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
         ),
         Row(what="stages that ran twice", measured=len(twice(lab)), unit="", goal=0, note=", ".join(twice(lab)[:2])),
     ]
+
+
+def _when_slowest(steps: Sequence[audit.Transition], begin: float) -> str:
+    """Whether the slowest hundredth came of one moment of the machine, or of many."""
+    slowest = sorted(steps, key=lambda item: item.seconds)[-max(1, len(steps) // 100) :]
+    ended = sorted(round(item.ended - begin) for item in slowest)
+    return f"the slowest hundredth after {', '.join(map(str, ended))} s" if ended else "none"
+
+
+def _slowest_answer(asked: Iterable[audit.Request], begin: float) -> str:
+    slowest = max((item for item in asked if item.is_write), key=lambda item: item.end - item.start, default=None)
+    if slowest is None:
+        return "none"
+    took_ms = number(1000 * (slowest.end - slowest.start))
+    return f"at most {took_ms} ms, {slowest.verb} {slowest.resource} after {slowest.start - begin:.0f} s"
 
 
 def still_waiting(told: Iterable[Event], begin: float, now: float) -> list[float]:

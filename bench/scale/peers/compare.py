@@ -77,9 +77,10 @@ def _latencies(lab: Lab, contestant: Contestant, requests: list[audit.Request]) 
     return [_quantiles(found.get("job to job", [])), _quantiles(pod)]
 
 
-def _quantiles(values: list[float]) -> str:
-    if not values:
+def _quantiles(steps: list[audit.Transition]) -> str:
+    if not steps:
         return "has none"
+    values = [item.seconds for item in steps]
     return f"{1000 * quantile(values, 0.5):,.0f} / {1000 * quantile(values, 0.99):,.0f}"
 
 
