@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from embedding_operator.metrics import METRICS
 from embedding_operator.probes import Probes
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.replica import Replica
+from embedding_operator.resource.api import KIND
 from embedding_operator.settings import Settings
 from embedding_operator.watches import WATCHED, configure
 from embedding_operator.workqueue import WorkQueue
@@ -209,7 +211,9 @@ class Doorbell:
     def hear(self, kind: str, event: kopf.RawEvent) -> None:
         """Take in what a watch tells, and ring where it is news."""
         raw: dict[str, Any] = dict(event["object"])
-        key = self.cache.drop(kind, raw) if event["type"] == "DELETED" else self.cache.put(kind, raw)
+        # An event may have been long on its way, and nothing is made for a resource that is gone meanwhile.
+        as_of = -math.inf if kind == KIND else None
+        key = self.cache.drop(kind, raw) if event["type"] == "DELETED" else self.cache.put(kind, raw, as_of=as_of)
         if key is None or not self.working:
             return
         version = str(raw["metadata"].get("resourceVersion", ""))

@@ -143,10 +143,11 @@ class Reconciler:
         """As the watch told of it, or as the API server has it where that may be out of date."""
         if key not in self.doubted:
             return self.cache.resource(key)
-        known, live = self.cache.resource(key), self.cluster.get(KIND, *key)
+        known, asked = self.cache.resource(key), self.cache.now()
+        live = self.cluster.get(KIND, *key)
         self.doubted.discard(key)
         if live is not None:
-            self.cache.put(KIND, live)
+            self.cache.put(KIND, live, as_of=asked)
         elif known is not None:
             self.cache.forget(KIND, key, key[1], known["metadata"]["uid"])
         return self.cache.resource(key)
@@ -268,12 +269,14 @@ class Reconciler:
         body, meta = decided.status.to_json(), resource["metadata"]
         if body == (resource.get("status") or {}):
             return False
+        asked = self.cache.now()
         try:
             written = self.cluster.write_status(resource, body)
         except Conflict:
             self.doubted.add((meta["namespace"], meta["name"]))
             raise
-        self._actor.keep(KIND, Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"]), written)
+        owner = Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
+        self._actor.keep(KIND, owner, written, as_of=asked)
         for stage in decided.status.stages:
             METRICS.stage_ended(old.stage(stage.name), stage)
         METRICS.used(old, decided.status, decided.ended_run)

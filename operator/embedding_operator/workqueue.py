@@ -23,6 +23,7 @@ Work = Callable[[Key], float | None]
 _BACKOFF_FIRST_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 60.0
 _CONFLICT_S: Final = 0.1
+_CONFLICTS_AT_ONCE: Final = 3  # a webhook, or a contended quota, may answer 409 each time
 # Least time between the starts of two passes over one resource that events ask for: what follows an event is gathered.
 # The first event of a resource that was left in peace is answered at once.
 _GATHER_S: Final = 0.1
@@ -52,6 +53,7 @@ class WorkQueue:
         self._again: dict[Key, set[str]] = {}  # rung while busy, with the versions that were heard of
         self._recent: dict[Key, float] = {}  # when the last pass began, of the last moments
         self._failures: dict[Key, int] = {}
+        self._conflicts: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     def add(self, key: Key, version: str = "") -> None:
@@ -132,8 +134,10 @@ class WorkQueue:
         for timer in self._timers.values():
             timer.cancel()
         self._there = asyncio.Semaphore(0)
-        for known in (self._first, self._later, self._again, self._recent, self._failures, self._timers):
-            known.clear()
+        for keys in (self._first, self._later, self._again, self._recent, self._timers):
+            keys.clear()
+        for counts in (self._failures, self._conflicts):
+            counts.clear()
         self._busy.clear()
         self._told()
 
@@ -162,7 +166,7 @@ class WorkQueue:
                 after = await asyncio.get_running_loop().run_in_executor(threads, self._work, key)
             except Conflict:
                 METRICS.passes.labels(result="conflict").inc()
-                self.add_after(key, _CONFLICT_S)
+                self.add_after(key, self._after_conflict(key))
                 return
             except ClusterError as error:
                 METRICS.passes.labels(result=type(error).__name__).inc()
@@ -177,8 +181,14 @@ class WorkQueue:
                 return
         METRICS.passes.labels(result="ok").inc()
         self._failures.pop(key, None)
+        self._conflicts.pop(key, None)
         if after is not None:
             self.add_after(key, after)
+
+    def _after_conflict(self, key: Key) -> float:
+        """Somebody was faster, and what was written is known in a moment; or it is no such conflict."""
+        conflicts = self._conflicts[key] = self._conflicts.get(key, 0) + 1
+        return _CONFLICT_S if conflicts <= _CONFLICTS_AT_ONCE else self._backoff(key)
 
     def _backoff(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -109,10 +110,14 @@ class Operator:
         stop = len(self.cluster.watch) if until is None else max(until, self.heard)
         told = self.cluster.watch[self.heard : stop]
         self.heard = stop
-        cache = self.reconciler.cache
         for event, kind, raw in (*told, *reversed(told)) if stutter else told:
             if kind in KINDS and kind != deaf_to:
-                cache.drop(kind, raw) if event == "DELETED" else cache.put(kind, raw)
+                self.be_told(event, kind, raw)
+
+    def be_told(self, event: str, kind: str, raw: Raw) -> None:
+        """As `Doorbell.hear` does."""
+        cache, as_of = self.reconciler.cache, -math.inf if kind == KIND else None
+        cache.drop(kind, raw) if event == "DELETED" else cache.put(kind, raw, as_of=as_of)
 
     def reconcile(self, name: str = NAME) -> float | None:
         return self.reconciler.reconcile((NAMESPACE, name))

@@ -55,24 +55,64 @@ def test_a_contract_that_somebody_removed_is_written_again_at_the_next_look() ->
     assert len(contract(scene)["canaries"]["texts"]) == 16
 
 
-def test_a_contract_is_not_renewed_from_what_was_found_to_differ() -> None:
-    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(20)
-    scene.cluster.swapped = "other weights"
-    scene.run(lambda scene: scene.status.phase == "Degraded")
+def _edit(scene: Scene) -> None:
+    """The server stays as it is."""
+    scene.edit(a_spec(verification={"intervalSeconds": 60}, retention={"succeededSeconds": 86400}))
+    scene.run(is_ready).settle(20)
+
+
+def _bend(scene: Scene) -> None:
+    scene.cluster.change("ConfigMap", NAMESPACE, f"{NAME}-contract", lambda raw: raw.update(data={}))
+
+
+def _remove(scene: Scene) -> None:
     scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-contract")
-    seen, measured = len(scene.history), len(scene.attempts(Stage.VERIFY))
-    scene.will(Stage.VERIFY, HANG)
-    scene.run(lambda scene: len(scene.attempts(Stage.VERIFY)) > measured).settle(20)
-    assert {status["phase"] for status in scene.history[seen:]} == {"Degraded"}
+
+
+@pytest.mark.parametrize("lose", [_remove, _bend])
+@pytest.mark.parametrize("known", [True, False], ids=["found to differ", "not looked at yet"])
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_contract_is_not_renewed_from_a_server_that_answers_otherwise(
+    lose: Callable[[Scene], None], *, known: bool, edited: bool
+) -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(20)
+    if edited:
+        _edit(scene)
+    scene.cluster.swapped = "other weights"
+    if known:
+        scene.run(lambda scene: scene.status.phase == "Degraded")
+    lose(scene)
+    scene.run(lambda scene: scene.status.phase == "Degraded")
+    seen = len(scene.history)
+    scene.settle(60)
+    assert {status["phase"] for status in scene.history[seen:]} <= {"Degraded"}
     assert scene.condition("Verified") == "False CanariesDiffer"
     told = contract(scene)
     assert "canaries" not in told
     assert told["vectorSpace"] == scene.status.served.vector_space
-    scene.release()
-    scene.run(is_ready).settle(20)
-    assert len(scene.attempts(Stage.VERIFY)) == measured + 1
+    before = scene.writes()
+    scene.settle(200)
+    assert scene.writes() == before
+    scene.cluster.swapped = ""
+    scene.run(is_ready, turns=300).settle(20)
     assert len(contract(scene)["canaries"]["texts"]) == 16
     assert scene.status.served.canaries["cosine"] == "1.000000"
+
+
+def test_the_cure_stays_while_what_differs_is_measured_again() -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(20)
+    scene.cluster.swapped = "other weights"
+    scene.run(lambda scene: scene.status.phase == "Degraded")
+    told = scene.message("Verified")
+    assert "delete its Deployment" in told
+    scene.will(Stage.VERIFY, HANG)
+    scene.world.image_id = "sha256:moved"
+    scene.cluster.remove("Deployment", NAMESPACE, scene.cluster.find("Deployment")[0]["metadata"]["name"])
+    scene.run(lambda scene: scene.states()["verify"] == "Running")
+    assert scene.message("Verified") == told
+    scene.cluster.swapped = ""
+    scene.release()
+    scene.run(is_ready)
 
 
 def _another_vector(told: dict[str, Any]) -> None:

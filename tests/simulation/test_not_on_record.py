@@ -58,6 +58,54 @@ def test_the_job_of_an_edit_that_was_taken_back_ends(stage: Stage, edit: dict[st
     assert hook.lost not in [raw["metadata"]["name"] for raw in scene.cluster.find("Job")]
 
 
+class LosesAStatus:
+    """A hook that loses the first status after the creation of a stage's Job."""
+
+    def __init__(self, stage: Stage, error: BaseException | None) -> None:
+        self.stage, self.error, self.created = stage, error, False
+
+    def __call__(self, call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("create", "Job", "after") and f"-{self.stage}-" in call.name:
+            self.created = True
+        elif (call.verb, when) == ("status", "before") and self.created and self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+
+def a_damaged_export(scene: Scene) -> None:
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.running(Stage.EXPORT).release()
+    scene.run(stage_is(Stage.EXPORT, "Succeeded"))
+    exported = scene.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL].path
+    scene.world.volume[exported] = "sha256:other"
+    scene.run(stage_is(Stage.DEPLOY, "Failed"))
+    assert scene.status.stage(Stage.DEPLOY).reason in DAMAGED
+
+
+@pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.SDG, Stage.EXPORT])
+@pytest.mark.parametrize("error", LOST, ids=IDS)
+def test_what_was_damaged_is_asked_once(stage: Stage, error: BaseException) -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    a_damaged_export(scene)
+    before = len(scene.attempts(stage))
+    scene.cluster.hook = hook = LosesAStatus(stage, error)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}, retryToken="again"))
+    scene.run(is_ready).settle(3)
+    assert hook.error is None
+    assert len(scene.attempts(stage)) == before + 1
+
+
+@pytest.mark.parametrize("error", LOST, ids=IDS)
+def test_what_serves_is_measured_once_more_for_a_retry_token(error: BaseException) -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    before = len(scene.attempts(Stage.VERIFY))
+    scene.cluster.hook = hook = LosesAStatus(Stage.VERIFY, error)
+    scene.edit(a_spec(retryToken="again"))
+    scene.run(is_ready).settle(3)
+    assert hook.error is None
+    assert len(scene.attempts(Stage.VERIFY)) == before + 1
+
+
 def test_what_was_damaged_is_asked_again_after_a_revision_was_pinned_meanwhile() -> None:
     scene = a_scene().run(is_ready).settle(3)
     bad, good = a_spec(stages={"finetune": {"epochs": 5}}), a_spec(stages={"deploy": {"pinRevision": 1}})

@@ -241,6 +241,22 @@ def test_a_pod_without_its_label_runs_for_as_long_as_it_may() -> None:
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
+def test_a_service_that_somebody_exposed_stays() -> None:
+    """`kubectl expose` copies the labels of what it exposes."""
+    scene = a_scene().run(is_ready).settle(3)
+    server = scene.cluster.find("Deployment")[0]
+    meta = {"name": "theirs", "namespace": NAMESPACE, "labels": dict(server["metadata"]["labels"])}
+    spec = {"selector": server["spec"]["selector"]["matchLabels"], "type": "NodePort", "ports": [{"port": 8000}]}
+    scene.cluster.add({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+    scene.settle(3)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+    scene.run(is_ready)
+    scene.clock.now += timedelta(seconds=60)
+    scene.settle(10)
+    assert ("Deployment", NAMESPACE, server["metadata"]["name"]) not in scene.cluster.objects
+    assert ("Service", NAMESPACE, "theirs") in scene.cluster.objects
+
+
 @pytest.mark.parametrize("at_once", [True, False], ids=["as it is given up", "before"])
 def test_a_job_without_its_label_is_deleted_with_its_stage(at_once: bool) -> None:
     """It would hold its GPU for as long as its own deadline allows."""

@@ -209,9 +209,9 @@ def test_a_job_that_becomes_complete_in_the_middle_of_a_pass_stays(told: bool) -
     assert len(scene.attempts(Stage.EXPORT)) == 1
 
 
-def made_in(scene: Scene) -> list[Call]:
-    """What passes make for a resource whose own watch tells nothing more."""
-    scene.clock.now += timedelta(seconds=20)
+def made_in(scene: Scene, *, since_s: float = 20) -> list[Call]:
+    """What passes make for a resource whose own watch has told nothing more for so long."""
+    scene.clock.now += timedelta(seconds=since_s)
 
     def passes() -> None:
         for _ in range(3):
@@ -222,13 +222,17 @@ def made_in(scene: Scene) -> list[Call]:
     return [call for call in calls_of(scene, passes) if call.verb in ("create", "apply")]
 
 
+@pytest.mark.parametrize("late", [True, False], ids=["a late event", "no event"])
 @pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.EVAL, Stage.VERIFY])
-def test_nothing_is_made_for_a_resource_that_is_gone(stage: Stage) -> None:
+def test_nothing_is_made_for_a_resource_that_is_gone(stage: Stage, *, late: bool) -> None:
     """Its children go first, and the watch of the resource is behind: what is missing is not made again."""
     scene = a_scene().running(stage)
+    known = scene.resource
     scene.cluster.remove(KIND, NAMESPACE, NAME)
     scene.cluster.collect_garbage()
-    assert made_in(scene) == []
+    if late:
+        scene.operator.be_told("MODIFIED", KIND, known)
+    assert made_in(scene, since_s=0 if late else 20) == []
 
 
 def test_nothing_is_made_for_a_resource_that_is_being_removed() -> None:

@@ -62,13 +62,13 @@ class Actor:
             case _:
                 assert_never(action)
 
-    def keep(self, kind: str, owner: Owner, raw: Mapping[str, Any] | None) -> None:
+    def keep(self, kind: str, owner: Owner, raw: Mapping[str, Any] | None, *, as_of: float | None = None) -> None:
         """What the API server answered to a write: known at once, and when the watch tells of it, it is no news."""
         if raw is None or kind not in (*KINDS, *UNWATCHED):
             return
         key = (owner.namespace, owner.name)
         self.written.setdefault(key, set()).add(str(raw["metadata"].get("resourceVersion", "")))
-        self.cache.put(kind, raw)
+        self.cache.put(kind, raw, as_of=as_of)
 
     def _delete(self, owner: Owner, action: DeleteObject) -> None:
         """Only the object that was looked at: of its name there may be another one by now, and a Job may have become

@@ -61,8 +61,12 @@ class Cache:
         self._gone: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
         self.unheard: set[str] = set()  # kinds that may not be listed, so nothing is known of them
 
-    def put(self, kind: str, raw: Raw) -> Key | None:
-        """Remember an object. Its resource's key, or None when it tells nothing new or is not ours."""
+    def put(self, kind: str, raw: Raw, *, as_of: float | None = None) -> Key | None:
+        """Remember an object. Its resource's key, or None when it tells nothing new or is not ours.
+
+        `as_of`: since when it may be otherwise, by `now`, where that is not from now on.
+        """
+        as_of = self._clock() if as_of is None else as_of
         key = owner_key(kind, raw)
         if key is None:
             return None
@@ -71,14 +75,18 @@ class Cache:
         if old is not None and version < old.version:
             return None
         if old is not None and version == old.version:
-            old.confirmed = self._clock()
+            old.confirmed = max(old.confirmed, as_of)
             return None
         packed, like = self._pack(kind, slim(kind, raw))
         settled = kind == KIND and is_settled(raw)
         uid = old.uid if old is not None and old.uid == meta.get("uid") else meta.get("uid", "")
-        kept = _Kept(uid, version, packed, like, self._clock(), settled)
+        kept = _Kept(uid, version, packed, like, as_of, settled)
         taken = self._keep(kind, key, meta["name"], kept)
         return key if taken and (old is None or old.packed != packed) else None
+
+    def now(self) -> float:
+        """The time by which objects are confirmed, seconds."""
+        return self._clock()
 
     def _pack(self, kind: str, body: Raw) -> tuple[bytes, bytes]:
         """(packed, with what). Objects of a kind resemble each other: the largest one has most of their words."""

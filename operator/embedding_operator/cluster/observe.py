@@ -65,7 +65,9 @@ class Observer:
         pods = self._own("Pod", key, owner)
         jobs = self._jobs(key, owner, status, pods, now)
         deployments = self._servers(key, owner, resource, status, pods)
-        services = [raw for raw in self._own("Service", key, owner) if not is_made_by_one(raw)]
+        # `kubectl expose` gives a Service the labels of the Deployment that it exposes.
+        ours = (raw for raw in self._own("Service", key, owner) if _belongs_to(raw, owner))
+        services = [raw for raw in ours if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
         waiting += [(job.uid, job.created) for job in jobs if _lacks_pods(job)]
@@ -165,7 +167,7 @@ class Observer:
             unlabelled = [raw for raw in missing if raw is not None]
             self.beside_watches = True
         # One that was given up is deleted after that is on record, and its labels may be gone by then.
-        given_up = (item for item in status.stages if item.state == "Failed" and item.job_name)
+        given_up = (item for item in (*status.stages, *looks) if item.state == "Failed" and item.job_name)
         left = (self._unlabelled(owner, item) for item in given_up if item.job_name not in names)
         unlabelled += [raw for raw in left if raw is not None]
         confirmed = (self._confirmed(key, raw) for raw in raws)

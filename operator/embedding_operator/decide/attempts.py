@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.outcome import Failure
 from embedding_operator.objects.manifests.job import KEPT_S
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import StageStatus
 from embedding_stages.contract import Stage
 
 _BUG_RETRIES: Final = 1
@@ -32,12 +30,6 @@ def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetim
         return None
     delay = 0 if last.kind == "OutOfMemory" else min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))
     return (job.ended or job.created) + timedelta(seconds=delay)
-
-
-def asked_anew(item: StageStatus, observed: Observed) -> StageStatus:
-    """Nothing that it did is believed, whatever it was asked for: attempts at other work have their own numbers."""
-    attempt = max([item.attempt, *(job.attempt for job in observed.jobs if job.stage is item.name)])
-    return StageStatus(name=item.name, attempt=attempt, distrusted=attempt, took_s=item.took_s)
 
 
 def kept_s(spec: Spec, stage: Stage) -> int:

@@ -1,7 +1,9 @@
 """What clients and the owner of an index must know of what serves, and whether it still answers the same. Pure.
 
 The contract is a ConfigMap, `<name>-contract`. Its canaries are texts that never change with the vectors that the
-endpoint gave them when it was verified: whoever holds vectors can compare, and so does the operator, at intervals.
+endpoint gave them when it was verified: whoever holds vectors can compare, and so does the operator, at intervals. The
+status keeps a sketch of them: a contract that somebody has deleted or bent is not made anew from a server that answers
+otherwise.
 """
 
 from __future__ import annotations
@@ -15,20 +17,23 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from embedding_operator.decide.attempts import asked_anew
 from embedding_operator.decide.decision import Apply, Draft, Observed
 from embedding_operator.decide.drift import Change, restore
+from embedding_operator.decide.likeness import least_likeness, sketch
 from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
-from embedding_operator.resource.status import Served, Status
+from embedding_operator.resource.status import Served
 from embedding_operator.resource.times import parse_time, stamp
-from embedding_stages.contract import Stage, fingerprint_of
+from embedding_stages.contract import fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
 CANARIES_DIFFER: Final = "CanariesDiffer"
 _ASK_AGAIN_S: Final = 30.0
+# What is kept of the canaries while their contract is made anew: what answers now has to be like what answered then.
+_KEPT: Final = ("sketch", "checkedAt", "cosine")
+_LEAST_LIKENESS: Final = 1.0 - 3 * (1.0 - LEAST_COSINE)  # a sketch takes the least of sixteen for less than it is
 _ASK_SELDOM_S: Final = 300.0  # what has not answered is perhaps out of the operator's reach, and so are many others
 Vector = Sequence[float]
 
@@ -38,29 +43,41 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
     served = draft.status.served
     if not served.active_fingerprint or not served.vector_space:
         return
-    contract = _described(served)
-    told: dict[str, Any] = {"contract": _named(contract)}
-    same = served.canaries.get("contract") == told["contract"]
-    if same and "takenAt" in served.canaries:
+    contract, known = _described(served), _known_of(served)
+    same = known.get("contract") == _named(contract)
+    if same and "takenAt" in known:
         return
-    if same and _differs_since_measured(draft.status):
-        _measure_again(draft, observed)
-        return
+    told = {name: known[name] for name in _KEPT if name in known} | {"of": _of(served), "contract": _named(contract)}
     if observed.canaries is not None and observed.canaries_of == served.active_fingerprint:
-        contract["canaries"] = _canaries(observed.canaries)
-        told |= {"takenAt": stamp(observed.now), "published": _named(contract)}
-    else:
+        remembered = str(known.get("sketch") or sketch(observed.canaries))
+        likeness = least_likeness(remembered, observed.canaries)
+        if likeness >= _LEAST_LIKENESS:
+            contract["canaries"] = _canaries(observed.canaries)
+            told = {"of": _of(served), "contract": told["contract"], "sketch": remembered}
+            told |= {"takenAt": stamp(observed.now), "published": _named(contract)}
+        elif not differ(served):
+            told |= {"checkedAt": stamp(observed.now), "cosine": f"{likeness:.6f}"}
+    if "takenAt" not in told:
         draft.look_again_in(_ASK_SELDOM_S if same else _ASK_AGAIN_S)
-        if same:
+    if not same or "takenAt" in told:
+        manifest = build_contract(owner, contract)
+        draft.actions.append(Apply(manifest=manifest, why="clients and the owner of an index read it"))
+        if not_written(observed, contract_name(owner.name)):
+            draft.look_again_in(RETRY_S["record"])
             return
-    manifest = build_contract(owner, contract)
-    draft.actions.append(Apply(manifest=manifest, why="clients and the owner of an index read it"))
-    if not_written(observed, contract_name(owner.name)):
-        draft.look_again_in(RETRY_S["record"])
-        return
     draft.status = replace(
         draft.status, served=replace(draft.status.served, contract_map=contract_name(owner.name), canaries=told)
     )
+
+
+def _known_of(served: Served) -> Mapping[str, Any]:
+    """What is known of the canaries of what serves now; nothing where it is known of another server."""
+    ours = served.canaries.get("contract") == _named(_described(served))  # an earlier release does not say of which
+    return served.canaries if served.canaries.get("of", _of(served) if ours else "") == _of(served) else {}
+
+
+def _of(served: Served) -> str:
+    return served.active_fingerprint[:16]
 
 
 def _described(served: Served) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def due_s(served: Served, interval_s: int | None, now: datetime) -> float | None
     return (last + timedelta(seconds=interval_s) - now).total_seconds()
 
 
-def check_canaries(draft: Draft, owner: Owner, interval_s: int | None, observed: Observed) -> None:
+def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> None:
     """Compare what serves with what it answered when it was verified, when that is due."""
     served = draft.status.served
     left_s = due_s(served, interval_s, observed.now)
@@ -106,7 +123,7 @@ def check_canaries(draft: Draft, owner: Owner, interval_s: int | None, observed:
     if left_s > 0:
         draft.look_again_in(left_s)
         return
-    if "takenAt" not in served.canaries:  # there is nothing to compare with until it was measured again
+    if "takenAt" not in served.canaries:  # there is nothing to compare with
         return
     published = served.canaries.get("contract") == _named(_described(served))  # else it is what served before
     if not published or observed.canaries is None or observed.canaries_of != served.active_fingerprint:
@@ -116,49 +133,17 @@ def check_canaries(draft: Draft, owner: Owner, interval_s: int | None, observed:
     drift = restore(draft, _change_of(served, observed, readable=known is not None), observed)
     if drift.wait is not None:  # what serves goes on without it
         draft.unkept = drift.wait.message
-    if drift.apply:
-        _renew(draft, owner, observed)
+    if drift.apply:  # it is published anew
+        kept = {name: served.canaries[name] for name in ("of", *_KEPT) if name in served.canaries}
+        draft.status = replace(draft.status, served=replace(served, canaries=kept))
+        draft.look_again_in(1.0)
     if known is None:
         return
     least = min(cosine(before, now) for before, now in zip(known, observed.canaries, strict=True))
-    told = {**served.canaries, "checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
+    told = {"of": _of(served), "sketch": sketch(known), **served.canaries}  # an earlier release remembered none
+    told |= {"checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
     draft.look_again_in(float(interval_s or 0))
-
-
-def _renew(draft: Draft, owner: Owner, observed: Observed) -> None:
-    """Let the contract be written anew. The answers of what was found to differ are not taken for its canaries."""
-    served = draft.status.served
-    kept: dict[str, Any] = {}
-    if _differs_since_measured(draft.status):
-        why = "clients read it; what serves has to be measured again before its answers are canaries"
-        draft.actions.append(Apply(manifest=build_contract(owner, _described(served)), why=why))
-        if not_written(observed, contract_name(owner.name)):
-            draft.look_again_in(RETRY_S["record"])
-            return
-        kept = {name: served.canaries[name] for name in ("contract", "checkedAt", "cosine")}
-    draft.status = replace(draft.status, served=replace(served, canaries=kept))
-    draft.look_again_in(1.0)
-
-
-def _differs_since_measured(status: Status) -> bool:
-    """Whether the last comparison found another server or model, and nobody has measured what serves since."""
-    served, measured = status.served, status.stage(Stage.VERIFY)
-    if not differ(served):
-        return False
-    return not (_is_verified(status) and measured.finished_at > str(served.canaries.get("checkedAt", "")))
-
-
-def _is_verified(status: Status) -> bool:
-    """Whether the stage's last word is about what clients reach."""
-    return status.stage(Stage.VERIFY).done and status.served.active_revision == status.revision
-
-
-def _measure_again(draft: Draft, observed: Observed) -> None:
-    """What tells whether what serves is what was verified is lost, and only another measurement can give it back."""
-    if _is_verified(draft.status):
-        draft.status = draft.status.with_stage(asked_anew(draft.status.stage(Stage.VERIFY), observed))
-        draft.look_again_in(1.0)
 
 
 def _change_of(served: Served, observed: Observed, *, readable: bool) -> Change:
@@ -179,7 +164,7 @@ def differ(served: Served, *, newer: bool = False) -> str:
     `newer`: the manifest is of another revision, so nobody can make the Deployment of what serves anew.
     """
     least = served.canaries.get("cosine")
-    if least is None or float(least) >= LEAST_COSINE:
+    if least is None or float(least) >= LEAST_COSINE or served.canaries.get("of", _of(served)) != _of(served):
         return ""
     cure = (
         "let the revision of this manifest take its place, or pin the one that serves (spec.stages.deploy.pinRevision)"

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_operator.decide.attempts import asked_anew
 from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.handover import Traffic, withdraw_offer
@@ -119,7 +118,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         return begun.after([*kept, *draft.actions], draft.events, draft.ended_run)
     draft.actions = [*decided, *draft.actions]
     note_scale(draft, owner, observed)
-    check_canaries(draft, owner, spec.canaries_every_s, observed)
+    check_canaries(draft, spec.canaries_every_s, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
@@ -211,13 +210,19 @@ def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) 
     if any(other.reason in DAMAGED for other in status.stages):
         # Something in the workspace is not what its stage wrote, so no earlier answer is believed: every stage is
         # asked again, and returns at once where its folder is intact.
-        return asked_anew(item, observed)
+        return _anew(item, status, observed)
     if item.reason == PINNED and 0 < item.distrusted == item.attempt:  # it has not been asked since
-        return asked_anew(item, observed)
+        return _anew(item, status, observed)
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
-        return asked_anew(item, observed)
+        return _anew(item, status, observed)
     return _remember(item)
+
+
+def _anew(item: StageStatus, status: Status, observed: Observed) -> StageStatus:
+    """What later revisions have made since is believed: this one may have begun before, in a pass that was lost."""
+    made = (job for job in observed.jobs if job.stage is item.name and job.revision <= status.revision)
+    return item.anew(max([item.attempt, *(job.attempt for job in made)]))
 
 
 def _remember(item: StageStatus) -> StageStatus:

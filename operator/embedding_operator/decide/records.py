@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
-from embedding_operator.decide.refusals import RETRY_S, not_written
+from embedding_operator.decide.refusals import RETRY_S, not_written, refusal_wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
 from embedding_operator.resource.api import Spec, SpecError
@@ -46,7 +46,8 @@ def record_revision(draft: Draft, owner: Owner, spec: Spec, observed: Observed) 
     for old in history[:-kept]:
         name = record_name(owner.name, int(old["revision"]))
         draft.actions.append(DeleteObject(kind="ConfigMap", name=name, why=f"{kept} newer revisions are recorded"))
-    draft.status = replace(draft.status, history=tuple(history[-kept:]))
+    if refusal_wait(observed) is None:  # else those that are still there would be forgotten
+        draft.status = replace(draft.status, history=tuple(history[-kept:]))
 
 
 def _record(draft: Draft, owner: Owner, observed: Observed, revision: int) -> None:

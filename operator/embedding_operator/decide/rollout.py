@@ -120,8 +120,8 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> tuple[str
     new = sorted(running - set(known))
     if known and new:
         draft.event("Warning", "ImageMoved", f"deploy: {entry.image} is now {', '.join(new)}, and is verified again")
-        attempt = draft.status.stage(Stage.VERIFY).attempt
-        draft.status = draft.status.with_stage(StageStatus(name=Stage.VERIFY, attempt=attempt, distrusted=attempt))
+        measured = draft.status.stage(Stage.VERIFY)
+        draft.status = draft.status.with_stage(measured.anew(measured.attempt))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
     return tuple(sorted(running) if known and new else (*known, *new))[-_IMAGE_IDS_KEPT:]
 

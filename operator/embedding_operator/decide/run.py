@@ -56,7 +56,7 @@ def overdue(step: Step) -> bool | None:
     starts = [pod.running_since for pod in going if pod.running_since is not None]
     if not starts or step.observed.now < max(starts) + timedelta(seconds=step.pod.timeout_s):
         return None
-    step.give_up(job, timed_out(step.stage, step.spec))
+    step.end(job, timed_out(step.stage, step.spec))
     return False
 
 

@@ -47,8 +47,9 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
     """
     known, schedule = draft.status.schedule, spec.schedule
     if schedule is None:
-        _give_up(draft, observed, "spec.schedule was removed")
-        draft.status = replace(draft.status, schedule=ScheduleStatus(revisions=known.revisions))
+        there = _give_up(draft, observed, "spec.schedule was removed")
+        look = known.look if there else None
+        draft.status = replace(draft.status, schedule=ScheduleStatus(revisions=known.revisions, look=look))
         return
     if known.asked != schedule.asked or parse_time(known.next_look) is None:
         due = stamp(next_due(schedule.cron, schedule.zone, observed.now))
@@ -102,8 +103,8 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
     known, inputs = draft.status.schedule, draft.status.stage(Stage.INPUTS)
     if known.look is None:
         return
-    if known.look.state == "Failed":  # on record by now
-        _give_up(draft, observed, "the look at the sources has failed")
+    # On record by now.
+    there = known.look.state == "Failed" and _give_up(draft, observed, "the look at the sources has failed")
     if not inputs.done and inputs.state != "Failed":
         draft.status = replace(draft.status, schedule=replace(known, due="", look=None, result="", drift={}))
         _say(draft, "the last look gave way to an edit, whose revision looks at the sources itself")
@@ -111,6 +112,8 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
     if not over:  # another revision is on its way by now, and must not be replaced in the middle
         why = f"what it has found waits until revision {draft.status.revision} has come to its end"
         draft.status = replace(draft.status, schedule=replace(known, waits=why))
+        return
+    if there:
         return
     if known.look.state == "Failed":
         _forget_last_job(draft, known, observed)
@@ -241,13 +244,18 @@ def _forget_last_job(draft: Draft, known: ScheduleStatus, observed: Observed) ->
             draft.actions.append(delete_job(job, why))
 
 
-def _give_up(draft: Draft, observed: Observed, why: str) -> None:
+def _give_up(draft: Draft, observed: Observed, why: str) -> bool:
+    """Whether the look's Job is still there. It is remembered for as long: its deletion may be refused, or be lost."""
     look = draft.status.schedule.look
     if look is None:
-        return
+        return False
     for job in observed.jobs:
-        if job.stage is Stage.INPUTS and job.fingerprint == look.fingerprint and not job.finished and not job.deleting:
-            draft.actions.append(delete_job(job, why))
+        if job.stage is Stage.INPUTS and job.fingerprint == look.fingerprint and not job.finished:
+            if not job.deleting:
+                draft.actions.append(delete_job(job, why))
+            draft.look_again_in(1.0)
+            return True
+    return False
 
 
 def _say(draft: Draft, message: str) -> None:

@@ -98,7 +98,7 @@ def waiting(step: Step) -> bool | None:
     if now >= since + timedelta(seconds=step.spec.start_deadline_s):
         message = f"not started within {step.spec.start_deadline_s} s (spec.runPolicy.startDeadlineSeconds)"
         failure = Failure(kind="Stopped", reason="StartDeadlineExceeded", message=f"{message}: {wait.message}")
-        step.give_up(job, failure)
+        step.end(job, failure)
         return False
     step.wait(wait, job, ran_until=step.ran_until)
     return False

@@ -62,11 +62,13 @@ class Step:
 
     @cached_property
     def others(self) -> Sequence[JobView]:
-        """Jobs of the stage that do other work and have not ended."""
+        """Jobs of the stage that do other work, or work that is not believed, and have not ended."""
         return [
             job
             for job in self.observed.jobs
-            if job.stage is self.stage and job.fingerprint != self.entry.fingerprint and not job.finished
+            if job.stage is self.stage
+            and not job.finished
+            and (job.fingerprint != self.entry.fingerprint or job.attempt <= self.entry.distrusted)
         ]
 
     @property
@@ -204,6 +206,16 @@ class Step:
             revision=job.revision,
             started_at=stamp(started),
         )
+
+    def end(self, job: JobView, failure: Failure) -> None:
+        """Give up an attempt that was too slow; one of an earlier revision is followed by this one's, as any that
+        fails is.
+        """
+        if job.revision == self.draft.status.revision:
+            self.give_up(job, failure)
+            return
+        self.delete(job, f"it was too slow, and an edit gives {self.stage} all of its attempts again")
+        self.wait(Wait(reason="Superseding", message=f"{failure}; another attempt follows", broken=False))
 
     def give_up(self, job: JobView, failure: Failure) -> None:
         """Fail for good. The Job goes once that is on record: one that is gone without a result would run again."""

@@ -170,7 +170,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     current = current_stage(draft.status, gate, verdict, activated=activated)
     reached = True
     elsewhere = bool(draft.status.served.astray) or (lost(draft.status) and not judged(draft.status))
-    differs_elsewhere = "" if activated else differ(draft.status.served, newer=True)
+    differs_elsewhere = "" if activated else differ(draft.status.served, newer=not judged(draft.status))
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
             write.put(kind, "False", *loss(draft.status.served, observed))

@@ -56,6 +56,12 @@ class StageStatus:
     def done(self) -> bool:
         return self.state in DONE_STATES
 
+    def anew(self, attempt: int) -> StageStatus:
+        """To be asked again. Nothing that attempts up to this one did is believed, whatever they were asked for: those
+        at other work have their own numbers.
+        """
+        return StageStatus(name=self.name, attempt=attempt, distrusted=attempt, took_s=self.took_s, usage=self.usage)
+
     def to_json(self) -> dict[str, Any]:
         """Every field by its name."""
         body: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -295,6 +296,10 @@ def test_it_is_known_how_long_ago_the_api_server_told_of_an_object() -> None:
     assert cache.confirmed_ago_s("Job", KEY, "job-1") == 9
     cache.put("Job", raw(version=2))
     assert cache.confirmed_ago_s("Job", KEY, "job-1") == 0
+    now = 120.0
+    for as_of, ago_s in ((-math.inf, 11), (104.0, 11), (115.0, 5)):
+        cache.put("Job", raw(version=2), as_of=as_of)
+        assert cache.confirmed_ago_s("Job", KEY, "job-1") == ago_s
 
 
 def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
