@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from embedding_operator.cluster import unlabelled
 from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster, child_selector
@@ -19,7 +20,7 @@ from embedding_operator.decide.outcome import culprit
 from embedding_operator.objects.image_pods import view_image_pod
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import contract_name, record_name
-from embedding_operator.objects.manifests.serving import service_url, serving_label, serving_name
+from embedding_operator.objects.manifests.serving import service_url, serving_name
 from embedding_operator.objects.nim_services import NIM_SERVICE, as_ours, is_made_by_one, made_by, view_nim_service
 from embedding_operator.objects.views import (
     DeploymentView,
@@ -32,14 +33,9 @@ from embedding_operator.objects.views import (
 )
 from embedding_operator.objects.workloads import WORKLOAD, view_workload
 from embedding_operator.resource.labels import (
-    ATTEMPT_LABEL,
-    FINGERPRINT_ANNOTATION,
     JOB_NAME_LABEL,
     OWNER_UID_LABEL,
     QUEUED_JOB_LABEL,
-    REVISION_LABEL,
-    SERVING_LABEL,
-    STAGE_LABEL,
 )
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_stages.contract.servers import EMBEDDINGS_PATH, SERVERS
@@ -66,7 +62,7 @@ class Observer:
         jobs = self._jobs(key, owner, status, pods, now)
         deployments = self._servers(key, owner, resource, status, pods)
         # `kubectl expose` gives a Service the labels of the Deployment that it exposes.
-        ours = (raw for raw in self._own("Service", key, owner) if _belongs_to(raw, owner))
+        ours = (raw for raw in self._own("Service", key, owner) if unlabelled.belongs_to(raw, owner))
         services = [raw for raw in ours if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
@@ -95,24 +91,11 @@ class Observer:
             named = [as_ours(pod, raw["metadata"]["name"]) for pod in pods]
             views.append(view_nim_service(raw, made, _pods_of(made, named, "app") if made is not None else []))
         found = [view for view in views if view is not None]
-        unlabelled = self._unlabelled_servers(owner, status, {view.name for view in found})
-        more = (view_deployment(live, _pods_of(live, pods, "app")) for live in unlabelled)
+        missing = unlabelled.missing_servers(owner, status.served, {view.name for view in found})
+        self.beside_watches |= bool(missing)
+        lives = unlabelled.servers(self.cluster, owner, missing)
+        more = (view_deployment(live, _pods_of(live, pods, "app")) for live in lives)
         return (*found, *(view for view in more if view is not None))
-
-    def _unlabelled_servers(self, owner: Owner, status: Status, known: set[str]) -> Iterator[Mapping[str, Any]]:
-        """What answers clients, or did until they left it, though somebody took its labels off: no watch tells of it,
-        and it holds a GPU.
-        """
-        for fingerprint in (status.served.active_fingerprint, status.served.draining_fingerprint):
-            name = serving_name(owner.name, fingerprint)
-            if not fingerprint or name in known:
-                continue
-            self.beside_watches = True
-            live = self.cluster.get("Deployment", owner.namespace, name)
-            if live is not None and _belongs_to(live, owner):
-                meta = live["metadata"]
-                labels = {SERVING_LABEL: serving_label(fingerprint), **(meta.get("labels") or {})}
-                yield {**live, "metadata": {**meta, "labels": labels}}
 
     def _nim_services(
         self, key: Key, owner: Owner, resource: Mapping[str, Any], *, there: bool
@@ -156,22 +139,23 @@ class Observer:
             for item in (*status.stages, *looks)
             if item.job_name and item.state in ("Pending", "Waiting", "Running")
         }
-        unlabelled = list[Mapping[str, Any]]()
+        unheard_of = list[StageStatus]()
         if expected.keys() - names:
             # Gone, or not heard of yet? Only the API server knows, and a wrong guess would run a stage twice.
             for raw in self.cluster.list("Job", owner.namespace, labels=child_selector(owner.name)):
                 self.cache.put("Job", raw)
             raws = self._own("Job", key, owner)
             names = {raw["metadata"]["name"] for raw in raws}
-            missing = (self._unlabelled(owner, item) for name, item in expected.items() if name not in names)
-            unlabelled = [raw for raw in missing if raw is not None]
-            self.beside_watches = True
+            unheard_of = [item for name, item in expected.items() if name not in names]
+            self.beside_watches |= bool(unheard_of)
         # One that was given up is deleted after that is on record, and its labels may be gone by then.
         given_up = (item for item in (*status.stages, *looks) if item.state == "Failed" and item.job_name)
-        left = (self._unlabelled(owner, item) for item in given_up if item.job_name not in names)
-        unlabelled += [raw for raw in left if raw is not None]
+        unheard_of += [item for item in given_up if item.job_name not in names]
+        asked = [unlabelled.job(self.cluster, owner, item) for item in unheard_of]
+        found = [raw for raw in asked if raw is not None]
+        self.beside_watches |= bool(found)
         confirmed = (self._confirmed(key, raw) for raw in raws)
-        raws = [*(raw for raw in confirmed if raw is not None), *unlabelled]
+        raws = [*(raw for raw in confirmed if raw is not None), *found]
         views = _views(raws, pods)
         if any(_lacks_its_answer(view, status) for view in views):
             # Jobs and Pods are watched apart: the end of a Job may be heard of before the last words of its pod.
@@ -183,35 +167,8 @@ class Observer:
         slow = [view for view in views if _lacks_pods(view) and _is_slow(view.created, now)]
         self.beside_watches |= bool(slow)
         if lacking := [*slow, *(view for view in views if _lacks_its_answer(view, status))]:
-            views = _views(raws, [*pods, *self._unlabelled_pods(owner, lacking, pods)])
+            views = _views(raws, [*pods, *unlabelled.pods(self.cluster, owner, lacking, pods)])
         return views
-
-    def _unlabelled_pods(
-        self, owner: Owner, jobs: Sequence[JobView], known: Sequence[Mapping[str, Any]]
-    ) -> list[Mapping[str, Any]]:
-        """Pods of these Jobs whose labels somebody took off, by the label of Kubernetes itself."""
-        uids = {pod["metadata"]["uid"] for pod in known}
-        return [
-            raw
-            for job in jobs
-            for raw in self.cluster.list("Pod", owner.namespace, labels=f"{JOB_NAME_LABEL}={job.name}")
-            if _is_of(raw, job.uid) and raw["metadata"]["uid"] not in uids
-        ]
-
-    def _unlabelled(self, owner: Owner, item: StageStatus) -> Mapping[str, Any] | None:
-        """The Job of a stage whose labels somebody took off: no watch tells of it, and it does its work."""
-        live = self.cluster.get("Job", owner.namespace, item.job_name)
-        if live is None or not _belongs_to(live, owner):
-            return None
-        self.beside_watches = True
-        meta = live["metadata"]
-        labels = {STAGE_LABEL: item.name.value, ATTEMPT_LABEL: str(item.attempt), REVISION_LABEL: str(item.revision)}
-        notes = {FINGERPRINT_ANNOTATION: item.fingerprint}
-        told = {
-            "labels": {**labels, **(meta.get("labels") or {})},
-            "annotations": {**notes, **(meta.get("annotations") or {})},
-        }
-        return {**live, "metadata": {**meta, **told}}
 
     def _confirmed(self, key: Key, job: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The Job as it is known, or read anew where nothing was heard of it for a while: a watch may be dead."""
@@ -279,7 +236,7 @@ class Observer:
             self.beside_watches |= read
             return {"workspace_exists": True, "workspace_modes": modes}
         # A stranger's claim of that name does not count; applying ours then says so in a condition.
-        claims = (raw for raw in self._own("PersistentVolumeClaim", key, owner) if _belongs_to(raw, owner))
+        claims = (raw for raw in self._own("PersistentVolumeClaim", key, owner) if unlabelled.belongs_to(raw, owner))
         claim = next((raw for raw in claims if raw["metadata"]["name"] == f"{owner.name}-workspace"), None)
         if claim is None:
             return {"workspace_exists": False}
@@ -328,14 +285,6 @@ def _lacks_its_answer(job: JobView, status: Status) -> bool:
     if followed or status.has_judged(job.stage, job.fingerprint, job.revision, job.created):
         return False
     return job.finished and (len(job.pods) < job.nodes or any(pod.exit_code is None for pod in job.pods))
-
-
-def _belongs_to(raw: Mapping[str, Any], owner: Owner) -> bool:
-    return _is_of(raw, owner.uid)
-
-
-def _is_of(raw: Mapping[str, Any], uid: str) -> bool:
-    return any(reference["uid"] == uid for reference in raw["metadata"].get("ownerReferences") or ())
 
 
 def _lacks_pods(job: JobView) -> bool:
