@@ -56,14 +56,16 @@ def test_a_status_that_was_written_is_known_before_the_watch_tells_of_it() -> No
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["in the same moment", "later"])
-def test_who_knows_too_little_asks_once_and_goes_on(ready: Scene, later: bool) -> None:
+def test_who_knows_too_little_asks_once_and_goes_on(ready: Scene, *, later: bool) -> None:
+    """Only what it was answered a moment ago is taken for true: its own status write ends in the conflict then."""
     scene = ready.fork()
     other = Operator(scene.cluster)
     scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
     other.hear()  # of the edit, and of nothing that follows
+    other.reconciler.cache.put(KIND, scene.resource)  # as an answer
     now = scene.clock.now
     scene.turn()
-    if not later:  # what was said a moment ago is taken for true, and the status write ends in the conflict
+    if not later:
         scene.clock.now = now
 
     def passes() -> None:
