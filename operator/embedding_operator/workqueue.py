@@ -164,9 +164,9 @@ class WorkQueue:
         with METRICS.pass_seconds.time():
             try:
                 after = await asyncio.get_running_loop().run_in_executor(threads, self._work, key)
-            except Conflict:
+            except Conflict as error:
                 METRICS.passes.labels(result="conflict").inc()
-                self.add_after(key, self._after_conflict(key))
+                self.add_after(key, self._after_conflict(key, error))
                 return
             except ClusterError as error:
                 METRICS.passes.labels(result=type(error).__name__).inc()
@@ -185,10 +185,13 @@ class WorkQueue:
         if after is not None:
             self.add_after(key, after)
 
-    def _after_conflict(self, key: Key) -> float:
+    def _after_conflict(self, key: Key, error: Conflict) -> float:
         """Somebody was faster, and what was written is known in a moment; or it is no such conflict."""
         conflicts = self._conflicts[key] = self._conflicts.get(key, 0) + 1
-        return _CONFLICT_S if conflicts <= _CONFLICTS_AT_ONCE else self._backoff(key)
+        if conflicts <= _CONFLICTS_AT_ONCE:
+            return _CONFLICT_S
+        log.warning("%s/%s: %d conflicts in a row: %s", *key, conflicts, error, extra={"resource": "/".join(key)})
+        return self._backoff(key)
 
     def _backoff(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

@@ -69,6 +69,37 @@ def test_the_job_of_a_look_goes_at_last_when_its_schedule_was_removed(error: typ
     assert scene.status.schedule.look is None
 
 
+def test_a_schedule_that_comes_back_begins_with_a_look_of_its_own() -> None:
+    """The Job of the look that was under way is still there, and the documents have changed."""
+    scene = a_look_that_hangs()
+    scene.world.corpus = "second edition"
+    schedule = {"schedule": MONDAYS, "stages": {"inputs": {"timeoutSeconds": 3600}}}
+    scene.edit(a_spec(stages=schedule["stages"]))
+    no_deletes(scene, "Job", Forbidden)
+    scene.edit(a_spec(**schedule))
+    scene.settle(3)
+    scene.release()
+    deletes_again(scene).settle(5)
+    assert alive(scene) == []
+    assert scene.status.schedule.look is None
+    before = scene.status.revision
+    scene.clock.now += WEEK
+    scene.run(lambda scene: scene.status.revision == before + 1).run(is_ready).settle(5)
+    assert scene.status.revision == before + 1
+    assert scene.status.served.active_revision == before + 1
+
+
+def test_a_removed_look_that_cannot_go_costs_few_passes() -> None:
+    scene = a_look_that_hangs()
+    job = next(raw["metadata"]["name"] for raw in scene.cluster.find("Job") if not raw["status"].get("conditions"))
+    scene.cluster.change("Job", NAMESPACE, job, lambda raw: raw["metadata"].update(finalizers=["theirs.example/keep"]))
+    scene.edit(a_spec(stages={"inputs": {"timeoutSeconds": 3600}}))
+    scene.settle(5)
+    assert "deletionTimestamp" in scene.cluster.object("Job", job)["metadata"]
+    scene.turn()
+    assert scene.asked_s == 15.0
+
+
 @ERRORS
 def test_the_job_of_a_look_that_failed_goes_at_last(error: type[ClusterError]) -> None:
     scene = a_look_that_hangs()

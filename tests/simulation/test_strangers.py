@@ -241,6 +241,18 @@ def test_a_pod_without_its_label_runs_for_as_long_as_it_may() -> None:
     assert len(scene.cluster.created_jobs) == len(PIPELINE)
 
 
+@pytest.mark.parametrize("kind", ["Service", "Deployment"])
+def test_what_clients_reach_without_its_owner_stays(kind: str) -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    for raw in scene.cluster.find(kind):
+        name = raw["metadata"]["name"]
+        scene.cluster.change(kind, NAMESPACE, name, lambda raw: raw["metadata"].pop("ownerReferences"))
+    seen = len(scene.history)
+    scene.settle(5)
+    assert {status["phase"] for status in scene.history[seen:]} <= {"Ready"}
+    assert is_ready(scene)
+
+
 def test_a_service_that_somebody_exposed_stays() -> None:
     """`kubectl expose` copies the labels of what it exposes."""
     scene = a_scene().run(is_ready).settle(3)

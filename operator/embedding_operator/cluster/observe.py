@@ -61,9 +61,7 @@ class Observer:
         pods = self._own("Pod", key, owner)
         jobs = self._jobs(key, owner, status, pods, now)
         deployments = self._servers(key, owner, resource, status, pods)
-        # `kubectl expose` gives a Service the labels of the Deployment that it exposes.
-        ours = (raw for raw in self._own("Service", key, owner) if unlabelled.belongs_to(raw, owner))
-        services = [raw for raw in ours if not is_made_by_one(raw)]
+        services = [raw for raw in self._own("Service", key, owner) if not is_made_by_one(raw)]
         waiting = [(pod.uid, pod.created) for job in jobs if not job.finished for pod in job.pods if not pod.started]
         waiting += [(pod.uid, pod.created) for item in deployments for pod in item.pods if not pod.started]
         waiting += [(job.uid, job.created) for job in jobs if _lacks_pods(job)]
@@ -236,7 +234,7 @@ class Observer:
             self.beside_watches |= read
             return {"workspace_exists": True, "workspace_modes": modes}
         # A stranger's claim of that name does not count; applying ours then says so in a condition.
-        claims = (raw for raw in self._own("PersistentVolumeClaim", key, owner) if unlabelled.belongs_to(raw, owner))
+        claims = (raw for raw in self._own("PersistentVolumeClaim", key, owner) if owner.owns(raw))
         claim = next((raw for raw in claims if raw["metadata"]["name"] == f"{owner.name}-workspace"), None)
         if claim is None:
             return {"workspace_exists": False}

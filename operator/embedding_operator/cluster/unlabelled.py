@@ -22,11 +22,6 @@ from embedding_operator.resource.status import Served, StageStatus
 Raw = Mapping[str, Any]
 
 
-def belongs_to(raw: Raw, owner: Owner) -> bool:
-    """Whether the resource owns it; labels may have been copied from what it owns."""
-    return _is_of(raw, owner.uid)
-
-
 def missing_servers(owner: Owner, served: Served, known: Collection[str]) -> dict[str, str]:
     """Fingerprint by name of what answers clients, or did until they left it, and is not among the `known` names."""
     left = (served.active_fingerprint, served.draining_fingerprint)
@@ -38,7 +33,7 @@ def servers(cluster: Cluster, owner: Owner, missing: Mapping[str, str]) -> Itera
     """Their Deployments, with the label that they should have. Raises ClusterError."""
     for name, fingerprint in missing.items():
         live = cluster.get("Deployment", owner.namespace, name)
-        if live is not None and belongs_to(live, owner):
+        if live is not None and owner.owns(live):
             yield _labelled(live, {SERVING_LABEL: serving_label(fingerprint)}, {})
 
 
@@ -47,7 +42,7 @@ def job(cluster: Cluster, owner: Owner, item: StageStatus) -> Raw | None:
     ClusterError.
     """
     live = cluster.get("Job", owner.namespace, item.job_name)
-    if live is None or not belongs_to(live, owner):
+    if live is None or not owner.owns(live):
         return None
     labels = {STAGE_LABEL: item.name.value, ATTEMPT_LABEL: str(item.attempt), REVISION_LABEL: str(item.revision)}
     return _labelled(live, labels, {FINGERPRINT_ANNOTATION: item.fingerprint})
@@ -60,7 +55,7 @@ def pods(cluster: Cluster, owner: Owner, jobs: Iterable[JobView], known: Sequenc
         raw
         for view in jobs
         for raw in cluster.list("Pod", owner.namespace, labels=f"{JOB_NAME_LABEL}={view.name}")
-        if _is_of(raw, view.uid) and raw["metadata"]["uid"] not in uids
+        if _is_of(raw, view) and raw["metadata"]["uid"] not in uids
     ]
 
 
@@ -74,5 +69,5 @@ def _labelled(live: Raw, labels: Mapping[str, str], annotations: Mapping[str, st
     return {**live, "metadata": {**meta, **told}}
 
 
-def _is_of(raw: Raw, uid: str) -> bool:
-    return any(reference["uid"] == uid for reference in raw["metadata"].get("ownerReferences") or ())
+def _is_of(raw: Raw, of: JobView) -> bool:
+    return any(reference["uid"] == of.uid for reference in raw["metadata"].get("ownerReferences") or ())

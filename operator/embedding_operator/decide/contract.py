@@ -33,6 +33,7 @@ CANARIES_DIFFER: Final = "CanariesDiffer"
 _ASK_AGAIN_S: Final = 30.0
 # What is kept of the canaries while their contract is made anew: what answers now has to be like what answered then.
 _KEPT: Final = ("sketch", "checkedAt", "cosine")
+_ASKED: Final = ("path", "inputTypes", "prefixes", "requestFields")
 _LEAST_LIKENESS: Final = 1.0 - 3 * (1.0 - LEAST_COSINE)  # a sketch takes the least of sixteen for less than it is
 _ASK_SELDOM_S: Final = 300.0  # what has not answered is perhaps out of the operator's reach, and so are many others
 Vector = Sequence[float]
@@ -43,7 +44,8 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
     served = draft.status.served
     if not served.active_fingerprint or not served.vector_space:
         return
-    contract, known = _described(served), _known_of(served)
+    contract = _described(served)
+    known = _known_of(served, _named(contract))
     same = known.get("contract") == _named(contract)
     if same and "takenAt" in known:
         return
@@ -70,14 +72,19 @@ def publish_contract(draft: Draft, owner: Owner, observed: Observed) -> None:
     )
 
 
-def _known_of(served: Served) -> Mapping[str, Any]:
-    """What is known of the canaries of what serves now; nothing where it is known of another server."""
-    ours = served.canaries.get("contract") == _named(_described(served))  # an earlier release does not say of which
-    return served.canaries if served.canaries.get("of", _of(served) if ours else "") == _of(served) else {}
+def _known_of(served: Served, contract: str) -> Mapping[str, Any]:
+    """What is known of the canaries of what serves now; nothing where it is known of another server. `contract` is the
+    name of its contract, by which an earlier release tells.
+    """
+    known = served.canaries
+    ours = known["of"] == _of(served) if "of" in known else known.get("contract") == contract
+    return known if ours else {}
 
 
 def _of(served: Served) -> str:
-    return served.active_fingerprint[:16]
+    """Of which server, and asked how."""
+    asked = {name: served.contract.get(name) for name in _ASKED}
+    return fingerprint_of([served.active_fingerprint, VERSION, served.model, asked])[:16]
 
 
 def _described(served: Served) -> dict[str, Any]:
@@ -140,7 +147,9 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
     if known is None:
         return
     least = min(cosine(before, now) for before, now in zip(known, observed.canaries, strict=True))
-    told = {"of": _of(served), "sketch": sketch(known), **served.canaries}  # an earlier release remembered none
+    told = {"of": _of(served), **served.canaries}
+    if "sketch" not in told:  # an earlier release remembered none
+        told["sketch"] = sketch(known)
     told |= {"checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
     draft.look_again_in(float(interval_s or 0))
@@ -169,7 +178,7 @@ def differ(served: Served, *, newer: bool = False) -> str:
     cure = (
         "let the revision of this manifest take its place, or pin the one that serves (spec.stages.deploy.pinRevision)"
         if newer
-        else "delete its Deployment: it is made and checked anew"
+        else "delete its Deployment: it is made and checked anew; name an image whose tag has moved by its digest"
     )
     return (
         f"what serves answers a canary with cosine {least} to what it answered when it was verified, below "

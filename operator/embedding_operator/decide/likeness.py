@@ -35,8 +35,6 @@ def least_likeness(remembered: str, vectors: Sequence[Vector]) -> float:
         return -1.0
     if not all(map(math.isfinite, before)):
         return -1.0
-    if not all(map(math.isfinite, before)):
-        return -1.0
     least = 1.0
     for index, vector in enumerate(vectors):
         known = before[_SUMS * index : _SUMS * (index + 1)]

@@ -31,7 +31,7 @@ def keep_rendezvous_services(draft: Draft, owner: Owner, observed: Observed, *, 
     draft.actions[:0] = made
     for name, raw in observed.services.items():
         meta = raw["metadata"]
-        ours = STAGE_LABEL in (meta.get("labels") or {})
+        ours = STAGE_LABEL in (meta.get("labels") or {}) and owner.owns(raw)
         if ours and name not in needed and "deletionTimestamp" not in meta:
             draft.actions.append(DeleteObject(kind="Service", name=name, why="no Job needs it any more"))
 

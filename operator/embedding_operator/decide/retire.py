@@ -11,7 +11,7 @@ from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draf
 from embedding_operator.decide.handover import next_name
 from embedding_operator.decide.refusals import RETRY_S, as_it_is_refused, refusal_wait
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.serving import serving_label
+from embedding_operator.objects.manifests.serving import serving_label, serving_name
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import Served
 from embedding_operator.resource.times import parse_time, stamp
@@ -92,6 +92,8 @@ def retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None
     for name, raw in observed.services.items():
         labels = raw["metadata"].get("labels") or {}
         # Skip the rendezvous Services of multi-node Jobs; see rendezvous.py.
-        ours = name in (owner.name, next_name(owner)) or STAGE_LABEL in labels
-        if not ours and labels.get(SERVING_LABEL) not in kept:
+        spared = name in (owner.name, next_name(owner)) or STAGE_LABEL in labels
+        serving_of = labels.get(SERVING_LABEL, "")
+        ours = owner.owns(raw) or name == serving_name(owner.name, serving_of)
+        if ours and not spared and serving_of not in kept:
             draft.actions.append(DeleteObject(kind="Service", name=name, why="a newer revision serves"))

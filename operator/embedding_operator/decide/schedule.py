@@ -30,6 +30,7 @@ from embedding_stages.contract import LOOK, Artefact, Stage
 
 SOURCES_CHANGED: Final = "SourcesChanged"
 _WAITS_CHARACTERS: Final = 256
+_GOING_S: Final = 15.0  # its watch tells sooner
 _NOT_WHILE_PINNED: Final = "no looks while a revision is pinned"
 _NOT_WHILE_SUSPENDED: Final = "no looks while spec.suspend is true"
 _SAID: Final = {
@@ -51,6 +52,10 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
         look = known.look if there else None
         draft.status = replace(draft.status, schedule=ScheduleStatus(revisions=known.revisions, look=look))
         return
+    if known.look is not None and not known.asked:  # begun for a schedule that was removed, and has come back
+        if _give_up(draft, observed, "spec.schedule was removed"):
+            return
+        known = replace(known, look=None)
     if known.asked != schedule.asked or parse_time(known.next_look) is None:
         due = stamp(next_due(schedule.cron, schedule.zone, observed.now))
         known = replace(known, asked=schedule.asked, next_look=due)
@@ -251,9 +256,9 @@ def _give_up(draft: Draft, observed: Observed, why: str) -> bool:
         return False
     for job in observed.jobs:
         if job.stage is Stage.INPUTS and job.fingerprint == look.fingerprint and not job.finished:
+            draft.look_again_in(_GOING_S if job.deleting else 1.0)
             if not job.deleting:
                 draft.actions.append(delete_job(job, why))
-            draft.look_again_in(1.0)
             return True
     return False
 

@@ -214,6 +214,10 @@ class Step:
         if job.revision == self.draft.status.revision:
             self.give_up(job, failure)
             return
+        if (stop := self.observed.not_begun) is not None:
+            message = f"{stop.message}; Job {job.name} of an earlier revision goes on meanwhile"
+            self.wait(Wait(reason=stop.reason, message=message, broken=True))
+            return
         self.delete(job, f"it was too slow, and an edit gives {self.stage} all of its attempts again")
         self.wait(Wait(reason="Superseding", message=f"{failure}; another attempt follows", broken=False))
 

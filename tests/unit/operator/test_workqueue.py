@@ -306,12 +306,14 @@ def test_a_conflict_is_tried_again_at_once_and_is_no_failure(bench: Bench) -> No
     assert gaps(bench.times())[2] <= 0.625
 
 
-def test_conflicts_without_end_are_tried_ever_less_often(bench: Bench) -> None:
+def test_conflicts_without_end_are_tried_ever_less_often(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Such as those of a webhook that answers 409."""
     bench.answers[A] = [Conflict("create", "Job", "ns", "a", "409")] * 1000
     bench.play(add(bench, A), 3600)
     assert gaps(bench.times())[:3] == [0.1, 0.1, 0.1]
     assert len(bench.times()) < 80
+    assert "4 conflicts in a row: cannot create Job ns/a: 409" in caplog.text
+    assert " 3 conflicts" not in caplog.text
 
 
 def test_one_broken_resource_does_not_stop_the_others(bench: Bench) -> None:

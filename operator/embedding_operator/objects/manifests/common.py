@@ -30,6 +30,10 @@ class Owner:
     name: str
     uid: str
 
+    def owns(self, raw: Mapping[str, Any]) -> bool:
+        """Whether it goes with the resource. Labels may have been copied: `kubectl expose` does."""
+        return any(reference["uid"] == self.uid for reference in raw["metadata"].get("ownerReferences") or ())
+
 
 def metadata(
     owner: Owner,
