@@ -51,6 +51,7 @@ from embedding_operator.decide.decision import (
     Refusal,
     TryOut,
     frees,
+    tells,
 )
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE
@@ -195,7 +196,10 @@ class Reconciler:
                 break
             known = Observed(now=observed.now, generation=observed.generation)
             seen = observer.observe(owner, resource, decided.status, known)
-            if any(frees(action) for action in plan(owner, spec, decided.status, seen, self.defaults).actions):
+            before, after = status.served.active_fingerprint, decided.status.served.active_fingerprint
+            moved = before not in ("", after)  # an edit may lead clients back: until then nobody is told of it
+            ahead = plan(owner, spec, decided.status, seen, self.defaults).actions
+            if any(frees(action) or (moved and tells(action)) for action in ahead):
                 break
             going = self._decide_and_act(owner, resource, decided.status, seen)
             decided = as_recorded(going.after(decided.actions, decided.events, decided.ended_run), status)

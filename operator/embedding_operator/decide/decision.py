@@ -188,6 +188,11 @@ def frees(action: Action) -> bool:
     return stops or isinstance(action, DeleteObject)
 
 
+def tells(action: Action) -> bool:
+    """Whether it writes what people read of the server that clients reach."""
+    return isinstance(action, Apply) and action.manifest["kind"] == "ConfigMap"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A Kubernetes Event to post once the status that it tells of is written."""

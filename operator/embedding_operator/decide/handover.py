@@ -141,7 +141,7 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
             return Traffic(state="waiting", reason=drift.wait.reason, message=message, broken=True)
         return Traffic(state="waiting", reason=AWAITING, message=f"verified, but {name} is not made yet; {serving}")
     url = f"{service_url(owner, name)}{EMBEDDINGS_PATH}"
-    if served.next_url != url:
+    if served.next_url != url and name not in observed.services:
         draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")
     draft.status = replace(draft.status, served=replace(served, next_url=url))
     if spec.deploy.acknowledged not in ("", served.vector_space):
@@ -158,6 +158,15 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
 
 def _cure(space: str) -> str:
     return f'fill the index anew from it, then set {_FIELD}: "{space}"'
+
+
+def forget_lost_offer(draft: Draft, observed: Observed) -> None:
+    """Nobody is told of an address where nobody answers. It is told again when the candidate does."""
+    served = draft.status.served
+    candidate = serving_label(served.candidate_fingerprint)
+    there = any(item.serving == candidate and item.available and not item.deleting for item in observed.deployments)
+    if served.next_url and not there:
+        draft.status = replace(draft.status, served=replace(served, next_url=""))
 
 
 def withdraw_offer(draft: Draft, owner: Owner, observed: Observed) -> None:

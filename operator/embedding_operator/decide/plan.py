@@ -12,7 +12,7 @@ from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
-from embedding_operator.decide.handover import Traffic, withdraw_offer
+from embedding_operator.decide.handover import Traffic, forget_lost_offer, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
@@ -100,11 +100,11 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     leads: Apply | None = None
     served = draft.status.served
     there = served.candidate_fingerprint == served.active_fingerprint
-    # Where clients are to be led back, and something else is refused, nobody else leads them.
-    held_up = traffic is not None and traffic.state == "moving" and there and refusal_wait(observed) is not None
+    # Where clients cannot be moved, or are to be led back, and something is refused, nobody else leads them.
+    held_up = traffic is not None and traffic.state == "moving" and refusal_wait(observed) is not None
     if traffic is None or traffic.state == "waiting" or held_up:
         reported = trained and there
-        leads = keep_active(draft, owner, observed, reported=reported)
+        leads = keep_active(draft, owner, observed, status.served, reported=reported)
     remove_drained(draft, owner, observed, drained, status.served)
     if traffic is None or traffic.state != "moving":  # what clients reach is about to change
         publish_contract(draft, owner, observed)
@@ -125,6 +125,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     keep_rendezvous_services(draft, owner, observed, before=status)
     if refusal_wait(observed) is not None:  # nothing is created behind what was refused
         draft.actions = [action for action in draft.actions if frees(action) or action is leads]
+    forget_lost_offer(draft, observed)
     _set_back(draft, spec)
     return conclude(draft, spec, observed, verdict, traffic)
 
@@ -132,8 +133,9 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
 def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str, before: Served) -> Plan:
     """Nothing is begun; what serves is looked after."""
     end_image_check(draft, observed)
-    keep_active(draft, owner, observed, reported=False)
+    keep_active(draft, owner, observed, before, reported=False)
     remove_drained(draft, owner, observed, drained, before)
+    forget_lost_offer(draft, observed)
     return invalid(draft, observed, error)
 
 
@@ -156,6 +158,8 @@ def _nothing_to_offer(draft: Draft, before: Status, verdict: Verdict | None) -> 
     """Whether what may have been offered is not this revision's verified candidate any more."""
     served, known = draft.status.served, before.served.candidate_fingerprint
     if verdict is not None and not verdict.within:  # after it was offered, its server was changed
+        return True
+    if served.candidate_fingerprint and served.candidate_fingerprint == served.active_fingerprint:
         return True
     another = verdict is None and served.candidate_fingerprint != known  # such as one with another model name
     return another or served.candidate_revision != draft.status.revision

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -86,7 +86,7 @@ def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
     """Raises SpecError when the revision that the manifest pins cannot be served again."""
     if spec.deploy.pinned is None:
         return
-    if found := {entry.name: entry for entry in _pinned_stages(observed.pinned)}:
+    if found := {entry.name: entry for entry in _pinned_stages(spec, status, observed)}:
         if found[Stage.FINETUNE].details.get("side") == tables.QUERY_SIDE and not spec.deploy.profile.maps_queries:
             raise SpecError(
                 "spec.stages.deploy.backend",
@@ -105,7 +105,8 @@ def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
                 reason=PINNED_NOT_EXPORTED,
             )
         return
-    known = ", ".join(str(item.get("revision")) for item in status.history)
+    told = (item.get("revision") for item in status.history)
+    known = ", ".join(str(revision) for revision in told if revision != spec.deploy.pinned)
     raise SpecError(
         _FIELD,
         f"revision {spec.deploy.pinned} is not recorded; pin one of status.history "
@@ -116,7 +117,7 @@ def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
 
 def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
     """Every stage before deploy is what the pinned revision's was; nothing runs."""
-    for entry in _pinned_stages(observed.pinned):
+    for entry in _pinned_stages(spec, draft.status, observed):
         message = f"revision {spec.deploy.pinned} is pinned: {entry.name} is not run"
         known = draft.status.stage(entry.name)
         pinned = replace(
@@ -134,12 +135,22 @@ def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
         draft.status = draft.status.with_stage(pinned)
 
 
-def _pinned_stages(record: Mapping[str, Any] | None) -> Sequence[StageStatus]:
-    """The entries of a record; empty when it is none, or was changed beyond reading."""
+def _pinned_stages(spec: Spec, status: Status, observed: Observed) -> Sequence[StageStatus]:
+    """The entries of the pinned revision's record. Where it is none, or was changed beyond reading, those that were
+    taken from it when the revision was pinned; else none.
+    """
     try:
-        raw = json.loads((record or {})["data"][STAGES_KEY])
+        raw = json.loads((observed.pinned or {})["data"][STAGES_KEY])
         found = [StageStatus.from_json(item) for item in raw]
     except (KeyError, TypeError, ValueError, AttributeError):
-        return ()
+        found = []
+    if _are_whole(found):
+        return found
+    taken = [status.stage(name) for name in BEFORE_SERVING]
+    of_it = all(item.reason == PINNED and item.reused_from == spec.deploy.pinned for item in taken)
+    return taken if of_it and _are_whole(taken) else ()
+
+
+def _are_whole(found: Sequence[StageStatus]) -> bool:
     whole = all(name in item.artefacts for item in found for name in BY_STAGE[item.name].outputs)
-    return found if whole and [item.name for item in found] == list(BEFORE_SERVING) else ()
+    return whole and [item.name for item in found] == list(BEFORE_SERVING)

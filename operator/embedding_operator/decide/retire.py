@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, delete_server
 from embedding_operator.decide.handover import next_name
 from embedding_operator.decide.refusals import RETRY_S, as_it_is_refused, refusal_wait
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.serving import serving_label, serving_name
+from embedding_operator.objects.manifests.serving import selected, serving_label, serving_name
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import Served
 from embedding_operator.resource.times import parse_time, stamp
@@ -19,8 +17,10 @@ from embedding_operator.resource.times import parse_time, stamp
 
 def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> Served:
     """Note that clients have left the server of fingerprint `left`, which goes on answering for `drain_s` seconds."""
-    if not left or drain_s == 0:
+    if not left:
         return served
+    if drain_s == 0:
+        return replace(served, draining_fingerprint="", draining_until="")
     until = observed.now + timedelta(seconds=drain_s)
     return replace(served, draining_fingerprint=left, draining_until=stamp(until))
 
@@ -76,11 +76,6 @@ def leads_clients(action: Action, owner: Owner) -> bool:
     if not isinstance(action, Apply):
         return False
     return (action.manifest["kind"], action.manifest["metadata"]["name"]) == ("Service", owner.name)
-
-
-def selected(service: Mapping[str, Any] | None) -> str:
-    """The label of the server that a Service leads to; empty when it leads to none."""
-    return str((((service or {}).get("spec") or {}).get("selector") or {}).get(SERVING_LABEL, ""))
 
 
 def retire(draft: Draft, owner: Owner, observed: Observed, serving: str) -> None:

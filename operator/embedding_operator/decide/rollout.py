@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
@@ -110,20 +111,28 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
     finished = entry.finished_at or stamp(observed.now)
     message = f"{live.available} of {wanted} replicas of {live.name} are available"
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
-    record(draft, replace(done, broken=False, image_ids=_images(draft, entry, live)))
+    record(draft, replace(done, broken=False, image_ids=_images(draft, entry, live, observed)))
 
 
-def _images(draft: Draft, entry: StageStatus, live: DeploymentView) -> tuple[str, ...]:
+def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Observed) -> tuple[str, ...]:
     """The images that the server's pods ran, by digest. A tag that moved is another server: it is measured anew."""
-    known = entry.image_ids
-    running = {_digest(pod.image_id) for pod in live.pods if pod.image_id and not pod.deleting}
+    known, measured = entry.image_ids, draft.status.stage(Stage.VERIFY)
+    running = _running(live)
     new = sorted(running - set(known))
-    if known and new:
+    jobs = [job for job in observed.jobs if job.stage is Stage.VERIFY and job.revision == draft.status.revision]
+    # One of which no status tells has perhaps measured what ran before.
+    late = [job.attempt for job in jobs if set(new) - _running(live, job.created)]
+    if new and (known or late):
         draft.event("Warning", "ImageMoved", f"deploy: {entry.image} is now {', '.join(new)}, and is verified again")
-        measured = draft.status.stage(Stage.VERIFY)
-        draft.status = draft.status.with_stage(measured.anew(measured.attempt))
+        draft.status = draft.status.with_stage(measured.anew(max([measured.attempt, *late])))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
     return tuple(sorted(running) if known and new else (*known, *new))[-_IMAGE_IDS_KEPT:]
+
+
+def _running(live: DeploymentView, at: datetime | None = None) -> set[str]:
+    """Images of pods that are there, and were there at a time."""
+    pods = (pod for pod in live.pods if pod.image_id and (not pod.deleting if at is None else pod.created <= at))
+    return {_digest(pod.image_id) for pod in pods}
 
 
 def _digest(image_id: str) -> str:

@@ -18,6 +18,7 @@ from embedding_operator.objects.manifests.serving import (
     as_made_before,
     build_service,
     in_its_queue,
+    selected,
     service_url,
     serving_label,
     serving_name,
@@ -76,7 +77,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
             why = held or going
             record(draft, replace(entry, state="Waiting", reason=why.reason, message=why.message, broken=why.broken))
             return False
-    drop_candidates(draft, others)
+    drop_candidates(draft, owner, observed, others)
     name = serving_name(owner.name, serving)
     desired = build_server(
         owner,
@@ -164,10 +165,15 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     draft.status = replace(draft.status, served=left)
 
 
-def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
-    """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs."""
+def drop_candidates(draft: Draft, owner: Owner, observed: Observed, servers: Sequence[DeploymentView]) -> None:
+    """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs.
+
+    Where none is active, one may have got clients in a pass that was lost: it goes on.
+    """
     served = draft.status.served
     kept = {serving_label(served.active_fingerprint), serving_label(served.draining_fingerprint)}
+    if not served.active_fingerprint:
+        kept.add(selected(observed.services.get(owner.name)))
     if served.candidate_revision == draft.status.revision:
         kept.add(serving_label(served.candidate_fingerprint))
     for other in servers:

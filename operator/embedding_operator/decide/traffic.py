@@ -24,11 +24,17 @@ from embedding_operator.decide.handover import (
 )
 from embedding_operator.decide.lost import cause_of_loss
 from embedding_operator.decide.refusals import as_it_is_refused, refusal_wait
-from embedding_operator.decide.retire import begin_drain, retire, selected
+from embedding_operator.decide.retire import begin_drain, retire
 from embedding_operator.decide.serving import serving_model
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.manifests.serving import build_service, clients_url, service_url, serving_label
+from embedding_operator.objects.manifests.serving import (
+    build_service,
+    clients_url,
+    selected,
+    service_url,
+    serving_label,
+)
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import FrozenSet, Served
 from embedding_stages.contract import Artefact, Stage
@@ -38,12 +44,12 @@ ACTIVE_UNAVAILABLE: Final = "ActiveUnavailable"
 Raw = Mapping[str, Any]
 
 
-def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: bool) -> Apply | None:
+def keep_active(draft: Draft, owner: Owner, observed: Observed, before: Served, *, reported: bool) -> Apply | None:
     """Keep the clients' Service on the active revision. There is no URL to speak of without an available server, nor
     where somebody leads clients elsewhere, for as long as that lasts.
 
-    `reported`: the deploy stage reports this server already in this pass; post no second Event. What is applied is
-    returned: it is applied whatever else is refused.
+    `before` is what was on record. `reported`: the deploy stage reports this server already in this pass, so no second
+    Event is posted. What is applied is returned: it is applied whatever else is refused.
     """
     served = draft.status.served
     if not served.active_fingerprint:
@@ -53,7 +59,7 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, *, reported: boo
     desired = build_service(
         owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint, live)
     )
-    drift = drift_of(draft, _as_labelled(live, desired), desired, observed, new=_was_moved(live, draft))
+    drift = drift_of(draft, _as_labelled(live, desired), desired, observed, new=_was_moved(live, before, draft))
     applied = Apply(manifest=desired, why="clients talk to the active revision") if drift.apply else None
     if applied is not None:
         draft.actions.insert(0, applied)
@@ -75,14 +81,13 @@ def _as_labelled(live: Raw | None, desired: Raw) -> Raw | None:
     return {**live, "metadata": {**live["metadata"], "labels": desired["metadata"]["labels"]}}
 
 
-def _was_moved(live: Raw | None, draft: Draft) -> bool:
+def _was_moved(live: Raw | None, before: Served, draft: Draft) -> bool:
     """Whether the operator itself has pointed it at the candidate of an earlier revision, of which it had no time to
     make a record: an edit came in between.
     """
-    served = draft.status.served
-    if live is None or not served.candidate_fingerprint or served.candidate_revision == draft.status.revision:
+    if live is None or not before.candidate_fingerprint or before.candidate_revision == draft.status.revision:
         return False
-    return selected(live) == serving_label(served.candidate_fingerprint)
+    return selected(live) == serving_label(before.candidate_fingerprint)
 
 
 def _answers(served: Served, observed: Observed) -> bool:

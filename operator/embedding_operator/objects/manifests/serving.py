@@ -49,6 +49,11 @@ def serving_name(owner_name: str, serving: str) -> str:
     return f"{owner_name}-{serving[:8]}"
 
 
+def selected(service: Mapping[str, Any] | None) -> str:
+    """The label of the server that a Service leads to; empty when it leads to none."""
+    return str((((service or {}).get("spec") or {}).get("selector") or {}).get(SERVING_LABEL, ""))
+
+
 def service_url(owner: Owner, name: str) -> str:
     return f"http://{name}.{owner.namespace}:{PORT}"
 
