@@ -37,7 +37,7 @@ from embedding_operator.reconcile import Reconciler
 from embedding_operator.replica import Replica
 from embedding_operator.resource.api import KIND
 from embedding_operator.settings import Settings
-from embedding_operator.watches import WATCHED, configure
+from embedding_operator.watches import WATCHED, Logins, configure
 from embedding_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -272,9 +272,11 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
             await doorbell.stop()
             raise
 
+    logins = Logins()
+
     @kopf.on.login(registry=registry)
-    async def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    async def login(**named: Any) -> kopf.ConnectionInfo | None:
+        return await logins.again(**named)
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:

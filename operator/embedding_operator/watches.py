@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from itertools import chain, repeat
+from dataclasses import replace
+from itertools import chain, count, repeat
 from typing import Any, Final, cast
 
 import kopf
 from kopf._cogs.clients import fetching, watching
-from kopf._cogs.clients.errors import APIError
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
@@ -51,15 +51,33 @@ async def begun_again(**named: Any) -> AsyncIterator[Any]:
     """Kopf's list and watch of a kind, of which an end means that both are begun anew.
 
     What it takes for fatal ends the process: a page of the list that has expired (410), as when etcd was compacted in
-    the middle of it, and an error in the stream. A list of everything cures both.
+    the middle of it, an error in the stream, an answer that is no JSON because a proxy gave it, credentials that were
+    refused (401) and not renewed yet. A list of everything cures them all.
     """
     try:
         async with aclosing(cast("AsyncGenerator[Any, None]", _one_watch(**named))) as events:
             async for event in events:
                 yield event
-    except (APIError, watching.WatchingError) as error:
-        log.warning("the watch of %s begins anew: %s", named["resource"], error)
+    except Exception as error:  # whatever it is, the other watches and the passes go on
+        log.warning("the watch of %s begins anew: %s: %s", named["resource"], type(error).__name__, error)
         await asyncio.sleep(_BEGIN_AGAIN_S)
+
+
+class Logins:
+    """Kopf's credentials, each time as new ones: those that were refused once (401) it never takes again. An API server
+    refuses what is right while it cannot check it, such as at its start, and the token on disk stays the same.
+    """
+
+    def __init__(self) -> None:
+        self._number = count()
+
+    async def again(self, **named: Any) -> kopf.ConnectionInfo | None:
+        """Those of the pod's ServiceAccount, or of the kubeconfig; None where there are none."""
+        number = next(self._number)
+        if number:
+            await asyncio.sleep(_BEGIN_AGAIN_S)
+        found = kopf.login_with_service_account(**named) or kopf.login_with_kubeconfig(**named)
+        return None if found is None else replace(found, priority=number)
 
 
 _listed: Final = fetching.fetch_objs

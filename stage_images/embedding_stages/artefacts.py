@@ -1,7 +1,7 @@
 """Artefacts on disk: written to a partial folder, described by manifest.json, then renamed in one step.
 
-<workspace>/<stage>/<fingerprint>.partial/    while the stage works; a later attempt continues here; removed when the
-                                              stage has been published, whatever its fingerprint
+<workspace>/<stage>/<fingerprint>.partial/    while the stage works; a later attempt continues here; one that was left
+                                              an hour ago is removed when other work of the stage is published
 <workspace>/<stage>/<fingerprint>/            complete, with manifest.json
 """
 
@@ -13,9 +13,10 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from embedding_stages.contract import (
     MANIFEST_FILE,
@@ -59,6 +60,10 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         raise error
 
     return os.walk(folder, onerror=cannot_be_listed)
+
+
+_ARTEFACTS: Final = frozenset(artefact.value for artefact in Artefact)
+_ABANDONED_S: Final = 3600.0  # a stage that works writes more often
 
 
 def seal(folder: Path) -> None:
@@ -167,18 +172,20 @@ class Workspace:
     ) -> StageResult:
         """Turn the partial folder into the final one and return the result with its artefacts filled in.
 
-        Each sub-folder of the partial folder named like an `Artefact` becomes that artefact; what else lies
-        there (caches, resume points) is removed. `extra` names artefacts that already lie elsewhere in the
-        workspace (content-addressed inputs); they are not read again.
+        Each sub-folder of the partial folder named like an `Artefact` becomes that artefact. What else lies there
+        (caches, resume points) goes last: whoever is killed before has lost nothing. `extra` names artefacts that
+        already lie elsewhere in the workspace (content-addressed inputs); they are not read again.
+
+        Where another pod has published this work meanwhile, that is the result: a lost node may still write.
         """
         partial, final = self.partial(request), self.final(request)
         refs: dict[Artefact, ArtefactRef] = {}
         files: dict[str, Any] = {}
         for child in sorted(partial.iterdir()):
-            if child.name not in {artefact.value for artefact in Artefact}:
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+            if child.name not in _ARTEFACTS:
                 continue
             described = describe(child)
+            seal(child)
             path = (final / child.name).relative_to(self.root).as_posix()
             refs[Artefact(child.name)] = ArtefactRef(path=path, digest=digest_of_files(described))
             files[child.name] = described
@@ -196,13 +203,24 @@ class Workspace:
             details=result.details,
         )
         self._write_manifest(partial, request, complete, files)
-        seal(partial)
-        if final.exists():  # an incomplete or damaged leftover: `finished` refused it
-            shutil.rmtree(final)
+        _allow(partial, FOLDER_MODE)
+        if final.exists():
+            if (earlier := self.finished(request)) is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+                return earlier
+            shutil.rmtree(final)  # incomplete, or damaged
         partial.rename(final)
         _sync_folder(final.parent)
-        self._remove_abandoned(request)
+        self.tidy(request)
         return complete
+
+    def tidy(self, request: StageRequest) -> None:
+        """Remove what only the way to the published folder needed, and beginnings of other work."""
+        final = self.final(request)
+        for child in final.iterdir():
+            if child.name not in (*_ARTEFACTS, MANIFEST_FILE):
+                shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink(missing_ok=True)
+        self._remove_abandoned(final)
 
     def open(self, request: StageRequest, name: Artefact, *, checked: bool = False) -> Path:
         """The folder of an input; its content is read and compared, unless another process has `checked` it.
@@ -226,12 +244,16 @@ class Workspace:
             )
         return folder
 
-    def _remove_abandoned(self, request: StageRequest) -> None:
+    def _remove_abandoned(self, final: Path) -> None:
         """What other settings began and did not end. The workspace is one resource's alone, and the operator starts a
-        stage's Job when its others are gone, so nobody works there. What fails now succeeds after the next stage.
+        stage's Job when its others are gone; but this one may be the late pod of a lost node, so what has changed of
+        late stays. What is left now goes after a later attempt. Times are those of the volume.
         """
-        for folder in self.final(request).parent.glob("*.partial"):
-            shutil.rmtree(folder, ignore_errors=True)
+        now = (final / MANIFEST_FILE).stat().st_mtime
+        for folder in final.parent.glob("*.partial"):
+            with suppress(OSError):  # somebody works there
+                if now - _last_change(folder) >= _ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _write_manifest(
         self, partial: Path, request: StageRequest, result: StageResult, files: Mapping[str, Any]
@@ -251,6 +273,12 @@ class Workspace:
             json.dump(manifest, stream, indent=1, sort_keys=True)
             stream.flush()
             os.fsync(stream.fileno())
+        _allow(path, FILE_MODE)
+
+
+def _last_change(folder: Path) -> float:
+    """Of anything in it, Unix time."""
+    return max(Path(root, name).lstat().st_mtime for root, _, names in _walk(folder) for name in (".", *names))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -220,6 +220,8 @@ def _attempt(context: StageContext, work: Work) -> tuple[int, StageResult]:
         done = context.workspace.finished(context.request)
         if done is not None:
             context.log("an earlier attempt finished this work; its artefacts are intact")
+            if context.leads:
+                context.workspace.tidy(context.request)
             return ExitCode.DONE, done
         context.workspace.partial(context.request).mkdir(parents=True, exist_ok=True)
         result = work(context)

@@ -16,7 +16,7 @@ from kubernetes import client, config
 
 from embedding_operator.cluster.answers import error_of, says_absent, server_ahead_s
 from embedding_operator.cluster.errors import Unavailable
-from embedding_operator.cluster.tenure import Tenure
+from embedding_operator.cluster.tenure import Tenure, steady_s
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.nim_service import API as NIM_API
 from embedding_operator.objects.nim_services import NIM_SERVICE
@@ -76,13 +76,16 @@ class Requests:
 
     def __init__(self, api: client.ApiClient, tenure: Tenure) -> None:
         self._api, self._tenure = api, tenure
-        self._ahead_s = 0.0
+        self._told: tuple[datetime, float] | None = None  # the server's time, and when it was told by the steady clock
 
     def close(self) -> None:
         self._api.close()
 
     def now(self) -> datetime:
-        return (datetime.now(UTC) + timedelta(seconds=self._ahead_s)).replace(microsecond=0)
+        """The server's time. This machine's clock may jump; what runs must not seem to have run for hours then."""
+        told = self._told
+        now = datetime.now(UTC) if told is None else told[0] + timedelta(seconds=steady_s() - told[1])
+        return now.replace(microsecond=0)
 
     def pages(
         self,
@@ -182,5 +185,6 @@ class Requests:
             METRICS.api_answered(method, None)
             raise
         METRICS.api_answered(method, response.status)
-        self._ahead_s = server_ahead_s(response.headers.get("Date", ""), datetime.now(UTC))
+        now = datetime.now(UTC)
+        self._told = now + timedelta(seconds=server_ahead_s(response.headers.get("Date", ""), now)), steady_s()
         return response.status, response.headers, response.read()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
@@ -144,6 +145,22 @@ def test_the_clock_follows_the_date_of_the_last_answer(tmp_path: Path, monkeypat
             cluster.get("Job", "n", "x")
             assert 3590 < (cluster.now() - before).total_seconds() < 3610
         thread.join()
+
+
+def test_the_servers_time_follows_no_jump_of_this_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that woke an hour late is told the right time a moment later: no stage has run for an hour."""
+    late = timedelta(hours=-1)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + late
+
+    monkeypatch.setattr(requests_module, "datetime", Clock)
+    with answering(200, {}) as (port, _), connected(port, tmp_path, monkeypatch) as cluster:
+        cluster.get("Job", "n", "x")
+        late = timedelta(0)
+        assert abs(cluster.now() - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 @contextmanager

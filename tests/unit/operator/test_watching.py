@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import islice
 from typing import Any
 
 import kopf
 import pytest
-from kopf._cogs.clients import fetching, watching
+from aiohttp import web
+from kopf._cogs.clients import auth, fetching, watching
 from kopf._cogs.clients.errors import APIClientError
+from kopf._cogs.structs.credentials import Vault
 from kopf._cogs.structs.references import Resource
+from kopf._core.engines.activities import authenticator
 
 from embedding_operator import watches
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
-from embedding_operator.watches import Endless, NoMemories, configure
+from embedding_operator.watches import Endless, Logins, NoMemories, configure
+
+JOBS = Resource("batch", "v1", "jobs", kind="Job", namespaced=True, preferred=True, verbs=frozenset({"list", "watch"}))
 
 
 def test_the_pauses_grow_and_never_end() -> None:
@@ -55,8 +61,10 @@ def test_kopf_remembers_no_object() -> None:
     [
         APIClientError({"message": "the continue token has expired"}, status=410, headers={}),
         watching.WatchingError("Error in the watch-stream: 500"),
+        json.JSONDecodeError("Expecting value", "<html>", 0),
+        kopf.LoginError("Ran out of valid credentials"),
     ],
-    ids=["a page that has expired", "an error in the stream"],
+    ids=["a page that has expired", "an error in the stream", "no JSON", "credentials that were refused"],
 )
 def test_a_watch_that_kopf_would_end_the_process_for_begins_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
@@ -73,6 +81,61 @@ def test_a_watch_that_kopf_would_end_the_process_for_begins_anew(
 
     assert asyncio.run(all_of_it()) == ["one"]
     assert "the watch of jobs begins anew" in caplog.text
+
+
+def _refused() -> web.Response:
+    return web.json_response({"kind": "Status", "code": 401}, status=401)
+
+
+def _of_a_proxy() -> web.Response:
+    return web.Response(text="<html>", content_type="text/html")
+
+
+@pytest.mark.parametrize("bad", [_refused, _of_a_proxy])
+def test_a_watch_lives_through_answers_that_are_not_the_api_servers_last_word(
+    monkeypatch: pytest.MonkeyPatch, bad: Callable[[], web.Response]
+) -> None:
+    """Three in a row; the token on disk stays the same."""
+    monkeypatch.setattr(watches, "_BEGIN_AGAIN_S", 0.05)
+    asked = 0
+
+    async def jobs(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if asked <= 3:
+            return bad()
+        return web.json_response({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": []})
+
+    assert asyncio.run(_first_event(monkeypatch, jobs)) == watching.Bookmark.LISTED
+
+
+async def _first_event(monkeypatch: pytest.MonkeyPatch, jobs: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
+    """What Kopf's watch tells first, with its own credentials and session."""
+    app = web.Application()
+    app.router.add_get("/apis/batch/v1/jobs", jobs)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    info = kopf.ConnectionInfo(server=f"http://127.0.0.1:{runner.addresses[0][1]}", token="the same")
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: info)
+    registry, settings, vault, logins = kopf.OperatorRegistry(), kopf.OperatorSettings(), Vault(), Logins()
+
+    @kopf.on.login(registry=registry)
+    async def login(**named: Any) -> kopf.ConnectionInfo | None:
+        return await logins.again(**named)
+
+    configure(settings)
+    auth.vault_var.set(vault)
+    asks = authenticator(registry=registry, settings=settings, indices={}, vault=vault, memo=kopf.Memo())
+    asking = asyncio.create_task(asks)
+    try:
+        async with asyncio.timeout(60):
+            async for event in watching.infinite_watch(settings=settings, resource=JOBS, namespace=None):
+                return event
+    finally:
+        asking.cancel()
+        await vault.close()
+        await runner.cleanup()
 
 
 def test_kopf_watches_with_that() -> None:
