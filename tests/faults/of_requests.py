@@ -90,7 +90,7 @@ def watches_refused(goldens: Goldens) -> list[Scenario]:
             cost=4,
         )
         for kind in ("embeddingfinetunes", "jobs", "pods", "deployments", "services")
-        for code in (403, 410, 500, 503)
+        for code in (401, 403, 410, 500, 503)
     ]
 
 

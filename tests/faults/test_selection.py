@@ -20,7 +20,7 @@ SELECTED: dict[str, tuple[str, ...]] = {
     "a write answered 409": ("409 to update embeddingfinetunes/status 6",),
     "a write answered 429": ("429 to create jobs eval 1",),
     "a write answered 503": ("503 to patch deployments 1",),
-    "watches refused": ("watch jobs answered 403",),
+    "watches refused": ("watch jobs answered 401", "watch jobs answered 403"),
     "events dropped": ("dropped event jobs 5",),
     "events twice": ("every event twice of jobs 1",),
     "events reordered": ("event after the next pods 6",),
