@@ -72,12 +72,16 @@ class Logins:
         self._number = count()
 
     async def again(self, **named: Any) -> kopf.ConnectionInfo | None:
-        """Those of the pod's ServiceAccount, or of the kubeconfig; None where there are none."""
+        """Those of the pod's ServiceAccount, or of the kubeconfig; None where there are none at the start."""
         number = next(self._number)
-        if number:
-            await asyncio.sleep(_BEGIN_AGAIN_S)
-        found = kopf.login_with_service_account(**named) or kopf.login_with_kubeconfig(**named)
-        return None if found is None else replace(found, priority=number)
+        while True:
+            if number:
+                await asyncio.sleep(_BEGIN_AGAIN_S)
+            found = kopf.login_with_service_account(**named) or kopf.login_with_kubeconfig(**named)
+            if found is not None:
+                return replace(found, priority=number)
+            if not number:  # later, Kopf would ask no more
+                return None
 
 
 _listed: Final = fetching.fetch_objs

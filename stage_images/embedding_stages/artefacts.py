@@ -207,6 +207,7 @@ class Workspace:
         if final.exists():
             if (earlier := self.finished(request)) is not None:
                 shutil.rmtree(partial, ignore_errors=True)
+                self.tidy(request)
                 return earlier
             shutil.rmtree(final)  # incomplete, or damaged
         partial.rename(final)
@@ -215,12 +216,15 @@ class Workspace:
         return complete
 
     def tidy(self, request: StageRequest) -> None:
-        """Remove what only the way to the published folder needed, and beginnings of other work."""
+        """Remove what only the way to the published folder needed, and beginnings of other work. What cannot be removed
+        stays: the work is done.
+        """
         final = self.final(request)
-        for child in final.iterdir():
-            if child.name not in (*_ARTEFACTS, MANIFEST_FILE):
-                shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink(missing_ok=True)
-        self._remove_abandoned(final)
+        with suppress(OSError):
+            for child in final.iterdir():
+                if child.name not in (*_ARTEFACTS, MANIFEST_FILE):
+                    shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink(missing_ok=True)
+            self._remove_abandoned(final)
 
     def open(self, request: StageRequest, name: Artefact, *, checked: bool = False) -> Path:
         """The folder of an input; its content is read and compared, unless another process has `checked` it.

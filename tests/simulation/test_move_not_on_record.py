@@ -61,14 +61,21 @@ def moved_and_edited(scene: Scene, edited: dict[str, Any], was: str = "", *, cra
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate", "Shadow"])
 def test_the_first_server_goes_on_while_the_edit_trains(strategy: str) -> None:
-    scene = Scene(a_spec_of(3, strategy=strategy))
-    first = moved_and_edited(scene, a_spec_of(5, strategy=strategy))
+    deploy = {"strategy": strategy, "drainSeconds": 3600}
+    scene = Scene(a_spec_of(3, **deploy))
+    first = moved_and_edited(scene, a_spec_of(5, **deploy))
     scene.running(Stage.FINETUNE).settle(5)
     assert first == led_to(scene)
     assert first in servers(scene)
     scene.release()
-    scene.run(is_ready)
-    scene.clock.now += timedelta(minutes=1)
+    if strategy == "Shadow":
+        scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
+        assert first == led_to(scene)
+        space = scene.status.served.candidate_vector_space
+        scene.edit(a_spec_of(5, **deploy, acknowledgedVectorSpace=space))
+    scene.run(is_ready).settle(2)
+    assert (first in servers(scene)) == (strategy != "Recreate"), "it drains"
+    scene.clock.now += timedelta(hours=1)
     scene.settle(5)
     assert servers(scene) == {led_to(scene)}
 
@@ -102,6 +109,16 @@ def test_nobody_is_told_of_a_server_that_clients_are_led_back_from(*, crashes: b
     assert contract(scene) == told
     assert scene.status.served.vector_space == told["vectorSpace"]
     assert ("ConfigMap", NAMESPACE, f"{NAME}-revision-2") not in scene.cluster.objects
+
+
+def test_no_stranger_is_named_beside_an_edit_that_is_not_valid() -> None:
+    scene = Scene(a_spec_of(3, strategy="BlueGreen")).run(is_ready).settle(8)
+    was = led_to(scene)
+    scene.edit(a_spec_of(5, strategy="BlueGreen"))
+    moved_and_edited(scene, a_spec_of(5, strategy="BlueGreen", pinRevision=77), was)
+    scene.settle(10)
+    assert led_to(scene) == was
+    assert "DriftCorrected" not in scene.events()
 
 
 def test_no_stranger_is_named_for_the_operators_own_move() -> None:
@@ -139,8 +156,9 @@ def test_a_move_that_is_refused_hides_no_loss() -> None:
     scene.run(is_ready)
 
 
+@pytest.mark.parametrize("edited", [False, True], ids=["no edit", "an edit of drainSeconds"])
 @pytest.mark.parametrize("on_record", [True, False], ids=["deploy is on record", "nothing is"])
-def test_a_server_is_not_judged_by_what_measured_another_image(*, on_record: bool) -> None:
+def test_a_server_is_not_judged_by_what_measured_another_image(*, on_record: bool, edited: bool) -> None:
     """The Job of verify was made and is not on record; the operator is away while it measures, and the tag moves."""
     scene = Scene(a_spec_of(3))
     full, crashed = [on_record], [False]
@@ -167,9 +185,27 @@ def test_a_server_is_not_judged_by_what_measured_another_image(*, on_record: boo
         if SERVING_LABEL in raw["metadata"]["labels"]:
             scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
     _nobody_works(scene)
+    if edited and on_record:
+        scene.edit(a_spec_of(3, drainSeconds=77))
     scene.settle(40)
     assert len(scene.attempts(Stage.VERIFY)) == 2
     assert scene.condition("Verified") == "False OutsideTolerance"
+
+
+@pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
+def test_a_tag_that_moved_beside_an_edit_is_measured_after_the_way_back(strategy: str) -> None:
+    scene = Scene(a_spec_of(3, strategy=strategy)).run(is_ready).settle(3)
+    was = led_to(scene)
+    scene.edit(a_spec_of(5, strategy=strategy))
+    scene.run(lambda scene: scene.status.stage(Stage.DEPLOY).reason == "Starting" and bool(servers(scene) - {was}))
+    scene.world.image_id, scene.world.served_offset = "sha256:moved", -0.3
+    for raw in scene.cluster.find("Pod"):
+        if raw["metadata"]["labels"].get(SERVING_LABEL) == was:
+            scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
+    scene.edit(a_spec_of(3, strategy=strategy))
+    scene.settle(60)
+    assert scene.condition("Verified") == "False OutsideTolerance"
+    assert "ImageMoved" in scene.events()
 
 
 def _nobody_works(scene: Scene) -> None:
@@ -228,6 +264,22 @@ def test_nobody_is_told_of_a_candidate_that_is_gone(how: str) -> None:
     scene.edit(a_spec_of(5, strategy="Shadow"))
     scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
     assert scene.status.served.next_url
+
+
+def test_an_offer_that_is_not_on_record_is_told() -> None:
+    scene = Scene(a_spec_of(3, strategy="Shadow")).run(is_ready).settle(3)
+    scene.edit(a_spec_of(5, strategy="Shadow"))
+    made, crashed = [False], [False]
+
+    def hook(call: Call, when: str) -> None:
+        made[0] |= (call.verb, call.kind, call.name, when) == ("apply", "Service", f"{NAME}-next", "after")
+        if (call.verb, when) == ("status", "before") and made[0] and not crashed[0]:
+            crashed[0] = True
+            raise Crash
+
+    scene.cluster.hook = hook
+    scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
+    assert crashed[0]
     assert scene.events().count("AwaitingAcknowledgement") == 1
 
 
@@ -247,6 +299,11 @@ def test_a_pinned_revision_serves_on_without_its_record(lost: tuple[str, ...]) -
     scene.run(is_ready).settle(5)
     assert is_ready(scene)
     assert led_to(scene) == was
+    assert was in servers(scene)
+    seen = len(scene.history)
+    scene.edit(a_spec_of(5, pinRevision=1, drainSeconds=77))
+    scene.settle(10)
+    assert {status["phase"] for status in scene.history[seen:]} == {"Ready"}
     assert was in servers(scene)
 
 

@@ -113,8 +113,10 @@ def _reindex(status: Status, space: str) -> dict[str, Any]:
     return found
 
 
-def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traffic | None:
-    """Offer the candidate beside what serves; None when clients may be moved to it."""
+def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed, known: str) -> Traffic | None:
+    """Offer the candidate beside what serves; None when clients may be moved to it. `known` is the vector space of the
+    candidate on record.
+    """
     served, space = draft.status.served, vector_space(draft.status)
     asks = (
         spec.deploy.strategy == "Shadow"
@@ -141,7 +143,7 @@ def waits_for(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Tra
             return Traffic(state="waiting", reason=drift.wait.reason, message=message, broken=True)
         return Traffic(state="waiting", reason=AWAITING, message=f"verified, but {name} is not made yet; {serving}")
     url = f"{service_url(owner, name)}{EMBEDDINGS_PATH}"
-    if served.next_url != url and name not in observed.services:
+    if served.next_url != url and (known != space or name not in observed.services):  # else it was told before
         draft.event("Normal", AWAITING, f"{url} answers in vector space {space}; {_cure(space)}")
     draft.status = replace(draft.status, served=replace(served, next_url=url))
     if spec.deploy.acknowledged not in ("", served.vector_space):

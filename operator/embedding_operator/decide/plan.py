@@ -12,13 +12,13 @@ from typing import Any
 
 from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
-from embedding_operator.decide.handover import Traffic, forget_lost_offer, withdraw_offer
+from embedding_operator.decide.handover import Traffic, forget_lost_offer, vector_space, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
-from embedding_operator.decide.records import check_pinned, record_revision
+from embedding_operator.decide.records import pinned_stages, record_revision
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
@@ -34,6 +34,7 @@ from embedding_operator.decide.usage import of_another_run, up_to_now
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.objects.manifests.serving import selected, serving_label
 from embedding_operator.resource.api import Spec, SpecError, check_name
 from embedding_operator.resource.frozen import asks_again, carry, resolved
 from embedding_operator.resource.images import check_images
@@ -65,12 +66,12 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         spec = with_access_modes(spec, observed.workspace_modes)
         check_name(owner.name, spec.stages[Stage.FINETUNE].pod.workers.nodes)
         check_images(spec)
-        check_pinned(spec, status, observed)
+        pinned = pinned_stages(spec, status, observed)
     except SpecError as error:
         return _invalid(draft, owner, observed, error, drained, status.served)
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
-    _begin_revision(draft, spec, raw_spec, observed, revision)
+    _begin_revision(draft, spec, raw_spec, owner, observed, revision)
     verdict: Verdict | None = None
     traffic: Traffic | None = None
     trained = False
@@ -81,7 +82,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         forget_suspensions(draft, observed)
         keep_workspace(draft, spec, owner, observed)
         try:
-            trained = run_pipeline(draft, spec, owner, observed, defaults.images)
+            trained = run_pipeline(draft, spec, owner, observed, defaults.images, pinned)
         except SpecError as error:
             return _invalid(draft, owner, observed, error, drained, status.served)
         if trained:
@@ -175,7 +176,9 @@ def _set_back(draft: Draft, spec: Spec) -> None:
         reached = reached and entry.done and not (stage is Stage.EVAL and gate_blocks(draft, spec))
 
 
-def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], observed: Observed, revision: int) -> None:
+def _begin_revision(
+    draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], owner: Owner, observed: Observed, revision: int
+) -> None:
     """An edit makes a new revision, and so does a look that found a change. Nothing is forgotten, but everything has to
     be shown to be valid again.
     """
@@ -194,12 +197,22 @@ def _begin_revision(draft: Draft, spec: Spec, raw_spec: Mapping[str, Any], obser
             warnings=(),
             run={"startedAt": stamp(observed.now)},
             restored={},
+            served=_with_space(status, owner, observed),
         )
         status = ask_for_preflight(status, revision)
         if (taken := taken_before(draft.status)) is not None:
             in_force[TAKEN] = taken
         in_force[SCALING] = {**scaling_of(raw_spec, observed.generation), "edits": status.scalings}
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
+
+
+def _with_space(status: Status, owner: Owner, observed: Observed) -> Served:
+    """With the vector space of a first server that got clients in a pass that was lost: another one is acknowledged."""
+    served = status.served
+    led_to = selected(observed.services.get(owner.name))
+    if served.vector_space or not led_to or led_to != serving_label(served.candidate_fingerprint):
+        return served
+    return replace(served, vector_space=vector_space(status))
 
 
 def _refused(status: Status, spec: Spec) -> bool:

@@ -82,11 +82,14 @@ def _summary(status: Status, revision: int) -> dict[str, Any]:
     }
 
 
-def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
-    """Raises SpecError when the revision that the manifest pins cannot be served again."""
+def pinned_stages(spec: Spec, status: Status, observed: Observed) -> Sequence[StageStatus]:
+    """The entries of the revision that the manifest pins; none where it pins none. `status` is as it was read. Raises
+    SpecError when that revision cannot be served again.
+    """
     if spec.deploy.pinned is None:
-        return
-    if found := {entry.name: entry for entry in _pinned_stages(spec, status, observed)}:
+        return ()
+    entries = _pinned_stages(spec, status, observed)
+    if found := {entry.name: entry for entry in entries}:
         if found[Stage.FINETUNE].details.get("side") == tables.QUERY_SIDE and not spec.deploy.profile.maps_queries:
             raise SpecError(
                 "spec.stages.deploy.backend",
@@ -104,7 +107,7 @@ def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
                 "pinRevision",
                 reason=PINNED_NOT_EXPORTED,
             )
-        return
+        return entries
     told = (item.get("revision") for item in status.history)
     known = ", ".join(str(revision) for revision in told if revision != spec.deploy.pinned)
     raise SpecError(
@@ -115,12 +118,12 @@ def check_pinned(spec: Spec, status: Status, observed: Observed) -> None:
     )
 
 
-def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
+def take_pinned(draft: Draft, spec: Spec, pinned: Sequence[StageStatus]) -> None:
     """Every stage before deploy is what the pinned revision's was; nothing runs."""
-    for entry in _pinned_stages(spec, draft.status, observed):
+    for entry in pinned:
         message = f"revision {spec.deploy.pinned} is pinned: {entry.name} is not run"
         known = draft.status.stage(entry.name)
-        pinned = replace(
+        taken = replace(
             entry,
             state="Skipped",
             reason=PINNED,
@@ -131,8 +134,8 @@ def take_pinned(draft: Draft, spec: Spec, observed: Observed) -> None:
         )
         if entry.name is Stage.EXPORT and spec.deploy.serves_checkpoint:
             checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
-            pinned = replace(pinned, artefacts={Artefact.SERVING_MODEL: checkpoint}, details={})
-        draft.status = draft.status.with_stage(pinned)
+            taken = replace(taken, artefacts={Artefact.SERVING_MODEL: checkpoint}, details={})
+        draft.status = draft.status.with_stage(taken)
 
 
 def _pinned_stages(spec: Spec, status: Status, observed: Observed) -> Sequence[StageStatus]:

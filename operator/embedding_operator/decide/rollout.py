@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,13 +15,14 @@ from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
 from embedding_operator.objects.views import DeploymentView, EventView, PodView
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import DAMAGED, StageStatus, State
+from embedding_operator.resource.status import DAMAGED, SERVER_IMAGES, StageStatus, State, Status
 from embedding_operator.resource.times import parse_time, stamp
 from embedding_stages.contract import ExitCode, Stage
 
 SCALING: Final = "Scaling"
 STARTING: Final = "Starting"
 _POLL_S: Final = 3.0
+_SERVERS_KEPT: Final = 4
 _IMAGE_IDS_KEPT: Final = 8  # of one tag, on nodes of several kinds
 
 
@@ -111,15 +112,21 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
     finished = entry.finished_at or stamp(observed.now)
     message = f"{live.available} of {wanted} replicas of {live.name} are available"
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
-    record(draft, replace(done, broken=False, image_ids=_images(draft, entry, live, observed)))
+    images = _images(draft, entry, live, observed)
+    record(draft, replace(done, broken=False, image_ids=images))
+    others = [item for item in _remembered(draft.status) if item[0] != live.serving]
+    told = [*others, [live.serving, list(images)]][-_SERVERS_KEPT:]
+    draft.status = replace(draft.status, resolved={**draft.status.resolved, SERVER_IMAGES: told})
 
 
 def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Observed) -> tuple[str, ...]:
     """The images that the server's pods ran, by digest. A tag that moved is another server: it is measured anew."""
     known, measured = entry.image_ids, draft.status.stage(Stage.VERIFY)
+    known = known or next((tuple(images) for server, images in _remembered(draft.status) if server == live.serving), ())
     running = _running(live)
     new = sorted(running - set(known))
-    jobs = [job for job in observed.jobs if job.stage is Stage.VERIFY and job.revision == draft.status.revision]
+    of_it = (job for job in observed.jobs if job.stage is Stage.VERIFY)
+    jobs = [job for job in of_it if known or job.revision == draft.status.revision]
     # One of which no status tells has perhaps measured what ran before.
     late = [job.attempt for job in jobs if set(new) - _running(live, job.created)]
     if new and (known or late):
@@ -127,6 +134,12 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
         draft.status = draft.status.with_stage(measured.anew(max([measured.attempt, *late])))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
     return tuple(sorted(running) if known and new else (*known, *new))[-_IMAGE_IDS_KEPT:]
+
+
+def _remembered(status: Status) -> Sequence[tuple[str, Sequence[str]]]:
+    """(label, images that were measured) of the last servers: clients may be led back to one."""
+    told = status.resolved.get(SERVER_IMAGES)
+    return told if isinstance(told, list) else []
 
 
 def _running(live: DeploymentView, at: datetime | None = None) -> set[str]:

@@ -173,7 +173,10 @@ def drop_candidates(draft: Draft, owner: Owner, observed: Observed, servers: Seq
     served = draft.status.served
     kept = {serving_label(served.active_fingerprint), serving_label(served.draining_fingerprint)}
     if not served.active_fingerprint:
-        kept.add(selected(observed.services.get(owner.name)))
+        led_to = selected(observed.services.get(owner.name))
+        if led_to == serving_label(served.candidate_fingerprint):  # what clients have just left drains
+            return
+        kept.add(led_to)
     if served.candidate_revision == draft.status.revision:
         kept.add(serving_label(served.candidate_fingerprint))
     for other in servers:

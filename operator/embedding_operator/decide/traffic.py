@@ -59,7 +59,13 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, before: Served, 
     desired = build_service(
         owner, owner.name, served.active_fingerprint, port_of(observed, served.active_fingerprint, live)
     )
-    drift = drift_of(draft, _as_labelled(live, desired), desired, observed, new=_was_moved(live, before, draft))
+    drift = drift_of(
+        draft,
+        _as_labelled(live, desired),
+        desired,
+        observed,
+        new=_was_moved(live, before, draft.status.revision_of(observed.generation)),
+    )
     applied = Apply(manifest=desired, why="clients talk to the active revision") if drift.apply else None
     if applied is not None:
         draft.actions.insert(0, applied)
@@ -81,11 +87,11 @@ def _as_labelled(live: Raw | None, desired: Raw) -> Raw | None:
     return {**live, "metadata": {**live["metadata"], "labels": desired["metadata"]["labels"]}}
 
 
-def _was_moved(live: Raw | None, before: Served, draft: Draft) -> bool:
+def _was_moved(live: Raw | None, before: Served, revision: int) -> bool:
     """Whether the operator itself has pointed it at the candidate of an earlier revision, of which it had no time to
     make a record: an edit came in between.
     """
-    if live is None or not before.candidate_fingerprint or before.candidate_revision == draft.status.revision:
+    if live is None or not before.candidate_fingerprint or before.candidate_revision == revision:
         return False
     return selected(live) == serving_label(before.candidate_fingerprint)
 
@@ -117,8 +123,9 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
     """Point the clients' Service at the verified revision in one write, when they may be moved to it."""
     served = draft.status.served
     serving = served.candidate_fingerprint
+    known = served.candidate_vector_space
     note_candidate(draft)
-    waits = waits_for(draft, owner, spec, observed)
+    waits = waits_for(draft, owner, spec, observed, known)
     if waits is not None:
         return waits
     desired = build_service(owner, owner.name, serving, port_of(observed, serving))
@@ -140,7 +147,8 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
         draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {revision}")
         if served.reindex.get("required") and spec.deploy.acknowledged != space:
             draft.event("Warning", "ReindexRequired", str(served.reindex["reason"]))
-        served = begin_drain(served, served.active_fingerprint, observed, spec.deploy.drain_s)
+        left = served.active_fingerprint or _has_had_clients(observed, serving)
+        served = begin_drain(served, left, observed, spec.deploy.drain_s)
     draft.status = replace(
         draft.status,
         served=replace(
@@ -168,6 +176,12 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
         return MOVING
     retire(draft, owner, observed, serving)
     return ACTIVE
+
+
+def _has_had_clients(observed: Observed, serving: str) -> str:
+    """The label of a server that got clients in a pass that was lost: none else is left where none is active."""
+    label = serving_label(serving)
+    return next((item.serving for item in observed.deployments if item.serving != label and not item.deleting), "")
 
 
 def _held(wait: Wait, served: Served, *, applied: bool) -> Traffic:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from embedding_operator.decide.decision import Draft, Observed, delete_job
 from embedding_operator.decide.gates import gate_of
@@ -18,13 +18,20 @@ from embedding_operator.resource.status import TAKEN, StageStatus
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage, fingerprint_of
 
 
-def run_pipeline(draft: Draft, spec: Spec, owner: Owner, observed: Observed, images: Mapping[str, str]) -> bool:
-    """Whether every stage before the server is done; `images` are the default images of this release by stage. Raises
-    SpecError when the server would not take the model.
+def run_pipeline(
+    draft: Draft,
+    spec: Spec,
+    owner: Owner,
+    observed: Observed,
+    images: Mapping[str, str],
+    pinned: Sequence[StageStatus],
+) -> bool:
+    """Whether every stage before the server is done; `images` are the default images of this release by stage,
+    `pinned` the entries of a revision that is pinned. Raises SpecError when the server would not take the model.
     """
     if spec.deploy.pinned is not None:
         _stop_all(draft, observed)
-        take_pinned(draft, spec, observed)
+        take_pinned(draft, spec, pinned)
         return True
     for stage in BEFORE_SERVING:
         # Documents, models and labelled sets may change in place: every edit of what is read looks again.

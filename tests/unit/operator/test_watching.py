@@ -109,6 +109,23 @@ def test_a_watch_lives_through_answers_that_are_not_the_api_servers_last_word(
     assert asyncio.run(_first_event(monkeypatch, jobs)) == watching.Bookmark.LISTED
 
 
+def test_a_login_waits_for_credentials_that_are_gone_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kopf would ask no more. At the start it ends the process, which says so."""
+    info = kopf.ConnectionInfo(server="https://here", token="t")
+    monkeypatch.setattr(watches, "_BEGIN_AGAIN_S", 0.0)
+    monkeypatch.setattr(kopf, "login_with_kubeconfig", lambda **_: None)
+    answers = [None, info, None, None, info]
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: answers.pop(0))
+
+    async def ask() -> list[kopf.ConnectionInfo | None]:
+        logins = Logins()
+        return [await logins.again() for _ in range(3)]
+
+    found = asyncio.run(ask())
+    assert found[0] is None
+    assert [(item.token, item.priority) for item in found[1:] if item is not None] == [("t", 1), ("t", 2)]
+
+
 async def _first_event(monkeypatch: pytest.MonkeyPatch, jobs: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
     """What Kopf's watch tells first, with its own credentials and session."""
     app = web.Application()
