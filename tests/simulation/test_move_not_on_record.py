@@ -316,3 +316,58 @@ def test_without_time_to_drain_what_drained_before_goes_too() -> None:
     scene.run(is_ready).settle(5)
     assert servers(scene) == {led_to(scene)}
     assert stage_is(Stage.DEPLOY, "Succeeded")(scene)
+
+
+@pytest.mark.parametrize("back", ["Recreate", "BlueGreen", "Shadow"])
+def test_what_never_served_makes_room_for_the_way_back(back: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients' Service still selects the server that Recreate has removed."""
+    scene = Scene(a_spec_of(3, strategy="Recreate")).run(is_ready).settle(8)
+    was = led_to(scene)
+    monkeypatch.setattr(scene.world, "_serve", lambda _: None)  # nothing new starts
+    scene.edit(a_spec_of(5, strategy="Recreate"))
+    scene.run(lambda scene: bool(servers(scene) - {was}) and was not in servers(scene)).settle(5)
+    scene.edit(a_spec_of(3, strategy=back))
+    scene.settle(15)
+    assert servers(scene) == {was}
+
+
+def test_what_never_served_does_not_drain() -> None:
+    deploy = {"strategy": "BlueGreen", "drainSeconds": 3600}
+    scene = Scene(a_spec_of(3, **deploy))
+    first = moved_and_edited(scene, a_spec_of(5, **deploy))
+    scene.run(lambda scene: bool(servers(scene) - {first}))
+    scene.edit(a_spec_of(3, **deploy))
+    scene.run(is_ready).settle(8)
+    assert servers(scene) == {first}
+
+
+def test_a_first_server_that_clients_come_back_to_stays_at_the_end_of_its_drain() -> None:
+    deploy = {"strategy": "Shadow", "drainSeconds": 600}
+    scene = Scene(a_spec_of(3, **deploy))
+    first = moved_and_edited(scene, a_spec_of(5, **deploy))
+    scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
+    space = scene.status.served.candidate_vector_space
+    scene.edit(a_spec_of(5, **deploy, acknowledgedVectorSpace=space))
+    scene.run(is_ready).settle(2)
+    scene.edit(a_spec_of(3, **deploy, acknowledgedVectorSpace=space))
+    scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
+    seen = len(scene.events())
+    scene.clock.now += timedelta(seconds=700)
+    scene.settle(10)
+    assert first in servers(scene)
+    assert "Unavailable" not in scene.events()[seen:]
+
+
+def test_a_pinned_revision_without_its_record_outlives_a_suspension() -> None:
+    scene = Scene(a_spec_of(3)).run(is_ready).settle(3)
+    scene.edit(a_spec_of(5))
+    scene.run(is_ready).settle(8)
+    pinned = a_spec_of(5, pinRevision=1)
+    scene.edit(pinned)
+    scene.run(is_ready).settle(8)
+    scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-revision-1")
+    scene.edit({**pinned, "suspend": True})
+    scene.settle(5)
+    assert scene.status.phase == "Suspended"
+    scene.edit(pinned)
+    scene.run(is_ready)

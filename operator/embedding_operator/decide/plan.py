@@ -18,7 +18,7 @@ from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
-from embedding_operator.decide.records import pinned_stages, record_revision
+from embedding_operator.decide.records import pinned_stages, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
@@ -77,6 +77,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     trained = False
     if spec.suspend:
         suspend_jobs(draft, observed)
+        take_pinned(draft, spec, pinned)
         end_image_check(draft, observed)
     else:
         forget_suspensions(draft, observed)
@@ -197,7 +198,7 @@ def _begin_revision(
             warnings=(),
             run={"startedAt": stamp(observed.now)},
             restored={},
-            served=_with_space(status, owner, observed),
+            served=_with_lost_move(status, owner, observed),
         )
         status = ask_for_preflight(status, revision)
         if (taken := taken_before(draft.status)) is not None:
@@ -206,13 +207,15 @@ def _begin_revision(
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 
-def _with_space(status: Status, owner: Owner, observed: Observed) -> Served:
-    """With the vector space of a first server that got clients in a pass that was lost: another one is acknowledged."""
+def _with_lost_move(status: Status, owner: Owner, observed: Observed) -> Served:
+    """Where no server is on record as active, with the one that got clients in a pass that was lost: it goes on until
+    another one takes its place, drains, and a move to another vector space is acknowledged.
+    """
     served = status.served
     led_to = selected(observed.services.get(owner.name))
-    if served.vector_space or not led_to or led_to != serving_label(served.candidate_fingerprint):
+    if served.active_fingerprint or not led_to or led_to != serving_label(served.candidate_fingerprint):
         return served
-    return replace(served, vector_space=vector_space(status))
+    return replace(served, moved_to=served.candidate_fingerprint, vector_space=vector_space(status))
 
 
 def _refused(status: Status, spec: Spec) -> bool:

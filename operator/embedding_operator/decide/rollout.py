@@ -114,7 +114,7 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
     images = _images(draft, entry, live, observed)
     record(draft, replace(done, broken=False, image_ids=images))
-    others = [item for item in _remembered(draft.status) if item[0] != live.serving]
+    others = [[server, known] for server, known in _remembered(draft.status) if server != live.serving]
     told = [*others, [live.serving, list(images)]][-_SERVERS_KEPT:]
     draft.status = replace(draft.status, resolved={**draft.status.resolved, SERVER_IMAGES: told})
 
@@ -139,7 +139,8 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
 def _remembered(status: Status) -> Sequence[tuple[str, Sequence[str]]]:
     """(label, images that were measured) of the last servers: clients may be led back to one."""
     told = status.resolved.get(SERVER_IMAGES)
-    return told if isinstance(told, list) else []
+    pairs = [item for item in told if isinstance(item, list) and len(item) == 2] if isinstance(told, list) else []
+    return [(str(server), [str(image) for image in images]) for server, images in pairs if isinstance(images, list)]
 
 
 def _running(live: DeploymentView, at: datetime | None = None) -> set[str]:

@@ -18,7 +18,6 @@ from embedding_operator.objects.manifests.serving import (
     as_made_before,
     build_service,
     in_its_queue,
-    selected,
     service_url,
     serving_label,
     serving_name,
@@ -77,7 +76,7 @@ def deploy(draft: Draft, spec: Spec, owner: Owner, observed: Observed, settled: 
             why = held or going
             record(draft, replace(entry, state="Waiting", reason=why.reason, message=why.message, broken=why.broken))
             return False
-    drop_candidates(draft, owner, observed, others)
+    drop_candidates(draft, others)
     name = serving_name(owner.name, serving)
     desired = build_server(
         owner,
@@ -165,18 +164,11 @@ def _make_room(draft: Draft, others: Sequence[DeploymentView]) -> None:
     draft.status = replace(draft.status, served=left)
 
 
-def drop_candidates(draft: Draft, owner: Owner, observed: Observed, servers: Sequence[DeploymentView]) -> None:
-    """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs.
-
-    Where none is active, one may have got clients in a pass that was lost: it goes on.
-    """
+def drop_candidates(draft: Draft, servers: Sequence[DeploymentView]) -> None:
+    """One of an older revision that never got traffic only holds its place, and the GPU that its successor needs."""
     served = draft.status.served
-    kept = {serving_label(served.active_fingerprint), serving_label(served.draining_fingerprint)}
-    if not served.active_fingerprint:
-        led_to = selected(observed.services.get(owner.name))
-        if led_to == serving_label(served.candidate_fingerprint):  # what clients have just left drains
-            return
-        kept.add(led_to)
+    goes_on = (served.active_fingerprint, served.draining_fingerprint, served.moved_to)
+    kept = {serving_label(fingerprint) for fingerprint in goes_on}
     if served.candidate_revision == draft.status.revision:
         kept.add(serving_label(served.candidate_fingerprint))
     for other in servers:

@@ -147,7 +147,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
         draft.event("Normal", "Activated", f"{service_url(owner, owner.name)} serves revision {revision}")
         if served.reindex.get("required") and spec.deploy.acknowledged != space:
             draft.event("Warning", "ReindexRequired", str(served.reindex["reason"]))
-        left = served.active_fingerprint or _has_had_clients(observed, serving)
+        left = served.active_fingerprint or (served.moved_to if served.moved_to != serving else "")
         served = begin_drain(served, left, observed, spec.deploy.drain_s)
     draft.status = replace(
         draft.status,
@@ -155,6 +155,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
             served,
             active_fingerprint=serving,
             active_revision=revision,
+            moved_to="",
             candidate_fingerprint="",
             candidate_revision=0,
             candidate_vector_space="",
@@ -176,12 +177,6 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
         return MOVING
     retire(draft, owner, observed, serving)
     return ACTIVE
-
-
-def _has_had_clients(observed: Observed, serving: str) -> str:
-    """The label of a server that got clients in a pass that was lost: none else is left where none is active."""
-    label = serving_label(serving)
-    return next((item.serving for item in observed.deployments if item.serving != label and not item.deleting), "")
 
 
 def _held(wait: Wait, served: Served, *, applied: bool) -> Traffic:

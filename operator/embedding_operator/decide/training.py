@@ -43,14 +43,14 @@ def run_pipeline(
         if not advance(draft, stage, spec, owner, observed, identity=identity):
             _stop_obsolete(draft, observed, after=stage)
             if stage is not Stage.INPUTS:  # which also runs in a revision that changes no server
-                drop_candidates(draft, owner, observed, observed.deployments)
+                drop_candidates(draft, observed.deployments)
             return False
         if stage is Stage.INPUTS and draft.status.served.active_revision != draft.status.revision:
             encoder = draft.status.stage(stage).details.get("encoder") or {}
             check_takes(spec, encoder, draft.status.resolved.get(TAKEN))
         if stage is Stage.EVAL and gate_blocks(draft, spec):
             _stop_obsolete(draft, observed, after=stage)
-            drop_candidates(draft, owner, observed, observed.deployments)
+            drop_candidates(draft, observed.deployments)
             return False
     return True
 

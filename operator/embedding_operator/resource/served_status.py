@@ -30,6 +30,7 @@ class Served:
         default_factory=dict
     )  # contract, takenAt, checkedAt, cosine; see decide/contract
     next_url: str = ""  # where a verified candidate answers while clients are not moved to it
+    moved_to: str = ""  # fingerprint of a server that got clients in a pass that was lost, while none is active
     draining_fingerprint: str = ""  # the server that clients have left
     draining_until: str = ""  # when it is removed
     reindex: Mapping[str, Any] = field(default_factory=dict)  # what moving to the candidate takes
@@ -54,6 +55,7 @@ class Served:
                 "contractConfigMap": self.contract_map,
                 "canaries": dict(self.canaries),
                 "nextURL": self.next_url,
+                "movedTo": self.moved_to,
                 "drainingFingerprint": self.draining_fingerprint,
                 "drainingUntil": self.draining_until,
                 "reindex": dict(self.reindex),
@@ -80,6 +82,7 @@ class Served:
             contract_map=raw.get("contractConfigMap", ""),
             canaries=dict(raw.get("canaries") or {}),
             next_url=raw.get("nextURL", ""),
+            moved_to=raw.get("movedTo", ""),
             draining_fingerprint=raw.get("drainingFingerprint", ""),
             draining_until=raw.get("drainingUntil", ""),
             reindex=dict(raw.get("reindex") or {}),
