@@ -105,12 +105,15 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
     time.sleep(seconds)
     end = time.time()
     used, others = operator.program.cpu_s() - cpu, lab.simulator.cpu_s() - other
-    lab.configure(active=0)
-    time.sleep(_LOG_LAG_S + 2)
+    time.sleep(_LOG_LAG_S + 2)  # what ended in this time is followed by then; the load goes on, as its end is a burst
     requests, now = lab.log.read(), time.time()
-    found = audit.transitions(requests, user(), lab.chains())
-    every = sum(len(values) for name, values in found.items() if not name.startswith("pod")) / (end - begin + 5)
-    waits = still_waiting(lab.told(), begin, now)
+    found = {
+        name: [item for item in steps if item.ended < end]
+        for name, steps in audit.transitions(requests, user(), lab.chains()).items()
+    }
+    every = sum(len(values) for name, values in found.items() if not name.startswith("pod")) / (end - begin)
+    waits = still_waiting(lab.told(), begin, end, now)
+    lab.configure(active=0)
     # Whoever still waits has waited that long at least: without them the slowest would not count.
     steps = [*(item.seconds for item in found.get(_STEP, ())), *waits]
     held_note = f"{held:,} held, {active} active"
@@ -170,8 +173,10 @@ def _slowest_answer(asked: Iterable[audit.Request], begin: float) -> str:
     return f"at most {took_ms} ms, {slowest.verb} {slowest.resource} after {slowest.start - begin:.0f} s"
 
 
-def still_waiting(told: Iterable[Event], begin: float, now: float) -> list[float]:
-    """For how long Jobs have been complete that another Job should have followed, of those that ended since `begin`."""
+def still_waiting(told: Iterable[Event], begin: float, end: float, now: float) -> list[float]:
+    """For how long Jobs have been complete that another Job should have followed, of those that ended from `begin` to
+    `end`.
+    """
     last: dict[str, Event] = {}
     stages: dict[str, str] = {}
     for event in told:
@@ -182,7 +187,7 @@ def still_waiting(told: Iterable[Event], begin: float, now: float) -> list[float
     return [
         now - event["t"]
         for event in last.values()
-        if event["what"] == "ended" and event["t"] >= begin and stages.get(event["uid"]) not in _NOT_BEFORE_A_JOB
+        if event["what"] == "ended" and begin <= event["t"] < end and stages.get(event["uid"]) not in _NOT_BEFORE_A_JOB
     ]
 
 

@@ -170,9 +170,10 @@ def told(what: str, uid: str, at: float, stage: str = "sdg") -> dict[str, Any]:
         ([told("run", "1", 1.0), told("ended", "1", 5.0)], [4.0]),
         ([told("run", "1", 1.0), told("ended", "1", 5.0), told("run", "2", 6.0, "prep")], []),
         ([told("run", "1", 1.0), told("ended", "1", 3.0)], []),  # ended before
+        ([told("run", "1", 1.0), told("ended", "1", 8.5)], []),  # and after
         ([told("run", "1", 1.0, "export"), told("ended", "1", 5.0)], []),  # a Deployment follows
         ([told("run", "1", 1.0, "verify"), told("ended", "1", 5.0)], []),  # nothing follows
     ],
 )
 def test_who_still_waits_counts_with_the_time_so_far(events: list[dict[str, Any]], found: list[float]) -> None:
-    assert still_waiting(events, begin=4.0, now=9.0) == found
+    assert still_waiting(events, begin=4.0, end=8.0, now=9.0) == found
