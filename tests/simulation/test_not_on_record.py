@@ -72,8 +72,9 @@ class LosesAStatus:
             raise error
 
 
-def a_damaged_export(scene: Scene) -> None:
-    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}))
+def a_damaged_export(scene: Scene, spec: dict[str, Any]) -> None:
+    """An edit whose export somebody changes before it is served."""
+    scene.edit(spec)
     scene.running(Stage.EXPORT).release()
     scene.run(stage_is(Stage.EXPORT, "Succeeded"))
     exported = scene.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL].path
@@ -86,10 +87,11 @@ def a_damaged_export(scene: Scene) -> None:
 @pytest.mark.parametrize("error", LOST, ids=IDS)
 def test_what_was_damaged_is_asked_once(stage: Stage, error: BaseException) -> None:
     scene = a_scene().run(is_ready).settle(3)
-    a_damaged_export(scene)
+    spec = a_spec(stages={"finetune": {"epochs": 5}})
+    a_damaged_export(scene, spec)
     before = len(scene.attempts(stage))
     scene.cluster.hook = hook = LosesAStatus(stage, error)
-    scene.edit(a_spec(stages={"finetune": {"epochs": 5}}, retryToken="again"))
+    scene.edit({**spec, "retryToken": "again"})
     scene.run(is_ready).settle(3)
     assert hook.error is None
     assert len(scene.attempts(stage)) == before + 1
@@ -109,13 +111,7 @@ def test_what_serves_is_measured_once_more_for_a_retry_token(error: BaseExceptio
 def test_what_was_damaged_is_asked_again_after_a_revision_was_pinned_meanwhile() -> None:
     scene = a_scene().run(is_ready).settle(3)
     bad, good = a_spec(stages={"finetune": {"epochs": 5}}), a_spec(stages={"deploy": {"pinRevision": 1}})
-    scene.edit(bad)
-    scene.running(Stage.EXPORT).release()
-    scene.run(stage_is(Stage.EXPORT, "Succeeded"))
-    exported = scene.status.stage(Stage.EXPORT).artefacts[Artefact.SERVING_MODEL].path
-    scene.world.volume[exported] = "sha256:other"
-    scene.run(stage_is(Stage.DEPLOY, "Failed"))
-    assert scene.status.stage(Stage.DEPLOY).reason in DAMAGED
+    a_damaged_export(scene, bad)
     before = len(scene.attempts(Stage.EXPORT))
     scene.edit(good)
     scene.run(is_ready).settle(3)

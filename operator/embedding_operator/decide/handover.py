@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Apply, DeleteObject, Draft, Observed
 from embedding_operator.decide.drift import drift_of
+from embedding_operator.decide.lost import answers
 from embedding_operator.decide.refusals import refusal_wait
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import PORT, build_service, service_url, serving_label
@@ -165,9 +166,7 @@ def _cure(space: str) -> str:
 def forget_lost_offer(draft: Draft, observed: Observed) -> None:
     """Nobody is told of an address where nobody answers. It is told again when the candidate does."""
     served = draft.status.served
-    candidate = serving_label(served.candidate_fingerprint)
-    there = any(item.serving == candidate and item.available and not item.deleting for item in observed.deployments)
-    if served.next_url and not there:
+    if served.next_url and not answers(observed.deployments, serving_label(served.candidate_fingerprint)):
         draft.status = replace(draft.status, served=replace(served, next_url=""))
 
 

@@ -48,6 +48,11 @@ def silent_node(pods: Iterable[PodView]) -> Wait | None:
     return None
 
 
+def answers(servers: Iterable[DeploymentView], serving: str) -> bool:
+    """Whether a server of this label is there for clients."""
+    return any(item.serving == serving and item.available and not item.deleting for item in servers)
+
+
 def cause_of_loss(servers: Iterable[DeploymentView], serving: str) -> str:
     """Why a server that is there does not answer, where its node is the cause; empty where that is not known."""
     pods = [pod for item in servers if item.serving == serving for pod in item.pods if not pod.deleting]

@@ -22,7 +22,7 @@ from embedding_operator.decide.handover import (
     vector_space,
     waits_for,
 )
-from embedding_operator.decide.lost import cause_of_loss
+from embedding_operator.decide.lost import answers, cause_of_loss
 from embedding_operator.decide.refusals import as_it_is_refused, refusal_wait
 from embedding_operator.decide.retire import begin_drain, retire
 from embedding_operator.decide.serving import serving_model
@@ -72,9 +72,9 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, before: Served, 
     astray = served.astray if live is not None and drift.stale else ""
     if drift.wait is not None:
         astray = drift.wait.message
-    answers = _answers(served, observed)
-    url = clients_url(owner) if answers and not astray else ""
-    if served.url and not answers and not reported:
+    there = answers(observed.deployments, serving_label(served.active_fingerprint))
+    url = clients_url(owner) if there and not astray else ""
+    if served.url and not there and not reported:
         draft.event("Warning", ACTIVE_UNAVAILABLE, _unavailable(served, observed))
     draft.status = replace(draft.status, served=replace(served, url=url, astray=astray))
     return applied if refusal_wait(observed) is None else None
@@ -94,11 +94,6 @@ def _was_moved(live: Raw | None, before: Served, revision: int) -> bool:
     if live is None or not before.candidate_fingerprint or before.candidate_revision == revision:
         return False
     return selected(live) == serving_label(before.candidate_fingerprint)
-
-
-def _answers(served: Served, observed: Observed) -> bool:
-    serving = serving_label(served.active_fingerprint)
-    return any(item.serving == serving and item.available and not item.deleting for item in observed.deployments)
 
 
 def loss(served: Served, observed: Observed) -> tuple[str, str]:
