@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from bench.scale import audit
+from bench.scale import audit, garbage
 from bench.scale.figures import quantile
 from bench.scale.goals import Row, number
 from bench.scale.lab import Event, Lab, say
@@ -143,6 +143,7 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
             unit="ms",
             note=_slowest_answer(asked, begin),
         ),
+        _garbage(lab, found.get(_STEP, ()), begin, end),
         Row(
             what="Deployment available to verify: p99",
             measured=1000 * quantile([item.seconds for item in found.get("deployment to job", ())], 0.99),
@@ -160,9 +161,29 @@ def busy(lab: Lab, operator: Operator, *, active: int, rate: float, seconds: flo
 
 def _when_slowest(steps: Sequence[audit.Transition], begin: float) -> str:
     """Whether the slowest hundredth came of one moment of the machine, or of many."""
-    slowest = sorted(steps, key=lambda item: item.seconds)[-max(1, len(steps) // 100) :]
-    ended = sorted(round(item.ended - begin) for item in slowest)
+    ended = sorted(round(item.ended - begin) for item in _slowest(steps))
     return f"the slowest hundredth after {', '.join(map(str, ended))} s" if ended else "none"
+
+
+def _slowest(steps: Sequence[audit.Transition]) -> list[audit.Transition]:
+    """A hundredth of them."""
+    return sorted(steps, key=lambda item: item.seconds)[-max(1, len(steps) // 100) :]
+
+
+def _garbage(lab: Lab, steps: Sequence[audit.Transition], begin: float, end: float) -> Row:
+    """What the API server's collections take of the cores meanwhile, and what was slow because of them."""
+    program = lab.plane.programs["kube-apiserver"]
+    with program.log.open(errors="replace") as log:
+        found = [item for item in garbage.collections(log, program.started) if item.meets(begin, end)]
+    slowest = _slowest(steps)
+    met = sum(any(item.meets(step.ended, step.ended + step.seconds) for item in found) for step in slowest)
+    return Row(
+        what="the API server collects garbage",
+        measured=sum(item.seconds for item in found),
+        unit="s",
+        note=f"{len(found)} times, at most {number(max((item.seconds for item in found), default=0.0))} s; "
+        f"{met} of the slowest {len(slowest)} fell into it",
+    )
 
 
 def _slowest_answer(asked: Iterable[audit.Request], begin: float) -> str:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.scale import garbage
 from bench.scale.api import LOOPBACK, MERGE, Api, Identity, Raw
 from bench.scale.process import Program, free_port
 
@@ -103,8 +104,8 @@ class Plane:
     def audit_log(self) -> Path:
         return self.folder / "audit.log"
 
-    def _run(self, name: str, command: list[str]) -> Program:
-        program = self.programs[name] = Program(name, command, self.folder)
+    def _run(self, name: str, command: list[str], env: Mapping[str, str] | None = None) -> Program:
+        program = self.programs[name] = Program(name, command, self.folder, env or {})
         program.start()
         return program
 
@@ -129,6 +130,7 @@ class Plane:
                 *(f"--audit-policy-file={self.folder / 'audit-policy.json'}", "--audit-log-mode=batch"),
                 *(f"--audit-log-path={self.audit_log}", "--audit-log-maxsize=4000"),
             ],
+            garbage.TRACED,
         )
         until("kube-apiserver", lambda: self.api.send("GET", "/readyz")[0] == 200, 600)  # on a machine with other work
 

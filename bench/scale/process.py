@@ -36,6 +36,7 @@ class Program:
     folder: Path
     env: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0  # Unix time of the last start
 
     @property
     def log(self) -> Path:
@@ -43,6 +44,7 @@ class Program:
 
     def start(self) -> None:
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        self.started = time.time()
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 list(self.command),
