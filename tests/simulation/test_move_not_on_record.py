@@ -12,6 +12,7 @@ from simulation.scene import NAME, Scene, a_spec, is_ready, stage_is
 
 from embedding_operator.cluster.errors import Forbidden, QuotaExceeded
 from embedding_operator.resource.labels import SERVING_LABEL
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Stage
 
 
@@ -158,7 +159,8 @@ def test_a_move_that_is_refused_hides_no_loss() -> None:
 
 @pytest.mark.parametrize("edited", [False, True], ids=["no edit", "an edit of drainSeconds"])
 @pytest.mark.parametrize("on_record", [True, False], ids=["deploy is on record", "nothing is"])
-def test_a_server_is_not_judged_by_what_measured_another_image(*, on_record: bool, edited: bool) -> None:
+@pytest.mark.parametrize("how", ["new pods", "containers that restart in place"])
+def test_a_server_is_not_judged_by_what_measured_another_image(how: str, *, on_record: bool, edited: bool) -> None:
     """The Job of verify was made and is not on record; the operator is away while it measures, and the tag moves."""
     scene = Scene(a_spec_of(3))
     full, crashed = [on_record], [False]
@@ -182,8 +184,12 @@ def test_a_server_is_not_judged_by_what_measured_another_image(*, on_record: boo
     _nobody_works(scene)
     scene.world.image_id, scene.world.served_offset = "sha256:moved", -0.3
     for raw in scene.cluster.find("Pod"):
-        if SERVING_LABEL in raw["metadata"]["labels"]:
+        if SERVING_LABEL not in raw["metadata"]["labels"]:
+            continue
+        if how == "new pods":
             scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
+        else:
+            scene.cluster.change("Pod", NAMESPACE, raw["metadata"]["name"], lambda pod: _restart(pod, scene))
     _nobody_works(scene)
     if edited and on_record:
         scene.edit(a_spec_of(3, drainSeconds=77))
@@ -206,6 +212,13 @@ def test_a_tag_that_moved_beside_an_edit_is_measured_after_the_way_back(strategy
     scene.settle(60)
     assert scene.condition("Verified") == "False OutsideTolerance"
     assert "ImageMoved" in scene.events()
+
+
+def _restart(pod: dict[str, Any], scene: Scene) -> None:
+    """Its container ended, and the kubelet pulled what the tag stands for by then."""
+    for container in pod["status"]["containerStatuses"]:
+        container["imageID"] = scene.world.image_id
+        container["state"] = {"running": {"startedAt": stamp(scene.clock.now)}}
 
 
 def _nobody_works(scene: Scene) -> None:

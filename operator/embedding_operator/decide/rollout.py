@@ -128,7 +128,7 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
     of_it = (job for job in observed.jobs if job.stage is Stage.VERIFY)
     jobs = [job for job in of_it if known or job.revision == draft.status.revision]
     # One of which no status tells has perhaps measured what ran before.
-    late = [job.attempt for job in jobs if set(new) - _running(live, job.created)]
+    late = [job.attempt for job in jobs if set(new) - _ran_at(live, job.created)]
     if new and (known or late):
         draft.event("Warning", "ImageMoved", f"deploy: {entry.image} is now {', '.join(new)}, and is verified again")
         draft.status = draft.status.with_stage(measured.anew(max([measured.attempt, *late])))
@@ -143,10 +143,14 @@ def _remembered(status: Status) -> Sequence[tuple[str, Sequence[str]]]:
     return [(str(server), [str(image) for image in images]) for server, images in pairs if isinstance(images, list)]
 
 
-def _running(live: DeploymentView, at: datetime | None = None) -> set[str]:
-    """Images of pods that are there, and were there at a time."""
-    pods = (pod for pod in live.pods if pod.image_id and (not pod.deleting if at is None else pod.created <= at))
-    return {_digest(pod.image_id) for pod in pods}
+def _running(live: DeploymentView) -> set[str]:
+    """Images of pods that are there."""
+    return {_digest(pod.image_id) for pod in live.pods if pod.image_id and not pod.deleting}
+
+
+def _ran_at(live: DeploymentView, at: datetime) -> set[str]:
+    """Images that pods of it ran at a time, as far as can be told: a container that restarts may have another one."""
+    return {_digest(pod.image_id) for pod in live.pods if pod.image_id and (pod.began or pod.created) <= at}
 
 
 def _digest(image_id: str) -> str:
