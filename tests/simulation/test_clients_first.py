@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from simulation.clients import led_to
 from simulation.fake_cluster import Call, Crash, Ref
 from simulation.scene import NAME, Scene, a_spec, is_ready
 
@@ -16,12 +17,6 @@ from embedding_operator.resource.labels import SERVING_LABEL
 
 def spec(epochs: int, **deploy: Any) -> dict[str, Any]:
     return a_spec(stages={"deploy": {"drainSeconds": 600, **deploy}, "finetune": {"epochs": epochs}})
-
-
-def led_to(scene: Scene) -> str:
-    """The label of the server that clients are sent to."""
-    label: str = scene.cluster.object("Service", NAME)["spec"]["selector"][SERVING_LABEL]
-    return label
 
 
 def servers(scene: Scene) -> dict[str, str]:

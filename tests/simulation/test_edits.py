@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulation.clients import led_to, servers
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
 
-from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Artefact, Stage
 
 EPOCHS = a_spec(stages={"finetune": {"epochs": 5}})
@@ -21,16 +21,6 @@ def ready() -> Scene:
 def runs(scene: Scene) -> list[str]:
     """Stages of the containers that ran, in order."""
     return [request.stage.value for request in scene.world.requests]
-
-
-def traffic(scene: Scene) -> str:
-    """What the clients' Service points at."""
-    label: str = scene.cluster.object("Service", NAME)["spec"]["selector"][SERVING_LABEL]
-    return label
-
-
-def servers(scene: Scene) -> list[str]:
-    return [raw["metadata"]["labels"][SERVING_LABEL] for raw in scene.cluster.find("Deployment")]
 
 
 def test_an_edited_stage_and_what_follows_run_again_and_the_rest_is_reused() -> None:
@@ -47,20 +37,20 @@ def test_an_edited_stage_and_what_follows_run_again_and_the_rest_is_reused() -> 
 
 def test_the_old_revision_serves_until_the_new_one_is_verified() -> None:
     scene = ready()
-    old = traffic(scene)
+    old = led_to(scene)
     scene.edit(EPOCHS)
     scene.run(stage_is(Stage.VERIFY, "Running"))
-    assert traffic(scene) == old
+    assert led_to(scene) == old
     assert len(servers(scene)) == 2
     assert old in servers(scene)
     moves = [old]
     while not is_ready(scene):
         scene.turn()
-        assert traffic(scene) in servers(scene)
-        moves += [traffic(scene)] if traffic(scene) != moves[-1] else []
+        assert led_to(scene) in servers(scene)
+        moves += [led_to(scene)] if led_to(scene) != moves[-1] else []
     scene.settle(5)
     assert len(moves) == 2
-    assert servers(scene) == [moves[-1]]
+    assert servers(scene) == {moves[-1]}
     assert [raw["metadata"]["name"] for raw in scene.cluster.find("Service")] == [NAME, f"{NAME}-{moves[-1][:8]}"]
 
 
@@ -76,14 +66,14 @@ def test_with_recreate_the_old_server_goes_first() -> None:
 
 def test_an_edit_and_back_trains_nothing_again() -> None:
     scene = ready()
-    wanted = traffic(scene)
+    wanted = led_to(scene)
     scene.edit(EPOCHS)
     scene.run(is_ready)
-    assert traffic(scene) != wanted
+    assert led_to(scene) != wanted
     before = len(scene.world.requests)
     scene.edit(a_spec())
     scene.run(is_ready)
-    assert traffic(scene) == wanted
+    assert led_to(scene) == wanted
     # What was done is recognised by its finished Job. It was not compared yet with what served in between.
     assert runs(scene)[before:] == ["eval", "verify"]
 
@@ -96,7 +86,7 @@ def test_an_edit_and_back_at_any_time_ends_like_no_edit(turns: int) -> None:
     scene.edit(a_spec())
     scene.run(is_ready)
     plain = ready()
-    assert traffic(scene) == traffic(plain)
+    assert led_to(scene) == led_to(plain)
     trained = [request.settings["epochs"] for request in scene.ran(Stage.FINETUNE)]
     assert trained.count(3) == 1
 
@@ -107,7 +97,7 @@ def test_an_edit_at_any_time_ends_like_the_edited_manifest_from_the_start(turns:
     scene.edit(EPOCHS)
     scene.run(is_ready)
     fresh = Scene(EPOCHS).run(is_ready)
-    assert traffic(scene) == traffic(fresh)
+    assert led_to(scene) == led_to(fresh)
     model = Stage.EXPORT, Artefact.SERVING_MODEL  # the reports may be about another comparison
     assert scene.digest(*model) == fresh.digest(*model)
     assert len(scene.ran(Stage.SDG)) == 1
@@ -169,18 +159,18 @@ def test_an_edit_of_an_earlier_stage_stops_a_later_one_that_runs() -> None:
 )
 def test_an_edit_of_how_and_not_of_what_runs_nothing_again(sections: dict[str, Any]) -> None:
     scene = ready()
-    before, wanted = len(scene.world.requests), traffic(scene)
+    before, wanted = len(scene.world.requests), led_to(scene)
     scene.edit(a_spec(**sections))
     scene.run(is_ready)
     assert runs(scene)[before:] == []
-    assert traffic(scene) == wanted
+    assert led_to(scene) == wanted
     assert len(servers(scene)) == 1
     assert "DriftCorrected" not in scene.events()
 
 
 def test_an_edited_document_runs_everything_again_once_the_manifest_asks_for_a_new_look() -> None:
     scene = ready()
-    old = traffic(scene)
+    old = led_to(scene)
     before = len(scene.world.requests)
     scene.world.corpus = "second edition"
     scene.edit(a_spec(tolerance={"atOne": "0.2"}))
@@ -189,7 +179,7 @@ def test_an_edited_document_runs_everything_again_once_the_manifest_asks_for_a_n
     scene.edit(a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "version": "2"}))
     scene.run(is_ready)
     assert runs(scene)[before:] == ["inputs", "sdg", "prep", "finetune", "eval", "export", "verify"]
-    assert traffic(scene) != old
+    assert led_to(scene) != old
 
 
 def test_what_the_servers_pod_looks_like_follows_the_manifest_both_ways() -> None:
@@ -208,7 +198,7 @@ def test_what_the_servers_pod_looks_like_follows_the_manifest_both_ways() -> Non
 
 def test_a_server_of_a_refused_revision_does_not_outlive_the_next_edit() -> None:
     scene = ready()
-    old = traffic(scene)
+    old = led_to(scene)
     scene.world.served_offset = -0.3
     scene.edit(EPOCHS)
     scene.run(lambda scene: scene.condition("Verified") == "False OutsideTolerance")
@@ -261,10 +251,10 @@ def test_suspending_stops_the_running_job_and_resuming_goes_on_with_it(stage: St
 
 def test_suspending_a_ready_resource_keeps_its_endpoint() -> None:
     scene = ready()
-    old = traffic(scene)
+    old = led_to(scene)
     scene.edit(a_spec(suspend=True))
     scene.settle(5)
     assert scene.status.phase == "Suspended"
-    assert traffic(scene) == old
+    assert led_to(scene) == old
     assert len(servers(scene)) == 1
     assert scene.status.served.active_fingerprint.startswith(old)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from simulation.clients import led_to
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Raw, Scene, a_scene, a_spec, is_ready, is_stalled
 
 from embedding_operator.resource.api import KIND
-from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Artefact, Stage
 
 EPOCHS = {"finetune": {"epochs": 5}}
 RETRAINED = a_spec(stages=EPOCHS)
-
-
-def traffic(scene: Scene) -> str:
-    return str(scene.cluster.objects["Service", NAMESPACE, NAME]["spec"]["selector"][SERVING_LABEL])
 
 
 def test_a_first_model_that_is_half_as_good_is_never_exported() -> None:
@@ -39,14 +35,14 @@ def test_a_first_model_that_is_half_as_good_is_never_exported() -> None:
 def test_a_later_model_that_is_half_as_good_leaves_what_serves_untouched(strategy: str) -> None:
     deploy = {"deploy": {"strategy": strategy}}
     scene = a_scene(stages=deploy).run(is_ready).settle(60)
-    before, objects = traffic(scene), [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")]
+    before, objects = led_to(scene), [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")]
     scene.world.tuned_quality = 0.4
     scene.edit(a_spec(stages=deploy | EPOCHS))
     scene.run(is_stalled).settle(30)
     assert scene.condition("QualityGatePassed") == "False WorseThanBase"
     assert "revision 1 goes on serving" in scene.message("QualityGatePassed")
     assert scene.status.phase == "Blocked"
-    assert traffic(scene) == before
+    assert led_to(scene) == before
     assert [raw["metadata"]["name"] for raw in scene.cluster.find("Deployment")] == objects
     assert scene.status.served.active_revision == 1
     assert scene.status.served.url
@@ -84,11 +80,11 @@ def test_an_edit_of_the_gate_lets_the_evaluated_model_go_on_without_another_run(
 
 def test_a_gate_that_is_tightened_for_what_serves_takes_ready_and_not_the_server() -> None:
     scene = a_scene().run(is_ready)
-    before = traffic(scene)
+    before = led_to(scene)
     scene.edit(a_spec(gates={"minRelativeUplift": "0.5"}))
     scene.run(is_stalled).settle(10)
     assert scene.condition("QualityGatePassed") == "False WorseThanBase"
-    assert traffic(scene) == before
+    assert led_to(scene) == before
     assert scene.status.served.url
     scene.edit(a_spec())
     scene.run(is_ready)

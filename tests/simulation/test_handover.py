@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from simulation.clients import led_to, servers
 from simulation.fake_cluster import NAMESPACE, Crash
 from simulation.golden import Nth, end_state
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled
@@ -19,16 +20,6 @@ NEXT = f"{NAME}-next"
 
 def shadow(epochs: int = 3, **deploy: Any) -> dict[str, Any]:
     return a_spec(stages={"finetune": {"epochs": epochs}, "deploy": {"strategy": "Shadow", **deploy}})
-
-
-def serving(scene: Scene, name: str = NAME) -> str:
-    """Which server a Service reaches; empty when there is no such Service."""
-    raw = scene.cluster.objects.get(("Service", NAMESPACE, name))
-    return raw["spec"]["selector"][SERVING_LABEL] if raw is not None else ""
-
-
-def servers(scene: Scene) -> list[str]:
-    return [raw["metadata"]["labels"][SERVING_LABEL] for raw in scene.cluster.find("Deployment")]
 
 
 def waits(scene: Scene) -> bool:
@@ -44,8 +35,8 @@ def waiting() -> Scene:
 
 def test_the_first_revision_of_all_waits_for_nobody() -> None:
     scene = Scene(shadow()).run(is_ready)
-    assert serving(scene)
-    assert not serving(scene, NEXT)
+    assert led_to(scene)
+    assert not led_to(scene, NEXT)
     assert len(scene.status.served.vector_space) == 16
 
 
@@ -54,8 +45,8 @@ def test_a_verified_candidate_is_offered_and_clients_stay_where_they_are() -> No
     served = scene.status.served
     assert served.next_url == f"http://{NEXT}.{NAMESPACE}:8000/v1/embeddings"
     assert served.url
-    assert serving(scene) != serving(scene, NEXT)
-    assert sorted(servers(scene)) == sorted([serving(scene), serving(scene, NEXT)])
+    assert led_to(scene) != led_to(scene, NEXT)
+    assert servers(scene) == {led_to(scene), led_to(scene, NEXT)}
     assert served.candidate_vector_space != served.vector_space
     assert served.reindex["required"] is True
     assert [served.reindex[key] for key in ("passages", "tokens", "seconds")] == [2000, 200_000, 40]
@@ -69,15 +60,15 @@ def test_a_verified_candidate_is_offered_and_clients_stay_where_they_are() -> No
 
 def test_the_acknowledgement_moves_clients_in_one_write_and_the_old_server_drains() -> None:
     scene = waiting()
-    old, new = serving(scene), serving(scene, NEXT)
+    old, new = led_to(scene), led_to(scene, NEXT)
     scene.edit(shadow(5, acknowledgedVectorSpace=scene.status.served.candidate_vector_space, drainSeconds=600))
     scene.run(is_ready).settle(3)
-    assert serving(scene) == new
-    assert not serving(scene, NEXT)
-    assert sorted(servers(scene)) == sorted([old, new])
+    assert led_to(scene) == new
+    assert not led_to(scene, NEXT)
+    assert servers(scene) == {old, new}
     assert scene.status.served.draining_until
     scene.settle(80)
-    assert servers(scene) == [new]
+    assert servers(scene) == {new}
     assert not scene.status.served.draining_until
     assert len(scene.ran(Stage.FINETUNE)) == 2
 
@@ -99,19 +90,19 @@ def test_an_acknowledgement_of_another_space_names_the_field_and_both_spaces() -
     assert "spec.stages.deploy.acknowledgedVectorSpace: 0123456789abcdef" in message
     assert served.candidate_vector_space in message
     assert served.vector_space in message
-    assert serving(scene) != serving(scene, NEXT)
+    assert led_to(scene) != led_to(scene, NEXT)
     scene.edit(shadow(5, acknowledgedVectorSpace=served.candidate_vector_space))
     scene.run(is_ready)
 
 
 def test_a_candidate_that_is_replaced_before_it_was_acknowledged_is_not_offered_any_more() -> None:
     scene = waiting()
-    old, first = serving(scene), serving(scene, NEXT)
+    old, first = led_to(scene), led_to(scene, NEXT)
     scene.edit(shadow(7))
     scene.turn()
     scene.run(waits).settle(5)
-    assert serving(scene) == old
-    assert serving(scene, NEXT) not in ("", first)
+    assert led_to(scene) == old
+    assert led_to(scene, NEXT) not in ("", first)
     assert first not in servers(scene)
 
 
@@ -148,35 +139,35 @@ def test_a_pinned_revision_serves_again_without_training() -> None:
 
 def test_a_pinned_revision_waits_for_the_index_like_every_other() -> None:
     scene, first, _ = moved()
-    before = serving(scene)
+    before = led_to(scene)
     scene.edit(pinned(1))
     scene.run(waits).settle(5)
     assert scene.status.served.candidate_vector_space == first
-    assert serving(scene) == before
+    assert led_to(scene) == before
 
 
 def test_a_revision_without_a_record_cannot_be_pinned() -> None:
     scene, _, _ = moved()
-    before = serving(scene)
+    before = led_to(scene)
     scene.edit(pinned(9))
     scene.run(is_stalled)
     assert scene.condition("Validated") == "False PinnedRevisionMissing"
     assert "spec.stages.deploy.pinRevision" in scene.message("Validated")
     assert "(1, 2)" in scene.message("Validated")
-    assert serving(scene) == before
+    assert led_to(scene) == before
     assert scene.status.served.url
 
 
 def test_a_pinned_revision_whose_artefacts_are_gone_leaves_what_serves() -> None:
     scene, first, _ = moved()
-    before = serving(scene)
+    before = led_to(scene)
     for path in list(scene.world.volume):
         if path.startswith("export/"):
             scene.world.volume[path] = "sha256:gone"
     scene.edit(pinned(1, acknowledgedVectorSpace=first))
     scene.run(lambda scene: scene.condition("Deployed") == "False PinnedRevisionGone").settle(10)
     assert "spec.stages.deploy.pinRevision: revision 1 cannot be served again" in scene.message("Deployed")
-    assert serving(scene) == before
+    assert led_to(scene) == before
 
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
@@ -241,7 +232,7 @@ class Story:
         def look(raw: dict[str, Any]) -> None:
             if asked := raw["spec"]["stages"]["deploy"].get("acknowledgedVectorSpace"):
                 permitted.add(asked)
-            if reached := serving(scene):
+            if reached := led_to(scene):
                 assert space_of(scene, reached) in permitted
 
         scene.cluster.on_status.append(look)

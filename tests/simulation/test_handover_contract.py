@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from simulation.clients import contract
 from simulation.endings import HANG
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready
@@ -15,13 +16,6 @@ from embedding_operator.cluster.errors import Forbidden
 from embedding_stages.contract import Artefact, Stage
 
 # What clients are told, and whether it stays true.
-
-
-def contract(scene: Scene) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads(
-        scene.cluster.objects["ConfigMap", NAMESPACE, f"{NAME}-contract"]["data"]["contract.json"]
-    )
-    return raw
 
 
 @pytest.mark.parametrize("backend", [{"onnx": {}}, {"torch": {}}, {"nim": {"generation": 2}}], ids=str)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from simulation.clients import led_to, servers
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled
-from simulation.test_handover import NEXT, servers, serving, shadow, waiting, waits
+from simulation.test_handover import NEXT, shadow, waiting, waits
 
 from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import Stage
@@ -17,8 +18,8 @@ def test_a_candidate_that_is_given_up_leaves_no_word_of_itself() -> None:
     scene.run(is_ready).settle(5)
     served = scene.status.served
     assert (served.candidate_vector_space, served.next_url, served.reindex) == ("", "", {})
-    assert not serving(scene, NEXT)
-    assert servers(scene) == [serving(scene)]
+    assert not led_to(scene, NEXT)
+    assert servers(scene) == {led_to(scene)}
 
 
 def test_no_candidate_is_told_of_while_its_successor_is_trained() -> None:
@@ -42,68 +43,68 @@ def test_a_later_revision_of_the_same_space_does_not_hide_that_the_index_is_behi
 
 def test_clients_that_come_back_to_the_server_that_drains_keep_it() -> None:
     scene = waiting()
-    first, space = serving(scene), scene.status.served.vector_space
+    first, space = led_to(scene), scene.status.served.vector_space
     scene.edit(shadow(5, acknowledgedVectorSpace=scene.status.served.candidate_vector_space, drainSeconds=3000))
     scene.run(is_ready).settle(3)
     scene.edit(shadow(3, acknowledgedVectorSpace=space, drainSeconds=3000))
     scene.run(is_ready).settle(100)
-    assert (serving(scene), servers(scene)) == (first, [first])
+    assert (led_to(scene), servers(scene)) == (first, {first})
 
 
 def test_a_suspended_candidate_stays_offered_and_waits_on_when_it_is_resumed() -> None:
     scene = waiting()
-    reached, jobs = (serving(scene), serving(scene, NEXT)), list(scene.cluster.created_jobs)
+    reached, jobs = (led_to(scene), led_to(scene, NEXT)), list(scene.cluster.created_jobs)
     scene.edit({**shadow(5), "suspend": True})
     scene.settle(10)
-    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert (led_to(scene), led_to(scene, NEXT)) == reached
     scene.edit(shadow(5))
     scene.run(waits).settle(5)
-    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert (led_to(scene), led_to(scene, NEXT)) == reached
     assert scene.cluster.created_jobs == jobs
     assert scene.events().count("AwaitingAcknowledgement") == 1
 
 
 def test_an_invalid_manifest_changes_nothing_of_an_offer() -> None:
     scene = waiting()
-    reached = serving(scene), serving(scene, NEXT)
+    reached = led_to(scene), led_to(scene, NEXT)
     scene.edit(shadow(5, pinRevision=77))
     scene.run(is_stalled).settle(10)
-    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert (led_to(scene), led_to(scene, NEXT)) == reached
     scene.edit(shadow(5))
     scene.run(waits).settle(5)
-    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert (led_to(scene), led_to(scene, NEXT)) == reached
 
 
 def test_a_candidate_whose_server_was_lost_is_offered_again() -> None:
     scene = waiting()
-    reached = serving(scene), serving(scene, NEXT)
+    reached = led_to(scene), led_to(scene, NEXT)
     for raw in scene.cluster.find("Deployment"):
         if raw["metadata"]["labels"][SERVING_LABEL] == reached[1]:
             scene.cluster.mark_deleted("Deployment", NAMESPACE, raw["metadata"]["name"])
     scene.turn()
     scene.run(waits).settle(10)
-    assert (serving(scene), serving(scene, NEXT)) == reached
+    assert (led_to(scene), led_to(scene, NEXT)) == reached
     assert scene.events().count("AwaitingAcknowledgement") == 1
 
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
 def test_another_strategy_moves_clients_to_what_waited(strategy: str) -> None:
     scene = waiting()
-    offered = serving(scene, NEXT)
+    offered = led_to(scene, NEXT)
     scene.edit(shadow(5, strategy=strategy))
     scene.run(is_ready).settle(60)
-    assert (serving(scene), serving(scene, NEXT), servers(scene)) == (offered, "", [offered])
+    assert (led_to(scene), led_to(scene, NEXT), servers(scene)) == (offered, "", {offered})
 
 
 def test_what_is_refused_after_it_was_offered_is_not_offered_any_more() -> None:
     scene = waiting()
-    offered = serving(scene, NEXT)
+    offered = led_to(scene, NEXT)
     scene.world.image_id, scene.world.served_offset = "sha256:moved", 0.2
     for raw in scene.cluster.find("Pod"):
         if raw["metadata"]["labels"].get(SERVING_LABEL) == offered:
             scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
     scene.run(lambda scene: scene.condition("Verified") == "False OutsideTolerance").settle(5)
-    assert not serving(scene, NEXT)
+    assert not led_to(scene, NEXT)
     assert not scene.status.served.next_url
 
 
@@ -122,13 +123,13 @@ def test_what_serves_is_watched_while_a_newer_revision_waits() -> None:
 
 def test_a_server_that_has_drained_goes_also_beside_an_invalid_manifest() -> None:
     scene = waiting()
-    new = serving(scene, NEXT)
+    new = led_to(scene, NEXT)
     scene.edit(shadow(5, acknowledgedVectorSpace=scene.status.served.candidate_vector_space, drainSeconds=600))
     scene.run(is_ready).settle(3)
     scene.edit(shadow(5, pinRevision=77))
     scene.run(is_stalled)
     scene.settle(30)
-    assert servers(scene) == [new]
+    assert servers(scene) == {new}
 
 
 def test_where_recreate_left_no_server_the_index_is_still_of_the_old_space() -> None:
@@ -156,18 +157,18 @@ def test_nobody_is_sent_to_a_strangers_service() -> None:
     assert "AwaitingAcknowledgement" not in scene.events()
     scene.cluster.remove("Service", NAMESPACE, NEXT)
     scene.run(waits).settle(5)
-    assert serving(scene, NEXT)
+    assert led_to(scene, NEXT)
     assert scene.status.served.next_url
     assert scene.events().count("AwaitingAcknowledgement") == 1
 
 
 def test_another_server_of_the_same_model_is_offered_when_it_is_verified() -> None:
     scene = waiting()
-    old, offered = serving(scene), serving(scene, NEXT)
+    old, offered = led_to(scene), led_to(scene, NEXT)
     scene.edit(shadow(5, modelName="handbook-5"))
     scene.run(lambda scene: offered not in servers(scene))
-    assert not serving(scene, NEXT)
+    assert not led_to(scene, NEXT)
     assert not scene.status.served.next_url
     scene.run(waits).settle(5)
-    assert serving(scene) == old
-    assert sorted(servers(scene)) == sorted([old, serving(scene, NEXT)])
+    assert led_to(scene) == old
+    assert servers(scene) == {old, led_to(scene, NEXT)}

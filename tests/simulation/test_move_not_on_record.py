@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from simulation.clients import a_spec_of, contract, led_to, servers
 from simulation.fake_cluster import NAMESPACE, Call, Crash
-from simulation.scene import NAME, Scene, a_spec, is_ready, stage_is
+from simulation.scene import NAME, Scene, is_ready, stage_is
 
-from embedding_operator.cluster.errors import Forbidden, QuotaExceeded
+from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.resource.labels import SERVING_LABEL
-from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Stage
-
-
-def a_spec_of(epochs: int, **deploy: Any) -> dict[str, Any]:
-    return a_spec(stages={"deploy": deploy, "finetune": {"epochs": epochs}})
-
-
-def led_to(scene: Scene) -> str:
-    """Of the clients' Service."""
-    raw = scene.cluster.objects.get(("Service", NAMESPACE, NAME))
-    return str(raw["spec"]["selector"][SERVING_LABEL]) if raw is not None else ""
-
-
-def servers(scene: Scene) -> set[str]:
-    metas = [raw["metadata"] for raw in scene.cluster.find("Deployment")]
-    return {meta["labels"][SERVING_LABEL] for meta in metas if "deletionTimestamp" not in meta}
-
-
-def contract(scene: Scene) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(scene.cluster.object("ConfigMap", f"{NAME}-contract")["data"]["contract.json"])
-    return found
 
 
 class EditsAfterTheMove:
@@ -157,169 +136,6 @@ def test_a_move_that_is_refused_hides_no_loss() -> None:
     scene.run(is_ready)
 
 
-@pytest.mark.parametrize("edited", [False, True], ids=["no edit", "an edit of drainSeconds"])
-@pytest.mark.parametrize("on_record", [True, False], ids=["deploy is on record", "nothing is"])
-@pytest.mark.parametrize("how", ["new pods", "containers that restart in place"])
-def test_a_server_is_not_judged_by_what_measured_another_image(how: str, *, on_record: bool, edited: bool) -> None:
-    """The Job of verify was made and is not on record; the operator is away while it measures, and the tag moves."""
-    scene = Scene(a_spec_of(3))
-    full, crashed = [on_record], [False]
-
-    def hook(call: Call, when: str) -> None:
-        making = (call.verb, call.kind) == ("create", "Job") and "-verify-" in call.name
-        if making and when == "before" and full[0]:
-            raise QuotaExceeded("create", "Job", NAMESPACE, call.name, "exceeded quota")
-        crashed[0] |= making and when == "after"
-        if (call.verb, when) == ("status", "before") and crashed[0]:
-            crashed[0] = False
-            raise Crash
-
-    scene.cluster.hook = hook
-    if on_record:
-        scene.run(lambda scene: scene.status.stage(Stage.VERIFY).reason == "WaitingForQuota").settle(2)
-    full[0] = False
-    scene.run(lambda scene: scene.crashes > 0)
-    assert bool(scene.status.stage(Stage.DEPLOY).image_ids) == on_record
-    assert scene.status.stage(Stage.VERIFY).attempt == 0
-    _nobody_works(scene)
-    scene.world.image_id, scene.world.served_offset = "sha256:moved", -0.3
-    for raw in scene.cluster.find("Pod"):
-        if SERVING_LABEL not in raw["metadata"]["labels"]:
-            continue
-        if how == "new pods":
-            scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
-        else:
-            scene.cluster.change("Pod", NAMESPACE, raw["metadata"]["name"], lambda pod: _restart(pod, scene))
-    _nobody_works(scene)
-    if edited and on_record:
-        scene.edit(a_spec_of(3, drainSeconds=77))
-    scene.settle(40)
-    assert len(scene.attempts(Stage.VERIFY)) == 2
-    assert scene.condition("Verified") == "False OutsideTolerance"
-
-
-@pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])
-def test_a_tag_that_moved_beside_an_edit_is_measured_after_the_way_back(strategy: str) -> None:
-    scene = Scene(a_spec_of(3, strategy=strategy)).run(is_ready).settle(3)
-    was = led_to(scene)
-    scene.edit(a_spec_of(5, strategy=strategy))
-    scene.run(lambda scene: scene.status.stage(Stage.DEPLOY).reason == "Starting" and bool(servers(scene) - {was}))
-    scene.world.image_id, scene.world.served_offset = "sha256:moved", -0.3
-    for raw in scene.cluster.find("Pod"):
-        if raw["metadata"]["labels"].get(SERVING_LABEL) == was:
-            scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])
-    scene.edit(a_spec_of(3, strategy=strategy))
-    scene.settle(60)
-    assert scene.condition("Verified") == "False OutsideTolerance"
-    assert "ImageMoved" in scene.events()
-
-
-def _restart(pod: dict[str, Any], scene: Scene) -> None:
-    """Its container ended, and the kubelet pulled what the tag stands for by then."""
-    for container in pod["status"]["containerStatuses"]:
-        container["imageID"] = scene.world.image_id
-        container["state"] = {"running": {"startedAt": stamp(scene.clock.now)}}
-
-
-def _nobody_works(scene: Scene) -> None:
-    for _ in range(8):
-        scene.step()
-        scene.clock.now += timedelta(seconds=10)
-
-
-def waits_to_be_acknowledged() -> tuple[Scene, str]:
-    """The server that clients reach, beside it a candidate that is offered."""
-    scene = Scene(a_spec_of(3, strategy="Shadow")).run(is_ready).settle(3)
-    was = led_to(scene)
-    scene.edit(a_spec_of(5, strategy="Shadow"))
-    scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
-    return scene, was
-
-
-def test_an_offer_goes_with_its_server_while_the_clients_service_is_fought_over() -> None:
-    scene, was = waits_to_be_acknowledged()
-
-    def bends(raw: dict[str, Any]) -> None:
-        if raw["metadata"]["name"] == NAME:
-            raw["spec"]["ports"][0]["targetPort"] = 9999
-
-    scene.cluster.policies["Service"] = bends
-    scene.cluster.change("Service", NAMESPACE, NAME, bends)
-    scene.edit(a_spec_of(3, strategy="Shadow"))
-    scene.settle(30)
-    assert servers(scene) == {was}
-    assert not scene.status.served.next_url
-    assert ("Service", NAMESPACE, f"{NAME}-next") not in scene.cluster.objects
-
-
-@pytest.mark.parametrize("how", ["quota", "suspend", "invalid"])
-def test_nobody_is_told_of_a_candidate_that_is_gone(how: str) -> None:
-    scene, was = waits_to_be_acknowledged()
-
-    def full(call: Call, when: str) -> None:
-        if (call.verb, call.kind, when) == ("apply", "Deployment", "before"):
-            raise QuotaExceeded("create", "Deployment", NAMESPACE, call.name, "exceeded quota")
-
-    if how == "quota":
-        scene.cluster.hook = full
-    elif how == "suspend":
-        scene.edit({**a_spec_of(5, strategy="Shadow"), "suspend": True})
-    else:
-        scene.edit(a_spec_of(5, strategy="Shadow", pinRevision=77))
-    scene.settle(3)
-    for raw in scene.cluster.find("Deployment"):
-        if raw["metadata"]["labels"][SERVING_LABEL] != was:
-            scene.cluster.remove("Deployment", NAMESPACE, raw["metadata"]["name"])
-    scene.settle(20)
-    assert servers(scene) == {was}
-    assert not scene.status.served.next_url
-    scene.cluster.hook = lambda call, when: None
-    scene.edit(a_spec_of(5, strategy="Shadow"))
-    scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
-    assert scene.status.served.next_url
-
-
-def test_an_offer_that_is_not_on_record_is_told() -> None:
-    scene = Scene(a_spec_of(3, strategy="Shadow")).run(is_ready).settle(3)
-    scene.edit(a_spec_of(5, strategy="Shadow"))
-    made, crashed = [False], [False]
-
-    def hook(call: Call, when: str) -> None:
-        made[0] |= (call.verb, call.kind, call.name, when) == ("apply", "Service", f"{NAME}-next", "after")
-        if (call.verb, when) == ("status", "before") and made[0] and not crashed[0]:
-            crashed[0] = True
-            raise Crash
-
-    scene.cluster.hook = hook
-    scene.run(lambda scene: scene.condition("Ready") == "Unknown AwaitingAcknowledgement").settle(3)
-    assert crashed[0]
-    assert scene.events().count("AwaitingAcknowledgement") == 1
-
-
-@pytest.mark.parametrize("lost", [("ConfigMap",), ("ConfigMap", "Deployment")], ids=["record", "record and server"])
-def test_a_pinned_revision_serves_on_without_its_record(lost: tuple[str, ...]) -> None:
-    scene = Scene(a_spec_of(3)).run(is_ready).settle(3)
-    was = led_to(scene)
-    scene.edit(a_spec_of(5))
-    scene.run(is_ready).settle(20)
-    scene.edit(a_spec_of(5, pinRevision=1))
-    scene.run(is_ready).settle(20)
-    for kind in lost:
-        for raw in scene.cluster.find(kind):
-            if kind == "Deployment" or raw["metadata"]["name"] == f"{NAME}-revision-1":
-                scene.cluster.remove(kind, NAMESPACE, raw["metadata"]["name"])
-    scene.settle(3)
-    scene.run(is_ready).settle(5)
-    assert is_ready(scene)
-    assert led_to(scene) == was
-    assert was in servers(scene)
-    seen = len(scene.history)
-    scene.edit(a_spec_of(5, pinRevision=1, drainSeconds=77))
-    scene.settle(10)
-    assert {status["phase"] for status in scene.history[seen:]} == {"Ready"}
-    assert was in servers(scene)
-
-
 def test_without_time_to_drain_what_drained_before_goes_too() -> None:
     scene = Scene(a_spec_of(3, drainSeconds=3600)).run(is_ready).settle(3)
     scene.edit(a_spec_of(5, drainSeconds=3600))
@@ -369,18 +185,3 @@ def test_a_first_server_that_clients_come_back_to_stays_at_the_end_of_its_drain(
     scene.settle(10)
     assert first in servers(scene)
     assert "Unavailable" not in scene.events()[seen:]
-
-
-def test_a_pinned_revision_without_its_record_outlives_a_suspension() -> None:
-    scene = Scene(a_spec_of(3)).run(is_ready).settle(3)
-    scene.edit(a_spec_of(5))
-    scene.run(is_ready).settle(8)
-    pinned = a_spec_of(5, pinRevision=1)
-    scene.edit(pinned)
-    scene.run(is_ready).settle(8)
-    scene.cluster.remove("ConfigMap", NAMESPACE, f"{NAME}-revision-1")
-    scene.edit({**pinned, "suspend": True})
-    scene.settle(5)
-    assert scene.status.phase == "Suspended"
-    scene.edit(pinned)
-    scene.run(is_ready)

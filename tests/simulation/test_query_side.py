@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from simulation.clients import led_to
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_spec, is_ready, is_stalled
-from simulation.test_handover import NEXT, serving, waits
+from simulation.test_handover import NEXT, waits
 
 from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_stages.contract import ENV_VECTOR_SPACE, Artefact, Stage, vector_space_of
@@ -46,12 +47,12 @@ def test_the_space_is_the_base_models_and_the_contract_says_whose_side_was_train
 
 def test_a_newer_map_of_the_same_base_model_moves_clients_without_a_word() -> None:
     scene = Scene(shadow()).run(is_ready).settle(3)
-    first, before, space = serving(scene), contract_of(scene), scene.status.served.vector_space
+    first, before, space = led_to(scene), contract_of(scene), scene.status.served.vector_space
     scene.edit(shadow(epochs=5))
     scene.run(is_ready).settle(80)
     assert len(scene.ran(Stage.FINETUNE)) == 2
-    assert serving(scene) != first
-    assert not serving(scene, NEXT)
+    assert led_to(scene) != first
+    assert not led_to(scene, NEXT)
     assert scene.status.served.vector_space == space
     assert scene.status.served.reindex.get("required") is not True
     assert "ReindexRequired" not in scene.events()
@@ -88,12 +89,12 @@ def test_the_way_from_one_side_to_both_and_back_takes_an_index_each_time() -> No
 
 def test_an_older_map_is_pinned_without_a_word() -> None:
     scene = Scene(shadow()).run(is_ready).settle(3)
-    first = serving(scene)
+    first = led_to(scene)
     scene.edit(shadow(epochs=5))
     scene.run(is_ready).settle(80)
     scene.edit(shadow(epochs=5, pinRevision=1))
     scene.run(is_ready).settle(80)
-    assert serving(scene) == first
+    assert led_to(scene) == first
     assert scene.status.served.active_revision == 1
     assert contract_of(scene)["side"] == "query"
     assert [raw["metadata"]["labels"][SERVING_LABEL] for raw in scene.cluster.find("Deployment")] == [first]
