@@ -25,7 +25,8 @@ from embedding_operator.objects.image_pods import view_image_pod
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.image_check import build_image_check
 from embedding_operator.objects.manifests.serving import build_service
-from embedding_operator.objects.views import time_of, view_job
+from embedding_operator.objects.pods import time_of
+from embedding_operator.objects.views import view_job
 from embedding_operator.resource.labels import OWNER_UID_LABEL, SUSPENDED_ANNOTATION
 from embedding_stages.contract import Stage
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from embedding_operator.cluster.cache import Key
-from embedding_operator.objects.views import PodView
+from embedding_operator.objects.pods import PodView
 
 log = logging.getLogger(__name__)
 THREADS: Final = 8

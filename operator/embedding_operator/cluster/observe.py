@@ -22,15 +22,8 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import contract_name, record_name
 from embedding_operator.objects.manifests.serving import service_url, serving_name
 from embedding_operator.objects.nim_services import NIM_SERVICE, as_ours, is_made_by_one, made_by, view_nim_service
-from embedding_operator.objects.views import (
-    DeploymentView,
-    EventView,
-    JobView,
-    PodView,
-    view_deployment,
-    view_job,
-    view_pod,
-)
+from embedding_operator.objects.pods import PodView, view_pod
+from embedding_operator.objects.views import DeploymentView, EventView, JobView, view_deployment, view_job
 from embedding_operator.objects.workloads import WORKLOAD, view_workload
 from embedding_operator.resource.labels import (
     JOB_NAME_LABEL,

@@ -9,7 +9,8 @@ from typing import Final
 from embedding_operator.decide.outcome import NODE_LOST
 from embedding_operator.decide.waiting import Wait
 from embedding_operator.objects.deletion import DELETION_STUCK, deleted_at, stuck_deletion
-from embedding_operator.objects.views import DeploymentView, JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import DeploymentView, JobView
 
 _MARGIN: Final = timedelta(seconds=60)  # a kubelet that lives reports within seconds
 ENDED: Final = ("Succeeded", "Failed")

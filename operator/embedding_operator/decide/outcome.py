@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
-from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_operator.resource.times import stamp

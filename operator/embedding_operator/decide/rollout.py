@@ -13,7 +13,8 @@ from embedding_operator.decide.lost import silent_node
 from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
-from embedding_operator.objects.views import DeploymentView, EventView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import DeploymentView, EventView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import DAMAGED, SERVER_IMAGES, StageStatus, State, Status
 from embedding_operator.resource.times import parse_time, stamp

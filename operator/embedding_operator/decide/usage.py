@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.outcome import said_by
-from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_operator.resource.times import parse_time

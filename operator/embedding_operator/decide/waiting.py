@@ -16,7 +16,8 @@ from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.objects.injected import AT_WORK
 from embedding_operator.objects.manifests.job import mounted_authorities, mounted_secrets
-from embedding_operator.objects.views import EventView, JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import EventView, JobView
 from embedding_operator.resource.api import SecretRef, Spec
 from embedding_operator.resource.labels import STAGE_LABEL
 from embedding_operator.resource.placement import mounts_on_one_node

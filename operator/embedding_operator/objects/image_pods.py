@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from embedding_operator.objects.manifests.image_check import CONTAINER_PREFIX
-from embedding_operator.objects.views import time_of
+from embedding_operator.objects.pods import time_of
 from embedding_operator.resource.labels import IMAGE_CHECK_LABEL, IMAGES_ANNOTATION
 
 _NOT_LOOKED_AT: Final = frozenset({"ContainerCreating", "PodInitializing", ""})

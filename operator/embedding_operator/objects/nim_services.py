@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from embedding_operator.objects.manifests.nim_service import PORT_NAME
 from embedding_operator.objects.manifests.serving import CONTAINER
-from embedding_operator.objects.views import DeploymentView, PodView, time_of, view_deployment
+from embedding_operator.objects.pods import PodView, time_of
+from embedding_operator.objects.views import DeploymentView, view_deployment
 from embedding_operator.resource.labels import SERVING_LABEL, TEMPLATE_ANNOTATION
 
 NIM_SERVICE: Final = "NIMService"

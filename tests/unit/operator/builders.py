@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embedding_operator.objects.manifests.common import Owner
-from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import TORCH_SERVER, Spec
 from embedding_operator.resource.pipeline import BY_STAGE
 from embedding_operator.resource.spec import parse_spec

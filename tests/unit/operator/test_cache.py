@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from embedding_operator.cluster.cache import Cache
-from embedding_operator.objects.views import view_pod
+from embedding_operator.objects.pods import view_pod
 from embedding_operator.resource.api import MANAGER
 from embedding_operator.resource.labels import OWNER_LABEL
 

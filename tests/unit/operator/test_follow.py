@@ -12,7 +12,8 @@ from unit.operator.builders import NOON, a_pod, a_spec, a_stage, an_ended_pod
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.rollout import STARTING, follow
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
-from embedding_operator.objects.views import DeploymentView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import DeploymentView
 from embedding_operator.resource.status import Status
 from embedding_stages.contract import Stage
 

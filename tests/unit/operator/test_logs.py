@@ -12,7 +12,7 @@ from unit.operator.builders import a_pod
 from embedding_operator.cluster import logs as logs_module
 from embedding_operator.cluster.cache import Key
 from embedding_operator.cluster.logs import LogTails
-from embedding_operator.objects.views import PodView
+from embedding_operator.objects.pods import PodView
 
 KEY = ("team-a", "handbook")
 

@@ -20,7 +20,8 @@ from unit.operator.builders import (
 
 from embedding_operator.decide.attempts import micro_batch, retry_at
 from embedding_operator.decide.outcome import Failure, outcome_of
-from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import JobView
 from embedding_stages.contract import Artefact, ExitCode, Stage, StageResult
 
 SPEC = a_spec(corpus={"source": {"image": {"reference": "docs:1", "path": "/docs"}}})

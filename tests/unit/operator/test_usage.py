@@ -13,7 +13,8 @@ from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.limits import left_s, overrun
 from embedding_operator.decide.usage import eta_s, figures, is_late, measured
 from embedding_operator.metrics import Metrics
-from embedding_operator.objects.views import JobView, PodView
+from embedding_operator.objects.pods import PodView
+from embedding_operator.objects.views import JobView
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_operator.resource.usage import Spent, Usage
 from embedding_stages.contract import Stage

@@ -8,7 +8,8 @@ import pytest
 from unit.operator.builders import FINGERPRINT, OWNER, Raw, a_pod, a_request, a_spec
 
 from embedding_operator.objects.manifests.job import build_job
-from embedding_operator.objects.views import PodView, view_deployment, view_job, view_pod
+from embedding_operator.objects.pods import PodView, view_pod
+from embedding_operator.objects.views import view_deployment, view_job
 from embedding_operator.resource.labels import ATTEMPT_LABEL, GPUS_ANNOTATION, INDEX_ANNOTATION, STAGE_LABEL
 from embedding_operator.resource.times import parse_time
 from embedding_stages.contract import Stage
