@@ -56,7 +56,8 @@ from embedding_operator.decide.decision import (
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE
 from embedding_operator.decide.scale import without_scaling
-from embedding_operator.decide.summary import as_recorded, held_up, unread
+from embedding_operator.decide.stopped import held_up, unread
+from embedding_operator.decide.summary import as_recorded
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner

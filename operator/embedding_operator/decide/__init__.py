@@ -45,8 +45,10 @@ In every pass:
 
     drift        is an object what was applied, and when is it restored?
     refusals     what did the API server refuse in this pass?
+    stopped      what is said where the pass goes no further?
     summary      which conditions and which phase follow from all that?
     phase          in one word?
     figures        what was measured?
     warnings       what do finished stages warn of?
+    written      how are conditions written?
 """

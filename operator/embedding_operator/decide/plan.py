@@ -27,7 +27,8 @@ from embedding_operator.decide.scale import note_scale, scaling_of
 from embedding_operator.decide.schedule import keep_schedule
 from embedding_operator.decide.serving import deploy, serving_model, verification
 from embedding_operator.decide.settle import foreseen, settle, settle_server
-from embedding_operator.decide.summary import conclude, invalid, judged_by_gate
+from embedding_operator.decide.stopped import invalid
+from embedding_operator.decide.summary import conclude, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.training import gate_blocks, run_pipeline
 from embedding_operator.decide.usage import of_another_run, up_to_now

@@ -13,101 +13,19 @@ from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
 from embedding_operator.decide.handover import MOVING, Traffic
 from embedding_operator.decide.phase import current_stage, judged, lost, phase_of, progress_of, stuck_in
 from embedding_operator.decide.pulling import IMAGE_PULL_FAILED
-from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
-from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, loss
+from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN
+from embedding_operator.decide.traffic import loss
 from embedding_operator.decide.usage import figures
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.decide.warnings import warn
+from embedding_operator.decide.written import Conditions, planned
 from embedding_operator.resource import conditions as c
-from embedding_operator.resource.api import Spec, SpecError
+from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Condition, ConditionStatus, Status
-from embedding_operator.resource.times import stamp
 from embedding_stages.contract import Stage
 
 CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
 RECORD_NOT_WRITTEN: Final = "RecordNotWritten"
-
-
-class _Conditions:
-    """Writes conditions of one generation at one time."""
-
-    def __init__(self, draft: Draft, observed: Observed) -> None:
-        self.draft, self.generation = draft, observed.generation
-        self.now = stamp(observed.now)
-
-    def put(self, kind: str, status: ConditionStatus, reason: str, message: str) -> None:
-        updated = c.set_condition(
-            self.draft.status.conditions,
-            kind,
-            status,
-            reason,
-            message,
-            generation=self.generation,
-            now=self.now,
-        )
-        self.draft.status = replace(self.draft.status, conditions=updated)
-
-    def drop(self, kind: str) -> None:
-        self.draft.status = replace(self.draft.status, conditions=c.drop_condition(self.draft.status.conditions, kind))
-
-    def present(self, kind: str, reason: str, message: str, *, true: bool) -> None:
-        """Reconciling and Stalled exist only while they are true."""
-        if true:
-            self.put(kind, "True", reason, message)
-        else:
-            self.drop(kind)
-
-
-def invalid(draft: Draft, observed: Observed, error: SpecError) -> Plan:
-    """A manifest that cannot be acted on: say so and wait for an edit. Whatever serves goes on serving."""
-    status = draft.status
-    # No stage has been shown to be done for this manifest.
-    draft.status = replace(status, observed_generation=observed.generation, current_stage=Stage.INPUTS.value)
-    return refused(draft, observed, error.reason, str(error), retry_s=None)
-
-
-def unread(status: Status, observed: Observed) -> Plan:
-    """What a decision needs could not be read: say why, and go on with what the status knows."""
-    observed = with_first_words(status, observed)
-    stop = observed.stopped
-    if stop is None:
-        raise ValueError("nothing was refused")
-    draft = Draft(status=replace(status, observed_generation=observed.generation))
-    return refused(draft, observed, stop.reason, stop.message, retry_s=RETRY_S[stop.kind])
-
-
-def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
-    """The manifest, or the API server's answer to a read, stops everything."""
-    write = _Conditions(draft, observed)
-    _not_valid(write, "False", reason, message)
-    gone = lost(draft.status)
-    deployed = draft.status.condition(c.DEPLOYED)
-    if gone:
-        write.put(c.DEPLOYED, "False", *loss(draft.status.served, observed))
-    elif deployed is not None and deployed.reason in (ACTIVE_UNAVAILABLE, DRIFT_NOT_CORRECTED):
-        write.drop(c.DEPLOYED)
-    write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))
-    write.drop(c.RECONCILING)
-    write.put(c.STALLED, "True", reason, message)
-    status = replace(
-        draft.status,
-        phase="Degraded" if gone else "Blocked",
-        current_stage=draft.status.current_stage or Stage.INPUTS.value,
-        progress=reason,
-    )
-    again_s = min(draft.requeue_s, default=None) if retry_s is None else retry_s
-    return _planned(draft, status, again_s)
-
-
-def _planned(draft: Draft, status: Status, requeue_s: float | None, *, at_once: bool = False) -> Plan:
-    return Plan(
-        status=status,
-        actions=tuple(draft.actions),
-        events=tuple(draft.events),
-        requeue_after_s=requeue_s,
-        ended_run=draft.ended_run,
-        at_once=at_once,
-    )
 
 
 def as_recorded(decided: Plan, recorded: Status) -> Plan:
@@ -131,40 +49,10 @@ def _since(item: Condition, known: Condition | None) -> Condition:
     return replace(item, last_transition_time=known.last_transition_time) if known is not None and same else item
 
 
-def _not_valid(write: _Conditions, status: ConditionStatus, reason: str, message: str) -> None:
-    """Write Validated, and tell it once. `message` keeps the words of the first refusal; see refusals.py."""
-    known = write.draft.status.condition(c.VALIDATED)
-    if known is None or known.message != message[:1024]:
-        write.draft.event("Warning", reason, message)
-    write.put(c.VALIDATED, status, reason, message)
-
-
-def held_up(status: Status, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
-    """Nothing is known to be wrong, and nothing goes on before something else has happened.
-
-    It is said once: the exact words may change from one attempt to the next.
-    """
-    known = status.condition(c.VALIDATED)
-    if known is not None and (known.reason, known.observed_generation) == (reason, observed.generation):
-        return Plan(status=status, requeue_after_s=retry_s)
-    draft = Draft(status=replace(status, observed_generation=observed.generation))
-    write = _Conditions(draft, observed)
-    message = f"{message}{TRIED_AGAIN}"
-    draft.event("Warning", reason, message)
-    write.put(c.VALIDATED, "Unknown", reason, message)
-    ready = c.compute_ready(draft.status.conditions, observed.generation)
-    write.put(c.READY, *ready)
-    write.drop(c.STALLED)
-    write.put(c.RECONCILING, "True", reason, message)
-    goes_on = {"Ready": "Verifying", **({} if ready[0] == "False" else {"Blocked": "Running", "Failed": "Running"})}
-    phase = goes_on.get(status.phase, status.phase)
-    return Plan(status=replace(draft.status, phase=phase), events=tuple(draft.events), requeue_after_s=retry_s)
-
-
 def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | None, traffic: Traffic | None) -> Plan:
     """Write conditions, phase and figures from the stages' states. Ready is computed, never assigned."""
     activated = traffic is not None and traffic.state == "active"
-    write = _Conditions(draft, observed)
+    write = Conditions(draft, observed)
     _valid(write, observed)
     gate = judged_by_gate(draft.status, spec)
     current = current_stage(draft.status, gate, verdict, activated=activated)
@@ -226,22 +114,22 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     if stop is not None:
         requeue = RETRY_S[stop.kind]
-    return _planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
+    return planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
 
 
-def _valid(write: _Conditions, observed: Observed) -> None:
+def _valid(write: Conditions, observed: Observed) -> None:
     """A claim that cannot grow or a record that cannot be written is no reason to stop; nor is an image that a later
     stage will not get, but somebody has to look.
     """
     stop, claim = observed.stopped, observed.refusal("claim")
     if stop is not None and stop.kind == "refused":
-        _not_valid(write, "False", stop.reason, stop.message)
+        write.not_valid("False", stop.reason, stop.message)
         return
     if stop is not None:
-        _not_valid(write, "Unknown", stop.reason, f"{stop.message}{TRIED_AGAIN}")
+        write.not_valid("Unknown", stop.reason, f"{stop.message}{TRIED_AGAIN}")
         return
     if write.draft.unpulled:
-        _not_valid(write, "False", IMAGE_PULL_FAILED, write.draft.unpulled)
+        write.not_valid("False", IMAGE_PULL_FAILED, write.draft.unpulled)
         return
     record = observed.refusal("record")
     if claim is not None:
@@ -255,7 +143,7 @@ def _valid(write: _Conditions, observed: Observed) -> None:
         write.put(c.VALIDATED, "True", "Valid", "the manifest is valid")
 
 
-def _less(write: _Conditions, observed: Observed, reason: str, what: str, *, told: bool = False) -> None:
+def _less(write: Conditions, observed: Observed, reason: str, what: str, *, told: bool = False) -> None:
     """Something is refused that work goes on without; told once, where it is not `told` already."""
     message = f"the manifest is valid, but {what}"
     known = write.draft.status.condition(c.VALIDATED)
@@ -275,7 +163,7 @@ def judged_by_gate(status: Status, spec: Spec) -> Gate | None:
     return gate_of(status, spec)
 
 
-def _gate_condition(write: _Conditions, gate: Gate | None) -> None:
+def _gate_condition(write: Conditions, gate: Gate | None) -> None:
     if gate is None:
         write.put(c.QUALITY_GATE, "Unknown", "Pending", "an earlier stage comes first")
         return
@@ -287,9 +175,7 @@ def _gate_condition(write: _Conditions, gate: Gate | None) -> None:
     write.put(c.QUALITY_GATE, status, gate.reason, gate.message)
 
 
-def _stage_condition(
-    write: _Conditions, status: Status, kind: str, stages: tuple[Stage, ...], *, reached: bool
-) -> bool:
+def _stage_condition(write: Conditions, status: Status, kind: str, stages: tuple[Stage, ...], *, reached: bool) -> bool:
     """True when everything up to and including this condition's stages is done."""
     if not reached:
         write.put(kind, "Unknown", "Pending", "an earlier stage comes first")
@@ -306,7 +192,7 @@ def _stage_condition(
     return True
 
 
-def _verified(write: _Conditions, verdict: Verdict, traffic: Traffic | None) -> None:
+def _verified(write: Conditions, verdict: Verdict, traffic: Traffic | None) -> None:
     if not verdict.within:
         served = write.draft.status.served
         serves = bool(served.active_fingerprint) and served.active_fingerprint == served.candidate_fingerprint
