@@ -122,7 +122,7 @@ class Servers:
             crashed = {"name": name, "state": state, "lastState": ended}
             self._edit(pod, lambda raw: raw["status"].update(containerStatuses=[crashed]))
         else:
-            now = pod["status"].get("containerStatuses", [{}])[0]
+            now = next(iter(pod["status"].get("containerStatuses", ())), {})
             running = {"name": name, "imageID": self.image_id, "state": {"running": {"startedAt": self._now()}}}
             if now.get("imageID") == self.image_id and "startedAt" in now["state"].get("running", {}):
                 running = now  # it runs on
