@@ -45,7 +45,7 @@ def row_of(status: Status) -> Row:
     figures = {model: _mapping(status.metrics.get(model)).get("ndcg@10") for model in _MODELS}
     return Row(
         phase=status.phase,
-        available=bool(status.served.url) if status.served.active_fingerprint else None,
+        available=bool(status.served.url) if status.served.active_fingerprint or status.served.is_gap else None,
         conditions=tuple(
             (item.type, item.status, item.reason[:_REASON_CHARACTERS])
             for item in status.conditions

@@ -58,7 +58,13 @@ def must_be_ours(kind: str, wanted: Mapping[str, Any], existing: Mapping[str, An
     owners = meta.get("ownerReferences") or ()
     if "deletionTimestamp" in meta or any(ref.get("kind") == KIND and ref.get("name") in names for ref in owners):
         raise NotYetGone(*where, "it belongs to a resource of this name that was deleted, and will be removed")
-    raise ForeignObject(*where, "it exists and belongs to somebody else; rename this resource, or remove that object")
+    cure = "rename this resource, or remove that object"
+    if kind == "PersistentVolumeClaim":  # its data goes with it
+        cure = (
+            f"name it in spec.storage.existingClaim ({meta['name']}) to keep what is in it and work beside that, or "
+            "rename this resource; removing the claim deletes its data"
+        )
+    raise ForeignObject(*where, f"it exists and belongs to somebody else; {cure}")
 
 
 def dry_run_error(error: ClusterError) -> ClusterError:

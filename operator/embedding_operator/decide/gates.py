@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from embedding_operator.resource.api import Gates, Guard, Spec
+from embedding_operator.resource.conditions import GATES_PASSED
 from embedding_operator.resource.status import Served, StageStatus, Status
 from embedding_stages.contract import Stage
 
-PASSED: Final = "Passed"
+PASSED: Final = GATES_PASSED
 WORSE_THAN_BASE: Final = "WorseThanBase"
 WORSE_THAN_ACTIVE: Final = "WorseThanActive"
 NOT_SHOWN_BETTER: Final = "NotShownBetter"
@@ -133,12 +134,15 @@ def _failed(gates: Gates, served: Served, reason: str, message: str) -> Gate:
     if not gates.stops:
         message = f"{reason}: {message}; it goes on, because spec.gates.onFail is Warn"
         return Gate(passed=True, reason=WARNED, message=message)
-    serves = (
-        f"revision {served.active_revision} goes on serving" if served.active_fingerprint else "nothing is served yet"
-    )
     cure = "" if reason == NO_QUESTIONS else "change data or training, evaluate on more questions, move the limit, or "
-    message = f"{message}; {serves}; {cure or 'or '}set spec.gates.onFail: Warn to serve it all the same"
+    message = f"{message}; {_who_serves(served)}; {cure or 'or '}set spec.gates.onFail: Warn to serve it all the same"
     return Gate(passed=False, reason=reason, message=message)
+
+
+def _who_serves(served: Served) -> str:
+    if served.active_fingerprint:
+        return f"revision {served.active_revision} goes on serving"
+    return "nothing serves" if served.is_gap else "nothing is served yet"
 
 
 def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> Iterator[_Measured]:

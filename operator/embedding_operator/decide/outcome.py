@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
-from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message
+from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message, of_own_image
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.pods import PodView
 from embedding_operator.objects.views import JobView
@@ -71,7 +71,8 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
         return Failure(
             kind="Bug",
             reason="NoResult",
-            message=f"Job {job.name} ended without a valid result; exit 0 without artefacts is a failure",
+            message=f"Job {job.name} ended without a valid result; exit 0 without artefacts is a failure"
+            f"{_next(job.stage, spec)}",
             exit_code=0,
         )
     return _failure(job, spec)
@@ -137,15 +138,18 @@ def _failure(job: JobView, spec: Spec) -> Failure:
     if pod is not None and pod.blocked_by and not pod.started and not pod.failed_init:
         return Failure(kind="Transient", reason=INJECTED_BLOCKS, message=injected_message(pod))
     if pod is None or pod.exit_code in (None, 0):
-        return Failure(kind="Transient", reason=POD_LOST, message=f"the pod of Job {job.name} is gone")
+        return Failure(
+            kind="Transient", reason=POD_LOST, message=f"the pod of Job {job.name} is gone{_next(job.stage, spec)}"
+        )
     if pod.failed_init.startswith(COPY_PREFIX):
         return _copy_failure(pod, spec)
     if result is not None:
         asked_to_stop = result.reason == contract.INTERRUPTED and pod.exit_code == ExitCode.TRANSIENT
+        kind = "Disrupted" if asked_to_stop else _KINDS.get(pod.exit_code, "Bug")
         return Failure(
-            kind="Disrupted" if asked_to_stop else _KINDS.get(pod.exit_code, "Bug"),
+            kind=kind,
             reason=result.reason[:64] or "StageFailed",
-            message=result.message,
+            message=result.message + (_next(job.stage, spec) if kind == "Bug" and not result.field else ""),
             field=result.field,
             exit_code=pod.exit_code,
         )
@@ -179,8 +183,15 @@ def _failure(job: JobView, spec: Spec) -> Failure:
     return Failure(
         kind=_KINDS.get(pod.exit_code, "Bug"),
         reason="StageCrashed",
-        message=f"exit code {pod.exit_code}: {pod.termination_message.strip()[-600:]}",
+        message=f"exit code {pod.exit_code}: {pod.termination_message.strip()[-600:]}{_next(job.stage, spec)}",
         exit_code=pod.exit_code,
+    )
+
+
+def _next(stage: Stage, spec: Spec) -> str:
+    """What to do about a failure that names no field."""
+    return (
+        f"{of_own_image(spec, stage)}; status.lastFailure has the end of the log; another spec.retryToken tries again"
     )
 
 

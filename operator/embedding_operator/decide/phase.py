@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from embedding_operator.decide.gates import Gate
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.objects.deletion import DELETION_STUCK
@@ -9,10 +11,20 @@ from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import ConditionStatus, Status
 from embedding_stages.contract import Stage
 
+SUSPENDED: Final = "Suspended"
+
 
 def lost(status: Status) -> bool:
     """Whether clients were sent somewhere, and nothing answers there."""
     return bool(status.served.active_fingerprint) and not status.served.url
+
+
+def serves_refused(status: Status, verdict: Verdict | None) -> bool:
+    """Whether what clients reach is what was measured last, and measured otherwise than was evaluated."""
+    served = status.served
+    return (
+        verdict is not None and not verdict.within and served.active_fingerprint == served.candidate_fingerprint != ""
+    )
 
 
 def judged(status: Status) -> bool:
@@ -56,14 +68,14 @@ def phase_of(
 ) -> str:
     """Blocked: somebody has to look, and nothing goes on by itself; the conditions say at what.
 
-    `stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not the same any more.
+    `stopped`: an action was refused; `lost`: what clients were sent to does not answer, or not as it was verified.
     """
     if lost:
         return "Degraded"
     if stopped:
         return "Blocked"
     if spec.suspend:
-        return "Suspended"
+        return SUSPENDED
     if ready == "True":
         return "Ready"
     if not stuck and status.stage(Stage.DEPLOY).state == "Failed" and status.served.active_fingerprint:
@@ -76,13 +88,15 @@ def phase_of(
     return "Running" if started else "Pending"
 
 
-def progress_of(status: Status, current: Stage | None, gate: Gate | None) -> str:
+def progress_of(status: Status, current: Stage | None, gate: Gate | None, *, suspended: bool) -> str:
     """How far the current stage is: one word, since the stage stands in the column before it."""
     if current is None:
         return "done"
     if gate is not None and gate.blocks:
         return gate.reason
     entry = status.stage(current)
-    if entry.percent is not None:
+    if entry.percent is not None and entry.state != "Waiting":
         return f"{entry.percent}%"
+    if suspended and entry.state == "Pending":
+        return SUSPENDED
     return entry.reason if entry.reason != "NotStarted" else "Pending"

@@ -181,7 +181,7 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
         counts = f"{live.available} of {spec.deploy.replicas or live.asked} replicas are available"
         fail(draft, entry, "Unavailable", f"{counts}: {wait.message}")
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
-        limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds)"
+        limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds: raise it if it only needs longer)"
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
     elif _just_created(entry, live, wait, observed):
         record(draft, entry)
@@ -205,8 +205,12 @@ def _failure_of(pod: PodView, entry: StageStatus) -> tuple[str, str] | None:
     crashing = pod.waiting_reason == "CrashLoopBackOff" or entry.reason == "ServerCrashed"
     if pod.exit_code not in (None, 0) and crashing:
         said = pod.termination_message.strip()[-600:]
-        return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}"
+        return "ServerCrashed", f"the server ends with exit code {pod.exit_code}: {said}{_look(pod)}"
     return None
+
+
+def _look(pod: PodView) -> str:
+    return f"; its own words are in the log (kubectl logs {pod.name} --previous)"
 
 
 def _of_pinned(spec: Spec, failure: tuple[str, str]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from embedding_operator.decide.decision import Draft, Observed, Plan
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
 from embedding_operator.decide.phase import lost
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
-from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, loss
+from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, loss, tell_gap
 from embedding_operator.decide.written import Conditions, planned
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import SpecError
@@ -38,7 +38,9 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     """The manifest, or the API server's answer to a read, stops everything."""
     write = Conditions(draft, observed)
     write.not_valid("False", reason, message)
-    gone = lost(draft.status)
+    gone = lost(draft.status) or draft.status.served.is_gap
+    if draft.status.served.is_gap:
+        tell_gap(draft)
     deployed = draft.status.condition(c.DEPLOYED)
     if gone:
         write.put(c.DEPLOYED, "False", *loss(draft.status.served, observed))

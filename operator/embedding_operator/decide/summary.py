@@ -11,10 +11,19 @@ from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
 from embedding_operator.decide.figures import metrics_of, shown
 from embedding_operator.decide.gates import GATE_DISABLED, PASSED, Gate, gate_of
 from embedding_operator.decide.handover import MOVING, Traffic
-from embedding_operator.decide.phase import current_stage, judged, lost, phase_of, progress_of, stuck_in
+from embedding_operator.decide.phase import (
+    SUSPENDED,
+    current_stage,
+    judged,
+    lost,
+    phase_of,
+    progress_of,
+    serves_refused,
+    stuck_in,
+)
 from embedding_operator.decide.pulling import IMAGE_PULL_FAILED
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN
-from embedding_operator.decide.traffic import loss
+from embedding_operator.decide.traffic import gap_message, loss, tell_gap
 from embedding_operator.decide.usage import figures
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.decide.warnings import warn
@@ -54,10 +63,13 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     activated = traffic is not None and traffic.state == "active"
     write = Conditions(draft, observed)
     _valid(write, observed)
-    gate = judged_by_gate(draft.status, spec)
+    gate, stop = judged_by_gate(draft.status, spec), observed.stopped
+    stopped = stop is not None and stop.kind == "refused"
+    stuck = stopped or stuck_in(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
     current = current_stage(draft.status, gate, verdict, activated=activated)
     reached = True
     elsewhere = bool(draft.status.served.astray) or (lost(draft.status) and not judged(draft.status))
+    elsewhere |= draft.status.served.is_gap and (spec.suspend or stopped)
     differs_elsewhere = "" if activated else differ(draft.status.served, newer=not judged(draft.status))
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
@@ -70,10 +82,11 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         if kind == c.VERIFIED and verdict is not None and reached:
             _verified(write, verdict, traffic)
             continue
-        reached = _stage_condition(write, draft.status, kind, stages, reached=reached)
+        reached = _stage_condition(write, draft.status, kind, stages, reached=reached, suspended=spec.suspend)
         if kind == c.EVALUATED:
             _gate_condition(write, gate)
             reached = gate is not None and gate.passed
+    unserved = draft.status.served.is_gap and _gap_goes_on(write, suspended=spec.suspend)
     if draft.reused:
         draft.event("Normal", "Reused", f"unchanged since an earlier revision: {', '.join(draft.reused)}")
     was_ready = _is_ready(draft.status)
@@ -81,12 +94,9 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     write.put(c.READY, *ready)
     if ready[0] == "True" and not was_ready:
         draft.event("Normal", c.READY, ready[2])
-    stop = observed.stopped
     told = stop is not None or any(event.reason == ready[1] for event in draft.events)  # as a refusal, or by the stage
     if was_ready and ready[0] == "False" and not told:
         draft.event("Warning", ready[1], ready[2])
-    stopped = stop is not None and stop.kind == "refused"
-    stuck = stopped or stuck_in(draft.status, gate, verdict) or (traffic is not None and traffic.broken)
     write.present(c.STALLED, ready[1], ready[2], true=stuck)
     warn(draft, spec)
     ndcg, uplift = shown(draft.status, activated=activated)
@@ -101,10 +111,10 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             current,
             stuck=stuck,
             stopped=stopped,
-            lost=elsewhere or bool(differ(draft.status.served)),
+            lost=elsewhere or unserved or bool(differ(draft.status.served)) or serves_refused(draft.status, verdict),
         ),
         current_stage=current.value if current is not None else "",
-        progress=progress_of(draft.status, current, gate)[:128],
+        progress=progress_of(draft.status, current, gate, suspended=spec.suspend)[:128],
         metrics=metrics_of(draft.status),
         run=figures(draft.status, spec),
         ndcg=ndcg,
@@ -175,7 +185,23 @@ def _gate_condition(write: Conditions, gate: Gate | None) -> None:
     write.put(c.QUALITY_GATE, status, gate.reason, gate.message)
 
 
-def _stage_condition(write: Conditions, status: Status, kind: str, stages: tuple[Stage, ...], *, reached: bool) -> bool:
+def _gap_goes_on(write: Conditions, *, suspended: bool) -> bool:
+    """Clients reach nothing since room was made for this revision. True where it does not come: then that is said."""
+    draft = write.draft
+    failed = [item for item in draft.status.conditions if item.type in c.DEPENDENTS and item.status == "False"]
+    if not failed and not suspended:
+        return False
+    tell_gap(draft)
+    said = gap_message(draft.status.served)
+    first = next((item for item in failed if item.type != c.VALIDATED), None)  # whose words are compared
+    if first is not None and said not in first.message:
+        write.put(first.type, "False", first.reason, f"{first.message[:700]}; {said}")
+    return True
+
+
+def _stage_condition(
+    write: Conditions, status: Status, kind: str, stages: tuple[Stage, ...], *, reached: bool, suspended: bool
+) -> bool:
     """True when everything up to and including this condition's stages is done."""
     if not reached:
         write.put(kind, "Unknown", "Pending", "an earlier stage comes first")
@@ -185,11 +211,19 @@ def _stage_condition(write: Conditions, status: Status, kind: str, stages: tuple
         if entry.done:
             continue
         failed = entry.state == "Failed" or entry.broken
+        if suspended and not failed:
+            write.put(kind, "Unknown", SUSPENDED, _suspended(status))
+            return False
         write.put(kind, "False" if failed else "Unknown", entry.reason, f"{stage}: {entry.message}")
         return False
     last = status.stage(stages[-1])
     write.put(kind, "True", last.reason, last.message)
     return True
+
+
+def _suspended(status: Status) -> str:
+    serves = f"; revision {status.served.active_revision} goes on serving" if status.served.url else ""
+    return f"spec.suspend is true: set it to false to go on{serves}"
 
 
 def _verified(write: Conditions, verdict: Verdict, traffic: Traffic | None) -> None:
@@ -198,11 +232,23 @@ def _verified(write: Conditions, verdict: Verdict, traffic: Traffic | None) -> N
         serves = bool(served.active_fingerprint) and served.active_fingerprint == served.candidate_fingerprint
         fate = "it serves clients since an earlier revision and goes on" if serves else "the revision gets no traffic"
         message = f"{verdict.message}; {fate}"
-        write.put(c.VERIFIED, "False", verdict.reason, message)
+        _not_verified(write, verdict.reason, message)
     elif traffic is None or traffic.state != "active":
         waits = traffic or MOVING
-        write.put(c.VERIFIED, "False" if waits.broken else "Unknown", waits.reason, waits.message)
+        if waits.broken:
+            _not_verified(write, waits.reason, waits.message)
+        else:
+            write.put(c.VERIFIED, "Unknown", waits.reason, waits.message)
     elif other := differ(write.draft.status.served):
         write.put(c.VERIFIED, "False", CANARIES_DIFFER, other)
     else:
         write.put(c.VERIFIED, "True", verdict.reason, verdict.message)
+
+
+def _not_verified(write: Conditions, reason: str, message: str) -> None:
+    """Told once, where nothing else in this pass has told it."""
+    known = write.draft.status.condition(c.VERIFIED)
+    told = any(event.reason == reason for event in write.draft.events)
+    if not told and (known is None or (known.status, known.reason) != ("False", reason)):
+        write.draft.event("Warning", reason, f"verify: {message}")
+    write.put(c.VERIFIED, "False", reason, message)

@@ -98,10 +98,27 @@ def _was_moved(live: Raw | None, before: Served, revision: int) -> bool:
 
 def loss(served: Served, observed: Observed) -> tuple[str, str]:
     """(reason, message): why clients do not reach what serves."""
+    if served.is_gap:
+        return ACTIVE_UNAVAILABLE, gap_message(served)
     if not served.astray:
         return ACTIVE_UNAVAILABLE, _unavailable(served, observed)
     led = f"clients may be led to another server than revision {served.active_revision}'s, of another vector space"
     return DRIFT_NOT_CORRECTED, f"{led}: {served.astray}"
+
+
+def gap_message(served: Served) -> str:
+    """After strategy Recreate has made room for what does not come."""
+    revision = served.active_revision
+    return (
+        f"clients reach nothing: strategy Recreate has removed the server of revision {revision}; take the edit back, "
+        f"or set spec.stages.deploy.pinRevision: {revision}"
+    )
+
+
+def tell_gap(draft: Draft) -> None:
+    """Told once, when nothing comes to end it."""
+    if draft.status.phase != "Degraded":
+        draft.event("Warning", ACTIVE_UNAVAILABLE, gap_message(draft.status.served))
 
 
 def _unavailable(served: Served, observed: Observed) -> str:

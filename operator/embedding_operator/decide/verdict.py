@@ -25,6 +25,10 @@ _FLOAT32_LIMITS: Final[_Limits] = (0.01, 0.005)
 _RECIPE_LIMITS: Final[_Limits] = (0.03, 0.01)  # NVIDIA embed recipe
 # Formats of half the width, and other kernels, keep a vector within 0.9999 of itself; other weights do not.
 LEAST_COSINE: Final = 0.999
+_CURE: Final = (
+    "the server does not compute what was evaluated: look at its image and at spec.stages.export.precision, or widen "
+    "spec.tolerance if that much is right; another spec.retryToken measures again"
+)
 _ROUNDING: Final = 1e-5 + 1e-9
 
 
@@ -89,7 +93,7 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
         return failed(
             "OutsideTolerance",
             f"{worst_name}: served {served[worst_name]:.5f}, {how} {tuned[worst_name]:.5f}; they differ by "
-            f"{worst_difference:.5f}, more than the tolerance allows with {queries} queries",
+            f"{worst_difference:.5f}, more than the tolerance allows with {queries} queries: {_CURE}",
         )
     report["withinTolerance"] = True
     message = (
@@ -105,7 +109,9 @@ def _by_canaries(verified: StageStatus, report: dict[str, Any]) -> Verdict:
     shown = "unknown" if cosine is None else f"{float(cosine):.6f}"
     if cosine is None or float(cosine) < LEAST_COSINE:
         message = f"without a question vectors are compared: the least cosine to the evaluated model's is {shown}"
-        return Verdict(within=False, reason="VectorsDiffer", message=f"{message}, below {LEAST_COSINE}", report=report)
+        return Verdict(
+            within=False, reason="VectorsDiffer", message=f"{message}, below {LEAST_COSINE}: {_CURE}", report=report
+        )
     report["withinTolerance"] = True
     message = f"without a question vectors are compared: they equal the evaluated model's, least cosine {shown}"
     return Verdict(within=True, reason="WithinTolerance", message=message, report=report)

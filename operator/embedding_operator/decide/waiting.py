@@ -94,7 +94,8 @@ def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec,
         message = not_pulled(pod.waiting_container, pod.waiting_message, spec, stage)
         return Wait(reason=IMAGE_PULL_FAILED, message=message, broken=True)
     if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-        return Wait(reason=pod.waiting_reason, message=pod.waiting_message, broken=True)
+        message = f"{pod.waiting_message}{of_own_image(spec, stage)}"
+        return Wait(reason=pod.waiting_reason, message=message, broken=True)
     if pod.unschedulable:
         return _unschedulable(pod.unschedulable, stage, spec)
     for event in warnings:
@@ -146,6 +147,13 @@ def explain_overtime(job: JobView, now: datetime) -> Wait | None:
     )
 
 
+def of_own_image(spec: Spec, stage: Stage) -> str:
+    """Of a container that does not do what the operator's image would."""
+    pod = spec.stages[stage].pod
+    asks = f"; spec.stages.{stage}.image names {pod.image}: is it built as this operator's image of the stage is?"
+    return asks if pod.own_image and (stage is not Stage.DEPLOY or spec.deploy.profile.default_image) else ""
+
+
 def injected_message(pod: PodView) -> str:
     return (
         f"{pod.blocked_by}; it is not the operator's, and pod {pod.name} waits for it: look at what put it there "
@@ -181,13 +189,22 @@ def _missing_reference(text: str, spec: Spec, stage: Stage) -> Wait | None:
         fields = {ref.key: f"{ref.field}.key" for ref in secrets_of(spec, stage)}
         return _key_missing("Secret", key, fields.get(key, f"spec.stages.{stage}"))
     if "unbound immediate PersistentVolumeClaims" in text or "find available persistent volumes" in text:
-        return Wait(
-            reason="VolumeUnbound",
-            message=f"spec.storage: the workspace claim is not bound: {text}; "
-            "check spec.storage.storageClassName and the storage provisioner",
-            broken=False,
-        )
+        return _unbound(text, spec, stage)
     return None
+
+
+def _unbound(text: str, spec: Spec, stage: Stage) -> Wait:
+    """The scheduler does not say which of the claims that the pod mounts."""
+    workspace = not spec.storage.existing_claim
+    fields = sorted(set(_claim_fields(spec, stage).values()))
+    told = ["spec.storage: the workspace claim"] * workspace + fields
+    cure = (
+        "check spec.storage.storageClassName and the storage provisioner"
+        if workspace
+        else "kubectl describe pvc says why"
+    )
+    which = "is not bound" if len(told) == 1 else "one of these claims is not bound"
+    return Wait(reason="VolumeUnbound", message=f"{', '.join(told)}: {which}: {text}; {cure}", broken=False)
 
 
 def _missing(reason: str, kind: str, name: str, fields: Mapping[str, str]) -> Wait:
@@ -208,8 +225,9 @@ def _key_missing(kind: str, key: str, field: str) -> Wait:
     )
 
 
-def _claim_fields(spec: Spec) -> dict[str, str]:
-    sources = list(reversed(spec.sources.values()))
+def _claim_fields(spec: Spec, stage: Stage = Stage.INPUTS) -> dict[str, str]:
+    """Claims of the user's own that the stage's pod mounts: sources are mounted by inputs alone."""
+    sources = list(reversed(spec.sources.values())) if stage is Stage.INPUTS else []
     fields = {item.name: f"{item.field}.claimName" for item in sources if item.kind == "pvc"}
     if spec.storage.existing_claim:
         fields[spec.storage.existing_claim] = "spec.storage.existingClaim"

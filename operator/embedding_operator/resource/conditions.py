@@ -38,6 +38,7 @@ STAGES_OF: Final[dict[str, tuple[Stage, ...]]] = {
     VERIFIED: (Stage.VERIFY,),
 }
 _MESSAGE_CHARACTERS: Final = 1024
+GATES_PASSED: Final = "Passed"  # the reason of QUALITY_GATE that says so; True has others
 
 
 def set_condition(
@@ -86,11 +87,10 @@ def compute_ready(conditions: Sequence[Condition], generation: int) -> tuple[Con
         return "Unknown", unknown.reason, f"{unknown.type}: {unknown.message}"
     if missing:
         return "Unknown", "InProgress", f"{missing} is not known yet for generation {generation}"
-    return (
-        "True",
-        "Verified",
-        "the model passed its gates, and the served one measured the same as the evaluated one, within tolerance",
-    )
+    gate = by_type[QUALITY_GATE]
+    good = "the model passed its gates" if gate.reason == GATES_PASSED else gate.message
+    same = "the served one measured the same as the evaluated one, within tolerance"
+    return "True", "Verified", f"{good[: _MESSAGE_CHARACTERS // 2]}; {same}"
 
 
 def _ordered(conditions: Iterable[Condition]) -> tuple[Condition, ...]:

@@ -38,6 +38,11 @@ class Served:
     replicas: int | None = None  # pods of the server that is scaled; see decide/scale.py
     selector: str = ""  # label selector of these pods
 
+    @property
+    def is_gap(self) -> bool:
+        """Whether strategy Recreate has removed the server that clients were sent to, and they reach no other yet."""
+        return bool(self.active_revision) and not self.active_fingerprint and not self.moved_to
+
     def to_json(self) -> dict[str, Any]:
         return present(
             {

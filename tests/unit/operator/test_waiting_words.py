@@ -112,3 +112,34 @@ def test_a_pod_that_is_not_there_is_explained_by_its_jobs_events(
     wait = explain_waits(a_job(pods=()), {"uid-job": warnings}, SPEC)
     assert (wait.reason, wait.broken) == (reason, broken)
     assert reason == "PodPending" or warnings[0].message.replace('pods "a"', "the pod") in wait.message
+
+
+UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+DOCUMENTS, MODEL = "spec.corpus.source.pvc.claimName", "spec.baseModel.source.pvc.claimName"
+WORKSPACE, EXISTING = "spec.storage: the workspace claim", "spec.storage.existingClaim"
+
+
+@pytest.mark.parametrize(
+    ("storage", "stage", "told", "not_told"),
+    [
+        ({}, Stage.INPUTS, (WORKSPACE, DOCUMENTS, MODEL), (EXISTING,)),
+        ({}, Stage.SDG, (WORKSPACE,), (DOCUMENTS, MODEL)),
+        ({"existingClaim": "mine"}, Stage.INPUTS, (EXISTING, DOCUMENTS, MODEL), (WORKSPACE, "storageClassName")),
+        ({"existingClaim": "mine"}, Stage.SDG, (EXISTING,), (DOCUMENTS, MODEL, "storageClassName")),
+    ],
+)
+def test_every_claim_that_may_be_unbound_is_named(
+    storage: dict[str, Any], stage: Stage, told: tuple[str, ...], not_told: tuple[str, ...]
+) -> None:
+    """The scheduler does not say which one it is."""
+    sources = {
+        "corpus": {"source": {"pvc": {"claimName": "docs"}}},
+        "baseModel": {"name": "m", "source": {"pvc": {"claimName": "models"}}},
+    }
+    spec = parse_spec(a_manifest(**sources, **({"storage": storage} if storage else {})), IMAGES)
+    wait = explain_wait(a_pod(unschedulable=UNBOUND), [], spec, stage)
+    assert wait.reason == "VolumeUnbound"
+    for text in told:
+        assert text in wait.message
+    for text in not_told:
+        assert text not in wait.message
