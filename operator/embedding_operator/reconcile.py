@@ -56,7 +56,7 @@ from embedding_operator.decide.decision import (
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE
 from embedding_operator.decide.scale import without_scaling
-from embedding_operator.decide.stopped import held_up, unread
+from embedding_operator.decide.stopped import held_up, unread, unrecorded
 from embedding_operator.decide.summary import as_recorded
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
@@ -88,6 +88,7 @@ class Reconciler:
     doubted: set[Key] = field(default_factory=set)  # what is known of them may be out of date
     resting: dict[Key, int] = field(default_factory=dict)  # state of the cache in which a pass had nothing to do
     written: dict[Key, set[str]] = field(default_factory=dict)  # versions that the last pass made of objects
+    unrecorded: set[Key] = field(default_factory=set)  # whose last status the API server did not take
 
     @property
     def _actor(self) -> Actor:
@@ -114,6 +115,7 @@ class Reconciler:
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             METRICS.forget(key)
             self.held_up_since.pop(key, None)
+            self.unrecorded.discard(key)
             return None
         owner = Owner(namespace=namespace, name=name, uid=resource["metadata"]["uid"])
         observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
@@ -160,6 +162,8 @@ class Reconciler:
         dry_runs_end = self.clock() + _DRY_RUNS_S
         while True:
             decided = plan(owner, spec, status, observed, self.defaults)
+            if (owner.namespace, owner.name) in self.unrecorded:  # nothing is done that could not be remembered
+                self.cluster.write_status(resource, decided.status.to_json(), dry_run=True)
             try:
                 self._act(owner, resource, decided, tried, dry_runs_end)
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
@@ -274,12 +278,18 @@ class Reconciler:
         body, meta = decided.status.to_json(), resource["metadata"]
         if body == (resource.get("status") or {}):
             return False
-        asked = self.cache.now()
+        asked, key = self.cache.now(), (meta["namespace"], meta["name"])
         try:
             written = self.cluster.write_status(resource, body)
         except Conflict:
-            self.doubted.add((meta["namespace"], meta["name"]))
+            self.doubted.add(key)
             raise
+        except (Rejected, Forbidden) as error:
+            if key not in self.unrecorded:
+                self.unrecorded.add(key)
+                self.events.post(resource, [unrecorded(str(error))], stamp(observed.now))
+            raise
+        self.unrecorded.discard(key)
         owner = Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
         self._actor.keep(KIND, owner, written, as_of=asked)
         for stage in decided.status.stages:

@@ -193,7 +193,7 @@ class FakeCluster:
 
         self._call(Call("activate", "Workload", name), lambda: self.change("Workload", namespace, name, edit))
 
-    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
+    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any], *, dry_run: bool = False) -> Raw:
         meta = resource["metadata"]
         ref = (KIND, meta["namespace"], meta["name"])
 
@@ -207,6 +207,9 @@ class FakeCluster:
                 check(written)
             return written
 
+        if dry_run:
+            self.hook(Call("status", KIND, meta["name"]), "before")
+            return dict(resource)
         return self._call(Call("status", KIND, meta["name"]), write)
 
     def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:

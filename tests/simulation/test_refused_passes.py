@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from simulation.clients import a_spec_of, led_to
 from simulation.endings import HANG, PENDING, Ending
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
@@ -19,6 +20,7 @@ from embedding_operator.cluster.errors import (
     Rejected,
     Unavailable,
 )
+from embedding_operator.resource.api import KIND
 from embedding_stages.contract import Stage
 
 TORCH = {"deploy": {"backend": {"torch": {}}}}
@@ -197,3 +199,20 @@ def test_a_suspended_resource_stops_its_job_although_the_clients_service_is_refu
         raw for raw in scene.cluster.find("Job") if raw["metadata"]["name"] == scene.attempts(Stage.FINETUNE)[-1]
     )
     assert job["spec"].get("suspend") is True
+
+
+@pytest.mark.parametrize("error", [Rejected, Forbidden])
+def test_nothing_goes_on_that_could_not_be_remembered(error: type[ClusterError]) -> None:
+    """As with a CRD of an earlier release, or without the right on the status."""
+    scene = a_scene().run(is_ready).settle(3)
+    was, jobs, history = led_to(scene), len(scene.cluster.created_jobs), len(scene.history)
+    scene.cluster.hook = refusing("status", KIND, error)
+    scene.edit(a_spec_of(5))
+    scene.settle(80)
+    assert led_to(scene) == was
+    assert len(scene.cluster.created_jobs) <= jobs + 1, "one, before it was known"
+    assert len(scene.history) == history
+    assert scene.events().count("StatusNotWritten") == 1
+    scene.cluster.hook = lambda call, when: None
+    scene.run(is_ready)
+    assert led_to(scene) != was

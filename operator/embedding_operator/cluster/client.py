@@ -80,8 +80,8 @@ class Cluster(Protocol):
     def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
         """Make a Workload of Kueue active or not, and note for which revision it is not; fine when it is gone."""
 
-    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
-        """Replace the status if nobody wrote since `resource` was read; Conflict otherwise."""
+    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any], *, dry_run: bool = False) -> Raw:
+        """Replace the status if nobody wrote since `resource` was read; Conflict otherwise. `dry_run`: ask only."""
 
     def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
         """Post an Event about the resource."""
@@ -224,12 +224,13 @@ class KubeCluster:
         content_type = "application/merge-patch+json"
         self._http.call("patch", WORKLOAD, namespace, name, body=body, content_type=content_type, missing_ok=True)
 
-    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Raw:
+    def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any], *, dry_run: bool = False) -> Raw:
         meta = resource["metadata"]
         body = {"apiVersion": API_VERSION, "kind": KIND, **resource, "status": dict(status)}
         # A CRD of an earlier release would drop a field in silence, and with it what is remembered: refused instead.
-        strict, where = {"fieldValidation": "Strict"}, (KIND, meta["namespace"], meta["name"])
-        return self._http.call("update", *where, body=body, query=strict, subresource="status") or {}
+        query = {"fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
+        where = (KIND, meta["namespace"], meta["name"])
+        return self._http.call("update", *where, body=body, query=query, subresource="status") or {}
 
     def post_event(self, resource: Mapping[str, Any], event_type: str, reason: str, message: str, time: str) -> None:
         meta = resource["metadata"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from embedding_operator.decide.decision import Draft, Observed, Plan
+from embedding_operator.decide.decision import Draft, Event, Observed, Plan
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
 from embedding_operator.decide.phase import lost
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
@@ -32,6 +32,15 @@ def unread(status: Status, observed: Observed) -> Plan:
         raise ValueError("nothing was refused")
     draft = Draft(status=replace(status, observed_generation=observed.generation))
     return refused(draft, observed, stop.reason, stop.message, retry_s=RETRY_S[stop.kind])
+
+
+def unrecorded(why: str) -> Event:
+    """No status can tell it."""
+    message = (
+        f"nothing goes on, since the status cannot be written: {why}; install the CRD of the operator's release, and "
+        "let its ServiceAccount update embeddingfinetunes/status"
+    )
+    return Event(type="Warning", reason="StatusNotWritten", message=message[:1000])
 
 
 def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retry_s: float | None) -> Plan:
