@@ -54,7 +54,8 @@ CASES: list[tuple[str, str, str, str, int, bool]] = [
     ("Blocked", "False", "True", "Progressing", 1, False),
     ("Suspended", "Unknown", "", "Suspended", 2, True),
     ("Suspended", "Unknown", "", "Progressing", 1, True),
-    ("Blocked", "False", "True", "Suspended", 2, True),
+    ("Blocked", "False", "True", "Degraded", 2, True),
+    ("Degraded", "False", "", "Degraded", 2, True),
     ("Failed", "False", "True", "Degraded", 2, False),
     ("Running", "False", "", "Degraded", 2, False),  # as 0.1 wrote it
 ]

@@ -12,7 +12,7 @@ for _, condition in ipairs(obj.status.conditions or {}) do
 end
 local ready, stalled = conditions.Ready, conditions.Stalled
 local looked_at = {Blocked = true, Degraded = true, Failed = true}  -- Failed is what 0.1 wrote for Blocked
-if obj.spec ~= nil and obj.spec.suspend then
+if obj.spec ~= nil and obj.spec.suspend and not looked_at[obj.status.phase] then
   health.status = "Suspended"
   health.message = "spec.suspend is true"
 elseif ready ~= nil and ready.status == "True" then
