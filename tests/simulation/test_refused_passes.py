@@ -11,6 +11,7 @@ from simulation.endings import HANG, PENDING, Ending
 from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
+from embedding_operator.cluster.answers import error_of
 from embedding_operator.cluster.errors import (
     ClusterError,
     Forbidden,
@@ -36,6 +37,18 @@ def refusing(
     def hook(call: Call, when: str) -> None:
         if when == "before" and (call.verb, call.kind) == (verb, kind) and name in call.name:
             raise error(call.verb, call.kind, NAMESPACE, call.name, words.format(next(count)))
+
+    return hook
+
+
+def unauthorized(verb: str, kind: str, name: str = "") -> Callable[[Call, str], None]:
+    """A hook that answers the first of these calls 401."""
+    answered = []
+
+    def hook(call: Call, when: str) -> None:
+        if when == "before" and (call.verb, call.kind) == (verb, kind) and name in call.name and not answered:
+            answered.append(call)
+            raise error_of(401, verb, (kind, NAMESPACE, call.name), {}, b'{"message": "Unauthorized"}')
 
     return hook
 
@@ -216,3 +229,14 @@ def test_nothing_goes_on_that_could_not_be_remembered(error: type[ClusterError])
     scene.cluster.hook = lambda call, when: None
     scene.run(is_ready)
     assert led_to(scene) != was
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("create", "Job"), ("try", "Deployment"), ("apply", "Deployment")])
+def test_one_answer_401_is_no_missing_right(verb: str, kind: str) -> None:
+    """An API server refuses the right token while it cannot check it."""
+    scene = a_scene().running(Stage.SDG)
+    scene.cluster.hook = unauthorized(verb, kind)
+    scene.release()
+    scene.run(is_ready)
+    told = [item for status in scene.history for item in status["conditions"]]
+    assert [item for item in told if item["type"] == "Stalled" or item["reason"] == "Forbidden"] == []

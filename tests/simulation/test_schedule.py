@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from simulation.endings import BAD_INPUT, HANG, TRANSIENT
-from simulation.fake_cluster import Crash
+from simulation.fake_cluster import NAMESPACE, Call, Crash
 from simulation.golden import Nth, end_state
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
+from embedding_operator.cluster.answers import error_of
 from embedding_stages.contract import Stage
 
 MONDAYS = {"cron": "0 3 * * 1", "timeZone": "Europe/Berlin"}
@@ -199,6 +200,19 @@ def test_a_look_that_fails_for_a_moment_is_tried_again() -> None:
     until(scene, scene.clock.now + WEEK)
     assert scene.status.schedule.result == "Unchanged"
     assert looks(scene) == 3
+
+
+def test_a_look_whose_job_was_answered_401_once_is_made_a_moment_later() -> None:
+    scene = ready()
+    answers = iter([error_of(401, "create", ("Job", NAMESPACE, "look"), {}, b'{"message": "Unauthorized"}')])
+
+    def hook(call: Call, when: str) -> None:
+        if when == "before" and (call.verb, call.kind) == ("create", "Job") and (error := next(answers, None)):
+            raise error
+
+    scene.cluster.hook = hook
+    until(scene, scene.clock.now + WEEK)
+    assert (looks(scene), scene.status.schedule.result) == (1, "Unchanged")
 
 
 def test_changed_documents_bring_a_resource_on_that_stood_still() -> None:

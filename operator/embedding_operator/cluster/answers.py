@@ -96,6 +96,8 @@ def error_of(
             return Conflict(verb, *where, detail)
         case 403 if "exceeded quota" in detail:
             return QuotaExceeded(verb, *where, detail, 15)
+        case 401 if "admission webhook" not in detail:  # one may choose any code for its refusal
+            return Unavailable(verb, *where, f"the API server does not accept the operator's token: {detail}")
         case 401 | 403:
             return Forbidden(verb, *where, detail)
         case 404 if where[0] == NIM_SERVICE and "namespaces" not in detail:
@@ -104,7 +106,7 @@ def error_of(
             return Unavailable(verb, *where, f"the answer 404 is not the API server's: {detail}")
         case 404 if verb in ("patch", "update") and "namespaces" not in detail:
             return Conflict(verb, *where, detail)  # removed since it was read
-        case 429 | 500 | 502 | 503 | 504:
+        case _ if status in (408, 429) or status >= 500:
             return Unavailable(verb, *where, detail, _seconds(headers.get("Retry-After", "")))
         case _:
             return Rejected(verb, *where, detail)

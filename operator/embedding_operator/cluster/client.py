@@ -267,7 +267,8 @@ class KubeCluster:
             status, _, data = self._http.send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
         except NO_ANSWER:  # a log is no reason to fail
             return None
-        if status in (502, 503, 504):  # the API server does not reach the kubelet
+        # The API server does not reach the kubelet, or serves nobody now, or not this token.
+        if status in (401, 429, 502, 503, 504):
             return None
         return data.decode(errors="replace") if status == 200 else ""
 

@@ -4,7 +4,7 @@ ClusterError               carries kind, namespace, name and what was tried
 +-- Conflict               somebody wrote first: read again
 +-- Forbidden              a permission is missing: the condition names verb and resource
 +-- Rejected               the API server refuses the object: the manifest asks for the impossible
-+-- Unavailable            overload, timeout, server error: try again later
++-- Unavailable            overload, timeout, server error, token not accepted: try again later
 |   +-- QuotaExceeded      the namespace has no room for it now
 +-- NotYetGone             an object of our name is being removed, or belongs to a predecessor and will be
 +-- NotTried               a dry run tells nothing: a webhook knows none, or a right is missing
@@ -38,7 +38,7 @@ class Rejected(ClusterError):
 
 
 class Unavailable(ClusterError):
-    """429, 5xx, or no answer."""
+    """401, 408, 429, 5xx, or no answer: an API server that starts answers 401 to the right token."""
 
     def __init__(self, verb: str, kind: str, namespace: str, name: str, detail: str, retry_after_s: float = 0) -> None:
         super().__init__(verb, kind, namespace, name, detail)

@@ -12,6 +12,7 @@ from embedding_operator.cluster.errors import (
     ClusterError,
     Conflict,
     DeletionStuck,
+    Forbidden,
     ForeignObject,
     NotYetGone,
     Rejected,
@@ -66,6 +67,35 @@ def test_only_the_api_server_says_that_there_is_no_such_object(data: bytes, abse
 def test_what_404_means(verb: str, data: bytes, error: type[ClusterError]) -> None:
     """What was read and is gone is read again: nobody refused anything."""
     assert type(error_of(404, verb, ("Job", "n", "a"), {}, data)) is error
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, Rejected),
+        (401, Unavailable),
+        (403, Forbidden),
+        (408, Unavailable),
+        (409, Conflict),
+        (413, Rejected),
+        (422, Rejected),
+        (429, Unavailable),
+        (500, Unavailable),
+        (504, Unavailable),
+        (520, Unavailable),
+    ],
+)
+def test_what_other_answers_mean(status: int, error: type[ClusterError]) -> None:
+    """What says nothing of the object, or of a right, may be otherwise when it is asked again."""
+    assert type(error_of(status, "create", ("Job", "n", "a"), {}, b'{"message": "no"}')) is error
+
+
+def test_a_token_that_is_not_accepted_is_told_as_one() -> None:
+    """An API server that starts, or cannot ask who it is, says so to the right token too."""
+    said = str(error_of(401, "get", ("Lease", "n", "a"), {}, b'{"kind": "Status", "message": "Unauthorized"}'))
+    assert said == "cannot get Lease n/a: the API server does not accept the operator's token: Unauthorized"
+    refused = b'{"kind": "Status", "message": "admission webhook \\"team\\" denied the request: who are you?"}'
+    assert type(error_of(401, "create", ("Job", "n", "a"), {}, refused)) is Forbidden
 
 
 MINE = [{"kind": KIND, "name": "a", "uid": "mine"}]

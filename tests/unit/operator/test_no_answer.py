@@ -112,6 +112,15 @@ def test_a_log_from_nobody_is_none(deaf: int, tmp_path: Path, monkeypatch: pytes
         assert cluster.log_tail("n", "pod", lines=5) is None
 
 
+@pytest.mark.parametrize(("status", "text"), [(401, None), (429, None), (503, None), (403, ""), (404, "")])
+def test_a_log_that_could_not_be_asked_for_now_is_asked_for_again(
+    status: int, text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: nobody answered, so what a pod said last is not taken for nothing."""
+    with answering(status, {}) as (port, _), connected(port, tmp_path, monkeypatch) as cluster:
+        assert cluster.log_tail("n", "pod", lines=5) == text
+
+
 def test_a_request_that_was_sent_is_not_sent_again_behind_the_queues_back(
     silent: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
