@@ -22,6 +22,7 @@ from embedding_operator.cluster.tenure import Tenure
 log = logging.getLogger(__name__)
 _SAID_AGAIN_S: Final = 60.0  # the same trouble
 _AT_ONCE_S: Final = 0.1
+_CONFLICTS_AT_ONCE: Final = 3  # a webhook may answer 409 each time
 _CURE: Final = (
     "no replica can lead before the operator's ServiceAccount may get, create and update leases.coordination.k8s.io in "
     "namespace {}: the chart's Role of the Lease allows it (helm upgrade), or run one replica with "
@@ -63,6 +64,7 @@ class Elector:
     resting_since: float | None = None  # while passes of an ended tenure run
     _sight: Sight | None = None
     _newest: bool = False  # whether the Lease was not written by others since it was seen, as far as is known
+    _conflicts: int = 0  # in a row
     _trouble: tuple[str, float] = ("", 0.0)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -114,14 +116,14 @@ class Elector:
                 self._look(self.leases.read_lease(*self.where, within_s=self.terms.renew_s / 2))
             if self._sight is not None:
                 self._go_on(self._sight)
-        except Conflict:  # somebody was faster: who?
-            self._newest = False
-            return _AT_ONCE_S * (1 + self.random.random())
         except ClusterError as error:
             self._newest = False
+            self._conflicts = self._conflicts + 1 if isinstance(error, Conflict) else 0
+            if 0 < self._conflicts <= _CONFLICTS_AT_ONCE:  # somebody was faster: who?
+                return _AT_ONCE_S * (1 + self.random.random())
             self._tell(error)
         else:
-            self._trouble = ("", 0.0)
+            self._trouble, self._conflicts = ("", 0.0), 0
         return pause_s(self._sight, self.me, self.terms, self.tenure.clock(), self.random.random())
 
     def _look(self, lease: Mapping[str, Any] | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
-from simulation.election import TERMS, Replica, World
+from simulation.election import LEASE, TERMS, Replica, World
 
 from embedding_operator.cluster.election import Terms
+from embedding_operator.cluster.errors import Conflict
 
 
 def a_world(*names: str, seed: int = 1, trouble: float = 0.0) -> tuple[World, list[Replica]]:
@@ -145,3 +147,26 @@ def test_a_leader_that_somebody_deposes_stops_at_its_next_renewal() -> None:
     world.write({**world.lease, "spec": {**world.lease["spec"], "holderIdentity": "somebody"}})
     world.run(TERMS.retry_s + 0.5)
     assert (only.tenure.holds(), only.rests) == (False, 1)
+
+
+@pytest.mark.parametrize("led_s", [0, 30])
+def test_a_conflict_that_stays_is_asked_about_at_the_usual_pace_and_told(
+    led_s: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A webhook may answer 409 each time."""
+    world, (only,) = a_world("a")
+    world.run(led_s)
+    write, asked = only.write_lease, list[float]()
+
+    def refused(*_: Any, **__: Any) -> dict[str, Any]:
+        asked.append(world.now)
+        raise Conflict("update", *LEASE, "denied")
+
+    monkeypatch.setattr(only, "write_lease", refused)
+    world.run(60)
+    assert len(asked) <= 60 / TERMS.retry_s + 3, "and three times at once: somebody may have been faster"
+    assert caplog.text.count("cannot update Lease home/operator: denied") == 1
+    assert not only.tenure.holds()
+    monkeypatch.setattr(only, "write_lease", write)
+    world.run(TERMS.retry_s * 1.2 + 0.1)
+    assert only.tenure.holds()
