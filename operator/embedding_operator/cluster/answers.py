@@ -33,12 +33,12 @@ NO_NIM_OPERATOR: Final = (
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
 
 
-def server_ahead_s(date: str, now: datetime) -> float:
-    """How far the clock of a `Date` header is ahead of ours; 0 when it says nothing, or the same within its error."""
+def server_ahead_s(date: str, now: datetime) -> float | None:
+    """How far the clock of a `Date` header is ahead of ours; 0 within its error, None when it says nothing."""
     try:
         ahead = (parsedate_to_datetime(date) - now).total_seconds()
     except (ValueError, TypeError):
-        return 0.0
+        return None
     return ahead if abs(ahead) > _SAME_TIME_S else 0.0
 
 
@@ -114,11 +114,21 @@ def error_of(
 
 def says_absent(data: bytes) -> bool:
     """Whether an answer 404 is the API server's word that there is no such object, and not a proxy's of its own."""
+    return _status(data).get("reason") == "NotFound"
+
+
+def is_status(data: bytes) -> bool:
+    """Whether an error is told in the API server's form, and not in a proxy's."""
+    return bool(_status(data))
+
+
+def _status(data: bytes) -> dict[str, Any]:
+    """Empty where it is none."""
     try:
         body = json.loads(data)
     except ValueError:
-        return False
-    return isinstance(body, dict) and (body.get("kind"), body.get("reason")) == ("Status", "NotFound")
+        return {}
+    return body if isinstance(body, dict) and body.get("kind") == "Status" else {}
 
 
 def _seconds(text: str) -> float:

@@ -6,7 +6,7 @@ import re
 import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -14,8 +14,9 @@ import orjson
 import urllib3
 from kubernetes import client, config
 
-from embedding_operator.cluster.answers import error_of, says_absent, server_ahead_s
+from embedding_operator.cluster.answers import error_of, is_status, says_absent
 from embedding_operator.cluster.errors import Unavailable
+from embedding_operator.cluster.server_clock import ServerClock
 from embedding_operator.cluster.tenure import Tenure, steady_s
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.nim_service import API as NIM_API
@@ -75,17 +76,14 @@ class Requests:
     """Sends what is asked while this process leads, and says of each failure what it means."""
 
     def __init__(self, api: client.ApiClient, tenure: Tenure) -> None:
-        self._api, self._tenure = api, tenure
-        self._told: tuple[datetime, float] | None = None  # the server's time, and when it was told by the steady clock
+        self._api, self._tenure, self._clock = api, tenure, ServerClock()
 
     def close(self) -> None:
         self._api.close()
 
     def now(self) -> datetime:
         """The server's time. This machine's clock may jump; what runs must not seem to have run for hours then."""
-        told = self._told
-        now = datetime.now(UTC) if told is None else told[0] + timedelta(seconds=steady_s() - told[1])
-        return now.replace(microsecond=0)
+        return self._clock.now(*_moment()).replace(microsecond=0)
 
     def pages(
         self,
@@ -151,15 +149,17 @@ class Requests:
             said = _ADDRESS.sub("", f"{type(error).__name__}: {error}")
             traceback.clear_frames(error.__traceback__)  # urllib3's hold the error, and with it the whole pass
             raise Unavailable(verb, *where, said) from error
+        came = _moment()
+        answer = _object(data) if status < 300 else None
+        if answer is not None or (status >= 300 and is_status(data)):  # the time of a proxy is its own
+            self._clock.hear(headers.get("Date", ""), *came)
         if status == 404 and missing_ok and (kind in _OF_OTHERS or says_absent(data)):
             return None
         if status >= 300:
             raise error_of(status, verb, where, headers, data)
-        try:
-            answer: Raw = orjson.loads(data)
-        except ValueError as error:
+        if answer is None:
             words = data[:200].decode(errors="replace")
-            raise Unavailable(verb, *where, f"the answer is no JSON, so it is not the API server's: {words}") from error
+            raise Unavailable(verb, *where, f"the answer is no JSON object, so it is not the API server's: {words}")
         return answer
 
     def send(
@@ -185,6 +185,17 @@ class Requests:
             METRICS.api_answered(method, None)
             raise
         METRICS.api_answered(method, response.status)
-        now = datetime.now(UTC)
-        self._told = now + timedelta(seconds=server_ahead_s(response.headers.get("Date", ""), now)), steady_s()
         return response.status, response.headers, response.read()
+
+
+def _moment() -> tuple[datetime, float]:
+    """This machine's time, and what its clock that is never set shows."""
+    return datetime.now(UTC), steady_s()
+
+
+def _object(data: bytes) -> Raw | None:
+    try:
+        found = orjson.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

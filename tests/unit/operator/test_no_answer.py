@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
@@ -172,6 +173,46 @@ def test_the_servers_time_follows_no_jump_of_this_clock(tmp_path: Path, monkeypa
         assert abs(cluster.now() - datetime.now(UTC)) < timedelta(minutes=1)
 
 
+STATUS = b'{"kind": "Status", "reason": "NotFound", "message": "no"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "believed"),
+    [
+        (502, b"<html>502 Bad Gateway</html>", False),
+        (503, b'{"error": "upstream is away"}', False),
+        (404, b"404 page not found", False),
+        (200, b"<html>", False),
+        (200, b'"ok"', False),
+        (200, b"{}", True),
+        (404, STATUS, True),
+        (503, STATUS, True),
+    ],
+)
+def test_the_time_is_not_that_of_a_proxy(
+    status: int, body: bytes, *, believed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
+    with (
+        answering(status, {"Date": date}, body) as (port, _),
+        connected(port, tmp_path, monkeypatch) as cluster,
+    ):
+        before = cluster.now()
+        with suppress(ClusterError):
+            cluster.get("Job", "n", "x")
+        assert (cluster.now() - before > timedelta(hours=1)) is believed
+
+
+def test_one_answer_with_another_time_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of one of several API servers whose clock is wrong; tests/unit/operator/test_server_clock.py has the rows."""
+    headers: dict[str, str] = {}
+    with answering(200, headers) as (port, _), connected(port, tmp_path, monkeypatch) as cluster:
+        cluster.get("Job", "n", "x")
+        headers["Date"] = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
+        cluster.get("Job", "n", "x")
+        assert abs(cluster.now() - datetime.now(UTC)) < timedelta(minutes=1)
+
+
 @contextmanager
 def answering(status: int, headers: dict[str, str], body: bytes = b"{}") -> Iterator[tuple[int, list[str]]]:
     """A server that always answers the same; (port, paths that were asked for)."""
@@ -181,8 +222,8 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"{}") -> Iter
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             asked.append(self.path)
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_response_only(status)
+            for name, value in {"Date": self.date_time_string(), **headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
