@@ -59,7 +59,8 @@ class Cache:
         # uid -> the version at which it went, until after the next full list. A watch selects by label, so an object
         # whose label is taken off is gone as well; with the label it comes back, in a later version.
         self._gone: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
-        self.unheard: set[str] = set()  # kinds that may not be listed, so nothing is known of them
+        # Kinds that may not be listed, each in a namespace, or everywhere (None): what is known of them may be old.
+        self.unheard: set[tuple[str, str | None]] = set()
 
     def put(self, kind: str, raw: Raw, *, as_of: float | None = None) -> Key | None:
         """Remember an object. Its resource's key, or None when it tells nothing new or is not ours.
@@ -168,26 +169,38 @@ class Cache:
             ]
         return hash(tuple(sorted(found)))
 
-    def known(self, kind: str) -> set[tuple[Key | None, str]]:
-        """Resource and uid of each object: with another label it is another resource's."""
-        with self._lock:
-            return {(key, item.uid) for key, known in self._objects[kind].items() for item in known.values()}
+    def may_list(self, kind: str, namespace: str) -> bool:
+        """Whether what is known of a kind there is what a list has told, and a watch."""
+        return self.unheard.isdisjoint({(kind, None), (kind, namespace)})
 
-    def fill(self, kind: str, listed: Iterable[Raw]) -> None:
-        """Take in a full list, and forget what was known before it was asked for and is not in it."""
-        before, gone = self.known(kind), self._gone_now(kind)
+    def known(self, kind: str, namespace: str | None = None) -> set[tuple[Key | None, str]]:
+        """Resource and uid of each object there, or everywhere: with another label it is another resource's."""
+        with self._lock:
+            return {
+                (key, item.uid)
+                for key, known in self._objects[kind].items()
+                if namespace in (None, key[0])
+                for item in known.values()
+            }
+
+    def fill(self, kind: str, listed: Iterable[Raw], namespace: str | None = None) -> None:
+        """Take in a full list, of a namespace or of all, and forget what was known of it before it was asked for and is
+        not in it.
+        """
+        before, gone = self.known(kind, namespace), self._gone_now(kind)
         found = set()
         for raw in listed:  # page by page, so that no more than a page is there in full
             found.add((owner_key(kind, raw), raw["metadata"].get("uid", "")))
             self.put(kind, raw)
         self._prune(kind, before - found, gone)
 
-    def compare(self, kind: str, listed: Iterable[Raw]) -> tuple[list[Key], set[Key]]:
+    def compare(self, kind: str, listed: Iterable[Raw], namespace: str | None = None) -> tuple[list[Key], set[Key]]:
         """(namespaces and names of objects that are newer than what is known, resources that lost one).
 
-        `listed` is a full list of metadata. What is not in it, and was known before it was asked for, is forgotten.
+        `listed` is a full list of metadata, of a namespace or of all. What is not in it, and was known of it before it
+        was asked for, is forgotten.
         """
-        before, gone = self.known(kind), self._gone_now(kind)
+        before, gone = self.known(kind, namespace), self._gone_now(kind)
         found, newer = set(), list[tuple[Raw, Key]]()
         for raw in listed:
             key = owner_key(kind, raw)
@@ -217,8 +230,8 @@ class Cache:
         with self._lock:
             lost = [
                 (key, name)
-                for key, known in self._objects[kind].items()
-                for name, item in known.items()
+                for key in {key for key, _ in gone if key is not None}
+                for name, item in self._objects[kind].get(key, {}).items()
                 if (key, item.uid) in gone
             ]
             for key, name in lost:

@@ -6,6 +6,7 @@ the less often the longer they take.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from embedding_operator.cluster.client import Cluster, child_selector
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.resource.api import KIND
 
+log = logging.getLogger(__name__)
 _MOST_OF_A_CORE: Final = 0.1  # while versions are listed
 _MOST_OVER_TIME: Final = 0.005  # of a core, from one such list to the next
 _A_STRETCH: Final = 500  # objects between two rests. A continued list expires five minutes after its first page.
@@ -24,6 +26,29 @@ _A_STRETCH: Final = 500  # objects between two rests. A continued list expires f
 
 class Ending(Exception):
     """The process ends, so that a list is given up. What was listed of it says nothing of the rest."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pace:
+    """Of one resync, over all its lists: in many namespaces there may be few objects each."""
+
+    rest: Callable[[float], bool]
+    cpu_s: Callable[[], float]
+    _number: int = 0  # of objects so far
+    _begun: float = field(init=False)  # when the last rest ended
+
+    def __post_init__(self) -> None:
+        self._begun = self.cpu_s()
+
+    def slowly(self, listed: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The same, with rests between, so that passes get on. What the caller does with each object counts."""
+        for raw in listed:
+            yield raw
+            self._number += 1
+            if self._number % _A_STRETCH == 0:
+                if self.rest((self.cpu_s() - self._begun) * (1 / _MOST_OF_A_CORE - 1)):
+                    raise Ending
+                self._begun = self.cpu_s()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +75,7 @@ class Lists:
     def fill(self) -> None:
         """Take the cluster's word for what exists. Raises ClusterError."""
         for kind in KINDS:
-            self._fill(kind)
+            self._in_each(kind, self._fill)
         self._fill_unwatched()
 
     def catch_up(self) -> set[Key]:
@@ -61,62 +86,71 @@ class Lists:
             self._versions.clear()  # of a kind that may be listed by now, whose watch began by itself
 
     def _caught_up(self) -> set[Key]:
-        rung = set[Key]()
-        for kind in KINDS:
-            if kind in self.cache.unheard:
-                self._fill(kind)
-                continue
-            try:
-                rung |= self._compare(kind)
-            except Forbidden as error:
-                self._pass_over(kind, error)
+        pace = _Pace(rest=self.rest, cpu_s=self.cpu_s)
+
+        def read(kind: str, namespace: str | None) -> set[Key]:
+            if (kind, namespace) in self.cache.unheard:
+                return self._fill(kind, namespace)
+            return self._compare(kind, namespace, pace)
+
+        rung = {key for kind in KINDS for key in self._in_each(kind, read)}
         self._fill_unwatched()
         return rung
 
-    def _compare(self, kind: str) -> set[Key]:
-        missed, rung = self.cache.compare(kind, self._slowly(self._all_versions(kind)))
-        for namespace, name in missed:
-            for raw in self.cluster.list(kind, namespace, fields=f"metadata.name={name}"):
+    def _in_each(self, kind: str, read: Callable[[str, str | None], set[Key]]) -> set[Key]:
+        """What `read` finds in each watched namespace. One that may not be listed stops no other: with a namespace that
+        is deleted its Role is gone. Where no resource may be listed at all, the right that is missing has to show.
+        """
+        rung, refused = set[Key](), list[tuple[str | None, Forbidden]]()
+        watched = self.namespaces or (None,)
+        for namespace in watched:
+            try:
+                rung |= read(kind, namespace)
+            except Forbidden as error:
+                refused.append((namespace, error))
+            else:
+                self._take_up(kind, namespace)
+        if kind == KIND and len(refused) == len(watched):
+            raise refused[0][1]
+        for namespace, refusal in refused:
+            self._pass_over(kind, namespace, refusal)
+        return rung
+
+    def _compare(self, kind: str, namespace: str | None, pace: _Pace) -> set[Key]:
+        listed = pace.slowly(self._of(self.cluster.versions, kind, namespace))
+        missed, rung = self.cache.compare(kind, listed, namespace)
+        for its_namespace, name in missed:
+            for raw in self.cluster.list(kind, its_namespace, fields=f"metadata.name={name}"):
                 key = self.cache.put(kind, raw)
                 rung |= {key} if key is not None else set()
         return rung
 
-    def _fill(self, kind: str) -> None:
-        try:
-            self.cache.fill(kind, self._whole(kind))
-        except Forbidden as error:
-            self._pass_over(kind, error)
-        else:
-            self.cache.unheard.discard(kind)
+    def _fill(self, kind: str, namespace: str | None) -> set[Key]:
+        """Nobody need be rung for: a watch tells, or all are looked at after it."""
+        self.cache.fill(kind, self._whole(kind, namespace), namespace)
+        return set()
 
-    def _pass_over(self, kind: str, error: Forbidden) -> None:
-        """A kind that may not be listed, or no longer: each pass asks for its own, and says which right is missing."""
-        if kind == KIND:
-            raise error
-        self.cache.unheard.add(kind)
+    def _pass_over(self, kind: str, namespace: str | None, error: Forbidden) -> None:
+        """What may not be listed, or no longer: each pass asks for its own, and says which right is missing. Of a
+        namespace without resources no pass says anything, so that is said here, once.
+        """
+        if kind == KIND and (kind, namespace) not in self.cache.unheard:
+            log.warning("namespace %s is passed over, and what is known of it kept: %s", namespace, error)
+        self.cache.unheard.add((kind, namespace))
+
+    def _take_up(self, kind: str, namespace: str | None) -> None:
+        if kind == KIND and (kind, namespace) in self.cache.unheard:
+            log.info("namespace %s is listed again", namespace)
+        self.cache.unheard.discard((kind, namespace))
 
     def _fill_unwatched(self) -> None:
         for kind in UNWATCHED:
-            with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
-                self.cache.fill(kind, self._whole(kind))
+            for namespace in self.namespaces or (None,):
+                with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
+                    self._fill(kind, namespace)
 
-    def _slowly(self, listed: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The same, with rests between, so that passes get on. What the caller does with each object counts."""
-        begun = self.cpu_s()
-        for number, raw in enumerate(listed, 1):
-            yield raw
-            if number % _A_STRETCH == 0:
-                if self.rest((self.cpu_s() - begun) * (1 / _MOST_OF_A_CORE - 1)):
-                    raise Ending
-                begun = self.cpu_s()
-
-    def _whole(self, kind: str) -> Iterator[dict[str, Any]]:
-        for namespace in self.namespaces or (None,):
-            self._versions[kind, namespace] = yield from self._of(self.cluster.each, kind, namespace)
-
-    def _all_versions(self, kind: str) -> Iterator[dict[str, Any]]:
-        for namespace in self.namespaces or (None,):
-            yield from self._of(self.cluster.versions, kind, namespace)
+    def _whole(self, kind: str, namespace: str | None) -> Iterator[dict[str, Any]]:
+        self._versions[kind, namespace] = yield from self._of(self.cluster.each, kind, namespace)
 
     def _of(
         self, read: Callable[..., Generator[dict[str, Any], None, str]], kind: str, namespace: str | None

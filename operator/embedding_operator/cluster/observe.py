@@ -113,7 +113,7 @@ class Observer:
 
     def _own(self, kind: str, key: Key, owner: Owner) -> list[Mapping[str, Any]]:
         known: Sequence[Mapping[str, Any]] = self.cache.children(kind, key)
-        if kind in self.cache.unheard:
+        if not self.cache.may_list(kind, owner.namespace):
             self.beside_watches = True
             known = self.cluster.list(kind, owner.namespace, labels=child_selector(owner.name))
         # A resource deleted and made again under its name must not see its predecessor's children.

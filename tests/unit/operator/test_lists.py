@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
-from embedding_operator.cluster.cache import KINDS, Cache
+from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.lists import Ending, Lists, interval_s
 from embedding_operator.resource.api import KIND
+from embedding_operator.resource.labels import OWNER_LABEL
 
 VERSION = "7"  # of a list
 
@@ -86,7 +87,7 @@ def test_a_right_that_is_taken_away_leaves_the_other_kinds_compared(monkeypatch:
     monkeypatch.setattr(found.cluster, "versions", some)
     found.catch_up()
     assert asked == list(KINDS)
-    assert found.cache.unheard == {"Job"}, "passes ask for their own, and say which right is missing"
+    assert found.cache.unheard == {("Job", None)}, "passes ask for their own, and say which right is missing"
     found.catch_up()
     assert found.cache.unheard == set(), "it is listed again, once it may be"
     refused = Forbidden("list", KIND, "", "", "no more")
@@ -104,7 +105,7 @@ def test_a_watch_may_go_on_from_the_first_list_once() -> None:
     found = filled(3, [])
     assert [found.since(kind, None) for kind in KINDS] == [VERSION] * len(KINDS)
     assert [found.since(kind, None) for kind in KINDS] == [""] * len(KINDS), "one that could not has to list"
-    found.cache.unheard.add("Job")
+    found.cache.unheard.add(("Job", None))
     found.catch_up()
     assert [found.since(kind, None) for kind in KINDS] == [""] * len(KINDS), "its watch has begun by itself"
 
@@ -123,3 +124,98 @@ def test_a_watch_of_a_namespace_goes_on_from_the_list_of_it(monkeypatch: pytest.
     found.fill()
     assert [found.since(KIND, namespace) for namespace in ("a", "b", None)] == ["of a", "of b", ""]
     assert [found.since("Job", namespace) for namespace in ("a", "b")] == ["of a", ""], "nothing was listed there"
+
+
+class Several(FakeCluster):
+    """Has a resource with a Job in each of two namespaces. `refused` are the kinds and namespaces not to be listed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        self.refused: set[tuple[str, str]] = set()
+        for namespace in HERE, GONE:
+            self.make(KIND, namespace, "held")
+            self.make("Job", namespace, "held-1")
+
+    def make(self, kind: str, namespace: str, name: str) -> None:
+        self.add({"kind": kind, "metadata": {"namespace": namespace, "name": name, "labels": {OWNER_LABEL: "held"}}})
+
+    def list(self, kind: str, namespace: str | None = None, **selectors: Any) -> list[dict[str, Any]]:
+        if (kind, namespace) in self.refused:
+            raise Forbidden("list", kind, namespace or "", "", "is forbidden")
+        return super().list(kind, namespace, **selectors)
+
+
+HERE, GONE = "here", "gone"
+ALL_OF_IT: Final = {(kind, GONE) for kind in (*KINDS, *UNWATCHED)}
+
+
+def several(refused: set[tuple[str, str]], *, fill: bool = True) -> tuple[Several, Lists]:
+    """Refused from the start on, or after the first list."""
+    cluster = Several()
+    found = Lists(cluster=cluster, cache=Cache(), rest=lambda _: False, namespaces=(HERE, GONE))
+    if fill:
+        found.fill()
+    cluster.refused = refused
+    return cluster, found
+
+
+def test_a_watched_namespace_that_is_gone_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Its Role went with it. The others go on, what is known of it is kept, and it is said once."""
+    caplog.set_level("INFO")
+    cluster, found = several(ALL_OF_IT)
+    cluster.make(KIND, HERE, "new")
+    cluster.remove("Job", HERE, "held-1")
+    assert found.catch_up() == {(HERE, "new"), (HERE, "held")}
+    assert found.catch_up() == set()
+    assert set(found.cache.resources()) == {(HERE, "held"), (HERE, "new"), (GONE, "held")}
+    assert [found.cache.children("Job", (place, "held")) != [] for place in (HERE, GONE)] == [False, True]
+    assert [found.cache.may_list("Job", place) for place in (HERE, GONE)] == [True, False], "passes ask for their own"
+    assert caplog.text.count("namespace gone is passed over") == 1
+    cluster.refused = set()
+    cluster.make(KIND, GONE, "new")
+    cluster.remove("Job", GONE, "held-1")
+    found.catch_up()
+    assert (GONE, "new") in found.cache.resources()
+    assert found.cache.children("Job", (GONE, "held")) == []
+    assert found.cache.unheard == set()
+    assert caplog.text.count("namespace gone is listed again") == 1
+
+
+def test_a_start_does_not_wait_for_a_namespace_that_is_gone() -> None:
+    cluster, found = several(ALL_OF_IT, fill=False)
+    found.fill()
+    assert set(found.cache.resources()) == {(HERE, "held")}
+    assert [found.since(kind, HERE) != "" for kind in KINDS] == [True] * len(KINDS)
+    assert [found.since(kind, GONE) for kind in KINDS] == [""] * len(KINDS), "its watches begin with lists of their own"
+    cluster.refused = set()
+    found.catch_up()
+    assert set(found.cache.resources()) == {(HERE, "held"), (GONE, "held")}
+
+
+def test_a_kind_that_is_refused_in_one_namespace_is_compared_in_the_others() -> None:
+    cluster, found = several({("Job", GONE)})
+    cluster.remove("Job", HERE, "held-1")
+    assert found.catch_up() == {(HERE, "held")}
+    assert found.cache.unheard == {("Job", GONE)}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_right_that_is_missing_everywhere_shows(begun: bool) -> None:
+    _, found = several({(KIND, HERE), (KIND, GONE)}, fill=begun)
+    with pytest.raises(Forbidden):
+        found.catch_up() if begun else found.fill()
+    assert len(found.cache.resources()) == (2 if begun else 0)
+
+
+def test_many_small_namespaces_give_way_to_passes_too() -> None:
+    cluster, rests = Many(100), list[float]()
+    names = [f"team-{number}" for number in range(12)]
+
+    def rest(seconds: float) -> bool:
+        rests.append(round(seconds, 3))
+        return False
+
+    found = Lists(cluster=cluster, cache=Cache(), rest=rest, cpu_s=cluster.cpu_s, namespaces=names)
+    found.fill()
+    found.catch_up()
+    assert rests == [4.5, 4.5]
