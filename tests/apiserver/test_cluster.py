@@ -216,13 +216,31 @@ def test_nobody_answers(cluster: KubeCluster) -> None:
 
 
 def test_a_job_is_suspended_and_resumed(api: Api, namespace: str, cluster: KubeCluster) -> None:
-    name = cluster.create_job(job(*made(api, namespace)))["metadata"]["name"]
+    answer = cluster.create_job(job(*made(api, namespace)))
+    name = answer["metadata"]["name"]
     for suspend in (True, False):
-        answer = cluster.suspend_job(namespace, name, suspend=suspend, revision=7)
-        assert answer is not None
-        assert answer["spec"]["suspend"] is suspend
-        assert (SUSPENDED_ANNOTATION in answer["metadata"].get("annotations", {})) is suspend
-    assert cluster.suspend_job(namespace, "gone", suspend=True, revision=7) is None
+        read = answer["metadata"]["resourceVersion"]
+        found = cluster.suspend_job(namespace, name, suspend=suspend, revision=7, version=read)
+        assert found is not None
+        assert found["spec"]["suspend"] is suspend
+        assert (SUSPENDED_ANNOTATION in found["metadata"].get("annotations", {})) is suspend
+        with pytest.raises(Conflict):
+            cluster.suspend_job(namespace, name, suspend=not suspend, revision=7, version=read)
+        answer = found
+    assert cluster.suspend_job(namespace, "gone", suspend=True, revision=7, version="1") is None
+
+
+def test_a_note_is_taken_off_and_nothing_else(api: Api, namespace: str, cluster: KubeCluster) -> None:
+    meta = cluster.create_job(job(*made(api, namespace)))["metadata"]
+    cluster.suspend_job(namespace, meta["name"], suspend=True, revision=7, version=meta["resourceVersion"])
+    for resumed_in in (7, None):
+        found = cluster.forget_suspension("Job", namespace, meta["name"], resumed_in=resumed_in)
+        assert found is not None
+        assert found["spec"]["suspend"] is True
+        view = view_job(found, [])
+        assert view is not None
+        assert (view.suspended_by, view.resumed_in) == (None, resumed_in)
+    assert cluster.forget_suspension("Job", namespace, "gone", resumed_in=None) is None
 
 
 def test_a_job_is_gone_when_its_pods_are(api: Api, namespace: str, cluster: KubeCluster) -> None:

@@ -21,7 +21,7 @@ from embedding_operator.cluster.answers import dry_run_error, error_of, must_be_
 from embedding_operator.cluster.errors import Conflict, Forbidden, NotTried, Rejected, Unavailable
 from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.resource.api import KIND
-from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
+from embedding_operator.resource.labels import OWNER_LABEL, RESUMED_ANNOTATION, SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
 Ref = tuple[str, str, str]  # kind, namespace, name
@@ -169,29 +169,35 @@ class FakeCluster:
 
         self._call(Call("delete", kind, name), delete)
 
-    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int, version: str) -> Raw | None:
+        ref = ("Job", namespace, name)
+
         def edit(raw: Raw) -> None:
+            _must_be_of(version, raw, "suspend", ref)
             if not suspend and raw["spec"].get("suspend"):
                 assert SUSPENDED_ANNOTATION in raw["metadata"].get("annotations", {}), f"not its to resume: {name}"
             raw["spec"].update(suspend=suspend)
-            notes = raw["metadata"].setdefault("annotations", {})
-            notes.pop(SUSPENDED_ANNOTATION, None)
-            if suspend:
-                notes[SUSPENDED_ANNOTATION] = str(revision)
+            _note(raw, suspended_by=revision if suspend else None)
 
-        return self._call(Call("suspend", "Job", name), lambda: self.change("Job", namespace, name, edit))
+        return self._call(Call("suspend", "Job", name), lambda: self.change(*ref, edit))
 
-    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int, version: str) -> None:
+        ref = ("Workload", namespace, name)
+
         def edit(raw: Raw) -> None:
+            _must_be_of(version, raw, "activate", ref)
             if active and not raw["spec"]["active"]:
                 assert SUSPENDED_ANNOTATION in raw["metadata"].get("annotations", {}), f"not its to activate: {name}"
             raw["spec"].update(active=active)
-            notes = raw["metadata"].setdefault("annotations", {})
-            notes.pop(SUSPENDED_ANNOTATION, None)
-            if not active:
-                notes[SUSPENDED_ANNOTATION] = str(revision)
+            _note(raw, suspended_by=None if active else revision)
 
-        self._call(Call("activate", "Workload", name), lambda: self.change("Workload", namespace, name, edit))
+        self._call(Call("activate", "Workload", name), lambda: self.change(*ref, edit))
+
+    def forget_suspension(self, kind: str, namespace: str, name: str, *, resumed_in: int | None) -> Raw | None:
+        def edit(raw: Raw) -> None:
+            _note(raw, resumed_in=resumed_in)
+
+        return self._call(Call("forget", kind, name), lambda: self.change(kind, namespace, name, edit))
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any], *, dry_run: bool = False) -> Raw:
         meta = resource["metadata"]
@@ -339,6 +345,19 @@ class FakeCluster:
 
 def _ref(raw: Mapping[str, Any]) -> Ref:
     return raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"]
+
+
+def _must_be_of(version: str, raw: Raw, verb: str, ref: Ref) -> None:
+    if raw["metadata"]["resourceVersion"] != version:
+        raise Conflict(verb, *ref, "the object has been modified")
+
+
+def _note(raw: Raw, *, suspended_by: int | None = None, resumed_in: int | None = None) -> None:
+    notes = raw["metadata"].setdefault("annotations", {})
+    for key, revision in ((SUSPENDED_ANNOTATION, suspended_by), (RESUMED_ANNOTATION, resumed_in)):
+        notes.pop(key, None)
+        if revision is not None:
+            notes[key] = str(revision)
 
 
 def _is_labelled(raw: Raw | None) -> bool:

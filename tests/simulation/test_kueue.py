@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from simulation.endings import HANG
-from simulation.fake_cluster import NAMESPACE, Call, Crash
+from simulation.fake_cluster import NAMESPACE, Call, Crash, Ref
 from simulation.kueue import NO_QUOTA, PREEMPTED, Kueue
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
@@ -140,6 +140,42 @@ def test_who_activates_a_workload_of_a_suspended_resource_is_not_fought() -> Non
     for _ in range(5):
         scene.cluster.change("Workload", NAMESPACE, f"job-{name}", lambda raw: raw["spec"].update(active=True))
         scene.settle(2)
+    assert suspensions(scene) == ["activate"]
+
+
+def suspended_and_let_run_by_somebody_else() -> tuple[Scene, Ref]:
+    """The Workload with it."""
+    scene = in_a_queue().running(Stage.FINETUNE)
+    (name,) = scene.attempts(Stage.FINETUNE)
+    scene.edit(a_spec(**QUEUED, suspend=True))
+    scene.settle(5)
+    scene.will(Stage.FINETUNE, HANG)
+    activate(scene, workload := ("Workload", NAMESPACE, f"job-{name}"), True)
+    scene.settle(3)
+    return scene, workload
+
+
+def activate(scene: Scene, workload: Ref, active: bool) -> None:
+    """As a person does, or Kueue."""
+    scene.cluster.change(*workload, lambda raw: raw["spec"].update(active=active))
+
+
+@pytest.mark.parametrize("when", ["before the edit", "during its dry runs"])
+def test_what_somebody_else_activated_and_deactivated_meanwhile_stays_so(when: str) -> None:
+    scene, workload = suspended_and_let_run_by_somebody_else()
+
+    def hook(call: Call, _: str) -> None:
+        if call.verb == "try":
+            activate(scene, workload, False)
+
+    if when == "before the edit":
+        activate(scene, workload, False)
+        scene.settle(3)
+    else:
+        scene.cluster.hook = hook
+    scene.edit(a_spec(**QUEUED, stages={"deploy": {"replicas": 2}}))
+    scene.settle(5)
+    assert scene.cluster.objects[workload]["spec"]["active"] is False
     assert suspensions(scene) == ["activate"]
 
 

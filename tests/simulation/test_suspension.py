@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from simulation.endings import HANG
-from simulation.fake_cluster import NAMESPACE
+from simulation.fake_cluster import NAMESPACE, Ref
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
 from embedding_operator.resource.labels import QUEUE_LABEL
@@ -26,6 +26,19 @@ def others_suspend(scene: Scene, suspend: bool, labels: dict[str, str] | None = 
 def patches(scene: Scene) -> int:
     """How often the operator has suspended or resumed a Job."""
     return sum(call.verb == "suspend" for call in scene.cluster.calls)
+
+
+def notes(scene: Scene) -> int:
+    """How often it has noted that somebody else let one run."""
+    return sum(call.verb == "forget" for call in scene.cluster.calls)
+
+
+def finetunes_job(scene: Scene) -> Ref:
+    return ("Job", NAMESPACE, scene.attempts(Stage.FINETUNE)[-1])
+
+
+def is_suspended(scene: Scene) -> bool:
+    return scene.cluster.objects[finetunes_job(scene)]["spec"].get("suspend") is True
 
 
 @pytest.mark.parametrize(
@@ -80,12 +93,13 @@ def test_a_suspended_resource_does_not_fight_who_resumes_its_job() -> None:
     for _ in range(10):
         others_suspend(scene, False)
         scene.turn()
-    assert patches(scene) == 1
+    assert (patches(scene), notes(scene)) == (1, 1)
     scene.edit(a_spec())
     scene.settle(2)
+    assert (patches(scene), notes(scene)) == (1, 2), "the note is taken off"
     scene.edit(a_spec(suspend=True))
     scene.settle(2)
-    assert patches(scene) == 3  # the note of the first is taken off; another edit, another suspension
+    assert (patches(scene), notes(scene)) == (2, 2), "another edit, another suspension"
 
 
 def test_a_job_that_a_queue_resumed_while_the_resource_was_suspended_is_the_queues_again() -> None:
@@ -112,3 +126,42 @@ def test_a_job_that_was_queued_before_the_resource_was_suspended_stays_queued_af
     scene.edit(a_spec())
     scene.run(lambda scene: scene.condition("Trained") == "Unknown Suspended").settle(3)
     assert patches(scene) == 0
+
+
+def test_what_a_queue_stops_in_the_moment_of_the_edit_is_the_queues() -> None:
+    """The Job was heard of a moment ago, and its event is late."""
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.operator.hear()
+    scene.operator.reconcile()
+    scene.deaf_to = "Job"
+    scene.cluster.change(*finetunes_job(scene), lambda raw: raw["spec"].update(suspend=True))
+    scene.edit(a_spec(suspend=True))
+    scene.turn()
+    scene.deaf_to = ""
+    scene.run(lambda scene: scene.status.phase == "Suspended").settle(3)
+    scene.edit(a_spec())
+    scene.settle(5)
+    assert is_suspended(scene)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_a_queue_resumed_and_stopped_while_the_resource_was_suspended_is_the_queues(late: bool) -> None:
+    """`late`: it stops it in the moment of the edit, and the Job's event comes after that."""
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(suspend=True))
+    scene.settle(5)
+    scene.will(Stage.FINETUNE, HANG)
+    others_suspend(scene, False)
+    scene.settle(3)
+    scene.deaf_to = "Job" if late else ""
+    others_suspend(scene, True)
+    if not late:
+        scene.settle(3)
+    scene.edit(a_spec())
+    scene.turn()
+    scene.deaf_to = ""
+    scene.settle(5)
+    assert is_suspended(scene)
+    others_suspend(scene, False)
+    scene.release()
+    scene.run(is_ready)

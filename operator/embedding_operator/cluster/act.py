@@ -18,6 +18,7 @@ from embedding_operator.decide.decision import (
     CreateJob,
     CreatePod,
     DeleteObject,
+    ForgetSuspension,
     SuspendJob,
     TryOut,
 )
@@ -51,14 +52,20 @@ class Actor:
             case TryOut():
                 self._try_out(action.manifest, dry_runs_left_s)
             case SuspendJob():
-                raw_job = self.cluster.suspend_job(
-                    owner.namespace, action.name, suspend=action.suspend, revision=action.revision
-                )
-                self.keep("Job", owner, raw_job)
+                self._suspend(owner, action)
             case ActivateWorkload():
                 self.cluster.activate_workload(
-                    owner.namespace, action.name, active=action.active, revision=action.revision
+                    owner.namespace,
+                    action.name,
+                    active=action.active,
+                    revision=action.revision,
+                    version=action.version,
                 )
+            case ForgetSuspension():
+                raw = self.cluster.forget_suspension(
+                    action.kind, owner.namespace, action.name, resumed_in=action.resumed_in
+                )
+                self.keep(action.kind, owner, raw)
             case _:
                 assert_never(action)
 
@@ -79,14 +86,36 @@ class Actor:
         try:
             self.cluster.delete(action.kind, owner.namespace, action.name, uid=uid, version=action.version)
         except Conflict:
-            if uid:
-                found = self.cluster.list(action.kind, owner.namespace, fields=f"metadata.name={action.name}")
-                live = next((raw for raw in found if raw["metadata"].get("uid") == uid), None)
-                if live is None:
-                    self.cache.forget(action.kind, key, action.name, uid)
-                else:
-                    self.cache.put(action.kind, live)
+            self._read_again(owner, action.kind, action.name, uid)
             raise
+
+    def _suspend(self, owner: Owner, action: SuspendJob) -> None:
+        """As it was looked at: a queue may have stopped it since, and nobody lets run what another one has stopped."""
+        try:
+            raw = self.cluster.suspend_job(
+                owner.namespace,
+                action.name,
+                suspend=action.suspend,
+                revision=action.revision,
+                version=action.version,
+            )
+        except Conflict:
+            uid = self.cache.uid("Job", (owner.namespace, owner.name), action.name)
+            self._read_again(owner, "Job", action.name, uid)
+            raise
+        self.keep("Job", owner, raw)
+
+    def _read_again(self, owner: Owner, kind: str, name: str, uid: str) -> None:
+        """What has changed since its watch told of it; one without a uid is not known."""
+        if not uid:
+            return
+        key = (owner.namespace, owner.name)
+        found = self.cluster.list(kind, owner.namespace, fields=f"metadata.name={name}")
+        live = next((raw for raw in found if raw["metadata"].get("uid") == uid), None)
+        if live is None:
+            self.cache.forget(kind, key, name, uid)
+        else:
+            self.cache.put(kind, live)
 
     def _try_out(self, manifest: Mapping[str, Any], within_s: float) -> None:
         if within_s <= 0:

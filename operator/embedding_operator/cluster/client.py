@@ -21,7 +21,7 @@ from embedding_operator.objects.corrections import corrections, keeping
 from embedding_operator.objects.manifests.job import CONTAINER
 from embedding_operator.objects.workloads import WORKLOAD
 from embedding_operator.resource.api import API_VERSION, KIND, MANAGER
-from embedding_operator.resource.labels import OWNER_LABEL, SUSPENDED_ANNOTATION
+from embedding_operator.resource.labels import OWNER_LABEL, RESUMED_ANNOTATION, SUSPENDED_ANNOTATION
 
 Raw = dict[str, Any]
 # A log is read through the kubelet, which may hang: it is nice to have, and everything else waits for it.
@@ -74,11 +74,22 @@ class Cluster(Protocol):
         Conflict where it has another uid, or has changed since `version`.
         """
 
-    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
-        """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone."""
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int, version: str) -> Raw | None:
+        """Set `spec.suspend`, and note for which revision it was suspended; None when the Job is gone.
 
-    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
-        """Make a Workload of Kueue active or not, and note for which revision it is not; fine when it is gone."""
+        Conflict where it has changed since `version`: somebody else may have suspended or resumed it.
+        """
+
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int, version: str) -> None:
+        """Make a Workload of Kueue active or not, and note for which revision it is not; fine when it is gone.
+
+        Conflict where it has changed since `version`.
+        """
+
+    def forget_suspension(self, kind: str, namespace: str, name: str, *, resumed_in: int | None) -> Raw | None:
+        """Take the note of either off, or note that somebody else let it run in a revision that is suspended. Nothing
+        else is written: whether it runs is somebody else's word by now.
+        """
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any], *, dry_run: bool = False) -> Raw:
         """Replace the status if nobody wrote since `resource` was read; Conflict otherwise. `dry_run`: ask only."""
@@ -212,17 +223,20 @@ class KubeCluster:
             options["preconditions"] = {"uid": uid} | ({"resourceVersion": version} if version else {})
         self._http.call("delete", kind, namespace, name, body=options, missing_ok=True)
 
-    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int) -> Raw | None:
-        note = str(revision) if suspend else None
-        body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"suspend": suspend}}
-        content_type = "application/merge-patch+json"
-        return self._http.call("patch", "Job", namespace, name, body=body, content_type=content_type, missing_ok=True)
+    def suspend_job(self, namespace: str, name: str, *, suspend: bool, revision: int, version: str) -> Raw | None:
+        meta = _noted(suspended_by=revision if suspend else None) | {"resourceVersion": version}
+        return self._patch("Job", namespace, name, {"metadata": meta, "spec": {"suspend": suspend}})
 
-    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int) -> None:
-        note = None if active else str(revision)
-        body = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: note}}, "spec": {"active": active}}
+    def activate_workload(self, namespace: str, name: str, *, active: bool, revision: int, version: str) -> None:
+        meta = _noted(suspended_by=None if active else revision) | {"resourceVersion": version}
+        self._patch(WORKLOAD, namespace, name, {"metadata": meta, "spec": {"active": active}})
+
+    def forget_suspension(self, kind: str, namespace: str, name: str, *, resumed_in: int | None) -> Raw | None:
+        return self._patch(kind, namespace, name, {"metadata": _noted(resumed_in=resumed_in)})
+
+    def _patch(self, kind: str, namespace: str, name: str, body: Raw) -> Raw | None:
         content_type = "application/merge-patch+json"
-        self._http.call("patch", WORKLOAD, namespace, name, body=body, content_type=content_type, missing_ok=True)
+        return self._http.call("patch", kind, namespace, name, body=body, content_type=content_type, missing_ok=True)
 
     def write_status(self, resource: Mapping[str, Any], status: Mapping[str, Any], *, dry_run: bool = False) -> Raw:
         meta = resource["metadata"]
@@ -271,6 +285,12 @@ class KubeCluster:
         if status in (401, 429, 502, 503, 504):
             return None
         return data.decode(errors="replace") if status == 200 else ""
+
+
+def _noted(*, suspended_by: int | None = None, resumed_in: int | None = None) -> Raw:
+    """Metadata with the note of a suspension, or of its end; what is None is taken off."""
+    notes = {SUSPENDED_ANNOTATION: suspended_by, RESUMED_ANNOTATION: resumed_in}
+    return {"annotations": {key: None if revision is None else str(revision) for key, revision in notes.items()}}
 
 
 def child_selector(owner_name: str = "") -> str:

@@ -132,6 +132,7 @@ class SuspendJob:
     name: str
     suspend: bool
     revision: int  # whose spec.suspend it follows; noted in the Job, so that nobody else's suspension is undone
+    version: str  # of the Job: somebody may have suspended or resumed it since it was read
     why: str
 
     def __str__(self) -> str:
@@ -145,10 +146,27 @@ class ActivateWorkload:
     name: str
     active: bool
     revision: int  # whose spec.suspend it follows; noted in the Workload
+    version: str  # of the Workload
     why: str
 
     def __str__(self) -> str:
         return f"{'activate' if self.active else 'deactivate'} Workload {self.name}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetSuspension:
+    """Of what somebody else lets run: whoever stops it from now on lets it run again.
+
+    While the revision that stopped it is suspended still, that is noted, so that it is not stopped once more.
+    """
+
+    kind: Literal["Job", "Workload"]
+    name: str
+    why: str
+    resumed_in: int | None = None  # that revision
+
+    def __str__(self) -> str:
+        return f"forget the suspension of {self.kind} {self.name}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +196,7 @@ class TryOut:
         return f"try out {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
 
 
-Action = CreateJob | CreatePod | DeleteObject | SuspendJob | ActivateWorkload | Apply | TryOut
+Action = CreateJob | CreatePod | DeleteObject | SuspendJob | ActivateWorkload | ForgetSuspension | Apply | TryOut
 
 
 def frees(action: Action) -> bool:

@@ -17,7 +17,7 @@ from embedding_operator.decide.image_check import check_later_images, end_image_
 from embedding_operator.decide.jobs import advance
 from embedding_operator.decide.phase import stuck_in
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
-from embedding_operator.decide.queue import forget_suspensions, suspend_jobs
+from embedding_operator.decide.queue import forget_suspensions, resume_workloads, suspend_jobs
 from embedding_operator.decide.records import pinned_stages, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
@@ -82,6 +82,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         end_image_check(draft, observed)
     else:
         forget_suspensions(draft, observed)
+        resume_workloads(draft, observed)
         keep_workspace(draft, spec, owner, observed)
         try:
             trained = run_pipeline(draft, spec, owner, observed, defaults.images, pinned)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from embedding_operator.decide.decision import ActivateWorkload, Draft, Observed, SuspendJob
+from embedding_operator.decide.decision import ActivateWorkload, Draft, ForgetSuspension, Observed, SuspendJob
 from embedding_operator.decide.waiting import WAITING_FOR_QUOTA, Wait
 from embedding_operator.objects.views import JobView
 from embedding_operator.objects.workloads import WorkloadView
@@ -24,34 +24,60 @@ _MADE_AFTER_S: Final = 120  # by then Kueue has made a Workload of a Job
 
 
 def suspend_jobs(draft: Draft, observed: Observed) -> None:
-    """Stop each Job once a revision: who lets it run afterwards is not fought."""
-    revision, why = draft.status.revision, "spec.suspend is true"
+    """Stop each Job once a revision: who lets it run afterwards is not fought, and stops it again as somebody else."""
+    revision, why, resumed = draft.status.revision, "spec.suspend is true", "somebody else has resumed it"
     for job in observed.jobs:
         if job.finished or job.deleting:
             continue
         workload = observed.workloads.get(job.uid)
         if workload is not None:
-            if workload.active and workload.deactivated_by != revision:
-                draft.actions.append(ActivateWorkload(name=workload.name, active=False, revision=revision, why=why))
-        elif not job.suspended and job.suspended_by != revision:
-            draft.actions.append(SuspendJob(name=job.name, suspend=True, revision=revision, why=why))
+            if not workload.active or workload.resumed_in == revision:
+                continue
+            if workload.deactivated_by == revision:
+                note = ForgetSuspension(kind="Workload", name=workload.name, why=resumed, resumed_in=revision)
+                draft.actions.append(note)
+            else:
+                draft.actions.append(_activate(workload, False, revision, why))
+        elif not job.suspended and job.resumed_in != revision:
+            if job.suspended_by == revision:
+                note = ForgetSuspension(kind="Job", name=job.name, why=resumed, resumed_in=revision)
+                draft.actions.append(note)
+            else:
+                stop = SuspendJob(name=job.name, suspend=True, revision=revision, version=job.version, why=why)
+                draft.actions.append(stop)
 
 
 def forget_suspensions(draft: Draft, observed: Observed) -> None:
-    """Make active what the operator made inactive, and take the notes off what somebody else lets run.
-
-    Whoever stops that from now on lets it run again.
-    """
-    revision, why = draft.status.revision, "it was resumed, and spec.suspend is no longer true"
+    """Take the notes off what somebody else lets run: whoever stops that from now on lets it run again."""
+    why = "it was resumed, and spec.suspend is no longer true"
     for job in observed.jobs:
         if job.finished or job.deleting:
             continue
         workload = observed.workloads.get(job.uid)
-        if workload is not None and workload.deactivated_by is not None:
-            told = why if workload.active else "spec.suspend is no longer true"
-            draft.actions.append(ActivateWorkload(name=workload.name, active=True, revision=revision, why=told))
-        if not job.suspended and job.suspended_by is not None:
-            draft.actions.append(SuspendJob(name=job.name, suspend=False, revision=revision, why=why))
+        if workload is not None and _is_let_run(workload.active, workload.deactivated_by, workload.resumed_in):
+            draft.actions.append(ForgetSuspension(kind="Workload", name=workload.name, why=why))
+        if _is_let_run(not job.suspended, job.suspended_by, job.resumed_in):
+            draft.actions.append(ForgetSuspension(kind="Job", name=job.name, why=why))
+
+
+def _is_let_run(runs: bool, suspended_by: int | None, resumed_in: int | None) -> bool:
+    """Whether somebody else resumed what the operator had stopped; who stops it afterwards is somebody else as well."""
+    return resumed_in is not None or (runs and suspended_by is not None)
+
+
+def resume_workloads(draft: Draft, observed: Observed) -> None:
+    """Make active what the operator made inactive. A Job that it suspended is resumed by its stage; see start.py."""
+    for job in observed.jobs:
+        workload = observed.workloads.get(job.uid)
+        if job.finished or job.deleting or workload is None:
+            continue
+        if not workload.active and workload.deactivated_by is not None:
+            why = "spec.suspend is no longer true"
+            draft.actions.append(_activate(workload, True, draft.status.revision, why))
+
+
+def _activate(workload: WorkloadView, active: bool, revision: int, why: str) -> ActivateWorkload:
+    return ActivateWorkload(name=workload.name, active=active, revision=revision, version=workload.version, why=why)
 
 
 def queue_wait(job: JobView, observed: Observed, entry: StageStatus) -> Wait | None:

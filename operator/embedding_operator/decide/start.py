@@ -72,8 +72,10 @@ def suspended(step: Step) -> bool | None:
         return None
     if job.suspended_by is not None and job.uid not in step.observed.workloads:
         revision = step.draft.status.revision
-        why = "the resource is not suspended"
-        step.draft.actions.append(SuspendJob(name=job.name, suspend=False, revision=revision, why=why))
+        resume = SuspendJob(
+            name=job.name, suspend=False, revision=revision, version=job.version, why="the resource is not suspended"
+        )
+        step.draft.actions.append(resume)
         step.wait(Wait(reason="Resuming", message=f"Job {job.name} was suspended and goes on", broken=False), job)
         return False
     queued = queue_wait(job, step.observed, step.entry)

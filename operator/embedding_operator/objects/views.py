@@ -13,11 +13,13 @@ from embedding_operator.resource.labels import (
     ATTEMPT_LABEL,
     FINGERPRINT_ANNOTATION,
     QUEUE_LABEL,
+    RESUMED_ANNOTATION,
     REVISION_LABEL,
     SERVING_LABEL,
     STAGE_LABEL,
     SUSPENDED_ANNOTATION,
     TEMPLATE_ANNOTATION,
+    noted_revision,
 )
 from embedding_operator.resource.times import parse_time
 from embedding_stages.contract import Stage
@@ -55,6 +57,7 @@ class JobView:
     pods: Sequence[PodView]  # the newest of each index, in the order of indexes
     disrupted: bool  # whether one of all its pods was
     suspended_by: int | None = None  # the revision whose spec.suspend suspended it; None: the operator did not
+    resumed_in: int | None = None  # the revision in spite of whose spec.suspend somebody else let it run
     queue: str = ""  # of Kueue, which suspends and resumes its Jobs
     resuming: bool = False  # it may run, and its controller has not noticed yet
     deleted_at: datetime | None = None  # when it was to be gone
@@ -138,7 +141,8 @@ def view_job(raw: Mapping[str, Any], pods: Sequence[PodView]) -> JobView | None:
         nodes=int((raw.get("spec") or {}).get("completions") or 1),
         pods=tuple(newest[index] for index in sorted(newest)),
         disrupted=any(pod.disrupted for pod in pods),
-        suspended_by=int(by) if (by := notes.get(SUSPENDED_ANNOTATION, "")).isdigit() else None,
+        suspended_by=noted_revision(notes, SUSPENDED_ANNOTATION),
+        resumed_in=noted_revision(notes, RESUMED_ANNOTATION),
         queue=labels.get(QUEUE_LABEL, ""),
         resuming="Suspended" in ends and not suspended,
         deleted_at=deleted_at(meta),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from embedding_operator.resource.api import GROUP
@@ -25,7 +26,14 @@ FINGERPRINT_ANNOTATION: Final = f"{GROUP}/fingerprint"
 TEMPLATE_ANNOTATION: Final = f"{GROUP}/template"
 GPUS_ANNOTATION: Final = f"{GROUP}/gpus"  # of a stage's pod: how many GPUs, or parts of one, it has
 SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended-by-revision"  # of a Job that spec.suspend of this revision suspended
+RESUMED_ANNOTATION: Final = f"{GROUP}/resumed-in-revision"  # of one that somebody else let run in spite of that
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"  # of a Job that Kueue suspends and resumes
 QUEUE_PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 QUEUE_LABELS: Final = frozenset({QUEUE_LABEL, QUEUE_PRIORITY_LABEL})
 QUEUED_JOB_LABEL: Final = "kueue.x-k8s.io/job-uid"  # Kueue sets it in the Workload that it makes of a Job
+
+
+def noted_revision(notes: Mapping[str, str], annotation: str) -> int | None:
+    """The revision that an annotation names; None where it is not there, or somebody has written something else."""
+    noted = notes.get(annotation, "")
+    return int(noted) if noted.isdigit() else None
