@@ -9,8 +9,9 @@ from simulation.endings import HANG
 from simulation.fake_cluster import NAMESPACE, Call, Crash, Ref
 from simulation.kueue import NO_QUOTA, PREEMPTED, Kueue
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.test_refused_passes import refusing
 
-from embedding_operator.cluster.errors import Forbidden
+from embedding_operator.cluster.errors import Forbidden, Rejected
 from embedding_operator.resource.labels import QUEUE_LABEL, QUEUE_PRIORITY_LABEL
 from embedding_operator.resource.pipeline import PIPELINE
 from embedding_stages.contract import Stage
@@ -177,6 +178,35 @@ def test_what_somebody_else_activated_and_deactivated_meanwhile_stays_so(when: s
     scene.settle(5)
     assert scene.cluster.objects[workload]["spec"]["active"] is False
     assert suspensions(scene) == ["activate"]
+
+
+REFUSED = {"stages": {"deploy": {"replicas": 2}}}
+INVALID = {"stages": {"deploy": {"pinRevision": 77}}}
+
+
+@pytest.mark.parametrize("edit", [REFUSED, INVALID], ids=["refused", "not valid"])
+def test_an_edit_that_is_refused_takes_the_note_off_all_the_same(edit: dict[str, object]) -> None:
+    scene, workload = suspended_and_let_run_by_somebody_else()
+    scene.cluster.hook = refusing("try", "Deployment", Rejected)
+    scene.edit(a_spec(**QUEUED, **edit))
+    scene.settle(5)
+    assert scene.status.phase == "Blocked"
+    scene.cluster.hook = lambda call, when: None
+    activate(scene, workload, False)
+    scene.edit(a_spec(**QUEUED))
+    scene.settle(10)
+    assert scene.cluster.objects[workload]["spec"]["active"] is False
+
+
+def test_a_note_that_could_not_be_taken_off_is_read_until_it_is() -> None:
+    scene, workload = suspended_and_let_run_by_somebody_else()
+    scene.cluster.hook = refusing("forget", "Workload", Forbidden)
+    scene.edit(a_spec(**QUEUED))
+    scene.settle(5)
+    scene.cluster.hook = lambda call, when: None
+    scene.settle(5)
+    notes = scene.cluster.objects[workload]["metadata"]["annotations"]
+    assert notes == {}
 
 
 def test_without_kueue_it_says_that_nobody_admits_the_job() -> None:

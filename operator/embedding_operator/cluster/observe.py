@@ -25,6 +25,7 @@ from embedding_operator.objects.nim_services import NIM_SERVICE, as_ours, is_mad
 from embedding_operator.objects.pods import PodView, view_pod
 from embedding_operator.objects.views import DeploymentView, EventView, JobView, view_deployment, view_job
 from embedding_operator.objects.workloads import WORKLOAD, view_workload
+from embedding_operator.resource.conditions import VALIDATED
 from embedding_operator.resource.labels import (
     JOB_NAME_LABEL,
     OWNER_UID_LABEL,
@@ -198,9 +199,13 @@ class Observer:
     def _queue(
         self, owner: Owner, resource: Mapping[str, Any], status: Status, jobs: Sequence[JobView]
     ) -> dict[str, Any]:
-        """What Kueue says of the Jobs that wait for it; and of all in its queue where spec.suspend is about them."""
+        """What Kueue says of the Jobs that wait for it; and of all in its queue where spec.suspend is about them, or
+        was when something was refused: a note may still be there.
+        """
         edited = resource["metadata"].get("generation") != status.observed_generation
         stopping = edited or bool((resource.get("spec") or {}).get("suspend")) or status.phase == "Suspended"
+        valid = status.condition(VALIDATED)
+        stopping |= valid is not None and valid.status != "True"
         found: dict[str, Any] = {}
         try:
             for job in jobs:

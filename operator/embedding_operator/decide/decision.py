@@ -203,7 +203,7 @@ def frees(action: Action) -> bool:
     """Whether an action only takes something away: it is done also where everything else is refused."""
     stops = isinstance(action, SuspendJob) and action.suspend
     stops = stops or (isinstance(action, ActivateWorkload) and not action.active)
-    return stops or isinstance(action, DeleteObject)
+    return stops or isinstance(action, DeleteObject | ForgetSuspension)
 
 
 def tells(action: Action) -> bool:

@@ -61,6 +61,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     """Decide. The same arguments always give the same plan. `status` is read without what only scales; see scale.py."""
     draft, observed = Draft(status=status), with_first_words(status, observed)
     drained = end_drain(draft, observed)
+    forget_suspensions(draft, observed, suspended=bool(raw_spec.get("suspend")))
     try:
         read, assumed = as_verified(raw_spec, status)
         spec = replace(parse_spec(read, defaults.images), given_user=defaults.given_user, assumed=assumed)
@@ -81,7 +82,6 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         take_pinned(draft, spec, pinned)
         end_image_check(draft, observed)
     else:
-        forget_suspensions(draft, observed)
         resume_workloads(draft, observed)
         keep_workspace(draft, spec, owner, observed)
         try:

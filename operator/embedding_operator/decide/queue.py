@@ -47,11 +47,14 @@ def suspend_jobs(draft: Draft, observed: Observed) -> None:
                 draft.actions.append(stop)
 
 
-def forget_suspensions(draft: Draft, observed: Observed) -> None:
-    """Take the notes off what somebody else lets run: whoever stops that from now on lets it run again."""
+def forget_suspensions(draft: Draft, observed: Observed, *, suspended: bool) -> None:
+    """Take the notes off what somebody else lets run: whoever stops that from now on lets it run again.
+
+    `suspended` is what the manifest says, valid or not.
+    """
     why = "it was resumed, and spec.suspend is no longer true"
     for job in observed.jobs:
-        if job.finished or job.deleting:
+        if suspended or job.finished or job.deleting:
             continue
         workload = observed.workloads.get(job.uid)
         if workload is not None and _is_let_run(workload.active, workload.deactivated_by, workload.resumed_in):
