@@ -20,6 +20,7 @@ A stage that is a Job:
     limits       has the run used what it may?
     usage        what has it used?
     waiting      why does a pod not start?
+    words          and how often is that told in words that change?
     pulling        what is wrong with its image?
     uncreated      why is there no pod at all?
     queue        what does a Job in Kueue's queue wait for?

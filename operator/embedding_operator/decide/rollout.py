@@ -11,6 +11,7 @@ from typing import Any, Final
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.lost import silent_node
 from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
+from embedding_operator.decide.words import as_told, counts_as_told
 from embedding_operator.objects.compare import differs
 from embedding_operator.objects.manifests.serving import CHECK_CONTAINER
 from embedding_operator.objects.pods import PodView
@@ -178,14 +179,17 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
 def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:
     since = parse_time(entry.started_at) or live.created
     if was_available(entry):
-        counts = f"{live.available} of {spec.deploy.replicas or live.asked} replicas are available"
-        fail(draft, entry, "Unavailable", f"{counts}: {wait.message}")
+        counts = f"{live.available} of {spec.deploy.replicas or live.asked} replicas are available: "
+        said = entry.message.removeprefix(counts)  # otherwise they have changed, and that is told at once
+        words = counts_as_told(wait.message, said, draft.status, observed.now, poll_s=_POLL_S)
+        fail(draft, entry, "Unavailable", f"{counts}{words}")
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds: raise it if it only needs longer)"
         fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
     elif _just_created(entry, live, wait, observed):
         record(draft, entry)
     else:
+        wait = as_told(wait, entry, draft.status, observed.now, poll_s=_POLL_S)
         queued = spec.scheduling.serving and wait.reason == WAITING_FOR_QUOTA  # the start timer does not run meanwhile
         state: State = "Waiting" if wait.broken or queued else "Running"
         record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken))

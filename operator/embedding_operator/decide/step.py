@@ -14,6 +14,7 @@ from embedding_operator.decide.limits import overrun
 from embedding_operator.decide.outcome import NODE_LOST, Failure, failure_record
 from embedding_operator.decide.refusals import RETRY_S, refusal_wait
 from embedding_operator.decide.waiting import A_MOMENT, LONG_WAITS, UNREMARKABLE, Wait
+from embedding_operator.decide.words import as_told
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.job import build_job, job_name
 from embedding_operator.objects.views import JobView
@@ -149,6 +150,8 @@ class Step:
         if wait.reason in UNREMARKABLE and job is not None and self._just_created(job):
             self.draft.look_again_in(poll_s)  # most pods start in a moment, and that is not worth a write
             return
+        if job is None or job.name == self.entry.job_name:
+            wait = as_told(wait, self.entry, self.draft.status, self.observed.now, poll_s=poll_s)
         told = wait.broken or wait.reason in LONG_WAITS
         new = self.entry.reason != wait.reason or (wait.broken and not self.entry.broken)
         if told and new and self.observed.stopped is None:
