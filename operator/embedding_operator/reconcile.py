@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -42,15 +42,16 @@ from embedding_operator.cluster.errors import (
 from embedding_operator.cluster.events import EventPoster
 from embedding_operator.cluster.logs import LogTails
 from embedding_operator.cluster.observe import Observer
-from embedding_operator.cluster.refused import refusal_of, refusal_to_read
+from embedding_operator.cluster.refused import refusal_of, refusal_to_read, unanswered
 from embedding_operator.decide.decision import (
     Action,
-    CreateJob,
     Observed,
     Plan,
     Refusal,
     TryOut,
     frees,
+    is_aside,
+    kind_of,
     tells,
 )
 from embedding_operator.decide.plan import Defaults, plan
@@ -157,15 +158,20 @@ class Reconciler:
         return self.cache.resource(key)
 
     def _decide_and_act(self, owner: Owner, resource: Mapping[str, Any], status: Status, observed: Observed) -> Plan:
-        """What is refused goes into the same decision again: the rest of what the pass has learnt stays true."""
+        """What is refused goes into the same decision again: the rest of what the pass has learnt stays true.
+
+        So does the first action that nobody answers, where others need not wait for it: what is left to free is freed,
+        and clients are led. Nothing is created then, and the pass ends with that error, so that it is repeated.
+        """
         spec, tried, full = resource.get("spec") or {}, list[Action](), None
+        late: Unavailable | None = None
         dry_runs_end = self.clock() + _DRY_RUNS_S
         while True:
             decided = plan(owner, spec, status, observed, self.defaults)
             if (owner.namespace, owner.name) in self.unrecorded:  # nothing is done that could not be remembered
                 self.cluster.write_status(resource, decided.status.to_json(), dry_run=True)
             try:
-                self._act(owner, resource, decided, tried, dry_runs_end)
+                self._act(owner, resource, decided, tried, dry_runs_end, late)
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
                 if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
                     continue  # it is waited for when its time comes
@@ -174,10 +180,14 @@ class Reconciler:
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
             except Unavailable as error:
-                if not _is_aside(tried):
-                    raise
-                observed = replace(observed, refusals=(*observed.refusals, refusal_of(error, tried[-1], observed)))
+                if late is not None:  # perhaps nobody is there at all: each further question would take its time
+                    raise late from error
+                action = unanswered(error, tried)
+                late = None if is_aside(action) else error
+                observed = replace(observed, refusals=(*observed.refusals, refusal_of(error, action, observed)))
                 continue
+            if late is not None:
+                raise late
             if full is not None and not waits_for_quota(decided.status):
                 raise full
             return decided
@@ -211,14 +221,21 @@ class Reconciler:
         return decided
 
     def _act(
-        self, owner: Owner, resource: Mapping[str, Any], decided: Plan, tried: list[Action], dry_runs_end: float
+        self,
+        owner: Owner,
+        resource: Mapping[str, Any],
+        decided: Plan,
+        tried: list[Action],
+        dry_runs_end: float,
+        late: Unavailable | None,
     ) -> None:
         """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError.
 
-        `dry_runs_end`: no dry run is made after this moment of the clock.
+        `dry_runs_end`: no dry run is made after this moment of the clock. `late`: what nobody has answered; the same
+        webhook may be asked about all objects of its kind.
         """
         for action in decided.actions:
-            if action in tried:
+            if action in tried or (late is not None and late.kind == kind_of(action)):
                 continue
             tried.append(action)
             if not isinstance(action, TryOut):
@@ -300,8 +317,3 @@ class Reconciler:
             line.write(log)
         self.events.post(written, decided.events, stamp(observed.now))
         return True
-
-
-def _is_aside(tried: Sequence[Action]) -> bool:
-    """Whether the last of these actions is beside the revision, and nothing waits for it."""
-    return bool(tried) and isinstance(tried[-1], CreateJob) and tried[-1].aside

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embedding_operator.cluster.errors import (
     ClusterError,
     DeletionStuck,
@@ -23,8 +25,11 @@ from embedding_operator.decide.decision import (
     Refusal,
     RefusalKind,
     TryOut,
+    comes_first,
+    is_aside,
 )
 from embedding_operator.decide.uncreated import cure_of, lasts
+from embedding_operator.resource.api import KIND
 
 
 def refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refusal:
@@ -53,6 +58,15 @@ def refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refus
     )
 
 
+def unanswered(error: Unavailable, tried: Sequence[Action]) -> Action:
+    """The last of these actions, where the pass goes on without an answer to it. Raises the error where it does not,
+    or where nobody answers whether the resource is as it was read.
+    """
+    if not tried or error.kind == KIND or not (is_aside(tried[-1]) or comes_first(tried[-1])):
+        raise error
+    return tried[-1]
+
+
 def refusal_to_read(error: ClusterError) -> Refusal:
     """Of a pass that could not gather what it needs."""
     return _refusal("refused", error)
@@ -73,7 +87,7 @@ def _kind_of(error: ClusterError, action: Action, observed: Observed) -> Refusal
     match error:
         case QuotaExceeded():
             return "quota"
-        case NotYetGone():
+        case NotYetGone() | Unavailable():
             return "late"
         case _:
             return "refused"

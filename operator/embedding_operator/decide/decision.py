@@ -65,7 +65,7 @@ class Refusal:
     - "claim": the workspace claim cannot grow, and work goes on in the room that there is;
     - "record": a ConfigMap with a record or the contract cannot be written, and what serves goes on without it;
     - "quota": a ResourceQuota has no room for a new object, and its stage waits;
-    - "late": it will pass: an object of a deleted predecessor is in the way, or the API server does not answer;
+    - "late": it will pass: an object of a deleted predecessor is in the way, or nobody answers;
     - "untried": the preflight could not ask, and work goes on;
     - "unchecked": the pod that tries images could not be made or removed, and work goes on;
     - "look": a look at the sources is refused, and is made when the next one is due;
@@ -175,6 +175,7 @@ class Apply:
 
     manifest: Mapping[str, Any]
     why: str
+    for_clients: bool = False  # the Service that they talk to, led to the server that it was led to
 
     def __str__(self) -> str:
         return f"apply {self.manifest['kind']} {self.manifest['metadata']['name']}: {self.why}"
@@ -206,6 +207,31 @@ def frees(action: Action) -> bool:
     return stops or isinstance(action, DeleteObject | ForgetSuspension)
 
 
+def comes_first(action: Action) -> bool:
+    """Whether it waits for nothing that this pass does: neither what frees nor what clients need."""
+    return frees(action) or (isinstance(action, Apply) and action.for_clients)
+
+
+def is_aside(action: Action) -> bool:
+    """Whether it is beside the revision, and nothing waits for it. A pod that is deleted only tries images."""
+    if isinstance(action, CreateJob):
+        return action.aside
+    return isinstance(action, DeleteObject) and action.kind == "Pod"
+
+
+def kind_of(action: Action) -> str:
+    """Of the object that it is about."""
+    match action:
+        case SuspendJob():
+            return "Job"
+        case ActivateWorkload():
+            return "Workload"
+        case DeleteObject() | ForgetSuspension():
+            return action.kind
+        case CreateJob() | CreatePod() | Apply() | TryOut():
+            return str(action.manifest["kind"])
+
+
 def tells(action: Action) -> bool:
     """Whether it writes what people read of the server that clients reach."""
     return isinstance(action, Apply) and action.manifest["kind"] == "ConfigMap"
@@ -225,8 +251,8 @@ class Plan:
     """The whole decision. `str(plan)` is a report that a person can read.
 
     Deletes and suspensions come before what is created: they free room in a quota, a GPU or the volume, and an action
-    behind one that the API server refuses would not be carried out. Dry runs come first of all: nothing is taken away
-    for what they refuse.
+    behind one that the API server refuses would not be carried out. The Service of clients comes before them: it waits
+    for none of them. Dry runs come first of all: nothing is taken away for what they refuse.
     """
 
     status: Status
@@ -239,7 +265,7 @@ class Plan:
     at_once: bool = False
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.actions, key=lambda action: (not isinstance(action, TryOut), not frees(action)))
+        ordered = sorted(self.actions, key=_place)
         object.__setattr__(self, "actions", tuple(_each_deleted_once(ordered)))
 
     def after(self, actions: Sequence[Action], events: Sequence[Event], ended_run: Mapping[Stage, Spent]) -> Plan:
@@ -249,6 +275,11 @@ class Plan:
 
     def __str__(self) -> str:
         return "\n".join([f"phase {self.status.phase}", *(str(action) for action in self.actions)])
+
+
+def _place(action: Action) -> int:
+    first = (isinstance(action, TryOut), comes_first(action) and not frees(action), frees(action))
+    return next((place for place, applies in enumerate(first) if applies), len(first))
 
 
 def _each_deleted_once(actions: Sequence[Action]) -> Iterator[Action]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import CreatePod, DeleteObject, Draft, Observed
 from embedding_operator.decide.pulling import CHECK_FIELD, IMAGE_REASONS, cannot_be_pulled, cause_of, lasts
+from embedding_operator.decide.refusals import RETRY_S
 from embedding_operator.decide.waiting import LONG_WAITS, WAITING_FOR_QUOTA
 from embedding_operator.objects.image_pods import ImagePod
 from embedding_operator.objects.manifests.common import Owner
@@ -51,11 +52,14 @@ class _Use:
 
 def end_image_check(draft: Draft, observed: Observed, but: str = "") -> None:
     """Remove the pods that try images, but for the one of that name."""
-    if observed.refusal("unchecked") is None:
-        for pod in observed.image_pods:
-            if pod.name != but and not pod.deleting:
-                why = "the images are known, or no longer asked for"
-                draft.actions.append(DeleteObject(kind="Pod", name=pod.name, why=why))
+    for pod in observed.image_pods:
+        if pod.name == but or pod.deleting:
+            continue
+        if observed.refusal("unchecked") is not None:
+            draft.look_again_in(RETRY_S["record"])
+            continue
+        why = "the images are known, or no longer asked for"
+        draft.actions.append(DeleteObject(kind="Pod", name=pod.name, why=why))
 
 
 def check_later_images(draft: Draft, spec: Spec, owner: Owner, observed: Observed, images: Mapping[str, str]) -> None:

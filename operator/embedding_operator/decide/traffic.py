@@ -66,7 +66,8 @@ def keep_active(draft: Draft, owner: Owner, observed: Observed, before: Served, 
         observed,
         new=_was_moved(live, before, draft.status.revision_of(observed.generation)),
     )
-    applied = Apply(manifest=desired, why="clients talk to the active revision") if drift.apply else None
+    why = "clients talk to the active revision"
+    applied = Apply(manifest=desired, why=why, for_clients=True) if drift.apply else None
     if applied is not None:
         draft.actions.insert(0, applied)
     astray = served.astray if live is not None and drift.stale else ""
