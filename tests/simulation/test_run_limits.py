@@ -67,6 +67,14 @@ def test_a_run_that_is_over_its_limit_is_stopped_in_time_and_goes_on_by_a_token(
     assert again == ["finetune", "eval", "export", "verify"]
 
 
+@pytest.mark.parametrize("progress", [{"etaSeconds": float("inf")}, {"percent": float("nan")}, {"llmTokens": 10**400}])
+def test_a_run_whose_stage_prints_what_is_no_number_is_stopped_in_time(progress: dict[str, Any]) -> None:
+    scene = a_scene(limits={"gpuSeconds": HOUR})
+    scene.world.progress = {"percent": 0, "step": 0, "totalSteps": 9, **progress}
+    scene.running(Stage.FINETUNE).run(is_stalled, turns=500)
+    assert scene.condition("Trained") == "False GPUBudgetSpent"
+
+
 def test_a_higher_limit_is_another_run_too() -> None:
     scene = a_scene(limits={"gpuSeconds": HOUR}).running(Stage.FINETUNE)
     scene.run(is_stalled, turns=500).settle(2)  # the Job goes once it is on record that it has used too much

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
+from embedding_stages.contract.odd_values import check, number, read_json, whole
+
 SCHEMA: Final = 1
 
 
@@ -265,8 +267,9 @@ class StageResult:
 
     @classmethod
     def from_json(cls, text: str) -> StageResult:
-        """Raises ValueError when the text is not a result of this schema."""
+        """Raises ValueError when the text is not a result of this schema, or says what no status could hold."""
         raw = _object(text, "stage result")
+        check(raw)
         try:
             return cls(
                 stage=Stage(raw["stage"]),
@@ -275,10 +278,10 @@ class StageResult:
                 message=str(raw["message"]),
                 field=str(raw["field"]),
                 artefacts=_refs(raw["artefacts"]),
-                metrics={k: {m: float(x) for m, x in v.items()} for k, v in raw["metrics"].items()},
-                counts={k: int(v) for k, v in raw["counts"].items()},
+                metrics={k: {m: number(x) for m, x in v.items()} for k, v in raw["metrics"].items()},
+                counts={k: whole(v) for k, v in raw["counts"].items()},
                 details=dict(raw["details"]),
-                llm_tokens=int(raw.get("llmTokens", 0)),
+                llm_tokens=whole(raw.get("llmTokens", 0)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"stage result lacks or mistypes {error}") from error
@@ -314,22 +317,22 @@ def progress_line(progress: Progress) -> str:
 
 
 def parse_progress(log_tail: str) -> Progress | None:
-    """The newest progress line in the end of a log, or None."""
+    """The newest progress line in the end of a log that can be read, or None."""
     for line in reversed(log_tail.splitlines()):
         if f'"{_PROGRESS_KEY}"' not in line:
             continue
         try:
-            body = json.loads(line)[_PROGRESS_KEY]
+            body = read_json(line)[_PROGRESS_KEY]
             eta = body.get("etaSeconds")
             return Progress(
-                percent=max(0, min(100, int(body["percent"]))),
-                step=int(body.get("step", 0)),
-                total_steps=int(body.get("totalSteps", 0)),
-                eta_seconds=None if eta is None else int(eta),
+                percent=max(0, min(100, whole(body["percent"]))),
+                step=whole(body.get("step", 0)),
+                total_steps=whole(body.get("totalSteps", 0)),
+                eta_seconds=None if eta is None else whole(eta),
                 loss=_finite(body.get("loss")),
                 rate=_finite(body.get("rate")),
-                unit=str(body.get("unit", ""))[:_UNIT_CHARACTERS],
-                llm_tokens=max(0, int(body.get("llmTokens", 0))),
+                unit=encodable(str(body.get("unit", "")))[:_UNIT_CHARACTERS],
+                llm_tokens=max(0, whole(body.get("llmTokens", 0))),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
@@ -338,12 +341,15 @@ def parse_progress(log_tail: str) -> Progress | None:
 
 def _finite(value: Any) -> float | None:
     """JSON has no word for a number that is none."""
-    found = None if value is None else float(value)
+    try:
+        found = None if value is None else float(value)
+    except OverflowError:
+        return None
     return found if found is not None and math.isfinite(found) else None
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
-    raw = json.loads(text)
+    raw = read_json(text)
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise ValueError(f"not a {what} of schema {SCHEMA}")
     return raw
