@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from simulation import world
 from simulation.endings import BAD_INPUT, HANG, TRANSIENT
 from simulation.fake_cluster import NAMESPACE, Call, Crash
 from simulation.golden import Nth, end_state
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.work import do_work
 
 from embedding_operator.cluster.answers import error_of
-from embedding_stages.contract import Stage
+from embedding_stages.contract import Stage, StageRequest, StageResult
 
 MONDAYS = {"cron": "0 3 * * 1", "timeZone": "Europe/Berlin"}
 NIGHTLY = {"cron": "0 3 * * *"}
@@ -107,6 +110,32 @@ def test_where_changes_are_reported_the_status_says_so_and_nothing_runs() -> Non
     scene.edit(a_spec(schedule=MONDAYS | {"onCorpusChange": "Report"}, corpus=a_corpus("2")))
     scene.run(is_ready).settle(3)
     assert (scene.status.schedule.result, scene.status.schedule.message) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("drift", "shown"),
+    [
+        ({"newText": 0.5, "newDocuments": 2}, {"newDocuments": 2}),
+        ({"newDocuments": -1, "goneDocuments": True}, {}),
+        ({"newDocuments": 1 << 60, "unseenTerms": "0." + "3" * 40}, {}),
+        ({"words": "many", "newText": "0.50000"}, {"newText": "0.50000"}),
+        (["newText"], {}),
+    ],
+)
+def test_of_the_drift_that_an_image_tells_is_shown_what_the_status_can_show(
+    drift: Any, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = ready(onCorpusChange="Report")
+
+    def work(request: StageRequest, *told: Any) -> tuple[int, StageResult]:
+        code, result = do_work(request, *told)
+        return code, replace(result, details={**result.details, "drift": drift})
+
+    monkeypatch.setattr(world, "do_work", work)
+    scene.world.corpus = "second edition"
+    until(scene, scene.clock.now + 2 * WEEK)
+    assert scene.status.schedule.result == "Changed"
+    assert scene.status.schedule.drift == shown
 
 
 def a_corpus(version: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ A stage that is a Job:
     run            how far has it come, and for how long does it run?
     retry          what follows from its end?
     outcome      how did an attempt end?
+    readable     can what its result tells be read?
     attempts     will there be another one, when, and with what?
     limits       has the run used what it may?
     usage        what has it used?

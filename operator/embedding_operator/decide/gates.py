@@ -159,7 +159,9 @@ def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> 
         for metric, figures in found.items():
             if metric != "queries":
                 field = f"maxRegression of guard {guard.name} in spec.evaluation.guards"
-                yield _of(f"{_GUARD}{guard.name}", metric, figures, found["queries"], -guard.max_regression, field)
+                yield _of(
+                    f"{_GUARD}{guard.name}", metric, figures, found.get("queries", 0), -guard.max_regression, field
+                )
 
 
 def _missing(measured: Sequence[_Measured], gates: Gates, guards: Sequence[Guard]) -> list[str]:

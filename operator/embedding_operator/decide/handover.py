@@ -23,6 +23,7 @@ from embedding_stages.contract import settings as tables
 from embedding_stages.contract.servers import EMBEDDINGS_PATH
 
 AWAITING: Final = "AwaitingAcknowledgement"
+_MOST: Final = 1 << 53  # of tokens and seconds: rates are what somebody's image has told
 MISMATCH: Final = "AcknowledgementMismatch"
 _FIELD: Final = "spec.stages.deploy.acknowledgedVectorSpace"
 
@@ -108,9 +109,9 @@ def _reindex(status: Status, space: str) -> dict[str, Any]:
     if passages:
         found["passages"] = passages
     if passages and rate.get("tokensPerPassage"):
-        found["tokens"] = round(passages * float(rate["tokensPerPassage"]))
+        found["tokens"] = round(min(_MOST, passages * float(rate["tokensPerPassage"])))
     if passages and rate.get("passagesPerSecond"):
-        found["seconds"] = max(1, round(passages / float(rate["passagesPerSecond"])))
+        found["seconds"] = max(1, round(min(_MOST, passages / float(rate["passagesPerSecond"]))))
     return found
 
 

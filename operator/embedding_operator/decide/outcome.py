@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from embedding_operator.decide.decision import Observed
+from embedding_operator.decide.readable import unreadable
 from embedding_operator.decide.waiting import INJECTED_BLOCKS, injected_message, of_own_image
 from embedding_operator.objects.manifests.sources import COPY_PREFIX, SOURCE_VOLUME_PREFIX
 from embedding_operator.objects.pods import PodView
@@ -62,7 +63,8 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
     result = said_by(job.pod)
     # A pod fails with any of its containers, also one that is not the operator's, and its Job with it.
     all_done = len(job.pods) >= job.nodes and all(pod.exit_code == 0 for pod in job.pods)
-    if result is not None and _is_of(job, result) and (job.succeeded or all_done):
+    odd = unreadable(result) if result is not None else ""
+    if result is not None and not odd and _is_of(job, result) and (job.succeeded or all_done):
         return result
     if job.succeeded and job.pod is None:  # a drain and the end of a node take ended pods too
         message = f"Job {job.name} succeeded, and its pod is gone with the result: another attempt finds the work done"
@@ -71,8 +73,8 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
         return Failure(
             kind="Bug",
             reason="NoResult",
-            message=f"Job {job.name} ended without a valid result; exit 0 without artefacts is a failure"
-            f"{_next(job.stage, spec)}",
+            message=f"Job {job.name} ended without a valid result{f' ({odd} cannot be read)' if odd else ''}; exit 0 "
+            f"without artefacts is a failure{_next(job.stage, spec)}",
             exit_code=0,
         )
     return _failure(job, spec)

@@ -13,7 +13,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import STAGES_KEY, build_record, record_name
 from embedding_operator.resource.api import Spec, SpecError
 from embedding_operator.resource.pipeline import BY_STAGE
-from embedding_operator.resource.status import PINNED, StageStatus, Status
+from embedding_operator.resource.status import PINNED, StageStatus, Status, decimal_text
 from embedding_stages.contract import BEFORE_SERVING, Artefact, Stage
 from embedding_stages.contract import settings as tables
 
@@ -76,7 +76,7 @@ def _summary(status: Status, revision: int) -> dict[str, Any]:
     digest = str(evaluated.details.get(Artefact.EVALUATION_SET.value, ""))[:_DIGEST_CHARACTERS]
     return {
         **found,
-        "ndcg@10": f"{tuned['ndcg@10']:.5f}",
+        "ndcg@10": decimal_text(tuned["ndcg@10"]),
         "queries": evaluated.counts.get("queries", 0),
         **({"evaluationSet": digest} if digest else {}),
     }

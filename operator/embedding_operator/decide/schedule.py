@@ -7,7 +7,6 @@ stages, so conditions and phase know nothing of it. What it finds is compared by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -22,7 +21,7 @@ from embedding_operator.resource.frozen import data_identity
 from embedding_operator.resource.limits import RunLimits
 from embedding_operator.resource.pipeline import fingerprint
 from embedding_operator.resource.schedule import next_due
-from embedding_operator.resource.schedule_status import ScheduleStatus
+from embedding_operator.resource.schedule_status import ScheduleStatus, drift_of
 from embedding_operator.resource.status import StageStatus
 from embedding_operator.resource.times import parse_time, stamp
 from embedding_operator.resource.usage import Spent
@@ -190,7 +189,6 @@ def _found(draft: Draft, spec: Spec, entry: StageStatus, inputs: StageStatus) ->
     changed = [_SAID[name] for name in _SAID if found.get(name.value) != trained.get(name.value)]
     another = bool(changed) and found != known.seen
     corpus = entry.artefacts[Artefact.CORPUS]
-    drift = entry.details.get("drift")
     ended = replace(
         known,
         due="",
@@ -199,7 +197,7 @@ def _found(draft: Draft, spec: Spec, entry: StageStatus, inputs: StageStatus) ->
         last_change=entry.finished_at if another else known.last_change,
         result="Changed" if changed else "Unchanged",
         message="",
-        drift=dict(drift) if changed and isinstance(drift, Mapping) else {},
+        drift=drift_of(entry.details.get("drift")) if changed else {},
         seen=found,
         before={"fingerprint": entry.fingerprint, "corpus": corpus.path},
     )

@@ -10,6 +10,10 @@ from embedding_operator.resource.stage_status import StageStatus, present
 
 Result = Literal["", "Unchanged", "Changed", "Failed"]
 _MESSAGE_CHARACTERS: Final = 1024
+_COUNTED: Final = frozenset({"newDocuments", "goneDocuments"})
+_SHARES: Final = frozenset({"newText", "unseenTerms"})
+_MOST: Final = 1 << 53
+_SHARE_CHARACTERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +69,22 @@ class ScheduleStatus:
             result=raw.get("result", ""),
             message=raw.get("message", ""),
             waits=raw.get("waits", ""),
-            drift=dict(raw.get("drift") or {}),
+            drift=drift_of(raw.get("drift")),
             revisions=int(raw.get("revisions", 0)),
             due=raw.get("due", ""),
             look=look,
             seen=dict(raw.get("seen") or {}),
             before=dict(raw.get("before") or {}),
         )
+
+
+def drift_of(told: Any) -> dict[str, Any]:
+    """What a look has told of the drift, as far as the status can show it: its image may be anybody's."""
+    told = told if isinstance(told, Mapping) else {}
+    return {name: said for name, said in told.items() if _is_shown(name, said)}
+
+
+def _is_shown(name: str, said: Any) -> bool:
+    if name in _COUNTED:
+        return isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= _MOST
+    return name in _SHARES and isinstance(said, str) and len(said) <= _SHARE_CHARACTERS
