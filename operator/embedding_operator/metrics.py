@@ -9,6 +9,7 @@ from datetime import datetime
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from embedding_operator.resource.status import StageStatus, Status
+from embedding_operator.resource.times import noted_time
 from embedding_operator.resource.usage import Spent
 from embedding_operator.resource_metrics import ResourceMetrics
 from embedding_stages.contract import Stage
@@ -133,9 +134,9 @@ class Metrics:
             return
         if new.state in ("Succeeded", "Reused", "Failed"):
             self.stage_ends.labels(stage=new.name.value, state=new.state, reason=self._bounded(new.reason)).inc()
-        if new.state == "Succeeded" and new.started_at and new.finished_at:
-            seconds = datetime.fromisoformat(new.finished_at) - datetime.fromisoformat(new.started_at)
-            self.stage_seconds.labels(stage=new.name.value).observe(seconds.total_seconds())
+        started, finished = noted_time(new.started_at), noted_time(new.finished_at)
+        if new.state == "Succeeded" and started and finished:
+            self.stage_seconds.labels(stage=new.name.value).observe((finished - started).total_seconds())
 
 
 METRICS = Metrics()

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from embedding_operator.resource.conditions import ORDER
 from embedding_operator.resource.status import Status
+from embedding_operator.resource.times import noted_time
 from embedding_stages.contract import Stage
 
 Key = tuple[str, str]  # namespace, name
@@ -57,7 +58,7 @@ def row_of(status: Status) -> Row:
         running={
             item.name.value: since
             for item in status.stages
-            if item.state == "Running" and (since := _time(item.started_at)) is not None
+            if item.state == "Running" and (since := noted_time(item.started_at)) is not None
         },
         stage_seconds=_stage_seconds(status),
         cosine=_number(status.served.canaries.get("cosine")),
@@ -159,7 +160,7 @@ def _verified_at(status: Status) -> datetime | None:
     verified = status.stage(Stage.VERIFY)
     if verified.done and not served.candidate_fingerprint:
         told.append(verified.finished_at)
-    return max((time for text in told if (time := _time(text)) is not None), default=None)
+    return max((time for text in told if (time := noted_time(text)) is not None), default=None)
 
 
 def _stage_seconds(status: Status) -> dict[str, float]:
@@ -167,21 +168,13 @@ def _stage_seconds(status: Status) -> dict[str, float]:
     serves = status.stage(Stage.DEPLOY).fingerprint == status.served.active_fingerprint != ""
     if not serves or not all(status.stage(stage).done for stage in Stage):
         return {}
-    spans = {item.name.value: (_time(item.started_at), _time(item.finished_at)) for item in status.stages}
+    spans = {item.name.value: (noted_time(item.started_at), noted_time(item.finished_at)) for item in status.stages}
     return {name: _since(begun, ended) for name, (begun, ended) in spans.items() if begun and ended}
 
 
 def _since(then: datetime, now: datetime) -> float:
     """Seconds; 0 where the clocks disagree about what came first."""
     return max(0.0, (now - then).total_seconds())
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None
 
 
 def _number(text: Any) -> float | None:

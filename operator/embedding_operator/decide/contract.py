@@ -25,7 +25,7 @@ from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
 from embedding_operator.resource.status import Served
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_stages.contract import fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
@@ -112,7 +112,7 @@ def _canaries(vectors: Sequence[Vector]) -> dict[str, Any]:
 
 def due_s(served: Served, interval_s: int | None, now: datetime) -> float | None:
     """Seconds until the canaries are to be asked again; 0 or less: now; None: never."""
-    last = parse_time(str(served.canaries.get("checkedAt") or served.canaries.get("takenAt") or ""))
+    last = noted_time(served.canaries.get("checkedAt") or served.canaries.get("takenAt"))
     if interval_s is None or last is None:
         return None
     return (last + timedelta(seconds=interval_s) - now).total_seconds()

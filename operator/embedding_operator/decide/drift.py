@@ -19,7 +19,7 @@ from embedding_operator.objects.managers import managers_of
 from embedding_operator.resource.api import MANAGER
 from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
 from embedding_operator.resource.restored import Restored
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_stages.contract import fingerprint_of
 
 DRIFT_CORRECTED: Final = "DriftCorrected"
@@ -134,7 +134,7 @@ def _hash(desired: Raw) -> str:
 
 def _left_s(known: Restored | None, now: datetime) -> float:
     """Until it may be applied again."""
-    at = parse_time(known.at) if known is not None else None
+    at = noted_time(known.at) if known is not None else None
     if known is None or at is None:
         return 0
     delay_s = min(_MOST_S, _FIRST_S * 2 ** max(0, known.times - 1))
@@ -142,7 +142,7 @@ def _left_s(known: Restored | None, now: datetime) -> float:
 
 
 def _is_forgotten(known: Restored, now: datetime) -> bool:
-    at = parse_time(known.at)
+    at = noted_time(known.at)
     return at is None or now >= at + timedelta(seconds=_FORGOTTEN_S)
 
 

@@ -25,7 +25,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.image_check import build_image_check, image_check_name
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import StageStatus, Status
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_stages.contract import Stage, fingerprint_of
 
 LONGEST_S: Final = 1800
@@ -177,7 +177,7 @@ def _ending(
         return f"stage {current.name} waits for room, so the pod that tries images was removed"
     if pod is not None:
         return _outcome(pod, unseen, record, observed.now)
-    since = parse_time(record.get("since")) or observed.now
+    since = noted_time(record.get("since")) or observed.now
     return "the pod that tries images is gone" if (observed.now - since).total_seconds() >= _HEARD_OF_S else None
 
 

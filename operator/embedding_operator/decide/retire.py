@@ -12,7 +12,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import selected, serving_label, serving_name
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import Served
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 
 
 def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> Served:
@@ -30,7 +30,7 @@ def end_drain(draft: Draft, observed: Observed) -> str:
     served = draft.status.served
     if not served.draining_fingerprint:
         return ""
-    until = parse_time(served.draining_until)
+    until = noted_time(served.draining_until)
     left_s = (until - observed.now).total_seconds() if until is not None else 0
     if left_s > 0 and served.draining_fingerprint != served.active_fingerprint:
         draft.look_again_in(left_s)

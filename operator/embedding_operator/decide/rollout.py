@@ -18,7 +18,7 @@ from embedding_operator.objects.pods import PodView
 from embedding_operator.objects.views import DeploymentView, EventView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import DAMAGED, SERVER_IMAGES, StageStatus, State, Status
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_stages.contract import ExitCode, Stage
 
 SCALING: Final = "Scaling"
@@ -78,7 +78,7 @@ def scales(
     serves = entry.fingerprint == draft.status.served.active_fingerprint or entry.state == "Succeeded"
     on_it = settled and serves and live.available > 0
     begins = live.asked != wanted and not differs(_as_many(desired, live), live.raw)
-    since = parse_time(entry.started_at) or live.created
+    since = noted_time(entry.started_at) or live.created
     goes_on = (
         entry.reason == SCALING
         and live.available < wanted
@@ -177,7 +177,7 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
 
 
 def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:
-    since = parse_time(entry.started_at) or live.created
+    since = noted_time(entry.started_at) or live.created
     if was_available(entry):
         counts = f"{live.available} of {spec.deploy.replicas or live.asked} replicas are available: "
         said = entry.message.removeprefix(counts)  # otherwise they have changed, and that is told at once

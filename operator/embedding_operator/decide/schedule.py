@@ -23,7 +23,7 @@ from embedding_operator.resource.pipeline import fingerprint
 from embedding_operator.resource.schedule import next_due
 from embedding_operator.resource.schedule_status import ScheduleStatus, drift_of
 from embedding_operator.resource.status import StageStatus
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import LOOK, Artefact, Stage
 
@@ -55,7 +55,7 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
         if _give_up(draft, observed, "spec.schedule was removed"):
             return
         known = replace(known, look=None)
-    if known.asked != schedule.asked or parse_time(known.next_look) is None:
+    if known.asked != schedule.asked or noted_time(known.next_look) is None:
         due = stamp(next_due(schedule.cron, schedule.zone, observed.now))
         known = replace(known, asked=schedule.asked, next_look=due)
     known = replace(_of_this_revision(known, draft.status.stage(Stage.INPUTS)), waits="")
@@ -71,12 +71,12 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
 def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *, over: bool) -> bool:
     """Begin a look when it is due, and the revision is at its end; whether one was begun."""
     known, now = draft.status.schedule, observed.now
-    due = parse_time(known.next_look) or now
+    due = noted_time(known.next_look) or now
     if due > now:
         draft.look_again_in((due - now).total_seconds())
         return False
     inputs = draft.status.stage(Stage.INPUTS)
-    read = parse_time(inputs.started_at) if inputs.done else None
+    read = noted_time(inputs.started_at) if inputs.done else None
     if read is not None and read >= due:  # the revision itself has looked since
         following = next_due(schedule.cron, schedule.zone, now)
         draft.status = replace(draft.status, schedule=replace(known, next_look=stamp(following)))
@@ -164,7 +164,7 @@ def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: 
 
 
 def _wait_for_next(draft: Draft, known: ScheduleStatus, observed: Observed) -> None:
-    following = parse_time(known.next_look)
+    following = noted_time(known.next_look)
     if following is not None:
         draft.look_again_in((following - observed.now).total_seconds())
 
@@ -228,7 +228,7 @@ def _run(draft: Draft, due: str, entry: StageStatus, what: str) -> None:
 
 def _of_this_revision(known: ScheduleStatus, inputs: StageStatus) -> ScheduleStatus:
     """Without what the last look found where the revision has the same by now: an edit looked at the sources."""
-    read, looked = parse_time(inputs.started_at) if inputs.done else None, parse_time(known.last_look)
+    read, looked = noted_time(inputs.started_at) if inputs.done else None, noted_time(known.last_look)
     if known.result in ("Changed", "Failed") and read is not None and looked is not None and read > looked:
         return replace(known, result="", message="", drift={})
     return known

@@ -20,7 +20,7 @@ from embedding_operator.objects.manifests.job import build_job, job_name
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import PodSettings, Spec
 from embedding_operator.resource.status import StageStatus
-from embedding_operator.resource.times import parse_time, stamp
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
 
@@ -85,7 +85,7 @@ class Step:
         if self.entry.job_name != self.last.name:
             return None
         runs = self.entry.state == "Running" or self.entry.reason == NODE_LOST
-        return self.observed.now if runs else parse_time(self.entry.ran_until)
+        return self.observed.now if runs else noted_time(self.entry.ran_until)
 
     def create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
         """Create the next attempt's Job, or say what refuses it. Where the run is over its limits, there is none."""
@@ -199,7 +199,7 @@ class Step:
         What its controller says of its start a moment later than the operator is no news.
         """
         started = job.started or job.created
-        known = parse_time(self.entry.started_at) if self.entry.job_name == job.name else None
+        known = noted_time(self.entry.started_at) if self.entry.job_name == job.name else None
         if known is not None and abs(started - known) < A_MOMENT:
             started = known
         return replace(

@@ -13,7 +13,7 @@ from embedding_operator.objects.pods import PodView
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import StageStatus, Status
-from embedding_operator.resource.times import parse_time
+from embedding_operator.resource.times import noted_time
 from embedding_operator.resource.usage import PodPart, Spent, Usage, short, total
 from embedding_stages.contract import Stage, parse_progress
 
@@ -124,11 +124,7 @@ def _tokens_of(job: JobView, observed: Observed) -> int:
 
 def begun_at(status: Status) -> datetime | None:
     """When the run of the revision began; None for one that an earlier release began."""
-    try:
-        found = parse_time(status.run.get("startedAt"))
-    except (ValueError, TypeError):
-        return None
-    return found if found is not None and found.tzinfo is not None else None
+    return noted_time(status.run.get("startedAt"))
 
 
 def figures(status: Status, spec: Spec) -> dict[str, Any]:
@@ -166,9 +162,6 @@ def of_another_run(item: StageStatus) -> StageStatus:
 
 
 def _took_s(item: StageStatus) -> int | None:
-    try:
-        started, finished = parse_time(item.started_at), parse_time(item.finished_at)
-    except ValueError:
-        return None
+    started, finished = noted_time(item.started_at), noted_time(item.finished_at)
     seconds = int((finished - started).total_seconds()) if started and finished else -1
     return seconds if seconds >= 0 else None

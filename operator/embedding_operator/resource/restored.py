@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
+
+from embedding_operator.resource.times import noted_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,8 @@ class Restored:
     def from_json(cls, raw: Mapping[str, Any]) -> Restored:
         """Raises KeyError, TypeError, ValueError or AttributeError for what it has not written."""
         at = str(raw["at"])
-        datetime.fromisoformat(at)
+        if noted_time(at) is None:
+            raise ValueError(f"{at} is no time")
         return cls(times=int(raw["times"]), at=at, said=str(raw.get("said", "")))
 
 

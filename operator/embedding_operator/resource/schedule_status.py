@@ -59,23 +59,29 @@ class ScheduleStatus:
         raw = raw if isinstance(raw, Mapping) else {}
         try:
             look = StageStatus.from_json(raw["look"]) if raw.get("look") else None
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, AttributeError):
             look = None
+        texts = _texts(raw)
         return cls(
-            asked=raw.get("asked", ""),
-            next_look=raw.get("nextLookTime", ""),
-            last_look=raw.get("lastLookTime", ""),
-            last_change=raw.get("lastChangeTime", ""),
+            asked=texts.get("asked", ""),
+            next_look=texts.get("nextLookTime", ""),
+            last_look=texts.get("lastLookTime", ""),
+            last_change=texts.get("lastChangeTime", ""),
             result=raw.get("result", ""),
-            message=raw.get("message", ""),
-            waits=raw.get("waits", ""),
+            message=texts.get("message", ""),
+            waits=texts.get("waits", ""),
             drift=drift_of(raw.get("drift")),
             revisions=int(raw.get("revisions", 0)),
-            due=raw.get("due", ""),
+            due=texts.get("due", ""),
             look=look,
-            seen=dict(raw.get("seen") or {}),
-            before=dict(raw.get("before") or {}),
+            seen=_texts(raw.get("seen")),
+            before=_texts(raw.get("before")),
         )
+
+
+def _texts(raw: Any) -> dict[str, str]:
+    """Those values of an object that are texts."""
+    return {key: value for key, value in raw.items() if isinstance(value, str)} if isinstance(raw, Mapping) else {}
 
 
 def drift_of(told: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 
 def stamp(moment: datetime) -> str:
@@ -13,3 +14,12 @@ def stamp(moment: datetime) -> str:
 def parse_time(text: str | None) -> datetime | None:
     """None where there is none. Raises ValueError for anything else that is no time."""
     return datetime.fromisoformat(text) if text else None
+
+
+def noted_time(noted: Any) -> datetime | None:
+    """A time that the status tells; None where it tells none, or somebody made something else of it."""
+    try:
+        found = datetime.fromisoformat(noted) if isinstance(noted, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None

@@ -114,3 +114,6 @@ def test_the_status_of_a_schedule_is_read_as_it_was_written() -> None:
 def test_a_schedule_that_somebody_made_something_else_of_is_forgotten() -> None:
     assert Status.from_json({"schedule": "weekly"}).schedule == ScheduleStatus()
     assert Status.from_json({"schedule": {"look": {"name": "nothing"}}}).schedule == ScheduleStatus()
+    assert Status.from_json({"schedule": {"look": "at three"}}).schedule == ScheduleStatus()
+    odd = {"asked": 3, "due": ["now"], "seen": "all", "before": {"corpus": 7}, "drift": [1]}
+    assert Status.from_json({"schedule": odd}).schedule == ScheduleStatus()
