@@ -276,7 +276,8 @@ class Reconciler:
         `gathered`: everything was read, so what the pass has learnt is said too.
         """
         key = (owner.namespace, owner.name)
-        since = self.held_up_since.setdefault(key, observed.now)
+        since = min(self.held_up_since.get(key, observed.now), observed.now)  # a clock may be set back
+        self.held_up_since[key] = since
         if (observed.now - since).total_seconds() < _REPORTED_AFTER_S:
             return
         if gathered:

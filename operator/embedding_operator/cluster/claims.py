@@ -27,7 +27,7 @@ class ExistingClaims:
         """(access modes, empty when there is no such claim; whether they were read just now). Raises ClusterError."""
         with self._lock:
             until, modes = self._known.get((namespace, name), (now, ()))
-        if now < until:
+        if now < until <= now + _FRESH:  # a clock may be set back
             return modes, False
         raw: Mapping[str, Any] = self.cluster.get("PersistentVolumeClaim", namespace, name) or {}
         modes = tuple((raw.get("spec") or {}).get("accessModes") or ())

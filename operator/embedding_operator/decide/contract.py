@@ -25,7 +25,7 @@ from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
 from embedding_operator.resource.status import Served
-from embedding_operator.resource.times import noted_time, stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_stages.contract import fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
@@ -115,7 +115,7 @@ def due_s(served: Served, interval_s: int | None, now: datetime) -> float | None
     last = noted_time(served.canaries.get("checkedAt") or served.canaries.get("takenAt"))
     if interval_s is None or last is None:
         return None
-    return (last + timedelta(seconds=interval_s) - now).total_seconds()
+    return 0.0 if is_ahead(last, now) else (last + timedelta(seconds=interval_s) - now).total_seconds()
 
 
 def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> None:

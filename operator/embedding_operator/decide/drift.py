@@ -19,7 +19,7 @@ from embedding_operator.objects.managers import managers_of
 from embedding_operator.resource.api import MANAGER
 from embedding_operator.resource.labels import TEMPLATE_ANNOTATION
 from embedding_operator.resource.restored import Restored
-from embedding_operator.resource.times import noted_time, stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_stages.contract import fingerprint_of
 
 DRIFT_CORRECTED: Final = "DriftCorrected"
@@ -143,7 +143,7 @@ def _left_s(known: Restored | None, now: datetime) -> float:
 
 def _is_forgotten(known: Restored, now: datetime) -> bool:
     at = noted_time(known.at)
-    return at is None or now >= at + timedelta(seconds=_FORGOTTEN_S)
+    return at is None or now >= at + timedelta(seconds=_FORGOTTEN_S) or is_ahead(at, now)
 
 
 def _note(draft: Draft, change: Change, new: Restored | None, now: datetime) -> None:

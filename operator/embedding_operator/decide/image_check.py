@@ -25,7 +25,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.image_check import build_image_check, image_check_name
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import StageStatus, Status
-from embedding_operator.resource.times import noted_time, stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_stages.contract import Stage, fingerprint_of
 
 LONGEST_S: Final = 1800
@@ -178,13 +178,14 @@ def _ending(
     if pod is not None:
         return _outcome(pod, unseen, record, observed.now)
     since = noted_time(record.get("since")) or observed.now
-    return "the pod that tries images is gone" if (observed.now - since).total_seconds() >= _HEARD_OF_S else None
+    over = (observed.now - since).total_seconds() >= _HEARD_OF_S or is_ahead(since, observed.now)
+    return "the pod that tries images is gone" if over else None
 
 
 def _outcome(pod: ImagePod, unseen: Sequence[str], record: Mapping[str, Any], now: datetime) -> str | None:
     """What to note at the end of a pod: nothing where every image came; None while it goes on."""
     left = [image for image in pod.images if image in unseen]
-    late = (now - pod.created).total_seconds() >= LONGEST_S
+    late = (now - pod.created).total_seconds() >= LONGEST_S or is_ahead(pod.created, now)
     if left and not (late or pod.over or pod.deleting):
         return None
     open_ = [image for image in left if _key(image) not in (record.get("wrong") or {})]

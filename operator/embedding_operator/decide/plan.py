@@ -31,7 +31,7 @@ from embedding_operator.decide.stopped import invalid
 from embedding_operator.decide.summary import conclude, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.training import gate_blocks, run_pipeline
-from embedding_operator.decide.usage import of_another_run, up_to_now
+from embedding_operator.decide.usage import begun_at, of_another_run, up_to_now
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
@@ -43,7 +43,7 @@ from embedding_operator.resource.placement import with_access_modes
 from embedding_operator.resource.served import as_verified, taken_before
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, PINNED, SCALING, TAKEN, Served, StageStatus, Status
-from embedding_operator.resource.times import stamp
+from embedding_operator.resource.times import is_ahead, stamp
 from embedding_stages.contract import Artefact, Stage
 
 
@@ -60,7 +60,6 @@ class Defaults:
 def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Observed, defaults: Defaults) -> Plan:
     """Decide. The same arguments always give the same plan. `status` is read without what only scales; see scale.py."""
     draft, observed = Draft(status=status), with_first_words(status, observed)
-    drained = end_drain(draft, observed)
     forget_suspensions(draft, observed, suspended=bool(raw_spec.get("suspend")))
     try:
         read, assumed = as_verified(raw_spec, status)
@@ -70,7 +69,8 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         check_images(spec)
         pinned = pinned_stages(spec, status, observed)
     except SpecError as error:
-        return _invalid(draft, owner, observed, error, drained, status.served)
+        return _invalid(draft, owner, observed, error, end_drain(draft, observed, None), status.served)
+    drained = end_drain(draft, observed, spec.deploy.drain_s)
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
     _begin_revision(draft, spec, raw_spec, owner, observed, revision)
@@ -206,6 +206,8 @@ def _begin_revision(
         if (taken := taken_before(draft.status)) is not None:
             in_force[TAKEN] = taken
         in_force[SCALING] = {**scaling_of(raw_spec, observed.generation), "edits": status.scalings}
+    elif (begun := begun_at(status)) is not None and is_ahead(begun, observed.now):  # nothing would count until then
+        status = replace(status, run={**status.run, "startedAt": stamp(observed.now)})
     draft.status = replace(status, observed_generation=observed.generation, resolved=in_force)
 
 

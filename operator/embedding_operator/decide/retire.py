@@ -12,7 +12,7 @@ from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import selected, serving_label, serving_name
 from embedding_operator.resource.labels import SERVING_LABEL, STAGE_LABEL
 from embedding_operator.resource.status import Served
-from embedding_operator.resource.times import noted_time, stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 
 
 def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> Served:
@@ -25,12 +25,20 @@ def begin_drain(served: Served, left: str, observed: Observed, drain_s: int) -> 
     return replace(served, draining_fingerprint=left, draining_until=stamp(until))
 
 
-def end_drain(draft: Draft, observed: Observed) -> str:
-    """Forget a server that has drained; its fingerprint, empty where none has."""
+def end_drain(draft: Draft, observed: Observed, drain_s: int | None) -> str:
+    """Forget a server that has drained; its fingerprint, empty where none has.
+
+    `drain_s`: for how long one drains, where that is known; the clock may have been ahead when it began.
+    """
     served = draft.status.served
     if not served.draining_fingerprint:
         return ""
     until = noted_time(served.draining_until)
+    if until is not None and drain_s is not None:
+        longest = observed.now + timedelta(seconds=drain_s)
+        if is_ahead(until, longest):
+            until = longest
+            draft.status = replace(draft.status, served=replace(served, draining_until=stamp(until)))
     left_s = (until - observed.now).total_seconds() if until is not None else 0
     if left_s > 0 and served.draining_fingerprint != served.active_fingerprint:
         draft.look_again_in(left_s)

@@ -8,7 +8,7 @@ from embedding_operator.decide.attempts import retry_at
 from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.decide.step import Step
 from embedding_operator.objects.views import JobView
-from embedding_operator.resource.times import stamp
+from embedding_operator.resource.times import is_ahead, stamp
 from embedding_stages.contract import StageResult
 
 
@@ -29,7 +29,7 @@ def ended(step: Step) -> bool | None:
     step.fail(job, outcome, final=due is None)
     if due is None:
         return False
-    if due > step.observed.now:
+    if due > step.observed.now and not is_ahead(job.ended or job.created, step.observed.now):
         step.draft.look_again_in((due - step.observed.now).total_seconds())
         message = f"{outcome}; next attempt at {due:%H:%M:%S}"
         step.entry = replace(step.entry, state="Waiting", reason=outcome.reason, message=message)

@@ -13,7 +13,7 @@ from embedding_operator.decide.step import Step
 from embedding_operator.decide.waiting import explain_overtime
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.stage_status import StageStatus
-from embedding_operator.resource.times import noted_time, stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_stages.contract import Progress, parse_progress
 
 _POLL_S: Final = 10.0  # progress is read this often
@@ -28,7 +28,7 @@ def unreachable(step: Step) -> bool | None:
     wait = lost_node(step.last.pods, step.observed.now)
     if wait is None:
         return None
-    since = noted_time(step.entry.ran_until) if step.entry.reason == wait.reason else step.ran_until
+    since = step.noted_until if step.entry.reason == wait.reason else step.ran_until
     step.wait(wait, step.last, ran_until=since)
     return False
 
@@ -93,6 +93,7 @@ def _worth_a_write(entry: StageStatus, progress: Progress, job: JobView, now: da
     told = entry.percent is not None
     known = (entry.percent or 0, entry.step) if told else (0, 0)
     since = noted_time(entry.progress_at) if told else None
+    since = None if since is not None and is_ahead(since, now) else since
     since_s = (now - (since or job.started or job.created)).total_seconds()
     if since_s < _LEAST_S or (progress.percent, progress.step) == known:
         return False

@@ -23,7 +23,7 @@ from embedding_operator.resource.pipeline import fingerprint
 from embedding_operator.resource.schedule import next_due
 from embedding_operator.resource.schedule_status import ScheduleStatus, drift_of
 from embedding_operator.resource.status import StageStatus
-from embedding_operator.resource.times import noted_time, stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import LOOK, Artefact, Stage
 
@@ -55,9 +55,12 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
         if _give_up(draft, observed, "spec.schedule was removed"):
             return
         known = replace(known, look=None)
-    if known.asked != schedule.asked or noted_time(known.next_look) is None:
-        due = stamp(next_due(schedule.cron, schedule.zone, observed.now))
-        known = replace(known, asked=schedule.asked, next_look=due)
+    due, following = noted_time(known.next_look), next_due(schedule.cron, schedule.zone, observed.now)
+    if known.asked != schedule.asked or due is None or due > following:  # it was later when the clock was ahead
+        known = replace(known, asked=schedule.asked, next_look=stamp(following))
+    looked = noted_time(known.last_look)
+    if looked is not None and is_ahead(looked, observed.now):
+        known = replace(known, last_look=stamp(observed.now))
     known = replace(_of_this_revision(known, draft.status.stage(Stage.INPUTS)), waits="")
     draft.status = replace(draft.status, schedule=known)
     if spec.deploy.pinned is not None:  # with it go the Jobs of every stage before the server
@@ -77,7 +80,7 @@ def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *,
         return False
     inputs = draft.status.stage(Stage.INPUTS)
     read = noted_time(inputs.started_at) if inputs.done else None
-    if read is not None and read >= due:  # the revision itself has looked since
+    if read is not None and due <= read and not is_ahead(read, now):  # the revision itself has looked since
         following = next_due(schedule.cron, schedule.zone, now)
         draft.status = replace(draft.status, schedule=replace(known, next_look=stamp(following)))
         draft.look_again_in((following - now).total_seconds())

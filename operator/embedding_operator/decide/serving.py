@@ -26,7 +26,7 @@ from embedding_operator.objects.views import DeploymentView
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.pipeline import serving_fingerprint
 from embedding_operator.resource.status import Served, StageStatus, State
-from embedding_operator.resource.times import stamp
+from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 
@@ -191,6 +191,10 @@ def _entry(draft: Draft, spec: Spec, serving: str, observed: Observed) -> StageS
     held_up = was_refused(entry) or entry.reason == DRIFT_NOT_CORRECTED
     if entry.state == "Pending" or (held_up and refusal_wait(observed) is None):
         return replace(entry, started_at=now, finished_at="")
+    since = noted_time(entry.started_at)
+    if since is not None and is_ahead(since, observed.now):
+        entry = replace(entry, started_at=now)
+        draft.status = draft.status.with_stage(entry)
     return entry
 
 

@@ -85,7 +85,13 @@ class Step:
         if self.entry.job_name != self.last.name:
             return None
         runs = self.entry.state == "Running" or self.entry.reason == NODE_LOST
-        return self.observed.now if runs else noted_time(self.entry.ran_until)
+        return self.observed.now if runs else self.noted_until
+
+    @property
+    def noted_until(self) -> datetime | None:
+        """The same as the status tells it; no later than now, whatever the clock was then."""
+        noted = noted_time(self.entry.ran_until)
+        return min(noted, self.observed.now) if noted is not None else None
 
     def create(self, why: str, failed: Sequence[tuple[JobView, Failure]] = ()) -> None:
         """Create the next attempt's Job, or say what refuses it. Where the run is over its limits, there is none."""

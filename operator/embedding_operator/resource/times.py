@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+_CLOCKS_DIFFER: Final = timedelta(minutes=1)  # of one cluster, at most
 
 
 def stamp(moment: datetime) -> str:
@@ -23,3 +25,11 @@ def noted_time(noted: Any) -> datetime | None:
     except ValueError:
         return None
     return found if found is not None and found.tzinfo is not None else None
+
+
+def is_ahead(noted: datetime, now: datetime) -> bool:
+    """Whether it was noted under a clock that has been set back since: what follows from it would come far too late.
+
+    The operator goes by the API server's clock, which may be wrong for a moment.
+    """
+    return noted > now + _CLOCKS_DIFFER
