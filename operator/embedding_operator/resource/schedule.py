@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +16,8 @@ from embedding_stages.contract import settings as tables
 
 _APART_MIN: Final = 15  # each look starts a pod
 _HOUR_MIN: Final = 60
+_DAY_HOURS: Final = 24
+_STEP: Final = re.compile(r"\*/([2-9]|[1-9]\d+)")
 _KNOWN: Final = 256  # of what was parsed; every pass asks for it
 
 
@@ -35,13 +38,31 @@ def next_due(cron: str, zone: str, after: datetime) -> datetime:
     """
     start = after.astimezone(_zone(zone))
     try:
-        for due in CronSim(cron, start):
+        for due in CronSim(_with_times(cron), start):
             found = due.astimezone(UTC)
             if found > after:  # in the second of two equal hours cron names a time of the first
                 return found
     except CronSimError as error:
         raise _invalid(cron, str(error)) from error
     raise _invalid(cron, "no year has such a day")
+
+
+@lru_cache(_KNOWN)
+def _with_times(cron: str) -> str:
+    """With a list in place of each step, such as 0,30 for */30.
+
+    Where a field begins with a star, cron takes the schedule for one of every so many minutes or hours: what a change
+    of the clocks leaves out is left out, and what comes twice is taken twice. That is right where every hour is named.
+    """
+    minute, hour, *days = cron.split(" ")
+    hour = _listed(hour, _DAY_HOURS)
+    minute = minute if hour.startswith("*") else _listed(minute, _HOUR_MIN)
+    return " ".join((minute, hour, *days))
+
+
+def _listed(field: str, end: int) -> str:
+    step = _STEP.fullmatch(field)
+    return ",".join(str(number) for number in range(0, end, int(step[1]))) if step is not None else field
 
 
 @lru_cache(_KNOWN)

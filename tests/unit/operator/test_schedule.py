@@ -35,11 +35,23 @@ def at(text: str) -> datetime:
         pytest.param("30 2 * * *", BERLIN, "2026-03-29T01:00", "2026-03-30T00:30", id="left out: once"),
         pytest.param("0,30 2 * * *", BERLIN, "2026-03-29T01:00", "2026-03-30T00:00", id="two left out: once"),
         pytest.param("0 * * * *", BERLIN, "2026-03-29T00:30", "2026-03-29T01:00", id="each hour goes on"),
+        pytest.param("*/30 2 * * 0", BERLIN, "2026-03-28T12:00", "2026-03-29T01:00", id="steps left out: right after"),
+        pytest.param("*/30 2 * * 0", BERLIN, "2026-03-29T01:00", "2026-04-05T00:00", id="steps left out: once"),
+        pytest.param("30 */2 * * *", BERLIN, "2026-03-28T23:30", "2026-03-29T01:00", id="hours left out: right after"),
+        pytest.param("30 */2 * * *", BERLIN, "2026-03-29T01:00", "2026-03-29T02:30", id="hours left out: once"),
+        pytest.param("*/15 * * * *", BERLIN, "2026-03-29T00:45", "2026-03-29T01:00", id="all quarters go on"),
         # 25 October 2026: 02:00 to 03:00 in Berlin comes twice, from 00:00 UTC and from 01:00 UTC.
         pytest.param("30 2 * * *", BERLIN, "2026-10-24T12:00", "2026-10-25T00:30", id="twice: the first"),
         pytest.param("30 2 * * *", BERLIN, "2026-10-25T00:30", "2026-10-26T01:30", id="twice: once"),
         pytest.param("30 2 * * *", BERLIN, "2026-10-25T01:10", "2026-10-26T01:30", id="made in the second hour"),
         pytest.param("0 * * * *", BERLIN, "2026-10-25T00:30", "2026-10-25T01:00", id="each hour is each hour"),
+        pytest.param("*/30 2 * * *", BERLIN, "2026-10-24T12:00", "2026-10-25T00:00", id="steps twice: the first"),
+        pytest.param(
+            "*/30 2 * * *", BERLIN, "2026-10-25T00:00", "2026-10-25T00:30", id="steps twice: the second of them"
+        ),
+        pytest.param("*/30 2 * * *", BERLIN, "2026-10-25T00:30", "2026-10-26T01:00", id="steps twice: once"),
+        pytest.param("0 */2 * * *", BERLIN, "2026-10-25T00:00", "2026-10-25T03:00", id="hours twice: once"),
+        pytest.param("*/20 */1 * * *", BERLIN, "2026-10-25T00:40", "2026-10-25T01:00", id="each hour by a step of one"),
         pytest.param("30 1 * * *", NEW_YORK, "2026-11-01T05:30", "2026-11-02T06:30", id="twice in New York: once"),
         pytest.param("0 3 31 * *", "UTC", "2026-01-31T03:00", "2026-03-31T03:00", id="the 31st skips February"),
         pytest.param("0 3 29 2 *", "UTC", "2026-01-01T00:00", "2028-02-29T03:00", id="a leap day"),
