@@ -276,6 +276,71 @@ def test_taking_the_schedule_away_ends_the_look_under_way() -> None:
     assert jobs == []
 
 
+def unfinished(scene: Scene) -> list[str]:
+    jobs = scene.cluster.find("Job")
+    return [raw["metadata"]["name"] for raw in jobs if not raw.get("status", {}).get("conditions")]
+
+
+@pytest.mark.parametrize("schedule", [{"schedule": MONDAYS}, {}], ids=["with a schedule", "without one"])
+def test_a_look_that_an_edit_suspends_and_forgets_ends_when_that_is_taken_back(schedule: dict[str, Any]) -> None:
+    scene = ready()
+    scene.clock.now += WEEK
+    scene.will(Stage.INPUTS, HANG)
+    scene.run(lambda scene: scene.status.schedule.look is not None).settle(4)
+    assert len(unfinished(scene)) == 1
+    scene.edit(a_spec(schedule=MONDAYS, suspend=True, stages={"deploy": {"pinRevision": 1}}))
+    scene.settle(5)
+    scene.edit(a_spec(**schedule))
+    scene.run(is_ready).settle(10)
+    assert unfinished(scene) == []
+
+
+def test_a_look_that_is_not_on_record_ends_where_its_schedule_is_removed_beside_a_suspension() -> None:
+    scene = ready()
+    scene.will(Stage.INPUTS, HANG)
+    before = len(scene.attempts(Stage.INPUTS))
+
+    def lose(call: Call, when: str) -> None:
+        if (call.verb, when) == ("status", "before") and len(scene.attempts(Stage.INPUTS)) > before:
+            scene.cluster.hook = lambda call, when: None
+            scene.edit(a_spec(suspend=True))
+            raise Crash
+
+    scene.cluster.hook = lose
+    until(scene, scene.clock.now + 2 * WEEK, lambda scene: scene.crashes > 0)
+    assert len(unfinished(scene)) == 1
+    scene.settle(5)
+    scene.edit(a_spec())
+    scene.run(is_ready).settle(10)
+    assert unfinished(scene) == []
+
+
+@pytest.mark.parametrize(
+    "asked", [{"schedule": MONDAYS}, {"schedule": NIGHTLY}, {}], ids=["as before", "other", "none"]
+)
+def test_a_look_that_is_not_on_record_is_found_again_or_ends_beside_an_edit(asked: dict[str, Any]) -> None:
+    scene = ready()
+    scene.will(Stage.INPUTS, HANG)
+    before = len(scene.attempts(Stage.INPUTS))
+    edit = a_spec(**asked, stages={"finetune": {"epochs": 5}})
+
+    def lose(call: Call, when: str) -> None:
+        if (call.verb, when) == ("status", "before") and len(scene.attempts(Stage.INPUTS)) > before:
+            scene.cluster.hook = lambda call, when: None
+            scene.edit(edit)
+            raise Crash
+
+    scene.cluster.hook = lose
+    until(scene, scene.clock.now + 2 * WEEK, lambda scene: scene.crashes > 0)
+    (lost,) = unfinished(scene)
+    scene.running(Stage.FINETUNE).settle(5)
+    assert (lost in unfinished(scene)) == (asked == {"schedule": MONDAYS})
+    scene.release()
+    scene.run(is_ready).settle(10)
+    assert [name for name in unfinished(scene) if "-inputs-" in name] == []
+    assert scene.attempts(Stage.INPUTS).count(lost) == 1
+
+
 def test_of_looks_the_last_ones_job_is_kept() -> None:
     scene = a_scene(schedule={"cron": "0,30 * * * *"}).run(is_ready)
     until(scene, scene.clock.now + timedelta(hours=6))

@@ -109,7 +109,7 @@ def _end(draft: Draft, entry: StageStatus, observed: Observed) -> None:
 def _stop_others(draft: Draft, entry: StageStatus, observed: Observed) -> None:
     """Jobs of a stage that is done which do other work: an edit asked for it, was taken back, and no status told of it.
 
-    The work of inputs is also that of looks at the sources.
+    The work of inputs is also that of looks at the sources, which schedule.py ends.
     """
     for job in observed.jobs if entry.name is not Stage.INPUTS else ():
         other = job.stage is entry.name and job.fingerprint != entry.fingerprint

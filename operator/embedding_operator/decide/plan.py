@@ -24,7 +24,7 @@ from embedding_operator.decide.rendezvous import keep_rendezvous_services
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain, remove_drained
 from embedding_operator.decide.scale import note_scale, scaling_of
-from embedding_operator.decide.schedule import keep_schedule
+from embedding_operator.decide.schedule import end_stray_looks, keep_schedule
 from embedding_operator.decide.serving import deploy, serving_model, verification
 from embedding_operator.decide.settle import foreseen, settle, settle_server
 from embedding_operator.decide.stopped import invalid
@@ -156,6 +156,7 @@ def _look_at_sources(
     held = any(item.state == "Failed" or (item.state == "Waiting" and item.broken) for item in draft.status.stages)
     over = serves or held or stuck_in(draft.status, judged_by_gate(draft.status, spec), verdict)
     keep_schedule(draft, spec, owner, observed, over=over)
+    end_stray_looks(draft, spec, observed)
 
 
 def _nothing_to_offer(draft: Draft, before: Status, verdict: Verdict | None) -> bool:

@@ -95,14 +95,35 @@ def _begins(draft: Draft, spec: Spec, schedule: Schedule, observed: Observed, *,
 
 def _begin(draft: Draft, spec: Spec, schedule: Schedule, due: datetime, now: datetime) -> None:
     known, time = draft.status.schedule, stamp(due)
-    identity = data_identity(draft.status.resolved["data"]) | {"look": time}
     entry = StageStatus(
         name=Stage.INPUTS,
-        fingerprint=fingerprint(Stage.INPUTS, spec, {}, extra=identity),
+        fingerprint=_work_of(draft, spec, time),
         image=spec.stages[Stage.INPUTS].pod.image,
     )
     following = stamp(next_due(schedule.cron, schedule.zone, max(due, now)))
     draft.status = replace(draft.status, schedule=replace(known, due=time, next_look=following, look=entry))
+
+
+def _work_of(draft: Draft, spec: Spec, due: str) -> str:
+    """The fingerprint of the look that is due then."""
+    identity = data_identity(draft.status.resolved["data"]) | {"look": due}
+    return fingerprint(Stage.INPUTS, spec, {}, extra=identity)
+
+
+def end_stray_looks(draft: Draft, spec: Spec, observed: Observed) -> None:
+    """Delete Jobs that look at the sources for nobody any more: two edits, or a status that was lost, have made a look
+    be forgotten. One that is due may have begun in such a pass, and is found again.
+    """
+    inputs, known = draft.status.stage(Stage.INPUTS), draft.status.schedule
+    if not inputs.done or spec.suspend or observed.not_begun is not None:
+        return
+    wanted = {inputs.fingerprint, known.look.fingerprint if known.look is not None else ""}
+    if spec.schedule is not None:
+        wanted.add(_work_of(draft, spec, known.next_look))
+    for job in observed.jobs:
+        stray = job.stage is Stage.INPUTS and job.fingerprint not in wanted
+        if stray and not job.finished and not job.deleting:
+            draft.actions.append(delete_job(job, "no look and no revision asks for its work any more"))
 
 
 def _go_on(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *, over: bool) -> None:
