@@ -316,3 +316,16 @@ def test_the_run_ends_as_soon_as_the_stages_after_this_one_took_before() -> None
     took = [scene.status.stage(stage).took_s for stage in later]
     assert all(isinstance(seconds, int) for seconds in took), took
     assert scene.status.run["etaSeconds"] == 100 + sum(seconds or 0 for seconds in took)
+
+
+def test_how_long_stages_took_is_remembered_over_a_pin() -> None:
+    scene = a_scene()
+    scene.world.progress = {"percent": 50, "step": 1, "totalSteps": 2, "etaSeconds": 100}
+    scene.run(is_ready)
+    scene.edit(a_spec(stages={"deploy": {"pinRevision": 1}}))
+    scene.run(is_ready)
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
+    scene.running(Stage.FINETUNE)
+    assert "etaSeconds" in scene.status.run

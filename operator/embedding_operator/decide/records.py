@@ -131,6 +131,7 @@ def take_pinned(draft: Draft, spec: Spec, pinned: Sequence[StageStatus]) -> None
             reused_from=spec.deploy.pinned,
             attempt=known.attempt,
             distrusted=known.distrusted,
+            took_s=known.took_s,
         )
         if entry.name is Stage.EXPORT and spec.deploy.serves_checkpoint:
             checkpoint = draft.status.stage(Stage.FINETUNE).artefacts[Artefact.CHECKPOINT]
