@@ -200,6 +200,18 @@ def test_a_drained_server_goes_after_the_clock_was_set_back(ahead: timedelta) ->
     assert passed_s(scene, lambda scene: len(scene.cluster.find("Deployment")) == 1) < 120
 
 
+def test_a_shorter_drain_counts_for_the_one_under_way() -> None:
+    def asked(seconds: int) -> dict[str, Any]:
+        return a_spec(stages={**EPOCHS, "deploy": {"drainSeconds": seconds}})
+
+    scene = a_scene().run(is_ready).settle(3)
+    scene.edit(asked(HOUR))
+    scene.run(is_ready).settle(3)
+    assert len(scene.cluster.find("Deployment")) == 2
+    scene.edit(asked(30))
+    assert passed_s(scene, lambda scene: len(scene.cluster.find("Deployment")) == 1) < 120
+
+
 def test_a_run_that_began_while_the_clock_was_ahead_has_its_limits() -> None:
     limits = {"limits": {"gpuSeconds": HOUR}}
     scene = a_scene(**limits).run(stage_is(Stage.SDG, "Succeeded"))
