@@ -329,3 +329,46 @@ def test_how_long_stages_took_is_remembered_over_a_pin() -> None:
     scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
     scene.running(Stage.FINETUNE)
     assert "etaSeconds" in scene.status.run
+
+
+def test_a_moved_image_is_measured_though_the_run_that_came_to_ready_has_used_what_it_may() -> None:
+    scene = a_scene(runPolicy={"activeDeadlineSeconds": HOUR}).running(Stage.EXPORT)
+    scene.clock.now += timedelta(seconds=HOUR - 60)
+    scene.release()
+    scene.world.step()
+    scene.run(is_ready).settle(5)
+    assert scene.status.run["activeSeconds"] > HOUR - 60
+    begun = scene.status.run["startedAt"]
+    scene.clock.now += timedelta(days=30)
+    scene.world.image_id = "sha256:def"
+    scene.will(Stage.VERIFY, HANG)
+    _end_server_pods(scene)
+    scene.settle(30)
+    scene.release()
+    scene.run(is_ready)
+    assert scene.events().count("ImageMoved") == 1
+    assert scene.status.revision == 1
+    assert scene.status.run["startedAt"] > begun
+    assert scene.status.run["activeSeconds"] < HOUR / 2
+
+
+def test_measuring_a_moved_image_has_the_limits_of_a_run() -> None:
+    scene = a_scene(runPolicy={"activeDeadlineSeconds": HOUR}).run(is_ready).settle(5)
+    scene.world.image_id = "sha256:def"
+    scene.will(Stage.VERIFY, HANG)
+    _end_server_pods(scene)
+    scene.run(stage_is(Stage.VERIFY, "Running"))
+    begun = scene.clock.now
+    scene.clock.now += timedelta(seconds=HOUR / 2)
+    scene.world.image_id = "sha256:123"  # while it is measured: that is no other run
+    _end_server_pods(scene)
+    scene.will(Stage.VERIFY, HANG)
+    scene.run(is_stalled, turns=500)
+    assert scene.status.stage(Stage.VERIFY).reason == "DeadlineExceeded"
+    assert (scene.clock.now - begun).total_seconds() < HOUR + 120
+
+
+def _end_server_pods(scene: Scene) -> None:
+    for raw in scene.cluster.find("Pod"):
+        if raw["metadata"]["ownerReferences"][0]["kind"] == "Deployment":
+            scene.cluster.remove("Pod", NAMESPACE, raw["metadata"]["name"])

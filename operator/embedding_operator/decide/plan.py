@@ -31,7 +31,7 @@ from embedding_operator.decide.stopped import invalid
 from embedding_operator.decide.summary import conclude, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.training import gate_blocks, run_pipeline
-from embedding_operator.decide.usage import begun_at, of_another_run, up_to_now
+from embedding_operator.decide.usage import begin_run, begun_at, end_run
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
@@ -189,17 +189,14 @@ def _begin_revision(
     status = draft.status
     in_force = resolved(spec, status, revision)
     if status.revision != revision:
-        ended = tuple(up_to_now(item, status, observed) for item in status.stages)
-        draft.ended_run = {item.name: item.usage.spent.beyond(status.stage(item.name).usage.spent) for item in ended}
-        stages = tuple(_pending(of_another_run(item), status, spec, observed) for item in ended)
+        begin_run(draft, observed)
         status = replace(
-            status,
+            draft.status,
             revision=revision,
-            stages=stages,
+            stages=tuple(_pending(item, status, spec, observed) for item in draft.status.stages),
             last_failure={},
             verification={},
             warnings=(),
-            run={"startedAt": stamp(observed.now)},
             restored={},
             served=_with_lost_move(status, owner, observed),
         )
@@ -284,6 +281,7 @@ def _serve(
     )
     if not verdict.within:
         return verdict, None
+    end_run(draft)
     traffic = activate(draft, owner, spec, observed)
     if traffic.state == "active":
         record_revision(draft, owner, spec, observed)

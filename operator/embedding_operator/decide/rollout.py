@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.lost import silent_node
+from embedding_operator.decide.usage import begin_run, has_ended
 from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.decide.words import as_told, counts_as_told
 from embedding_operator.objects.compare import differs
@@ -133,6 +134,9 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
     late = [job.attempt for job in jobs if set(new) - _ran_at(live, job.created)]
     if new and (known or late):
         draft.event("Warning", "ImageMoved", f"deploy: {entry.image} is now {', '.join(new)}, and is verified again")
+        if has_ended(draft.status):
+            begin_run(draft, observed)
+            measured = draft.status.stage(Stage.VERIFY)
         draft.status = draft.status.with_stage(measured.anew(max([measured.attempt, *late])))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
     return tuple(sorted(running) if known and new else (*known, *new))[-_IMAGE_IDS_KEPT:]

@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.decide.decision import Observed
+from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.outcome import said_by
 from embedding_operator.objects.pods import PodView
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import StageStatus, Status
-from embedding_operator.resource.times import noted_time
+from embedding_operator.resource.status import MEASURED, StageStatus, Status
+from embedding_operator.resource.times import noted_time, stamp
 from embedding_operator.resource.usage import PodPart, Spent, Usage, short, total
 from embedding_stages.contract import Stage, parse_progress
 
@@ -78,7 +78,27 @@ def is_late(known: Usage, told: Usage, jobs: Sequence[JobView], now: datetime) -
     return behind_s >= _LATE_S
 
 
-def up_to_now(item: StageStatus, status: Status, observed: Observed) -> StageStatus:
+def begin_run(draft: Draft, observed: Observed) -> None:
+    """Begin to count from zero: what the run before used is known to the second, and is told nowhere else."""
+    status = draft.status
+    ended = tuple(_up_to_now(item, status, observed) for item in status.stages)
+    draft.ended_run = {item.name: item.usage.spent.beyond(status.stage(item.name).usage.spent) for item in ended}
+    stages = tuple(_of_another_run(item) for item in ended)
+    draft.status = replace(status, stages=stages, run={"startedAt": stamp(observed.now)})
+
+
+def end_run(draft: Draft) -> None:
+    """Note that the revision has come to its good end. What is measured again later is no work that this run may do."""
+    resolved = {**draft.status.resolved, MEASURED: draft.status.revision}
+    draft.status = replace(draft.status, resolved=resolved)
+
+
+def has_ended(status: Status) -> bool:
+    """Whether the run has come to its good end, and nothing has been asked anew since."""
+    return status.resolved.get(MEASURED) == status.revision and bool(status.stage(Stage.VERIFY).finished_at)
+
+
+def _up_to_now(item: StageStatus, status: Status, observed: Observed) -> StageStatus:
     """A stage with what it has used to the second, before another run begins to count."""
     jobs = charged(observed.jobs, item.name, item.fingerprint, status.revision)
     return replace(item, usage=measured(item.usage, jobs, observed, begun_at(status), exact=True))
@@ -155,7 +175,7 @@ def eta_s(status: Status, spec: Spec) -> int | None:
     return running.eta_seconds + sum(known) if len(known) == len(left) else None
 
 
-def of_another_run(item: StageStatus) -> StageStatus:
+def _of_another_run(item: StageStatus) -> StageStatus:
     """A stage as a new run finds it: what it has used was used in an earlier one, how long it took is remembered."""
     took_s = _took_s(item) if item.done else None
     return replace(item, usage=item.usage.begun_anew(), took_s=item.took_s if took_s is None else took_s)
