@@ -20,6 +20,7 @@ A stage that is a Job:
     attempts     will there be another one, when, and with what?
     limits       has the run used what it may?
     usage        what has it used?
+    bounds       does what runs keep to its limits, however far the pass goes?
     waiting      why does a pod not start?
     words          and how often is that told in words that change?
     pulling        what is wrong with its image?

@@ -301,6 +301,7 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     requeue_s: list[float] = field(default_factory=list)
+    limits_s: list[float] = field(default_factory=list)  # until a limit may be used up, also where all else waits
     reused: list[Stage] = field(default_factory=list)  # in this pass; told in one Event
     ended_run: Mapping[Stage, Spent] = field(default_factory=dict)  # see Plan
     unpulled: str = ""  # which images of later stages cannot be pulled

@@ -30,6 +30,7 @@ class _Limit:
     most: Callable[[RunLimits], int | None]
     used: Callable[[Spent], int]
     uses: Callable[[Spec, Stage], bool]  # whether a stage uses any of it
+    uses_now: Callable[[JobView, Spent], bool]  # whether a Job that runs does
 
 
 def _runs_pods(spec: Spec, stage: Stage) -> bool:
@@ -52,6 +53,7 @@ _LIMITS: Final = (
         most=lambda limits: limits.active_s,
         used=lambda spent: spent.active_s,
         uses=_runs_pods,
+        uses_now=lambda _job, _spent: True,
     ),
     _Limit(
         field="spec.limits.gpuSeconds",
@@ -60,6 +62,7 @@ _LIMITS: Final = (
         most=lambda limits: limits.gpu_s,
         used=lambda spent: spent.gpu_s,
         uses=_asks_gpus,
+        uses_now=lambda job, _spent: any(pod.gpus for pod in job.pods),
     ),
     _Limit(
         field="spec.limits.llmTokens",
@@ -68,16 +71,28 @@ _LIMITS: Final = (
         most=lambda limits: limits.llm_tokens,
         used=lambda spent: spent.llm_tokens,
         uses=_asks_a_model,
+        uses_now=lambda _job, spent: spent.llm_tokens > 0,
     ),
 )
 
 
 def overrun(status: Status, spec: Spec, stage: Stage, spent: Spent) -> Failure | None:
     """The first limit of the run that is used up, of those that `stage` uses. `spent`: by that stage, to the second."""
+    return _overrun(status, spec.limits, stage, spent, lambda limit: limit.uses(spec, stage))
+
+
+def overrun_by(status: Status, limits: RunLimits, job: JobView, spent: Spent) -> Failure | None:
+    """The same of those that a Job uses which runs. `spent`: by its stage."""
+    return _overrun(status, limits, job.stage, spent, lambda limit: limit.uses_now(job, spent))
+
+
+def _overrun(
+    status: Status, limits: RunLimits, stage: Stage, spent: Spent, uses: Callable[[_Limit], bool]
+) -> Failure | None:
     by_stage = _by_stage(status, stage, spent)
     for limit in _LIMITS:
-        most, used = limit.most(spec.limits), sum(map(limit.used, by_stage.values()))
-        if most is None or used < most or not limit.uses(spec, stage):
+        most, used = limit.most(limits), sum(map(limit.used, by_stage.values()))
+        if most is None or used < most or not uses(limit):
             continue
         parts = ", ".join(f"{name} {amount}" for name, each in by_stage.items() if (amount := limit.used(each)))
         message = (
@@ -88,17 +103,17 @@ def overrun(status: Status, spec: Spec, stage: Stage, spent: Spent) -> Failure |
     return None
 
 
-def left_s(status: Status, spec: Spec, job: JobView, spent: Spent) -> float | None:
+def left_s(status: Status, limits: RunLimits, job: JobView, spent: Spent) -> float | None:
     """Seconds until a limit may be used up by the pods of `job` that run; None where none is set."""
     by_stage = _by_stage(status, job.stage, spent)
     running = [pod for pod in job.pods if pod.running_since is not None]
     paces = (min(1, sum(pod.index == 0 for pod in running)), sum(pod.gpus for pod in running))
     found = []
     for limit, pace in zip(_LIMITS, paces, strict=False):
-        most = limit.most(spec.limits)
+        most = limit.most(limits)
         if most is not None and pace:
             found.append((most - sum(map(limit.used, by_stage.values()))) / pace)
-    if spec.limits.llm_tokens is not None and running:
+    if limits.llm_tokens is not None and running:
         found.append(POLL_S)
     return min(found, default=None)
 

@@ -129,7 +129,7 @@ def _failure(job: JobView, spec: Spec) -> Failure:
         if job.disrupted or len(job.all_pods) > job.nodes:  # it counts over all pods of the Job
             message = f"pods of Job {job.name} were replaced until its time was over"
             return Failure(kind="Disrupted", reason="PodDisrupted", message=message)
-        return timed_out(job.stage, spec)
+        return timed_out(job.stage, spec.stages[job.stage].pod.timeout_s)
     pod = culprit(job)
     result = said_by(pod)
     disruption = _disruption(job, pod, result)
@@ -254,9 +254,9 @@ def _eviction(pod: PodView, stage: Stage, spec: Spec) -> Failure:
     )
 
 
-def timed_out(stage: Stage, spec: Spec) -> Failure:
+def timed_out(stage: Stage, timeout_s: int) -> Failure:
     """A stage that ran longer than it may."""
-    field, timeout_s = f"spec.stages.{stage}.timeoutSeconds", spec.stages[stage].pod.timeout_s
+    field = f"spec.stages.{stage}.timeoutSeconds"
     return Failure(kind="Stopped", reason="Timeout", field=field, message=f"not done after {timeout_s} s: raise it")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from embedding_operator.decide.bounds import keep_to_limits
 from embedding_operator.decide.contract import check_canaries, publish_contract
 from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
 from embedding_operator.decide.handover import Traffic, forget_lost_offer, vector_space, withdraw_offer
@@ -69,7 +70,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         check_images(spec)
         pinned = pinned_stages(spec, status, observed)
     except SpecError as error:
-        return _invalid(draft, owner, observed, error, end_drain(draft, observed, None), status.served)
+        return _invalid(draft, owner, observed, error, end_drain(draft, observed, None), status)
     drained = end_drain(draft, observed, spec.deploy.drain_s)
     revision = status.revision_of(observed.generation)
     spec = carry(spec, status, revision)
@@ -87,7 +88,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         try:
             trained = run_pipeline(draft, spec, owner, observed, defaults.images, pinned)
         except SpecError as error:
-            return _invalid(draft, owner, observed, error, drained, status.served)
+            return _invalid(draft, owner, observed, error, drained, status)
         if trained:
             verdict, traffic = _serve(draft, spec, owner, observed, defaults)
         made = Made(models=trained, everything=verdict is not None)
@@ -123,6 +124,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     draft.actions = [*decided, *draft.actions]
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
+    keep_to_limits(draft, status, observed)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
@@ -134,11 +136,12 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     return conclude(draft, spec, observed, verdict, traffic)
 
 
-def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str, before: Served) -> Plan:
-    """Nothing is begun; what serves is looked after."""
+def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str, before: Status) -> Plan:
+    """Nothing is begun; what serves is looked after, and what runs is held to its limits."""
     end_image_check(draft, observed)
-    keep_active(draft, owner, observed, before, reported=False)
-    remove_drained(draft, owner, observed, drained, before)
+    keep_active(draft, owner, observed, before.served, reported=False)
+    remove_drained(draft, owner, observed, drained, before.served)
+    keep_to_limits(draft, before, observed)
     forget_lost_offer(draft, observed)
     return invalid(draft, observed, error)
 

@@ -38,7 +38,7 @@ def over_limits(step: Step) -> bool | None:
     job, status = step.last, step.draft.status
     over = overrun(status, step.spec, step.stage, step.spent)
     if over is None:
-        left = left_s(status, step.spec, job, step.spent)
+        left = left_s(status, step.spec.limits, job, step.spent)
         if left is not None:
             step.draft.look_again_in(left)
         return None
@@ -48,16 +48,21 @@ def over_limits(step: Step) -> bool | None:
 
 def overdue(step: Step) -> bool | None:
     """End an attempt that has run for longer than its stage may, counted from when the last of its pods started."""
-    job = step.last
+    up_at = time_is_up_at(step.last, step.pod.timeout_s)
+    if up_at is None or step.observed.now < up_at:
+        return None
+    step.end(step.last, timed_out(step.stage, step.pod.timeout_s))
+    return False
+
+
+def time_is_up_at(job: JobView, timeout_s: int) -> datetime | None:
+    """When an attempt has run for as long as it may; None where it does not run, or not with all its pods."""
     # Of a pod on a lost node Kubernetes says at last that it has failed, and that its containers run.
     going = [pod for pod in job.pods if pod.exit_code is None and pod.phase not in ENDED]
-    if not job.all_started or job.suspended or not going:
-        return None
     starts = [pod.running_since for pod in going if pod.running_since is not None]
-    if not starts or step.observed.now < max(starts) + timedelta(seconds=step.pod.timeout_s):
+    if not job.all_started or job.suspended or not starts:
         return None
-    step.end(job, timed_out(step.stage, step.spec))
-    return False
+    return max(starts) + timedelta(seconds=timeout_s)
 
 
 def running(step: Step) -> bool | None:

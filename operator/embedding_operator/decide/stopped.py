@@ -9,6 +9,7 @@ from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
 from embedding_operator.decide.phase import lost
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, loss, tell_gap
+from embedding_operator.decide.usage import figures
 from embedding_operator.decide.written import Conditions, planned
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import SpecError
@@ -18,9 +19,13 @@ from embedding_stages.contract import Stage
 
 def invalid(draft: Draft, observed: Observed, error: SpecError) -> Plan:
     """A manifest that cannot be acted on: say so and wait for an edit. Whatever serves goes on serving."""
-    status = draft.status
     # No stage has been shown to be done for this manifest.
-    draft.status = replace(status, observed_generation=observed.generation, current_stage=Stage.INPUTS.value)
+    draft.status = replace(
+        draft.status,
+        observed_generation=observed.generation,
+        current_stage=Stage.INPUTS.value,
+        run=figures(draft.status, None),
+    )
     return refused(draft, observed, error.reason, str(error), retry_s=None)
 
 

@@ -124,7 +124,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     )
     requeue = min(draft.requeue_s) if draft.requeue_s else None
     if stop is not None:
-        requeue = RETRY_S[stop.kind]
+        requeue = min([RETRY_S[stop.kind], *draft.limits_s])
     return planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
 
 

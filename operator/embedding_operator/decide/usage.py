@@ -147,15 +147,15 @@ def begun_at(status: Status) -> datetime | None:
     return noted_time(status.run.get("startedAt"))
 
 
-def figures(status: Status, spec: Spec) -> dict[str, Any]:
-    """`status.run`."""
+def figures(status: Status, spec: Spec | None) -> dict[str, Any]:
+    """`status.run`; without a valid manifest nobody knows how long it takes."""
     spent = total(item.usage.spent for item in status.stages)
     found: dict[str, Any] = {"startedAt": status.run.get("startedAt", "")}
     if spent.active_s or spent.gpu_s:
         found |= {"activeSeconds": spent.active_s, "gpuHours": f"{spent.gpu_s / _SECONDS_AN_HOUR:.2f}"}
     if spent.llm_tokens:
         found["llmTokens"] = spent.llm_tokens
-    if (eta := eta_s(status, spec)) is not None:
+    if spec is not None and (eta := eta_s(status, spec)) is not None:
         found["etaSeconds"] = eta
     return {key: value for key, value in found.items() if value != ""}
 

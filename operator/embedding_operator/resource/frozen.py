@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.resource.api import Spec, StageSpec
-from embedding_operator.resource.status import MEASURED, SCALING, SERVER_IMAGES, TAKEN, Status
+from embedding_operator.resource.status import LIMITS, MEASURED, SCALING, SERVER_IMAGES, TAKEN, Status
 from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
 from embedding_stages.contract.declare import Table, spelled
@@ -216,6 +216,7 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
         TAKEN: status.resolved.get(TAKEN),
         "servers": dict(servers),
         SERVER_IMAGES: status.resolved.get(SERVER_IMAGES),
+        LIMITS: spec.limits.to_json(),
         MEASURED: status.resolved.get(MEASURED),
         "retryToken": spec.retry_token or status.resolved.get("retryToken"),
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from embedding_stages.contract import settings as tables
 
@@ -18,6 +20,22 @@ class RunLimits:
     @classmethod
     def of(cls, policy: tables.RunPolicy, limits: tables.Limits) -> RunLimits:
         return cls(active_s=policy.activeDeadlineSeconds, gpu_s=limits.gpuSeconds, llm_tokens=limits.llmTokens)
+
+    def to_json(self) -> dict[str, int]:
+        """As the status keeps them, for a time in which the manifest is not valid."""
+        found = {"activeDeadlineSeconds": self.active_s, "gpuSeconds": self.gpu_s, "llmTokens": self.llm_tokens}
+        return {key: value for key, value in found.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> RunLimits:
+        """Without what somebody made something else of."""
+        known = raw if isinstance(raw, Mapping) else {}
+        active, gpu, tokens = (known.get(key) for key in ("activeDeadlineSeconds", "gpuSeconds", "llmTokens"))
+        return cls(
+            active_s=active if isinstance(active, int) else None,
+            gpu_s=gpu if isinstance(gpu, int) else None,
+            llm_tokens=tokens if isinstance(tokens, int) else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ PINNED: Final = "PinnedRevision"  # the reason of a stage that does not run beca
 # Of `resolved`:
 SCALING: Final = "scaling"  # see decide/scale.py
 SERVER_IMAGES: Final = "serverImages"  # see decide/rollout.py
+LIMITS: Final = "limits"  # of the run; see resource/limits.py
 MEASURED: Final = "measured"  # the revision whose server measured as it should; see decide/usage.py
 TAKEN: Final = "taken"  # server, image and kind of model that served together; see resource/served.py
 

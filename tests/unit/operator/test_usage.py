@@ -15,6 +15,7 @@ from embedding_operator.decide.usage import eta_s, figures, is_late, measured
 from embedding_operator.metrics import Metrics
 from embedding_operator.objects.pods import PodView
 from embedding_operator.objects.views import JobView
+from embedding_operator.resource.limits import RunLimits
 from embedding_operator.resource.status import StageStatus, Status
 from embedding_operator.resource.usage import Spent, Usage
 from embedding_stages.contract import Stage
@@ -252,6 +253,19 @@ def test_a_stage_ends_where_the_run_has_used_what_that_stage_uses(
         assert over.kind == "Stopped"
 
 
+@pytest.mark.parametrize(
+    ("raw", "read"),
+    [
+        (None, RunLimits()),
+        ("gone", RunLimits()),
+        ({"gpuSeconds": "many", "llmTokens": 5}, RunLimits(llm_tokens=5)),
+        (RunLimits(active_s=1, gpu_s=2, llm_tokens=3).to_json(), RunLimits(active_s=1, gpu_s=2, llm_tokens=3)),
+    ],
+)
+def test_limits_are_read_as_the_status_keeps_them(raw: object, read: RunLimits) -> None:
+    assert RunLimits.from_json(raw) == read
+
+
 def test_who_used_it_is_said() -> None:
     over = overrun(USED, a_spec(limits={"gpuSeconds": 1200}), Stage.FINETUNE, Spent(active_s=100, gpu_s=400))
     assert str(over).startswith(
@@ -273,7 +287,7 @@ def test_who_used_it_is_said() -> None:
 def test_the_next_look_is_due_when_a_limit_may_be_used_up(
     sections: dict[str, Any], pods: list[PodView], seconds: float | None
 ) -> None:
-    assert left_s(USED, a_spec(**sections), job_of(*pods), Spent(active_s=100, gpu_s=100)) == seconds
+    assert left_s(USED, a_spec(**sections).limits, job_of(*pods), Spent(active_s=100, gpu_s=100)) == seconds
 
 
 @pytest.mark.parametrize(
