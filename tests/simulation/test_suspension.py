@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
-from simulation.endings import HANG
+from simulation.endings import BAD_INPUT, HANG
 from simulation.fake_cluster import NAMESPACE, Ref
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
 
@@ -165,3 +168,59 @@ def test_what_a_queue_resumed_and_stopped_while_the_resource_was_suspended_is_th
     others_suspend(scene, False)
     scene.release()
     scene.run(is_ready)
+
+
+NOT_VALID = {"schedule": {"cron": "0 3 * * 1", "timeZone": "Europe/Berlim"}}
+
+
+@pytest.mark.parametrize("edit", [{"suspend": True}, NOT_VALID], ids=["suspended", "not-valid"])
+@pytest.mark.parametrize("stage", [Stage.INPUTS, Stage.FINETUNE, Stage.VERIFY])
+def test_what_ended_in_the_moment_of_an_edit_is_not_run_again_after_its_job_is_gone(
+    stage: Stage, edit: dict[str, Any]
+) -> None:
+    scene = a_scene().running(stage)
+    scene.release()
+    scene.world.step()
+    scene.edit(a_spec(**edit))
+    scene.settle(5)
+    written = len(scene.history)
+    scene.settle(10)
+    assert len(scene.history) == written
+    scene.clock.now += timedelta(days=10)
+    scene.settle(5)
+    assert not [raw for raw in scene.cluster.find("Job") if f"-{stage}-" in raw["metadata"]["name"]]
+    scene.edit(a_spec())
+    scene.run(is_ready)
+    assert len(scene.attempts(stage)) == 1
+    assert scene.events().count("Completed") == len(Stage) - 1, "each is told once"
+
+
+def test_what_ended_behind_a_stage_that_failed_is_not_run_again_after_its_job_is_gone() -> None:
+    def asked(version: str) -> dict[str, Any]:
+        return a_spec(corpus={"source": {"configMap": {"name": "docs"}}, "version": version})
+
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.will(Stage.INPUTS, BAD_INPUT)
+    scene.edit(asked("2"))
+    scene.run(stage_is(Stage.INPUTS, "Failed"))
+    scene.release()
+    scene.settle(3)
+    assert scene.status.stage(Stage.FINETUNE).state == "Pending"
+    scene.clock.now += timedelta(days=10)
+    scene.settle(5)
+    assert not [raw for raw in scene.cluster.find("Job") if "-finetune-" in raw["metadata"]["name"]]
+    scene.edit(asked("3"))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 1
+
+
+def test_what_ended_before_an_edit_that_suspends_and_asks_for_other_work_is_not_taken_for_that() -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.release()
+    scene.world.step()
+    scene.edit(a_spec(suspend=True, stages={"finetune": {"epochs": 9}}))
+    scene.settle(5)
+    assert scene.status.stage(Stage.FINETUNE).state == "Pending"
+    scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
+    scene.run(is_ready)
+    assert len(scene.attempts(Stage.FINETUNE)) == 2

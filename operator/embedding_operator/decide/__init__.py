@@ -28,6 +28,7 @@ A stage that is a Job:
     queue        what does a Job in Kueue's queue wait for?
     lost         what was asked to end and never does?
     rendezvous   where do the pods of a multi-node Job find each other?
+    results      what ended while no stage asks after it?
     retention    when do Jobs that ended go?
 
 From an exported model to clients:

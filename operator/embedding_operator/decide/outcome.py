@@ -60,16 +60,14 @@ class Failure:
 
 def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
     """What a finished Job means. A Job that succeeded without a complete result has failed."""
-    result = said_by(job.pod)
-    # A pod fails with any of its containers, also one that is not the operator's, and its Job with it.
-    all_done = len(job.pods) >= job.nodes and all(pod.exit_code == 0 for pod in job.pods)
-    odd = unreadable(result) if result is not None else ""
-    if result is not None and not odd and _is_of(job, result) and (job.succeeded or all_done):
+    if (result := result_of(job)) is not None:
         return result
     if job.succeeded and job.pod is None:  # a drain and the end of a node take ended pods too
         message = f"Job {job.name} succeeded, and its pod is gone with the result: another attempt finds the work done"
         return Failure(kind="Disrupted", reason=POD_LOST, message=message)
     if job.succeeded:
+        said = said_by(job.pod)
+        odd = unreadable(said) if said is not None else ""
         return Failure(
             kind="Bug",
             reason="NoResult",
@@ -78,6 +76,16 @@ def outcome_of(job: JobView, spec: Spec) -> StageResult | Failure:
             exit_code=0,
         )
     return _failure(job, spec)
+
+
+def result_of(job: JobView) -> StageResult | None:
+    """What a finished Job did; None where it failed."""
+    result = said_by(job.pod)
+    # A pod fails with any of its containers, also one that is not the operator's, and its Job with it.
+    all_done = len(job.pods) >= job.nodes and all(pod.exit_code == 0 for pod in job.pods)
+    if result is None or unreadable(result) or not _is_of(job, result):
+        return None
+    return result if job.succeeded or all_done else None
 
 
 def _is_of(job: JobView, result: StageResult) -> bool:

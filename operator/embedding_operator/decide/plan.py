@@ -22,6 +22,7 @@ from embedding_operator.decide.queue import forget_suspensions, resume_workloads
 from embedding_operator.decide.records import pinned_stages, record_revision, take_pinned
 from embedding_operator.decide.refusals import refusal_wait, with_first_words
 from embedding_operator.decide.rendezvous import keep_rendezvous_services
+from embedding_operator.decide.results import take_results
 from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain, remove_drained
 from embedding_operator.decide.scale import note_scale, scaling_of
@@ -125,6 +126,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     note_scale(draft, owner, observed)
     check_canaries(draft, spec.canaries_every_s, observed)
     keep_to_limits(draft, status, observed)
+    take_results(draft, observed, valid=True)
     # The order of these calls matters: `keep_active` may only tell of a server that the deploy stage has not reported;
     # the rendezvous Services follow from the Jobs that all of the above creates and deletes; stages are set back only
     # when each has had its say; conditions and phase are computed from stages that do not change any more.
@@ -141,6 +143,7 @@ def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, d
     end_image_check(draft, observed)
     keep_active(draft, owner, observed, before.served, reported=False)
     remove_drained(draft, owner, observed, drained, before.served)
+    take_results(draft, observed, valid=False)
     keep_to_limits(draft, before, observed)
     forget_lost_offer(draft, observed)
     return invalid(draft, observed, error)
@@ -179,7 +182,7 @@ def _set_back(draft: Draft, spec: Spec) -> None:
     for stage in Stage:
         entry = draft.status.stage(stage)
         if not reached and entry.state != "Pending":
-            draft.status = draft.status.with_stage(_remember(entry))
+            draft.status = draft.status.with_stage(entry.remembered())
         reached = reached and entry.done and not (stage is Stage.EVAL and gate_blocks(draft, spec))
 
 
@@ -241,28 +244,13 @@ def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) 
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
         return _anew(item, status, observed)
-    return _remember(item)
+    return item.remembered()
 
 
 def _anew(item: StageStatus, status: Status, observed: Observed) -> StageStatus:
     """What later revisions have made since is believed: this one may have begun before, in a pass that was lost."""
     made = (job for job in observed.jobs if job.stage is item.name and job.revision <= status.revision)
     return item.anew(max([item.attempt, *(job.attempt for job in made)]))
-
-
-def _remember(item: StageStatus) -> StageStatus:
-    """Pending, with what is needed to recognise its work again."""
-    return replace(
-        item,
-        state="Pending",
-        reason="NotStarted",
-        message="",
-        percent=None,
-        reused_from=None,
-        details=item.details if item.artefacts else {},
-        broken=False,
-        ran_until="",
-    )
 
 
 def _serve(

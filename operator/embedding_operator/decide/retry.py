@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from embedding_operator.decide.attempts import retry_at
 from embedding_operator.decide.outcome import Failure, outcome_of
-from embedding_operator.decide.step import Step
+from embedding_operator.decide.step import Step, entry_of
 from embedding_operator.objects.views import JobView
+from embedding_operator.resource.stage_status import StageStatus
 from embedding_operator.resource.times import is_ahead, stamp
 from embedding_stages.contract import StageResult
 
@@ -49,19 +51,25 @@ def _failed_in_this_revision(step: Step) -> list[tuple[JobView, Failure]]:
 
 
 def _succeed(step: Step, job: JobView, result: StageResult) -> None:
-    reused = job.revision != step.draft.status.revision
-    step.entry = replace(
-        step.of_job(job),
+    step.entry = with_result(step.entry, job, result, step.draft.status.revision, step.observed.now)
+    step.draft.event("Normal", "Completed", f"{step.stage}: {step.entry.message}")
+
+
+def with_result(entry: StageStatus, job: JobView, result: StageResult, revision: int, now: datetime) -> StageStatus:
+    """The entry of a stage that is done: its Job did what `revision` asks for."""
+    reused = job.revision != revision
+    return replace(
+        entry_of(entry, job),
         state="Reused" if reused else "Succeeded",
         reason="Reused" if reused else result.reason[:64] or "Completed",
         message=result.message or f"attempt {job.attempt} completed",
         reused_from=job.revision if reused else None,
-        finished_at=stamp(job.ended or step.observed.now),
+        finished_at=stamp(job.ended or now),
         percent=None,
         step=0,
         total_steps=0,
         eta_seconds=None,
-        usage=step.entry.usage.settled(),
+        usage=entry.usage.settled(),
         loss=None,
         rate="",
         artefacts=result.artefacts,
@@ -72,4 +80,3 @@ def _succeed(step: Step, job: JobView, result: StageResult) -> None:
         image_ids=(),
         metrics={kind: {k: round(v, 5) for k, v in values.items()} for kind, values in result.metrics.items()},
     )
-    step.draft.event("Normal", "Completed", f"{step.stage}: {step.entry.message}")

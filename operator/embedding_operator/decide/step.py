@@ -200,21 +200,7 @@ class Step:
         )
 
     def of_job(self, job: JobView) -> StageStatus:
-        """The entry, saying which Job does the work.
-
-        What its controller says of its start a moment later than the operator is no news.
-        """
-        started = job.started or job.created
-        known = noted_time(self.entry.started_at) if self.entry.job_name == job.name else None
-        if known is not None and abs(started - known) < A_MOMENT:
-            started = known
-        return replace(
-            self.entry,
-            job_name=job.name,
-            attempt=job.attempt,
-            revision=job.revision,
-            started_at=stamp(started),
-        )
+        return entry_of(self.entry, job)
 
     def end(self, job: JobView, failure: Failure) -> None:
         """Give up an attempt that was too slow; one of an earlier revision is followed by this one's, as any that
@@ -237,6 +223,18 @@ class Step:
 
     def delete(self, job: JobView, why: str) -> None:
         self.draft.actions.append(delete_job(job, why))
+
+
+def entry_of(entry: StageStatus, job: JobView) -> StageStatus:
+    """The entry, saying which Job does the work.
+
+    What its controller says of its start a moment later than the operator is no news.
+    """
+    started = job.started or job.created
+    known = noted_time(entry.started_at) if entry.job_name == job.name else None
+    if known is not None and abs(started - known) < A_MOMENT:
+        started = known
+    return replace(entry, job_name=job.name, attempt=job.attempt, revision=job.revision, started_at=stamp(started))
 
 
 def _base_model(spec: Spec) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from embedding_operator.resource.usage import Usage
@@ -61,6 +61,20 @@ class StageStatus:
         at other work have their own numbers.
         """
         return StageStatus(name=self.name, attempt=attempt, distrusted=attempt, took_s=self.took_s, usage=self.usage)
+
+    def remembered(self) -> StageStatus:
+        """Pending, with what is needed to recognise its work again."""
+        return replace(
+            self,
+            state="Pending",
+            reason="NotStarted",
+            message="",
+            percent=None,
+            reused_from=None,
+            details=self.details if self.artefacts else {},
+            broken=False,
+            ran_until="",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name."""
