@@ -114,3 +114,18 @@ def test_replicas_that_the_manifest_says_are_restored_and_those_that_it_takes_ba
     scene.edit(a_spec())
     scene.run(is_ready).settle(5)
     assert replicas(scene) == 2
+
+
+def test_beside_a_candidate_that_waits_what_serves_is_scaled_by_its_deployment() -> None:
+    def asked(number: int, epochs: int) -> dict[str, Any]:
+        return a_spec(stages={"deploy": {"strategy": "Shadow", "replicas": number}, "finetune": {"epochs": epochs}})
+
+    scene = Scene(asked(2, 3)).run(is_ready)
+    active = server(scene)
+    scene.edit(asked(2, 5))
+    scene.run(lambda scene: bool(scene.status.served.next_url)).settle(3)
+    scene.cluster.change("Deployment", NAMESPACE, active, lambda raw: raw["spec"].update(replicas=5))
+    scene.settle(20)
+    assert scene.cluster.object("Deployment", active)["spec"]["replicas"] == 5
+    assert scene.status.served.replicas == 5
+    assert "DriftCorrected" not in scene.events()
