@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from simulation.clients import a_spec_of, led_to, servers
 from simulation.endings import BAD_INPUT, BUG, DRAINED, LOST, PENDING, SILENT, Ending
-from simulation.fake_cluster import NAMESPACE
+from simulation.fake_cluster import NAMESPACE, Call
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
 
+from embedding_operator.cluster.errors import QuotaExceeded
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import SERVING_LABEL
 from embedding_operator.resource_metrics import row_of
 from embedding_stages.contract import Stage
 
 RECREATE = {"strategy": "Recreate"}
+EDITED = a_spec_of(5, **RECREATE)
 
 
 def in_the_gap() -> Scene:
@@ -48,6 +50,22 @@ def _is_edited_wrongly(scene: Scene) -> None:
     scene.edit(a_spec_of(5, pinRevision=77, **RECREATE))
 
 
+def _has_no_quota(scene: Scene) -> None:
+    def full(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("apply", "Deployment", "before") and scene.resource["spec"] == EDITED:
+            raise QuotaExceeded("apply", "Deployment", NAMESPACE, call.name, "exceeded quota: gpus")
+
+    scene.cluster.hook = full
+
+
+def _has_no_quota_for_pods(scene: Scene) -> None:
+    scene.world.refuses_pods = 'pods "x" is forbidden: exceeded quota: gpus, requested: 1, used: 8, limited: 8'
+
+
+def _waits_to_be_acknowledged(scene: Scene) -> None:
+    scene.edit(a_spec_of(5, strategy="Shadow"))
+
+
 def _fails_to_train(scene: Scene) -> None:
     scene.will(Stage.FINETUNE, BAD_INPUT)
     scene.edit(a_spec_of(7, **RECREATE))
@@ -61,6 +79,9 @@ def _fails_to_train(scene: Scene) -> None:
         (_is_suspended, "Deployed"),
         (_is_edited_wrongly, "Deployed"),
         (_fails_to_train, "Trained"),
+        (_has_no_quota, "Deployed"),
+        (_has_no_quota_for_pods, "Deployed"),
+        (_waits_to_be_acknowledged, "Verified"),
     ],
 )
 def test_a_gap_that_nothing_ends_is_told_with_its_cure(happens: Any, condition: str) -> None:
@@ -68,13 +89,14 @@ def test_a_gap_that_nothing_ends_is_told_with_its_cure(happens: Any, condition: 
     happens(scene)
     scene.settle(40)
     assert (scene.status.phase, row_of(scene.status).available) == ("Degraded", False)
-    assert scene.condition(condition).startswith("False")
+    assert not scene.condition(condition).startswith("True")
     assert "spec.stages.deploy.pinRevision: 1" in scene.message(condition)
     assert scene.events().count("ActiveUnavailable") == 1
     writes = len(scene.history)
     scene.settle(20)
     assert len(scene.history) == writes
-    scene.world.server, scene.world.served_offset = "ready", 0.0
+    scene.world.server, scene.world.served_offset, scene.world.refuses_pods = "ready", 0.0, ""
+    scene.cluster.hook = lambda call, when: None
     scene.edit(a_spec_of(5, pinRevision=1, **RECREATE))
     scene.run(is_ready)
     assert servers(scene) == {led_to(scene)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,8 @@ NO_NIM_OPERATOR: Final = (
     "spec.stages.deploy.backend.nimService: the CRD nimservices.apps.nvidia.com is not installed; install NVIDIA's NIM "
     "Operator, or take backend nim"
 )
+# By an admission webhook or policy, which may choose any code for its refusal.
+_DENIED: Final = re.compile(r"denied (the )?request|is forbidden:")
 _SAME_TIME_S: Final = 2  # a header has whole seconds, and the answer was on its way
 
 
@@ -96,7 +99,7 @@ def error_of(
             return Conflict(verb, *where, detail)
         case 403 if "exceeded quota" in detail:
             return QuotaExceeded(verb, *where, detail, 15)
-        case 401 if "admission webhook" not in detail:  # one may choose any code for its refusal
+        case 401 if not _DENIED.search(detail):
             return Unavailable(verb, *where, f"the API server does not accept the operator's token: {detail}")
         case 401 | 403:
             return Forbidden(verb, *where, detail)

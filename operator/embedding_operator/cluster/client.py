@@ -281,8 +281,8 @@ class KubeCluster:
             status, _, data = self._http.send("GET", path, query, None, "application/json", timeout_s=_LOG_TIMEOUT_S)
         except NO_ANSWER:  # a log is no reason to fail
             return None
-        # The API server does not reach the kubelet, or serves nobody now, or not this token.
-        if status in (401, 429, 502, 503, 504):
+        # The API server does not reach the kubelet (500), or serves nobody now, or not this token.
+        if status in (401, 408, 429) or status >= 500:
             return None
         return data.decode(errors="replace") if status == 200 else ""
 

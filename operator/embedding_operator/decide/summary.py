@@ -26,6 +26,7 @@ from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN
 from embedding_operator.decide.traffic import gap_message, loss, tell_gap
 from embedding_operator.decide.usage import figures
 from embedding_operator.decide.verdict import Verdict
+from embedding_operator.decide.waiting import WAITING_FOR_QUOTA
 from embedding_operator.decide.warnings import warn
 from embedding_operator.decide.words import counts_as_told
 from embedding_operator.decide.written import Conditions, planned
@@ -87,7 +88,9 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
         if kind == c.EVALUATED:
             _gate_condition(write, gate)
             reached = gate is not None and gate.passed
-    unserved = draft.status.served.is_gap and _gap_goes_on(write, suspended=spec.suspend)
+    without_room = draft.status.stage(Stage.DEPLOY).reason == WAITING_FOR_QUOTA
+    held = spec.suspend or without_room or (traffic is not None and traffic.state == "waiting")
+    unserved = draft.status.served.is_gap and _gap_goes_on(write, held=held)
     if draft.reused:
         draft.event("Normal", "Reused", f"unchanged since an earlier revision: {', '.join(draft.reused)}")
     was_ready = _is_ready(draft.status)
@@ -196,17 +199,22 @@ def _gate_condition(write: Conditions, gate: Gate | None) -> None:
     write.put(c.QUALITY_GATE, status, gate.reason, gate.message)
 
 
-def _gap_goes_on(write: Conditions, *, suspended: bool) -> bool:
-    """Clients reach nothing since room was made for this revision. True where it does not come: then that is said."""
+def _gap_goes_on(write: Conditions, *, held: bool) -> bool:
+    """Clients reach nothing since room was made for this revision. True where it does not come: then that is said.
+
+    `held`: nothing has failed, and it may wait for ever.
+    """
     draft = write.draft
-    failed = [item for item in draft.status.conditions if item.type in c.DEPENDENTS and item.status == "False"]
-    if not failed and not suspended:
+    open_ = [item for item in draft.status.conditions if item.type in c.DEPENDENTS and item.status != "True"]
+    failed = [item for item in open_ if item.status == "False"]
+    if not failed and not held:
         return False
     tell_gap(draft)
     said = gap_message(draft.status.served)
-    first = next((item for item in failed if item.type != c.VALIDATED), None)  # whose words are compared
+    # Of Validated the words are compared.
+    first = next((item for item in failed or open_ if item.type != c.VALIDATED), None)
     if first is not None and said not in first.message:
-        write.put(first.type, "False", first.reason, f"{first.message[:700]}; {said}")
+        write.put(first.type, first.status, first.reason, f"{first.message[:700]}; {said}")
     return True
 
 
