@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from embedding_operator import journal
 from embedding_operator.cluster.act import Actor
+from embedding_operator.cluster.answers import dry_run_error
 from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster
@@ -49,9 +50,11 @@ from embedding_operator.decide.decision import (
     Plan,
     Refusal,
     TryOut,
+    ends_image_check,
     frees,
     is_aside,
     kind_of,
+    needs_no_memory,
     tells,
 )
 from embedding_operator.decide.plan import Defaults, plan
@@ -70,6 +73,7 @@ log = logging.getLogger(__name__)
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
 _FRESH_S: Final = 1.0  # so long what the API server has said of a resource is taken for what it would say
 _LOOKS_AT_ONCE: Final = 2  # that the Service moved, and that clients reach the first revision of all
+_AGAIN_S: Final = 60.0
 _DRY_RUNS_S: Final = 30.0  # for all of a pass: there may be twenty, and a webhook that hangs holds each of them
 
 
@@ -90,6 +94,7 @@ class Reconciler:
     resting: dict[Key, int] = field(default_factory=dict)  # state of the cache in which a pass had nothing to do
     written: dict[Key, set[str]] = field(default_factory=dict)  # versions that the last pass made of objects
     unrecorded: set[Key] = field(default_factory=set)  # whose last status the API server did not take
+    put_off: dict[Key, float] = field(default_factory=dict)  # when a pod that tries images may be deleted again
 
     @property
     def _actor(self) -> Actor:
@@ -117,6 +122,7 @@ class Reconciler:
             METRICS.forget(key)
             self.held_up_since.pop(key, None)
             self.unrecorded.discard(key)
+            self.put_off.pop(key, None)
             return None
         owner = Owner(namespace=namespace, name=name, uid=resource["metadata"]["uid"])
         observed = Observed(now=self.cluster.now(), generation=int(resource["metadata"].get("generation", 1)))
@@ -164,33 +170,57 @@ class Reconciler:
         and clients are led. Nothing is created then, and the pass ends with that error, so that it is repeated.
         """
         spec, tried, full = resource.get("spec") or {}, list[Action](), None
-        late: Unavailable | None = None
+        late: Unavailable | Conflict | None = None
+        key = (owner.namespace, owner.name)
         dry_runs_end = self.clock() + _DRY_RUNS_S
         while True:
             decided = plan(owner, spec, status, observed, self.defaults)
-            if (owner.namespace, owner.name) in self.unrecorded:  # nothing is done that could not be remembered
-                self.cluster.write_status(resource, decided.status.to_json(), dry_run=True)
+            untaken = self._ask_to_record(key, resource, decided)
+            if untaken is not None:
+                decided = replace(decided, actions=[item for item in decided.actions if needs_no_memory(item)])
             try:
                 self._act(owner, resource, decided, tried, dry_runs_end, late)
             except (Rejected, Forbidden, ForeignObject, NotYetGone, DeletionStuck, QuotaExceeded, NotTried) as error:
                 if isinstance(tried[-1], TryOut) and isinstance(error, QuotaExceeded):
                     continue  # it is waited for when its time comes
                 refusal = refusal_of(error, tried[-1], observed)
+                self._put_off(key, tried[-1])
                 full = error if refusal.kind == "quota" else full
                 observed = replace(observed, refusals=(*observed.refusals, refusal))
                 continue
-            except Unavailable as error:
+            except (Unavailable, Conflict) as error:
                 if late is not None:  # perhaps nobody is there at all: each further question would take its time
                     raise late from error
                 action = unanswered(error, tried)
+                self._put_off(key, action)
                 late = None if is_aside(action) else error
                 observed = replace(observed, refusals=(*observed.refusals, refusal_of(error, action, observed)))
                 continue
-            if late is not None:
-                raise late
+            held_up = late or untaken
+            if held_up is not None:
+                raise held_up
             if full is not None and not waits_for_quota(decided.status):
                 raise full
             return decided
+
+    def _ask_to_record(self, key: Key, resource: Mapping[str, Any], decided: Plan) -> ClusterError | None:
+        """Why the status would be refused once more: then nothing is begun that could not be remembered."""
+        if key not in self.unrecorded:
+            return None
+        try:
+            self.cluster.write_status(resource, decided.status.to_json(), dry_run=True)
+        except Conflict:
+            self.doubted.add(key)
+            raise
+        except (Rejected, Forbidden) as error:
+            return None if isinstance(dry_run_error(error), NotTried) else error
+        self.unrecorded.discard(key)
+        return None
+
+    def _put_off(self, key: Key, action: Action) -> None:
+        """What nobody waits for is not asked for in each pass: it may take its time each time."""
+        if ends_image_check(action):
+            self.put_off[key] = self.clock() + _AGAIN_S
 
     def _go_on(
         self,
@@ -227,7 +257,7 @@ class Reconciler:
         decided: Plan,
         tried: list[Action],
         dry_runs_end: float,
-        late: Unavailable | None,
+        late: Unavailable | Conflict | None,
     ) -> None:
         """Do what was not tried yet in this pass; `tried` grows by each action. Raises ClusterError.
 
@@ -236,6 +266,8 @@ class Reconciler:
         """
         for action in decided.actions:
             if action in tried or (late is not None and late.kind == kind_of(action)):
+                continue
+            if ends_image_check(action) and self.clock() < self.put_off.get((owner.namespace, owner.name), 0.0):
                 continue
             tried.append(action)
             if not isinstance(action, TryOut):

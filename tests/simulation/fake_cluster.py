@@ -215,6 +215,8 @@ class FakeCluster:
 
         if dry_run:
             self.hook(Call("status", KIND, meta["name"]), "before")
+            if self.objects[ref]["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+                raise Conflict("update", *ref, "the object has been modified")
             return dict(resource)
         return self._call(Call("status", KIND, meta["name"]), write)
 

@@ -79,6 +79,7 @@ def _reconciler(cluster: FakeCluster) -> Reconciler:
         events=EventPoster(cluster=cluster, submit=lambda work: work()),
         defaults=Defaults(images=IMAGES),
         ask=lambda url, contract: answer_canaries(cluster, url),
+        clock=lambda: cluster.now().timestamp(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from simulation.clients import a_spec_of, led_to
@@ -240,3 +241,72 @@ def test_one_answer_401_is_no_missing_right(verb: str, kind: str) -> None:
     scene.run(is_ready)
     told = [item for status in scene.history for item in status["conditions"]]
     assert [item for item in told if item["type"] == "Stalled" or item["reason"] == "Forbidden"] == []
+
+
+def not_recorded() -> Scene:
+    """An edit is trained beside what serves, and then no status is taken any more."""
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec_of(5))
+    scene.running(Stage.FINETUNE)
+    scene.cluster.hook = refusing("status", KIND, Rejected)
+    scene.edit({**a_spec_of(5), "runPolicy": {"startDeadlineSeconds": 4000}})
+    return scene.settle(5)
+
+
+def test_clients_keep_their_service_where_no_status_is_taken() -> None:
+    scene = not_recorded()
+    scene.cluster.mark_deleted("Service", NAMESPACE, NAME)
+    scene.settle(10)
+    assert ("Service", NAMESPACE, NAME) in scene.cluster.objects
+
+
+def test_what_is_suspended_stops_where_no_status_is_taken() -> None:
+    scene = not_recorded()
+    scene.edit({**a_spec_of(5), "suspend": True})
+    scene.settle(10)
+    assert scene.cluster.object("Job", scene.attempts(Stage.FINETUNE)[-1])["spec"]["suspend"] is True
+
+
+def test_where_a_webhook_knows_no_dry_run_the_status_is_written() -> None:
+    scene = not_recorded()
+    scene.cluster.hook = lambda call, when: None
+    write = scene.cluster.write_status
+
+    def without_dry_runs(resource: dict[str, Any], status: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        if dry_run:
+            raise Rejected("update", KIND, NAMESPACE, NAME, 'admission webhook "a" does not support dry run')
+        return write(resource, status)
+
+    scene.cluster.write_status = without_dry_runs
+    scene.release()
+    scene.run(is_ready)
+
+
+def test_a_resource_of_an_old_version_is_read_again_where_no_status_was_taken() -> None:
+    scene = not_recorded()
+    scene.cluster.hook = lambda call, when: None
+    scene.deaf_to = KIND
+    scene.release()
+    scene.edit(a_spec_of(7))
+    scene.run(is_ready)
+
+
+def test_a_status_that_is_taken_again_is_no_longer_asked_for_and_the_next_refusal_is_told() -> None:
+    scene = a_scene().run(is_ready).settle(3)
+    (server,) = scene.cluster.find("Deployment")
+
+    def available(number: int) -> None:
+        name = server["metadata"]["name"]
+        scene.cluster.change("Deployment", NAMESPACE, name, lambda raw: raw["status"].update(availableReplicas=number))
+
+    scene.cluster.hook = refusing("status", KIND, Rejected)
+    available(0)
+    scene.settle(1)
+    available(1)  # what was refused is not so any more
+    scene.cluster.hook = lambda call, when: None
+    scene.settle(5)
+    assert not scene.operator.reconciler.unrecorded
+    scene.cluster.hook = refusing("status", KIND, Rejected)
+    scene.edit(a_spec_of(9))
+    scene.settle(5)
+    assert scene.events().count("StatusNotWritten") == 2

@@ -9,7 +9,9 @@ import pytest
 from simulation.endings import BAD_INPUT, HANG
 from simulation.fake_cluster import NAMESPACE, Ref
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.test_refused_passes import refusing
 
+from embedding_operator.cluster.errors import ClusterError, Forbidden, Unavailable
 from embedding_operator.resource.labels import QUEUE_LABEL
 from embedding_stages.contract import Stage
 
@@ -224,3 +226,17 @@ def test_what_ended_before_an_edit_that_suspends_and_asks_for_other_work_is_not_
     scene.edit(a_spec(stages={"finetune": {"epochs": 9}}))
     scene.run(is_ready)
     assert len(scene.attempts(Stage.FINETUNE)) == 2
+
+
+@pytest.mark.parametrize("error", [Forbidden, Unavailable])
+def test_a_note_that_cannot_be_taken_off_stops_nothing(error: type[ClusterError]) -> None:
+    scene = a_scene().running(Stage.FINETUNE)
+    scene.edit(a_spec(suspend=True))
+    scene.settle(5)
+    scene.will(Stage.FINETUNE, HANG)
+    scene.cluster.hook = refusing("forget", "Job", error)
+    others_suspend(scene, False)
+    scene.settle(3)
+    scene.edit(a_spec())
+    scene.settle(45)
+    assert scene.status.phase == "Running"

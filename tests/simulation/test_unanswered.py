@@ -15,7 +15,7 @@ from simulation.test_image_check import OWN
 from simulation.test_kueue import QUEUED, in_a_queue
 from simulation.test_refused_passes import alive, refusing
 
-from embedding_operator.cluster.errors import Unavailable
+from embedding_operator.cluster.errors import ClusterError, Conflict, Forbidden, Unavailable
 from embedding_operator.resource.api import KIND
 from embedding_stages.contract import Stage
 
@@ -152,3 +152,50 @@ def test_where_nobody_is_there_at_all_a_pass_asks_for_two_things() -> None:
         asked.clear()
         scene.turn()
         assert 1 <= len(asked) <= 2, asked
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["on record", "new"])
+@pytest.mark.parametrize("error", [Unavailable, Forbidden])
+def test_no_server_makes_room_while_something_else_does_not_go(error: type[ClusterError], known: bool) -> None:
+    """Nothing could be made in its place."""
+
+    def spec(epochs: int) -> dict[str, Any]:
+        return {**a_spec_of(epochs, **RECREATE), "retention": {"succeededSeconds": 600}}
+
+    scene = Scene(spec(3)).run(is_ready).settle(3)
+    scene.edit(spec(5))
+    scene.running(Stage.EXPORT)
+    scene.clock.now += timedelta(seconds=700)
+    scene.cluster.hook = refusing("delete", "Job", error)
+    if known:
+        scene.settle(10)
+    scene.release()
+    scene.settle(40)
+    assert [raw for raw in scene.cluster.find("Deployment") if "deletionTimestamp" not in raw["metadata"]]
+
+
+def test_a_409_to_the_service_of_clients_holds_up_no_suspension() -> None:
+    scene = trains_beside_what_serves(a_scene())
+    scene.cluster.hook = refusing("apply", "Service", Conflict, "a webhook says so: {}")
+    scene.cluster.mark_deleted("Service", NAMESPACE, NAME)
+    scene.edit(a_spec(**EPOCHS, suspend=True))
+    scene.settle(10)
+    assert scene.cluster.object("Job", scene.attempts(Stage.FINETUNE)[-1])["spec"]["suspend"] is True
+
+
+def test_a_pod_that_does_not_go_is_asked_to_each_minute() -> None:
+    scene = a_scene(stages=OWN)
+    asked = []
+
+    def hook(call: Call, when: str) -> None:
+        if (call.verb, call.kind, when) == ("delete", "Pod", "before"):
+            asked.append(scene.clock.now)
+            raise Unavailable("delete", "Pod", NAMESPACE, call.name, "timed out")
+
+    scene.cluster.hook = hook
+    scene.running(Stage.FINETUNE).settle(5)
+    asked.clear()
+    began = scene.clock.now
+    while scene.clock.now - began < timedelta(minutes=20):
+        scene.turn()
+    assert 10 <= len(asked) <= 22

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from embedding_operator.cluster.errors import (
     ClusterError,
+    Conflict,
     DeletionStuck,
     Forbidden,
     ForeignObject,
@@ -21,6 +22,7 @@ from embedding_operator.decide.decision import (
     CreateJob,
     CreatePod,
     DeleteObject,
+    ForgetSuspension,
     Observed,
     Refusal,
     RefusalKind,
@@ -58,11 +60,15 @@ def refusal_of(error: ClusterError, action: Action, observed: Observed) -> Refus
     )
 
 
-def unanswered(error: Unavailable, tried: Sequence[Action]) -> Action:
+def unanswered(error: Unavailable | Conflict, tried: Sequence[Action]) -> Action:
     """The last of these actions, where the pass goes on without an answer to it. Raises the error where it does not,
     or where nobody answers whether the resource is as it was read.
+
+    A conflict is answered by another pass; but a webhook may give one each time, and keep clients' Service away.
     """
     if not tried or error.kind == KIND or not (is_aside(tried[-1]) or comes_first(tried[-1])):
+        raise error
+    if isinstance(error, Conflict) and not isinstance(tried[-1], Apply):
         raise error
     return tried[-1]
 
@@ -75,6 +81,8 @@ def refusal_to_read(error: ClusterError) -> Refusal:
 def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
     if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
         return "unchecked"
+    if isinstance(action, ForgetSuspension):
+        return "note"
     if isinstance(action, CreateJob) and action.aside:
         passes = isinstance(error, Unavailable) and not isinstance(error, QuotaExceeded)
         return "away" if passes else "look"
@@ -87,7 +95,7 @@ def _kind_of(error: ClusterError, action: Action, observed: Observed) -> Refusal
     match error:
         case QuotaExceeded():
             return "quota"
-        case NotYetGone() | Unavailable():
+        case NotYetGone() | Unavailable() | Conflict():
             return "late"
         case _:
             return "refused"

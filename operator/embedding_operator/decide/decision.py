@@ -14,7 +14,7 @@ from embedding_operator.resource.status import Status
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import Stage
 
-RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked", "look", "away"]
+RefusalKind = Literal["claim", "record", "quota", "late", "refused", "untried", "unchecked", "note", "look", "away"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,7 @@ class Refusal:
     - "late": it will pass: an object of a deleted predecessor is in the way, or nobody answers;
     - "untried": the preflight could not ask, and work goes on;
     - "unchecked": the pod that tries images could not be made or removed, and work goes on;
+    - "note": the note of a suspension could not be taken off what runs, and work goes on;
     - "look": a look at the sources is refused, and is made when the next one is due;
     - "away": nobody answers to the same, and it is made in a moment;
     - "refused": nothing goes on before somebody edits the manifest, a right or a policy.
@@ -200,11 +201,20 @@ class TryOut:
 Action = CreateJob | CreatePod | DeleteObject | SuspendJob | ActivateWorkload | ForgetSuspension | Apply | TryOut
 
 
+def stops(action: Action) -> bool:
+    """Whether it makes a Job pause."""
+    suspends = isinstance(action, SuspendJob) and action.suspend
+    return suspends or (isinstance(action, ActivateWorkload) and not action.active)
+
+
 def frees(action: Action) -> bool:
     """Whether an action only takes something away: it is done also where everything else is refused."""
-    stops = isinstance(action, SuspendJob) and action.suspend
-    stops = stops or (isinstance(action, ActivateWorkload) and not action.active)
-    return stops or isinstance(action, DeleteObject | ForgetSuspension)
+    return stops(action) or isinstance(action, DeleteObject | ForgetSuspension)
+
+
+def needs_no_memory(action: Action) -> bool:
+    """Whether it is right whatever the status says: it is done also where no status can be written."""
+    return stops(action) or (isinstance(action, Apply) and action.for_clients)
 
 
 def comes_first(action: Action) -> bool:
@@ -213,9 +223,14 @@ def comes_first(action: Action) -> bool:
 
 
 def is_aside(action: Action) -> bool:
-    """Whether it is beside the revision, and nothing waits for it. A pod that is deleted only tries images."""
+    """Whether it is beside the revision, and nothing waits for it."""
     if isinstance(action, CreateJob):
         return action.aside
+    return isinstance(action, ForgetSuspension) or ends_image_check(action)
+
+
+def ends_image_check(action: Action) -> bool:
+    """A pod that is deleted only tries images."""
     return isinstance(action, DeleteObject) and action.kind == "Pod"
 
 
@@ -252,7 +267,8 @@ class Plan:
 
     Deletes and suspensions come before what is created: they free room in a quota, a GPU or the volume, and an action
     behind one that the API server refuses would not be carried out. The Service of clients comes before them: it waits
-    for none of them. Dry runs come first of all: nothing is taken away for what they refuse.
+    for none of them. Servers go last of what frees: where something before them is refused, no other may be created in
+    their place. Dry runs come first of all: nothing is taken away for what they refuse.
     """
 
     status: Status
@@ -278,7 +294,13 @@ class Plan:
 
 
 def _place(action: Action) -> int:
-    first = (isinstance(action, TryOut), comes_first(action) and not frees(action), frees(action))
+    server = isinstance(action, DeleteObject) and action.kind in ("Deployment", "NIMService")
+    first = (
+        isinstance(action, TryOut),
+        comes_first(action) and not frees(action),
+        frees(action) and not server,
+        server,
+    )
     return next((place for place, applies in enumerate(first) if applies), len(first))
 
 

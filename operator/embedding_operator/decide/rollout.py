@@ -189,7 +189,10 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
         fail(draft, entry, "Unavailable", f"{counts}{words}")
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds: raise it if it only needs longer)"
-        fail(draft, entry, "StartTimeout", f"not available after {limit}: {wait.message}")
+        told = f"not available after {limit}: "
+        said = entry.message.removeprefix(told)
+        words = counts_as_told(wait.message, said, draft.status, observed.now, poll_s=_POLL_S)
+        fail(draft, entry, "StartTimeout", f"{told}{words}")
     elif _just_created(entry, live, wait, observed):
         record(draft, entry)
     else:

@@ -8,9 +8,9 @@ from embedding_operator.decide.decision import Draft, Event, Observed, Plan
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
 from embedding_operator.decide.phase import lost
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
-from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, loss, tell_gap
+from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, tell_gap
 from embedding_operator.decide.usage import figures
-from embedding_operator.decide.written import Conditions, planned
+from embedding_operator.decide.written import Conditions, loss_as_told, planned
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import SpecError
 from embedding_operator.resource.status import Status
@@ -57,7 +57,7 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
         tell_gap(draft)
     deployed = draft.status.condition(c.DEPLOYED)
     if gone:
-        write.put(c.DEPLOYED, "False", *loss(draft.status.served, observed))
+        write.put(c.DEPLOYED, "False", *loss_as_told(draft, observed))
     elif deployed is not None and deployed.reason in (ACTIVE_UNAVAILABLE, DRIFT_NOT_CORRECTED):
         write.drop(c.DEPLOYED)
     write.put(c.READY, *c.compute_ready(draft.status.conditions, observed.generation))

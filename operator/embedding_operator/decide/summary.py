@@ -23,13 +23,12 @@ from embedding_operator.decide.phase import (
 )
 from embedding_operator.decide.pulling import IMAGE_PULL_FAILED
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN
-from embedding_operator.decide.traffic import gap_message, loss, tell_gap
+from embedding_operator.decide.traffic import gap_message, tell_gap
 from embedding_operator.decide.usage import figures
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.decide.waiting import WAITING_FOR_QUOTA
 from embedding_operator.decide.warnings import warn
-from embedding_operator.decide.words import counts_as_told
-from embedding_operator.decide.written import Conditions, planned
+from embedding_operator.decide.written import Conditions, loss_as_told, planned
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.api import Spec
 from embedding_operator.resource.status import Condition, ConditionStatus, Status
@@ -75,7 +74,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     differs_elsewhere = "" if activated else differ(draft.status.served, newer=not judged(draft.status))
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
-            write.put(kind, "False", *_loss(draft, observed))
+            write.put(kind, "False", *loss_as_told(draft, observed))
             reached = reached and draft.status.stage(Stage.DEPLOY).done
             continue
         if kind == c.VERIFIED and differs_elsewhere:
@@ -129,16 +128,6 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     if stop is not None:
         requeue = min([RETRY_S[stop.kind], *draft.limits_s])
     return planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
-
-
-def _loss(draft: Draft, observed: Observed) -> tuple[str, str]:
-    """(reason, message): why clients do not reach what serves; the scheduler's counts may be in it."""
-    reason, words = loss(draft.status.served, observed)
-    known = draft.status.condition(c.DEPLOYED)
-    if known is None or known.reason != reason:
-        return reason, words
-    poll_s = min(draft.requeue_s, default=RETRY_S["refused"])
-    return reason, counts_as_told(words, known.message, draft.status, observed.now, poll_s=poll_s)
 
 
 def _valid(write: Conditions, observed: Observed) -> None:

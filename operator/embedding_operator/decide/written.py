@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from embedding_operator.decide.decision import Draft, Observed, Plan
+from embedding_operator.decide.refusals import RETRY_S
+from embedding_operator.decide.traffic import loss
+from embedding_operator.decide.words import counts_as_told
 from embedding_operator.resource import conditions as c
 from embedding_operator.resource.status import ConditionStatus, Status
 from embedding_operator.resource.times import stamp
@@ -56,3 +59,13 @@ def planned(draft: Draft, status: Status, requeue_s: float | None, *, at_once: b
         ended_run=draft.ended_run,
         at_once=at_once,
     )
+
+
+def loss_as_told(draft: Draft, observed: Observed) -> tuple[str, str]:
+    """(reason, message): why clients do not reach what serves; the scheduler's counts may be in it."""
+    reason, words = loss(draft.status.served, observed)
+    known = draft.status.condition(c.DEPLOYED)
+    if known is None or known.reason != reason:
+        return reason, words
+    poll_s = min([*draft.requeue_s, RETRY_S["refused"]])
+    return reason, counts_as_told(words, known.message, draft.status, observed.now, poll_s=poll_s)
