@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -165,3 +166,54 @@ def test_a_delete_that_is_refused_is_no_hot_loop() -> None:
     scene.cluster.hook = lambda call, when: None
     scene.settle(3)
     assert not going(scene)
+
+
+def trained_and_not_on_record(scene: Scene, section: dict[str, Any]) -> None:
+    """The pass that has made the Job of an edit dies before its status, and the next edit is not valid."""
+    scene.will(Stage.FINETUNE, HANG)
+
+    def hook(call: Call, when: str) -> None:
+        if (call.verb, when) == ("status", "before") and len(scene.attempts(Stage.FINETUNE)) == 2:
+            raise Crash
+
+    scene.cluster.hook = hook
+    scene.edit(a_spec(**section, stages={"finetune": {"epochs": 9}}))
+    scene.run(lambda scene: scene.crashes > 0)
+    scene.cluster.hook = lambda call, when: None
+    not_valid(scene, {**section, "stages": {"finetune": {"epochs": 9}}})
+
+
+def test_what_no_status_tells_of_yet_is_counted_by_no_other_run() -> None:
+    scene = a_scene().run(is_ready).settle(5)
+    trained_and_not_on_record(scene, {})
+    scene.settle(4)
+    scene.clock.now += timedelta(seconds=1300)
+    written, hours = len(scene.history), scene.status.run.get("gpuHours")
+    scene.settle(20)
+    assert len(scene.history) - written <= 2
+    assert scene.status.run.get("gpuHours") == hours
+
+
+def test_it_is_not_ended_by_what_an_earlier_run_has_used() -> None:
+    scene = a_scene(**DEADLINE).running(Stage.EXPORT)
+    scene.clock.now += timedelta(seconds=HOUR - 100)
+    scene.release()
+    scene.world.step()
+    scene.run(is_ready).settle(5)
+    scene.clock.now += timedelta(days=3)
+    trained_and_not_on_record(scene, DEADLINE)
+    begun = scene.clock.now
+    while scene.clock.now - begun < timedelta(seconds=1500):
+        scene.turn()
+    assert not scene.status.last_failure
+
+
+def test_two_that_use_up_one_limit_are_looked_at_in_time() -> None:
+    long = {"stages": {"inputs": {"timeoutSeconds": 24 * HOUR}, "finetune": {"timeoutSeconds": 24 * HOUR}}}
+    section = {"runPolicy": {"activeDeadlineSeconds": 10 * HOUR}, **long}
+    scene = a_scene(**section).running(Stage.FINETUNE)
+    inputs_hang(scene, section)
+    not_valid(scene, {**section, **another_corpus("2")})
+    scene.settle(3)
+    assert scene.asked_s is not None
+    assert scene.asked_s <= 5 * HOUR + 60

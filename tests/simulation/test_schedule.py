@@ -373,3 +373,13 @@ def test_a_crash_at_a_write_ends_the_same(when: str, first_number: int) -> None:
         assert scene.crashes == 1
         assert end_state(scene) == wanted
         assert sorted(scene.cluster.created_jobs) == jobs
+
+
+def test_a_clock_that_goes_back_by_seconds_makes_no_second_look() -> None:
+    scene = ready()
+    until(scene, scene.clock.now + WEEK, lambda scene: scene.status.schedule.look is not None)
+    begun = scene.status.schedule
+    scene.clock.now = datetime.fromisoformat(begun.due) - timedelta(seconds=2)
+    scene.operator.hear()
+    scene.operator.reconcile()
+    assert scene.status.schedule.next_look == begun.next_look

@@ -240,3 +240,17 @@ def test_a_note_that_cannot_be_taken_off_stops_nothing(error: type[ClusterError]
     scene.edit(a_spec())
     scene.settle(45)
     assert scene.status.phase == "Running"
+
+
+def test_a_refused_measurement_that_ended_before_a_suspension_is_made_again_after_it() -> None:
+    scene = a_scene().running(Stage.VERIFY)
+    scene.world.served_offset = -0.3
+    scene.release()
+    scene.world.step()
+    scene.edit(a_spec(suspend=True))
+    scene.settle(8)
+    scene.world.served_offset = 0.0
+    scene.clock.now += timedelta(days=10)
+    scene.settle(3)
+    scene.edit(a_spec())
+    scene.run(is_ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -390,3 +391,24 @@ def test_what_is_tried_out_and_pulled_early_is_what_runs_later(release: Callable
     wanted = {NEXT_IMAGES[stage] for stage in (Stage.FINETUNE, Stage.EVAL, Stage.EXPORT, Stage.DEPLOY, Stage.VERIFY)}
     assert tried == wanted
     assert pulled == wanted - {NEXT_IMAGES[Stage.FINETUNE]}
+
+
+def without_what_is_resolved(*names: str) -> Callable[[dict[str, Any]], None]:
+    """As a release wrote the record that did not know these parts."""
+
+    def strip(raw: dict[str, Any]) -> None:
+        record = json.loads(raw["status"]["record"])
+        for name in names:
+            record["resolved"].pop(name, None)
+        raw["status"]["record"] = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    return strip
+
+
+def test_an_upgrade_writes_nothing_to_thousands_that_are_ready() -> None:
+    scene = a_scene(limits={"gpuSeconds": 99999}).run(is_ready).settle(5)
+    scene.cluster.change(KIND, NAMESPACE, NAME, without_what_is_resolved("measured", "limits"))
+    scene.restart()
+    written = len(scene.history)
+    scene.settle(5)
+    assert len(scene.history) == written

@@ -15,7 +15,7 @@ from embedding_stages.contract import Stage
 _BUG_RETRIES: Final = 1
 _OUT_OF_MEMORY_RETRIES: Final = 3
 _BACKOFF_S: Final = 10
-_BACKOFF_MAX_S: Final = 300
+BACKOFF_MAX_S: Final = 300
 
 
 def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetime | None:
@@ -28,7 +28,7 @@ def retry_at(failed: Sequence[tuple[JobView, Failure]], retries: int) -> datetim
     allowed = {"Transient": retries, "OutOfMemory": _OUT_OF_MEMORY_RETRIES, "Bug": min(retries, _BUG_RETRIES)}
     if same > allowed.get(last.kind, 0) and last.kind != "Disrupted":
         return None
-    delay = 0 if last.kind == "OutOfMemory" else min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))
+    delay = 0 if last.kind == "OutOfMemory" else min(BACKOFF_MAX_S, _BACKOFF_S * 2 ** (same - 1))
     return (job.ended or job.created) + timedelta(seconds=delay)
 
 

@@ -33,13 +33,14 @@ def keep_to_limits(draft: Draft, before: Status, observed: Observed) -> None:
     """
     leaving = {item.name for item in draft.actions if isinstance(item, DeleteObject) and item.kind == "Job"}
     there = [job for job in observed.jobs if not (job.finished or job.deleting or job.name in leaving)]
-    there = [job for job in there if not _may_be_a_look(draft.status, job)]
+    there = [job for job in there if not _may_be_a_look(draft.status, job) and _is_of_the_run(draft.status, job)]
     exact = draft.status
     for stage in Stage:
         if going := [job for job in there if job.stage is stage]:
             usage = _count(draft, going, stage, observed)
             exact = exact.with_stage(replace(exact.stage(stage), usage=usage))
-    found = [(job, _failure(draft, exact, job, observed.now)) for job in there if _runs(job, observed.now)]
+    running = [job for job in there if _runs(job, observed.now)]
+    found = [(job, _failure(draft, exact, job, observed.now, beside=len(running))) for job in running]
     over = [(job, failure) for job, failure in found if failure is not None]
     noted = [(job, failure) for job, failure in over if before.last_failure.get("job") == job.name]
     for job, failure in noted:
@@ -56,6 +57,11 @@ def _may_be_a_look(status: Status, job: JobView) -> bool:
     look = status.schedule.look
     asked = look is not None and look.fingerprint == job.fingerprint
     return job.stage is Stage.INPUTS and (asked or status.stage(Stage.INPUTS).done)
+
+
+def _is_of_the_run(status: Status, job: JobView) -> bool:
+    """One of a later revision belongs to a run that no status tells of yet, and a stage that is done counts no more."""
+    return job.revision <= status.revision and not status.stage(job.stage).done
 
 
 def _count(draft: Draft, going: list[JobView], stage: Stage, observed: Observed) -> Usage:
@@ -75,9 +81,9 @@ def _runs(job: JobView, now: datetime) -> bool:
     return any(running) and lost_node(job.pods, now) is None
 
 
-def _failure(draft: Draft, exact: Status, job: JobView, now: datetime) -> Failure | None:
+def _failure(draft: Draft, exact: Status, job: JobView, now: datetime, *, beside: int) -> Failure | None:
     """Why it has to end; where it may go on, the pass in which that may change is asked for. `exact`: with what each
-    stage has used to the second.
+    stage has used to the second; so many run `beside` each other, itself counted, and use up the same limits.
     """
     resolved, spent = exact.resolved, exact.stage(job.stage).usage.spent
     limits = RunLimits.from_json(resolved.get(LIMITS))
@@ -86,7 +92,7 @@ def _failure(draft: Draft, exact: Status, job: JobView, now: datetime) -> Failur
         return over
     left = left_s(exact, limits, job, spent)
     timeout_s = mapping(mapping(resolved.get("stages")).get(job.stage.value)).get("timeoutSeconds")
-    lefts = [left] if left is not None else []
+    lefts = [left / beside] if left is not None else []
     if isinstance(timeout_s, int) and (up_at := time_is_up_at(job, timeout_s)) is not None:
         if now >= up_at:
             return timed_out(job.stage, timeout_s)

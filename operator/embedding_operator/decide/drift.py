@@ -135,7 +135,7 @@ def _hash(desired: Raw) -> str:
 def _left_s(known: Restored | None, now: datetime) -> float:
     """Until it may be applied again."""
     at = noted_time(known.at) if known is not None else None
-    if known is None or at is None:
+    if known is None or at is None or is_ahead(at, now):
         return 0
     delay_s = min(_MOST_S, _FIRST_S * 2 ** max(0, known.times - 1))
     return (at + timedelta(seconds=delay_s) - now).total_seconds()
@@ -143,7 +143,7 @@ def _left_s(known: Restored | None, now: datetime) -> float:
 
 def _is_forgotten(known: Restored, now: datetime) -> bool:
     at = noted_time(known.at)
-    return at is None or now >= at + timedelta(seconds=_FORGOTTEN_S) or is_ahead(at, now)
+    return at is None or is_ahead(at, now) or now >= at + timedelta(seconds=_FORGOTTEN_S)
 
 
 def _note(draft: Draft, change: Change, new: Restored | None, now: datetime) -> None:

@@ -23,7 +23,7 @@ NO_QUESTIONS: Final = "NoQuestions"
 GATE_DISABLED: Final = "GateDisabled"
 WARNED: Final = "Warned"
 _HEADLINE: Final = "ndcg@10"
-_GUARD: Final = "guard:"
+GUARD: Final = "guard:"
 _SAME: Final = 1e-6  # figures come with six places
 
 
@@ -65,13 +65,13 @@ class _Measured:
             return worse
         if criterion == "PointEstimate" or self.lower is None:
             return ""
-        if criterion == "NotInferior" or self.beside.startswith(_GUARD):  # of a guard nobody expects a rise
+        if criterion == "NotInferior" or self.beside.startswith(GUARD):  # of a guard nobody expects a rise
             return "" if self.lower >= self.floor - _SAME else NOT_SHOWN_BETTER
         return "" if self.lower > 0 else NOT_SHOWN_BETTER
 
     def __str__(self) -> str:
         with_what = {"base": "the base model's", "active": "the serving revision's"}
-        what = with_what.get(self.beside, f"the base model's on guard {self.beside.removeprefix(_GUARD)}")
+        what = with_what.get(self.beside, f"the base model's on guard {self.beside.removeprefix(GUARD)}")
         text = f"{self.metric} {self.after:.5f} against {what} {self.before:.5f}: {self.difference:+.5f}"
         if self.lower is None or self.detectable is None:
             return f"{text} (n={self.queries}, no interval was measured)"
@@ -125,7 +125,7 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
 def _wanted(item: _Measured, gates: Gates) -> str:
     if gates.criterion == "PointEstimate" or item.difference < item.floor - _SAME:  # which no criterion lets pass
         return f"{item.floor:+.5f} or more is wanted ({item.field})"
-    if gates.criterion == "Better" and not item.beside.startswith(_GUARD):
+    if gates.criterion == "Better" and not item.beside.startswith(GUARD):
         return "its lower end has to be above 0 (spec.gates.criterion: Better)"
     return f"its lower end has to be {item.floor:+.5f} or more (spec.gates.criterion, {item.field})"
 
@@ -155,12 +155,12 @@ def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> 
                 floor, field = _floor(beside, metric, float(figures[0]), gates)
                 yield _of(beside, metric, figures, queries, floor, field)
     for guard in guards:
-        found: Mapping[str, Any] = comparisons.get(f"{_GUARD}{guard.name}") or {}
+        found: Mapping[str, Any] = comparisons.get(f"{GUARD}{guard.name}") or {}
         for metric, figures in found.items():
             if metric != "queries":
                 field = f"maxRegression of guard {guard.name} in spec.evaluation.guards"
                 yield _of(
-                    f"{_GUARD}{guard.name}", metric, figures, found.get("queries", 0), -guard.max_regression, field
+                    f"{GUARD}{guard.name}", metric, figures, found.get("queries", 0), -guard.max_regression, field
                 )
 
 
@@ -169,7 +169,7 @@ def _missing(measured: Sequence[_Measured], gates: Gates, guards: Sequence[Guard
     metrics = {item.metric for item in measured if item.beside == "base"}
     asked = {item.beside for item in measured}
     lost = [metric for metric in gates.metrics if metric not in metrics]
-    return lost + [f"guard {guard.name}" for guard in guards if f"{_GUARD}{guard.name}" not in asked]
+    return lost + [f"guard {guard.name}" for guard in guards if f"{GUARD}{guard.name}" not in asked]
 
 
 def _of(beside: str, metric: str, figures: Sequence[Any], queries: int, floor: float, field: str) -> _Measured:

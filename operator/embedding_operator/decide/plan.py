@@ -241,7 +241,8 @@ def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) 
         return _anew(item, status, observed)
     if item.reason == PINNED and 0 < item.distrusted == item.attempt:  # it has not been asked since
         return _anew(item, status, observed)
-    if item.name is Stage.VERIFY and (asks_again(spec, status) or (item.done and _refused(status, spec))):
+    measured = item.done or item.finished_at
+    if item.name is Stage.VERIFY and (asks_again(spec, status) or (measured and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
         return _anew(item, status, observed)
     return item.remembered()

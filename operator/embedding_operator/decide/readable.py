@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from embedding_operator.decide.gates import GUARD
 from embedding_stages.contract import Stage, StageResult
 
 _COUNTS: Final = 64  # these are the CRD's, of each stage
@@ -19,6 +20,11 @@ _PATH_CHARACTERS: Final = 512
 _DIGEST_CHARACTERS: Final = 80
 _PRECISION_CHARACTERS: Final = 16
 _COMPARED: Final = re.compile(r"(ndcg|recall)(?!@[1-9]\d{0,5}$)(@|$)")  # what is compared needs its cut-off
+_COMPARED_KINDS: Final[Mapping[Stage, tuple[str, ...]]] = {
+    Stage.EVAL: ("base", "fineTuned"),
+    Stage.VERIFY: ("served",),
+}
+_RATES: Final = ("passagesPerSecond", "tokensPerPassage")
 _FIGURES: Final = (2, 4)  # of a comparison: before and after, and how sure the difference is
 
 
@@ -27,7 +33,7 @@ def unreadable(result: StageResult) -> str:
     if len(result.counts) > _COUNTS:
         return "counts"
     sizes = [len(values) <= _METRICS for values in result.metrics.values()]
-    names = [name for values in result.metrics.values() for name in values]
+    names = [name for kind in _COMPARED_KINDS.get(result.stage, ()) for name in result.metrics.get(kind, ())]
     if len(result.metrics) > _KINDS or not all(sizes) or any(_COMPARED.match(name) for name in names):
         return "metrics"
     for ref in result.artefacts.values():
@@ -69,14 +75,17 @@ def _is_contract(said: Any) -> bool:
 
 
 def _is_rate(said: Any) -> bool:
-    return isinstance(said, Mapping) and all(item is None or (_is_number(item) and item >= 0) for item in said.values())
+    if not isinstance(said, Mapping):
+        return False
+    return all(item is None or (_is_number(item) and item >= 0) for item in map(said.get, _RATES))
 
 
 def _are_comparisons(said: Any) -> bool:
     """By model or guard, and by metric; a guard tells its number of questions beside."""
     if not isinstance(said, Mapping):
         return False
-    return all(item is None or (isinstance(item, Mapping) and _is_comparison(item)) for item in said.values())
+    judged = [item for name, item in said.items() if name in ("base", "active") or name.startswith(GUARD)]
+    return all(item is None or (isinstance(item, Mapping) and _is_comparison(item)) for item in judged)
 
 
 def _is_comparison(said: Mapping[str, Any]) -> bool:

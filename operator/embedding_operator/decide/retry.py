@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from embedding_operator.decide.attempts import retry_at
+from embedding_operator.decide.attempts import BACKOFF_MAX_S, retry_at
 from embedding_operator.decide.outcome import Failure, outcome_of
 from embedding_operator.decide.step import Step, entry_of
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.stage_status import StageStatus
-from embedding_operator.resource.times import is_ahead, stamp
+from embedding_operator.resource.times import stamp
 from embedding_stages.contract import StageResult
 
 
@@ -31,7 +31,9 @@ def ended(step: Step) -> bool | None:
     step.fail(job, outcome, final=due is None)
     if due is None:
         return False
-    if due > step.observed.now and not is_ahead(job.ended or job.created, step.observed.now):
+    # The end is by another clock than the pass. One that is much ahead, or was, makes nobody wait for it.
+    latest = step.observed.now + timedelta(seconds=2 * BACKOFF_MAX_S)
+    if step.observed.now < due <= latest:
         step.draft.look_again_in((due - step.observed.now).total_seconds())
         message = f"{outcome}; next attempt at {due:%H:%M:%S}"
         step.entry = replace(step.entry, state="Waiting", reason=outcome.reason, message=message)

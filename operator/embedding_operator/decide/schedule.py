@@ -23,7 +23,7 @@ from embedding_operator.resource.pipeline import fingerprint
 from embedding_operator.resource.schedule import next_due
 from embedding_operator.resource.schedule_status import ScheduleStatus, drift_of
 from embedding_operator.resource.status import StageStatus
-from embedding_operator.resource.times import is_ahead, noted_time, stamp
+from embedding_operator.resource.times import CLOCKS_DIFFER, is_ahead, noted_time, stamp
 from embedding_operator.resource.usage import Spent
 from embedding_stages.contract import LOOK, Artefact, Stage
 
@@ -56,12 +56,14 @@ def keep_schedule(draft: Draft, spec: Spec, owner: Owner, observed: Observed, *,
             return
         known = replace(known, look=None)
     due, following = noted_time(known.next_look), next_due(schedule.cron, schedule.zone, observed.now)
-    if known.asked != schedule.asked or due is None or due > following:  # it was later when the clock was ahead
+    # It was later when the clock was ahead. One that goes back by seconds names a time anew that was looked at.
+    latest = next_due(schedule.cron, schedule.zone, observed.now + CLOCKS_DIFFER)
+    if known.asked != schedule.asked or due is None or due > latest:
         known = replace(known, asked=schedule.asked, next_look=stamp(following))
     looked = noted_time(known.last_look)
     if looked is not None and is_ahead(looked, observed.now):
         known = replace(known, last_look=stamp(observed.now))
-    known = replace(_of_this_revision(known, draft.status.stage(Stage.INPUTS)), waits="")
+    known = replace(_of_this_revision(known, draft.status.stage(Stage.INPUTS), observed.now), waits="")
     draft.status = replace(draft.status, schedule=known)
     if spec.deploy.pinned is not None:  # with it go the Jobs of every stage before the server
         draft.status = replace(draft.status, schedule=replace(known, due="", look=None, waits=_NOT_WHILE_PINNED))
@@ -250,9 +252,11 @@ def _run(draft: Draft, due: str, entry: StageStatus, what: str) -> None:
     draft.event("Normal", SOURCES_CHANGED, f"{what} changed: revision {number} begins")
 
 
-def _of_this_revision(known: ScheduleStatus, inputs: StageStatus) -> ScheduleStatus:
+def _of_this_revision(known: ScheduleStatus, inputs: StageStatus, now: datetime) -> ScheduleStatus:
     """Without what the last look found where the revision has the same by now: an edit looked at the sources."""
     read, looked = noted_time(inputs.started_at) if inputs.done else None, noted_time(known.last_look)
+    if read is not None and is_ahead(read, now):
+        return known
     if known.result in ("Changed", "Failed") and read is not None and looked is not None and read > looked:
         return replace(known, result="", message="", drift={})
     return known

@@ -89,13 +89,16 @@ def begin_run(draft: Draft, observed: Observed) -> None:
 
 def end_run(draft: Draft) -> None:
     """Note that the revision has come to its good end. What is measured again later is no work that this run may do."""
+    if draft.status.at_rest:  # which says as much
+        return
     resolved = {**draft.status.resolved, MEASURED: draft.status.revision}
     draft.status = replace(draft.status, resolved=resolved)
 
 
 def has_ended(status: Status) -> bool:
     """Whether the run has come to its good end, and nothing has been asked anew since."""
-    return status.resolved.get(MEASURED) == status.revision and bool(status.stage(Stage.VERIFY).finished_at)
+    known = status.resolved.get(MEASURED) == status.revision or status.at_rest
+    return known and bool(status.stage(Stage.VERIFY).finished_at)
 
 
 def _up_to_now(item: StageStatus, status: Status, observed: Observed) -> StageStatus:

@@ -74,7 +74,7 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
             "QueriesDiffer",
             f"evaluated on {evaluated.counts.get('queries', 0)} queries, verified on {queries}: not comparable",
         )
-    names = [name for name in sorted(tuned, key=_sort_key) if name.split("@")[0] in _COMPARED]
+    names = sorted((name for name in tuned if name.split("@")[0] in _COMPARED), key=_sort_key)
     missing = [name for name in names if name not in served]
     if not names or missing:
         return failed("MetricsMissing", f"the endpoint's measurement lacks {', '.join(missing) or 'every metric'}")

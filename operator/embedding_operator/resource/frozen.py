@@ -216,7 +216,7 @@ def resolved(spec: Spec, status: Status, generation: int) -> dict[str, Any]:
         TAKEN: status.resolved.get(TAKEN),
         "servers": dict(servers),
         SERVER_IMAGES: status.resolved.get(SERVER_IMAGES),
-        LIMITS: spec.limits.to_json(),
+        LIMITS: spec.limits.to_json() if LIMITS in status.resolved or not status.at_rest else None,
         MEASURED: status.resolved.get(MEASURED),
         "retryToken": spec.retry_token or status.resolved.get("retryToken"),
     }

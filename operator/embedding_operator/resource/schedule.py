@@ -61,8 +61,11 @@ def _with_times(cron: str) -> str:
 
 
 def _listed(field: str, end: int) -> str:
-    step = _STEP.fullmatch(field)
-    return ",".join(str(number) for number in range(0, end, int(step[1]))) if step is not None else field
+    def listed(part: str) -> str:
+        step = _STEP.fullmatch(part)
+        return ",".join(str(number) for number in range(0, end, int(step[1]))) if step is not None else part
+
+    return ",".join(listed(part) for part in field.split(","))
 
 
 @lru_cache(_KNOWN)

@@ -174,6 +174,11 @@ class Status:
         known = {old.name: old for old in self.stages} | {item.name: item}
         return replace(self, stages=tuple(known[name] for name in Stage if name in known))
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the last pass left it Ready: an upgrade writes nothing into the status of such a one."""
+        return self.phase == "Ready"
+
     def condition(self, kind: str) -> Condition | None:
         return next((item for item in self.conditions if item.type == kind), None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-_CLOCKS_DIFFER: Final = timedelta(minutes=1)  # of one cluster, at most
+CLOCKS_DIFFER: Final = timedelta(minutes=1)  # of one cluster, at most
 
 
 def stamp(moment: datetime) -> str:
@@ -32,4 +32,4 @@ def is_ahead(noted: datetime, now: datetime) -> bool:
 
     The operator goes by the API server's clock, which may be wrong for a moment.
     """
-    return noted > now + _CLOCKS_DIFFER
+    return noted > now + CLOCKS_DIFFER

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from embedding_stages.contract.odd_values import check, number, read_json, whole
+from embedding_stages.contract.odd_values import check, holdable, number, read_json, whole
 
 SCHEMA: Final = 1
 
@@ -269,7 +269,7 @@ class StageResult:
     def from_json(cls, text: str) -> StageResult:
         """Raises ValueError when the text is not a result of this schema, or says what no status could hold."""
         raw = _object(text, "stage result")
-        check(raw)
+        check({key: value for key, value in raw.items() if key != "details"})
         try:
             return cls(
                 stage=Stage(raw["stage"]),
@@ -280,7 +280,7 @@ class StageResult:
                 artefacts=_refs(raw["artefacts"]),
                 metrics={k: {m: number(x) for m, x in v.items()} for k, v in raw["metrics"].items()},
                 counts={k: whole(v) for k, v in raw["counts"].items()},
-                details=dict(raw["details"]),
+                details=holdable(dict(raw["details"])),
                 llm_tokens=whole(raw.get("llmTokens", 0)),
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -44,6 +44,21 @@ def check(value: Any, depth: int = 0) -> None:
             check(item, depth + 1)
 
 
+def holdable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can be written again. What a stage tells beside its work is no reason to do it once more, or to lose
+    the words of a failure.
+    """
+
+    def holds(key: str, value: Any) -> bool:
+        try:
+            check({key: value})
+        except ValueError:
+            return False
+        return True
+
+    return {key: value for key, value in values.items() if holds(key, value)}
+
+
 def whole(value: Any) -> int:
     """Raises TypeError for what is no number at all."""
     try:
