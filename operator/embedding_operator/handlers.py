@@ -13,7 +13,6 @@ import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
@@ -45,7 +44,6 @@ log = logging.getLogger(__name__)
 _GATHERED: Final = frozenset({"Pod", "Service", "PersistentVolumeClaim"})
 _AGAIN_S: Final = 30.0  # after a resync that failed: one of thousands takes hundreds of requests
 _START_AGAIN_S = 3.0  # while the API server does not answer yet
-_AFTER_WATCHES_S: Final = 30.0  # at least, from a watch that had to begin with a list to the resync
 
 
 class Doorbell:
@@ -55,7 +53,7 @@ class Doorbell:
         self.settings, self.cluster = settings, cluster
         self.cache = Cache()
         self.end = threading.Event()
-        self.began_anew = asyncio.Event()  # a watch did, which tells of nothing that was deleted before
+        self.listing = asyncio.Lock()  # for watches that begin anew: each list takes CPU from passes
         self.lists = Lists(cluster=cluster, cache=self.cache, rest=self.end.wait, namespaces=settings.watch_namespaces)
         self.log_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="log")
         self.event_thread = ThreadPoolExecutor(1, thread_name_prefix="event")
@@ -155,7 +153,7 @@ class Doorbell:
                 log.warning("resync failed: %s", error)
             except Exception:
                 log.exception("resync failed")
-            await self._until_due(self._pause_s(spread, done=done), spread)
+            await asyncio.sleep(self._pause_s(spread, done=done))
 
     def _pause_s(self, spread: Random, *, done: bool) -> float:
         """Until the next list or resync, while the watches miss nothing; `done`: the last one was."""
@@ -164,14 +162,15 @@ class Doorbell:
         pause_s = self.interval_s * (0.9 + 0.2 * spread.random())
         return pause_s if done else min(pause_s, _AGAIN_S)
 
-    async def _until_due(self, pause_s: float, spread: Random) -> None:
-        """Return after the pause, or soon after a watch began anew: others may have to, and a resync has its cost."""
-        soon_s = max(_AFTER_WATCHES_S, 0.1 * self.interval_s) * (0.9 + 0.2 * spread.random())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await self.began_anew.wait()
-                await asyncio.sleep(soon_s)
-        self.began_anew.clear()
+    async def list_for_watch(self, kind: str, namespace: str | None) -> str:
+        """From which version a watch tells of all that the cache does not hold. Raises ClusterError."""
+        if version := self.lists.since(kind, namespace):
+            return version
+        async with self.listing:
+            version, missed = await asyncio.to_thread(self.lists.begin_anew, kind, namespace)
+        for key in missed:
+            self.add(key)
+        return version
 
     def _catch_up(self) -> tuple[set[Key], float]:
         """(what a watch missed something of, CPU seconds of this thread)."""
@@ -260,7 +259,7 @@ def register(registry: kopf.OperatorRegistry, doorbell: Doorbell) -> None:
 
     @kopf.on.startup(registry=registry)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        configure(settings, doorbell.lists.since, doorbell.began_anew.set)
+        configure(settings, doorbell.list_for_watch)
         try:
             await doorbell.start()
         except OSError as error:  # half a start must not be tried again in this process

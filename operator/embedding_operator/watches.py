@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import chain, count, repeat
@@ -14,6 +14,7 @@ import kopf
 from kopf._cogs.clients import fetching, watching
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
+from embedding_operator.cluster.errors import ClusterError
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.resource.labels import OWNER_LABEL
 
@@ -25,11 +26,11 @@ CHILDREN: Final = {  # kind -> what Kopf watches
     "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
 }
 WATCHED: Final = {KIND: (GROUP, VERSION, PLURAL), **CHILDREN}
-Since = Callable[[str, str | None], str]  # of a kind in a namespace, None for all: see `Lists.since`
+_KINDS: Final = {words: kind for kind, words in WATCHED.items()}
+# Of a kind in a namespace, None for all: the version from which a watch tells of all that is not known. ClusterError.
+Listed = Callable[[str, str | None], Awaitable[str]]
 log = logging.getLogger(__name__)
 _BEGIN_AGAIN_S: Final = 5.0
-_PAGE: Final = 100  # objects that Kopf decodes at a time
-_LIST_S: Final = 60  # for a page; a connection that is dead without a word would leave its kind unheard for longer
 _IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
 
 
@@ -50,9 +51,8 @@ _one_watch: Final = watching.continuous_watch
 async def begun_again(**named: Any) -> AsyncIterator[Any]:
     """Kopf's list and watch of a kind, of which an end means that both are begun anew.
 
-    What it takes for fatal ends the process: a page of the list that has expired (410), as when etcd was compacted in
-    the middle of it, an error in the stream, an answer that is no JSON because a proxy gave it, credentials that were
-    refused (401) and not renewed yet. A list of everything cures them all.
+    What it takes for fatal ends the process: an error in the stream, an answer that is no JSON because a proxy gave it,
+    credentials that were refused (401) and not renewed yet. A list of everything cures them all.
     """
     try:
         async with aclosing(cast("AsyncGenerator[Any, None]", _one_watch(**named))) as events:
@@ -84,27 +84,24 @@ class Logins:
                 return None
 
 
-_listed: Final = fetching.fetch_objs
-
-
-def listed_before(since: Since, listed_anew: Callable[[], None]) -> Callable[..., AsyncIterator[Any]]:
-    """Kopf's list of a kind before it watches, left out where `since` tells the version of one that was made already.
-
-    Kopf needs more than a millisecond for each object, and would tell of nothing new. Where the API server no longer
-    knows what came after that version, the watch begins anew, with a list. `listed_anew` hears of the end of such a
-    list, which tells of nothing that was deleted before.
+def from_own_lists(listed: Listed) -> Callable[..., AsyncIterator[Any]]:
+    """In place of Kopf's list of a kind before it watches, which would decode every object, wake a task for each, and
+    tell of nothing that was deleted before. `listed` takes in what was missed, and tells from where to go on.
     """
 
     async def pages(**named: Any) -> AsyncIterator[Any]:
         resource = named["resource"]
-        words = (resource.group, resource.version, resource.plural)
-        kind = next((kind for kind, watched in WATCHED.items() if watched == words), "")
-        if version := since(kind, named["namespace"]):
-            yield [], version
-            return
-        async for page in _listed(**named):
-            yield page
-        listed_anew()
+        kind = _KINDS[resource.group, resource.version, resource.plural]
+        pauses = iter(Endless())
+        while True:
+            try:
+                version = await listed(kind, named["namespace"])
+            except ClusterError as error:
+                log.warning("the watch of %s cannot begin: %s", resource, error)
+                await asyncio.sleep(next(pauses))
+            else:
+                yield [], version
+                return
 
     return pages
 
@@ -136,16 +133,12 @@ class NoMemories(ResourceMemories):
         return await super().recall(raw_body, **{**named, "ephemeral": True})
 
 
-def configure(
-    settings: kopf.OperatorSettings, since: Since = lambda *_: "", listed_anew: Callable[[], None] = lambda: None
-) -> None:
-    """Use Kopf for its watches alone, which go on from the lists that `since` tells of; see `listed_before`."""
+def configure(settings: kopf.OperatorSettings, listed: Listed) -> None:
+    """Use Kopf for its watches alone; see `from_own_lists`."""
     watching.continuous_watch = begun_again
-    fetching.fetch_objs = listed_before(since, listed_anew)
+    fetching.fetch_objs = from_own_lists(listed)
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
-    settings.networking.request_timeout = _LIST_S
-    settings.watching.chunk_size = _PAGE
     settings.queueing.idle_timeout = _IDLE_S
     settings.persistence.diffbase_storage = NoDiffs()
     settings.persistence.progress_storage = NoProgress()

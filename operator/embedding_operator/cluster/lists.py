@@ -68,9 +68,26 @@ class Lists:
     def since(self, kind: str, namespace: str | None) -> str:
         """The version of the first list, which a watch of the kind may go on from; empty where there is none.
 
-        Told once: a watch that cannot go on from it has to list.
+        Told once: a watch that cannot go on from it begins anew.
         """
         return self._versions.pop((kind, namespace), "")
+
+    def begin_anew(self, kind: str, namespace: str | None) -> tuple[str, set[Key]]:
+        """Take in what a watch has missed that cannot go on from where it was: (the version that it may go on from, the
+        resources that it concerns). Raises ClusterError.
+        """
+        told = list[str]()
+
+        def listed(read: Callable[..., Generator[dict[str, Any], None, str]]) -> Iterator[dict[str, Any]]:
+            told.append((yield from self._of(read, kind, namespace)))
+
+        if (kind, namespace) in self.cache.unheard:
+            self.cache.fill(kind, listed(self.cluster.each), namespace)
+            rung = {key for key, _ in self.cache.known(kind, namespace) if key is not None}
+            self._take_up(kind, namespace)
+        else:
+            rung = self._take_in(kind, *self.cache.compare(kind, listed(self.cluster.versions), namespace))
+        return told[0], rung
 
     def fill(self) -> None:
         """Take the cluster's word for what exists. Raises ClusterError."""
@@ -118,7 +135,11 @@ class Lists:
 
     def _compare(self, kind: str, namespace: str | None, pace: _Pace) -> set[Key]:
         listed = pace.slowly(self._of(self.cluster.versions, kind, namespace))
-        missed, rung = self.cache.compare(kind, listed, namespace)
+        return self._take_in(kind, *self.cache.compare(kind, listed, namespace))
+
+    def _take_in(self, kind: str, missed: Sequence[Key], lost: set[Key]) -> set[Key]:
+        """Read what is newer than what is known; whom it concerns, and who has `lost` an object."""
+        rung = set(lost)
         for its_namespace, name in missed:
             for raw in self.cluster.list(kind, its_namespace, fields=f"metadata.name={name}"):
                 key = self.cache.put(kind, raw)

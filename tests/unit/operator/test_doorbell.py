@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import REGISTRY
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
-from embedding_operator import handlers
 from embedding_operator import replica as replica_module
+from embedding_operator.cluster.lists import Lists
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.decision import Event
 from embedding_operator.handlers import Doorbell
@@ -182,23 +182,15 @@ def test_the_pause_before_the_next_list(filled: bool, done: bool, most: float) -
     assert 0.8 * most < asyncio.run(pause_s()) <= most
 
 
-@pytest.mark.parametrize(
-    ("began_anew", "pause_s", "interval_s"),
-    [(False, 0.01, 900.0), (True, 900.0, 0.1), (True, 0.01, 900.0)],
-    ids=["no watch had to list", "one had to", "one had to shortly before it is due in any case"],
-)
-def test_what_was_deleted_before_a_watch_began_is_looked_for_soon(
-    monkeypatch: pytest.MonkeyPatch, began_anew: bool, pause_s: float, interval_s: float
-) -> None:
-    monkeypatch.setattr(handlers, "_AFTER_WATCHES_S", 0.01)
-
-    async def until_due() -> bool:
+def test_a_watch_that_begins_anew_takes_in_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def versions() -> list[str]:
         door = doorbell()
-        door.interval_s = interval_s
-        if began_anew:
-            door.began_anew.set()
-        async with asyncio.timeout(60):
-            await door._until_due(pause_s, Random(1))
-        return door.began_anew.is_set()
+        known = {("Job", None): "7"}
+        monkeypatch.setattr(Lists, "since", lambda _, *of: known.pop(of, ""))
+        monkeypatch.setattr(Lists, "begin_anew", lambda *_: ("9", {(NAMESPACE, "changed"), (NAMESPACE, "gone")}))
+        door.working = True
+        told = [await door.list_for_watch("Job", None) for _ in range(2)]
+        assert set(door.queue._first) == {(NAMESPACE, "changed"), (NAMESPACE, "gone")}
+        return told
 
-    assert not asyncio.run(until_due()), "the resync that follows is for all that began until now"
+    assert asyncio.run(versions()) == ["7", "9"]

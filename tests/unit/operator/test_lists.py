@@ -219,3 +219,33 @@ def test_many_small_namespaces_give_way_to_passes_too() -> None:
     found.fill()
     found.catch_up()
     assert rests == [4.5, 4.5]
+
+
+def test_a_watch_that_begins_anew_finds_what_it_missed() -> None:
+    """In its own namespace alone; of another kind another watch tells."""
+    cluster, found = several(set())
+    for namespace in HERE, GONE:
+        cluster.make(KIND, namespace, "new")
+        cluster.make("Job", namespace, "held-2")
+        cluster.remove("Job", namespace, "held-1")
+    cluster.change(KIND, HERE, "held", lambda raw: raw.update(spec={"suspend": True}))
+    version, concerned = found.begin_anew(KIND, HERE)
+    assert version == str(cluster._version)
+    assert concerned == {(HERE, "new"), (HERE, "held")}
+    assert (GONE, "new") not in found.cache.resources()
+    assert found.begin_anew("Job", HERE)[1] == {(HERE, "held")}
+    names = [raw["metadata"]["name"] for raw in found.cache.children("Job", (HERE, "held"))]
+    assert names == ["held-2"]
+    assert found.begin_anew("Job", HERE)[1] == set()
+
+
+def test_a_watch_that_may_begin_at_last_takes_in_everything() -> None:
+    cluster, found = several({("Job", GONE)}, fill=False)
+    cluster.refused = {("Job", GONE)}
+    found.fill()
+    with pytest.raises(Forbidden):
+        found.begin_anew("Job", GONE)
+    cluster.refused = set()
+    assert found.begin_anew("Job", GONE)[1] == {(GONE, "held")}
+    assert found.cache.unheard == set()
+    assert found.cache.children("Job", (GONE, "held")) != []

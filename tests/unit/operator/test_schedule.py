@@ -47,7 +47,7 @@ def at(text: str) -> datetime:
         pytest.param("0 * * * *", BERLIN, "2026-10-25T00:30", "2026-10-25T01:00", id="each hour is each hour"),
         pytest.param("*/30 2 * * *", BERLIN, "2026-10-24T12:00", "2026-10-25T00:00", id="steps twice: the first"),
         pytest.param("30 */12,2 * * *", BERLIN, "2026-03-28T22:00", "2026-03-28T23:30", id="a list with steps"),
-        pytest.param("30 */12,2 * * *", BERLIN, "2026-03-28T23:30", "2026-03-29T01:00", id="a list with steps left out"),
+        pytest.param("30 */12,2 * * *", BERLIN, "2026-03-28T23:30", "2026-03-29T01:00", id="list with steps left out"),
         pytest.param(
             "*/30 2 * * *", BERLIN, "2026-10-25T00:00", "2026-10-25T00:30", id="steps twice: the second of them"
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import kopf
@@ -18,10 +18,16 @@ from kopf._cogs.structs.references import Resource
 from kopf._core.engines.activities import authenticator
 
 from embedding_operator import watches
+from embedding_operator.cluster.errors import Unavailable
 from embedding_operator.resource.api import GROUP, KIND, PLURAL, VERSION
 from embedding_operator.watches import Endless, Logins, NoMemories, configure
 
+JOB = {"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "a", "namespace": "n", "resourceVersion": "2"}}
 JOBS = Resource("batch", "v1", "jobs", kind="Job", namespaced=True, preferred=True, verbs=frozenset({"list", "watch"}))
+
+
+async def listed_at_1(kind: str, namespace: str | None) -> str:
+    return "1"
 
 
 def test_the_pauses_grow_and_never_end() -> None:
@@ -32,14 +38,13 @@ def test_the_pauses_grow_and_never_end() -> None:
 
 def test_kopf_is_told_so() -> None:
     settings = kopf.OperatorSettings()
-    configure(settings)
+    configure(settings, listed_at_1)
     assert isinstance(settings.networking.error_backoffs, Endless)
-    assert settings.networking.request_timeout == 60, "a list on a dead connection ends"
 
 
 def test_kopf_keeps_and_compares_nothing() -> None:
     settings = kopf.OperatorSettings()
-    configure(settings)
+    configure(settings, listed_at_1)
     body = kopf.Body({"metadata": {"labels": {"a": "b"}}, "spec": {"many": "words"}})
     essence = settings.persistence.diffbase_storage.build(body=body, extra_fields=())
     assert settings.persistence.progress_storage.clear(essence=essence) == {}
@@ -104,9 +109,9 @@ def test_a_watch_lives_through_answers_that_are_not_the_api_servers_last_word(
         asked += 1
         if asked <= 3:
             return bad()
-        return web.json_response({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": []})
+        return web.Response(text=json.dumps({"type": "ADDED", "object": JOB}) + "\n", content_type="application/json")
 
-    assert asyncio.run(_first_event(monkeypatch, jobs)) == watching.Bookmark.LISTED
+    assert asyncio.run(_first_event(monkeypatch, jobs))["object"]["metadata"]["name"] == "a"
 
 
 def test_a_login_waits_for_credentials_that_are_gone_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,14 +146,15 @@ async def _first_event(monkeypatch: pytest.MonkeyPatch, jobs: Callable[[web.Requ
     async def login(**named: Any) -> kopf.ConnectionInfo | None:
         return await logins.again(**named)
 
-    configure(settings)
+    configure(settings, listed_at_1)
     auth.vault_var.set(vault)
     asks = authenticator(registry=registry, settings=settings, indices={}, vault=vault, memo=kopf.Memo())
     asking = asyncio.create_task(asks)
     try:
         async with asyncio.timeout(60):
             async for event in watching.infinite_watch(settings=settings, resource=JOBS, namespace=None):
-                return event
+                if event is not watching.Bookmark.LISTED:
+                    return event
     finally:
         asking.cancel()
         await vault.close()
@@ -156,58 +162,32 @@ async def _first_event(monkeypatch: pytest.MonkeyPatch, jobs: Callable[[web.Requ
 
 
 def test_kopf_watches_with_that() -> None:
-    configure(kopf.OperatorSettings())
+    configure(kopf.OperatorSettings(), listed_at_1)
     assert watching.infinite_watch.__globals__["continuous_watch"] is watches.begun_again
 
 
 @pytest.mark.parametrize(
-    ("resource", "versions", "expected"),
-    [
-        (Resource("batch", "v1", "jobs"), {("Job", None): "7"}, [([], "7"), (["one"], "9")]),
-        (Resource(GROUP, VERSION, PLURAL), {(KIND, None): "7"}, [([], "7"), (["one"], "9")]),
-        (Resource("", "v1", "pods"), {("Job", None): "7"}, [(["one"], "9"), (["one"], "9")]),
-        (Resource("batch", "v1", "jobs"), {("Job", "team-a"): "7"}, [(["one"], "9"), (["one"], "9")]),
-        (Resource("apps", "v1", "jobs"), {("Job", None): "7"}, [(["one"], "9"), (["one"], "9")]),
-    ],
-    ids=["a child", "the resource", "another kind", "another namespace", "a kind that nobody listed"],
+    ("resource", "kind"), [(Resource("batch", "v1", "jobs"), "Job"), (Resource(GROUP, VERSION, PLURAL), KIND)]
 )
-def test_kopf_lists_no_kind_that_was_listed_until_its_watch_has_to_begin_anew(
-    monkeypatch: pytest.MonkeyPatch,
-    resource: Resource,
-    versions: dict[tuple[str, str | None], str],
-    expected: list[tuple[list[str], str]],
+def test_kopf_lists_nothing_and_watches_from_where_the_operators_list_ends(
+    monkeypatch: pytest.MonkeyPatch, resource: Resource, kind: str
 ) -> None:
-    async def listed(**_: Any) -> AsyncIterator[tuple[list[str], str]]:
-        yield ["one"], "9"
+    """The API server may be away at first."""
+    monkeypatch.setattr(watches, "Endless", lambda: repeat(0.0))
+    asked = list[tuple[str, str | None]]()
 
-    monkeypatch.setattr(watches, "_listed", listed)
-    told = list[str]()
-    configure(kopf.OperatorSettings(), lambda *of: versions.pop(of, ""), lambda: told.append("listed anew"))
+    async def listed(kind: str, namespace: str | None) -> str:
+        asked.append((kind, namespace))
+        if len(asked) < 3:
+            raise Unavailable("list", kind, "", "", "503")
+        return "7"
 
-    async def twice() -> list[Any]:
+    configure(kopf.OperatorSettings(), listed)
+
+    async def all_of_it() -> list[Any]:
         pages = watching.fetching.fetch_objs
-        return [page for _ in range(2) async for page in pages(resource=resource, namespace=None)]
+        return [page async for page in pages(resource=resource, namespace="team-a")]
 
-    assert asyncio.run(twice()) == expected
-    assert len(told) == expected.count((["one"], "9")), "what was deleted before is looked for"
+    assert asyncio.run(all_of_it()) == [([], "7")]
+    assert asked == [(kind, "team-a")] * 3
     assert watching.fetching is fetching
-
-
-def test_a_list_that_breaks_off_tells_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made again, and what is deleted until then is looked for after that."""
-
-    async def breaks_off(**_: Any) -> AsyncIterator[tuple[list[str], str]]:
-        yield ["one"], "9"
-        raise APIClientError({"message": "the continue token has expired"}, status=410, headers={})
-
-    monkeypatch.setattr(watches, "_listed", breaks_off)
-    told = list[str]()
-    configure(kopf.OperatorSettings(), lambda *_: "", lambda: told.append("listed anew"))
-
-    async def pages() -> list[Any]:
-        found = watching.fetching.fetch_objs(resource=Resource("batch", "v1", "jobs"), namespace=None)
-        return [page async for page in found]
-
-    with pytest.raises(APIClientError):
-        asyncio.run(pages())
-    assert told == []
