@@ -25,7 +25,7 @@ from embedding_operator.objects.nim_services import NIM_SERVICE, as_ours, is_mad
 from embedding_operator.objects.pods import PodView, view_pod
 from embedding_operator.objects.views import DeploymentView, EventView, JobView, view_deployment, view_job
 from embedding_operator.objects.workloads import WORKLOAD, view_workload
-from embedding_operator.resource.conditions import VALIDATED
+from embedding_operator.resource.conditions import NOTE_NOT_REMOVED, VALIDATED
 from embedding_operator.resource.labels import (
     JOB_NAME_LABEL,
     OWNER_UID_LABEL,
@@ -205,7 +205,7 @@ class Observer:
         edited = resource["metadata"].get("generation") != status.observed_generation
         stopping = edited or bool((resource.get("spec") or {}).get("suspend")) or status.phase == "Suspended"
         valid = status.condition(VALIDATED)
-        stopping |= valid is not None and valid.status != "True"
+        stopping |= valid is not None and (valid.status != "True" or valid.reason == NOTE_NOT_REMOVED)
         found: dict[str, Any] = {}
         try:
             for job in jobs:

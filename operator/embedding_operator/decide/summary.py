@@ -144,12 +144,15 @@ def _valid(write: Conditions, observed: Observed) -> None:
     if write.draft.unpulled:
         write.not_valid("False", IMAGE_PULL_FAILED, write.draft.unpulled)
         return
-    record = observed.refusal("record")
+    record, note = observed.refusal("record"), observed.refusal("note")
     if claim is not None:
         _less(write, observed, CLAIM_NOT_EXPANDED, f"the workspace claim stays as small as it is: {claim.message}")
     elif record is not None:
         why = f"{record.message}; remove or rename what is in the way, or allow it{TRIED_AGAIN}"
         _less(write, observed, RECORD_NOT_WRITTEN, why)
+    elif note is not None:
+        why = f"what it says of a suspension stays noted at what somebody else lets run: {note.message}{TRIED_AGAIN}"
+        _less(write, observed, c.NOTE_NOT_REMOVED, why)
     elif write.draft.unkept:
         _less(write, observed, DRIFT_NOT_CORRECTED, write.draft.unkept, told=True)
     else:

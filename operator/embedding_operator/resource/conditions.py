@@ -38,6 +38,7 @@ STAGES_OF: Final[dict[str, tuple[Stage, ...]]] = {
     VERIFIED: (Stage.VERIFY,),
 }
 _MESSAGE_CHARACTERS: Final = 1024
+NOTE_NOT_REMOVED: Final = "NoteNotRemoved"  # a reason of VALIDATED: of a suspension, see decide/queue.py
 GATES_PASSED: Final = "Passed"  # the reason of QUALITY_GATE that says so; True has others
 
 
