@@ -167,7 +167,11 @@ class Doorbell:
         if version := self.lists.since(kind, namespace):
             return version
         async with self.listing:
-            version, missed = await asyncio.to_thread(self.lists.begin_anew, kind, namespace)
+            try:
+                version, missed = await asyncio.to_thread(self.lists.begin_anew, kind, namespace)
+            except Ending:  # Kopf cancels this in a moment
+                await asyncio.Event().wait()
+                raise
         for key in missed:
             self.add(key)
         return version

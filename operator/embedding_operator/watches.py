@@ -31,6 +31,7 @@ _KINDS: Final = {words: kind for kind, words in WATCHED.items()}
 Listed = Callable[[str, str | None], Awaitable[str]]
 log = logging.getLogger(__name__)
 _BEGIN_AGAIN_S: Final = 5.0
+_ANSWER_S: Final = 60  # of Kopf's own requests; a connection that is dead without a word would hold up every watch
 _IDLE_S: Final = 0.2  # so long Kopf keeps an object and its task after an event: with 5 s a start fills the memory
 
 
@@ -139,6 +140,7 @@ def configure(settings: kopf.OperatorSettings, listed: Listed) -> None:
     fetching.fetch_objs = from_own_lists(listed)
     settings.posting.enabled = False
     settings.networking.error_backoffs = Endless()
+    settings.networking.request_timeout = _ANSWER_S
     settings.queueing.idle_timeout = _IDLE_S
     settings.persistence.diffbase_storage = NoDiffs()
     settings.persistence.progress_storage = NoProgress()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from simulation.scene import IMAGES, NAME, Scene, a_scene, a_spec, is_ready, is_
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.folding import written_out
-from embedding_operator.resource.labels import IMAGE_CHECK_LABEL, TEMPLATE_ANNOTATION
+from embedding_operator.resource.labels import IMAGE_CHECK_LABEL, SERVING_LABEL, TEMPLATE_ANNOTATION
 from embedding_stages.contract import Stage, fingerprint_of, servers
 from embedding_stages.contract import settings as table
 from embedding_stages.contract.declare import setting
@@ -412,3 +413,28 @@ def test_an_upgrade_writes_nothing_to_thousands_that_are_ready() -> None:
     written = len(scene.history)
     scene.settle(5)
     assert len(scene.history) == written
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_an_image_that_moved_after_a_gap_is_measured_in_a_run_of_its_own(upgraded: bool) -> None:
+    hour = 3600
+    scene = a_scene(runPolicy={"activeDeadlineSeconds": hour}).running(Stage.EXPORT)
+    scene.clock.now += timedelta(seconds=hour - 60)
+    scene.release()
+    scene.world.step()
+    scene.run(is_ready).settle(5)
+    if upgraded:
+        scene.cluster.change(KIND, NAMESPACE, NAME, without_what_is_resolved("measured"))
+        scene.restart()
+        scene.settle(5)
+    scene.clock.now += timedelta(days=30)
+    scene.world.server = "loading"  # as while its node is drained
+    scene.settle(5)
+    scene.world.server, scene.world.image_id = "ready", "sha256:def"
+    scene.will(Stage.VERIFY, HANG)
+    for pod in scene.cluster.find("Pod"):
+        if SERVING_LABEL in pod["metadata"]["labels"]:
+            scene.world._remove(pod)
+    scene.settle(30)
+    scene.release()
+    scene.run(is_ready)

@@ -64,6 +64,8 @@ class Lists:
     namespaces: Sequence[str] = ()
     cpu_s: Callable[[], float] = time.thread_time
     _versions: dict[tuple[str, str | None], str] = field(default_factory=dict)  # of the first whole lists
+    # Whom what was taken in concerns, until somebody is told: a list may fail after it has.
+    _owed: set[Key] = field(default_factory=set)
 
     def since(self, kind: str, namespace: str | None) -> str:
         """The version of the first list, which a watch of the kind may go on from; empty where there is none.
@@ -82,12 +84,28 @@ class Lists:
             told.append((yield from self._of(read, kind, namespace)))
 
         if (kind, namespace) in self.cache.unheard:
-            self.cache.fill(kind, listed(self.cluster.each), namespace)
-            rung = {key for key, _ in self.cache.known(kind, namespace) if key is not None}
+            self._owe(self.cache.known(kind, namespace))
+            self.cache.fill(kind, self._until_the_end(listed(self.cluster.each)), namespace)
+            self._owe(self.cache.known(kind, namespace))
             self._take_up(kind, namespace)
         else:
-            rung = self._take_in(kind, *self.cache.compare(kind, listed(self.cluster.versions), namespace))
-        return told[0], rung
+            versions = self._until_the_end(listed(self.cluster.versions))
+            self._take_in(kind, *self.cache.compare(kind, versions, namespace))
+        return told[0], self._handed_over()
+
+    def _owe(self, known: set[tuple[Key | None, str]]) -> None:
+        self._owed.update(key for key, _ in known if key is not None)
+
+    def _handed_over(self) -> set[Key]:
+        found = set(self._owed)
+        self._owed.difference_update(found)
+        return found
+
+    def _until_the_end(self, listed: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for number, raw in enumerate(listed):
+            if number % _A_STRETCH == 0 and self.rest(0.0):
+                raise Ending
+            yield raw
 
     def fill(self) -> None:
         """Take the cluster's word for what exists. Raises ClusterError."""
@@ -105,24 +123,26 @@ class Lists:
     def _caught_up(self) -> set[Key]:
         pace = _Pace(rest=self.rest, cpu_s=self.cpu_s)
 
-        def read(kind: str, namespace: str | None) -> set[Key]:
+        def read(kind: str, namespace: str | None) -> None:
             if (kind, namespace) in self.cache.unheard:
-                return self._fill(kind, namespace)
-            return self._compare(kind, namespace, pace)
+                self._fill(kind, namespace)
+            else:
+                self._compare(kind, namespace, pace)
 
-        rung = {key for kind in KINDS for key in self._in_each(kind, read)}
+        for kind in KINDS:
+            self._in_each(kind, read)
         self._fill_unwatched()
-        return rung
+        return self._handed_over()
 
-    def _in_each(self, kind: str, read: Callable[[str, str | None], set[Key]]) -> set[Key]:
-        """What `read` finds in each watched namespace. One that may not be listed stops no other: with a namespace that
+    def _in_each(self, kind: str, read: Callable[[str, str | None], None]) -> None:
+        """Let each watched namespace be `read`. One that may not be listed stops no other: with a namespace that
         is deleted its Role is gone. Where no resource may be listed at all, the right that is missing has to show.
         """
-        rung, refused = set[Key](), list[tuple[str | None, Forbidden]]()
+        refused = list[tuple[str | None, Forbidden]]()
         watched = self.namespaces or (None,)
         for namespace in watched:
             try:
-                rung |= read(kind, namespace)
+                read(kind, namespace)
             except Forbidden as error:
                 refused.append((namespace, error))
             else:
@@ -131,25 +151,25 @@ class Lists:
             raise refused[0][1]
         for namespace, refusal in refused:
             self._pass_over(kind, namespace, refusal)
-        return rung
 
-    def _compare(self, kind: str, namespace: str | None, pace: _Pace) -> set[Key]:
+    def _compare(self, kind: str, namespace: str | None, pace: _Pace) -> None:
         listed = pace.slowly(self._of(self.cluster.versions, kind, namespace))
-        return self._take_in(kind, *self.cache.compare(kind, listed, namespace))
+        self._take_in(kind, *self.cache.compare(kind, listed, namespace))
 
-    def _take_in(self, kind: str, missed: Sequence[Key], lost: set[Key]) -> set[Key]:
-        """Read what is newer than what is known; whom it concerns, and who has `lost` an object."""
-        rung = set(lost)
+    def _take_in(self, kind: str, missed: Sequence[Key], lost: set[Key]) -> None:
+        """Read what is newer than what is known. It is told whom it concerns, and who has `lost` an object."""
+        self._owed.update(lost)
         for its_namespace, name in missed:
+            if self.rest(0.0):
+                raise Ending
             for raw in self.cluster.list(kind, its_namespace, fields=f"metadata.name={name}"):
                 key = self.cache.put(kind, raw)
-                rung |= {key} if key is not None else set()
-        return rung
+                if key is not None:
+                    self._owed.add(key)
 
-    def _fill(self, kind: str, namespace: str | None) -> set[Key]:
+    def _fill(self, kind: str, namespace: str | None) -> None:
         """Nobody need be rung for: a watch tells, or all are looked at after it."""
         self.cache.fill(kind, self._whole(kind, namespace), namespace)
-        return set()
 
     def _pass_over(self, kind: str, namespace: str | None, error: Forbidden) -> None:
         """What may not be listed, or no longer: each pass asks for its own, and says which right is missing. Of a

@@ -33,7 +33,7 @@ from embedding_operator.decide.stopped import invalid
 from embedding_operator.decide.summary import conclude, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.training import gate_blocks, run_pipeline
-from embedding_operator.decide.usage import begin_run, begun_at, end_run
+from embedding_operator.decide.usage import begin_run, begun_at, end_run, with_end_of_run
 from embedding_operator.decide.verdict import Verdict, judge
 from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
@@ -135,7 +135,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         draft.actions = [action for action in draft.actions if frees(action) or action is leads]
     forget_lost_offer(draft, observed)
     _set_back(draft, spec)
-    return conclude(draft, spec, observed, verdict, traffic)
+    return with_end_of_run(status, conclude(draft, spec, observed, verdict, traffic))
 
 
 def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, drained: str, before: Status) -> Plan:

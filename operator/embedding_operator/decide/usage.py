@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator.decide.decision import Draft, Observed
+from embedding_operator.decide.decision import Draft, Observed, Plan
 from embedding_operator.decide.outcome import said_by
 from embedding_operator.objects.pods import PodView
 from embedding_operator.objects.views import JobView
@@ -89,10 +89,18 @@ def begin_run(draft: Draft, observed: Observed) -> None:
 
 def end_run(draft: Draft) -> None:
     """Note that the revision has come to its good end. What is measured again later is no work that this run may do."""
-    if draft.status.at_rest:  # which says as much
+    if draft.status.at_rest and MEASURED not in draft.status.resolved:  # of an earlier release: Ready says as much
         return
     resolved = {**draft.status.resolved, MEASURED: draft.status.revision}
     draft.status = replace(draft.status, resolved=resolved)
+
+
+def with_end_of_run(before: Status, decided: Plan) -> Plan:
+    """Of a status of an earlier release that is Ready no more: that its run had ended is noted while it is known."""
+    status = decided.status
+    known = MEASURED in status.resolved or not before.at_rest or status.at_rest or before.revision != status.revision
+    noted = {**status.resolved, MEASURED: status.revision}
+    return decided if known else replace(decided, status=replace(status, resolved=noted))
 
 
 def has_ended(status: Status) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 
 from embedding_operator.cluster.cache import KINDS, UNWATCHED, Cache
-from embedding_operator.cluster.errors import Forbidden
+from embedding_operator.cluster.errors import Forbidden, Unavailable
 from embedding_operator.cluster.lists import Ending, Lists, interval_s
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -249,3 +249,30 @@ def test_a_watch_that_may_begin_at_last_takes_in_everything() -> None:
     assert found.begin_anew("Job", GONE)[1] == {(GONE, "held")}
     assert found.cache.unheard == set()
     assert found.cache.children("Job", (GONE, "held")) != []
+
+
+def test_who_is_concerned_by_half_a_list_is_told_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, found = several(set())
+    cluster.make(KIND, HERE, "new-a")
+    cluster.make(KIND, HERE, "new-b")
+    cluster.remove(KIND, HERE, "held")
+    real, fetched = cluster.list, []
+
+    def some(kind: str, namespace: str | None = None, **selectors: Any) -> list[dict[str, Any]]:
+        fetched.extend(["one"] * ("fields" in selectors and bool(selectors["fields"])))
+        if len(fetched) == 2:
+            fetched.append("refused")
+            raise Unavailable("list", kind, namespace or "", "", "503")
+        return real(kind, namespace, **selectors)
+
+    monkeypatch.setattr(cluster, "list", some)
+    with pytest.raises(Unavailable):
+        found.begin_anew(KIND, HERE)
+    assert found.begin_anew(KIND, HERE)[1] == {(HERE, "new-a"), (HERE, "new-b"), (HERE, "held")}
+
+
+def test_a_watch_does_not_begin_anew_in_a_process_that_ends() -> None:
+    _, found = several(set())
+    object.__setattr__(found, "rest", lambda _: True)
+    with pytest.raises(Ending):
+        found.begin_anew(KIND, HERE)

@@ -40,6 +40,7 @@ def test_kopf_is_told_so() -> None:
     settings = kopf.OperatorSettings()
     configure(settings, listed_at_1)
     assert isinstance(settings.networking.error_backoffs, Endless)
+    assert settings.networking.request_timeout == 60, "a question on a dead connection ends"
 
 
 def test_kopf_keeps_and_compares_nothing() -> None:
