@@ -21,14 +21,15 @@ from embedding_operator.decide.decision import (
     Apply,
     CreateJob,
     CreatePod,
-    DeleteObject,
     ForgetSuspension,
     Observed,
     Refusal,
     RefusalKind,
     TryOut,
     comes_first,
+    ends_image_check,
     is_aside,
+    leads_clients,
 )
 from embedding_operator.decide.uncreated import cure_of, lasts
 from embedding_operator.resource.api import KIND
@@ -68,7 +69,7 @@ def unanswered(error: Unavailable | Conflict, tried: Sequence[Action]) -> Action
     """
     if not tried or error.kind == KIND or not (is_aside(tried[-1]) or comes_first(tried[-1])):
         raise error
-    if isinstance(error, Conflict) and not isinstance(tried[-1], Apply):
+    if isinstance(error, Conflict) and not leads_clients(tried[-1]):
         raise error
     return tried[-1]
 
@@ -79,7 +80,7 @@ def refusal_to_read(error: ClusterError) -> Refusal:
 
 
 def _kind_of(error: ClusterError, action: Action, observed: Observed) -> RefusalKind:
-    if isinstance(action, CreatePod) or (isinstance(action, DeleteObject) and action.kind == "Pod"):
+    if isinstance(action, CreatePod) or ends_image_check(action):
         return "unchecked"
     if isinstance(action, ForgetSuspension):
         return "note"

@@ -212,14 +212,19 @@ def frees(action: Action) -> bool:
     return stops(action) or isinstance(action, DeleteObject | ForgetSuspension)
 
 
+def leads_clients(action: Action) -> bool:
+    """Whether it keeps the Service that clients talk to."""
+    return isinstance(action, Apply) and action.for_clients
+
+
 def needs_no_memory(action: Action) -> bool:
     """Whether it is right whatever the status says: it is done also where no status can be written."""
-    return stops(action) or (isinstance(action, Apply) and action.for_clients)
+    return stops(action) or leads_clients(action)
 
 
 def comes_first(action: Action) -> bool:
     """Whether it waits for nothing that this pass does: neither what frees nor what clients need."""
-    return frees(action) or (isinstance(action, Apply) and action.for_clients)
+    return frees(action) or leads_clients(action)
 
 
 def is_aside(action: Action) -> bool:
@@ -294,14 +299,13 @@ class Plan:
 
 
 def _place(action: Action) -> int:
-    server = isinstance(action, DeleteObject) and action.kind in ("Deployment", "NIMService")
-    first = (
-        isinstance(action, TryOut),
-        comes_first(action) and not frees(action),
-        frees(action) and not server,
-        server,
-    )
-    return next((place for place, applies in enumerate(first) if applies), len(first))
+    if isinstance(action, TryOut):
+        return 0
+    if leads_clients(action):
+        return 1
+    if isinstance(action, DeleteObject) and action.kind in ("Deployment", "NIMService"):
+        return 3
+    return 2 if frees(action) else 4
 
 
 def _each_deleted_once(actions: Sequence[Action]) -> Iterator[Action]:

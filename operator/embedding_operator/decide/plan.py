@@ -12,7 +12,16 @@ from typing import Any
 
 from embedding_operator.decide.bounds import keep_to_limits
 from embedding_operator.decide.contract import check_canaries, publish_contract
-from embedding_operator.decide.decision import Action, Apply, DeleteObject, Draft, Observed, Plan, frees
+from embedding_operator.decide.decision import (
+    Action,
+    Apply,
+    DeleteObject,
+    Draft,
+    Observed,
+    Plan,
+    ends_image_check,
+    frees,
+)
 from embedding_operator.decide.handover import Traffic, forget_lost_offer, vector_space, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
@@ -150,8 +159,7 @@ def _invalid(draft: Draft, owner: Owner, observed: Observed, error: SpecError, d
 
 
 def _ends_work(action: Action) -> bool:
-    """A pod that is deleted only tries images."""
-    return isinstance(action, DeleteObject) and action.kind != "Pod"
+    return isinstance(action, DeleteObject) and not ends_image_check(action)
 
 
 def _look_at_sources(

@@ -183,16 +183,12 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
 def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:
     since = noted_time(entry.started_at) or live.created
     if was_available(entry):
+        # Where their number has changed, that is told at once.
         counts = f"{live.available} of {spec.deploy.replicas or live.asked} replicas are available: "
-        said = entry.message.removeprefix(counts)  # otherwise they have changed, and that is told at once
-        words = counts_as_told(wait.message, said, draft.status, observed.now, poll_s=_POLL_S)
-        fail(draft, entry, "Unavailable", f"{counts}{words}")
+        fail(draft, entry, "Unavailable", _counted(counts, wait, draft, entry, observed))
     elif (observed.now - since).total_seconds() > spec.deploy.start_timeout_s:
         limit = f"{spec.deploy.start_timeout_s} s (spec.stages.deploy.timeoutSeconds: raise it if it only needs longer)"
-        told = f"not available after {limit}: "
-        said = entry.message.removeprefix(told)
-        words = counts_as_told(wait.message, said, draft.status, observed.now, poll_s=_POLL_S)
-        fail(draft, entry, "StartTimeout", f"{told}{words}")
+        fail(draft, entry, "StartTimeout", _counted(f"not available after {limit}: ", wait, draft, entry, observed))
     elif _just_created(entry, live, wait, observed):
         record(draft, entry)
     else:
@@ -200,6 +196,12 @@ def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, ob
         queued = spec.scheduling.serving and wait.reason == WAITING_FOR_QUOTA  # the start timer does not run meanwhile
         state: State = "Waiting" if wait.broken or queued else "Running"
         record(draft, replace(entry, state=state, reason=wait.reason, message=wait.message, broken=wait.broken))
+
+
+def _counted(start: str, wait: Wait, draft: Draft, entry: StageStatus, observed: Observed) -> str:
+    """What it waits for behind such a start, with the counts that were told of the same."""
+    said = entry.message.removeprefix(start)
+    return start + counts_as_told(wait.message, said, draft.status, observed.now, poll_s=_POLL_S)
 
 
 def _just_created(entry: StageStatus, live: DeploymentView, wait: Wait, observed: Observed) -> bool:
