@@ -7,7 +7,7 @@
               whether the resource is still what the pass has read: an edit or a removal may not be heard of yet
     go on     where what was done decides what is next, these three again: clients have been moved
     record    one status write, with the resourceVersion that was read: a pass that knew too little ends in a conflict,
-              and the next one asks the API server. Events only after the write succeeded
+              and the next one asks the API server. Events only after the write succeeded; see record.py
 
 A pass may die anywhere. Names are deterministic and status is written last, so the next pass finds what was done.
 """
@@ -21,9 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from embedding_operator import journal
 from embedding_operator.cluster.act import Actor
-from embedding_operator.cluster.answers import dry_run_error
 from embedding_operator.cluster.cache import Cache, Key
 from embedding_operator.cluster.claims import ExistingClaims
 from embedding_operator.cluster.client import Cluster
@@ -60,14 +58,14 @@ from embedding_operator.decide.decision import (
 from embedding_operator.decide.plan import Defaults, plan
 from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE
 from embedding_operator.decide.scale import without_scaling
-from embedding_operator.decide.stopped import held_up, unread, unrecorded
+from embedding_operator.decide.stopped import held_up, unread
 from embedding_operator.decide.summary import as_recorded
 from embedding_operator.decide.waiting import waits_for_quota
 from embedding_operator.metrics import METRICS
 from embedding_operator.objects.manifests.common import Owner
+from embedding_operator.record import Recorder
 from embedding_operator.resource.api import KIND
 from embedding_operator.resource.status import Status
-from embedding_operator.resource.times import stamp
 
 log = logging.getLogger(__name__)
 _REPORTED_AFTER_S: Final = 30  # the API server, a webhook or etcd may be away for a moment
@@ -93,8 +91,11 @@ class Reconciler:
     doubted: set[Key] = field(default_factory=set)  # what is known of them may be out of date
     resting: dict[Key, int] = field(default_factory=dict)  # state of the cache in which a pass had nothing to do
     written: dict[Key, set[str]] = field(default_factory=dict)  # versions that the last pass made of objects
-    unrecorded: set[Key] = field(default_factory=set)  # whose last status the API server did not take
     put_off: dict[Key, float] = field(default_factory=dict)  # when a pod that tries images may be deleted again
+    recorder: Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(cluster=self.cluster, actor=self._actor, events=self.events, doubted=self.doubted)
 
     @property
     def _actor(self) -> Actor:
@@ -121,7 +122,7 @@ class Reconciler:
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             METRICS.forget(key)
             self.held_up_since.pop(key, None)
-            self.unrecorded.discard(key)
+            self.recorder.forget(key)
             self.put_off.pop(key, None)
             return None
         owner = Owner(namespace=namespace, name=name, uid=resource["metadata"]["uid"])
@@ -140,7 +141,7 @@ class Reconciler:
                 gathered = True
                 decided = self._decide_and_act(owner, resource, status, observed)
                 decided = self._go_on(owner, resource, status, observer, observed, decided)
-            wrote = self._record(resource, status, decided, observed)
+            wrote = self.recorder.record(resource, status, decided, observed.now)
         except Unavailable as error:
             self._report(owner, resource, status, observed, error, gathered=gathered)
             raise
@@ -175,7 +176,7 @@ class Reconciler:
         dry_runs_end = self.clock() + _DRY_RUNS_S
         while True:
             decided = plan(owner, spec, status, observed, self.defaults)
-            untaken = self._ask_to_record(key, resource, decided)
+            untaken = self.recorder.would_refuse(resource, decided)
             if untaken is not None:
                 decided = replace(decided, actions=[item for item in decided.actions if needs_no_memory(item)])
             try:
@@ -202,20 +203,6 @@ class Reconciler:
             if full is not None and not waits_for_quota(decided.status):
                 raise full
             return decided
-
-    def _ask_to_record(self, key: Key, resource: Mapping[str, Any], decided: Plan) -> ClusterError | None:
-        """Why the status would be refused once more: then nothing is begun that could not be remembered."""
-        if key not in self.unrecorded:
-            return None
-        try:
-            self.cluster.write_status(resource, decided.status.to_json(), dry_run=True)
-        except Conflict:
-            self.doubted.add(key)
-            raise
-        except (Rejected, Forbidden) as error:
-            return None if isinstance(dry_run_error(error), NotTried) else error
-        self.unrecorded.discard(key)
-        return None
 
     def _put_off(self, key: Key, action: Action) -> None:
         """What nobody waits for is not asked for in each pass: it may take its time each time."""
@@ -319,34 +306,6 @@ class Reconciler:
         else:
             decided = held_up(status, observed, CLUSTER_UNAVAILABLE, str(error), retry_s=None)
         try:
-            self._record(resource, status, decided, observed)
+            self.recorder.record(resource, status, decided, observed.now)
         except ClusterError as second:
             log.warning("%s/%s: not reported: %s", *key, second, extra={"resource": "/".join(key)})
-
-    def _record(self, resource: Mapping[str, Any], old: Status, decided: Plan, observed: Observed) -> bool:
-        """Write the status if it changed, then tell what happened. Whether it was written."""
-        body, meta = decided.status.to_json(), resource["metadata"]
-        if body == (resource.get("status") or {}):
-            return False
-        asked, key = self.cache.now(), (meta["namespace"], meta["name"])
-        try:
-            written = self.cluster.write_status(resource, body)
-        except Conflict:
-            self.doubted.add(key)
-            raise
-        except (Rejected, Forbidden) as error:
-            if key not in self.unrecorded:
-                self.unrecorded.add(key)
-                self.events.post(resource, [unrecorded(str(error))], stamp(observed.now))
-            raise
-        self.unrecorded.discard(key)
-        owner = Owner(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
-        self._actor.keep(KIND, owner, written, as_of=asked)
-        for stage in decided.status.stages:
-            METRICS.stage_ended(old.stage(stage.name), stage)
-        METRICS.used(old, decided.status, decided.ended_run)
-        who = f"{meta['namespace']}/{meta['name']}"
-        for line in journal.lines(who, old, decided.status):
-            line.write(log)
-        self.events.post(written, decided.events, stamp(observed.now))
-        return True

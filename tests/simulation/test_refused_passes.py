@@ -305,7 +305,7 @@ def test_a_status_that_is_taken_again_is_no_longer_asked_for_and_the_next_refusa
     available(1)  # what was refused is not so any more
     scene.cluster.hook = lambda call, when: None
     scene.settle(5)
-    assert not scene.operator.reconciler.unrecorded
+    assert not scene.operator.reconciler.recorder.unrecorded
     scene.cluster.hook = refusing("status", KIND, Rejected)
     scene.edit(a_spec_of(9))
     scene.settle(5)
