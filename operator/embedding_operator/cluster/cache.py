@@ -183,22 +183,36 @@ class Cache:
                 for item in known.values()
             }
 
-    def fill(self, kind: str, listed: Iterable[Raw], namespace: str | None = None) -> None:
+    def fill(
+        self,
+        kind: str,
+        listed: Iterable[Raw],
+        namespace: str | None = None,
+        *,
+        version: Callable[[], str] = str,
+    ) -> None:
         """Take in a full list, of a namespace or of all, and forget what was known of it before it was asked for and is
-        not in it.
+        not in it. `version` tells the list's, once it is read.
         """
         before, gone = self.known(kind, namespace), self._gone_now(kind)
         found = set()
         for raw in listed:  # page by page, so that no more than a page is there in full
             found.add((owner_key(kind, raw), raw["metadata"].get("uid", "")))
             self.put(kind, raw)
-        self._prune(kind, before - found, gone)
+        self._prune(kind, before, found, gone, _number(version()))
 
-    def compare(self, kind: str, listed: Iterable[Raw], namespace: str | None = None) -> tuple[list[Key], set[Key]]:
+    def compare(
+        self,
+        kind: str,
+        listed: Iterable[Raw],
+        namespace: str | None = None,
+        *,
+        version: Callable[[], str] = str,
+    ) -> tuple[list[Key], set[Key]]:
         """(namespaces and names of objects that are newer than what is known, resources that lost one).
 
         `listed` is a full list of metadata, of a namespace or of all. What is not in it, and was known of it before it
-        was asked for, is forgotten.
+        was asked for, is forgotten. `version` tells the list's, once it is read.
         """
         before, gone = self.known(kind, namespace), self._gone_now(kind)
         found, newer = set(), list[tuple[Raw, Key]]()
@@ -211,7 +225,8 @@ class Cache:
         missed = [raw for raw, key in newer if self._version_of(kind, key, raw) < _version(raw)]
         since = self._gone_now(kind)
         metas = [raw["metadata"] for raw in missed if _version(raw) > since.get(raw["metadata"].get("uid", ""), -1)]
-        return [(meta["namespace"], meta["name"]) for meta in metas], self._prune(kind, before - found, gone)
+        lost = self._prune(kind, before, found, gone, _number(version()))
+        return [(meta["namespace"], meta["name"]) for meta in metas], lost
 
     def _version_of(self, kind: str, key: Key, raw: Raw) -> int:
         kept = self._known_as(kind, key, raw["metadata"]["name"])
@@ -225,8 +240,18 @@ class Cache:
         with self._lock:
             return dict(self._gone[kind])
 
-    def _prune(self, kind: str, gone: set[tuple[Key | None, str]], told: Mapping[str, float]) -> set[Key]:
-        """Forget these objects; `told` are deletions that no list can bring back any more."""
+    def _prune(
+        self,
+        kind: str,
+        before: set[tuple[Key | None, str]],
+        found: set[tuple[Key | None, str]],
+        told: Mapping[str, float],
+        version: int,
+    ) -> set[Key]:
+        """Forget what was known and is not found in a list of this version: a watch that has ended may still tell of
+        it. `told` are deletions that no list can bring back any more.
+        """
+        gone, there = before - found, {uid for _, uid in found}
         with self._lock:
             lost = [
                 (key, name)
@@ -238,9 +263,11 @@ class Cache:
                 del self._objects[kind][key][name]
                 if not self._objects[kind][key]:
                     del self._objects[kind][key]
-            for uid, version in told.items():
-                if self._gone[kind].get(uid) == version:
+            for uid, at in told.items():
+                if self._gone[kind].get(uid) == at:
                     del self._gone[kind][uid]
+            for uid in {uid for _, uid in gone} - there if version else ():
+                self._gone[kind][uid] = max(version, self._gone[kind].get(uid, 0))
         return {key for key, _ in lost}
 
 
@@ -259,5 +286,8 @@ def _unpack(kept: _Kept) -> dict[str, Any]:
 
 def _version(raw: Raw) -> int:
     # Opaque in general, but etcd's revision in every API server there is; 0 compares as oldest.
-    text = str(raw.get("metadata", {}).get("resourceVersion", "0"))
-    return int(text) if text.isdigit() else 0
+    return _number(str(raw.get("metadata", {}).get("resourceVersion", "0")))
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else 0

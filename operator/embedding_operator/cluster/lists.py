@@ -51,6 +51,21 @@ class _Pace:
                 self._begun = self.cpu_s()
 
 
+@dataclass(slots=True, kw_only=True)
+class _Listed:
+    """Objects as they come, to be read once, and the version of the list, known once it was read whole."""
+
+    pages: Generator[dict[str, Any], None, str]
+    paced: Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
+    version: str = ""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.paced(self._noted())
+
+    def _noted(self) -> Iterator[dict[str, Any]]:
+        self.version = yield from self.pages
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
     """Fills the cache. `namespaces` are those that are watched; none: all.
@@ -78,20 +93,16 @@ class Lists:
         """Take in what a watch has missed that cannot go on from where it was: (the version that it may go on from, the
         resources that it concerns). Raises ClusterError.
         """
-        told = list[str]()
-
-        def listed(read: Callable[..., Generator[dict[str, Any], None, str]]) -> Iterator[dict[str, Any]]:
-            told.append((yield from self._of(read, kind, namespace)))
-
         if (kind, namespace) in self.cache.unheard:
             self._owe(self.cache.known(kind, namespace))
-            self.cache.fill(kind, self._until_the_end(listed(self.cluster.each)), namespace)
+            listed = self._of(self.cluster.each, kind, namespace, self._until_the_end)
+            self._take_whole(kind, namespace, listed)
             self._owe(self.cache.known(kind, namespace))
             self._take_up(kind, namespace)
         else:
-            versions = self._until_the_end(listed(self.cluster.versions))
-            self._take_in(kind, *self.cache.compare(kind, versions, namespace))
-        return told[0], self._handed_over()
+            listed = self._of(self.cluster.versions, kind, namespace, self._until_the_end)
+            self._take_in(kind, namespace, listed)
+        return listed.version, self._handed_over()
 
     def _owe(self, known: set[tuple[Key | None, str]]) -> None:
         self._owed.update(key for key, _ in known if key is not None)
@@ -153,11 +164,13 @@ class Lists:
             self._pass_over(kind, namespace, refusal)
 
     def _compare(self, kind: str, namespace: str | None, pace: _Pace) -> None:
-        listed = pace.slowly(self._of(self.cluster.versions, kind, namespace))
-        self._take_in(kind, *self.cache.compare(kind, listed, namespace))
+        self._take_in(kind, namespace, self._of(self.cluster.versions, kind, namespace, pace.slowly))
 
-    def _take_in(self, kind: str, missed: Sequence[Key], lost: set[Key]) -> None:
-        """Read what is newer than what is known. It is told whom it concerns, and who has `lost` an object."""
+    def _take_in(self, kind: str, namespace: str | None, listed: _Listed) -> None:
+        """Compare versions, and read what is newer than what is known. It is told whom that concerns, and who has lost
+        an object.
+        """
+        missed, lost = self.cache.compare(kind, listed, namespace, version=lambda: listed.version)
         self._owed.update(lost)
         for its_namespace, name in missed:
             if self.rest(0.0):
@@ -169,7 +182,12 @@ class Lists:
 
     def _fill(self, kind: str, namespace: str | None) -> None:
         """Nobody need be rung for: a watch tells, or all are looked at after it."""
-        self.cache.fill(kind, self._whole(kind, namespace), namespace)
+        listed = self._of(self.cluster.each, kind, namespace)
+        self._take_whole(kind, namespace, listed)
+        self._versions[kind, namespace] = listed.version
+
+    def _take_whole(self, kind: str, namespace: str | None, listed: _Listed) -> None:
+        self.cache.fill(kind, listed, namespace, version=lambda: listed.version)
 
     def _pass_over(self, kind: str, namespace: str | None, error: Forbidden) -> None:
         """What may not be listed, or no longer: each pass asks for its own, and says which right is missing. Of a
@@ -190,13 +208,15 @@ class Lists:
                 with suppress(Forbidden):  # a role of an earlier release: nobody can have made one
                     self._fill(kind, namespace)
 
-    def _whole(self, kind: str, namespace: str | None) -> Iterator[dict[str, Any]]:
-        self._versions[kind, namespace] = yield from self._of(self.cluster.each, kind, namespace)
-
     def _of(
-        self, read: Callable[..., Generator[dict[str, Any], None, str]], kind: str, namespace: str | None
-    ) -> Generator[dict[str, Any], None, str]:
-        return read(kind, namespace, labels="" if kind == KIND else child_selector())
+        self,
+        read: Callable[..., Generator[dict[str, Any], None, str]],
+        kind: str,
+        namespace: str | None,
+        paced: Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]] = iter,
+    ) -> _Listed:
+        selector = "" if kind == KIND else child_selector()
+        return _Listed(pages=read(kind, namespace, labels=selector), paced=paced)
 
 
 def interval_s(asked_s: float, cpu_s: float) -> float:

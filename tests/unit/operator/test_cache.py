@@ -93,12 +93,26 @@ def test_what_is_known_to_be_gone_does_not_come_back() -> None:
     assert versions(cache) == []
 
 
+@pytest.mark.parametrize("by_versions", [True, False])
+def test_nor_does_what_a_list_has_found_gone(by_versions: bool) -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=1))
+    take_in = cache.compare if by_versions else cache.fill
+    take_in("Job", [], version=lambda: "5")
+    cache.put("Job", raw(version=4))  # a watch that has ended told of it
+    assert versions(cache) == []
+    cache.put("Job", raw(version=6))  # somebody had taken its label off, and brings it back
+    assert versions(cache) == ["6"]
+
+
 def test_an_object_whose_label_names_another_resource_moves_there() -> None:
     cache = Cache()
     cache.put("Job", raw(version=1))
     cache.put("Job", raw(version=2, owner="other"))
-    assert cache.compare("Job", [raw(version=2, owner="other")]) == ([], {KEY})
+    assert cache.compare("Job", [raw(version=2, owner="other")], version=lambda: "5") == ([], {KEY})
     assert (versions(cache), versions(cache, ("team-a", "other"))) == ([], ["2"])
+    cache.put("Job", raw(version=3, owner="other"))
+    assert versions(cache, ("team-a", "other")) == ["3"]
 
 
 def test_nor_does_a_list_that_began_before_they_died() -> None:
