@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+from embedding_operator.decide.contract import differ
 from embedding_operator.decide.gates import Gate
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import ConditionStatus, Status
+from embedding_operator.resource.status import ConditionStatus, Served, Status
 from embedding_stages.contract import Stage
 
 SUSPENDED: Final = "Suspended"
+_REMEMBERED_CHARACTERS: Final = 400
 
 
 def lost(status: Status) -> bool:
@@ -19,12 +22,22 @@ def lost(status: Status) -> bool:
     return bool(status.served.active_fingerprint) and not status.served.url
 
 
-def serves_refused(status: Status, verdict: Verdict | None) -> bool:
-    """Whether what clients reach is what was measured last, and measured otherwise than was evaluated."""
-    served = status.served
-    return (
-        verdict is not None and not verdict.within and served.active_fingerprint == served.candidate_fingerprint != ""
-    )
+def with_verdict(served: Served, verdict: Verdict) -> Served:
+    """Remembers what was measured of the server that clients reach: an edit may make it another revision's."""
+    if served.active_fingerprint != served.candidate_fingerprint:
+        return served
+    said = verdict.message[:_REMEMBERED_CHARACTERS]
+    return replace(served, refused={} if verdict.within else {"reason": verdict.reason, "message": said})
+
+
+def serves_refused(status: Status) -> bool:
+    """Whether what clients reach was measured last otherwise than was evaluated."""
+    return bool(status.served.active_fingerprint and status.served.refused)
+
+
+def is_unlike(status: Status) -> bool:
+    """Whether what clients reach answers otherwise than what was verified, as far as is known."""
+    return serves_refused(status) or bool(differ(status.served))
 
 
 def judged(status: Status) -> bool:

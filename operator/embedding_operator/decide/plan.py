@@ -25,7 +25,7 @@ from embedding_operator.decide.decision import (
 from embedding_operator.decide.handover import Traffic, forget_lost_offer, vector_space, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
-from embedding_operator.decide.phase import stuck_in
+from embedding_operator.decide.phase import stuck_in, with_verdict
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, resume_workloads, suspend_jobs
 from embedding_operator.decide.records import pinned_stages, record_revision, take_pinned
@@ -279,6 +279,7 @@ def _serve(
         spec.tolerance,
         serving_model(draft).digest,
     )
+    draft.status = replace(draft.status, served=with_verdict(draft.status.served, verdict))
     if not verdict.within:
         return verdict, None
     end_run(draft)

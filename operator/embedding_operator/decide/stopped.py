@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from embedding_operator.decide.decision import Draft, Event, Observed, Plan
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED
-from embedding_operator.decide.phase import lost
+from embedding_operator.decide.phase import is_unlike, lost
 from embedding_operator.decide.refusals import RETRY_S, TRIED_AGAIN, with_first_words
 from embedding_operator.decide.traffic import ACTIVE_UNAVAILABLE, tell_gap
 from embedding_operator.decide.usage import figures
@@ -65,7 +65,7 @@ def refused(draft: Draft, observed: Observed, reason: str, message: str, *, retr
     write.put(c.STALLED, "True", reason, message)
     status = replace(
         draft.status,
-        phase="Degraded" if gone else "Blocked",
+        phase="Degraded" if gone or is_unlike(draft.status) else "Blocked",
         current_stage=draft.status.current_stage or Stage.INPUTS.value,
         progress=reason,
     )

@@ -14,6 +14,7 @@ from embedding_operator.decide.handover import MOVING, Traffic
 from embedding_operator.decide.phase import (
     SUSPENDED,
     current_stage,
+    is_unlike,
     judged,
     lost,
     phase_of,
@@ -71,14 +72,14 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     reached = True
     elsewhere = bool(draft.status.served.astray) or (lost(draft.status) and not judged(draft.status))
     elsewhere |= draft.status.served.is_gap and (spec.suspend or stopped)
-    differs_elsewhere = "" if activated else differ(draft.status.served, newer=not judged(draft.status))
+    otherwise = None if activated else _serves_otherwise(draft.status, verdict, traffic)
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
             write.put(kind, "False", *loss_as_told(draft, observed))
             reached = reached and draft.status.stage(Stage.DEPLOY).done
             continue
-        if kind == c.VERIFIED and differs_elsewhere:
-            write.put(kind, "False", CANARIES_DIFFER, differs_elsewhere)
+        if kind == c.VERIFIED and otherwise is not None:
+            write.put(kind, "False", *otherwise)
             continue
         if kind == c.VERIFIED and verdict is not None and reached:
             _verified(write, verdict, traffic)
@@ -114,7 +115,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
             current,
             stuck=stuck,
             stopped=stopped,
-            lost=elsewhere or unserved or bool(differ(draft.status.served)) or serves_refused(draft.status, verdict),
+            lost=elsewhere or unserved or is_unlike(draft.status),
         ),
         current_stage=current.value if current is not None else "",
         progress=progress_of(draft.status, current, gate, suspended=spec.suspend)[:128],
@@ -128,6 +129,20 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     if stop is not None:
         requeue = min([RETRY_S[stop.kind], *draft.limits_s])
     return planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
+
+
+def _serves_otherwise(status: Status, verdict: Verdict | None, traffic: Traffic | None) -> tuple[str, str] | None:
+    """(reason, message) where clients reach another revision, which does not answer as it was verified."""
+    served = status.served
+    if other := differ(served, newer=not judged(status)):
+        reason, message = CANARIES_DIFFER, other
+    elif serves_refused(status) and (verdict is None or verdict.within):
+        reason, words = served.refused.get("reason", ""), served.refused.get("message", "")
+        message = f"revision {served.active_revision}, which serves clients, was measured again and refused: {words}"
+    else:
+        return None
+    waits = f"; revision {status.revision}: {traffic.message}" if traffic is not None else ""
+    return reason, f"{message}{waits}"
 
 
 def _valid(write: Conditions, observed: Observed) -> None:

@@ -176,6 +176,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
             artefact_digest=serving_model(draft).digest,
             url=clients_url(owner),
             astray="",
+            refused={},
             model=spec.deploy.model_name,
             checkpoint=draft.status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT),
             vector_space=space,

@@ -21,6 +21,7 @@ class Served:
     artefact_digest: str = ""
     url: str = ""
     astray: str = ""  # why clients may be led elsewhere: then there is no URL
+    refused: Mapping[str, str] = field(default_factory=dict)  # reason, message: measured again, it answers otherwise
     model: str = ""
     checkpoint: ArtefactRef | None = None  # what was trained, and is served
     vector_space: str = ""  # see contract.vector_space_of
@@ -53,6 +54,7 @@ class Served:
                 "artefactDigest": self.artefact_digest,
                 "url": self.url,
                 "astray": self.astray,
+                "refused": dict(self.refused),
                 "model": self.model,
                 "checkpoint": self.checkpoint.to_json() if self.checkpoint is not None else None,
                 "vectorSpace": self.vector_space,
@@ -80,6 +82,7 @@ class Served:
             artefact_digest=raw.get("artefactDigest", ""),
             url=raw.get("url", ""),
             astray=raw.get("astray", ""),
+            refused=dict(raw.get("refused") or {}),
             model=raw.get("model", ""),
             checkpoint=_ref(raw.get("checkpoint")),
             vector_space=raw.get("vectorSpace", ""),

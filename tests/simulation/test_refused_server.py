@@ -1,0 +1,121 @@
+"""The server that clients reach was measured again and refused: that is said until another one takes its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulation.clients import a_spec_of
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled
+
+from embedding_stages.contract import Stage
+
+WIDE = {"atOne": "0.2", "atFiveAndAbove": "0.2"}
+REFUSED = "False OutsideTolerance"
+
+
+def refused(**deploy: Any) -> Scene:
+    """Revision 1 serves; the tolerance of revision 2 refuses it."""
+    scene = a_scene(tolerance=WIDE, stages={"deploy": deploy})
+    scene.world.served_offset = -0.1
+    scene.run(is_ready)
+    scene.edit(a_spec(stages={"deploy": deploy}))
+    scene.run(is_stalled)
+    assert told(scene) == ("Degraded", REFUSED)
+    assert scene.status.served.refused["reason"] == "OutsideTolerance"
+    return scene
+
+
+def told(scene: Scene) -> tuple[str, str]:
+    return scene.status.phase, scene.condition("Verified")
+
+
+def test_it_is_said_while_another_revision_is_made_until_that_one_serves() -> None:
+    scene = refused()
+    scene.world.served_offset = 0.0
+    scene.edit(a_spec_of(5))
+    scene.running(Stage.FINETUNE)
+    assert told(scene) == ("Degraded", REFUSED)
+    assert scene.condition("Ready") == REFUSED
+    assert scene.condition("Reconciling").startswith("True")
+    assert scene.condition("Stalled") == "absent"
+    assert "revision 1, which serves clients, was measured again and refused: " in scene.message("Verified")
+    scene.release()
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+
+
+INVALID = a_spec() | {"tolerance": {"atOne": "-1"}}
+EDITS = {
+    "not valid": INVALID,
+    "suspended": a_spec(suspend=True),
+    "of another number of epochs, suspended": a_spec_of(5) | {"suspend": True},
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_it_is_said_after_an_edit_that_measures_nothing(edit: str) -> None:
+    scene = refused()
+    scene.edit(EDITS[edit])
+    scene.settle(5)
+    assert told(scene) == ("Degraded", REFUSED)
+    writes = scene.writes()
+    scene.settle(30)
+    assert scene.writes() == writes
+
+
+def test_an_edit_back_forgets_it() -> None:
+    scene = refused()
+    scene.edit(a_spec(tolerance=WIDE))
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+    assert len(scene.ran(Stage.VERIFY)) == 2  # that of the smaller tolerance was the second
+
+
+def test_another_measurement_that_is_right_forgets_it() -> None:
+    scene = refused()
+    scene.world.served_offset = 0.0  # the server's fault has passed
+    scene.edit(a_spec(retryToken="once more"))
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+
+
+def test_it_is_said_beside_what_the_candidate_waits_for() -> None:
+    scene = refused(strategy="Shadow")
+    scene.world.served_offset = 0.0
+    scene.edit(a_spec_of(5, strategy="Shadow"))
+    scene.run(lambda scene: bool(scene.status.served.next_url)).settle(5)
+    assert told(scene) == ("Degraded", REFUSED)
+    assert "revision 1, which serves clients" in scene.message("Verified")
+    assert "acknowledgedVectorSpace" in scene.message("Verified")
+    space = scene.status.served.candidate_vector_space
+    scene.edit(a_spec_of(5, strategy="Shadow", acknowledgedVectorSpace=space))
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+
+
+def test_a_candidate_that_is_refused_too_is_what_is_told() -> None:
+    scene = refused()
+    scene.edit(a_spec_of(5))
+    scene.run(is_stalled)
+    assert told(scene) == ("Degraded", REFUSED)
+    assert scene.message("Verified").endswith("the revision gets no traffic")
+    assert scene.status.served.refused["reason"] == "OutsideTolerance"
+
+
+def test_of_a_server_that_strategy_recreate_has_removed_nothing_is_remembered() -> None:
+    scene = refused(strategy="Recreate")
+    scene.world.served_offset = 0.0
+    scene.edit(a_spec_of(5, strategy="Recreate"))
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+
+
+@pytest.mark.parametrize("edit", ["not valid", "suspended"])
+def test_so_is_a_server_whose_canaries_differ(edit: str) -> None:
+    scene = a_scene(verification={"intervalSeconds": 60}).run(is_ready).settle(20)
+    scene.cluster.swapped = "other weights"
+    scene.run(lambda scene: told(scene) == ("Degraded", "False CanariesDiffer"))
+    scene.edit(EDITS[edit] | {"verification": {"intervalSeconds": 60}})
+    scene.settle(5)
+    assert told(scene) == ("Degraded", "False CanariesDiffer")
