@@ -31,7 +31,7 @@ from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.decide.plan import Defaults
 from embedding_operator.leadership import Leases
 from embedding_operator.metrics import METRICS
-from embedding_operator.probes import Probes
+from embedding_operator.probes import Probes, any_address
 from embedding_operator.reconcile import Reconciler
 from embedding_operator.replica import Replica
 from embedding_operator.resource.api import KIND
@@ -103,7 +103,7 @@ class Doorbell:
         METRICS.queue_oldest.set_function(self.queue.oldest_s)
         if self.settings.metrics_resources:
             METRICS.export_resources(self.settings.metrics_resources, self.cluster.now)
-        start_http_server(self.settings.metrics_port)
+        start_http_server(self.settings.metrics_port, addr=any_address())
         log.info(
             "started: watches %s, %d passes at a time, looks at everything every %g s",
             ", ".join(self.settings.watch_namespaces) or "the whole cluster",

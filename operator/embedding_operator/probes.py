@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 from collections.abc import Callable
 
 from aiohttp import web
@@ -26,7 +28,8 @@ class Probes:
         app.add_routes([web.get(ALIVE, self._tell_alive), web.get(READY, self._tell_ready)])
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "0.0.0.0", self.port).start()  # noqa: S104
+        listener = await asyncio.to_thread(_listen, self.port)  # which may fail once Kopf has begun its other tasks
+        await web.SockSite(self._runner, listener).start()
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
@@ -41,6 +44,19 @@ class Probes:
 
     async def _tell_ready(self, _: web.Request) -> web.Response:
         return _answer(self._ready())
+
+
+def any_address() -> str:
+    """To listen at, of both families where the machine has both: a cluster may have one alone, or either first."""
+    return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104
+
+
+def _listen(port: int) -> socket.socket:
+    """One socket for both families, since asyncio would open two, at two ports where any will do."""
+    address = (any_address(), port)
+    if address[0] == "::":
+        return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(address)
 
 
 def _answer(wrong: str) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def test_servers_are_scraped_where_they_are(api: Api, values: tuple[str, ...], s
     assert spec["namespaceSelector"] == selected
     assert spec["selector"]["matchExpressions"] == [{"key": SERVING_LABEL, "operator": "Exists"}]
     assert spec["podTargetLabels"] == [OWNER_LABEL]
+    ours, nvidias = spec["podMetricsEndpoints"]
+    assert (ours["port"], ours["path"], nvidias["port"], nvidias["path"]) == (
+        "http",
+        "/v1/metrics",
+        "api",
+        "/v1/metrics",
+    )
+    (moved,) = ours["relabelings"]  # vLLM tells of itself elsewhere
+    assert re.fullmatch(moved["regex"], "registry.example/vllm/vllm-openai:v0.11.0")
+    assert not re.fullmatch(moved["regex"], "registry.example/embedding-operator/serve-torch:0.1.0")
+    assert (moved["targetLabel"], moved["replacement"]) == ("__metrics_path__", "/metrics")
 
 
 def test_the_alerts_are_those_of_the_file_but_for_some(api: Api) -> None:
@@ -61,6 +73,14 @@ def test_the_alerts_are_those_of_the_file_but_for_some(api: Api) -> None:
     assert [rule["alert"] for rule in group["rules"]] == [rule["alert"] for rule in others]
     for rule in group["rules"]:
         assert rule["annotations"]["runbook_url"] == f"https://r/a#{rule['alert'].lower()}"
+
+
+def test_an_operator_is_absent_whatever_another_release_tells(api: Api) -> None:
+    on = ("--set", "metrics.rules.enabled=true", "--set", "metrics.serviceMonitor=true")
+    (group,) = the("PrometheusRule", render(api, *on))["spec"]["groups"]
+    (absent,) = [rule["expr"] for rule in group["rules"] if rule["alert"] == "EmbeddingOperatorAbsent"]
+    namespace = the("ServiceMonitor", render(api, *on))["metadata"]["namespace"]
+    assert absent == f'absent(embedding_operator_last_resync_timestamp_seconds{{namespace="{namespace}"}})'
 
 
 def test_the_dashboard_arrives_as_it_is(api: Api) -> None:

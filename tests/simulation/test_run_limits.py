@@ -11,7 +11,7 @@ from simulation.fake_cluster import NAMESPACE
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 from simulation.test_refused_passes import refusing
 
-from embedding_operator import reconcile
+from embedding_operator import record
 from embedding_operator.cluster.errors import ClusterError, Forbidden, Unavailable
 from embedding_operator.metrics import Metrics
 from embedding_stages.contract import Stage
@@ -267,7 +267,7 @@ def test_scaling_makes_no_revision_while_nothing_can_be_read(error: type[Cluster
 
 def test_metrics_count_what_a_run_used_until_an_edit_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Metrics(None)
-    monkeypatch.setattr(reconcile, "METRICS", counted)
+    monkeypatch.setattr(record, "METRICS", counted)
 
     def told() -> float:
         (family,) = counted.gpu_seconds.collect()

@@ -18,8 +18,26 @@ from unit.operator.test_doorbell import IMAGES, NoLeases
 
 from embedding_operator.cluster.tenure import Tenure
 from embedding_operator.handlers import Doorbell, register
-from embedding_operator.probes import ALIVE, READY
+from embedding_operator.probes import ALIVE, READY, Probes
 from embedding_operator.settings import Settings
+
+
+def test_both_families_are_listened_at() -> None:
+    """A cluster may have IPv6 alone, and the kubelet asks at the pod's first address."""
+
+    async def ask() -> list[str]:
+        probes = Probes(port=0, alive=str, ready=str)
+        await probes.start()
+        answers = []
+        for host in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
+            reader, writer = await asyncio.open_connection(host, probes.port)
+            writer.write(f"GET {ALIVE} HTTP/1.0\r\n\r\n".encode())
+            answers.append((await reader.read()).decode().splitlines()[-1])
+            writer.close()
+        await probes.stop()
+        return answers
+
+    assert set(asyncio.run(ask())) == {"ok"}
 
 
 class SlowToList(FakeCluster):
