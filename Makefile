@@ -92,7 +92,7 @@ check: venv ## lint, types, import layers; what is generated, and what identifie
 	@charts/sync.sh --check
 	@.venv/bin/pytest --quiet tests/unit/operator/test_crd.py tests/unit/operator/test_released_fingerprints.py
 
-images: ## build the images and load them into the cluster; REGISTRY=... pushes them for the chart instead
+images: ## build the images and load them into the cluster; REGISTRY=... pushes them for the chart instead, VERSION=... chooses their tag
 	@if [ -n "$$REGISTRY" ]; then exec $(PYTHON) hack/images publish; fi; \
 	    $(PYTHON) hack/images build && $(PYTHON) hack/images load
 

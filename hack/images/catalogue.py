@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,11 @@ class Image:
     containerfile: str
     sources: tuple[str, ...]
     for_tests: bool = False  # nothing else uses it
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that it is made of, beside its base: files and folders of the repository."""
+        return (self.containerfile, *self.sources)
 
     @property
     def is_stage(self) -> bool:
@@ -88,15 +94,16 @@ IMAGES = (
     ),
 )
 STAGES = tuple(image.name for image in IMAGES if image.is_stage)
+PUBLISHED = ("operator", *STAGES)  # what the chart names
 
 
-def gather(image: Image, folder: Path) -> None:
-    """Copy what the image is made of into a build context, so that what is hashed is what is built."""
-    for name in (image.containerfile, *image.sources):
+def gather(names: Iterable[str], folder: Path) -> None:
+    """Copy what an image is made of into a build context, so that what is hashed is what is built."""
+    for name in names:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=IGNORED)
+            shutil.copytree(source, target, ignore=IGNORED, dirs_exist_ok=True)
         else:
             shutil.copyfile(source, target)
 

@@ -79,8 +79,8 @@ def _dispatch(command: str, names: list[str]) -> int:
     if command == "purge":
         prune.purge()
         return 0
-    if command == "publish":
-        names = names or list(publish.names())
+    published = publish.names() if command == "publish" else {}  # named before anything is built
+    names = names or list(published)
     builder.require()
     with (cache_home() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -92,7 +92,7 @@ def _dispatch(command: str, names: list[str]) -> int:
         else:
             references = build(names, loader.load if command == "load" else _leave)
             if command == "publish":
-                references = publish.push(references)
+                references = publish.push(references, published)
     print(json.dumps(references, indent=1))
     return 0
 
@@ -136,7 +136,7 @@ def _build(image: Image) -> str:
     base = None if target.with_docker() else bases.ensure(image.base)
     with tempfile.TemporaryDirectory(dir=cache_home(), prefix="context-") as scratch:
         context = Path(scratch)
-        gather(image, context)
+        gather(image.files, context)
         reference = f"{target.prefix()}/{image.name}:{content_hash(context, base or 'public')}"
         if not builder.exists(reference):
             require_free(cache_home(), NEEDED_GB, f"building {image.name}")

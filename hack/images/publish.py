@@ -1,40 +1,41 @@
-"""Push the images under the names that the chart expects, and say how to install it with them."""
+"""Push the images under the names that the chart makes of `registry` and `tag`, and say how to install it with them."""
 
 from __future__ import annotations
 
 import os
-import re
 
 import registry
+import version
 from builder import tag
-from catalogue import PREFIX, ROOT, STAGES
+from catalogue import PREFIX, PUBLISHED
 from tools import ImagesError, say
-
-CHART = ROOT / "charts" / "embedding-operator"
-PUBLISHED = ("operator", *STAGES)
 
 
 def names() -> dict[str, str]:
-    """Image -> the reference that the chart makes of `registry` where its values name no other."""
-    folder, version = PREFIX.rpartition("/")[2], _app_version()
-    return {name: f"{_registry()}/{folder}/{name}:{version}" for name in PUBLISHED}
+    """Image -> the reference that the chart makes of registry and tag where its values name no other."""
+    folder, build = PREFIX.rpartition("/")[2], version.of_build()
+    return {name: f"{_registry()}/{folder}/{name}:{build}" for name in PUBLISHED}
 
 
-def push(built: dict[str, str]) -> dict[str, str]:
-    """Tag and push what was built. Returns what `names` does, of those."""
-    found = {name: reference for name, reference in names().items() if name in built}
+def push(built: dict[str, str], expected: dict[str, str]) -> dict[str, str]:
+    """Tag and push what was built. Returns what `names` does, of those; `expected` is what it said before the build."""
+    if names() != expected:
+        raise ImagesError("what the images are made of changed while they were built; run it again")
+    found = {name: reference for name, reference in expected.items() if name in built}
     for name, reference in found.items():
         tag(built[name], reference)
     registry.push(list(found.values()))
     if len(found) == len(PUBLISHED):
-        say("install the chart with these images:\n" + command())
+        say("install the chart with these images, or upgrade to them:\n" + command(expected))
     return found
 
 
-def command() -> str:
+def command(expected: dict[str, str]) -> str:
+    """Texts, since Helm takes a tag of digits for a number; and an upgrade keeps the values that were set before."""
+    build = expected["operator"].rpartition(":")[2]
     return (
-        "helm install embedding-operator charts/embedding-operator --namespace embedding-operator --create-namespace "
-        f"--set registry={_registry()}"
+        "helm upgrade --install embedding-operator charts/embedding-operator --namespace embedding-operator "
+        f"--create-namespace --reset-then-reuse-values --set-string registry={_registry()},tag={build}"
     )
 
 
@@ -45,10 +46,3 @@ def _registry() -> str:
     if "://" in found:
         raise ImagesError(f"REGISTRY={found} is a URL: leave {found.partition('://')[0]}:// out")
     return found
-
-
-def _app_version() -> str:
-    found = re.search(r"^appVersion: *\"?([^\s\"]+)", (CHART / "Chart.yaml").read_text(), re.MULTILINE)
-    if found is None:
-        raise ImagesError(f"{CHART}/Chart.yaml has no appVersion")
-    return found[1]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -24,6 +21,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "chosen namespaces": ("--set", "watchNamespaces={a,b}"),
     "everything said": (
+        *("--set-string", "tag=20261117"),
         *(
             "--set",
             "registry=r.example/team/",
@@ -49,6 +47,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a stage that there is not": ("stageImages.train=x", "train"),
     "a digest that is none": ("image.digest=latest", "digest"),
     "a tag within the repository's place": ("image.tag=a:b", "tag"),
+    "a tag of all images that is none": ("tag=a/b", "tag"),
+    "a tag that Helm takes for a number": ("tag=20261117", "tag"),
     "a namespace that cannot be": ("watchNamespaces={A}", "watchNamespaces"),
     "no work at a time": ("concurrency=0", "concurrency"),
     "an alert that there is not": ("metrics.rules.disabled={Nothing}", "disabled"),
@@ -117,45 +117,6 @@ def test_the_example_shown_in_catalogues_is_accepted(api: Api, scratch: str) -> 
     assert api.objection(EFT.format(scratch), example) == ""
     (crd,) = yaml.safe_load(notes["artifacthub.io/crds"])
     assert crd["name"] == CRD
-
-
-IMAGES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "nothing said: names without a host": (
-        (),
-        {"operator": "embedding-operator/operator:0.1.0", "IMAGE_PREP": "embedding-operator/prep:0.1.0"},
-    ),
-    "a registry is put before every name": (
-        ("--set", "registry=r.example/team"),
-        {
-            "operator": "r.example/team/embedding-operator/operator:0.1.0",
-            "IMAGE_EVALUATE": "r.example/team/embedding-operator/evaluate:0.1.0",
-        },
-    ),
-    "a full reference is taken as it is": (
-        ("--set", "registry=r.example", "--set", "stageImages.prep=other/prep@sha256:0"),
-        {"IMAGE_PREP": "other/prep@sha256:0", "IMAGE_SDG": "r.example/embedding-operator/sdg:0.1.0"},
-    ),
-    "a digest wins over a tag": (
-        ("--set", "image.tag=v2", "--set", f"image.digest={DIGEST}"),
-        {"operator": f"embedding-operator/operator@{DIGEST}"},
-    ),
-    "a tag of the operator is not the stages'": (
-        ("--set", "image.tag=v2"),
-        {"operator": "embedding-operator/operator:v2", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
-    ),
-    "an image of two words": (
-        ("--set", "stageImages.serve-torch=other/server:1"),
-        {"IMAGE_SERVE_TORCH": "other/server:1", "IMAGE_SERVE": "embedding-operator/serve:0.1.0"},
-    ),
-}
-
-
-@pytest.mark.parametrize("row", IMAGES)
-def test_images(api: Api, row: str) -> None:
-    arguments, expected = IMAGES[row]
-    container = operator_container(render(api, *arguments))
-    found = {"operator": container["image"], **variables(container)}
-    assert {key: found[key] for key in expected} == expected
 
 
 def test_the_operator_understands_its_environment(api: Api) -> None:
@@ -310,17 +271,3 @@ def test_a_release_is_installed_upgraded_and_removed_and_the_resources_stay(api:
     helm("uninstall", "r")
     assert api.attempt("get", "deployment", "r-embedding-operator", "-n", namespace).returncode != 0
     assert api.get("eft", "docs", namespace)["metadata"]["name"] == "docs"
-
-
-def test_images_are_published_under_the_names_that_the_chart_expects(api: Api) -> None:
-    registry = "registry.example/team"
-    tool = [sys.executable, str(ROOT / "hack" / "images"), "names"]
-    environment = os.environ | {"REGISTRY": f"{registry}/"}
-    done = subprocess.run(tool, env=environment, capture_output=True, text=True, check=True)
-    published = json.loads(done.stdout)
-
-    container = operator_container(render(api, "--set", f"registry={registry}"))
-
-    assert container["image"] == published.pop("operator")
-    said = {item["name"]: item.get("value") for item in container["env"]}
-    assert set(published.values()) == {value for value in said.values() if value and value.startswith(registry)}

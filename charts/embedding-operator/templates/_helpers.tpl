@@ -25,19 +25,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.serviceAccount.name | default (include "operator.fullname" .) }}
 {{- end }}
 
-{{- define "operator.prefix" -}}
-{{- with .Values.registry }}{{ trimSuffix "/" . }}/{{ end }}
+{{/* An image of the project: (list context repository tag digest). Every reference of the chart that is not given in full is
+made here, so that one tag moves all of them. Without a tag of its own it has that of all images. */}}
+{{- define "operator.reference" -}}
+{{- $context := index . 0 }}{{ $tag := index . 2 | default $context.Values.tag | default $context.Chart.AppVersion -}}
+{{- with $context.Values.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ index . 1 -}}
+{{- with index . 3 }}@{{ . }}{{ else }}:{{ $tag }}{{ end }}
 {{- end }}
 
 {{- define "operator.image" -}}
-{{- $name := printf "%s%s" (include "operator.prefix" .) .Values.image.repository }}
-{{- with .Values.image.digest }}{{ $name }}@{{ . }}{{ else }}{{ $name }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- with .Values.image }}{{ include "operator.reference" (list $ .repository .tag .digest) }}{{ end }}
 {{- end }}
 
 {{/* The image of a stage: (list context name). */}}
 {{- define "operator.stageImage" -}}
 {{- $context := index . 0 }}{{ $name := index . 1 -}}
-{{- index $context.Values.stageImages $name | default (printf "%sembedding-operator/%s:%s" (include "operator.prefix" $context) $name $context.Chart.AppVersion) }}
+{{- index $context.Values.stageImages $name | default (include "operator.reference" (list $context (printf "embedding-operator/%s" $name) "" "")) }}
 {{- end }}
 
 {{/* "true" where the platform gives pods their user and groups. */}}
