@@ -103,7 +103,7 @@ class Operator:
             for kind, by_owner in self.reconciler.cache._objects.items()
         }
         twin.reconciler.cache.unheard = set(self.reconciler.cache.unheard)
-        twin.reconciler.doubted = set(self.reconciler.doubted)
+        twin.reconciler.doubted.update(self.reconciler.doubted)
         return twin
 
     def hear(self, until: int | None = None, *, deaf_to: str = "", stutter: bool = False) -> None:

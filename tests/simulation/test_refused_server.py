@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from simulation.clients import a_spec_of
-from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled
+from simulation.endings import BAD_INPUT
+from simulation.fake_cluster import NAMESPACE
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
+from embedding_operator.resource.api import KIND
 from embedding_stages.contract import Stage
 
 WIDE = {"atOne": "0.2", "atFiveAndAbove": "0.2"}
@@ -119,3 +123,71 @@ def test_so_is_a_server_whose_canaries_differ(edit: str) -> None:
     scene.edit(EDITS[edit] | {"verification": {"intervalSeconds": 60}})
     scene.settle(5)
     assert told(scene) == ("Degraded", "False CanariesDiffer")
+
+
+@pytest.mark.parametrize("edit", [a_spec_of(5), a_spec(retryToken="once more")], ids=["another revision", "once more"])
+def test_a_measurement_that_fails_is_told_before_it(edit: dict[str, Any]) -> None:
+    scene = refused()
+    scene.will(Stage.VERIFY, *[BAD_INPUT] * 4)
+    scene.edit(edit)
+    scene.run(stage_is(Stage.VERIFY, "Failed")).settle(3)
+    assert told(scene) == ("Degraded", "False CorpusEmpty")
+    assert scene.condition("Ready") == "False CorpusEmpty"
+
+
+def test_a_stage_that_fails_is_what_stalls() -> None:
+    scene = refused()
+    scene.will(Stage.FINETUNE, *[BAD_INPUT] * 4)
+    scene.edit(a_spec_of(5))
+    scene.run(stage_is(Stage.FINETUNE, "Failed")).settle(3)
+    assert told(scene) == ("Degraded", REFUSED)
+    assert scene.condition("Stalled") == scene.condition("Ready").replace("False", "True") == "True CorpusEmpty"
+
+
+def test_an_acknowledgement_of_another_space_is_an_event_beside_it() -> None:
+    scene = refused(strategy="Shadow")
+    scene.world.served_offset = 0.0
+    before = len(scene.events())
+    scene.edit(a_spec_of(5, strategy="Shadow", acknowledgedVectorSpace="0123456789abcdef"))
+    scene.run(lambda scene: bool(scene.status.served.next_url)).settle(5)
+    assert "AcknowledgementMismatch" in scene.events()[before:]
+    assert told(scene) == ("Degraded", "False AcknowledgementMismatch")
+
+
+def test_the_cure_is_one_that_works_beside_another_revision() -> None:
+    scene = refused()
+    assert "widen spec.tolerance" in scene.message("Verified")
+    scene.world.served_offset = 0.0
+    scene.edit(a_spec_of(5))
+    scene.running(Stage.FINETUNE)
+    assert "widen spec.tolerance" not in scene.message("Verified")
+    assert "spec.stages.deploy.pinRevision: 1" in scene.message("Verified")
+    scene.edit(a_spec_of(5, pinRevision=1))
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+
+
+@pytest.mark.parametrize("odd", ["text", 5, [1], True, {"reason": 5}, {"reason": None, "message": None}, {"x": "y"}])
+def test_what_somebody_made_of_it_ends_no_pass(odd: object) -> None:
+    scene = a_scene().run(is_ready).settle(3)
+
+    def bend(raw: dict[str, Any]) -> None:
+        record = json.loads(raw["status"]["record"])
+        record["served"] |= {"refused": odd, "canaries": odd}
+        raw["status"]["record"] = json.dumps(record)
+
+    scene.cluster.change(KIND, NAMESPACE, NAME, bend)
+    scene.edit(a_spec_of(5))
+    scene.settle(5).run(is_ready)
+    assert scene.status.served.refused == {}
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_conflict_of_the_status_is_looked_into(forked: bool) -> None:
+    scene = a_scene().run(is_ready).settle(5)
+    scene = scene.fork() if forked else scene
+    scene.deaf_to = KIND
+    scene.cluster.change(KIND, NAMESPACE, NAME, lambda raw: raw["metadata"].update(annotations={"a": "b"}))
+    scene.world.server = "down"
+    scene.settle(20)
+    assert scene.status.phase == "Degraded"

@@ -31,6 +31,7 @@ UNWATCHED: Final = ("NIMService",)  # of a CRD that may not be there: listed whe
 _FASTEST: Final = 1  # of zlib
 _WINDOW: Final = 32_768  # bytes that it looks back
 _LARGER: Final = 1.5
+_LATE_S: Final = 60.0  # an event that comes later than that is of no watch that has ended
 
 
 @dataclass(slots=True)
@@ -47,6 +48,13 @@ class _Kept:
     settled: bool  # of a resource
 
 
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    version: float  # in which it went; infinite: for ever
+    namespace: str
+    told: float  # when that was heard
+
+
 class Cache:
     """Objects by kind and resource. `clock` tells how long ago something was heard, seconds."""
 
@@ -56,9 +64,9 @@ class Cache:
         kinds = (*KINDS, *UNWATCHED)
         self._objects: dict[str, dict[Key, dict[str, _Kept]]] = {kind: {} for kind in kinds}
         self._like: dict[str, bytes] = {}  # by kind
-        # uid -> the version at which it went, until after the next full list. A watch selects by label, so an object
-        # whose label is taken off is gone as well; with the label it comes back, in a later version.
-        self._gone: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
+        # By uid, for a while and until after the next full list. A watch selects by label, so an object whose label is
+        # taken off is gone as well; with the label it comes back, in a later version.
+        self._gone: dict[str, dict[str, _Gone]] = {kind: {} for kind in kinds}
         # Kinds that may not be listed, each in a namespace, or everywhere (None): what is known of them may be old.
         self.unheard: set[tuple[str, str | None]] = set()
 
@@ -100,7 +108,8 @@ class Cache:
 
     def _keep(self, kind: str, key: Key, name: str, new: _Kept) -> bool:
         with self._lock:
-            if new.version <= self._gone[kind].get(new.uid, -1):  # a reply or an event that was overtaken
+            gone = self._gone[kind].get(new.uid)
+            if gone is not None and new.version <= gone.version:  # a reply or an event that was overtaken
                 return False
             self._gone[kind].pop(new.uid, None)
             known = self._objects[kind].setdefault(key, {})
@@ -121,12 +130,17 @@ class Cache:
     def forget(self, kind: str, key: Key, name: str, uid: str, *, version: float = math.inf) -> None:
         """The object of this uid is gone in this version; without one it is known that it is gone for ever."""
         with self._lock:
-            self._gone[kind][uid] = version
+            self._note_gone(kind, uid, key[0], version)
             known = self._objects[kind].get(key, {})
-            if name in known and known[name].uid == uid:
+            if name in known and known[name].uid == uid and known[name].version <= version:
                 del known[name]
                 if not known:
                     del self._objects[kind][key]
+
+    def _note_gone(self, kind: str, uid: str, namespace: str, version: float) -> None:
+        before = self._gone[kind].get(uid)
+        latest = version if before is None else max(version, before.version)
+        self._gone[kind][uid] = _Gone(latest, namespace, self._clock())
 
     def children(self, kind: str, key: Key) -> list[dict[str, Any]]:
         """Each a copy of its own."""
@@ -194,7 +208,7 @@ class Cache:
         """Take in a full list, of a namespace or of all, and forget what was known of it before it was asked for and is
         not in it. `version` tells the list's, once it is read.
         """
-        before, gone = self.known(kind, namespace), self._gone_now(kind)
+        before, gone = self.known(kind, namespace), self._gone_now(kind, namespace)
         found = set()
         for raw in listed:  # page by page, so that no more than a page is there in full
             found.add((owner_key(kind, raw), raw["metadata"].get("uid", "")))
@@ -214,7 +228,7 @@ class Cache:
         `listed` is a full list of metadata, of a namespace or of all. What is not in it, and was known of it before it
         was asked for, is forgotten. `version` tells the list's, once it is read.
         """
-        before, gone = self.known(kind, namespace), self._gone_now(kind)
+        before, gone = self.known(kind, namespace), self._gone_now(kind, namespace)
         found, newer = set(), list[tuple[Raw, Key]]()
         for raw in listed:
             key = owner_key(kind, raw)
@@ -224,7 +238,7 @@ class Cache:
         # A watch may have told of them since.
         missed = [raw for raw, key in newer if self._version_of(kind, key, raw) < _version(raw)]
         since = self._gone_now(kind)
-        metas = [raw["metadata"] for raw in missed if _version(raw) > since.get(raw["metadata"].get("uid", ""), -1)]
+        metas = [raw["metadata"] for raw in missed if not _went(since.get(raw["metadata"].get("uid", "")), raw)]
         lost = self._prune(kind, before, found, gone, _number(version()))
         return [(meta["namespace"], meta["name"]) for meta in metas], lost
 
@@ -236,20 +250,20 @@ class Cache:
         with self._lock:
             return self._objects.get(kind, {}).get(key, {}).get(name)
 
-    def _gone_now(self, kind: str) -> dict[str, float]:
+    def _gone_now(self, kind: str, namespace: str | None = None) -> dict[str, _Gone]:
         with self._lock:
-            return dict(self._gone[kind])
+            return {uid: gone for uid, gone in self._gone[kind].items() if namespace in (None, gone.namespace)}
 
     def _prune(
         self,
         kind: str,
         before: set[tuple[Key | None, str]],
         found: set[tuple[Key | None, str]],
-        told: Mapping[str, float],
+        told: Mapping[str, _Gone],
         version: int,
     ) -> set[Key]:
         """Forget what was known and is not found in a list of this version: a watch that has ended may still tell of
-        it. `told` are deletions that no list can bring back any more.
+        it, and one that goes on may have told of what came after. `told` are deletions that the list has known of.
         """
         gone, there = before - found, {uid for _, uid in found}
         with self._lock:
@@ -257,17 +271,18 @@ class Cache:
                 (key, name)
                 for key in {key for key, _ in gone if key is not None}
                 for name, item in self._objects[kind].get(key, {}).items()
-                if (key, item.uid) in gone
+                if (key, item.uid) in gone and not 0 < version < item.version
             ]
             for key, name in lost:
                 del self._objects[kind][key][name]
                 if not self._objects[kind][key]:
                     del self._objects[kind][key]
-            for uid, at in told.items():
-                if self._gone[kind].get(uid) == at:
+            for uid, was in told.items():
+                if self._gone[kind].get(uid) == was and self._clock() - was.told > _LATE_S:
                     del self._gone[kind][uid]
-            for uid in {uid for _, uid in gone} - there if version else ():
-                self._gone[kind][uid] = max(version, self._gone[kind].get(uid, 0))
+            for owner, uid in gone if version else ():
+                if owner is not None and uid not in there:
+                    self._note_gone(kind, uid, owner[0], version)
         return {key for key, _ in lost}
 
 
@@ -287,6 +302,10 @@ def _unpack(kept: _Kept) -> dict[str, Any]:
 def _version(raw: Raw) -> int:
     # Opaque in general, but etcd's revision in every API server there is; 0 compares as oldest.
     return _number(str(raw.get("metadata", {}).get("resourceVersion", "0")))
+
+
+def _went(gone: _Gone | None, raw: Raw) -> bool:
+    return gone is not None and _version(raw) <= gone.version
 
 
 def _number(version: str) -> int:

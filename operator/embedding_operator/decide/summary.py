@@ -37,6 +37,7 @@ from embedding_stages.contract import Stage
 
 CLAIM_NOT_EXPANDED: Final = "ClaimNotExpanded"
 RECORD_NOT_WRITTEN: Final = "RecordNotWritten"
+_Said = tuple[ConditionStatus, str, str]  # status, reason, message
 
 
 def as_recorded(decided: Plan, recorded: Status) -> Plan:
@@ -72,19 +73,18 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     reached = True
     elsewhere = bool(draft.status.served.astray) or (lost(draft.status) and not judged(draft.status))
     elsewhere |= draft.status.served.is_gap and (spec.suspend or stopped)
-    otherwise = None if activated else _serves_otherwise(draft.status, verdict, traffic)
+    otherwise = None if activated else _serves_otherwise(draft.status)
     for kind, stages in c.STAGES_OF.items():
         if kind == c.DEPLOYED and elsewhere:
             write.put(kind, "False", *loss_as_told(draft, observed))
             reached = reached and draft.status.stage(Stage.DEPLOY).done
             continue
-        if kind == c.VERIFIED and otherwise is not None:
-            write.put(kind, "False", *otherwise)
-            continue
         if kind == c.VERIFIED and verdict is not None and reached:
-            _verified(write, verdict, traffic)
+            _verified(write, verdict, traffic, otherwise)
             continue
-        reached = _stage_condition(write, draft.status, kind, stages, reached=reached, suspended=spec.suspend)
+        said = _of_stages(draft.status, stages, reached=reached, suspended=spec.suspend)
+        reached = said[0] == "True"
+        write.put(kind, *(_with(said, otherwise, draft.status) if kind == c.VERIFIED else said))
         if kind == c.EVALUATED:
             _gate_condition(write, gate)
             reached = gate is not None and gate.passed
@@ -131,18 +131,29 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     return planned(draft, draft.status, requeue, at_once=draft.at_once and stop is None)
 
 
-def _serves_otherwise(status: Status, verdict: Verdict | None, traffic: Traffic | None) -> tuple[str, str] | None:
-    """(reason, message) where clients reach another revision, which does not answer as it was verified."""
+def _serves_otherwise(status: Status) -> tuple[str, str] | None:
+    """(reason, message) where what clients reach does not answer as it was verified."""
     served = status.served
     if other := differ(served, newer=not judged(status)):
-        reason, message = CANARIES_DIFFER, other
-    elif serves_refused(status) and (verdict is None or verdict.within):
-        reason, words = served.refused.get("reason", ""), served.refused.get("message", "")
-        message = f"revision {served.active_revision}, which serves clients, was measured again and refused: {words}"
-    else:
+        return CANARIES_DIFFER, other
+    if not serves_refused(status):
         return None
-    waits = f"; revision {status.revision}: {traffic.message}" if traffic is not None else ""
-    return reason, f"{message}{waits}"
+    return served.refused["reason"], (
+        f"revision {served.active_revision}, which serves clients, was measured again and refused: "
+        f"{served.refused['message']}; let the revision of this manifest take its place, or set "
+        f"spec.stages.deploy.pinRevision: {served.active_revision} to measure it once more"
+    )
+
+
+def _with(said: _Said, otherwise: tuple[str, str] | None, status: Status) -> _Said:
+    """What is said of this revision, where clients reach what does not answer as it was verified: that comes first, but
+    for a failure of this revision's own, which somebody has to know of.
+    """
+    if otherwise is None or said[0] == "False":
+        return said
+    reason, message = otherwise
+    waits = "" if said[1] == "Pending" else f"; revision {status.revision}: {said[2]}"
+    return "False", reason, f"{message}{waits}"
 
 
 def _valid(write: Conditions, observed: Observed) -> None:
@@ -225,26 +236,20 @@ def _gap_goes_on(write: Conditions, *, held: bool) -> bool:
     return True
 
 
-def _stage_condition(
-    write: Conditions, status: Status, kind: str, stages: tuple[Stage, ...], *, reached: bool, suspended: bool
-) -> bool:
-    """True when everything up to and including this condition's stages is done."""
+def _of_stages(status: Status, stages: tuple[Stage, ...], *, reached: bool, suspended: bool) -> _Said:
+    """True when everything up to and including these stages is done."""
     if not reached:
-        write.put(kind, "Unknown", "Pending", "an earlier stage comes first")
-        return False
+        return "Unknown", "Pending", "an earlier stage comes first"
     for stage in stages:
         entry = status.stage(stage)
         if entry.done:
             continue
         failed = entry.state == "Failed" or entry.broken
         if suspended and not failed:
-            write.put(kind, "Unknown", SUSPENDED, _suspended(status))
-            return False
-        write.put(kind, "False" if failed else "Unknown", entry.reason, f"{stage}: {entry.message}")
-        return False
+            return "Unknown", SUSPENDED, _suspended(status)
+        return "False" if failed else "Unknown", entry.reason, f"{stage}: {entry.message}"
     last = status.stage(stages[-1])
-    write.put(kind, "True", last.reason, last.message)
-    return True
+    return "True", last.reason, last.message
 
 
 def _suspended(status: Status) -> str:
@@ -252,20 +257,21 @@ def _suspended(status: Status) -> str:
     return f"spec.suspend is true: set it to false to go on{serves}"
 
 
-def _verified(write: Conditions, verdict: Verdict, traffic: Traffic | None) -> None:
+def _verified(write: Conditions, verdict: Verdict, traffic: Traffic | None, otherwise: tuple[str, str] | None) -> None:
+    status = write.draft.status
     if not verdict.within:
-        served = write.draft.status.served
-        serves = bool(served.active_fingerprint) and served.active_fingerprint == served.candidate_fingerprint
+        there = bool(status.served.active_fingerprint)
+        serves = there and status.served.active_fingerprint == status.served.candidate_fingerprint
         fate = "it serves clients since an earlier revision and goes on" if serves else "the revision gets no traffic"
-        message = f"{verdict.message}; {fate}"
+        message = f"{verdict.told}; {fate}"
         _not_verified(write, verdict.reason, message)
     elif traffic is None or traffic.state != "active":
         waits = traffic or MOVING
         if waits.broken:
             _not_verified(write, waits.reason, waits.message)
         else:
-            write.put(c.VERIFIED, "Unknown", waits.reason, waits.message)
-    elif other := differ(write.draft.status.served):
+            write.put(c.VERIFIED, *_with(("Unknown", waits.reason, waits.message), otherwise, status))
+    elif other := differ(status.served):
         write.put(c.VERIFIED, "False", CANARIES_DIFFER, other)
     else:
         write.put(c.VERIFIED, "True", verdict.reason, verdict.message)

@@ -34,12 +34,20 @@ _ROUNDING: Final = 1e-5 + 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether the endpoint is the evaluated model, with a sentence for people and fields for the status."""
+    """Whether the endpoint is the evaluated model, with a sentence for people and fields for the status.
+
+    `cure` is for the manifest whose server was measured, and no part of the message.
+    """
 
     within: bool
     reason: str
     message: str
     report: Mapping[str, Any]
+    cure: str = ""
+
+    @property
+    def told(self) -> str:
+        return f"{self.message}: {self.cure}" if self.cure else self.message
 
 
 def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, artefact_digest: str) -> Verdict:
@@ -59,8 +67,8 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
         **({"evaluatedIn": precision} if precision else {}),
     }
 
-    def failed(reason: str, message: str) -> Verdict:
-        return Verdict(within=False, reason=reason, message=message, report=report)
+    def failed(reason: str, message: str, cure: str = "") -> Verdict:
+        return Verdict(within=False, reason=reason, message=message, report=report, cure=cure)
 
     if report["artefactDigest"] != artefact_digest:
         return failed(
@@ -93,7 +101,8 @@ def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, a
         return failed(
             "OutsideTolerance",
             f"{worst_name}: served {served[worst_name]:.5f}, {how} {tuned[worst_name]:.5f}; they differ by "
-            f"{worst_difference:.5f}, more than the tolerance allows with {queries} queries: {_CURE}",
+            f"{worst_difference:.5f}, more than the tolerance allows with {queries} queries",
+            _CURE,
         )
     report["withinTolerance"] = True
     message = (
@@ -108,10 +117,9 @@ def _by_canaries(verified: StageStatus, report: dict[str, Any]) -> Verdict:
     cosine = verified.details.get("canaryCosine")
     shown = "unknown" if cosine is None else f"{float(cosine):.6f}"
     if cosine is None or float(cosine) < LEAST_COSINE:
-        message = f"without a question vectors are compared: the least cosine to the evaluated model's is {shown}"
-        return Verdict(
-            within=False, reason="VectorsDiffer", message=f"{message}, below {LEAST_COSINE}: {_CURE}", report=report
-        )
+        least = f"without a question vectors are compared: the least cosine to the evaluated model's is {shown}"
+        message = f"{least}, below {LEAST_COSINE}"
+        return Verdict(within=False, reason="VectorsDiffer", message=message, report=report, cure=_CURE)
     report["withinTolerance"] = True
     message = f"without a question vectors are compared: they equal the evaluated model's, least cosine {shown}"
     return Verdict(within=True, reason="WithinTolerance", message=message, report=report)

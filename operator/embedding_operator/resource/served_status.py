@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedding_operator.resource.stage_status import present
@@ -44,6 +44,11 @@ class Served:
         """Whether strategy Recreate has removed the server that clients were sent to, and they reach no other yet."""
         return bool(self.active_revision) and not self.active_fingerprint and not self.moved_to
 
+    def terse(self, characters: int) -> Served:
+        """With so many characters of each sentence."""
+        refused = {name: text[:characters] for name, text in self.refused.items()}
+        return replace(self, astray=self.astray[:characters], refused=refused)
+
     def to_json(self) -> dict[str, Any]:
         return present(
             {
@@ -82,19 +87,19 @@ class Served:
             artefact_digest=raw.get("artefactDigest", ""),
             url=raw.get("url", ""),
             astray=raw.get("astray", ""),
-            refused=dict(raw.get("refused") or {}),
+            refused=_refusal(raw.get("refused")),
             model=raw.get("model", ""),
             checkpoint=_ref(raw.get("checkpoint")),
             vector_space=raw.get("vectorSpace", ""),
             candidate_vector_space=raw.get("candidateVectorSpace", ""),
             contract_map=raw.get("contractConfigMap", ""),
-            canaries=dict(raw.get("canaries") or {}),
+            canaries=_mapping(raw.get("canaries")),
             next_url=raw.get("nextURL", ""),
             moved_to=raw.get("movedTo", ""),
             draining_fingerprint=raw.get("drainingFingerprint", ""),
             draining_until=raw.get("drainingUntil", ""),
-            reindex=dict(raw.get("reindex") or {}),
-            contract=dict(raw.get("contract") or {}),
+            reindex=_mapping(raw.get("reindex")),
+            contract=_mapping(raw.get("contract")),
             replicas=int(raw["replicas"]) if "replicas" in raw else None,
             selector=raw.get("selector", ""),
         )
@@ -127,6 +132,18 @@ class FrozenSet:
             made_by=str(raw.get("madeBy", "")),
             queries=int(raw.get("queries", 0)),
         )
+
+
+def _mapping(raw: Any) -> dict[str, Any]:
+    """Empty where somebody has made something else of it."""
+    return dict(raw) if isinstance(raw, Mapping) else {}
+
+
+def _refusal(raw: Any) -> dict[str, str]:
+    """Empty where it cannot be told."""
+    told = _mapping(raw)
+    whole = all(isinstance(told.get(name), str) and told[name] for name in ("reason", "message"))
+    return {name: told[name] for name in ("reason", "message")} if whole else {}
 
 
 def _ref(raw: Any) -> ArtefactRef | None:

@@ -37,7 +37,7 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 _STATUS_BYTES: Final = 31 << 10
 _SHORT_CHARACTERS: Final = 80
 _LEAST_MISSED: Final = frozenset({"skipped", "languages"})  # of a stage's details
-_SHORT_LOG_CHARACTERS: Final = 128
+_SHORT_LOG_CHARACTERS: Final = 120
 _SHORT_MESSAGE_CHARACTERS: Final = 128
 _SHORTEST: Final = 16
 # Something in the workspace is not what its stage wrote.
@@ -190,7 +190,7 @@ class Status:
             self,
             stages=_terse(self.stages),
             image_check=_terse_check(self.image_check),
-            served=replace(self.served, astray=self.served.astray[:_SHORT_CHARACTERS]),
+            served=self.served.terse(_SHORTEST),
             restored={what: replace(item, said=item.said[:_SHORTEST]) for what, item in self.restored.items()},
         )
         return _shortened(folded(terse._body()))

@@ -105,6 +105,68 @@ def test_nor_does_what_a_list_has_found_gone(by_versions: bool) -> None:
     assert versions(cache) == ["6"]
 
 
+def test_what_a_watch_tells_after_a_list_of_an_earlier_version_stays() -> None:
+    for take_in in ("compare", "fill"):
+        cache = Cache()
+        cache.put("Job", raw(version=5))
+
+        def listed(cache: Cache = cache) -> Iterator[dict[str, Any]]:
+            cache.drop("Job", raw(version=6))  # its label was taken off, and came back
+            cache.put("Job", raw(version=8))
+            yield from ()
+
+        getattr(cache, take_in)("Job", listed(), version=lambda: "7")
+        assert versions(cache) == ["8"], take_in
+
+
+def test_what_came_to_another_resource_and_back_during_a_list_stays() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=1))
+
+    def listed() -> Iterator[dict[str, Any]]:
+        yield raw(version=2, owner="other")
+        cache.put("Job", raw(version=2, owner="other"))
+        cache.put("Job", raw(version=6))
+
+    cache.compare("Job", listed(), version=lambda: "5")
+    assert versions(cache) == ["6"]
+
+
+def test_a_late_deletion_takes_nothing_that_is_newer_and_takes_nothing_back() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=13))
+    cache.drop("Job", raw(version=11))  # label off in 11, back in 13
+    assert versions(cache) == ["13"]
+    cache.compare("Job", [], version=lambda: "20")
+    cache.drop("Job", raw(version=15))
+    cache.put("Job", raw(version=14))
+    assert versions(cache) == []
+
+
+def test_a_slow_list_brings_back_nothing_that_a_quicker_one_did_not_find() -> None:
+    cache = Cache()
+    cache.put("Job", raw(version=5))
+
+    def listed() -> Iterator[dict[str, Any]]:
+        cache.drop("Job", raw(version=11))
+        cache.compare("Job", [], version=lambda: "20")
+        yield raw(version=5)
+
+    cache.fill("Job", listed(), version=lambda: "10")
+    assert versions(cache) == []
+
+
+def test_what_is_gone_is_not_remembered_for_ever() -> None:
+    now = [0.0]
+    cache = Cache(lambda: now[0])
+    for number in range(100):
+        now[0] += 300
+        cache.put("Job", raw(version=2 * number + 1, uid=f"u{number}"))
+        cache.drop("Job", raw(version=2 * number + 2, uid=f"u{number}"))
+        cache.compare("Job", [], version=lambda number=number: str(2 * number + 2))
+    assert len(cache._gone["Job"]) <= 2
+
+
 def test_an_object_whose_label_names_another_resource_moves_there() -> None:
     cache = Cache()
     cache.put("Job", raw(version=1))

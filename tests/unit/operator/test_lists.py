@@ -276,3 +276,17 @@ def test_a_watch_does_not_begin_anew_in_a_process_that_ends() -> None:
     object.__setattr__(found, "rest", lambda _: True)
     with pytest.raises(Ending):
         found.begin_anew(KIND, HERE)
+
+
+@pytest.mark.parametrize("namespaces", [(), (HERE, GONE)], ids=["everywhere", "in two namespaces"])
+def test_no_late_event_brings_back_a_job_when_all_watches_begin_anew(namespaces: tuple[str, ...]) -> None:
+    cluster = Several()
+    found = Lists(cluster=cluster, cache=Cache(), rest=lambda _: False, namespaces=namespaces)
+    found.fill()
+    late = cluster.change("Job", HERE, "held-1", lambda raw: raw.update(spec={"suspend": True}))
+    cluster.remove("Job", HERE, "held-1")
+    for namespace in namespaces or (None,):
+        found.begin_anew("Job", namespace)
+    found.catch_up()
+    found.cache.put("Job", late)
+    assert found.cache.children("Job", (HERE, "held")) == []

@@ -184,6 +184,7 @@ def test_the_fullest_status_fits_32_kib_and_the_schema() -> None:
         artefact_digest=ref.digest,
         url="u" * 128,
         astray="s" * 480,
+        refused={"reason": "OutsideTolerance", "message": "m" * 400},
         model="m" * 64,
         checkpoint=ref,
         vector_space="0" * 16,
