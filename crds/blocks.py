@@ -150,6 +150,22 @@ def secret(says: str) -> Iterator[str]:
     )
 
 
+def bundle(says: str) -> Iterator[str]:
+    """Certificates in a ConfigMap; `says`: a further sentence, or nothing."""
+    further = f" {says}" if says else ""
+    yield from _text(
+        f"""
+        caBundle:
+          type: object
+          description: "Certificates of authorities (PEM) that are trusted beside those of the image.{further} Since 0.2."
+          required: [name]
+          properties:
+            name: {{type: string, minLength: 1, maxLength: 253, description: "Name of the ConfigMap, in the namespace of the resource."}}
+            key: {{type: string, minLength: 1, maxLength: 253, description: "Key in the ConfigMap; ca.crt when absent."}}
+        """
+    )
+
+
 _BESIDE: Final = {
     "judge": "Another model that scores the questions; the same one when absent. Since 0.2.",
     "embedding": "A model of embeddings, which finds questions that ask the same; none are sought when absent.",
@@ -184,15 +200,9 @@ def _an_endpoint(address: str, only: str) -> Iterator[str]:
         """
     )
     yield from (f"  {line}" for line in secret(f"Key of the endpoint; none is sent when absent.{only}"))
+    yield from bundle(only.strip())
     yield from _text(
-        f"""
-        caBundle:
-          type: object
-          description: "Certificates of authorities (PEM) that are trusted beside those of the image.{only} Since 0.2."
-          required: [name]
-          properties:
-            name: {{type: string, minLength: 1, maxLength: 253, description: "Name of the ConfigMap, in the namespace of the resource."}}
-            key: {{type: string, minLength: 1, maxLength: 253, description: "Key in the ConfigMap; ca.crt when absent."}}
+        """
         parameters:
           type: object
           maxProperties: 32
@@ -203,7 +213,7 @@ def _an_endpoint(address: str, only: str) -> Iterator[str]:
           maxItems: 32
           description: "Parameters that are not sent; what the endpoint refuses is left out by itself. Since 0.2."
           x-kubernetes-list-type: set
-          items: {{type: string, minLength: 1, maxLength: 64}}
+          items: {type: string, minLength: 1, maxLength: 64}
         """
     )
 

@@ -247,6 +247,7 @@ _GENERATORS: Final[dict[str, Callable[[str], Iterator[str]]]] = {
     "pod": _pod,
     "source": blocks.source,
     "secret": blocks.secret,
+    "bundle": blocks.bundle,
     "endpoint": blocks.endpoint,
     "table": _table,
 }

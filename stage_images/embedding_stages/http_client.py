@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from embedding_stages.trust import trusting
+
 _TIMEOUT, _TOO_EARLY, _CONFLICT, _TOO_MANY = 408, 425, 409, 429
 _SERVER_ERRORS: Final = 500
 _NEVER_BETTER: Final = frozenset({501, 505})  # not implemented, and the version of HTTP
@@ -142,12 +144,7 @@ def make_opener(*, proxies: bool, authorities: Path | None = None) -> urllib.req
     """
     handlers: list[urllib.request.BaseHandler] = [_NoRedirects(), _Proxies(None if proxies else {})]
     if authorities is not None:
-        trust = ssl.create_default_context()
-        trust.load_verify_locations(cafile=authorities)
-        # Certificates of private authorities often lack what the strict mode of newer Pythons asks for, and a bundle
-        # may hold the lower authority alone.
-        trust.verify_flags = (trust.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
-        handlers.append(urllib.request.HTTPSHandler(context=trust))
+        handlers.append(urllib.request.HTTPSHandler(context=trusting(authorities)))
     return urllib.request.build_opener(*handlers)
 
 

@@ -22,6 +22,7 @@ JOB_STAGES = [stage for stage in Stage if stage is not Stage.DEPLOY]
 IMAGE = {"reference": "files:1", "path": "/files"}
 SECRET = {"name": "s", "key": "k"}
 OPEN_AI = {"baseURL": "http://llm:8000/v1", "model": "m", "apiKeySecretRef": SECRET, "caBundle": {"name": "pki"}}
+HUB = {"revision": "a" * 40, "tokenSecretRef": SECRET, "caBundle": {"name": "pki"}}
 NO_GPU = {"limits": {"nvidia.com/gpu": 0}}
 POD: dict[str, Any] = {
     "resources": {
@@ -57,7 +58,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "storage": {"existingClaim": "data"},
     },
     "a model from a hub, everything about pods said": {
-        "baseModel": {"source": {"pvc": None, "huggingFace": {"revision": "a" * 40, "tokenSecretRef": SECRET}}},
+        "baseModel": {"source": {"pvc": None, "huggingFace": HUB}},
         "imagePullSecrets": [{"name": "pull"}],
         "stages": {stage.value: POD for stage in Stage} | {"deploy": {**POD, "backend": {"torch": {}}}},
         "storage": {"size": "1024Gi", "storageClassName": "", "accessModes": ["ReadWriteMany", "ReadWriteOnce"]},

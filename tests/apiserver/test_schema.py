@@ -150,6 +150,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     ),
     "vLLM": at("stages.deploy", {"image": "vllm:1", "backend": {"vllm": {"sharedMemory": "4Gi"}}}),
     "a model from a hub": at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "a" * 40}}),
+    "a hub with a certificate of its own": at(
+        "baseModel.source", {"pvc": None, "huggingFace": {"revision": "a" * 40, "caBundle": {"name": "pki"}}}
+    ),
     "an existing claim": at("storage.existingClaim", "shared"),
     **{
         f"of an image the folder {path}": at("evaluation.beir.image", {"reference": "x", "path": path})
@@ -286,6 +289,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "certificates without the name of a ConfigMap": (
         at("stages.sdg.provider", {"extractive": None, "openAI": {**OPEN_AI, "caBundle": {"key": "ca.crt"}}}),
         "spec.stages.sdg.provider.openAI.caBundle.name",
+        "Required value",
+    ),
+    "a hub's certificates without the name of a ConfigMap": (
+        at("baseModel.source", {"pvc": None, "huggingFace": {"revision": "a" * 40, "caBundle": {"key": "ca.crt"}}}),
+        "spec.baseModel.source.huggingFace.caBundle.name",
         "Required value",
     ),
     "parameters that are no object": (

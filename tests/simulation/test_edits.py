@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from simulation.clients import led_to, servers
-from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.endings import failed
+from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
 
-from embedding_stages.contract import Artefact, Stage
+from embedding_stages.contract import Artefact, ExitCode, Stage
 
+BUNDLE = "spec.baseModel.source.huggingFace.caBundle"
+UNTRUSTED = failed(ExitCode.BAD_INPUT, "HubCertificateUntrusted", "the hub's certificate is not trusted", BUNDLE)
 EPOCHS = a_spec(stages={"finetune": {"epochs": 5}})
 GPU_SERVER = {"deploy": {"backend": {"torch": {}}}}
 
@@ -62,6 +65,24 @@ def test_with_recreate_the_old_server_goes_first() -> None:
         scene.turn()
         assert len(servers(scene)) <= 1
     assert servers(scene) != old
+
+
+def a_hub(**said: Any) -> dict[str, Any]:
+    return {"name": "tiny", "source": {"huggingFace": {"revision": "0" * 40, **said}}}
+
+
+def test_certificates_cure_a_hub_that_was_not_trusted_and_other_ones_run_nothing() -> None:
+    scene = a_scene(baseModel=a_hub())
+    scene.will(Stage.INPUTS, UNTRUSTED)
+    scene.run(is_stalled)
+    assert runs(scene) == ["inputs"]
+    scene.edit(a_spec(baseModel=a_hub(caBundle={"name": "pki"})))
+    scene.run(is_ready)
+    before = len(scene.world.requests)
+    scene.edit(a_spec(baseModel=a_hub(caBundle={"name": "newer-pki"})))
+    scene.settle(5)
+    assert (scene.status.revision, is_ready(scene)) == (3, True)
+    assert runs(scene)[before:] == []
 
 
 def test_an_edit_and_back_trains_nothing_again() -> None:

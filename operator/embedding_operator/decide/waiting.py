@@ -236,10 +236,11 @@ def _claim_fields(spec: Spec, stage: Stage = Stage.INPUTS) -> dict[str, str]:
 
 def _config_map_fields(spec: Spec, stage: Stage) -> dict[str, str]:
     """Those that the stage's pod mounts: two stages may mount the same one."""
+    fields = {ref.name: f"{ref.field}.name" for ref in mounted_authorities(spec, stage).values()}
     source = spec.corpus_source
     if stage is Stage.INPUTS and source.kind == "configMap":
-        return {source.name: f"{source.field}.name"}
-    return {ref.name: f"{ref.field}.name" for ref in mounted_authorities(spec, stage).values()}
+        fields[source.name] = f"{source.field}.name"
+    return fields
 
 
 def secrets_of(spec: Spec, stage: Stage) -> list[SecretRef]:

@@ -26,8 +26,6 @@ MANAGER: Final = "embedding-operator"
 TORCH_SERVER: Final = str(TORCH.default_image)  # key of the torch server's default image, beside the stages' keys
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
-# The root of a container, and what the container runtime mounts below it.
-_NOT_OF_AN_IMAGE: Final = frozenset({"", "proc", "sys", "dev"})
 # The pods of a Job of several nodes are hosts named <Job>-<index>, in 63 characters like every label of DNS.
 _NAME_CHARACTERS_SEVERAL_NODES: Final = 37
 
@@ -68,6 +66,7 @@ class Source:
     path: str
     field: str
     token: SecretRef | None = None
+    authorities: ConfigMapRef | None = None  # trusted beside those of the image, where the stage downloads
     revision: str = ""
     pull_policy: str = "IfNotPresent"
 
@@ -291,45 +290,3 @@ def one_of(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> str:
         found = " and ".join(present) or "none"
         raise SpecError(field, f"give exactly one of {', '.join(kinds)}; found {found}")
     return present[0]
-
-
-def parse_source(raw: Mapping[str, Any], kinds: Sequence[str], field: str) -> Source:
-    """A typed reference. Paths stay inside their volume or image."""
-    kind = one_of(raw, kinds, field)
-    body: Mapping[str, Any] = raw[kind]
-    name = {"pvc": "claimName", "configMap": "name", "image": "reference", "huggingFace": ""}[kind]
-    if name and not body.get(name):
-        raise SpecError(f"{field}.{kind}.{name}", "must not be empty")
-    path = str(body.get("path", ""))
-    if ".." in path.split("/"):
-        raise SpecError(f"{field}.{kind}.path", "must not contain '..'")
-    if kind == "image" and _first_folder(path) in _NOT_OF_AN_IMAGE:
-        raise SpecError(
-            f"{field}.image.path",
-            f"{path!r} must name a folder of the image, such as /model: the folder is copied whole, and with the root "
-            "come /proc, /sys and /dev, which hold more than any disk",
-        )
-    token = None
-    if body.get("tokenSecretRef"):
-        token = parse_secret(body["tokenSecretRef"], f"{field}.{kind}.tokenSecretRef")
-    return Source(
-        kind=kind,
-        name=str(body.get(name, "")) if name else "",
-        path=path,
-        field=f"{field}.{kind}",
-        token=token,
-        revision=str(body.get("revision", "")),
-        pull_policy=str(body.get("pullPolicy", "IfNotPresent")),
-    )
-
-
-def _first_folder(path: str) -> str:
-    """The first step of a path from the root; empty for the root itself."""
-    return next((part for part in path.split("/") if part not in ("", ".")), "")
-
-
-def parse_secret(raw: Mapping[str, Any], field: str) -> SecretRef:
-    """A Secret's name and key; never a namespace."""
-    if not raw.get("name") or not raw.get("key"):
-        raise SpecError(field, "needs name and key")
-    return SecretRef(name=str(raw["name"]), key=str(raw["key"]), field=field)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from embedding_operator.resource.api import Spec, StageSpec
+from embedding_operator.resource.references import BUNDLE
 from embedding_operator.resource.status import LIMITS, MEASURED, SCALING, SERVER_IMAGES, TAKEN, Status
 from embedding_stages.contract import Stage, fingerprint_of, presets
 from embedding_stages.contract import settings as tables
@@ -45,7 +46,7 @@ def asked_of_stages(raw: Mapping[str, Any], *, served_in: str) -> dict[Stage, st
     other = [preset, presets.an_llm_asks(stages)] if preset != presets.RECIPE else []
     beside: dict[Stage, Any] = {
         Stage.INPUTS: [
-            raw.get("baseModel"),
+            _base_model(raw.get("baseModel")),
             corpus,
             evaluation.get("beir"),
             *_joined(_sets(evaluation.get("guards"))),
@@ -78,6 +79,15 @@ def _of_pairs(stages: Mapping[str, Any]) -> dict[str, str]:
 def _sets(guards: Any) -> list[Any]:
     """What the manifest says of its guards' sets: their limits change nothing that is read."""
     return [{key: value for key, value in guard.items() if key != "maxRegression"} for guard in guards or ()]
+
+
+def _base_model(said: Any) -> Any:
+    """What the manifest says of its base model: by whose certificates a hub is trusted, the same commit comes."""
+    hub = mapping(mapping(mapping(said).get("source")).get("huggingFace"))
+    if BUNDLE not in hub:
+        return said
+    plain = {key: value for key, value in hub.items() if key != BUNDLE}
+    return {**said, "source": {**said["source"], "huggingFace": plain}}
 
 
 def _of_the_model(finetune: Mapping[str, Any]) -> dict[str, Any]:

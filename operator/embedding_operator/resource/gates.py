@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from embedding_operator.resource.api import Gates, Guard, SpecError, parse_source, read
+from embedding_operator.resource.api import Gates, Guard, SpecError, read
+from embedding_operator.resource.references import parse_source
 from embedding_stages.contract import settings as tables
 
 MOST_GUARDS: Final = 2  # each is measured with two models, and told in one message with everything else

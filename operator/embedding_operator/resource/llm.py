@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from embedding_operator.resource.api import ConfigMapRef, SecretRef, SpecError, parse_secret
+from embedding_operator.resource.api import ConfigMapRef, SecretRef, SpecError
+from embedding_operator.resource.references import BUNDLE, parse_bundle, parse_secret
 from embedding_stages import contract
 from embedding_stages.contract import canonical_json
 
 _ITS_OWN: Final = ("model", "messages", "stream")  # what the stage itself says in each request
 _MOST_CHARACTERS: Final = 4096  # of all parameters as JSON: they stand in each request, and in the status
 _BESIDE: Final = {"judge": contract.SECRET_JUDGE, "embedding": contract.SECRET_EMBEDDING}
-_BUNDLE_KEY: Final = "ca.crt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def _beside(raw: Mapping[str, Any], field: str, name: str, purpose: str) -> Endp
     if section is None:
         return None
     if not section.get("baseURL"):
-        for own in ("apiKeySecretRef", "caBundle"):
+        for own in ("apiKeySecretRef", BUNDLE):
             if section.get(own):
                 raise SpecError(
                     f"{field}.{name}.{own}",
@@ -66,7 +66,7 @@ def _one(raw: Mapping[str, Any], field: str, purpose: str, *, has_address: bool 
     if omitted:
         settings["omitParameters"] = omitted
     key = parse_secret(raw["apiKeySecretRef"], f"{field}.apiKeySecretRef") if raw.get("apiKeySecretRef") else None
-    bundle = _authorities(raw, field)
+    bundle = parse_bundle(raw, field)
     return Endpoint(
         settings=settings,
         keys={} if key is None else {purpose: key},
@@ -121,12 +121,3 @@ def _parameters(raw: Mapping[str, Any], field: str) -> tuple[dict[str, Any], lis
     if len(canonical_json(parameters)) > _MOST_CHARACTERS:
         raise SpecError(f"{field}.parameters", f"has more than {_MOST_CHARACTERS} characters as JSON; shorten it")
     return parameters, sorted(omitted)
-
-
-def _authorities(raw: Mapping[str, Any], field: str) -> ConfigMapRef | None:
-    bundle = raw.get("caBundle")
-    if not bundle:
-        return None
-    if not bundle.get("name"):
-        raise SpecError(f"{field}.caBundle", "needs the name of a ConfigMap")
-    return ConfigMapRef(name=str(bundle["name"]), key=str(bundle.get("key") or _BUNDLE_KEY), field=f"{field}.caBundle")

@@ -15,8 +15,6 @@ from embedding_operator.resource.api import (
     Storage,
     Tolerance,
     one_of,
-    parse_secret,
-    parse_source,
     read,
 )
 from embedding_operator.resource.exports import check_export
@@ -34,6 +32,7 @@ from embedding_operator.resource.pods import (
     parse_profile,
     stage_resources,
 )
+from embedding_operator.resource.references import parse_secret, parse_source
 from embedding_operator.resource.schedule import parse_schedule
 from embedding_operator.resource.scheduling import parse_scheduling
 from embedding_operator.resource.served import check_nim_service

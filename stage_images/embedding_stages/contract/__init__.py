@@ -90,7 +90,7 @@ SECRETS_PATH: Final = (
     "/var/run/secrets/embedding-operator.dev"  # one sub-folder a purpose: openai, judge, embedding, huggingface
 )
 AUTHORITIES_PATH: Final = (
-    "/etc/embedding-operator.dev/authorities"  # one sub-folder a purpose: openai, judge, embedding
+    "/etc/embedding-operator.dev/authorities"  # one sub-folder a purpose, named as the Secrets' are
 )
 TERMINATION_LOG_PATH: Final = "/dev/termination-log"
 SERVED_MODEL_PATH: Final = "/opt/nim/custom_model"

@@ -180,8 +180,14 @@ def _downloaded(context: StageContext, model: BaseModel, store: Store) -> tuple[
         context.progress(done, files)
 
     target = context.scratch("download")
-    token = context.secret(contract.SECRET_HUGGING_FACE, field=hugging_face.TOKEN_FIELD)
-    hugging_face.download(model, target, token=token, endpoint=os.environ.get(HF_ENDPOINT), between=between)
+    hugging_face.download(
+        model,
+        target,
+        token=context.secret(contract.SECRET_HUGGING_FACE, field=hugging_face.TOKEN_FIELD),
+        endpoint=os.environ.get(HF_ENDPOINT),
+        authorities=context.authorities(contract.SECRET_HUGGING_FACE),
+        between=between,
+    )
     kept, description = freeze(model, target, store)
     downloads.remember(kept.folder.name, kept.digest)
     return kept, description

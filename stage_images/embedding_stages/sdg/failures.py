@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import Final
 
+from embedding_stages import trust
 from embedding_stages.errors import BadInput, StageError, Transient
 from embedding_stages.http_client import may_pass
 
@@ -13,8 +13,6 @@ FIELD: Final = "spec.stages.sdg.provider.openAI"
 REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at fault: another section may be fine
 UNAVAILABLE: Final = "LLMUnavailable"
 _NO_CREDIT: Final = "insufficient_quota"  # OpenAI says so with status 429, and waiting does not help
-_NO_TRUST: Final = frozenset({18, 19, 20, 21})  # OpenSSL's numbers for: no authority that is known signed it
-_OTHER_TIME: Final = frozenset({9, 10})  # ... not valid yet, not valid any more
 
 
 def has_no_credit(said: str) -> bool:
@@ -65,20 +63,12 @@ def has_a_password(field: str = FIELD) -> BadInput:
     )
 
 
-def bundle_invalid(error: OSError, field: str = FIELD) -> BadInput:
-    return BadInput(
-        "CABundleInvalid",
-        f"the ConfigMap's key holds no certificates that can be read ({type(error).__name__}): it must be PEM, one or "
-        "more blocks that begin with -----BEGIN CERTIFICATE-----",
-        field=f"{field}.caBundle",
-    )
-
-
 def unreachable(error: Exception, url: str, field: str = FIELD) -> StageError:
     """No answer at all came from `url`."""
-    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code not in _OTHER_TIME:
-        return _untrusted(error, url, field)
-    detail = f": {error.verify_message}" if isinstance(error, ssl.SSLCertVerificationError) else ""
+    fault = trust.certificate_fault(error)
+    if fault is not None and not trust.is_out_of_date(fault):
+        return trust.untrusted(fault, "LLMCertificateUntrusted", whose=url, field=field, address=f"{field}.baseURL")
+    detail = f": {fault.verify_message}" if fault is not None else ""
     if isinstance(error, socket.gaierror):
         detail = ": the name does not resolve"
     return Transient(
@@ -87,15 +77,3 @@ def unreachable(error: Exception, url: str, field: str = FIELD) -> StageError:
         "pod?",
         field=f"{field}.baseURL",
     )
-
-
-def _untrusted(error: ssl.SSLCertVerificationError, url: str, field: str) -> BadInput:
-    said = f"the certificate of {url} is not trusted ({error.verify_message})"
-    if error.verify_code in _NO_TRUST:
-        cure = (
-            "put the certificate of the authority that signed it into a ConfigMap, and name that in "
-            f"{field}.caBundle: {{name: NAME, key: ca.crt}}"
-        )
-        return BadInput("LLMCertificateUntrusted", f"{said}; {cure}", field=f"{field}.caBundle")
-    cure = f"correct {field}.baseURL to a name that the certificate has, or the certificate ({field}.caBundle names "
-    return BadInput("LLMCertificateUntrusted", f"{said}; {cure}authorities)", field=f"{field}.baseURL")

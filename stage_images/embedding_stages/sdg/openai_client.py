@@ -6,7 +6,6 @@ The key is only ever in the header: not in messages, not in logs, not sent to an
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from embedding_stages.contract import INTERRUPTED, canonical_json
-from embedding_stages.errors import StageError, Transient, is_absent
+from embedding_stages.errors import StageError, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener
 from embedding_stages.sdg import failures
 from embedding_stages.sdg.answers import (
@@ -37,6 +36,7 @@ from embedding_stages.sdg.dialect import REFUSALS, Dialect
 from embedding_stages.sdg.ledger import WRITER, Keeper, Ledger
 from embedding_stages.sdg.sending import Sender, json_of, status_of
 from embedding_stages.sdg.tolerant import find_items
+from embedding_stages.trust import reading_bundle
 
 _TIMEOUT_S: Final = 300.0  # of one call: long answers of slow models
 _TRIES: Final = 6
@@ -94,12 +94,8 @@ class ChatClient:
         """Raises BadInput `LLMEndpointInvalid`, `CABundleInvalid`."""
         if "@" in urlsplit(self.base_url).netloc:
             raise failures.has_a_password(self.at)
-        try:
+        with reading_bundle(self.at):
             opener = make_opener(proxies=True, authorities=self.authorities)
-        except OSError as error:
-            if not (isinstance(error, ssl.SSLError) or is_absent(error)):
-                raise
-            raise failures.bundle_invalid(error, self.at) from None
         http = HttpClient(
             base_url=self.base_url,
             timeout_s=self.timeout_s,

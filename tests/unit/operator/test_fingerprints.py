@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from unit.operator.builders import IMAGES, OPEN_AI, a_manifest, a_ref, a_spec, a_stage, refs
 
+from embedding_operator.resource.api import Spec
 from embedding_operator.resource.frozen import carry, resolved
 from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
 from embedding_operator.resource.spec import parse_spec
@@ -147,6 +148,20 @@ def of_endpoint(**changes: Any) -> str:
 )  # fmt: skip
 def test_how_an_endpoint_is_reached_does_not_change_it(changes: dict[str, Any]) -> None:
     assert of_endpoint(**changes) == of_endpoint()
+
+
+def of_hub(**changes: Any) -> Spec:
+    return a_spec(baseModel={"name": "m", "source": {"huggingFace": {"revision": "a" * 40, **changes}}})
+
+
+def test_by_whose_certificates_a_hub_is_trusted_changes_no_work_and_asks_for_no_new_look() -> None:
+    """The hash of what is asked decides whether the sources are looked at again, which is another work."""
+    plain, bundled = of_hub(), of_hub(caBundle={"name": "pki"})
+    assert fingerprint(Stage.INPUTS, bundled, {}) == fingerprint(Stage.INPUTS, plain, {})
+    assert {stage: item.asked for stage, item in bundled.stages.items()} == {
+        stage: item.asked for stage, item in plain.stages.items()
+    }
+    assert of_hub(revision="b" * 40).stages[Stage.INPUTS].asked != plain.stages[Stage.INPUTS].asked
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -115,17 +116,34 @@ def test_a_secret_is_a_file_that_only_the_group_reads() -> None:
     assert mount == {"name": volume["name"], "mountPath": f"{contract.SECRETS_PATH}/openai", "readOnly": True}
 
 
+def of_the_llm(said: Raw | None) -> Spec:
+    bundle = {} if said is None else {"caBundle": said}
+    return a_spec(stages={"sdg": {"provider": {"openAI": OPEN_AI["openAI"] | bundle}}})
+
+
+def of_the_hub(said: Raw | None) -> Spec:
+    bundle = {} if said is None else {"caBundle": said}
+    source = {"pvc": {"claimName": "docs"}}
+    return a_spec(
+        baseModel={"name": "m", "source": {"huggingFace": {"revision": "a" * 40, **bundle}}}, corpus={"source": source}
+    )
+
+
 @pytest.mark.parametrize(("said", "key"), [({"name": "pki"}, "ca.crt"), ({"name": "pki", "key": "all.pem"}, "all.pem")])
-def test_certificates_of_authorities_go_into_the_stage_that_asks_the_llm(said: dict[str, str], key: str) -> None:
-    provider = {"openAI": OPEN_AI["openAI"] | {"caBundle": said}}
-    spec = a_spec(stages={"sdg": {"provider": provider}})
-    body = pod(spec, Stage.SDG)
+@pytest.mark.parametrize(
+    ("a_spec_of", "stage", "purpose"), [(of_the_llm, Stage.SDG, "openai"), (of_the_hub, Stage.INPUTS, "huggingface")]
+)
+def test_certificates_of_authorities_go_into_the_stage_that_asks_whom_they_are_for(
+    a_spec_of: Callable[[Raw | None], Spec], stage: Stage, purpose: str, said: Raw, key: str
+) -> None:
+    spec = a_spec_of(said)
+    body = pod(spec, stage)
     volume = next(item for item in body["volumes"] if "configMap" in item)
     assert volume["configMap"] == {"name": "pki", "items": [{"key": key, "path": contract.AUTHORITIES_FILE}]}
     mount = next(item for item in body["containers"][0]["volumeMounts"] if item["name"] == volume["name"])
-    assert mount == {"name": volume["name"], "mountPath": f"{contract.AUTHORITIES_PATH}/openai", "readOnly": True}
-    assert not any("pki" in str(pod(spec, stage)) for stage in JOBS if stage is not Stage.SDG)
-    assert template_of(job(spec)) != template_of(job(a_spec(stages={"sdg": {"provider": OPEN_AI}})))
+    assert mount == {"name": volume["name"], "mountPath": f"{contract.AUTHORITIES_PATH}/{purpose}", "readOnly": True}
+    assert not any("pki" in str(pod(spec, other)) for other in JOBS if other is not stage)
+    assert template_of(job(spec, stage)) != template_of(job(a_spec_of(None), stage))
 
 
 def test_a_judge_has_a_key_and_authorities_of_its_own() -> None:

@@ -24,6 +24,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"baseModel": {"name": "m"}}, "spec.baseModel.source"),
     ({"baseModel": {"name": "m", "source": {}}}, "spec.baseModel.source"),
     ({"baseModel": {"name": "m", "source": {"pvc": {}}}}, "spec.baseModel.source.pvc.claimName"),
+    *(
+        (
+            {"baseModel": {"name": "m", "source": {"huggingFace": {"revision": "a" * 40} | said}}},
+            f"spec.baseModel.source.huggingFace.{field}",
+        )
+        for said, field in (
+            ({"tokenSecretRef": {"name": "hub"}}, "tokenSecretRef"),
+            ({"caBundle": {"key": "ca.crt"}}, "caBundle"),
+            ({"caBundle": {"name": ""}}, "caBundle"),
+        )
+    ),
     ({"corpus": {}}, "spec.corpus.source"),
     (
         {"corpus": {"source": {"pvc": {"claimName": "a"}, "configMap": {"name": "b"}}}},

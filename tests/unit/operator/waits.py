@@ -7,7 +7,11 @@ from unit.operator.builders import OPEN_AI, a_spec
 from embedding_operator.objects.views import EventView
 
 PREEMPTION = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-HUGGING_FACE = {"revision": "a" * 40, "tokenSecretRef": {"name": "hub", "key": "token"}}
+HUGGING_FACE = {
+    "revision": "a" * 40,
+    "tokenSecretRef": {"name": "hub", "key": "token"},
+    "caBundle": {"name": "mirrors"},
+}
 SPEC = a_spec(
     baseModel={"name": "m", "source": {"huggingFace": HUGGING_FACE}},
     evaluation={"beir": {"pvc": {"claimName": "labelled"}}},

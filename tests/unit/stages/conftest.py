@@ -6,11 +6,13 @@ A CPU that multiplies bfloat16 fast would train in it; the tests' limits are tho
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from unit.stages.authority import make_authority
 from unit.stages.interpreted import patch_the_language_once
 from unit.stages.llm_endpoint import Endpoint, serving
 from unit.stages.only_here import sitecustomize
@@ -28,6 +30,16 @@ hardware._CPU_INFO = Path("/dev/null")
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Endpoint]]:
     with serving(monkeypatch) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `make_authority` makes."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("authority")
+    make_authority(folder)
+    return folder
 
 
 @pytest.fixture

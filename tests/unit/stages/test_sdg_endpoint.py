@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
+from unit.stages.authority import trust, with_tls
 from unit.stages.llm_endpoint import FIELD, KEY, Endpoint, Reply, good, sdg, serving
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -55,45 +53,11 @@ def test_a_query_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "hunter2" not in str(result)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.crt, and with server.crt and server.key that it signed for 127.0.0.1."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    folder = tmp_path_factory.mktemp("authority")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made = ["-subj", "/CN=Private Authority", "-keyout", "ca.key", "-out", "ca.crt", "-days", "2"]
-    _openssl(folder, "req", "-x509", *key, *made)
-    _openssl(folder, "req", *key, "-subj", "/CN=llm", "-keyout", "server.key", "-out", "server.csr")
-    for name, address in (("server", "IP:127.0.0.1"), ("elsewhere", "DNS:llm.example")):
-        (folder / "ext").write_text(f"subjectAltName={address}\n")
-        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "ext"]
-        _openssl(folder, "x509", "-req", "-in", "server.csr", *signed, "-out", f"{name}.crt")
-    return folder
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def with_tls(folder: Path, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / f"{name}.crt", folder / "server.key")
-    return context
-
-
-def trust(tmp_path: Path, text: str) -> None:
-    """As the pod mounts the ConfigMap's key."""
-    folder = tmp_path / "authorities" / "openai"
-    folder.mkdir(parents=True)
-    (folder / "ca.crt").write_text(text)
-
-
 @pytest.mark.parametrize("beside", ["", "# of the company\n"])
 def test_a_private_authority_is_trusted_where_the_manifest_names_it(
     tmp_path: Path, authority: Path, monkeypatch: pytest.MonkeyPatch, beside: str
 ) -> None:
-    trust(tmp_path, beside + (authority / "ca.crt").read_text())
+    trust(tmp_path, "openai", beside + (authority / "ca.crt").read_text())
     with serving(monkeypatch, with_tls(authority, "server")) as endpoint:
         code, result, pairs = sdg(tmp_path, endpoint.url, documents=3)
     assert (code, len(pairs)) == (0, 3), result
@@ -102,7 +66,7 @@ def test_a_private_authority_is_trusted_where_the_manifest_names_it(
 def test_a_certificate_that_is_its_own_authority_can_be_trusted(
     tmp_path: Path, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trust(tmp_path, (authority / "server.crt").read_text())
+    trust(tmp_path, "openai", (authority / "server.crt").read_text())
     with serving(monkeypatch, with_tls(authority, "server")) as endpoint:
         assert sdg(tmp_path, endpoint.url)[0] == 0
 
@@ -120,7 +84,7 @@ def test_an_authority_that_nobody_knows_names_the_cure_at_once(
 def test_a_certificate_of_another_host_names_the_address(
     tmp_path: Path, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trust(tmp_path, (authority / "ca.crt").read_text())
+    trust(tmp_path, "openai", (authority / "ca.crt").read_text())
     with serving(monkeypatch, with_tls(authority, "elsewhere")) as endpoint:
         code, result, _ = sdg(tmp_path, endpoint.url)
     assert (code, result["reason"], result["field"]) == (10, "LLMCertificateUntrusted", f"{FIELD}.baseURL")
@@ -130,6 +94,6 @@ def test_a_certificate_of_another_host_names_the_address(
     "text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
 def test_what_is_no_certificate_is_said_so(tmp_path: Path, text: str) -> None:
-    trust(tmp_path, text)
+    trust(tmp_path, "openai", text)
     code, result, _ = sdg(tmp_path, "https://127.0.0.1:1/v1")
     assert (code, result["reason"], result["field"]) == (10, "CABundleInvalid", f"{FIELD}.caBundle")

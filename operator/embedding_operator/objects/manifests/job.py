@@ -177,7 +177,10 @@ def mounted_secrets(spec: Spec, stage: Stage) -> dict[str, SecretRef]:
 
 def mounted_authorities(spec: Spec, stage: Stage) -> dict[str, ConfigMapRef]:
     """By purpose, the ConfigMaps with certificates of authorities that the pod of a Job stage mounts."""
-    return dict(spec.llm_authorities) if stage is Stage.SDG else {}
+    if stage is Stage.SDG:
+        return dict(spec.llm_authorities)
+    bundle = spec.model_source.authorities if stage is Stage.INPUTS else None
+    return {} if bundle is None else {contract.SECRET_HUGGING_FACE: bundle}
 
 
 def _authorities_volume(purpose: str, bundle: ConfigMapRef) -> dict[str, Any]:
