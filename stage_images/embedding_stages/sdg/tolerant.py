@@ -13,7 +13,9 @@ from embedding_stages.sdg.counted_text import CountedText, ReadTooOftenError
 
 _THOUGHTS_END: Final = re.compile(r"</think(?:ing)?>|</reason(?:ing)?>|<\|channel\|>final\s*<\|message\|>")
 _THOUGHTS_BEGIN: Final = re.compile(r"<think(?:ing)?>|<reason(?:ing)?>")
-_MOST_STARTS: Final = 64  # brackets at which JSON may begin: prose has some of its own
+_BRACKET: Final = re.compile(r"[{\[]")
+_MOST_STARTS: Final = 64  # brackets at which JSON may begin and does not: prose has some of its own
+_MOST_VALUES: Final = 1024  # that are valid: a list that is not has them one by one
 _MOST_REPAIRED: Final = 64_000  # characters; an answer of 25 questions has 15,000, and repairing is slow
 # Characters that mending may look at, a second or two of them. It begins again and again where quotation marks and
 # brackets make no sense, and an answer may be nothing else; one of 25 questions with any usual mistake takes a tenth.
@@ -26,6 +28,7 @@ _TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score", "a
 def find_items(said: Any, name: str, *, cut: bool) -> list[Any] | None:
     """The list `name` in what a model said, a text or JSON; None where it cannot be read.
 
+    Where the list itself is not valid, it is mended, or its valid items are taken, whichever gives more of them.
     `cut`: the endpoint says that the answer ends at its limit of tokens. What can then only be read by mending its end
     is missing its last item, which was not written to its end.
     """
@@ -33,21 +36,21 @@ def find_items(said: Any, name: str, *, cut: bool) -> list[Any] | None:
         return items_in(said, name)
     nothing = None
     for text in _without_thoughts(said):
-        for value in _values(text):
-            found = items_in(value, name)
-            if found:
-                return found
-            nothing = nothing if found is None else found  # an empty list may be one of the prose's
-        found = _repaired(text, name) if nothing is None else None
-        if found is not None:
-            return (found[:-1] if cut else found) or None
+        found, bare = _valid_in(text, name)
+        if found:
+            return found
+        nothing = nothing if found is None else found  # an empty list may be one of the prose's, or within an item
+        mended = _repaired(text, name)
+        if bare or mended:
+            return max((mended or [])[: -1 if cut else None], bare, key=len) or None
     return nothing
 
 
 def items_in(value: Any, name: str, depth: int = _DEPTH) -> list[Any] | None:
     """The list `name` in JSON: under its name, alone, around one item, or in what is wrapped around it."""
     if isinstance(value, str) and depth and value.lstrip()[:1] in ("{", "["):  # JSON within JSON
-        return next((found for one in _values(value) if (found := items_in(one, name, depth - 1)) is not None), None)
+        found, bare = _valid_in(value, name, depth - 1)
+        return found or bare or found
     if isinstance(value, list):
         if value and not all(isinstance(item, dict) for item in value):
             return None
@@ -68,6 +71,22 @@ def items_in(value: Any, name: str, depth: int = _DEPTH) -> list[Any] | None:
     return next((found for found in within if found), None)
 
 
+def _valid_in(text: str, name: str, depth: int = _DEPTH) -> tuple[list[Any] | None, list[Any]]:
+    """The first list that is valid as a whole, an empty one where there is no other, and the items that stand without
+    one: a slip leaves the items around it valid, and their list not.
+    """
+    nothing, bare = None, list[Any]()
+    for value in _values(text):
+        if isinstance(value, dict) and _TELLING[name] in value and not isinstance(value.get(name), list | dict):
+            bare.append(value)
+            continue
+        found = items_in(value, name, depth)
+        if found:
+            return found, bare
+        nothing = nothing if found is None else found
+    return nothing, bare
+
+
 def _without_thoughts(text: str) -> Iterator[str]:
     """What stands behind the thoughts, then the whole: a document may speak of such marks."""
     *_, last = (0, *(match.end() for match in _THOUGHTS_END.finditer(text)))
@@ -86,19 +105,17 @@ def _is_outside(text: str, place: int) -> bool:
 def _values(text: str) -> Iterator[Any]:
     """The JSON objects and arrays in a text that are valid as they stand, outer ones first."""
     decoder = json.JSONDecoder()
-    place = 0
-    for _ in range(_MOST_STARTS):
-        starts = [start for bracket in "{[" if (start := text.find(bracket, place)) >= 0]
-        if not starts:
-            return
-        place = min(starts)
+    place = starts = values = 0
+    while starts < _MOST_STARTS and values < _MOST_VALUES and (start := _BRACKET.search(text, place)):
         try:
-            value, place = decoder.raw_decode(text, place)
+            value, place = decoder.raw_decode(text, start.start())
         except ValueError:
-            place += 1
+            place = start.end()
+            starts += 1
         except RecursionError:
             return
         else:
+            values += 1
             yield value
 
 

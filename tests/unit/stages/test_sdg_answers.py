@@ -94,6 +94,26 @@ READ: dict[str, tuple[Any, list[Any]]] = {
     "JSON within JSON": ({"answer": json.dumps({"pairs": BOTH})}, BOTH),
     "a comma too many": ('{"pairs": [{"question": "What is alpha?"},]}', [PAIR]),
     "quotation marks within": ('{"pairs": [{"question": "What is "alpha"?"}]}', [{"question": 'What is "alpha"?'}]),
+    "a comma too many behind the second of two": (json.dumps({"pairs": BOTH})[:-2] + ",]}", BOTH),
+    "quotation marks within the second of two": (
+        '{"pairs": [{"question": "What is alpha?"}, {"question": "What is "omega"?"}]}',
+        [PAIR, {"question": 'What is "omega"?'}],
+    ),
+    "an item a line": ("\n".join(map(json.dumps, BOTH)), BOTH),
+    "an item a line, between prose": ("Sure [1]:\n" + "\n".join(map(json.dumps, BOTH)) + "\nThat {is} all.", BOTH),
+    "an item in the prose before the list": ("Such as " + json.dumps(PAIR) + ": " + json.dumps({"pairs": BOTH}), BOTH),
+    "an item in the prose before a list with a slip": (
+        'Such as {"question": "What?"}: {"pairs": [{"question": "What is alpha?"}, {"question": "What is "omega"?"}]}',
+        [PAIR, {"question": 'What is "omega"?'}],
+    ),
+    "empty lists in items with slips": (
+        '{"pairs": [{"question": "What is alpha?", "x": [],}, {"question": "What is omega?", "x": [],}]}',
+        [{**item, "x": []} for item in BOTH],
+    ),
+    "JSON within JSON, with a slip": ({"answer": json.dumps({"pairs": BOTH})[:-2] + ",]}"}, BOTH),
+    "as many items as can be asked for, and a comma too many": (
+        json.dumps({"pairs": [PAIR] * 200})[:-2] + ",]}", [PAIR] * 200,
+    ),
     "a comma that is missing": ('{"pairs": [{"question": "What is alpha?" "type": "x"}]}', [{**PAIR, "type": "x"}]),
     "Python": ("{'pairs': [{'question': 'What is alpha?', 'x': None}]}", [{**PAIR, "x": None}]),
 }  # fmt: skip
@@ -145,7 +165,16 @@ def test_a_text_and_all_that_is_made_of_it_are_counted_together() -> None:
 CUT: dict[str, tuple[str, list[Any] | None]] = {
     "in its first item": ('{"pairs": [{"question": "What is al', None),
     "in its second item": ('{"pairs": [{"question": "What is alpha?"}, {"question": "What is om', [PAIR]),
-    "between items": ('{"pairs": [{"question": "What is alpha?"}, {"question": "What is omega?"}', [PAIR]),
+    "in its third item": (json.dumps({"pairs": BOTH})[:-2] + ', {"question": "What is th', BOTH),
+    "in its third item, which names its second": (
+        json.dumps({"pairs": BOTH})[:-2] + ', {"question": "What else?", "evidence": [{"question": "Wh',
+        BOTH,
+    ),
+    "between items": ('{"pairs": [{"question": "What is alpha?"}, {"question": "What is omega?"}', BOTH),
+    "between items, of which one has a slip": (
+        '{"pairs": [{"question": "What is "alpha"?"}, {"question": "What is omega?"}, {"question": "What',
+        [{"question": 'What is "alpha"?'}, BOTH[1]],
+    ),
     "behind its end": (json.dumps({"pairs": BOTH}) + " I hope th", BOTH),
     "in its thoughts": ('<think>I would ask {"pairs": [{"question": "no"}', None),
 }
@@ -155,6 +184,11 @@ CUT: dict[str, tuple[str, list[Any] | None]] = {
 def test_whole_items_of_an_answer_that_is_cut_are_kept(name: str) -> None:
     text, expected = CUT[name]
     assert find_items(text, "pairs", cut=True) == expected
+
+
+def test_a_slip_in_an_answer_of_the_judge_drops_no_other_score() -> None:
+    scores = [{"index": place, "score": 9} for place in range(7)]
+    assert find_items(json.dumps({"scores": scores})[:-2] + ",]}", "scores", cut=False) == scores
 
 
 @pytest.mark.parametrize(
