@@ -214,7 +214,7 @@ class HttpClient:
             request.add_unredirected_header(self.key_header, f"Bearer {self.key}" if bearer else self.key)
         try:
             with self.opener.open(request, timeout=self.timeout_s) as response:
-                answer = self._answer(response.status, response, response.read(self.most_bytes + 1), sent_again)
+                answer = self._answer(response.status, response, _whole(response, self.most_bytes + 1), sent_again)
                 if received is not None:
                     received(answer)
                 return answer
@@ -235,6 +235,17 @@ class HttpClient:
             sent_again=sent_again,
             key=self.key,
         )
+
+
+def _whole(response: http.client.HTTPResponse, most: int) -> bytes:
+    """The body, or its first `most` bytes. Raises OSError or HTTPException where the connection is lost before.
+
+    Read to a limit, the library says nothing of a connection that ends before the length which was told.
+    """
+    body = response.read(most)
+    if len(body) < most and response.length:
+        raise http.client.IncompleteRead(body, response.length)
+    return body
 
 
 def _read(error: urllib.error.HTTPError, most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 from typing import Final
 
@@ -71,6 +72,8 @@ def unreachable(error: Exception, url: str, field: str = FIELD) -> StageError:
     detail = f": {fault.verify_message}" if fault is not None else ""
     if isinstance(error, socket.gaierror):
         detail = ": the name does not resolve"
+    elif isinstance(error, http.client.IncompleteRead):
+        detail = ": it was lost in the middle of an answer"
     return Transient(
         "LLMUnreachable",
         f"no connection to the LLM endpoint ({type(error).__name__}{detail}); is {url} right and reachable from the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from typing import Any
 
 import pytest
@@ -86,6 +87,34 @@ def test_a_connection_that_breaks_is_tried_again_and_named() -> None:
     with scripted(lambda *_: b"") as url, pytest.raises(NoAnswerError, match=r"^(RemoteDisconnected|ConnectionReset)"):
         client(url, waits=waits).request("GET", "/x", retries=RETRIES)
     assert waits == [1.0, 2.0]
+
+
+LOST = {
+    "before a byte of it": b"Content-Length: 9\r\n\r\n",
+    "within it": b'Content-Length: 9\r\n\r\n{"a"',
+    "before its last byte, where it looks whole": b"Content-Length: 3\r\n\r\n12",
+    "within a chunk": b'Transfer-Encoding: chunked\r\n\r\n9\r\n{"a"',
+    "before the last chunk": b"Transfer-Encoding: chunked\r\n\r\n2\r\n12\r\n",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_connection_that_is_lost_within_an_answer_is_tried_again_and_named(name: str) -> None:
+    begun, received = b"HTTP/1.1 200 OK\r\n" + LOST[name], list[Answer]()
+    with scripted(lambda _, __, number: begun if number < 2 else (200, 123)) as url:
+        answer = client(url).request("GET", "/x", retries=RETRIES)
+    assert (answer.json, answer.sent_again) == (123, 2)
+    with scripted(lambda *_: begun) as url:
+        with pytest.raises(NoAnswerError, match=r"^IncompleteRead"):
+            client(url).request("GET", "/x", retries=RETRIES)
+        with pytest.raises(http.client.IncompleteRead):
+            client(url).send("GET", "/x", received=received.append)
+    assert received == [], "nothing is written down"
+
+
+def test_a_refusal_is_one_though_its_text_is_lost() -> None:
+    with scripted(lambda *_: b"HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\nno") as url:
+        assert client(url).send("GET", "/x").status == 400
 
 
 def test_the_key_is_masked_in_what_the_server_says() -> None:

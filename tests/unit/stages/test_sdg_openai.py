@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,28 @@ def test_an_endpoint_that_is_not_there_is_tried_again_later(
     code, result, _ = sdg(tmp_path, url)
     assert (code, result["reason"], result["field"]) == (20, "LLMUnreachable", f"{FIELD}.baseURL")
     assert said in result["message"]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_answers_that_are_lost_on_their_way_are_asked_for_again(
+    tmp_path: Path, endpoint: type[Endpoint], monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    """As an endpoint that restarts breaks off what is under way: it is one all the same."""
+    whole = endpoint.end_headers
+
+    def breaks_off(handler: Endpoint) -> None:
+        whole(handler)
+        if not comes_back or len(endpoint.bodies) in (1, 2, 3, *range(10, 15)):
+            handler.wfile.write(b'{"choices": [')
+            handler.connection.shutdown(socket.SHUT_RDWR)
+
+    monkeypatch.setattr(endpoint, "end_headers", breaks_off)
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=20, concurrency=2)
+    if comes_back:
+        assert (code, len(pairs), result["counts"].get("invalidAnswers")) == (0, 20, None), result
+    else:
+        assert (code, result["reason"]) == (20, "LLMUnreachable"), result
+        assert "lost in the middle of an answer" in result["message"]
 
 
 def ask(tmp_path: Path, endpoint: type[Endpoint], key: str | None = KEY) -> list[Any]:
