@@ -11,7 +11,7 @@ distinct     the drafts without those that ask the same
 graded       the questions as the judge sees them
 judgement    by the judge: a score by each criterion, and one of the whole
 
-Nothing is downloaded and nothing is reported: telemetry, metrics, health checks and the tokenizer of its statistics are
+Nothing is downloaded and nothing is reported: telemetry, metrics, health checks, its statistics and its tokenizer are
 off, and its home is a folder of the stage.
 """
 
@@ -100,6 +100,7 @@ def run(
             non_inference_max_parallel_workers=1,
         )
     )
+    designer._create_dataset_profiler = lambda *_, **__: _NoStatistics()
     builder = dd.DataDesignerConfigBuilder(model_configs=_models(dd, routes, at_once))
     builder.with_seed_dataset(DataFrameSeedSource(df=pd.DataFrame([dict(row) for row in rows])))
     for column in _columns(dd, steps, embeds=EMBED in routes):
@@ -168,8 +169,15 @@ def loaded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+class _NoStatistics:
+    """In the place of the library's, which nobody reads: they fail where there is one row, or one is left."""
+
+    def profile_dataset(self, *_: Any) -> None:
+        """None is what the library takes for no statistics."""
+
+
 def _count_no_tokens() -> None:
-    """Its statistics count tokens by a vocabulary that it would download. Nobody reads them: bytes are counted."""
+    """It counts tokens of thoughts by a vocabulary that it would download. Nobody reads that: bytes are counted."""
     import tiktoken
     from tiktoken import registry
 

@@ -90,6 +90,13 @@ def test_documents_are_asked_about_together(tmp_path: Path) -> None:
     assert {pair["type"] for pair in together} == {"multi_hop"}
 
 
+def test_one_document_alone_is_asked_about(tmp_path: Path) -> None:
+    """Statistics of one row ended the library, and the stage as a bug, also where it was the last one of a batch."""
+    with Server(Script()) as server:
+        code, result, pairs = designed(tmp_path, server, documents(1))
+    assert (code, len(pairs)) == (0, 7), result
+
+
 def test_a_preview_counts_documents_and_not_what_is_asked_about_together(tmp_path: Path) -> None:
     with Server(Script()) as server:
         code, result, _ = designed(tmp_path, server, documents(12), design={"documentsPerBundle": 3}, preview=5)
