@@ -53,11 +53,17 @@ class Forecast:
 
     shapes: list[Shape] = field(default_factory=list)
     used: list[Usage] = field(default_factory=list)
+    worst: float = field(default=0.0, init=False)  # the largest share of its first guess that one used; 0 before any
+
+    def __post_init__(self) -> None:
+        shares = (used.tokens / known.tokens for known, used in zip(self.shapes, self.used, strict=True))
+        self.worst = max(shares, default=0.0)
 
     def learn(self, shape: Shape, usage: Usage) -> None:
         if usage.tokens:
             self.shapes.append(shape)
             self.used.append(usage)
+            self.worst = max(self.worst, usage.tokens / shape.tokens)
 
     def save(self, path: Path) -> None:
         """For the next attempt."""
@@ -84,10 +90,11 @@ class Forecast:
             round(completion * sum(one.completion for one in shapes)),
         )
 
-    def most_of(self, shape: Shape) -> float:
-        """Tokens that one document uses at most, if it is no worse than the worst so far."""
-        worst = max((used.tokens / known.tokens for known, used in zip(self.shapes, self.used, strict=True)), default=1)
-        return shape.tokens * worst
+    def most_of(self, guessed: float) -> float:
+        """Tokens that documents use at most, of which so many are a first guess, if none is worse than the worst so
+        far.
+        """
+        return guessed * (self.worst or 1.0)
 
 
 def _ratio(used: float, known: float) -> float:

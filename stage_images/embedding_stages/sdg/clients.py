@@ -77,7 +77,7 @@ def opened(context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at
     """
     asked, stopping = settings_of(Sdg, context.settings), threading.Event()
     sys.setswitchinterval(_TURN_S)
-    ledger = Ledger(scratch / FILE)
+    ledger = Ledger(scratch / FILE, asked.maxTokensTotal)
     context.llm_tokens = ledger.paid
 
     def client(role: str, section: Mapping[str, Any], at: str, key_of: str, key_at: str, most: int) -> ChatClient:

@@ -31,6 +31,7 @@ from embedding_stages.sdg.designer_columns import Address
 from embedding_stages.sdg.designer_gateway import Gateway, Route
 from embedding_stages.sdg.designer_process import Designer, DesignerError, Order, raised
 from embedding_stages.sdg.designer_rows import Bundle, Row, Steps, bundled, rows_of, shape_of
+from embedding_stages.sdg.ledger import BudgetSpentError
 from embedding_stages.sdg.prompts import PAIRS, SCORES
 from embedding_stages.sdg.provider import Outcome
 from embedding_stages.sdg.rationing import Rations, chosen, preview_done
@@ -39,7 +40,6 @@ from embedding_stages.sdg.written import Written, outcome_of
 FIELD: Final = "spec.stages.sdg.provider.dataDesigner"
 _AT_A_TIME: Final = 25  # bundles for each request at once: fewer would often wait for the slowest of them
 _MOST_AT_A_TIME: Final = 400  # bundles: Data Designer holds all of their rows and columns in memory
-_FIRST: Final = 8  # bundles, where a budget has to be learned first
 _LEARNED: Final = "learned.json"  # the forecast: what was answered does not say which bundle it was paid for
 _TOKENS_TOLD_S: Final = 5.0
 _EXTRACTING, _WRITING, _JUDGING = 0.0, 0.7, 0.0  # temperatures
@@ -133,7 +133,7 @@ def _make_all(
     design = asked.design or DataDesigner()
     found: list[Written] = []
     size = min(_AT_A_TIME * clients.at_once, _MOST_AT_A_TIME)
-    while batch := _taken(rations, _FIRST if rations.most and not rations.forecast.used else size):
+    while batch := _taken(rations, size):
         context.stop_if_asked()
         first = rations.given - len(batch)
         written = {bundle.id: Written.load(_path(scratch, bundle)) or Written(bundle.id) for bundle in batch}
@@ -147,7 +147,10 @@ def _make_all(
             rations.forecast.learn(shape_of(list(rows.values())), gateway.usage)
             rations.forecast.save(scratch / _LEARNED)
             _tell(context, gateway)
-            if gateway.failure is not None:
+            if isinstance(gateway.failure, BudgetSpentError):
+                batch = [bundle for bundle in batch if bundle.id not in lost]
+                rations.cut_short(sum(len(bundle.documents) for bundle in left if bundle.id in lost))
+            elif gateway.failure is not None:
                 raise gateway.failure
         for number in range(first, rations.given):
             rations.release(number)

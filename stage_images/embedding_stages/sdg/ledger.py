@@ -41,6 +41,10 @@ class Recorded:
     is_old: bool = False
 
 
+class BudgetSpentError(Exception):
+    """All tokens are used that may be: nothing more is asked."""
+
+
 class Ledger:
     """Thread-safe. `take` and `keep` are an Entry's. Raises OSError where the file cannot be written: an answer that is
     not kept must not be used.
@@ -49,7 +53,9 @@ class Ledger:
     first answer that is kept, the second time the second one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int | None = None) -> None:
+        """`most`: tokens that may be spent, of all attempts together."""
+        self._most = most
         self._lock = threading.Lock()
         self._found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)  # key -> (begin, length) of lines
         self._taken: defaultdict[str, int] = defaultdict(int)
@@ -114,6 +120,11 @@ class Ledger:
         """Tokens of the answers that this process has paid for."""
         with self._lock:
             return self._paid.tokens
+
+    def check_budget(self) -> None:
+        """Before a request is sent. Raises BudgetSpentError."""
+        if self._most is not None and self.spent().tokens >= self._most:
+            raise BudgetSpentError
 
     def _count(self, said: Mapping[str, Any], begin: int, length: int) -> None:
         self._found[said["key"]].append((begin, length))

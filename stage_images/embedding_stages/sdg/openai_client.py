@@ -111,7 +111,7 @@ class ChatClient:
 
         Raises OddAnswerError; BadInput `LLMUnauthorized`, `LLMModelNotFound`, `LLMEndpointInvalid`,
         `LLMQuotaExhausted`, `LLMRequestRejected`, `LLMCertificateUntrusted`; Transient `LLMUnreachable`,
-        `LLMUnavailable`, `Interrupted`.
+        `LLMUnavailable`, `Interrupted`; BudgetSpentError.
         """
         own = {"temperature": temperature, "seed": seed, **_JSON_MODE}
         said = self.complete(messages, own)
@@ -186,6 +186,7 @@ class ChatClient:
         """The answer, after parameters that the endpoint refuses are left out, and kept where it is of use. Raises when
         it stays a refusal.
         """
+        self.ledger.check_budget()
         with self.dialect.one_at_a_time():
             changes = self.dialect.known()
             answer = self._request(path, changes.applied_to(body), keeper)

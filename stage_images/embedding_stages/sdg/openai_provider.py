@@ -21,6 +21,7 @@ from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.failures import FIELD, REJECTED
 from embedding_stages.sdg.languages import is_of_another, language_of
+from embedding_stages.sdg.ledger import BudgetSpentError
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.parallel import in_parallel
 from embedding_stages.sdg.provider import Outcome
@@ -70,21 +71,28 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
 def _ask_all(
     context: StageContext, clients: Clients, rations: Rations[CutDocument], documents: int
 ) -> dict[int, Written]:
-    """By their number, the documents that were asked about."""
+    """By their number, the documents that were asked about to their end."""
     scratch, asked = context.scratch("llm"), settings_of(Sdg, context.settings)
 
-    def one(source: CutDocument) -> tuple[Shape, Written]:
-        path = scratch / f"{source.id}.json"
+    def one(source: CutDocument) -> tuple[Shape, Written | None]:
+        path, shape = scratch / f"{source.id}.json", shape_of(source, asked.pairsPerDocument)
         document = Written.load(path)
         if document is None:
-            document = _ask_about(clients, source, asked.pairsPerDocument, asked.seed)
+            try:
+                document = _ask_about(clients, source, asked.pairsPerDocument, asked.seed)
+            except BudgetSpentError:  # raised, it would end others at once, whose answers under way are paid for
+                return shape, None
             document.save(path)
-        return shape_of(source, asked.pairsPerDocument), document
+        return shape, document
 
     found: dict[int, Written] = {}
     told = Tally()
     in_vain = 0  # documents in a row
     for number, (shape, document) in in_parallel(one, rations.take, context.stop_if_asked, clients.at_once):
+        if document is None:
+            rations.release(number)
+            rations.cut_short(1)
+            continue
         found[number] = document
         rations.done(number, shape, document.usage)
         _tell(context, document, told)

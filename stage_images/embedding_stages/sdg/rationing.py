@@ -35,7 +35,8 @@ class Rations(Generic[_Item]):
     given: int = 0
     documents: int = 0  # in what was given
     _next: _Item | None = None
-    _reserved: dict[int, float] = field(default_factory=dict)  # number -> tokens of those under way
+    is_cut_short: bool = False  # all tokens are used, and documents under way are not done
+    _reserved: dict[int, float] = field(default_factory=dict)  # number -> first guess of the tokens, of those under way
 
     def take(self) -> _Item | None:
         """The next one; None at the end, and where its tokens may be more than are left."""
@@ -45,14 +46,21 @@ class Rations(Generic[_Item]):
         if item is None:
             return None
         if self.most is not None and not self.is_paid(item):
-            needed = self.forecast.most_of(self.shape(item))
-            if self.ledger.spent().tokens + sum(self._reserved.values()) + needed > self.most:
+            guessed = self.shape(item).tokens
+            if not self._has_room_for(guessed, self.most):
                 return None
-            self._reserved[self.given] = needed
+            self._reserved[self.given] = guessed
         self._next = None
         self.given += 1
         self.documents += self.size(item)
         return item
+
+    def _has_room_for(self, guessed: float, most: int) -> bool:
+        """The first document is asked about alone: nobody knows before how far such guesses are off."""
+        if self._reserved and not self.forecast.worst:
+            return False
+        needed = self.forecast.most_of(sum(self._reserved.values()) + guessed)
+        return self.ledger.spent().tokens + needed <= most
 
     def done(self, number: int, shape: Shape, usage: Usage) -> None:
         """The one that was handed out as number `number` from 0 is answered."""
@@ -63,21 +71,28 @@ class Rations(Generic[_Item]):
         """What was kept back for a document is used."""
         self._reserved.pop(number, None)
 
+    def cut_short(self, documents: int) -> None:
+        """All tokens were used before so many that were handed out were done."""
+        self.documents -= documents
+        self.is_cut_short = True
+
     def check_all_were_taken(self, documents: int, pairs: int) -> None:
         """Raises BadInput `TokenBudgetTooSmall` and Stopped `TokenBudgetSpent`."""
-        if self._next is None:
+        if self._next is None and not self.is_cut_short:
             return
-        needed = round(self.forecast.most_of(self.shape(self._next)))
-        spent = self.ledger.spent()
-        if not self.given and not spent.tokens:
-            raise BadInput(
-                "TokenBudgetTooSmall",
-                f"{self.most} tokens are fewer than the first document takes, about {needed}; raise it",
-                field=BUDGET_FIELD,
-            )
+        spent, ahead = self.ledger.spent(), "documents are under way"
+        if self._next is not None and not self.is_cut_short:
+            needed = round(self.forecast.most_of(self.shape(self._next).tokens))
+            if not self.given and not spent.tokens:
+                raise BadInput(
+                    "TokenBudgetTooSmall",
+                    f"{self.most} tokens are fewer than the first document takes, about {needed}; raise it",
+                    field=BUDGET_FIELD,
+                )
+            ahead = f"the next document takes up to {needed}"
         raise Stopped(
             "TokenBudgetSpent",
-            f"{spent.tokens} of {self.most} tokens are used, and the next document takes up to {needed}: "
+            f"{spent.tokens} of {self.most} tokens are used, and {ahead}: "
             f"{self.documents} of {documents} documents gave {pairs} questions; raise it to go on, what was answered "
             "is kept and not asked again",
             field=BUDGET_FIELD,

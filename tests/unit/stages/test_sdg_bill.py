@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_llm import Script, Server
-from unit.stages.llm_endpoint import FIELD
+from unit.stages.llm_endpoint import FIELD, Endpoint, Reply, good, sdg
 from unit.stages.scripted_sdg import PRICES, documents, scripted
 
 from embedding_stages.errors import BadInput, Stopped
@@ -51,6 +52,23 @@ def test_documents_of_a_preview_stand_for_all_sizes() -> None:
     assert [shapes[place].characters for place in spread(shapes, 5)] == [8, 2, 6, 4, 10]
     assert spread(shapes, 99) == list(range(10))
     assert spread([], 5) == []
+
+
+def test_documents_under_way_keep_back_what_the_worst_so_far_says(tmp_path: Path) -> None:
+    shape = Shape(characters=4000, calls=2, pairs=7)
+    guessed = round(shape.tokens)
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        rations = Rations(
+            iter("abcde"), shape=lambda _: shape, is_paid=lambda name: name == "b", ledger=ledger, most=6 * guessed
+        )
+        assert [rations.take(), rations.take()] == ["a", "b"]
+        assert rations.take() is None, "nothing is known before one is done"
+        rations.done(0, shape, Usage(2, guessed, 0))
+        assert [rations.take(), rations.take()] == ["c", "d"]
+        rations.done(2, shape, Usage(2, 4 * guessed, 0))
+        assert rations.take() is None, "the one under way may take as much"
+        rations.done(3, shape, Usage(2, guessed, 0))
+        assert rations.take() == "e"
 
 
 def test_a_budget_that_is_spent_is_not_called_too_small(tmp_path: Path) -> None:
@@ -149,6 +167,46 @@ def test_a_budget_stops_keeps_what_was_made_and_goes_on_where_it_is_raised(tmp_p
         code, _, pairs = scripted(tmp_path, server.url, texts, maxTokensTotal=10_000_000)
         stats = server.state.stats()
     assert (code, len(pairs), stats["answeredTwice"]) == (0, 280, 0)
+
+
+@pytest.mark.parametrize("at_once", [8, 64])
+def test_a_budget_holds_before_anybody_knows_what_a_document_takes(
+    tmp_path: Path, endpoint: type[Endpoint], at_once: int
+) -> None:
+    """A model that thinks takes many times as much as is guessed."""
+    endpoint.reply = staticmethod(costs(8000))  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=100, maxTokensTotal=100_000, concurrency=at_once)
+    assert (code, result["reason"]) == (40, "TokenBudgetSpent"), result
+    assert 80_000 < result["llmTokens"] <= 100_000
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_budget_that_documents_run_over_ends_before_the_next_request(
+    tmp_path: Path, endpoint: type[Endpoint], at_once: int
+) -> None:
+    """What is under way by then is answered, kept, and not asked for again."""
+    cheap, dear = costs(10), costs(30_000)
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        return (cheap if number <= 2 else dear)(body, number)
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=20, maxTokensTotal=25_000, concurrency=at_once)
+    assert (code, result["reason"]) == (40, "TokenBudgetSpent"), result
+    assert 25_000 <= result["llmTokens"] < 25_000 + at_once * 30_100
+    assert "documents are under way: " in result["message"]
+    again = sdg(tmp_path, endpoint.url, documents=20, maxTokensTotal=25_000, concurrency=at_once, attempt=2)
+    assert (again[0], again[1]["reason"], "llmTokens" in again[1]) == (40, "TokenBudgetSpent", False)
+    code, result, pairs = sdg(tmp_path, endpoint.url, documents=20, attempt=3)
+    assert (code, len(pairs), len(endpoint.bodies)) == (0, 20, 40), result
+
+
+def costs(tokens: int) -> Callable[[dict[str, Any], int], Reply]:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        status, answer, headers = good(body, number)
+        return status, answer | {"usage": {"prompt_tokens": 50, "completion_tokens": tokens}}, headers
+
+    return reply
 
 
 def test_a_budget_smaller_than_one_document_asks_nothing(tmp_path: Path) -> None:

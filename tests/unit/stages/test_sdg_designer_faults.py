@@ -19,6 +19,7 @@ from unit.stages.scripted_sdg import designed, documents, outcome_in, request_of
 
 from embedding_stages.contract.settings import DataDesigner
 from embedding_stages.sdg import designer_process, designer_provider
+from embedding_stages.sdg.bill import Forecast
 from embedding_stages.sdg.designer_rows import Row
 
 pytestmark = pytest.mark.usefixtures("no_proxy", "nothing_but_this_machine")
@@ -79,6 +80,23 @@ def test_a_budget_smaller_than_one_bundle_asks_nothing(tmp_path: Path) -> None:
         assert server.state.stats()["answered"] == 0
     assert (code, result["reason"], result["field"]) == (10, "TokenBudgetTooSmall", "spec.stages.sdg.maxTokensTotal")
     assert "100 tokens are fewer than the first document takes, about" in result["message"]
+
+
+def test_a_budget_that_bundles_run_over_ends_before_the_next_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is answered by then is kept, and not asked for again."""
+    monkeypatch.setattr(Forecast, "most_of", lambda _self, _guessed: 0.0)
+    texts = documents(12)
+    with Server(Script()) as server:
+        code, result, _ = designed(tmp_path, server, texts, maxTokensTotal=10_000, concurrency=2)
+        assert (code, result["reason"], result["field"]) == (40, "TokenBudgetSpent", "spec.stages.sdg.maxTokensTotal")
+        assert result["llmTokens"] >= 10_000
+        assert "documents are under way: " in result["message"]
+        assert server.state.stats()["roles"].get("writer", 0) < 12
+        code, _, pairs = designed(tmp_path, server, texts)
+        stats = server.state.stats()
+    assert (code, len({pair["document_id"] for pair in pairs}), stats["answeredTwice"]) == (0, 12, 0)
 
 
 @pytest.mark.parametrize(
