@@ -25,8 +25,8 @@ _GOES: Final = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction, and what Unicode has given up
     "\U000e0000-\U000e007f]"  # tags without a flag: nobody sees them, and they can spell an instruction
 )
-_NEWLINES: Final = re.compile("\r\n?|\u2028|\u2029|\x85|\f")
-_NO_TEXT: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  # controls, and what was not decoded
+_NEWLINES: Final = re.compile("\r\n?|\u2028|\u2029|\x85|\f|\v")  # slides and Word write \v within a paragraph
+_NO_TEXT: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")  # controls, and what was not decoded
 _MOST_NO_TEXT: Final = 0.1  # share of a text's characters
 _UNSEEN_IN_WORDS: Final = re.compile(
     "[\u00ad\u034f\u061c\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef]"
