@@ -2,7 +2,9 @@
 
 MinHash signatures in bands (locality-sensitive hashing) propose, the features themselves decide. The features are pairs
 of neighbouring words of a passage, and the words of a query. They count by how rare they are, so that what all texts of
-a corpus share (a form's wording, "What does ... do?") makes no two of them alike.
+a corpus share (a form's wording, "What does ... do?") makes no two of them alike. Where words are written without
+spaces a character counts as one, and of an alphabet two neighbouring ones: two questions in Thai have most letters in
+common, whatever they ask.
 
 A module of our own in numpy: datasketch needs SciPy, and it and rensa return all of a bucket, which is quadratic where
 thousands of passages follow one form; what decides had to be written anyway.
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_stages.formats.pairs import normalised
+from embedding_stages.formats.words import UNSPACED_ALPHABETS, words_of
 
 _BANDS: Final = 40  # of two rows each: texts that share 30 % of their features meet in one of them in 98 % of cases
 _SEED: Final = 42
@@ -30,9 +33,9 @@ _LEAST_ESTIMATE: Final = 0.2  # share of equal rows below which nothing is compa
 _RARE: Final = 3  # a feature of fewer texts gains no more weight
 _LEAST_WEIGHT: Final = 0.1  # of a feature of all texts; of the rarest it is the logarithm of their number
 _TABLE_BITS: Final = 22  # of the table that counts features; few share an entry
-_WORD: Final = re.compile(  # Chinese and Japanese use no spaces
-    r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+"
-)
+_KANA_AND_HAN: Final = r"\u3040-\u30ff\u3400-\u9fff"
+_WORD: Final = re.compile(rf"[{_KANA_AND_HAN}]|[{UNSPACED_ALPHABETS}]+|[^\s{_KANA_AND_HAN}{UNSPACED_ALPHABETS}]+")
+_UNSPACED_RUN: Final = re.compile(f"[{UNSPACED_ALPHABETS}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class _Features:
 
 def _hashed(text: str, words: int, known: dict[str, int]) -> NDArray[np.uint32]:
     hashes = []
-    for word in _WORD.findall(normalised(text)) or [text]:
+    for word in _words(normalised(text)) or [text]:
         if (number := known.get(word)) is None:
             number = known[word] = zlib.crc32(word.encode())
         hashes.append(number)
@@ -93,6 +96,13 @@ def _hashed(text: str, words: int, known: dict[str, int]) -> NDArray[np.uint32]:
         single = single[:-1] * np.uint64(0x9E3779B97F4A7C15) + single[1:] * np.uint64(0xC2B2AE3D27D4EB4F)
         single >>= np.uint64(32)
     return np.unique(single.astype(np.uint32))
+
+
+def _words(text: str) -> list[str]:
+    found = _WORD.findall(text)
+    if not _UNSPACED_RUN.search(text):
+        return found
+    return [part for word in found for part in (words_of(word) if _UNSPACED_RUN.match(word) else (word,))]
 
 
 def _weights(*sides: _Features) -> NDArray[np.float32]:

@@ -111,6 +111,7 @@ def test_what_all_passages_share_makes_none_alike(of_the_form: int, of_its_own: 
 ASKED = [f"How do I set the {name} of a queue before it starts?" for name in ("size", "name", "owner", "colour")]
 ASKED += [f"What does {name} return?" for name in ("open", "close", "read", "write", "seek", "tell", "flush")]
 ASKED += ["装置の電源を入れる方法は何ですか？", "Wie groß darf eine Datei höchstens sein, die gelesen wird?"]
+ASKED += ["วิธีเปลี่ยนรหัสผ่านของผู้ใช้งานระบบ", "តើខ្ញុំប្តូរពាក្យសម្ងាត់របស់អ្នកប្រើយ៉ាងដូចម្តេច?", "လျှို့ဝှက်နံပါတ်ကို ဘယ်လိုပြောင်းရမလဲ"]
 ALIKE: list[tuple[str, str, bool]] = [
     ("case and punctuation", "what does READ return", True),
     ("the order of the words", "Before it starts, how do I set the size of a queue?", True),
@@ -118,6 +119,11 @@ ALIKE: list[tuple[str, str, bool]] = [
     ("a word that was added", "How do I set the size of a queue before it first starts?", True),
     ("another language", "wie groß darf eine Datei sein, die gelesen wird", True),
     ("a language without spaces", "装置の電源を入れる方法は？", True),
+    ("an ending, in Thai", "วิธีเปลี่ยนรหัสผ่านของผู้ใช้งานระบบทำอย่างไร", True),
+    ("zero-width spaces, in Khmer", "តើខ្ញុំ\u200bប្តូរ\u200bពាក្យសម្ងាត់\u200bរបស់\u200bអ្នកប្រើយ៉ាងដូចម្តេច", True),
+    ("a word, in Burmese", "လျှို့ဝှက်နံပါတ်ကို ဘယ်လိုပြောင်းနိုင်လဲ", True),
+    ("nothing but the letters of Thai", "ความดันของปั๊มน้ำในห้องเครื่องคือเท่าไร", False),
+    ("a word in common, in Thai", "ผู้ใช้งานดูรายงานการขายของเดือนที่แล้วได้ที่ไหน", False),
     ("nothing but the form", "What does truncate return?", False),
     ("another thing with long wording", "How do I get the limit of a pool while it runs?", False),
     ("a part of it", "How do I set the size?", False),
@@ -129,6 +135,24 @@ ALIKE: list[tuple[str, str, bool]] = [
 @pytest.mark.parametrize(("what", "query", "alike"), ALIKE, ids=[row[0] for row in ALIKE])
 def test_a_query_repeats_another_but_for(what: str, query: str, alike: bool) -> None:
     assert bool(near_duplicates([query], ASKED, QUERIES)) is alike
+
+
+# A passage in Thai, of whose phrases each has another word.
+CONTRACT = (
+    "บริษัทขอสงวนสิทธิ์ในการเปลี่ยนแปลงเงื่อนไข ลูกค้าต้องชำระเงินภายในสามสิบวัน สินค้าที่ชำรุดสามารถเปลี่ยนคืนได้ภายในเจ็ดวัน "
+    "การจัดส่งจะดำเนินการภายในสองวันทำการ ใบเสร็จรับเงินต้องเก็บไว้เป็นหลักฐาน"
+)
+EXCHANGED = (("บริษัท", "ทางร้าน"), ("สามสิบ", "สิบห้า"), ("เจ็ด", "สิบ"), ("สองวัน", "สามวัน"), ("เก็บไว้", "แสดง"))
+OTHER = (
+    "ระบบจะสำรองข้อมูลทุกคืนเวลาสองนาฬิกา ผู้ดูแลสามารถกู้คืนไฟล์ได้จากหน้าจอตั้งค่า หากพื้นที่จัดเก็บเต็มจะมีอีเมลแจ้งเตือนไปยังผู้ดูแล"
+)
+
+
+def test_a_passage_without_spaces_is_found_again_and_another_is_not() -> None:
+    repeat = CONTRACT
+    for word, other in EXCHANGED:
+        repeat = repeat.replace(word, other)
+    assert near_duplicates([repeat, OTHER], [CONTRACT], PASSAGES) == {0}
 
 
 @pytest.mark.parametrize(("texts", "others"), [([], ["a b"]), (["a b"], []), ([], [])])
