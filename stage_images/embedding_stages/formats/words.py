@@ -11,9 +11,9 @@ from embedding_stages.formats.characters import MARKS, for_words
 # Scripts without spaces between words, as they stand within the brackets of a pattern. A character of an alphabet says
 # as little as a Latin letter does.
 UNSPACED_ALPHABETS: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-_UNSPACED: Final = (  # with kana and CJK ideographs
-    UNSPACED_ALPHABETS + "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
+KANA: Final = "\u3040-\u30ff"
+IDEOGRAPHS: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese, and Japanese kanji
+_UNSPACED: Final = UNSPACED_ALPHABETS + KANA + IDEOGRAPHS
 # Runs of one kind: those, and other words, with the marks of scripts that write vowels with them.
 _RUN: Final = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+(?:[{MARKS}]+[^\W{_UNSPACED}]*)*")
 _FIRST_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from embedding_stages.formats import characters
 from embedding_stages.formats.pairs import Passage
+from embedding_stages.formats.words import IDEOGRAPHS, KANA
 
 PAIRS: Final = "pairs"  # what the writer's list is called
 SCORES: Final = "scores"  # the judge's
@@ -23,10 +24,13 @@ TYPES: Final = tuple(name for name, _ in _MIX)
 MULTI_HOP: Final = TYPES[0]
 _FEWEST_HOPS: Final = 2  # passages of a question of this type; with fewer it is one of another type
 _MOST_HOPS: Final = 3
-_MIN_QUOTE: Final = 12  # characters; shorter quotes prove nothing
+_MIN_QUOTE: Final = 12  # letters, see `_letters`; shorter quotes prove nothing
+_MIN_QUESTION: Final = 8  # letters
 _MAX_QUESTION: Final = 400  # characters
 _HIGHEST_COMPLEXITY: Final = 5
 _BEST_SCORE: Final = 10.0
+_IDEOGRAPH: Final = re.compile(f"[{IDEOGRAPHS}]")
+_SYLLABLE: Final = re.compile(f"[{KANA}\uac00-\ud7a3]")  # of Japanese and Korean
 _NUMBER: Final = re.compile(r"\d{1,9}(?:[.]\d{1,9})?", re.ASCII)
 
 _WRITER: Final = """\
@@ -156,7 +160,7 @@ def _draft(item: Any, passages: Sequence[Passage], hops: int) -> Draft | None:
         question, answer = _one_line(question), _one_line(answer)
     except characters.NotTextError:
         return None
-    if not 8 <= len(question) <= _MAX_QUESTION or not answer:
+    if _letters(question) < _MIN_QUESTION or len(question) > _MAX_QUESTION or not answer:
         return None
     found = [_grounded_in(quote, passages) for quote in evidence[:8]]
     if not found or None in found:
@@ -189,7 +193,7 @@ def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:
     if not isinstance(evidence, dict) or not isinstance(evidence.get("quote"), str):
         return None
     quote = evidence["quote"]
-    if len(_folded(quote)) < _MIN_QUOTE:
+    if _letters(_folded(quote)) < _MIN_QUOTE:
         return None
     number = _number(evidence.get("passage"))
     named = [passages[number]] if type(number) is int and 0 <= number < len(passages) else []
@@ -199,6 +203,11 @@ def _grounded_in(evidence: Any, passages: Sequence[Passage]) -> str | None:
 def _holds(text: str, quote: str) -> bool:
     """Whether the text has the quote, white space aside: models quote Khmer with spaces between words or without."""
     return "".join(_folded(quote).split()) in "".join(_folded(text).split())
+
+
+def _letters(text: str) -> int:
+    """How much a text says, in letters of an alphabet: an ideograph is about three, as "端口" is "port"."""
+    return len(text) + 2 * len(_IDEOGRAPH.findall(text)) + len(_SYLLABLE.findall(text))
 
 
 def _folded(text: str) -> str:

@@ -23,6 +23,7 @@ PASSAGES = [
         (
             "Alpha is the first letter.", "Omega ends the alphabet.",
             "کتاب تازه می\u200cخواهم.", "ខ្ញុំ\u200bសរសេរ\u200bឯកសារ។",
+            "默认端口是8080。保修期为两年。", "보증 기간은 2년입니다. 환불은 안 됩니다.", "保証は二年です。",
         )
     )
 ]  # fmt: skip
@@ -51,6 +52,11 @@ DRAFTS = {
     "a quote without the joiners of its passage": (pair("چه می\u200cخواهم؟", "کتاب تازه می خواهم"), ("d-2",)),
     "a quote without the zero-width spaces of its passage": (pair("តើខ្ញុំធ្វើអ្វី?", "ខ្ញុំសរសេរឯកសារ"), ("d-3",)),
     "a quote with spaces between the words": (pair("តើខ្ញុំធ្វើអ្វី?", "ខ្ញុំ សរសេរ ឯកសារ"), ("d-3",)),
+    "a short question in Chinese, and a short quote": (pair("保修多久？", "保修期为两年"), ("d-4",)),
+    "a short question in Korean, and a short quote": (pair("보증은 몇 년?", "보증 기간은 2년"), ("d-5",)),
+    "a short quote in Japanese": (pair("保証期間は？", "保証は二年"), ("d-6",)),
+    "a quote in Chinese too short to prove anything": (pair("默认端口是多少？", "端口"), None),
+    "a question in Chinese too short to ask anything": (pair("端口", "默认端口是8080"), None),
     "an endless question": (pair("why " * 200, "Alpha is the first"), None),
     "no object": ("What is alpha?", None),
 }  # fmt: skip
