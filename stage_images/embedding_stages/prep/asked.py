@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from embedding_stages.formats.beir import BeirPassage, BeirQuery, BeirReader, Ju
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.formats.pairs import Pair, PairSet
 from embedding_stages.formats.set_documents import documents_of, write_set_documents
-from embedding_stages.prep.rules import Split, split_by_document, without_repeats
+from embedding_stages.prep.rules import split_by_document, without_repeats
 from embedding_stages.prep.withheld import Withheld, withhold
 
 
@@ -47,7 +47,8 @@ def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pai
             "name a labelled set in spec.evaluation.beir",
             field="spec.corpus.source",
         ) from error
-    found = _withheld(settings, source, split)
+    held_out = _documents_of(split.evaluation, source)
+    found = _withheld(settings, source, held_out)
     asked = without_repeats(found.pairs or split.evaluation)
     passages = {name: found.texts.get(name, one.text) for name, one in source.passages.items()}
     beir.write_passages(folder, (BeirPassage(name, "", text) for name, text in passages.items()))
@@ -59,16 +60,22 @@ def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pai
         queries=tuple(pair.query for pair in asked),
         answers=tuple(source.passages[name].text for name in answers),
         passages=len(passages),
-        held_out=frozenset(pair.document_id for pair in split.evaluation),
+        held_out=held_out,
         kinds=Counter(pair.type for pair in asked),
     )
 
 
-def _withheld(settings: Prep, source: PairSet, split: Split) -> Withheld:
+def _documents_of(pairs: Sequence[Pair], source: PairSet) -> frozenset[str]:
+    """Also those that answer: a pair about a bundle of documents has the id of its first one."""
+    answering = (source.passages[name].document_id for pair in pairs for name in pair.passage_ids)
+    return frozenset((*(pair.document_id for pair in pairs), *answering))
+
+
+def _withheld(settings: Prep, source: PairSet, held_out: Collection[str]) -> Withheld:
     """Nothing where the pairs are to be asked, or where the documents are too short to take a sentence out."""
     if settings.evaluationQueries == "pairs":
         return Withheld([], {})
-    return withhold(source.passages, {pair.document_id for pair in split.evaluation}, seed=settings.seed)
+    return withhold(source.passages, held_out, seed=settings.seed)
 
 
 def copy_whole(source: Path, folder: Path) -> Asked:

@@ -63,6 +63,23 @@ def test_siblings_are_never_negatives_of_each_other(tmp_path: Path) -> None:
             assert not {f"{document}-1", f"{document}-2"} & set(row["negatives"])
 
 
+def test_all_documents_that_an_evaluation_query_asks_about_are_held_out(tmp_path: Path) -> None:
+    """Pairs about a bundle of documents have the id of its first one."""
+    chunks, pairs = records()
+    pairs = pairs[::2]  # of a document two passages answer nothing
+    for n, pair in enumerate(pairs):
+        pair["document_id"] = f"d{n - n % 2}"
+    for number, chunk in enumerate(chunks):  # other words in each, for near-duplicates do not train
+        chunk["text"] = " ".join([*(f"{letter}{number}" for letter in "pqrstuvw"), chunk["text"]])
+    code, result = stage(tmp_path, chunks, pairs, margin=1.0, hardNegatives=30)
+    assert code == 0, result
+    rows = (tmp_path / result.artefacts[Artefact.EVALUATION_SET].path / "qrels" / "test.tsv").read_text().splitlines()
+    asked = {row.split("\t")[1].split("-")[0] for row in rows[1:]}
+    trained = lines(tmp_path / result.artefacts[Artefact.TRAINING_SET].path, "passages.jsonl")
+    assert len(asked) == 2
+    assert {item["id"].split("-")[0] for item in trained} == {f"d{n}" for n in range(DOCUMENTS)} - asked
+
+
 LABELLED = {
     "corpus.jsonl": '{"_id": "x", "title": "", "text": "An answer."}\n',
     "queries.jsonl": '{"_id": "1", "text": "what says WORD30"}\n{"_id": "2", "text": "Other?"}\n',
