@@ -43,11 +43,12 @@ def keep_frozen(frozen: Path, folder: Path, source: PairSet) -> Asked:
 
 
 def _keep_frozen(frozen: Path, folder: Path, source: PairSet) -> Asked:
-    now = defaultdict[str, list[str]](list)  # ids by digest
+    now = defaultdict[str, list[str]](list)  # ids by each digest, for the set may lack one
     for one in documents_of(source.passages.values()):
         now[one.sha256].append(one.id)
+        now[one.digest].append(one.id)
     documents = read_set_documents(frozen)
-    kept = [one for one in documents if one.sha256 in now]
+    kept = [one for one in documents if one.digest in now]
     lost = _passages_of(documents) - _passages_of(kept)
     if lost:
         lost_queries = _write_without(lost, kept, frozen, folder)
@@ -84,7 +85,7 @@ def _read(
         answers=tuple(answers.values()),
         passages=passages,
         held_out=frozenset(
-            name for one in documents if not answers.keys().isdisjoint(one.passages) for name in now[one.sha256]
+            name for one in documents if not answers.keys().isdisjoint(one.passages) for name in now[one.digest]
         ),
         lost_queries=lost_queries,
         lost_passages=lost_passages,

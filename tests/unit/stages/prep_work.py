@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest, StageResult
@@ -34,8 +34,17 @@ def count_words(texts: Sequence[str], role: Literal["query", "passage"]) -> Vect
 
 def word_counter(most: int) -> TokenCounter:
     """A token a word, without a prefix."""
+    return _counter(most, pre_tokenizers.WhitespaceSplit())
+
+
+def character_counter(most: int) -> TokenCounter:
+    """A token a character, as vocabularies of Chinese have it."""
+    return _counter(most, pre_tokenizers.Split(Regex("."), "isolated"))
+
+
+def _counter(most: int, parts: pre_tokenizers.PreTokenizer) -> TokenCounter:
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = parts
     description = EncoderDescription(
         architecture="bert",
         prefixes={"query": "", "passage": ""},

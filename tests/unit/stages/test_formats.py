@@ -29,7 +29,10 @@ PAIRS = [
 ]
 EXAMPLES = [TrainingExample(query="Größe?", positive="b", negatives=("a", "c"))]
 SCORED = [replace(EXAMPLES[0], scores=(0.75, 0.5, -1.0))]
-SET_DOCUMENTS = [SetDocument("0a", "ab" * 32, ("0a-0000", "0a-0001")), SetDocument("0b", "cd" * 32, ("0b-0000",))]
+SET_DOCUMENTS = [
+    SetDocument("0a", "ab" * 32, ("0a-0000", "0a-0001"), "12" * 32),
+    SetDocument("0b", "cd" * 32, ("0b-0000",)),  # of a set that was written before there was the second digest
+]
 BEIR_PASSAGES = [BeirPassage("p1", "Ein Titel", "Größe"), BeirPassage('p"2', "", "two"), BeirPassage("p3", "", "")]
 BEIR_QUERIES = [BeirQuery("q1", "Größe?"), BeirQuery("q2", "Who?"), BeirQuery("q3", "Nobody judged?")]
 JUDGEMENTS = [Judgement("q1", "p1", 2), Judgement("q1", 'p"2', 0), Judgement("q2", 'p"2', 1)]
@@ -82,7 +85,8 @@ WRITTEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "set/documents.jsonl": (
         lambda folder: set_documents.write_set_documents(folder / "set", SET_DOCUMENTS),
-        (f'{{"id": "0a", "sha256": "{"ab" * 32}", "passages": ["0a-0000", "0a-0001"]}}\n'
+        (f'{{"id": "0a", "sha256": "{"ab" * 32}", "passages": ["0a-0000", "0a-0001"], '
+        f'"sha256_without_spaces": "{"12" * 32}"}}\n'
         f'{{"id": "0b", "sha256": "{"cd" * 32}", "passages": ["0b-0000"]}}\n'),
     ),
     "qrels/test.tsv": (
@@ -116,11 +120,20 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 def test_a_document_has_one_digest_however_it_is_cut_and_spaced() -> None:
     """Nor do characters count that nobody sees: release 0.1 kept fewer of them."""
     digest = hashlib.sha256(b"One two. Three. ").hexdigest()
+    without_spaces = hashlib.sha256(b"Onetwo.Three.").hexdigest()
     one = (["One two. Three."], ["One two.", "Three."], ["One\n two.", " Three. "], ["One tw\u200co. Th\xadree."])
     for texts in one:
         passages = [Passage(f"0a-{number}", "0a", text) for number, text in enumerate(texts)]
         names = tuple(one.id for one in passages)
-        assert documents_of([*passages, Passage("0b-0", "0b", "x")])[0] == SetDocument("0a", digest, names)
+        assert documents_of([*passages, Passage("0b-0", "0b", "x")])[0] == SetDocument(
+            "0a", digest, names, without_spaces
+        )
+
+
+def test_a_document_without_spaces_is_the_same_wherever_it_is_cut() -> None:
+    whole, parts = ("配置文件中的超时时间默认为三十秒。",), ("配置文件中的超时", "时间默认为三十秒。")
+    found = {documents_of(Passage("a", "a", text) for text in texts)[0].digest for texts in (whole, parts)}
+    assert len(found) == 1
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.stages.prep_work import DOCUMENTS, lines, records, stage
+from unit.stages.prep_work import DOCUMENTS, character_counter, lines, records, stage
 
 from embedding_stages.artefacts import digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, StageResult
 from embedding_stages.evaluate.evaluation_set import load_evaluation_set
 from embedding_stages.formats import set_documents
 from embedding_stages.formats.pairs import Pair
+from embedding_stages.sdg.fit import Fit
 from embedding_stages.sdg.passages import make_passages
 from embedding_stages.sdg.units import read_units
 
@@ -184,6 +187,40 @@ def test_how_documents_are_cut_drops_nothing(tmp_path: Path, sentences: int) -> 
     frozen = first_set(tmp_path, *cut(3))
     chunks, pairs = cut(sentences)
     assert len(chunks) != len(cut(3)[0])
+    code, result = stage(tmp_path, chunks, pairs, frozen=frozen, margin=1.0)
+    assert code == 0, result
+    assert result.artefacts[Artefact.EVALUATION_SET].digest == frozen.digest
+    assert trained(tmp_path, result).isdisjoint(asked_documents(tmp_path / frozen.path))
+
+
+UNSPACED = {
+    f"text{n}": f"水泵{n}号 " + "".join(map(chr, random.Random(n).choices(range(0x4E00, 0x5600), k=300)))
+    for n in range(8)
+}
+
+
+def cut_to_fit(most: int) -> tuple[Records, Records]:
+    """By a model that reads so many characters."""
+    fit = Fit(character_counter(most))
+    chunks: Records = []
+    pairs: Records = []
+    for name, text in UNSPACED.items():
+        passages = fit.make_passages(name, read_units(text), sentences=5)
+        chunks += [{"id": one.id, "document_id": name, "text": one.text} for one in passages]
+        pairs.append(Pair.about(name, text.split()[0], (passages[0].id,), kind="usage").to_json())
+    return chunks, pairs
+
+
+@pytest.mark.parametrize("as_before", [False, True], ids=["a set of today", "a set without the second digest"])
+def test_a_document_without_spaces_is_known_however_much_a_model_reads(tmp_path: Path, as_before: bool) -> None:
+    first = cut_to_fit(60)
+    frozen = first_set(tmp_path, *first)
+    if as_before:
+        documents = tmp_path / frozen.path / set_documents.FILE
+        documents.write_text(re.sub(', "sha256_without_spaces": "[0-9a-f]{64}"', "", documents.read_text()))
+        frozen = ArtefactRef(path=frozen.path, digest=digest_of_folder(tmp_path / frozen.path))
+    chunks, pairs = first if as_before else cut_to_fit(41)
+    assert as_before or len(chunks) != len(first[0])
     code, result = stage(tmp_path, chunks, pairs, frozen=frozen, margin=1.0)
     assert code == 0, result
     assert result.artefacts[Artefact.EVALUATION_SET].digest == frozen.digest
