@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from embedding_stages.sdg.sentences import cut
-from embedding_stages.sdg.units import Collector, Unit, read_units
+from embedding_stages.sdg.units import Collector, Unit, can_be_heading, read_units
 
 SUFFIXES: Final = (".md", ".markdown", ".mdown", ".mkd")
 # Blocks within blocks, a list of lists having two a level: the parser's time grows with them, and it leaves out what is
@@ -40,6 +40,7 @@ _CLOSED: Final = {
     "---": re.compile(r"^(?:---|\.\.\.)[ \t]*$\n?", re.MULTILINE),
     "+++": re.compile(r"^\+\+\+[ \t]*$\n?", re.MULTILINE),
 }
+_KEY: Final = re.compile(r"[\w\"'@$][^\s:=]*(?: [^\s:=]+){0,3}[ \t]*[:=](?P<value>.*)")
 _TITLE: Final = re.compile(r"^title[ \t]*[:=][ \t]*(\S[^\n]*)$", re.MULTILINE | re.IGNORECASE)
 _FENCE: Final = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 
@@ -66,15 +67,35 @@ def read_markdown(text: str) -> list[Unit]:
 
 
 def _without_front_matter(text: str) -> tuple[str, str]:
-    """(its title, the text behind it); nothing is taken where the block is not closed."""
+    """(its title, the text behind it); nothing is taken where the block is not closed, or is text between two rules."""
     opening = _FRONT.match(text)
     if opening is None:
         return "", text
     closed = _CLOSED[opening["mark"]].search(text, opening.end())
-    if closed is None:
+    if closed is None or (opening["mark"] == "---" and not _is_yaml(text[opening.end("mark") : closed.start()])):
         return "", text
     title = _TITLE.search(text, 0, closed.start())
     return title[1].strip().strip("\"'").strip() if title else "", text[closed.end() :]
+
+
+def _is_yaml(block: str) -> bool:
+    """Whether each line is a key, or belongs to one: prose may begin with "Note:" as well."""
+    complete = after_empty = False  # the last key has its value; the line before is empty
+    for line in block.split("\n"):
+        if not line.strip():
+            after_empty = True
+            continue
+        if key := _KEY.match(line):
+            value = key["value"].strip()
+            complete = bool(value) and value[0] not in "|>" and value[-1] not in "[{,"
+        elif line[0] not in " \t#]}" and line[:2] not in ("-", "- ", "-\t"):
+            return False
+        elif complete and line[0] != "#":
+            if after_empty or line[0] == "-":
+                return False
+            complete = False
+        after_empty = False
+    return True
 
 
 def _sections(text: str) -> Iterator[str]:
@@ -126,7 +147,7 @@ class _Markdown(Collector):
     def _read(self, token: Token, before: str) -> None:
         match token.type:
             case "inline" if before == "heading_open":
-                self._add_block_heading(_ANCHOR.sub("", self._shown(token.content)))
+                self._add_block_heading(self._shown(token.content))
             case "inline" if before in ("th_open", "td_open"):
                 self._row.append(self._shown(token.content))
             case "inline":
@@ -146,7 +167,9 @@ class _Markdown(Collector):
                 pass
 
     def _add_block_heading(self, text: str) -> None:
-        if text:
+        if not can_be_heading(text):  # a paragraph above a rule looks like one
+            self._add_text(text)
+        elif text := _ANCHOR.sub("", text):
             self._begin(is_heading=True)
             self.add_heading(text)
 

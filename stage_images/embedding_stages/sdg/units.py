@@ -15,6 +15,7 @@ from typing import Final
 from embedding_stages.sdg.sentences import cut, split_sentences
 
 MAX_UNIT_CHARACTERS: Final = 1000
+_MAX_HEADING_CHARACTERS: Final = 200  # what is longer is text
 _MAX_LINE_CHARACTERS: Final = 2000  # patterns below see no more at once, whatever a document holds
 _MAX_PARAGRAPH_LINES: Final = 100
 
@@ -71,6 +72,11 @@ def read_units(text: str) -> list[Unit]:
     return reader.finish()
 
 
+def can_be_heading(text: str) -> bool:
+    """Whether a text that stands where a heading does is as short as one."""
+    return len(text) <= _MAX_HEADING_CHARACTERS
+
+
 class Collector:
     """Units in their order, each with what stands above it."""
 
@@ -82,6 +88,9 @@ class Collector:
         self._opens = False
 
     def add_heading(self, text: str) -> None:
+        if not can_be_heading(text):
+            self.add_sentences(text)
+            return
         self._heading, self._signature, self._signature_indent = text, "", -1
         self._opens = True
         self._add(Kind.HEADING, text)
@@ -99,7 +108,7 @@ class Collector:
         self.units.append(
             Unit(
                 kind=kind,
-                text=text[:MAX_UNIT_CHARACTERS],
+                text=text,
                 starts_line=starts_line,
                 heading=self._heading,
                 signature=self._signature,
@@ -153,7 +162,8 @@ class _Reader(Collector):
             self._signature = line.strip()
             self._signature_indent = len(line) - len(line.lstrip())
             self._opens = True
-            self._add(Kind.SIGNATURE, line.strip())
+            for part in cut(line.strip(), MAX_UNIT_CHARACTERS):
+                self._add(Kind.SIGNATURE, part)
         elif _BULLET.match(line):
             self._flush()
             self._lines.append(line)

@@ -19,6 +19,32 @@ author: nobody
 tags: [a, b]
 ---
 """
+FULL_FRONT = """\
+---
+# Made by hand.
+title: One
+Last Updated: today
+x-i18n:
+    hash: 0f96
+"og:title": One
+description: >
+  What it is about,
+
+  in several words.
+text: it goes on
+  here
+
+  and here.
+tags:
+- a
+- b
+
+links: [
+  c
+]
+---
+"""
+LONG = " ".join(["It is so."] * 30)  # too long for a heading
 
 
 def kinds(text: str) -> list[tuple[str, str]]:
@@ -62,6 +88,20 @@ def kinds(text: str) -> list[tuple[str, str]]:
         ("+++\ntitle = 'One'\n+++\nText.", [("heading", "One"), ("sentence", "Text.")]),
         ("---\nText.\n\n---\nMore.", [("sentence", "Text."), ("sentence", "More.")]),
         ("---\na: b\n\nText.", [("sentence", "a: b"), ("sentence", "Text.")]),
+        (f"{LONG}\n---\nText.", [*[("sentence", "It is so.")] * 30, ("sentence", "Text.")]),
+        (f"# {LONG}\n\nText.", [*[("sentence", "It is so.")] * 30, ("sentence", "Text.")]),
+        (f"- {LONG}\n  ---", [("sentence", "- It is so."), *[("sentence", "It is so.")] * 29]),
+        (f"---\ntitle: {LONG}\n---\nText.", [*[("sentence", "It is so.")] * 30, ("sentence", "Text.")]),
+        (f"{FRONT}{LONG}\n---", [("heading", "The desk"), *[("sentence", "It is so.")] * 30]),
+        ("---\nNote: it holds.\n\nMore of it.\n\n---\nText.",
+         [("sentence", "Note: it holds."), ("sentence", "More of it."), ("sentence", "Text.")]),
+        ("---\nNote: it holds\nfor all.\n\n---\nText.",
+         [("sentence", "Note: it holds for all."), ("sentence", "Text.")]),
+        ("---\nNote: it holds.\n\n- One.\n\n---\nText.",
+         [("sentence", "Note: it holds."), ("sentence", "- One."), ("sentence", "Text.")]),
+        ("---\nNote: all of these:\n- One.\n\n---\nText.",
+         [("sentence", "Note: all of these:"), ("sentence", "- One."), ("sentence", "Text.")]),
+        (FULL_FRONT + "Text.", [("heading", "One"), ("sentence", "Text.")]),
         ("", []),
     ],
 )  # fmt: skip

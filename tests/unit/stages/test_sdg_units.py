@@ -107,6 +107,8 @@ def test_markdown_has_headings_code_and_lists() -> None:
         ("#   \nOne.", [("sentence", "# One.")]),
         ("Είναι κλειστή η πόρτα;", [("sentence", "Είναι κλειστή η πόρτα;")]),
         ("call(a, b);", [("code", "call(a, b);")]),
+        ("# " + "It is so. " * 30, [("sentence", "It is so.")] * 30),
+        (f"call({'a, ' * 499}b)", [("signature", f"call({'a, ' * 330}a,"), ("signature", f"{'a, ' * 168}b)")]),
     ],
     ids=[
         "a fence around spaces",
@@ -118,6 +120,8 @@ def test_markdown_has_headings_code_and_lists() -> None:
         "a heading without words",
         "a question in Greek",
         "a statement",
+        "a heading that is a paragraph",
+        "a signature longer than a unit",
     ],
 )
 def test_each_line_is_what_it_looks_like(text: str, expected: list[tuple[str, str]]) -> None:
