@@ -14,8 +14,9 @@ from embedding_stages.sdg import designer_prompts as told
 from embedding_stages.sdg.bill import Shape
 from embedding_stages.sdg.corpus import CutDocument
 from embedding_stages.sdg.designer_columns import loaded
-from embedding_stages.sdg.languages import is_of_another, language_of
+from embedding_stages.sdg.languages import Language, is_of_another, language_of, prose_of
 from embedding_stages.sdg.openai_provider import sections_of
+from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.prompts import SCORES, Draft, read_drafts, read_scores
 from embedding_stages.sdg.written import Written
 
@@ -36,7 +37,7 @@ class Bundle:
         return self.documents[0].id
 
     @property
-    def passages(self) -> list[Passage]:
+    def passages(self) -> list[UnitPassage]:
         return [passage for document in self.documents for passage in document.passages]
 
 
@@ -48,7 +49,7 @@ class Row:
     bundle: str
     passages: Sequence[Passage]
     wanted: int
-    language: str
+    language: Language
 
 
 def bundled(documents: Iterable[CutDocument], size: int) -> Iterator[Bundle]:
@@ -68,7 +69,7 @@ def rows_of(bundle: Bundle, wanted: int) -> list[Row]:
     passages = bundle.passages
     wanted *= len(bundle.documents)
     sections = sections_of(passages, wanted)
-    language = language_of(passage.text for passage in passages)
+    language = language_of(prose_of(passages))
     return [
         Row(
             id=f"{bundle.id}#{number}",

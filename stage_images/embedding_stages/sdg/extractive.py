@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from embedding_stages.formats.characters import for_words
 from embedding_stages.formats.pairs import normalised
-from embedding_stages.sdg.languages import knows_rules_for, language_of
+from embedding_stages.sdg.languages import knows_rules_for, language_of, prose_of
 from embedding_stages.sdg.lexicon import SYNONYMS, content_words, stem, words
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.rules import Question, Subject, questions_of
@@ -82,7 +82,7 @@ def candidates_of(
 
     One question a sentence; passages and types take turns. Of a document that is not English keywords alone.
     """
-    only_keywords = not knows_rules_for(language_of(passage.text for passage in passages))
+    only_keywords = not knows_rules_for(language_of(prose_of(passages)).name)
     found: list[tuple[Candidate, bytes]] = []
     for passage in passages:
         signatures = {unit.text for unit in passage.units if unit.kind is Kind.SIGNATURE}

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
+
+from embedding_stages.sdg.passages import UnitPassage
+from embedding_stages.sdg.units import Kind
 
 ENGLISH: Final = "en"
 LATIN: Final = "Latin"  # a language of this script, or code: nobody knows which
@@ -19,6 +23,8 @@ _MANY: Final = 0.1  # share of the documents, above which the stage warns
 _TOLD: Final = 8  # languages
 _LEAST_WORDS: Final = 3  # that speak for a language
 _LEAST_SHARE: Final = 0.04  # of all words
+_HAS_SCRIPT: Final = 0.05  # share of a document's letters
+_KIN: Final = frozenset({"Han", "Japanese"})  # a title in Japanese may have no kana
 
 _COMMON: Final[Mapping[str, frozenset[str]]] = {
     language: frozenset(words.split())
@@ -48,18 +54,40 @@ _SPEAKING: Final[Mapping[str, tuple[str, ...]]] = {  # a common word -> the lang
 }
 
 
-def language_of(texts: Iterable[str]) -> str:
-    """Of a document, given in parts: a code such as "de", the name of a script such as "Devanagari", `LATIN` where
-    neither says more, or `NONE`.
+@dataclass(frozen=True, slots=True)
+class Language:
+    """Of a document, or of a question."""
+
+    name: str  # a code such as "de", or of a script such as "Devanagari", `LATIN` where neither says more, or `NONE`
+    scripts: frozenset[str] = frozenset()  # that some part of its letters is of
+
+
+def prose_of(passages: Sequence[UnitPassage]) -> list[str]:
+    """The texts of a document that tell its language: code is the same in all of them, and often most of the letters.
+
+    Where there is nothing else, the code.
     """
+    texts = [_without_code(passage) for passage in passages]
+    return texts if any(texts) else [passage.text for passage in passages]
+
+
+def _without_code(passage: UnitPassage) -> str:
+    prose = [unit.text for unit in passage.units if unit.kind is not Kind.CODE]
+    return passage.text if len(prose) == len(passage.units) else " ".join(prose)
+
+
+def language_of(texts: Iterable[str]) -> Language:
+    """Of a document that is given in parts."""
     text = " ".join(_some(texts))
     scripts = Counter(
         {LATIN: 1} if text.isascii() and any(map(str.isalpha, text)) else filter(None, map(_script, text))
     )
     if not scripts:
-        return NONE
-    script = "Japanese" if scripts["Japanese"] > scripts.total() // 8 else max(scripts, key=lambda name: scripts[name])
-    return _of_latin(text.lower().split()) if script == LATIN else script
+        return Language(NONE)
+    letters = scripts.total()
+    script = "Japanese" if scripts["Japanese"] > letters // 8 else max(scripts, key=lambda name: scripts[name])
+    name = _of_latin(text.lower().split()) if script == LATIN else script
+    return Language(name, frozenset(one for one, number in scripts.items() if number >= _HAS_SCRIPT * letters))
 
 
 def knows_rules_for(language: str) -> bool:
@@ -67,16 +95,18 @@ def knows_rules_for(language: str) -> bool:
     return language in (ENGLISH, LATIN, NONE)
 
 
-def is_of_another(question: str, language: str) -> bool:
-    """Whether a question is surely not in the `language` of its document, which `language_of` tells.
+def is_of_another(question: str, document: Language) -> bool:
+    """Whether a question is surely not in the language of its document.
 
-    Neighbours, such as Danish and Swedish, share their common words: a few more of the one say nothing.
+    A document may have several scripts, and a question be in each. That says nothing of Latin letters, which stand for
+    names in any text. Neighbours, such as Danish and Swedish, share their common words: a few more of the one say
+    nothing.
     """
-    asked = language_of([question])
+    asked, language = language_of([question]).name, document.name
     if NONE in (asked, language):
         return False
     if asked != LATIN and asked not in _COMMON:  # another script
-        return asked != language and {asked, language} != {"Han", "Japanese"}
+        return (_KIN if asked in _KIN else {asked}).isdisjoint({language, *document.scripts})
     if language != LATIN and language not in _COMMON:
         return not any(_script(one) not in ("", LATIN) for one in question)
     if LATIN in (asked, language) or asked == language:

@@ -20,7 +20,7 @@ from embedding_stages.sdg.bill import Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.failures import FIELD, REJECTED
-from embedding_stages.sdg.languages import is_of_another, language_of
+from embedding_stages.sdg.languages import is_of_another, language_of, prose_of
 from embedding_stages.sdg.ledger import BudgetSpentError
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.parallel import in_parallel
@@ -138,7 +138,7 @@ def _tell(context: StageContext, document: Written, told: Tally) -> None:
 def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) -> Written:
     """Write, ground and judge the questions about one document."""
     document = Written(source.id)
-    language = language_of(passage.text for passage in source.passages)
+    language = language_of(prose_of(source.passages))
     sections = sections_of(source.passages, wanted)
     for number, section in enumerate(sections):
         share = wanted // len(sections) + (number < wanted % len(sections))

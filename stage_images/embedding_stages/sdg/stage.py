@@ -26,7 +26,7 @@ from embedding_stages.sdg.answers import CUT, EMPTY, UNREADABLE
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.drawn import ask_drawn
 from embedding_stages.sdg.fit import Fit
-from embedding_stages.sdg.languages import language_of, others_than_english, told, warning_of
+from embedding_stages.sdg.languages import language_of, others_than_english, prose_of, told, warning_of
 from embedding_stages.sdg.passages import UnitPassage
 from embedding_stages.sdg.phrases import PhraseCounts
 from embedding_stages.sdg.provider import Outcome
@@ -100,7 +100,7 @@ def _without_llm(context: StageContext, corpus: CutCorpus, counted: Counted, doc
         if not corpus.is_long_enough(document):
             return None
         with document.named():
-            languages[language_of(passage.text for passage in document.passages)] += 1
+            languages[language_of(prose_of(document.passages)).name] += 1
             return _candidates(document.passages, counted, asked, only_rules=only_rules)
 
     found = ask_drawn(

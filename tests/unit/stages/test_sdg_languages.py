@@ -9,7 +9,9 @@ from unit.stages.sdg_work import pairs_in, stage
 from unit.stages.sentence_rows import joined
 
 from embedding_stages.formats.pairs import RULE_TYPES
-from embedding_stages.sdg.languages import LATIN, NONE, is_of_another, language_of, warning_of
+from embedding_stages.sdg.languages import LATIN, NONE, Language, is_of_another, language_of, prose_of, warning_of
+from embedding_stages.sdg.markdown import read_markdown
+from embedding_stages.sdg.passages import UnitPassage, make_passages
 
 GERMAN = (
     "Der Drucker steht in dem Raum hinter der Werkstatt und ist nicht für alle offen. Die Schlüssel der Werkstatt "
@@ -42,7 +44,60 @@ ENGLISH = (
     ],
 )
 def test_a_document_says_its_language(text: str, language: str) -> None:
-    assert language_of([text[:30], text[30:]]) == language
+    assert language_of([text[:30], text[30:]]).name == language
+
+
+# A page of a manual: more letters of code than of prose.
+CODE = """\
+```sh
+curl -LO https://example.com/releases/latest/download/kubectl-linux-amd64
+sudo install -o root -g root -m 0755 kubectl-linux-amd64 /usr/local/bin/kubectl
+kubectl version --client --output=yaml
+```
+"""
+PAGES = {  # how it begins and ends, and a question
+    "Han": ("安装完成后需要重启服务。", "如果连接失败，请检查防火墙设置。", "连接失败时应该检查什么？"),
+    "Hangul": (
+        "설치한 다음 서비스를 다시 시작하십시오.",
+        "연결에 실패하면 방화벽을 확인하십시오.",
+        "무엇을 다시 시작합니까?",
+    ),
+    "Cyrillic": ("Установите клиент и перезапустите службу.", "Проверьте соединение.", "Что проверить?"),
+    "de": ("Danach ist der Dienst neu zu starten.", "Bricht die Verbindung ab, hilft das nicht.", "Was ist zu tun?"),
+    "en": ("Restart the service after that.", "If it fails, look at the rules of the firewall.", "What is to be done?"),
+    LATIN: ("kubectl", "", "What is kubectl for, and where is it to be found?"),
+}
+
+
+def page(language: str) -> list[UnitPassage]:
+    opening, ending, _ = PAGES[language]
+    return make_passages("d", read_markdown(f"{opening}\n\n{CODE}\n{CODE}\n{ending}\n"), sentences=5)
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_code_says_nothing_of_a_documents_language(language: str) -> None:
+    found = language_of(prose_of(page(language)))
+    assert found.name == language
+    assert not is_of_another(PAGES[language][2], found)
+
+
+def test_a_document_of_code_alone_has_the_languages_of_its_code() -> None:
+    passages = make_passages("d", read_markdown(CODE), sentences=5)
+    assert language_of(prose_of(passages)).name == LATIN
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "other"),
+    [
+        (f"{ENGLISH[:200]} 安装完成后需要重启服务", "安装后需要做什么？", False),
+        (f"{ENGLISH[:200]} 安装", "安装后需要做什么？", True),
+        (f"{ENGLISH[:200]} 安装完成后需要重启服务", "インストールの後は？", False),
+        (f"{ENGLISH[:200]} 安装完成后需要重启服务", "Что проверить?", True),
+        (f"{joined('zh')} Deployment", "What is the pressure of the pump in the hall?", True),
+    ],
+)  # fmt: skip
+def test_a_question_may_be_in_each_script_that_a_document_has(text: str, question: str, *, other: bool) -> None:
+    assert is_of_another(question, language_of([text])) is other
 
 
 def test_rules_ask_english_questions_of_english_documents_alone(tmp_path: Path) -> None:
@@ -100,4 +155,4 @@ def test_titles_are_asked_of_any_language(tmp_path: Path) -> None:
     ],
 )
 def test_a_question_is_surely_of_another_language(question: str, language: str, *, other: bool) -> None:
-    assert is_of_another(question, language) is other
+    assert is_of_another(question, Language(language)) is other
