@@ -27,6 +27,7 @@ class Asked:
     passages: int  # that are searched
     held_out: frozenset[str] = frozenset()  # ids of documents that never train
     kinds: Mapping[str, int] = field(default_factory=dict)  # queries by the type of their pair, where pairs were asked
+    unasked: int = 0  # documents that are held out although nothing could be withheld of them
     lost_queries: int = 0
     lost_passages: int = 0
 
@@ -61,6 +62,7 @@ def split_off(folder: Path, settings: Prep, source: PairSet, pairs: Sequence[Pai
         answers=tuple(source.passages[name].text for name in answers),
         passages=len(passages),
         held_out=held_out,
+        unasked=len(held_out - {pair.document_id for pair in found.pairs}) if found.pairs else 0,
         kinds=Counter(pair.type for pair in asked),
     )
 

@@ -37,7 +37,7 @@ from embedding_stages.prep.mine import Embed, mean, mine
 from embedding_stages.prep.rules import drawn, keep_good, unroll, with_known_passages, without_repeats
 from embedding_stages.prep.score import Scored, score
 from embedding_stages.prep.training import Training, keep_apart
-from embedding_stages.prep.unread import count_unread
+from embedding_stages.prep.unread import MANY, count_unread
 from embedding_stages.prep.withheld import SENTENCE, WORDS
 from embedding_stages.runner import StageContext
 from embedding_stages.vectors import Vectors
@@ -214,6 +214,11 @@ def _warnings(context: StageContext, settings: Prep, examples: int, asked: Asked
     found = []
     if settings.evaluationQueries == "withheld" and asked.kinds and not {SENTENCE, WORDS} & asked.kinds.keys():
         found.append("the passages are too short to take a sentence out: the pairs' own queries are asked")
+    if asked.unasked > MANY * len(asked.held_out):
+        found.append(
+            f"{asked.unasked} of {len(asked.held_out)} held-out documents are asked nothing: their passages are too "
+            "short to take a sentence out, or hold none"
+        )
     queries = len(asked.queries)
     if asked.lost_passages:
         found.append(

@@ -3,7 +3,8 @@
 Questions that rules cut out of a passage repeat its words, and a model that was trained on such questions looks better
 on them than it is. Here the words that ask are gone from the answer, so it has to be found by what it is about. Each
 sentence that is taken out asks twice: as it stands, and with some of its words, as people type them into a search box.
-A document's opening sentence comes first.
+A document's opening sentence comes first. Where words are written without spaces the words are neighbours, for nobody
+knows where one ends.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 from embedding_stages.formats.characters import base_letters
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.prep.lexical import terms_of
+from embedding_stages.prep.written_words import are_unspaced, as_text, is_unspaced, joined_sentences, written_words
 from embedding_stages.sdg.lexicon import STOP_WORDS
 from embedding_stages.sdg.sentences import split_sentences
 
@@ -31,6 +33,7 @@ _LEFT: Final = 16  # words that have to be left of a passage
 _ASKED: Final = (3, 5)  # of the words of a sentence
 _PLAIN: Final = 0.7  # share of a sentence's words
 _MARKS: Final = ".,;:!?()[]\"'`*"
+_WIDE_MARKS: Final = "，。、；：？！（）「」『』《》“”"
 _COMMON: Final = 0.2  # share of the passages: a word of more of them asks for nothing
 
 
@@ -86,6 +89,17 @@ class _Common:
         kept = set(rarest[: max(_ASKED[1], len(rarest) // 2)])
         return [word for word in weights if word in kept]
 
+    def phrase(self, words: Sequence[str], size: int) -> str:
+        """The `size` neighbours that say most of what other passages say too; nothing where they say nothing."""
+        places = range(max(1, len(words) - size + 1))
+        phrases = [as_text(words[place : place + size]) for place in places]
+        best = max(phrases, key=self._weight)
+        return best.strip(_MARKS + _WIDE_MARKS) if self._weight(best) else ""
+
+    def _weight(self, text: str) -> float:
+        passages = (self._with[term] for term in set(terms_of(text)))
+        return sum(1 / number for number in passages if 1 < number <= _COMMON * self._passages)
+
     def _says_something(self, word: str) -> bool:
         known = len(word) > 2 and word.lower() not in STOP_WORDS
         return known and self._passages_with(word) <= max(1, _COMMON * self._passages)
@@ -98,43 +112,51 @@ class _Common:
 def _take_out(text: str, chance: random.Random, *, opens: bool) -> tuple[list[str], str]:
     """What is taken out, and the text that is left."""
     sentences = split_sentences(text, max_characters=_MOST_CHARACTERS)
-    places = [place for place, sentence in enumerate(sentences) if _is_prose(sentence.split())]
+    places = [place for place, sentence in enumerate(sentences) if _is_prose(written_words(sentence))]
     if len(places) < 3:
-        return _window(text.split(), chance)
+        return _window(written_words(text), chance)
     chosen = [places[0]] if opens else []
     rest = [place for place in places if place not in chosen]
     chosen += chance.sample(rest, min(len(rest), 2 if len(places) > 3 else 1) - len(chosen))
-    left = [sentence for place, sentence in enumerate(sentences) if place not in chosen]
-    if len(" ".join(left).split()) < _LEFT:
+    left = joined_sentences(sentence for place, sentence in enumerate(sentences) if place not in chosen)
+    if len(written_words(left)) < _LEFT:
         return [], text
-    return [sentences[place] for place in chosen], " ".join(left)
+    return [sentences[place] for place in chosen], left
 
 
 def _is_prose(words: Sequence[str]) -> bool:
     """Whether a sentence can ask: enough words, and hardly any names of code, numbers and marks among them."""
-    plain = sum(base_letters(word).strip(_MARKS).replace("-", "").replace("'", "").isalpha() for word in words)
-    return len(words) >= _FEWEST_WORDS and plain >= _PLAIN * len(words)
+    return len(words) >= _FEWEST_WORDS and sum(map(_is_plain, words)) >= _PLAIN * len(words)
+
+
+def _is_plain(word: str) -> bool:
+    letters = base_letters(word.strip()).strip(_MARKS).replace("-", "").replace("'", "")
+    return is_unspaced(word) or letters.isalpha()
 
 
 def _window(words: Sequence[str], chance: random.Random) -> tuple[list[str], str]:
     """Neighbouring words of a text in which no sentences are seen."""
     size = chance.randint(*_WINDOW)
     if len(words) < size + _LEFT:
-        return [], " ".join(words)
+        return [], as_text(words)
     start = chance.choice((0, chance.randrange(len(words) - size + 1)))  # the opening words say what a text is about
-    return [" ".join(words[start : start + size])], " ".join([*words[:start], *words[start + size :]])
+    return [as_text(words[start : start + size])], as_text([*words[:start], *words[start + size :]])
 
 
 def _pair(passage: Passage, kind: str, sentence: str, common: _Common, chance: random.Random) -> Pair | None:
-    words = sentence.split()
+    words = written_words(sentence)
     if kind == SENTENCE:
         start = chance.randrange(len(words) - _SENTENCE_WORDS + 1) if len(words) > _SENTENCE_WORDS else 0
-        query = " ".join(words[start : start + _SENTENCE_WORDS])
+        query = as_text(words[start : start + _SENTENCE_WORDS])
+    elif are_unspaced(words):
+        query = common.phrase(words, chance.randint(*_ASKED))
     else:
-        telling = common.telling([word.strip(_MARKS) for word in words])
-        wanted = chance.randint(*_ASKED)
-        places = sorted(chance.sample(range(len(telling)), min(wanted, len(telling))))
-        query = " ".join(telling[place] for place in places)
-        if len(places) < 2:
-            return None
-    return Pair.about(passage.document_id, query, (passage.id,), kind=kind)
+        query = _some_words(words, common, chance)
+    return Pair.about(passage.document_id, query, (passage.id,), kind=kind) if query else None
+
+
+def _some_words(words: Sequence[str], common: _Common, chance: random.Random) -> str:
+    telling = common.telling([word.strip().strip(_MARKS) for word in words])
+    wanted = chance.randint(*_ASKED)
+    places = sorted(chance.sample(range(len(telling)), min(wanted, len(telling))))
+    return " ".join(telling[place] for place in places) if len(places) > 1 else ""

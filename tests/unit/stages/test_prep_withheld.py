@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from unit.stages.prep_work import lines, records, stage
 from embedding_stages.contract import Artefact
 from embedding_stages.formats.pairs import Passage
 from embedding_stages.prep.withheld import MOST, SENTENCE, WORDS, Withheld, withhold
+from embedding_stages.prep.written_words import written_words
 
 SENTENCES = [
     "The crystalline lens of vertebrates grows during the whole life.",
@@ -73,6 +75,82 @@ def test_words_with_joiners_and_vowel_signs_are_words(sentence: str) -> None:
     assert sentence in asked[0]
 
 
+# Of each script: sentences, and how long what asks may be, in characters.
+UNSPACED = {
+    "Chinese": (
+        [
+            "承租人应当在每个月的第一个工作日之前向出租人支付全部租金。", "逾期未付的承租人应当支付违约金。",
+            "逾期超过三十日的，出租人有权解除本合同。", "承租人不得擅自转租该房屋。", "房屋的维修费用由出租人承担。",
+        ],
+        25,
+    ),
+    "Japanese": (
+        [
+            "借主は毎月の最初の営業日までに家賃の全額を支払うものとする。", "支払いが遅れた場合は違約金を支払う。",
+            "三十日を超えて遅れた場合、貸主は契約を解除できる。", "借主は部屋を無断で貸してはならない。",
+            "エアコンとインターネットの費用は貸主が負担する。",
+        ],
+        25,
+    ),
+    "Thai": (
+        [
+            "ผู้เช่าต้องชำระค่าเช่าทั้งหมดก่อนวันทำการแรกของทุกเดือน", "ผู้ที่ชำระเงินล่าช้าจะต้องเสียค่าปรับเพิ่มเติมตามสัญญา",
+            "หากเกินสามสิบวันเจ้าของมีสิทธิ์ยกเลิกสัญญาได้ทันที", "ห้ามผู้เช่านำห้องไปให้ผู้อื่นเช่าต่อโดยเด็ดขาด",
+            "ค่าซ่อมแซมบ้านเป็นความรับผิดชอบของเจ้าของบ้าน", "ผู้เช่าเป็นผู้ชำระค่าน้ำและค่าไฟด้วยตนเอง",
+        ],
+        72,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("One  two-three,\n(four).", ["One ", "two-three, ", "(four)."]),
+        ("“使用kubectl命令”，完成。", ["“使用", "kubectl", "命令”，", "完成。"]),
+        ("インターネットの費用", ["インターネット", "の費", "用"]),
+        ("เปลี่ยนค่าน้ำ ได้", ["เปลี่ย", "นค่าน้ำ ", "ได้"]),
+        ("ខ្ញុំសរសេរ", ["ខ្ញុំសរ", "សេរ"]),
+        ("한국어 문장.", ["한국어 ", "문장."]),
+        ("", []),
+    ],
+)
+def test_a_text_can_be_cut_between_its_words(text: str, words: list[str]) -> None:
+    assert written_words(text) == words
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("script", UNSPACED)
+def test_texts_without_spaces_are_asked_about(script: str, seed: int) -> None:
+    sentences, most = UNSPACED[script]
+    text = ("" if script != "Thai" else " ").join(sentences)
+    other = "".join(sentences[::-1])  # whose words are words of others too
+
+    found = withhold(
+        {"d-0": Passage("d-0", "d", text)}
+        | {f"o-{n}": Passage(f"o-{n}", f"o{n}", other if n < 2 else f"Filler {n}.") for n in range(20)},
+        {"d"},
+        seed=seed,
+    )
+
+    assert {pair.type for pair in found.pairs} == {SENTENCE, WORDS}
+    left = found.texts["d-0"]
+    assert len(text) / 3 < len(left) < len(text) - 8
+    assert set(left) <= set(text)
+    assert (" " in left) is (script == "Thai")
+    for pair in found.pairs:
+        assert pair.query in text
+        assert pair.query not in left
+        assert 4 <= len(pair.query) <= most
+        assert unicodedata.category(pair.query[0])[0] != "M", "a letter keeps its vowels"
+
+
+def test_a_mixed_text_is_asked_about() -> None:
+    text = "使用kubectl命令安装客户端工具，安装完成后需要重启服务。默认端口是8080，可以在config.yaml文件中修改端口。"
+    text += "如果连接失败，请检查防火墙的设置以及证书。日志保存在默认目录下，保留七天之后自动删除。"
+    assert {pair.type for pair in withheld(text, text).pairs} == {SENTENCE, WORDS}
+
+
 @pytest.mark.parametrize(
     "text", ["", "One short sentence.", " ".join(SENTENCES[:2]), "word " * 20, "東京都は日本の首都です。人口は多い。"]
 )
@@ -116,6 +194,21 @@ def test_the_stage_asks_what_was_withheld_and_searches_what_is_left(tmp_path: Pa
     assert len({name.split("-")[0] for name in asked}) == 4
     training = lines(tmp_path / result.artefacts[Artefact.TRAINING_SET].path, "passages.jsonl")
     assert all(line["text"] == original[line["id"]] for line in training)
+
+
+@pytest.mark.parametrize(("short", "warns"), [(2, False), (8, True)])
+def test_documents_that_are_asked_nothing_are_told(tmp_path: Path, short: int, warns: bool) -> None:
+    chunks, pairs = records(40)
+    for number, chunk in enumerate(chunks):
+        if int(chunk["document_id"][1:]) >= short:
+            more = [f"Sentence {n} has {' '.join(f'{letter}{number}{n}' for letter in 'pqrstuvw')}." for n in range(5)]
+            chunk["text"] = " ".join([chunk["text"], *more])
+
+    code, result = stage(tmp_path, chunks, pairs, evaluationQueries="withheld", evalFraction=0.9, margin=1.0)
+
+    assert code == 0, result
+    told = [warning for warning in result.details["warnings"] if "held-out documents are asked nothing" in warning]
+    assert bool(told) is warns
 
 
 def test_the_pairs_are_asked_where_passages_are_too_short(tmp_path: Path) -> None:
