@@ -99,13 +99,15 @@ def of_full_width(model: Any) -> Any:
 def engine_graph(folder: Path) -> Any:
     """What TensorRT is given: an onnx.ModelProto whose large weights lie in `folder`.
 
-    Raises StageError `OperatorUnsupported`.
+    Raises BadInput `OperatorUnsupported`.
     """
     model = of_full_width(onnx.load(str(folder / "model.onnx"), load_external_data=False))
     faults = faults_of(model)
     if faults:
-        raise StageError(
-            "OperatorUnsupported", f"TensorRT cannot read the graph: {'; '.join(faults[:3])}", field=f"{_FIELD}.format"
+        raise BadInput(
+            "OperatorUnsupported",
+            f"TensorRT cannot read the graph: {'; '.join(faults[:3])}; set it to onnx",
+            field=f"{_FIELD}.format",
         )
     return model
 
@@ -114,7 +116,7 @@ def build_engine(folder: Path, machine: Machine, max_tokens: int, workspace: Pat
     """Write `model.plan` and `engine.json` beside model.onnx, and return what the latter says.
 
     The timing cache lies in the workspace: a second build for the same machine takes a fraction of the first.
-    Raises StageError `OperatorUnsupported` or `EngineNotBuilt`.
+    Raises BadInput `OperatorUnsupported` or `EngineNotBuilt`, StageError `EngineNotBuilt` where the builder fails.
     """
     import tensorrt
 
@@ -148,8 +150,8 @@ def _bytes(plan: tensorrt.IHostMemory | None) -> bytes:
 def _parse(parser: tensorrt.OnnxParser, folder: Path) -> None:
     model = engine_graph(folder)
     if not bool(parser.parse(model.SerializeToString(), str(folder / "model.onnx"))):
-        message = "TensorRT cannot read the graph; its reason stands in the log above"
-        raise StageError("EngineNotBuilt", message, field=f"{_FIELD}.format")
+        message = "TensorRT cannot read the graph; its reason stands in the log above; set it to onnx"
+        raise BadInput("EngineNotBuilt", message, field=f"{_FIELD}.format")
 
 
 def _keep(timings: tensorrt.ITimingCache, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from embedding_stages.encoder.packed.packs import Ints
-from embedding_stages.errors import StageError
+from embedding_stages.errors import Stopped
 from embedding_stages.finetune.batches import Example
 
 
@@ -100,10 +100,11 @@ def _losses(vectors: torch.Tensor, tables: Sequence[torch.Tensor], temperature: 
     return ranking_loss(*compared, scores[0].view(torch.float32), temperature)
 
 
-def not_finite(loss: float, norm: float) -> StageError:
-    """What to raise for a step whose mean loss or gradient norm is NaN or infinite."""
-    return StageError(
+def not_finite(loss: float, norm: float) -> Stopped:
+    """What to raise for a step whose mean loss or gradient norm is NaN or infinite. The same steps would end there."""
+    return Stopped(
         "LossNotFinite",
-        f"loss {loss}, gradient norm {norm}: lower spec.stages.finetune.learningRate or look for "
-        "damaged training texts",
+        f"loss {loss}, gradient norm {norm}: training diverged: lower the learning rate; where the first step is so "
+        "already, the base model is damaged or overflows: choose another revision (spec.baseModel)",
+        field="spec.stages.finetune.learningRate",
     )

@@ -92,7 +92,7 @@ class PackedTrainer(PackedKept):
         """One update with learning rate `rate`. An exception leaves weights and optimizer as they were.
 
         Every rank gets the whole step's examples and does its share. `following` are the next step's: their packs are
-        built while the accelerator is busy. Raises OutOfMemory when one example does not fit, StageError
+        built while the accelerator is busy. Raises OutOfMemory when one example does not fit, Stopped
         `LossNotFinite`, what `between` raises, Transient `PeerLost`.
         """
         lengths = texts.lengths

@@ -72,7 +72,7 @@ class QueryMapTrainer:
     def step(self, examples: Sequence[Example], rate: float) -> tuple[float, float]:
         """One update with learning rate `rate`: (mean loss, gradient norm before clipping).
 
-        Raises StageError `LossNotFinite`.
+        Raises Stopped `LossNotFinite`.
         """
         loss = self.losses(examples).mean()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ def tune_queries(
 ) -> StageResult:
     """The stage's work for `side: query`. Rank 0 does it alone, the others wait and have nothing to say.
 
-    Raises BadInput as `asked_texts` does, OutOfMemory `GPUOutOfMemory`, StageError `LossNotFinite`, Transient
+    Raises BadInput as `asked_texts` does, OutOfMemory `GPUOutOfMemory`, Stopped `LossNotFinite`, Transient
     when the pod is asked to stop, or `PeerLost`.
     """
     checkpoint = context.folder(Artefact.CHECKPOINT)  # made now: later rank 0 may have published

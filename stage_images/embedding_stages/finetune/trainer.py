@@ -91,7 +91,7 @@ class Trainer(Kept):
 
         Every rank gets the whole step's examples, does its share of them and reports the whole step; memory that is
         short on one rank, or SIGTERM on one, is everybody's. Raises OutOfMemory when a micro-batch of one example
-        does not fit, StageError `LossNotFinite`, what `between` raises, Transient `PeerLost`.
+        does not fit, Stopped `LossNotFinite`, what `between` raises, Transient `PeerLost`.
         """
         lengths = [len(row) for row in rows]
         share = examples if self._pool else split(examples, lengths, self.world.size)[self.world.rank]

@@ -24,7 +24,7 @@ from embedding_stages.encoder.description import QUERY_MAP_FILE, EncoderDescript
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.encoder.publish import TOKENIZER_FILES
 from embedding_stages.encoder.query_map import QueryMap
-from embedding_stages.errors import StageError, Transient
+from embedding_stages.errors import Stopped, Transient
 from embedding_stages.finetune import query_map
 from embedding_stages.finetune.batches import Example
 from embedding_stages.finetune.dataset import TrainingTexts, load_training_set, read_texts
@@ -131,9 +131,9 @@ def test_a_loss_that_is_not_finite_changes_nothing(workspace: Path) -> None:
     broken = vectors.copy()
     broken[texts.examples[0].query] = np.nan
     trainer = QueryMapTrainer(broken, temperature=0.05, weight_decay=0.0, device=CPU)
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(Stopped) as caught:
         trainer.step(texts.examples, 1e-2)
-    assert caught.value.reason == "LossNotFinite"
+    assert (caught.value.reason, caught.value.field) == ("LossNotFinite", "spec.stages.finetune.learningRate")
     assert not trainer.change.any()
 
 

@@ -19,7 +19,7 @@ from embedding_stages import contract
 from embedding_stages.artefacts import Workspace, digest_of_folder
 from embedding_stages.contract import Artefact, ArtefactRef, ExitCode, Stage, StageRequest, StageResult
 from embedding_stages.encoder.model import PaddedEncoder
-from embedding_stages.errors import OutOfMemory, StageError
+from embedding_stages.errors import OutOfMemory, Stopped
 from embedding_stages.finetune import on_cpu
 from embedding_stages.finetune.dataset import TrainingSet, load_training_set
 from embedding_stages.finetune.lanes import Encode
@@ -215,9 +215,9 @@ def test_a_loss_that_is_not_finite_stops_without_an_update(workspace: Path) -> N
     trainer = trainer_of(workspace / "bert", temperature=float("nan"))
     data = data_of(workspace, trainer)
     before = weights_of(trainer)
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(Stopped) as caught:
         trainer.step(data.examples, data.rows, 1e-3)
-    assert caught.value.reason == "LossNotFinite"
+    assert (caught.value.reason, caught.value.field) == ("LossNotFinite", "spec.stages.finetune.learningRate")
     assert all(torch.equal(value, before[name]) for name, value in weights_of(trainer).items())
 
 
