@@ -21,7 +21,7 @@ class Training:
 
     base: str  # the manifest's spec.baseModel.name; empty where nobody said
     revision: str  # the commit or tag that the manifest names, or empty
-    examples: int
+    questions: int
     training_set: str  # sha256:<hex> of the artefact
     how: str  # such as "all weights"
 
@@ -44,7 +44,7 @@ def _origin(folder: Path, training: Training | None) -> list[str]:
     lines = [f"# {base or 'An embedding model'}, fine-tuned" if training is not None else "# An embedding model", ""]
     if training is not None:
         revision = f" at revision `{training.revision}`" if training.revision else ""
-        questions = f"{training.examples} questions with passages of the owner's documents"
+        questions = f"{training.questions} questions with passages of the owner's documents"
         lines += [
             f"- Base model: {f'`{base}`' if base else 'unnamed'}{revision}.",
             f"- Trained ({training.how}) on {questions}; training set `{training.training_set or 'unnamed'}`.",

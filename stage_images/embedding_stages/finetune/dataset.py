@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +87,11 @@ def tokenized(texts: TrainingTexts, tokenizer: TextTokenizer) -> TrainingSet:
     """The same rows as token ids."""
     rows = tokenizer.encode(texts.queries, "query") + tokenizer.encode(texts.passages, "passage")
     return TrainingSet(rows=rows, examples=texts.examples)
+
+
+def distinct_queries(queries: Sequence[str], examples: Sequence[Example]) -> int:
+    """How many questions `examples` ask of these rows: one that several passages answer is an example for each."""
+    return len({queries[example.query] for example in examples})
 
 
 def asked_texts(folder: Path, settings: Finetune) -> TrainingTexts:

@@ -29,7 +29,7 @@ from embedding_stages.encoder.query_map import QueryMap
 from embedding_stages.encoder.safetensors_check import ADAPTER_CONFIG
 from embedding_stages.errors import OutOfMemory
 from embedding_stages.finetune.batches import Example, examples_of_step
-from embedding_stages.finetune.dataset import TrainingTexts, asked_texts
+from embedding_stages.finetune.dataset import TrainingTexts, asked_texts, distinct_queries
 from embedding_stages.finetune.loss import example_losses, not_finite, tables_of
 from embedding_stages.finetune.origin import write_origin
 from embedding_stages.finetune.scale import Scale, scale_of
@@ -132,7 +132,8 @@ def tune_queries(
         message = f"the query map and its optimizer do not fit the accelerator: use a larger one ({error})"
         raise OutOfMemory("GPUOutOfMemory", message) from error
     save_checkpoint(trainer.query_map(), base, checkpoint, description)
-    write_origin(context, checkpoint, examples=len(texts.examples), how="a map of queries' vectors alone")
+    questions = distinct_queries(texts.queries, texts.examples)
+    write_origin(context, checkpoint, questions=questions, how="a map of queries' vectors alone")
     rank_0.tell(_DONE)
     context.log("checkpoint written")
     window = max(1, len(losses) // 10)

@@ -24,7 +24,7 @@ from embedding_stages.encoder.load import AnyEncoder, load_encoder
 from embedding_stages.encoder.model import PaddedEncoder
 from embedding_stages.errors import OutOfMemory, Transient, settings_of
 from embedding_stages.finetune.batches import Example
-from embedding_stages.finetune.dataset import TrainingSet, asked_texts, tokenized
+from embedding_stages.finetune.dataset import TrainingSet, asked_texts, distinct_queries, tokenized
 from embedding_stages.finetune.in_batch import Pool
 from embedding_stages.finetune.lora import add_adapters
 from embedding_stages.finetune.origin import write_origin
@@ -66,7 +66,7 @@ def work(context: StageContext, world: World | None = None) -> StageResult:
         trainer.save(checkpoint, base, course.best or None)
     if world.leads:
         how = "adapters of low rank, merged into the weights" if settings.lora else "all weights"
-        write_origin(context, checkpoint, examples=len(data.examples), how=how)
+        write_origin(context, checkpoint, questions=distinct_queries(texts.queries, data.examples), how=how)
     context.log("checkpoint written")
     losses = course.losses
     window = max(1, len(losses) // 10)

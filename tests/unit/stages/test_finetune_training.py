@@ -257,6 +257,19 @@ def test_the_stage_separates_positives_from_negatives(base: Path, workspace: Pat
     assert "training set `sha256:" in card
 
 
+@pytest.mark.parametrize("side", ["both", "query"])
+def test_the_card_counts_questions_and_not_the_passages_that_answer_them(side: str, workspace: Path) -> None:
+    folder = write_topics(workspace / f"answered-twice-{side}")
+    records = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    more = [record | {"positive": other["positive"]} for record, other in zip(records[::2], records[1::2], strict=True)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*records, *more]))
+    inputs = {Artefact.BASE_MODEL: workspace / "bert", Artefact.TRAINING_SET: folder}
+    settings = SETTINGS | {"epochs": 1, "side": side}
+    code, result = run_stage(Stage.FINETUNE, work, workspace, settings=settings, inputs=inputs, fingerprint=folder.name)
+    assert (code, result.counts["examples"]) == (ExitCode.DONE, 36), result.message
+    assert "on 24 questions" in (workspace / result.artefacts[Artefact.CHECKPOINT].path / "README.md").read_text()
+
+
 def test_a_set_without_negatives_ends_as_bad_input(workspace: Path) -> None:
     folder = write_topics(workspace / "broken")
     (folder / "train.jsonl").write_text(json.dumps({"query": "a", "positive": "p0-0", "negatives": []}) + "\n")

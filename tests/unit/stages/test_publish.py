@@ -137,7 +137,7 @@ def test_the_card_tells_where_the_model_is_from(tmp_path: Path) -> None:
     encoder, folder = saved(tmp_path, prefixes={"query": "a|`b\n", "passage": ""})
     before = (folder / "README.md").read_bytes()
     training = Training(
-        base="acme/base", revision="0123abc", examples=2365, training_set="sha256:ff", how="all weights"
+        base="acme/base", revision="0123abc", questions=2365, training_set="sha256:ff", how="all weights"
     )
     write_card(folder, encoder.description, training)
     card = (folder / "README.md").read_text()
