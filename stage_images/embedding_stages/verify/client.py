@@ -14,13 +14,14 @@ from embedding_stages.encoder.description import Role
 from embedding_stages.errors import BadInput, Stopped, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
 from embedding_stages.vectors import Vectors
-from embedding_stages.verify.answers import has_invalid_vectors, read_tokens, read_vectors
+from embedding_stages.verify.answers import fault_of, has_invalid_vectors, read_tokens, read_vectors
 
 MAX_ANSWER_BYTES = 64 << 20
 TRIES = 4  # the first and three more
 _FIRST_PAUSE_S = 0.5
 _POLL_S = 1.0
 _OK: Final = 200
+_IMAGE: Final = "spec.stages.deploy.image"
 
 
 class TooSlowError(Exception):
@@ -108,6 +109,7 @@ class EndpointClient:
         vectors: list[Vectors | None] = [None] * len(texts)
         missing = list(range(len(texts)))
         invalid = retries = tokens = counted = 0
+        fault = ""
         for attempt in range(TRIES):
             if not missing:
                 break
@@ -119,6 +121,7 @@ class EndpointClient:
             retries += answer.sent_again
             if _has_unfit_vectors(answer):  # the server's own word: at least one
                 invalid += 1
+                fault = f"the server's own word, {answer}"
                 continue
             if answer.status != _OK:
                 raise Stopped("EndpointRefused", f"POST {self._name}{EMBEDDINGS_PATH}: {answer}")
@@ -131,12 +134,15 @@ class EndpointClient:
                 vectors[at] = vector
             missing = [at for at in missing if vectors[at] is None]
             invalid += len(missing)
+            fault = fault_of(answer.json, texts=len(found), dimension=dimension) if missing else ""
         fit = [vector for vector in vectors if vector is not None]
         if len(fit) != len(texts):
             raise Stopped(
                 "InvalidVectors",
                 f"{self._name} answered {len(missing)} of {len(texts)} {role} texts {TRIES} times without a finite "
-                f"vector of {dimension} numbers and length 1",
+                f"vector of {dimension} numbers and length 1; what came last: {fault}; name an image whose server "
+                "answers so for the model that it is given, and look into the server's log",
+                field=_IMAGE,
             )
         return Embedded(fit, invalid, retries, tokens, counted)
 

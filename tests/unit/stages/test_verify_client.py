@@ -253,6 +253,29 @@ def test_vectors_that_stay_unfit_stop_the_stage() -> None:
         assert "2 of 6 query texts 4 times" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("came", "said"),
+    [
+        ((200, [0.5] * 4), "4 numbers where the model has 2: the server has another model"),
+        ((200, [3.0, 4.0]), "a vector of length 5, which the server did not scale to 1"),
+        ((200, [NAN, 1.0]), "numbers that are not finite"),
+        ((200, [1e300, 0.0]), "numbers that are not finite"),
+        ((200, [10**400, 0]), "numbers that are not finite"),
+        ((200, [None, 1.0]), "a list with something else than numbers"),
+        ((200, None), "no vector"),
+        ((500, None), "the server's own word, HTTP 500"),
+    ],
+    ids=["size", "length", "NaN", "infinite", "too large", "null", "nothing", "its own word"],
+)
+def test_unfit_vectors_are_told_with_what_came_and_the_cure(came: tuple[int, Any], said: str) -> None:
+    status, vector = came
+    body = {"data": [{"index": 0, "embedding": vector}]} if status == 200 else INVALID
+    with scripted(lambda *_: (status, body)) as url, pytest.raises(Stopped) as caught:
+        embed(url, 1)
+    assert said in caught.value.message
+    assert caught.value.field == "spec.stages.deploy.image"
+
+
 def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 100)
     with scripted(lambda *_: (200, "x" * 200)) as url, pytest.raises(Transient, match="longer than 100 bytes"):
