@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from embedding_stages.contract.servers import EMBEDDINGS_PATH, ONNX, ServerProfile
 from embedding_stages.encoder.description import Role
-from embedding_stages.errors import BadInput, Stopped, Transient
+from embedding_stages.errors import BadInput, StageError, Stopped, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener, may_pass
 from embedding_stages.vectors import Vectors
 from embedding_stages.verify.answers import fault_of, has_invalid_vectors, read_tokens, read_vectors
@@ -25,7 +25,7 @@ _IMAGE: Final = "spec.stages.deploy.image"
 
 
 class TooSlowError(Exception):
-    """Several texts were not embedded in time."""
+    """Texts were not embedded in time: fewer may be, or one in more time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class EndpointClient:
         found = [item.get("id") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
         return tuple(name for name in found if isinstance(name, str))
 
-    def embed(self, texts: list[str], *, model: str, role: Role, dimension: int) -> Embedded:
+    def embed(self, texts: list[str], *, model: str, role: Role, dimension: int, patience: int = 1) -> Embedded:
         """Raises Stopped `InvalidVectors` or `EndpointRefused`, Transient `EndpointFailing`, and TooSlowError when
-        several texts took longer than the time-out: fewer may not.
+        they took longer than `patience` times the time-out.
         """
         vectors: list[Vectors | None] = [None] * len(texts)
         missing = list(range(len(texts)))
@@ -117,7 +117,7 @@ class EndpointClient:
                 retries += 1
                 self._sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
             body = self._body([texts[at] for at in missing], model, role)
-            answer = self._request("POST", EMBEDDINGS_PATH, body, patient=len(missing) == 1)
+            answer = self._request("POST", EMBEDDINGS_PATH, body, patience=patience)
             retries += answer.sent_again
             if _has_unfit_vectors(answer):  # the server's own word: at least one
                 invalid += 1
@@ -147,7 +147,7 @@ class EndpointClient:
         return Embedded(fit, invalid, retries, tokens, counted)
 
     def try_dimensions(
-        self, texts: list[str], *, model: str, role: Role, dimensions: int
+        self, texts: list[str], *, model: str, role: Role, dimensions: int, patience: int = 1
     ) -> tuple[int, list[Vectors | None]]:
         """(HTTP status, for each text its vector of that many numbers and length 1, or None).
 
@@ -156,23 +156,47 @@ class EndpointClient:
         body = self._body(texts, model, role) | {"dimensions": dimensions}
         retries = Retries(tries=TRIES, first_wait_s=_FIRST_PAUSE_S)
         try:
-            answer = self._http.request("POST", EMBEDDINGS_PATH, body, retries=retries)
+            answer = self._within(patience).request("POST", EMBEDDINGS_PATH, body, retries=retries)
         except NoAnswerError as error:
             raise self._failing("POST", EMBEDDINGS_PATH, str(error)) from error
         readable = answer.status == _OK and not _no_json(answer)
         return answer.status, read_vectors(answer.json if readable else None, texts=len(texts), dimension=dimensions)
 
+    def too_slow(self, text: str, patience: int) -> StageError:
+        """What to raise for a text that got no answer in `patience` times the time-out: Stopped `EndpointTooSlow` of a
+        server that is ready, for the next attempt would wait as long; else Transient `EndpointFailing`.
+        """
+        limit_s = self._within(patience).timeout_s
+        try:
+            ready = self._http.send("GET", self._profile.ready_path).status == _OK
+        except (OSError, http.client.HTTPException):
+            ready = False
+        if not ready:
+            return self._failing("POST", EMBEDDINGS_PATH, f"no answer within {limit_s:g} s")
+        return Stopped(
+            "EndpointTooSlow",
+            f"{self._name} is ready, and does not embed a single text of {len(text)} characters within {limit_s:g} s: "
+            "give the server more CPU or a GPU, lower spec.baseModel.maxTokens, or evaluate shorter passages",
+            field="spec.stages.deploy.resources",
+        )
+
     def _body(self, texts: list[str], model: str, role: Role) -> dict[str, Any]:
         said = {"input": texts, "model": model, "encoding_format": "float"}
         return said | self._profile.request_body(role)
 
-    def _request(self, method: str, path: str, body: Any = None, *, patient: bool = True) -> Answer:
+    def _within(self, patience: int) -> HttpClient:
+        return replace(self._http, timeout_s=self._http.timeout_s * patience)
+
+    def _request(self, method: str, path: str, body: Any = None, *, patience: int | None = None) -> Answer:
         """An answer that would be the same another time: JSON, a refusal, or the server's own word that its vectors
-        are unfit. Raises Transient `EndpointFailing`, and TooSlowError at a time-out when not `patient`.
+        are unfit. Raises Transient `EndpointFailing`. With `patience`, the request may take as many times the time-out,
+        and is not sent again after it: raises TooSlowError.
         """
-        retries = Retries(tries=TRIES, first_wait_s=_FIRST_PAUSE_S)
+        retries, patient = Retries(tries=TRIES, first_wait_s=_FIRST_PAUSE_S), patience is None
         try:
-            answer = self._http.request(method, path, body, retries=retries, again=_may_pass, patient=patient)
+            answer = self._within(patience or 1).request(
+                method, path, body, retries=retries, again=_may_pass, patient=patient
+            )
         except NoAnswerError as error:
             if isinstance(error.cause, TimeoutError) and not patient:
                 raise TooSlowError from error

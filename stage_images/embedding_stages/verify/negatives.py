@@ -159,7 +159,7 @@ def _truncated(endpoint: EndpointVectors, measured: Measured, sizes: Sequence[in
     if len(sizes) < 2:
         return None
     size = min(sizes)
-    texts = measured.texts[: endpoint.pace.batch]
+    texts = measured.texts[: endpoint.pace.allows.texts]
     status, answered = endpoint.try_dimensions(texts, "query", size)
     unlisted = size - 1 or max(sizes) + 1
     refused = _refused(endpoint.try_dimensions(texts[:1], "query", unlisted)[0])

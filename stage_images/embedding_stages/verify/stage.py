@@ -205,7 +205,11 @@ def _endpoint_vectors(
         pace=Pace(settings.batch_size),
         between=context.stop_if_asked,
         progress=lambda done: context.progress(done, texts),
-        on_slow=lambda batch: context.log("the server is slow: one smaller request at a time", batchSize=batch),
+        on_slow=lambda allowed: context.log(
+            "the server is slow: one smaller request at a time",
+            batchSize=allowed.texts,
+            timeoutSeconds=settings.timeout_s * allowed.patience,
+        ),
     )
 
 

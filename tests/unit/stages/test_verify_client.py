@@ -181,16 +181,19 @@ def test_a_passing_fault_is_sent_again_and_counted(fault: Reply) -> None:
     assert pauses == [0.5, 1.0]
 
 
-def test_silence_is_waited_for_again_when_one_text_was_asked_for() -> None:
-    with scripted(lambda _, request, number: None if number < 2 else (200, vectors_for(request))) as url:
-        assert embed(url, 1, timeout_s=0.2).retries == 2
+@pytest.mark.parametrize("texts", [1, 2])
+def test_silence_is_not_waited_for_again_at_the_same_pace(texts: int) -> None:
+    asked: list[Any] = []
+    with scripted(lambda _, request, __: asked.append(request)) as url, pytest.raises(TooSlowError):
+        embed(url, texts, timeout_s=0.1)
+    assert len(asked) == 1
+
+
+def test_silence_about_the_server_itself_is_waited_for_again() -> None:
+    with scripted(lambda _, __, number: None if number < 2 else (200, {"artefactDigest": "sha256:1"})) as url:
+        assert client(url, timeout_s=0.2).artefact_digest() == "sha256:1"
     with scripted(lambda *_: None) as url, pytest.raises(Transient, match=r"no answer within 0\.1 s"):
-        embed(url, 1, timeout_s=0.1)
-
-
-def test_silence_about_several_texts_is_not_waited_for_again() -> None:
-    with scripted(lambda *_: None) as url, pytest.raises(TooSlowError):
-        embed(url, 2, timeout_s=0.1)
+        client(url, timeout_s=0.1).artefact_digest()
 
 
 INVALID = {"error": {"message": "1 of 3 vectors are not finite", "code": "invalid_vectors"}}
