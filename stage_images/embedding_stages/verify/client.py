@@ -22,6 +22,7 @@ _FIRST_PAUSE_S = 0.5
 _POLL_S = 1.0
 _OK: Final = 200
 _IMAGE: Final = "spec.stages.deploy.image"
+_LOOK: Final = "the server's log says why"
 
 
 class TooSlowError(Exception):
@@ -80,7 +81,8 @@ class EndpointClient:
             except (OSError, http.client.HTTPException) as error:
                 last = f"{type(error).__name__}: {error}"
             if self._clock() >= deadline:
-                raise Transient("EndpointNotReady", f"{self._name} was not ready within {limit_s:g} s; last: {last}")
+                message = f"{self._name} was not ready within {limit_s:g} s; last: {last}; {_LOOK}"
+                raise Transient("EndpointNotReady", message)
             self._sleep(_POLL_S)
 
     def artefact_digest(self) -> str | None:
@@ -124,7 +126,7 @@ class EndpointClient:
                 fault = f"the server's own word, {answer}"
                 continue
             if answer.status != _OK:
-                raise Stopped("EndpointRefused", f"POST {self._name}{EMBEDDINGS_PATH}: {answer}")
+                raise self._refused(answer)
             said = read_tokens(answer.json)
             if said is not None:
                 tokens += said
@@ -140,8 +142,8 @@ class EndpointClient:
             raise Stopped(
                 "InvalidVectors",
                 f"{self._name} answered {len(missing)} of {len(texts)} {role} texts {TRIES} times without a finite "
-                f"vector of {dimension} numbers and length 1; what came last: {fault}; name an image whose server "
-                "answers so for the model that it is given, and look into the server's log",
+                f"vector of {dimension} numbers and length 1; what came last: {fault}; {_LOOK}, or name an image whose "
+                "server answers so for the model that it is given",
                 field=_IMAGE,
             )
         return Embedded(fit, invalid, retries, tokens, counted)
@@ -206,8 +208,16 @@ class EndpointClient:
         return answer
 
     def _failing(self, method: str, path: str, last: str) -> Transient:
-        message = f"{method} {self._name}{path} failed {TRIES} times; last: {last}"
+        message = f"{method} {self._name}{path} failed {TRIES} times; last: {last}; {_LOOK}"
         return Transient("EndpointFailing", message)
+
+    def _refused(self, answer: Answer) -> Stopped:
+        """Clients would be refused as well: they send what is sent here."""
+        message = (
+            f"POST {self._name}{EMBEDDINGS_PATH}: {answer}; {_LOOK}, or name an image of spec.stages.deploy.backend, "
+            "which takes such requests without a key"
+        )
+        return Stopped("EndpointRefused", message, field=_IMAGE)
 
 
 def _may_pass(answer: Answer) -> bool:

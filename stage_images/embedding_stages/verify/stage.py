@@ -183,7 +183,8 @@ def check_name(client: EndpointClient, settings: Settings) -> None:
         raise Stopped(
             "ModelNameUnknown",
             f"the server at {settings.url} announces {', '.join(names[:5])}, clients are told {settings.model!r}: set "
-            "spec.stages.deploy.modelName to a name that it announces",
+            "it to a name that the server announces",
+            field=f"{_FIELD}.modelName",
         )
 
 

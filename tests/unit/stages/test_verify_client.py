@@ -214,6 +214,7 @@ def test_a_lasting_fault_is_transient_and_quoted() -> None:
     assert caught.value.reason == "EndpointFailing"
     assert "failed 4 times" in caught.value.message
     assert "no GPU" in caught.value.message
+    assert "the server's log" in caught.value.message
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 301, 307])
@@ -226,8 +227,9 @@ def test_a_refusal_is_final_and_redirects_are_not_followed(status: int) -> None:
 
     with scripted(reply) as url, pytest.raises(Stopped) as caught:
         embed(url)
-    assert caught.value.reason == "EndpointRefused"
+    assert (caught.value.reason, caught.value.field) == ("EndpointRefused", "spec.stages.deploy.image")
     assert str(status) in caught.value.message
+    assert "spec.stages.deploy.backend" in caught.value.message
     assert paths == ["/v1/embeddings"]
 
 

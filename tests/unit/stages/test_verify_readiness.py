@@ -34,6 +34,7 @@ class TestReadiness:
         assert caught.value.reason == "EndpointNotReady"
         assert "within 10 s" in caught.value.message
         assert "loading" in caught.value.message
+        assert "the server's log" in caught.value.message
 
     def test_nobody_there(self) -> None:
         with socket.socket() as probe:

@@ -144,7 +144,7 @@ def test_a_server_that_announces_another_name_is_not_ready_for_clients(workspace
         code, result = verify(workspace, url)
     assert (code, result.reason) == (ExitCode.STOPPED, "ModelNameUnknown")
     assert "nvidia/its-own-name" in result.message
-    assert "spec.stages.deploy.modelName" in result.message
+    assert result.field == "spec.stages.deploy.modelName"
 
 
 def test_a_server_that_is_not_told_the_role_gets_prefixed_texts_at_its_own_paths(
