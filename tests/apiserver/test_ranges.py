@@ -51,6 +51,7 @@ DECIMALS: dict[str, tuple[str, str, str | None, str]] = {
     "stages.export.maxNdcgDrop": ("0", "1", None, "1.1"),
     "tolerance.atOne": ("0", "1", None, "1.5"),
     "tolerance.atFiveAndAbove": ("0.0", "1", None, "1.5"),
+    "tolerance.minCosine": ("0", "1", None, "1.1"),
 }
 
 

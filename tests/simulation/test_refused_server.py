@@ -76,6 +76,20 @@ def test_an_edit_back_forgets_it() -> None:
     assert len(scene.ran(Stage.VERIFY)) == 2  # that of the smaller tolerance was the second
 
 
+def test_vectors_that_the_manifest_accepts_no_more_are_said_and_forgotten_likewise() -> None:
+    scene = a_scene(tolerance={"minCosine": "0.9"})
+    scene.world.canary_cosine = 0.95
+    scene.run(is_ready)
+    scene.edit(a_spec())
+    scene.run(is_stalled)
+    assert told(scene) == ("Degraded", "False VectorsDiffer")
+    assert scene.status.served.refused["reason"] == "VectorsDiffer"
+    scene.edit(a_spec(tolerance={"minCosine": "0.9"}))
+    scene.run(is_ready)
+    assert scene.status.served.refused == {}
+    assert len(scene.ran(Stage.FINETUNE)) == 1
+
+
 def test_another_measurement_that_is_right_forgets_it() -> None:
     scene = refused()
     scene.world.served_offset = 0.0  # the server's fault has passed

@@ -50,6 +50,35 @@ def test_a_wider_tolerance_accepts_the_same_measurement() -> None:
     assert scene.states()["verify"] == "Reused"
 
 
+@pytest.mark.parametrize("accepted", ["0.95", "0.983"])
+def test_vectors_that_differ_get_no_traffic_until_the_manifest_accepts_them(accepted: str) -> None:
+    """Whatever the metrics say: a server may serve the base model, or cut texts short."""
+    scene = a_scene()
+    scene.world.canary_cosine = 0.983
+    scene.run(is_stalled)
+    assert scene.condition("Ready") == scene.condition("Verified") == "False VectorsDiffer"
+    assert "spec.tolerance.minCosine" in scene.message("Ready")
+    assert NAME not in services(scene)
+    scene.edit(a_spec(tolerance={"minCosine": accepted}))
+    scene.run(is_ready)
+    assert len(scene.ran(Stage.VERIFY)) == len(scene.ran(Stage.FINETUNE)) == 1
+    assert scene.states()["verify"] == "Reused"
+    writes = scene.writes()
+    scene.settle(30)
+    assert scene.writes() == writes
+
+
+def test_vectors_of_a_quantized_export_may_lie_as_far_apart_as_the_export_may() -> None:
+    scene = a_scene(stages={"export": {"quantization": "int8"}})
+    scene.world.canary_cosine = 0.93
+    scene.run(is_ready)
+    scene.edit(a_spec(stages={"export": {"quantization": "int8"}}, tolerance={"minCosine": "0.95"}))
+    scene.run(is_stalled)
+    assert scene.condition("Verified") == "False VectorsDiffer"
+    assert "0.930000, below 0.95" in scene.message("Verified")
+    assert scene.message("Verified").endswith("it serves clients since an earlier revision and goes on")
+
+
 def test_what_serves_already_goes_on_and_is_not_said_to_get_no_traffic() -> None:
     scene = a_scene(tolerance={"atOne": "0.2", "atFiveAndAbove": "0.2"})
     scene.world.served_offset = -0.1

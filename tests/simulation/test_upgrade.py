@@ -253,7 +253,9 @@ def as_first_written(status: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("edit", [None, {"tolerance": {"atOne": "0.05"}}], ids=["untouched", "edited"])
 def test_a_status_that_the_first_release_wrote_is_taken_up(edit: dict[str, Any] | None) -> None:
-    scene = a_scene().run(is_ready).settle(2)
+    scene = a_scene()
+    scene.world.canary_cosine = None  # nobody asked for canaries then
+    scene.run(is_ready).settle(2)
     before, jobs_before = scene.status, len(scene.cluster.created_jobs)
     scene.cluster.change(KIND, NAMESPACE, NAME, lambda raw: raw.update(status=as_first_written(raw["status"])))
     scene.restart()

@@ -35,11 +35,18 @@ ENCODER = {
 
 
 def do_work(
-    request: StageRequest, volume: dict[str, str], corpus: str, offset: float, changed: int, quality: float = 1.0
+    request: StageRequest,
+    volume: dict[str, str],
+    corpus: str,
+    offset: float,
+    changed: int,
+    quality: float = 1.0,
+    cosine: float | None = 1.0,
 ) -> tuple[int, StageResult]:
     """Exit code and result; writes to `volume`, path by path, the digest of what lies there.
 
-    `quality` is what the tuned model's metrics are multiplied by, `offset` what the endpoint's differ by.
+    `quality` is what the tuned model's metrics are multiplied by, `offset` what the endpoint's differ by,
+    `cosine` how like its vectors are.
     """
     tuned = {name: value * quality for name, value in TUNED.items()}
     for ref in request.inputs.values():
@@ -66,7 +73,9 @@ def do_work(
     if request.stage is Stage.FINETUNE and (side := request.settings.get("side", "both")) != "both":
         details = {"side": side}
     if request.stage is Stage.EXPORT:
-        details = {"contract": {"precision": "fp32", "opset": 17}}
+        said = request.settings.get("quantization", "none")
+        quantized = {"quantization": said} if said != "none" else {}
+        details = {"contract": {"precision": "fp32", "opset": 17, **quantized}}
         if request.settings.get("minCosine") == 1.0:  # no quantized graph is that near
             message = "int8 with fp32 was left, fp32 was built instead: smallest cosine 0.97"
             said = details | {"warnings": [message]}
@@ -80,6 +89,7 @@ def do_work(
         counts = {"queries": QUERIES, "changedQueries": changed, "invalidVectors": 0}
         details = {
             "artefactDigest": request.inputs[Artefact.SERVING_MODEL].digest,
+            **({} if cosine is None else {"canaryCosine": cosine}),
             "rate": {"passagesPerSecond": 50.0, "tokensPerPassage": 100.0, "tokensPerSecond": 5000.0},
         }
     return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)

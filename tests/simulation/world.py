@@ -34,6 +34,7 @@ class World(Servers, NimOperator):
     endings: dict[Stage, list[Ending]] = field(default_factory=lambda: defaultdict(list))
     secrets: dict[str, set[str]] = field(default_factory=lambda: {"llm": {"token"}})
     served_offset: float = 0.0  # added to every metric that verify measures
+    canary_cosine: float | None = 1.0  # of the canaries' vectors, served and evaluated; None: not measured
     changed_queries: int = 0
     unpulled: Mapping[str, Raw] = field(default_factory=dict)  # image -> why a container of the image check waits
     image_id: str = "sha256:abc"  # what the server's tag stands for
@@ -186,7 +187,13 @@ class World(Servers, NimOperator):
     def _work(self, request: StageRequest) -> tuple[int, StageResult]:
         self.requests.append(request)
         code, result = do_work(
-            request, self.volume, self.corpus, self.served_offset, self.changed_queries, self.tuned_quality
+            request,
+            self.volume,
+            self.corpus,
+            self.served_offset,
+            self.changed_queries,
+            self.tuned_quality,
+            self.canary_cosine,
         )
         if request.stage is Stage.FINETUNE and self.warnings:
             result = replace(result, details={**result.details, "warnings": list(self.warnings)})

@@ -36,14 +36,14 @@ from embedding_operator.decide.retention import remove_ended_jobs
 from embedding_operator.decide.retire import end_drain, remove_drained
 from embedding_operator.decide.scale import note_scale, scaling_of
 from embedding_operator.decide.schedule import end_stray_looks, keep_schedule
-from embedding_operator.decide.serving import deploy, serving_model, verification
+from embedding_operator.decide.serving import deploy, verification
 from embedding_operator.decide.settle import foreseen, settle, settle_server
 from embedding_operator.decide.stopped import invalid
 from embedding_operator.decide.summary import conclude, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
 from embedding_operator.decide.training import gate_blocks, run_pipeline
 from embedding_operator.decide.usage import begin_run, begun_at, end_run, with_end_of_run
-from embedding_operator.decide.verdict import Verdict, judge
+from embedding_operator.decide.verdict import Verdict, verdict_of
 from embedding_operator.decide.workspace import keep_workspace
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.serving import selected, serving_label
@@ -55,7 +55,7 @@ from embedding_operator.resource.served import as_verified, taken_before
 from embedding_operator.resource.spec import parse_spec
 from embedding_operator.resource.status import DAMAGED, PINNED, SCALING, TAKEN, Served, StageStatus, Status
 from embedding_operator.resource.times import is_ahead, stamp
-from embedding_stages.contract import Artefact, Stage
+from embedding_stages.contract import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,9 +236,7 @@ def _with_lost_move(status: Status, owner: Owner, observed: Observed) -> Served:
 
 def _refused(status: Status, spec: Spec) -> bool:
     """Whether the last measurement fails by the tolerance that is asked for now."""
-    export = status.stage(Stage.EXPORT).artefacts.get(Artefact.SERVING_MODEL)
-    digest = export.digest if export is not None else ""
-    return not judge(status.stage(Stage.EVAL), status.stage(Stage.VERIFY), spec.tolerance, digest).within
+    return not verdict_of(status, spec).within
 
 
 def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) -> StageStatus:
@@ -273,12 +271,7 @@ def _serve(
     spec = settle(draft, Stage.VERIFY, spec, observed, defaults.images, identity=identity)
     if not advance(draft, Stage.VERIFY, spec, owner, observed, identity=identity, settings=settings):
         return None, None
-    verdict = judge(
-        draft.status.stage(Stage.EVAL),
-        draft.status.stage(Stage.VERIFY),
-        spec.tolerance,
-        serving_model(draft).digest,
-    )
+    verdict = verdict_of(draft.status, spec)
     draft.status = replace(draft.status, served=with_verdict(draft.status.served, verdict))
     if not verdict.within:
         return verdict, None

@@ -152,10 +152,11 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far served metrics may lie from evaluated ones, absolute. None: the default of decide/verdict.py."""
+    """How far what is served may lie from what was evaluated. None: the default of decide/verdict.py."""
 
-    at_one: float | None = None
+    at_one: float | None = None  # of metrics, absolute
     at_five_and_above: float | None = None
+    min_cosine: float | None = None  # of the vectors of canaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,9 @@ def parse_spec(raw: Mapping[str, Any], images: Mapping[str, str]) -> Spec:
             for stage in Stage
         },
         deploy=deploy,
-        tolerance=Tolerance(at_one=tolerance.atOne, at_five_and_above=tolerance.atFiveAndAbove),
+        tolerance=Tolerance(
+            at_one=tolerance.atOne, at_five_and_above=tolerance.atFiveAndAbove, min_cosine=tolerance.minCosine
+        ),
         storage=storage,
         start_deadline_s=policy.startDeadlineSeconds,
         limits=RunLimits.of(policy, read(tables.Limits, raw.get("limits"))),

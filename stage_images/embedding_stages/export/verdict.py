@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from embedding_stages.contract.settings import FALL_BACK, Export
+from embedding_stages.contract.settings import FALL_BACK, QUANTIZED_COSINE, Export
 from embedding_stages.export.graph import Precision
 
 Quantization = Literal["none", "int8", "fp8"]
 FELL_BACK: Final = "ParityFellBack"
 _FIELD: Final = "spec.stages.export"
-_MIN_COSINE: Final[Mapping[str, float]] = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "fp8": 0.97, "int8": 0.9}
+_MIN_COSINE: Final[Mapping[str, float]] = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, **QUANTIZED_COSINE}
 
 
 @dataclass(frozen=True, slots=True)

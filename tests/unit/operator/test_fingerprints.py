@@ -93,7 +93,7 @@ def test_how_many_share_the_training_does_not_either(how: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     "sections",
     [
-        {"tolerance": {"atOne": "0.5"}},
+        {"tolerance": {"atOne": "0.5", "minCosine": "0.5"}},
         {"suspend": True},
         {"runPolicy": {"startDeadlineSeconds": 99, "activeDeadlineSeconds": 9}},
         {"limits": {"gpuSeconds": 9, "llmTokens": 9}},

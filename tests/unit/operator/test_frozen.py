@@ -99,7 +99,7 @@ LOOKS: list[tuple[dict[str, Any], bool]] = [
     ({"stages": {"finetune": {"validation": {}}}}, False),
     ({"stages": {"deploy": {"replicas": 2}}}, False),
     ({"stages": {"inputs": {"resources": {"limits": {"memory": "9Gi"}}, "timeoutSeconds": 9}}}, False),
-    ({"tolerance": {"atOne": "0.5"}}, False),
+    ({"tolerance": {"atOne": "0.5", "minCosine": "0.5"}}, False),
     ({"storage": {"size": "60Gi"}}, False),
     ({"imagePullSecrets": [{"name": "registry"}]}, False),
     ({"suspend": True}, False),
@@ -123,7 +123,7 @@ def test_an_edit_of_what_inputs_reads_looks_at_the_sources_again(sections: dict[
         ({"stages": {"finetune": {"matryoshka": [64]}}}, "inputs finetune"),
         ({"stages": {"deploy": {"backend": {"torch": {}}}}}, "eval deploy"),  # eval computes in what is served
         ({"stages": {"deploy": {"backend": {"torch": {}}, **NO_GPU}}}, "deploy"),
-        ({"tolerance": {"atOne": "0.5"}}, ""),
+        ({"tolerance": {"atOne": "0.5", "minCosine": "0.5"}}, ""),
     ],
     ids=str,
 )

@@ -41,6 +41,7 @@ def test_defaults_are_the_recipes() -> None:
     assert settings[Stage.EVAL]["kValues"] == [1, 5, 10, 100]
     assert spec.tolerance == Tolerance(at_one=None, at_five_and_above=None)
     assert a_spec(tolerance={"atOne": "0.02"}).tolerance == Tolerance(at_one=0.02)
+    assert a_spec(tolerance={"minCosine": 0.95}).tolerance == Tolerance(min_cosine=0.95)
     assert spec.start_deadline_s == 1800
     assert spec.stages[Stage.SDG].pod.retries == 3
     assert spec.deploy.model_name == "tiny"

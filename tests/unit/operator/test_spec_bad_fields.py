@@ -195,6 +195,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (backend(ngcKeySecretRef={"key": "k"}), "spec.stages.deploy.backend.nim.ngcKeySecretRef"),
     ({"tolerance": {"atOne": "2"}}, "spec.tolerance.atOne"),
     ({"tolerance": {"atFiveAndAbove": "-0.1"}}, "spec.tolerance.atFiveAndAbove"),
+    ({"tolerance": {"minCosine": "1.1"}}, "spec.tolerance.minCosine"),
     ({"storage": {"existingClaim": "a", "size": "1Gi"}}, "spec.storage"),
     (
         {"storage": {"existingClaim": "a"}, "corpus": {"source": {"pvc": {"claimName": "a"}}}},

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.operator.builders import a_stage
+from unit.operator.builders import IMAGES, a_manifest, a_stage
 
-from embedding_operator.decide.verdict import Verdict, judge, relative_uplift
+from embedding_operator.decide.verdict import Verdict, judge, relative_uplift, verdict_of
 from embedding_operator.resource.api import Tolerance
-from embedding_stages.contract import Stage
+from embedding_operator.resource.spec import parse_spec
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import Artefact, ArtefactRef, Stage
 
 LIMITS = Tolerance(at_one=0.03, at_five_and_above=0.01)
 DIGEST = "sha256:model"
@@ -153,3 +155,76 @@ def test_the_precision_of_the_evaluation_is_told(served: float) -> None:
 def test_without_a_question_the_vectors_of_canaries_decide(cosine: float | None, said: str) -> None:
     found = verdict({}, {}, 0, details={"artefactDigest": DIGEST, "canaryCosine": cosine})
     assert f"{found.within} {found.reason}" == said
+
+
+@pytest.mark.parametrize(
+    ("cosine", "said"),
+    [
+        (1.0, "True WithinTolerance"),
+        (0.999, "True WithinTolerance"),
+        (None, "True WithinTolerance"),  # an earlier release, or a server that refuses a canary
+        (0.983, "False VectorsDiffer"),  # of the base model, with as few questions
+        (0.0, "False VectorsDiffer"),
+    ],
+)
+@pytest.mark.parametrize("queries", [20, 1000])
+def test_metrics_that_are_equal_show_nothing_where_the_vectors_of_canaries_differ(
+    cosine: float | None, said: str, queries: int
+) -> None:
+    details = {"artefactDigest": DIGEST, "canaryCosine": cosine}
+    found = verdict({"ndcg@10": 0.5}, {"ndcg@10": 0.5}, queries, details=details)
+    assert f"{found.within} {found.reason}" == said
+    assert found.report["withinTolerance"] is found.within
+    if not found.within:
+        assert f"{cosine:.6f}, below 0.999" in found.message
+        assert "spec.tolerance.minCosine" in found.cure
+
+
+def test_metrics_are_told_before_vectors() -> None:
+    details = {"artefactDigest": DIGEST, "canaryCosine": 0.5}
+    assert verdict({"ndcg@10": 0.5}, {"ndcg@10": 0.6}, details=details).reason == "OutsideTolerance"
+
+
+INT8, FP8 = {"quantization": "int8"}, {"quantization": "fp8"}
+
+
+@pytest.mark.parametrize(
+    ("export", "built", "given", "least"),
+    [
+        ({}, {}, None, 0.999),
+        ({"precision": "fp16"}, {"precision": "fp16"}, None, 0.999),
+        ({"precision": "fp16", "minCosine": "0.95"}, {"precision": "fp16"}, None, 0.999),
+        (INT8, INT8, None, 0.9),
+        (FP8, FP8, None, 0.97),
+        (INT8 | {"minCosine": "0.95"}, INT8, None, 0.95),
+        (INT8 | {"minCosine": "0.95", "onParityFail": "FallBack"}, {}, None, 0.999),  # it fell back
+        (FP8 | {"minCosine": "0.95"}, INT8, None, 0.9),  # of a revision that is pinned
+        (INT8, {"quantization": "of an image of the user's own"}, None, 0.999),
+        ({}, {}, "0.95", 0.95),
+        (INT8, INT8, "0.99", 0.99),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("queries", [0, 1000])
+def test_how_like_vectors_have_to_be_follows_from_what_was_exported(
+    export: dict[str, Any], built: dict[str, Any], given: str | None, least: float, queries: int
+) -> None:
+    tolerance = {} if given is None else {"minCosine": given}
+    spec = parse_spec(a_manifest(stages={"export": export}, tolerance=tolerance), IMAGES)
+    model = {Artefact.SERVING_MODEL: ArtefactRef(path="export", digest=DIGEST)}
+    metrics = {"ndcg@10": 0.5} if queries else {}
+
+    def within(cosine: float) -> bool:
+        stages = (
+            a_stage(Stage.EVAL, metrics={"fineTuned": metrics}, counts={"queries": queries}),
+            a_stage(Stage.EXPORT, artefacts=model, details={"contract": {"precision": "fp32"} | built}),
+            a_stage(
+                Stage.VERIFY,
+                metrics={"served": metrics},
+                counts={"queries": queries},
+                details={"artefactDigest": DIGEST, "canaryCosine": cosine},
+            ),
+        )
+        return verdict_of(Status(stages=stages), spec).within
+
+    assert (within(least), within(least - 0.001)) == (True, False)

@@ -120,6 +120,14 @@ class Tolerance(Table):
         high=1,
         says="At k of 5 and above. When absent 0.005 where the evaluation computed in float32, 0.01 where in bfloat16.",
     )
+    minCosine: float | None = setting(
+        None,
+        since=JOINED,
+        low=0,
+        high=1,
+        says="Least cosine between a canary's vectors, served and evaluated. When absent 0.999; where the served model "
+        "is quantized stages.export.minCosine, or 0.97 for fp8 and 0.9 for int8.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

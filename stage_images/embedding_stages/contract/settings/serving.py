@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ from embedding_stages.contract.settings.common import (
 STOP, FALL_BACK = "Stop", "FallBack"
 TENSORRT: Final = "tensorrt"  # a format of the export
 NO_QUANTIZATION: Final = "none"
+# Least cosine between a text's vectors before and after, by what the numbers of the products are.
+QUANTIZED_COSINE: Final[Mapping[str, float]] = {"fp8": 0.97, "int8": 0.9}
 BF16: Final = "bf16"
 
 
