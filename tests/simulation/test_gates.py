@@ -60,6 +60,64 @@ def test_a_model_that_is_better_than_the_base_and_worse_than_what_serves_is_stop
     assert active == scene.status.served.checkpoint
 
 
+NEW_SETS = {
+    "a new set": {"stages": {"prep": {"evalFraction": "0.4"}}, "evaluation": {"freeze": False}},
+    "a labelled set": {"evaluation": {"beir": {"pvc": {"claimName": "labelled"}}}},
+}
+
+
+@pytest.mark.parametrize("edit", NEW_SETS)
+def test_what_serves_is_told_and_not_judged_on_questions_that_it_may_have_trained_on(edit: str) -> None:
+    scene = a_scene().run(is_ready)
+    scene.world.tuned_quality = 0.95  # beside a model that trained on these questions
+    scene.edit(a_spec(**NEW_SETS[edit]))
+    scene.run(is_ready).settle(5)
+    assert scene.status.served.active_revision == 2
+    assert scene.condition("QualityGatePassed") == "True Passed"
+    message = scene.message("QualityGatePassed")
+    assert "not judged beside the serving revision" in message
+    assert "ndcg@10 0.57000 against 0.60000 (-0.03000)" in message
+    writes = scene.writes()
+    scene.settle(30)
+    assert scene.writes() == writes
+    scene.edit(a_spec(**NEW_SETS[edit], gates={"maxRegression": {"active": "0"}}))  # which judges the same figures
+    scene.run(is_ready)
+    scene.world.tuned_quality = 0.9
+    stages = {**NEW_SETS[edit].get("stages", {}), **EPOCHS}
+    scene.edit(a_spec(**{**NEW_SETS[edit], "stages": stages}))  # now what serves was evaluated on the same
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False WorseThanActive"
+
+
+def test_a_model_that_is_worse_than_the_base_model_is_stopped_on_a_new_set_too() -> None:
+    scene = a_scene().run(is_ready)
+    scene.world.tuned_quality = 0.4
+    scene.edit(a_spec(**NEW_SETS["a new set"]))
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False WorseThanBase"
+    assert "not judged beside the serving revision" in scene.message("QualityGatePassed")
+
+
+def test_what_serves_is_judged_on_the_frozen_set_whatever_else_is_edited() -> None:
+    scene = a_scene().run(is_ready)
+    scene.world.tuned_quality = 0.95
+    scene.edit(a_spec(stages={"prep": {"hardNegatives": 6}}))
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False WorseThanActive"
+
+
+def test_what_is_pinned_is_not_judged_on_a_set_that_was_frozen_after_it() -> None:
+    scene = a_scene().run(is_ready)
+    scene.edit(a_spec(**NEW_SETS["a new set"]))
+    scene.run(is_ready)
+    scene.edit(a_spec(stages={"deploy": {"pinRevision": 1}}))
+    scene.run(is_ready)
+    scene.world.tuned_quality = 0.95
+    scene.edit(RETRAINED)
+    scene.run(is_ready)
+    assert "not judged beside the serving revision" in scene.message("QualityGatePassed")
+
+
 def test_a_worse_model_goes_on_where_the_manifest_says_so() -> None:
     scene = a_scene(gates={"onFail": "Warn"})
     scene.world.tuned_quality = 0.4

@@ -53,7 +53,8 @@ def do_work(
         if volume[ref.path] != ref.digest:
             return ExitCode.STOPPED, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
     guards = (Artefact.GUARD_SETS,) if request.settings.get("guards") else ()
-    refs = {name: _artefact(request, name, corpus) for name in (*BY_STAGE[request.stage].outputs, *guards)}
+    labelled = (Artefact.LABELLED_SET,) if request.settings.get("labelledSet") else ()
+    refs = {name: _artefact(request, name, corpus) for name in (*BY_STAGE[request.stage].outputs, *guards, *labelled)}
     if guards:  # so that eval can say what it measured
         volume |= {f"guards of {refs[Artefact.GUARD_SETS].digest}": ",".join(request.settings["guards"])}
     volume |= {ref.path: ref.digest for ref in refs.values()}
@@ -111,10 +112,14 @@ def _compared(request: StageRequest, tuned: dict[str, float], volume: dict[str, 
 
 def _artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:
     if request.stage is Stage.INPUTS:  # content-addressed: the same documents lie at the same path
-        source = {Artefact.CORPUS: "corpus", Artefact.GUARD_SETS: "guards"}.get(name, "baseModel")
+        source = {Artefact.CORPUS: "corpus", Artefact.GUARD_SETS: "guards", Artefact.LABELLED_SET: "labelledSet"}.get(
+            name, "baseModel"
+        )
         content = corpus if source == "corpus" else "weights"
         digest = _digest({"source": request.settings[source], "content": content})
         return ArtefactRef(path=f"inputs/content/{digest[7:]}", digest=digest)
+    if name is Artefact.EVALUATION_SET and (frozen := request.inputs.get(Artefact.FROZEN_SET)) is not None:
+        return ArtefactRef(path=f"{request.stage}/{request.fingerprint}/{name}", digest=frozen.digest)
     digest = _digest(
         {
             "settings": dict(request.settings),

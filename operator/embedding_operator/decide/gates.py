@@ -7,9 +7,10 @@ compares what it found with the manifest's limits. A difference is the tuned mod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from embedding_operator.decide.compared import active_may_know
 from embedding_operator.resource.api import Gates, Guard, Spec
 from embedding_operator.resource.conditions import GATES_PASSED
 from embedding_operator.resource.status import Served, StageStatus, Status
@@ -86,7 +87,8 @@ def gate_of(status: Status, spec: Spec) -> Gate:
     if spec.deploy.pinned is not None:
         message = f"revision {spec.deploy.pinned} is pinned by spec.stages.deploy.pinRevision"
         return Gate(passed=True, reason=GATE_DISABLED, message=message)
-    return judge_gates(status.stage(Stage.EVAL), spec.gates, spec.guards, status.served)
+    evaluated = replace(status.stage(Stage.EVAL), active_may_know=active_may_know(status, spec))
+    return judge_gates(evaluated, spec.gates, spec.guards, status.served)
 
 
 def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], served: Served) -> Gate:
@@ -109,17 +111,31 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
         message = f"the evaluation did not tell {', '.join(missing)}; change what spec.gates.metrics and "
         cure = "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
         return _failed(gates, served, NO_QUESTIONS, message + cure)
+    unjudged = _unjudged(evaluated, gates)
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
     if not short:
         least = min(measured, key=lambda item: item.difference - item.floor)
-        return Gate(passed=True, reason=PASSED, message=f"nearest to its limit: {least}")
+        return Gate(passed=True, reason=PASSED, message=f"nearest to its limit: {least}{unjudged}")
     # What is worse by measure says more than what is not shown.
     short.sort(key=lambda pair: pair[0] == NOT_SHOWN_BETTER)
     reason, worst = short[0]
     others = ", ".join(f"{item.metric} ({item.beside})" for _, item in short[1:])
-    return _failed(
-        gates, served, reason, f"{worst}; {_wanted(worst, gates)}{f'; also short: {others}' if others else ''}"
-    )
+    also = f"; also short: {others}" if others else ""
+    return _failed(gates, served, reason, f"{worst}; {_wanted(worst, gates)}{also}{unjudged}")
+
+
+def _unjudged(evaluated: StageStatus, gates: Gates) -> str:
+    """What was measured of the model that serves, where that says nothing; empty where it is judged."""
+    found: Mapping[str, Any] = (evaluated.details.get("comparisons") or {}).get("active") or {}
+    told = []
+    for metric in gates.metrics if evaluated.active_may_know else ():
+        if figures := found.get(metric):
+            before, after = float(figures[0]), float(figures[1])
+            told.append(f"{metric} {after:.5f} against {before:.5f} ({after - before:+.5f})")
+    if not told:
+        return ""
+    why = "which was evaluated on another set and may have trained on these questions"
+    return f"; not judged beside the serving revision, {why}: {', '.join(told)}"
 
 
 def _wanted(item: _Measured, gates: Gates) -> str:
@@ -148,7 +164,7 @@ def _who_serves(served: Served) -> str:
 def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> Iterator[_Measured]:
     queries = evaluated.counts.get("queries", 0)
     comparisons: Mapping[str, Any] = evaluated.details.get("comparisons") or _of_metrics(evaluated, gates.metrics)
-    for beside in ("base", "active"):
+    for beside in ("base",) if evaluated.active_may_know else ("base", "active"):
         for metric in gates.metrics:
             figures = (comparisons.get(beside) or {}).get(metric)
             if figures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from embedding_operator.decide.compared import note_active
 from embedding_operator.decide.decision import Draft, Observed, delete_job
 from embedding_operator.decide.gates import gate_of
 from embedding_operator.decide.jobs import advance
@@ -48,6 +49,8 @@ def run_pipeline(
         if stage is Stage.INPUTS and draft.status.served.active_revision != draft.status.revision:
             encoder = draft.status.stage(stage).details.get("encoder") or {}
             check_takes(spec, encoder, draft.status.resolved.get(TAKEN))
+        if stage is Stage.EVAL:
+            note_active(draft, spec)
         if stage is Stage.EVAL and gate_blocks(draft, spec):
             _stop_obsolete(draft, observed, after=stage)
             drop_candidates(draft, observed.deployments)

@@ -50,6 +50,7 @@ class StageStatus:
     broken: bool = False  # what the stage waits for will not come unless somebody acts
     ran_until: str = ""  # when its Job was last seen running, while it waits again
     image_ids: Sequence[str] = ()  # digests of the images that its pods run; of the server, all that were measured
+    active_may_know: bool = False  # of eval: what serves may have trained on the questions; see decide/compared.py
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -98,6 +99,7 @@ class StageStatus:
             "broken": self.broken or None,
             "ranUntil": self.ran_until,
             "imageIDs": list(self.image_ids),
+            "activeMayKnow": self.active_may_know or None,
             "usage": self.usage.to_list() if self.done else self.usage.to_json(),
             "tookSeconds": self.took_s,
             "metrics": {kind: {k: decimal_text(v) for k, v in values.items()} for kind, values in self.metrics.items()},
@@ -155,6 +157,7 @@ class StageStatus:
             broken=bool(memory.get("broken")),
             ran_until=memory.get("ranUntil", ""),
             image_ids=tuple(memory.get("imageIDs") or ()),
+            active_may_know=bool(raw.get("activeMayKnow")),
             metrics={k: {m: float(x) for m, x in v.items()} for k, v in (raw.get("metrics") or {}).items()},
         )
 

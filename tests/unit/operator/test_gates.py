@@ -27,6 +27,7 @@ class Row:
     wanted: str  # what the condition says: its status and its reason
     base: dict[str, list[float]] = field(default_factory=lambda: {"ndcg@10": GOOD, "recall@10": GOOD})
     active: dict[str, list[float]] | None = None
+    may_know: bool = False  # whether what serves may have trained on the questions
     guard: list[float] | None = None
     gates: dict[str, Any] = field(default_factory=dict)
     queries: int = 100
@@ -92,6 +93,28 @@ ROWS = [
         served=SERVING,
         says=("the serving revision's 0.50000", "spec.gates.maxRegression.active"),
     ),
+    Row(
+        "worse than what serves, on questions that it may have trained on",
+        "True Passed",
+        active={"ndcg@10": WORSE, "recall@10": A_LITTLE_WORSE},
+        may_know=True,
+        served=SERVING,
+        says=(
+            "ndcg@10 0.25000 against 0.50000 (-0.25000), recall@10 0.49500 against 0.50000 (-0.00500)",
+            "not judged",
+            "may have trained on",
+        ),
+    ),
+    Row(
+        "worse than the base model too, on questions that what serves may have trained on",
+        "False WorseThanBase",
+        base={"ndcg@10": WORSE, "recall@10": GOOD},
+        active={"ndcg@10": WORSE},
+        may_know=True,
+        served=SERVING,
+        says=("not judged", "spec.gates.maxRegression.base"),
+    ),
+    Row("what serves may have trained on them, and is not compared with", "True Passed", may_know=True),
     Row(
         "better by measure, but not surely not inferior",
         "False NotShownBetter",
@@ -170,10 +193,15 @@ def judged(row: Row) -> str:
     if row.guard is not None:
         comparisons["guard:general"] = {"ndcg@10": row.guard, "queries": 30}
     evaluated = StageStatus(
-        name=Stage.EVAL, revision=4, counts={"queries": row.queries}, details={"comparisons": comparisons}
+        name=Stage.EVAL,
+        revision=4,
+        counts={"queries": row.queries},
+        details={"comparisons": comparisons},
+        active_may_know=row.may_know,
     )
     gate = judge_gates(evaluated, spec.gates, spec.guards, row.served)
     assert gate.blocks is not gate.passed
+    assert ("not judged" in gate.message) is (row.may_know and row.active is not None)
     for word in row.says:
         assert word in gate.message, gate.message
     return f"{gate.passed} {gate.reason}"

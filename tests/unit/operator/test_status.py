@@ -39,7 +39,13 @@ FULL = Status(
     warnings=(StageWarning(stage=Stage.PREP, message="few questions"),),
     stages=(
         a_stage(Stage.INPUTS, state="Reused", reused_from=2, artefacts={Artefact.CORPUS: a_ref()}),
-        a_stage(Stage.EVAL, metrics={"base": {"ndcg@10": 0.12345}}, counts={"queries": 0}, details={"x": [1.5]}),
+        a_stage(
+            Stage.EVAL,
+            metrics={"base": {"ndcg@10": 0.12345}},
+            counts={"queries": 0},
+            details={"x": [1.5]},
+            active_may_know=True,
+        ),
         a_stage(Stage.DEPLOY, state="Waiting", broken=True, ran_until="2026-01-01T00:00:00Z", image_ids=("sha256:a",)),
         a_stage(
             Stage.VERIFY,

@@ -1,0 +1,49 @@
+"""May the model that serves have trained on the questions of this revision's evaluation? Pure.
+
+The questions of an evaluation set are kept away from the training of its own revision alone. The model that serves
+trained earlier, away from the set that it was evaluated on itself: of a new set it may have trained on many questions,
+and would measure better on them than a model that is as good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from embedding_operator.decide.decision import Draft
+from embedding_operator.resource.api import Spec
+from embedding_operator.resource.status import Status
+from embedding_stages.contract import Artefact, Stage
+
+_SET: Final = Artefact.EVALUATION_SET
+
+
+def active_may_know(status: Status, spec: Spec) -> bool:
+    """Of the model that the tuned one was compared with. Once that serves no more, what was noted of it holds."""
+    evaluated, active = status.stage(Stage.EVAL), status.served.checkpoint
+    if active is None or evaluated.details.get(Artefact.ACTIVE_CHECKPOINT.value) != active.digest:
+        return evaluated.active_may_know
+    return not _was_kept_from(status, spec)
+
+
+def note_active(draft: Draft, spec: Spec) -> None:
+    """Remember it, beside the figures that it is about."""
+    entry = replace(draft.status.stage(Stage.EVAL), active_may_know=active_may_know(draft.status, spec))
+    draft.status = draft.status.with_stage(entry)
+
+
+def _was_kept_from(status: Status, spec: Spec) -> bool:
+    """Whether what serves was evaluated on these questions, or on a set that they are left over from."""
+    made, frozen = status.stage(Stage.PREP).artefacts.get(_SET), status.evaluation_set
+    if made is None:
+        return False
+    revision = status.served.active_revision
+    recorded = next((item for item in status.history if item.get("revision") == revision), {})
+    own = str(recorded.get(_SET.value) or "")  # the beginning of its digest
+    if own and made.digest.startswith(own):
+        return True
+    # A pinned revision may be older than the set that is frozen now.
+    if frozen is None or not (revision >= frozen.revision or (own and frozen.ref.digest.startswith(own))):
+        return False
+    is_scored_on_it = spec.freeze and frozen.asked == spec.labelled_asked
+    return is_scored_on_it or made.digest == frozen.ref.digest
