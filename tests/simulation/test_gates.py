@@ -136,6 +136,16 @@ def test_an_edit_of_the_gate_lets_the_evaluated_model_go_on_without_another_run(
     assert len(scene.ran(Stage.EVAL)) == 1
 
 
+def test_an_uplift_is_asked_for_without_another_run_whatever_metrics_are_judged() -> None:
+    gates = {"metrics": ["recall@10"]}
+    scene = a_scene(gates=gates).run(is_ready)
+    scene.edit(a_spec(gates=gates | {"minRelativeUplift": "0.5"}))
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False WorseThanBase"
+    assert "ndcg@10 0.60000" in scene.message("QualityGatePassed")
+    assert len(scene.ran(Stage.EVAL)) == 1
+
+
 def test_a_gate_that_is_tightened_for_what_serves_takes_ready_and_not_the_server() -> None:
     scene = a_scene().run(is_ready)
     before = led_to(scene)

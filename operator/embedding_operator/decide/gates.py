@@ -163,9 +163,10 @@ def _who_serves(served: Served) -> str:
 
 def _measured(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard]) -> Iterator[_Measured]:
     queries = evaluated.counts.get("queries", 0)
-    comparisons: Mapping[str, Any] = evaluated.details.get("comparisons") or _of_metrics(evaluated, gates.metrics)
+    of_metrics = _of_metrics(evaluated, _judged("base", gates))
+    comparisons: Mapping[str, Any] = evaluated.details.get("comparisons") or of_metrics
     for beside in ("base",) if evaluated.active_may_know else ("base", "active"):
-        for metric in gates.metrics:
+        for metric in _judged(beside, gates):
             figures = (comparisons.get(beside) or {}).get(metric)
             if figures:
                 floor, field = _floor(beside, metric, float(figures[0]), gates)
@@ -184,7 +185,7 @@ def _missing(measured: Sequence[_Measured], gates: Gates, guards: Sequence[Guard
     """What is to be judged and was not measured: an image of the user's own may be older than the manifest."""
     metrics = {item.metric for item in measured if item.beside == "base"}
     asked = {item.beside for item in measured}
-    lost = [metric for metric in gates.metrics if metric not in metrics]
+    lost = [metric for metric in _judged("base", gates) if metric not in metrics]
     return lost + [f"guard {guard.name}" for guard in guards if f"{GUARD}{guard.name}" not in asked]
 
 
@@ -208,9 +209,16 @@ def _floor(beside: str, metric: str, before: float, gates: Gates) -> tuple[float
     if beside == "active":
         return -gates.max_regression_active, "spec.gates.maxRegression.active"
     floor, field = -gates.max_regression_base, "spec.gates.maxRegression.base"
-    if metric == _HEADLINE and gates.min_relative_uplift is not None and gates.min_relative_uplift * before > floor:
+    if metric == _HEADLINE and gates.min_relative_uplift is not None and gates.min_relative_uplift * before >= floor:
         return gates.min_relative_uplift * before, "spec.gates.minRelativeUplift"
     return floor, field
+
+
+def _judged(beside: str, gates: Gates) -> Sequence[str]:
+    """The metrics. The uplift that is asked for is NDCG@10's, whatever else is judged."""
+    if beside == "base" and gates.min_relative_uplift is not None:
+        return tuple(dict.fromkeys((*gates.metrics, _HEADLINE)))
+    return gates.metrics
 
 
 def _of_metrics(evaluated: StageStatus, metrics: Sequence[str]) -> dict[str, dict[str, list[float]]]:

@@ -24,16 +24,12 @@ def parse_gates(raw: Mapping[str, Any], k_values: Sequence[int]) -> Gates:
                 f"{metric} is not evaluated: spec.evaluation.kValues is {list(k_values)}; add its cut-off there, or "
                 "judge another metric",
             )
-    # Who allows a fall does not ask for a rise.
-    uplift = asked.minRelativeUplift
-    if uplift is None and allowed.base == 0:
-        uplift = 0.0
     return Gates(
         enabled=asked.enabled,
         metrics=asked.metrics,
         max_regression_base=allowed.base,
         max_regression_active=allowed.active,
-        min_relative_uplift=uplift,
+        min_relative_uplift=asked.minRelativeUplift,
         criterion=asked.criterion,
         stops=asked.onFail == "Stop",
     )

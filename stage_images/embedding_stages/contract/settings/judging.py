@@ -74,8 +74,8 @@ class Gates(Table):
         since=JOINED,
         low=0,
         high=10,
-        says="Least relative change of NDCG@10 against the base model. "
-        "When absent 0, or what maxRegression.base allows where that is given.",
+        says="Least relative change of NDCG@10 against the base model, whatever gates.metrics has. "
+        "When absent what maxRegression.base allows.",
     )
     criterion: str = setting(
         "PointEstimate",
