@@ -136,6 +136,19 @@ def test_an_edit_of_the_gate_lets_the_evaluated_model_go_on_without_another_run(
     assert len(scene.ran(Stage.EVAL)) == 1
 
 
+def test_what_finds_nothing_is_never_served() -> None:
+    """As with a labelled set that is about other documents."""
+    scene = a_scene()
+    scene.world.tuned_quality = scene.world.base_quality = 0.0
+    scene.run(is_stalled)
+    assert scene.condition("Ready") == scene.condition("QualityGatePassed") == "False NothingFound"
+    assert "spec.evaluation.beir" in scene.message("Ready")
+    assert scene.attempts(Stage.EXPORT) == []
+    scene.edit(a_spec(gates={"onFail": "Warn"}))
+    scene.run(is_ready)
+    assert scene.condition("QualityGatePassed") == "True Warned"
+
+
 def test_an_uplift_is_asked_for_without_another_run_whatever_metrics_are_judged() -> None:
     gates = {"metrics": ["recall@10"]}
     scene = a_scene(gates=gates).run(is_ready)

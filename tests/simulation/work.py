@@ -42,13 +42,15 @@ def do_work(
     changed: int,
     quality: float = 1.0,
     cosine: float | None = 1.0,
+    base_quality: float = 1.0,
 ) -> tuple[int, StageResult]:
     """Exit code and result; writes to `volume`, path by path, the digest of what lies there.
 
-    `quality` is what the tuned model's metrics are multiplied by, `offset` what the endpoint's differ by,
-    `cosine` how like its vectors are.
+    `quality` and `base_quality` are what the metrics of tuned and base model are multiplied by, `offset` what the
+    endpoint's differ by, `cosine` how like its vectors are.
     """
     tuned = {name: value * quality for name, value in TUNED.items()}
+    base = {name: value * base_quality for name, value in BASE.items()}
     for ref in request.inputs.values():
         if volume[ref.path] != ref.digest:
             return ExitCode.STOPPED, _said(request, reason="ArtefactMismatch", message=f"{ref.path} was changed")
@@ -64,12 +66,12 @@ def do_work(
     if request.stage is Stage.INPUTS:
         details = {"encoder": ENCODER}
     if request.stage is Stage.EVAL:
-        metrics, counts = {"base": BASE, "fineTuned": tuned}, {"queries": QUERIES}
-        uplift = tuned["ndcg@10"] / BASE["ndcg@10"] - 1
+        metrics, counts = {"base": base, "fineTuned": tuned}, {"queries": QUERIES}
+        uplift = tuned["ndcg@10"] / base["ndcg@10"] - 1 if base_quality else None
         details = {
             "relativeUplift": uplift,
             "precision": request.settings["precision"],
-            **_compared(request, tuned, volume),
+            **_compared(request, base, tuned, volume),
         }
     if request.stage is Stage.FINETUNE and (side := request.settings.get("side", "both")) != "both":
         details = {"side": side}
@@ -96,17 +98,19 @@ def do_work(
     return 0, _said(request, artefacts=refs, metrics=metrics, counts=counts, details=details)
 
 
-def _compared(request: StageRequest, tuned: dict[str, float], volume: dict[str, str]) -> dict[str, Any]:
+def _compared(
+    request: StageRequest, base: dict[str, float], tuned: dict[str, float], volume: dict[str, str]
+) -> dict[str, Any]:
     """What the model that serves measured before is not known here: it is taken for as good as a tuned one can be."""
     active = request.inputs.get(Artefact.ACTIVE_CHECKPOINT)
-    beside = {"base": BASE} | ({"active": TUNED} if active is not None else {})
+    beside = {"base": base} | ({"active": TUNED} if active is not None else {})
     comparisons: dict[str, dict[str, Any]] = {
         name: {metric: [scores[metric], tuned[metric], tuned[metric] - scores[metric] - 0.03, 0.03] for metric in GATED}
         for name, scores in beside.items()
     }
     if guards := request.inputs.get(Artefact.GUARD_SETS):
         for name in volume[f"guards of {guards.digest}"].split(","):
-            comparisons[f"guard:{name}"] = {"ndcg@10": [BASE["ndcg@10"], tuned["ndcg@10"], 0.0, 0.03], "queries": 30}
+            comparisons[f"guard:{name}"] = {"ndcg@10": [base["ndcg@10"], tuned["ndcg@10"], 0.0, 0.03], "queries": 30}
     return {"comparisons": comparisons, "activeCheckpoint": active.digest if active is not None else None}
 
 

@@ -28,6 +28,7 @@ class World(Servers, NimOperator):
 
     cluster: FakeCluster
     corpus: str = "first edition"
+    base_quality: float = 1.0  # what the base model's metrics are multiplied by
     tuned_quality: float = 1.0  # what the metrics of newly tuned models are multiplied by
     warnings: Sequence[str] = ()  # of finetune
     interval: Sequence[float] = ()  # of the relative uplift, low and high
@@ -194,6 +195,7 @@ class World(Servers, NimOperator):
             self.changed_queries,
             self.tuned_quality,
             self.canary_cosine,
+            self.base_quality,
         )
         if request.stage is Stage.FINETUNE and self.warnings:
             result = replace(result, details={**result.details, "warnings": list(self.warnings)})

@@ -10,6 +10,7 @@ from embedding_stages.contract import Artefact, Stage
 
 _COLUMN_CHARACTERS: Final = 48
 _COLUMN: Final = "ndcg@10"
+_WITH_LOWER_END: Final = 3  # figures of a comparison: before, after, lower end
 _HEADLINE: Final = ("ndcg@10", "recall@10")  # the record of the stage that measured them has all
 
 
@@ -66,7 +67,7 @@ def uplift_of(status: Status) -> str:
     if uplift is None:
         return ""
     interval, queries = _interval(evaluated), f"n={evaluated.counts.get('queries', 0)}"
-    if interval is not None and interval[0] <= 0 <= interval[1]:
+    if _why_unsure(evaluated):
         return f"{100 * uplift:+.1f}%({queries},not-significant)"[:_COLUMN_CHARACTERS]
     sure = f"[{100 * interval[0]:+.1f},{100 * interval[1]:+.1f}]" if interval is not None else ""
     return f"{100 * uplift:+.1f}%{sure}{queries}"[:_COLUMN_CHARACTERS]
@@ -74,14 +75,31 @@ def uplift_of(status: Status) -> str:
 
 def may_be_chance(evaluated: StageStatus) -> str:
     """What to say where the interval of the uplift includes 0; empty where it does not, or there is none."""
-    interval, uplift = _interval(evaluated), relative_uplift(evaluated)
-    if interval is None or uplift is None or not interval[0] <= 0 <= interval[1]:
+    uplift, why = relative_uplift(evaluated), _why_unsure(evaluated)
+    if uplift is None or not why:
         return ""
-    low, high = (f"{100 * x:+.1f}%" for x in interval)
     return (
-        f"the uplift of NDCG@10, {100 * uplift:+.1f}%, may be chance: its 95 % interval, {low} to {high}, includes 0 "
-        f"with {evaluated.counts.get('queries', 0)} questions; evaluate on more (documents, or evaluation.beir)"
+        f"the uplift of NDCG@10, {100 * uplift:+.1f}%, may be chance: {why} with "
+        f"{evaluated.counts.get('queries', 0)} questions; evaluate on more (documents, or evaluation.beir)"
     )
+
+
+def _why_unsure(evaluated: StageStatus) -> str:
+    """Which interval includes 0; empty where none does. Where the base model finds so little that the uplift has none,
+    it is the difference's, whose upper end is taken to lie as far from it as the lower one.
+    """
+    if (interval := _interval(evaluated)) is not None:
+        low, high = interval
+        told = f"its 95 % interval, {100 * low:+.1f}% to {100 * high:+.1f}%, includes 0"
+        return told if low <= 0 <= high else ""
+    compared = (evaluated.details.get("comparisons") or {}).get("base") or {}
+    figures = [float(figure) for figure in compared.get(_COLUMN) or ()]
+    if len(figures) < _WITH_LOWER_END:
+        return ""
+    before, after, lower = figures[:_WITH_LOWER_END]
+    difference = after - before
+    told = f"the difference is {difference:+.5f}, and its one-sided 95 % interval begins at {lower:+.5f}"
+    return told if lower <= 0 <= 2 * difference - lower else ""
 
 
 def _interval(evaluated: StageStatus) -> tuple[float, float] | None:

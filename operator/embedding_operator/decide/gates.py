@@ -21,8 +21,11 @@ WORSE_THAN_BASE: Final = "WorseThanBase"
 WORSE_THAN_ACTIVE: Final = "WorseThanActive"
 NOT_SHOWN_BETTER: Final = "NotShownBetter"
 NO_QUESTIONS: Final = "NoQuestions"
+NOTHING_FOUND: Final = "NothingFound"
+_WITH_CURE: Final = frozenset({NO_QUESTIONS, NOTHING_FOUND})  # no limit is in the way, and the message says what is
 GATE_DISABLED: Final = "GateDisabled"
 WARNED: Final = "Warned"
+_ANOTHER_SET: Final = "name another set in spec.evaluation.beir, or take a new one with spec.evaluation.freeze: false"
 _HEADLINE: Final = "ndcg@10"
 GUARD: Final = "guard:"
 _SAME: Final = 1e-6  # figures come with six places
@@ -111,6 +114,8 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
         message = f"the evaluation did not tell {', '.join(missing)}; change what spec.gates.metrics and "
         cure = "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
         return _failed(gates, served, NO_QUESTIONS, message + cure)
+    if nothing := _nothing_found(measured):
+        return _failed(gates, served, NOTHING_FOUND, nothing)
     unjudged = _unjudged(evaluated, gates)
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
     if not short:
@@ -138,6 +143,23 @@ def _unjudged(evaluated: StageStatus, gates: Gates) -> str:
     return f"; not judged beside the serving revision, {why}: {', '.join(told)}"
 
 
+def _nothing_found(measured: Sequence[_Measured]) -> str:
+    """The sentence where neither model finds anything on a set: 0 is as good as 0, and says nothing. Else empty."""
+    for beside in dict.fromkeys(item.beside for item in measured if item.beside != "active"):
+        on_set = [item for item in measured if item.beside == beside]
+        if any(max(item.before, item.after) > _SAME for item in on_set):
+            continue
+        where = f" on guard {beside.removeprefix(GUARD)}" if beside.startswith(GUARD) else ""
+        cure = "correct that set, or leave it out of spec.evaluation.guards" if where else _ANOTHER_SET
+        metrics = ", ".join(item.metric for item in on_set)
+        return (
+            f"neither the base model nor the tuned one finds anything{where} ({metrics}: 0, n={on_set[0].queries}), "
+            "so nothing says how good the model is: most likely the questions are not about these documents, or their "
+            f"judgements name other passages; {cure}"
+        )
+    return ""
+
+
 def _wanted(item: _Measured, gates: Gates) -> str:
     if gates.criterion == "PointEstimate" or item.difference < item.floor - _SAME:  # which no criterion lets pass
         return f"{item.floor:+.5f} or more is wanted ({item.field})"
@@ -150,8 +172,8 @@ def _failed(gates: Gates, served: Served, reason: str, message: str) -> Gate:
     if not gates.stops:
         message = f"{reason}: {message}; it goes on, because spec.gates.onFail is Warn"
         return Gate(passed=True, reason=WARNED, message=message)
-    cure = "" if reason == NO_QUESTIONS else "change data or training, evaluate on more questions, move the limit, or "
-    message = f"{message}; {_who_serves(served)}; {cure or 'or '}set spec.gates.onFail: Warn to serve it all the same"
+    cure = "" if reason in _WITH_CURE else "change data or training, evaluate on more questions, move the limit, "
+    message = f"{message}; {_who_serves(served)}; {cure}or set spec.gates.onFail: Warn to serve it all the same"
     return Gate(passed=False, reason=reason, message=message)
 
 

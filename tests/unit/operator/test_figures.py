@@ -12,9 +12,12 @@ from embedding_operator.resource.status import Served, StageStatus, Status
 from embedding_stages.contract import Stage
 
 
-def evaluated(uplift: float | None, interval: Any, queries: int = 225) -> StageStatus:
+def evaluated(
+    uplift: float | None, interval: Any, queries: int = 225, compared: list[float] | None = None
+) -> StageStatus:
+    comparisons = {} if compared is None else {"comparisons": {"base": {"ndcg@10": compared}}}
     return a_stage(
-        details={"relativeUplift": uplift, "confidenceInterval": interval},
+        details={"relativeUplift": uplift, "confidenceInterval": interval, **comparisons},
         counts={"queries": queries},
         metrics={"fineTuned": {"ndcg@10": 0.615, "recall@10": 0.7}},
     )
@@ -29,6 +32,14 @@ def evaluated(uplift: float | None, interval: Any, queries: int = 225) -> StageS
         (evaluated(-0.01, [-0.05, 0.03]), "-1.0%(n=225,not-significant)"),
         (evaluated(0.0, [0.0, 0.0], queries=1), "+0.0%(n=1,not-significant)"),
         (evaluated(0.02, None), "+2.0%n=225"),
+        # The base model finds so little that no ratio has an upper end.
+        (evaluated(0.375, None, 100, [0.08, 0.11, 0.0, 0.055]), "+37.5%(n=100,not-significant)"),
+        (evaluated(0.375, None, 100, [0.08, 0.11, -0.01, 0.055]), "+37.5%(n=100,not-significant)"),
+        (evaluated(0.375, None, 100, [0.08, 0.11, 0.001, 0.055]), "+37.5%n=100"),
+        (evaluated(-0.375, None, 100, [0.08, 0.05, -0.07, 0.055]), "-37.5%(n=100,not-significant)"),
+        (evaluated(-0.375, None, 100, [0.08, 0.05, -0.05, 0.055]), "-37.5%n=100"),
+        (evaluated(0.375, None, 100, []), "+37.5%n=100"),
+        (evaluated(0.375, [0.1, 0.6], 100, [0.08, 0.11, -0.01, 0.055]), "+37.5%[+10.0,+60.0]n=100"),
         (evaluated(None, None), ""),
         (evaluated(1e30, [1e29, 1e31]), "+" + f"{1e32:.1f}%"),
         (a_stage(state="Running"), ""),

@@ -18,6 +18,7 @@ GOOD = [0.5, 0.55, 0.02, 0.04]  # before, after, lower end, smallest detectable
 WORSE = [0.5, 0.25, -0.3, 0.04]
 A_LITTLE_WORSE = [0.5, 0.495, -0.02, 0.04]
 UNSURE = [0.5, 0.51, -0.01, 0.04]
+NOTHING = [0.0, 0.0, 0.0, 0.0]
 SERVING = Served(active_fingerprint="f" * 64, active_revision=3)
 
 
@@ -213,6 +214,50 @@ ROWS = [
         "False WorseThanBase",
         gates={"criterion": "Better", "minRelativeUplift": "0.2"},
         says=("spec.gates.minRelativeUplift",),
+    ),
+    Row(
+        "nothing is found",
+        "False NothingFound",
+        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
+        says=(
+            "ndcg@10, recall@10",
+            "n=100",
+            "not about these documents",
+            "spec.evaluation.beir",
+            "spec.evaluation.freeze: false",
+            "spec.gates.onFail: Warn",
+        ),
+    ),
+    Row(
+        "nothing is found, and a fall is allowed",
+        "False NothingFound",
+        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
+        gates={"maxRegression": {"base": "0.1"}, "criterion": "NotInferior"},
+    ),
+    Row(
+        "nothing is found, which is let go",
+        "True Warned",
+        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
+        gates={"onFail": "Warn"},
+        says=("NothingFound: ", "spec.gates.onFail is Warn"),
+    ),
+    Row(
+        "nothing is found, and nobody asks",
+        "True GateDisabled",
+        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
+        gates={"enabled": False},
+    ),
+    Row("something is found by one metric", "True Passed", base={"ndcg@10": NOTHING, "recall@10": GOOD}),
+    Row(
+        "the tuned model finds what the base model does not",
+        "True Passed",
+        base={"ndcg@10": [0.0, 0.1, 0.05, 0.05], "recall@10": [0.0, 0.1, 0.05, 0.05]},
+    ),
+    Row(
+        "nothing is found of what the guard asks",
+        "False NothingFound",
+        guard=NOTHING,
+        says=("guard general", "spec.evaluation.guards", "n=30"),
     ),
     Row("a metric that is judged was not measured", "False NoQuestions", base={"ndcg@10": GOOD}, says=("recall@10",)),
     Row("no figure of the metrics that are judged", "False NoQuestions", base={}, says=("spec.stages.eval.image",)),

@@ -51,6 +51,19 @@ CASES: list[tuple[str, StageStatus, list[str]]] = [
     ("a loss that may be chance", evaluated(-0.07, 0.0), ["eval: the uplift of NDCG@10, +2.0%, may be chance: its 95"]),
     ("an uplift that is sure", evaluated(0.001, 0.07), []),
     ("a loss that is sure", evaluated(-0.07, -0.001), []),
+    (
+        "an uplift without an interval that may be chance",
+        a_stage(
+            details={"relativeUplift": 0.375, "comparisons": {"base": {"ndcg@10": [0.08, 0.11, 0.0, 0.06]}}},
+            counts={"queries": 100},
+        ),
+        ["eval: the uplift of NDCG@10, +37.5%, may be chance: the difference is +0.03000, and its one-sided 95 % in"],
+    ),
+    (
+        "an uplift without an interval that is sure",
+        a_stage(details={"relativeUplift": 0.375, "comparisons": {"base": {"ndcg@10": [0.08, 0.11, 0.01, 0.06]}}}),
+        [],
+    ),
 ]
 
 
