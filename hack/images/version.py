@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from catalogue import IMAGES, PUBLISHED, ROOT, content_hash, gather
+from catalogue import IGNORED, IMAGES, PUBLISHED, ROOT, content_hash, gather
 from tools import ImagesError, run
 
 CHART = ROOT / "charts" / "embedding-operator"
@@ -39,10 +40,17 @@ def _by_rules() -> str:
     commit = _commit()
     if not commit:
         return f"{release}-{_digest(files)}"
-    if _git("status", "--porcelain", "--untracked-files=normal", "--", *files):
+    if _has_changes(files):
         return f"{release}-{commit}-{_digest(files)}"
     is_release = f"v{release}" in _git("tag", "--points-at", "HEAD").split()
     return release if is_release else f"{release}-{commit}"
+
+
+def _has_changes(files: list[str]) -> bool:
+    """What git is told to ignore is built all the same, but for what the builds leave out."""
+    told = _git("status", "--porcelain", "--ignored", "--untracked-files=normal", "--", *files).splitlines()
+    names = [(line, Path(line[3:].strip('"')).name) for line in told]
+    return any(not (line.startswith("!!") and IGNORED("", [name])) for line, name in names)
 
 
 def _files() -> list[str]:
@@ -60,6 +68,10 @@ def _commit() -> str:
     if shutil.which("git") is None:
         return ""
     top = _git("rev-parse", "--show-toplevel", check=False)
+    if not top and (ROOT / ".git").exists():
+        print(
+            "git does not tell of this tree, perhaps since another user owns it: tagged by its content", file=sys.stderr
+        )
     if not top or Path(top).resolve() != ROOT:
         return ""
     return _git("rev-parse", "--verify", "--quiet", f"--short={COMMIT_CHARACTERS}", "HEAD", check=False)

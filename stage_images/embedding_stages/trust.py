@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from embedding_stages.errors import BadInput, is_absent
 
 _NO_TRUST: Final = frozenset({18, 19, 20, 21})  # OpenSSL's numbers for: no authority that is known signed it
 _OTHER_TIME: Final = frozenset({9, 10})  # ... not valid yet, not valid any more
+_OTHER_NAME: Final = frozenset({62, 64})  # ... made for another host, or another address
 
 
 def trusting(authorities: Path) -> ssl.SSLContext:
@@ -47,11 +48,26 @@ def reading_bundle(field: str) -> Iterator[None]:
 
 
 def certificate_fault(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    """The refused certificate that `error` came of: libraries wrap it in errors of their own."""
+    """The refused certificate that `error` came of: libraries wrap it in errors of their own.
+
+    What tries again while it handles an error hangs the tries before at the last one: they were of other requests.
+    """
     cause: BaseException | None = error
+    asked: Any = None
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        request = request_of(cause)
+        if request is not None and asked is not None and request is not asked:
+            return None
+        asked = request or asked
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+def request_of(error: BaseException) -> Any:
+    """What an error of httpx came of; None where it tells none."""
+    with suppress(RuntimeError):  # of an error that is of no request
+        return getattr(error, "request", None)
+    return None
 
 
 def is_out_of_date(fault: ssl.SSLCertVerificationError) -> bool:
@@ -70,5 +86,8 @@ def untrusted(fault: ssl.SSLCertVerificationError, reason: str, *, whose: str, f
             f"{field}.caBundle: {{name: NAME, key: ca.crt}}"
         )
         return BadInput(reason, f"{said}; {cure}", field=f"{field}.caBundle")
-    cure = f"correct {address} to a name that the certificate has, or the certificate ({field}.caBundle names "
-    return BadInput(reason, f"{said}; {cure}authorities)", field=address)
+    if fault.verify_code in _OTHER_NAME:
+        cure = f"correct {address} to a name that the certificate has, or the certificate ({field}.caBundle names "
+        return BadInput(reason, f"{said}; {cure}authorities)", field=address)
+    cure = f"replace it, or that of its authority, which {field}.caBundle may name"
+    return BadInput(reason, f"{said}; {cure}", field=f"{field}.caBundle")

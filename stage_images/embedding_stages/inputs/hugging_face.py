@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -194,9 +194,8 @@ def _host_asked(error: BaseException) -> str:
     """Empty where the library's client does not tell it. Files may come from elsewhere than the list of them."""
     cause: BaseException | None = error
     while cause is not None:
-        with suppress(RuntimeError):  # of an error that is of no request
-            if request := getattr(cause, "request", None):
-                return urlsplit(str(request.url)).hostname or ""
+        if request := trust.request_of(cause):
+            return urlsplit(str(request.url)).hostname or ""
         cause = cause.__cause__ or cause.__context__
     return ""
 

@@ -124,6 +124,17 @@ def test_what_is_not_committed_has_a_name_of_its_own(tree: Path, tags: tuple[str
     assert tag(tree) == clean
 
 
+def test_what_git_ignores_and_images_hold_is_part_of_the_name(tree: Path) -> None:
+    (tree / ".gitignore").write_text("__pycache__/\nlocal_*.py\n")
+    commit = committed(tree, f"v{APP_VERSION}")
+    left_out = (tree / SOURCE).parent / "__pycache__"
+    left_out.mkdir()
+    (left_out / "a.pyc").write_text("")
+    assert tag(tree) == APP_VERSION
+    (tree / SOURCE).with_name("local_a.py").write_text("")
+    assert re.fullmatch(f"{re.escape(APP_VERSION)}-{commit}-{DIGEST}", tag(tree))
+
+
 def test_what_no_image_is_made_of_is_no_part_of_the_name(tree: Path) -> None:
     commit = committed(tree)
     edit(tree, "README.md")

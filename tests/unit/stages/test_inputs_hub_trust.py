@@ -29,6 +29,25 @@ def test_a_private_authority_is_trusted_where_the_manifest_names_it(
     assert any("model.safetensors" in line for line in hub.requests)
 
 
+class _OfRequest(Exception):
+    def __init__(self, request: object) -> None:
+        super().__init__("no answer")
+        self.request = request
+
+
+def test_a_certificate_of_an_earlier_try_is_not_what_the_last_one_came_of() -> None:
+    """The library tries again while it handles the error before."""
+    refused = ssl.SSLCertVerificationError("refused")
+    first = _OfRequest("first")
+    first.__cause__ = refused
+    assert hugging_face.trust.certificate_fault(first) is refused
+    away = ConnectionRefusedError("away")
+    away.__context__ = first
+    last = _OfRequest("last")
+    last.__cause__ = away
+    assert hugging_face.trust.certificate_fault(last) is None
+
+
 def test_it_is_trusted_beside_the_systems_and_for_the_download_alone(authority: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     seen: list[Any] = []
