@@ -111,7 +111,11 @@ def _compared(
     if guards := request.inputs.get(Artefact.GUARD_SETS):
         for name in volume[f"guards of {guards.digest}"].split(","):
             comparisons[f"guard:{name}"] = {"ndcg@10": [base["ndcg@10"], tuned["ndcg@10"], 0.0, 0.03], "queries": 30}
-    return {"comparisons": comparisons, "activeCheckpoint": active.digest if active is not None else None}
+    return {
+        "comparisons": comparisons,
+        "activeCheckpoint": active.digest if active is not None else None,
+        "evaluationSet": request.inputs[Artefact.EVALUATION_SET].digest,
+    }
 
 
 def _artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:

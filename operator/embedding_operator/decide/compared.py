@@ -32,14 +32,27 @@ def note_active(draft: Draft, spec: Spec) -> None:
     draft.status = draft.status.with_stage(entry)
 
 
+def evaluated_on(status: Status, revision: int) -> str:
+    """Digest of the set that the model which serves was evaluated on again since its `revision` was recorded; empty
+    where it is that of the record.
+    """
+    told, own = str(status.stage(Stage.EVAL).details.get(_SET.value) or ""), _recorded(status, revision)
+    return told if own and not told.startswith(own) else ""
+
+
+def _recorded(status: Status, revision: int) -> str:
+    """The beginning of the digest of the set that a revision was evaluated on first; empty where none tells."""
+    item = next((item for item in status.history if item.get("revision") == revision), {})
+    return str(item.get(_SET.value) or "")
+
+
 def _was_kept_from(status: Status, spec: Spec) -> bool:
     """Whether what serves was evaluated on these questions, or on a set that they are left over from."""
     made, frozen = status.stage(Stage.PREP).artefacts.get(_SET), status.evaluation_set
     if made is None:
         return False
     revision = status.served.active_revision
-    recorded = next((item for item in status.history if item.get("revision") == revision), {})
-    own = str(recorded.get(_SET.value) or "")  # the beginning of its digest
+    own = status.served.evaluated_on or _recorded(status, revision)
     if own and made.digest.startswith(own):
         return True
     # A pinned revision may be older than the set that is frozen now.

@@ -10,7 +10,7 @@ from embedding_stages.contract import Artefact, Stage
 
 _COLUMN_CHARACTERS: Final = 48
 _COLUMN: Final = "ndcg@10"
-_WITH_LOWER_END: Final = 3  # figures of a comparison: before, after, lower end
+_WHOLE: Final = 4  # before, after, lower end, detectable
 _HEADLINE: Final = ("ndcg@10", "recall@10")  # the record of the stage that measured them has all
 
 
@@ -86,7 +86,7 @@ def may_be_chance(evaluated: StageStatus) -> str:
 
 def _why_unsure(evaluated: StageStatus) -> str:
     """Which interval includes 0; empty where none does. Where the base model finds so little that the uplift has none,
-    it is the difference's, whose upper end is taken to lie as far from it as the lower one.
+    it is the difference's: one that so many questions do not tell from none may be chance.
     """
     if (interval := _interval(evaluated)) is not None:
         low, high = interval
@@ -94,12 +94,12 @@ def _why_unsure(evaluated: StageStatus) -> str:
         return told if low <= 0 <= high else ""
     compared = (evaluated.details.get("comparisons") or {}).get("base") or {}
     figures = [float(figure) for figure in compared.get(_COLUMN) or ()]
-    if len(figures) < _WITH_LOWER_END:
+    if len(figures) < _WHOLE:
         return ""
-    before, after, lower = figures[:_WITH_LOWER_END]
+    before, after, _, detectable = figures[:_WHOLE]
     difference = after - before
-    told = f"the difference is {difference:+.5f}, and its one-sided 95 % interval begins at {lower:+.5f}"
-    return told if lower <= 0 <= 2 * difference - lower else ""
+    told = f"the difference is {difference:+.5f}, where differences from {detectable:.5f} on are told from none"
+    return told if abs(difference) < detectable else ""
 
 
 def _interval(evaluated: StageStatus) -> tuple[float, float] | None:

@@ -114,7 +114,7 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
         message = f"the evaluation did not tell {', '.join(missing)}; change what spec.gates.metrics and "
         cure = "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
         return _failed(gates, served, NO_QUESTIONS, message + cure)
-    if nothing := _nothing_found(measured):
+    if nothing := _nothing_found(measured, evaluated):
         return _failed(gates, served, NOTHING_FOUND, nothing)
     unjudged = _unjudged(evaluated, gates)
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
@@ -143,11 +143,17 @@ def _unjudged(evaluated: StageStatus, gates: Gates) -> str:
     return f"; not judged beside the serving revision, {why}: {', '.join(told)}"
 
 
-def _nothing_found(measured: Sequence[_Measured]) -> str:
-    """The sentence where neither model finds anything on a set: 0 is as good as 0, and says nothing. Else empty."""
+def _nothing_found(measured: Sequence[_Measured], evaluated: StageStatus) -> str:
+    """The sentence where no model finds anything on a set: 0 is as good as 0, and says nothing. Else empty. A strict
+    metric may be 0 where others are not, and what serves may find what the tuned model does not.
+    """
+    comparisons: Mapping[str, Any] = evaluated.details.get("comparisons") or {}
     for beside in dict.fromkeys(item.beside for item in measured if item.beside != "active"):
         on_set = [item for item in measured if item.beside == beside]
-        if any(max(item.before, item.after) > _SAME for item in on_set):
+        told = [comparisons.get(beside) or {}, *([comparisons.get("active") or {}] if beside == "base" else [])]
+        figures = [item for compared in told for item in compared.values() if isinstance(item, list | tuple)]
+        found = [float(figure) for item in figures for figure in item[:2]]
+        if any(figure > _SAME for figure in (*found, *(max(item.before, item.after) for item in on_set))):
             continue
         where = f" on guard {beside.removeprefix(GUARD)}" if beside.startswith(GUARD) else ""
         cure = "correct that set, or leave it out of spec.evaluation.guards" if where else _ANOTHER_SET

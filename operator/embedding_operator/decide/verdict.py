@@ -31,6 +31,7 @@ _FLOAT32_LIMITS: Final[_Limits] = (0.01, 0.005)
 _RECIPE_LIMITS: Final[_Limits] = (0.03, 0.01)  # NVIDIA embed recipe
 # Formats of half the width, and other kernels, keep a vector within 0.9999 of itself; other weights do not.
 LEAST_COSINE: Final = 0.999
+_ANY_COSINE: Final = -1.0
 _CURE: Final = (
     "the server does not compute what was evaluated: look at its image and at spec.stages.export.precision, or widen "
     "spec.tolerance if that much is right; another spec.retryToken measures again"
@@ -65,21 +66,26 @@ def verdict_of(status: Status, spec: Spec) -> Verdict:
     """Judge what verify measured by the tolerance that is asked for now."""
     exported, tolerance = status.stage(Stage.EXPORT), spec.tolerance
     if tolerance.min_cosine is None:
-        tolerance = replace(tolerance, min_cosine=_min_cosine(exported, spec.stages[Stage.EXPORT]))
+        is_pinned = spec.deploy.pinned is not None
+        limit = _min_cosine(exported, spec.stages[Stage.EXPORT], is_pinned=is_pinned)
+        tolerance = replace(tolerance, min_cosine=limit)
     model = exported.artefacts.get(Artefact.SERVING_MODEL)
     digest = model.digest if model is not None else ""
     return judge(status.stage(Stage.EVAL), status.stage(Stage.VERIFY), tolerance, digest)
 
 
-def _min_cosine(exported: StageStatus, asked: StageSpec) -> float:
-    """What an export was held to that is quantized. What the manifest says of it is about what it asks for, which is
-    not what was built where the export fell back, or a revision is pinned.
+def _min_cosine(exported: StageStatus, asked: StageSpec, *, is_pinned: bool) -> float:
+    """What the export was held to, where the manifest says that of what was built: it may have fallen back. A pinned
+    revision has served, and was held to what another manifest said.
     """
     built = str((exported.details.get("contract") or {}).get("quantization"))
+    given, wanted = asked.settings.get("minCosine"), asked.settings.get("quantization")
     if built not in tables.QUANTIZED_COSINE:
-        return LEAST_COSINE
-    given = asked.settings.get("minCosine") if asked.settings.get("quantization") == built else None
-    return tables.QUANTIZED_COSINE[built] if given is None else float(given)
+        is_other = given is None or is_pinned or wanted in tables.QUANTIZED_COSINE
+        return LEAST_COSINE if is_other else min(LEAST_COSINE, float(given or 0))
+    if is_pinned:
+        return _ANY_COSINE
+    return tables.QUANTIZED_COSINE[built] if given is None or wanted != built else float(given)
 
 
 def judge(evaluated: StageStatus, verified: StageStatus, tolerance: Tolerance, artefact_digest: str) -> Verdict:

@@ -27,7 +27,9 @@ _SHOWN: Final[Mapping[str, frozenset[str]]] = {
         {"nextLookTime", "lastLookTime", "lastChangeTime", "result", "message", "waits", "drift", "revisions"}
     ),
 }
-_REMEMBERED_OF_SERVED: Final = frozenset({"astray", "canaries", "checkpoint", "contract", "movedTo", "refused"})
+_REMEMBERED_OF_SERVED: Final = frozenset(
+    {"astray", "canaries", "checkpoint", "contract", "evaluatedOn", "movedTo", "refused"}
+)
 _SHOWN_OF_A_STAGE: Final = ("name", "state", "reusedFrom")  # that is done, while another one is not
 _SHOWN_OF_A_REVISION: Final = ("revision", "ndcg@10")  # of the history
 _STAGES: Final = "stages"

@@ -22,6 +22,7 @@ class Served:
     url: str = ""
     astray: str = ""  # why clients may be led elsewhere: then there is no URL
     refused: Mapping[str, str] = field(default_factory=dict)  # reason, message: measured again, it answers otherwise
+    evaluated_on: str = ""  # digest of the set, where it is another one than when it began to serve
     model: str = ""
     checkpoint: ArtefactRef | None = None  # what was trained, and is served
     vector_space: str = ""  # see contract.vector_space_of
@@ -60,6 +61,7 @@ class Served:
                 "url": self.url,
                 "astray": self.astray,
                 "refused": dict(self.refused),
+                "evaluatedOn": self.evaluated_on,
                 "model": self.model,
                 "checkpoint": self.checkpoint.to_json() if self.checkpoint is not None else None,
                 "vectorSpace": self.vector_space,
@@ -88,6 +90,7 @@ class Served:
             url=raw.get("url", ""),
             astray=raw.get("astray", ""),
             refused=_refusal(raw.get("refused")),
+            evaluated_on=str(raw.get("evaluatedOn") or ""),
             model=raw.get("model", ""),
             checkpoint=_ref(raw.get("checkpoint")),
             vector_space=raw.get("vectorSpace", ""),

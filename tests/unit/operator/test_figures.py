@@ -35,9 +35,11 @@ def evaluated(
         # The base model finds so little that no ratio has an upper end.
         (evaluated(0.375, None, 100, [0.08, 0.11, 0.0, 0.055]), "+37.5%(n=100,not-significant)"),
         (evaluated(0.375, None, 100, [0.08, 0.11, -0.01, 0.055]), "+37.5%(n=100,not-significant)"),
-        (evaluated(0.375, None, 100, [0.08, 0.11, 0.001, 0.055]), "+37.5%n=100"),
+        (evaluated(0.375, None, 100, [0.08, 0.11, 0.001, 0.055]), "+37.5%(n=100,not-significant)"),
+        (evaluated(0.75, None, 100, [0.08, 0.14, 0.02, 0.055]), "+75.0%n=100"),
         (evaluated(-0.375, None, 100, [0.08, 0.05, -0.07, 0.055]), "-37.5%(n=100,not-significant)"),
-        (evaluated(-0.375, None, 100, [0.08, 0.05, -0.05, 0.055]), "-37.5%n=100"),
+        (evaluated(-0.375, None, 100, [0.08, 0.05, -0.05, 0.055]), "-37.5%(n=100,not-significant)"),
+        (evaluated(-0.75, None, 100, [0.08, 0.02, -0.09, 0.055]), "-75.0%n=100"),
         (evaluated(0.375, None, 100, []), "+37.5%n=100"),
         (evaluated(0.375, [0.1, 0.6], 100, [0.08, 0.11, -0.01, 0.055]), "+37.5%[+10.0,+60.0]n=100"),
         (evaluated(None, None), ""),

@@ -193,7 +193,8 @@ INT8, FP8 = {"quantization": "int8"}, {"quantization": "fp8"}
     [
         ({}, {}, None, 0.999),
         ({"precision": "fp16"}, {"precision": "fp16"}, None, 0.999),
-        ({"precision": "fp16", "minCosine": "0.95"}, {"precision": "fp16"}, None, 0.999),
+        ({"precision": "fp16", "minCosine": "0.95"}, {"precision": "fp16"}, None, 0.95),
+        ({"precision": "fp32", "minCosine": "0.9999"}, {"precision": "fp32"}, None, 0.999),
         (INT8, INT8, None, 0.9),
         (FP8, FP8, None, 0.97),
         (INT8 | {"minCosine": "0.95"}, INT8, None, 0.95),

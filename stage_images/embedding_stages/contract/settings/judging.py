@@ -125,8 +125,9 @@ class Tolerance(Table):
         since=JOINED,
         low=0,
         high=1,
-        says="Least cosine between a canary's vectors, served and evaluated. When absent 0.999; where the served model "
-        "is quantized stages.export.minCosine, or 0.97 for fp8 and 0.9 for int8.",
+        says="Least cosine between a canary's vectors, served and evaluated. When absent 0.999, or "
+        "stages.export.minCosine where that is less; where the served model is quantized stages.export.minCosine, or "
+        "0.97 for fp8 and 0.9 for int8.",
     )
 
 

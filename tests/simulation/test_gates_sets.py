@@ -1,0 +1,93 @@
+"""What is judged beside what serves where evaluation sets change, and what of vectors where exports do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulation import work
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled
+
+from embedding_stages.contract import Artefact, ArtefactRef, Stage, StageRequest
+
+EPOCHS: dict[str, Any] = {"finetune": {"epochs": 5}}
+TORCH: dict[str, Any] = {"deploy": {"backend": {"torch": {}}}}
+
+
+def labelled(claim: str) -> dict[str, Any]:
+    return {"evaluation": {"beir": {"pvc": {"claimName": claim}}}}
+
+
+def ended(scene: Scene) -> Scene:
+    return scene.run(lambda scene: is_ready(scene) or is_stalled(scene)).settle(3)
+
+
+def test_what_serves_is_judged_on_the_set_that_it_was_evaluated_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A labelled set is corrected: the training set stays as it was, and so does the model."""
+    made = work._artefact
+
+    def artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:
+        ref = made(request, name, corpus)
+        is_training = request.stage is Stage.PREP and name is Artefact.TRAINING_SET
+        return ArtefactRef(path=ref.path, digest=work._digest({"training": corpus})) if is_training else ref
+
+    monkeypatch.setattr(work, "_artefact", artefact)
+    scene = ended(a_scene(**labelled("first"), stages=TORCH))
+    scene.edit(a_spec(**labelled("corrected"), stages=TORCH))
+    scene.turn()
+    ended(scene)
+    assert (len(scene.ran(Stage.FINETUNE)), len(scene.ran(Stage.EVAL))) == (1, 2)
+    scene.world.tuned_quality = 0.95
+    scene.edit(a_spec(**labelled("corrected"), stages={**EPOCHS, **TORCH}))
+    scene.turn()
+    ended(scene)
+    assert scene.condition("QualityGatePassed") == "False WorseThanActive"
+
+
+@pytest.mark.parametrize("today", [{}, {"export": {"quantization": "int8"}}], ids=["none", "another limit"])
+def test_a_quantized_revision_that_has_served_is_served_again(today: dict[str, Any]) -> None:
+    scene = a_scene(stages={"export": {"quantization": "int8", "minCosine": "0.8"}})
+    scene.world.canary_cosine = 0.85
+    ended(scene)
+    scene.world.canary_cosine = 1.0
+    scene.edit(a_spec(stages={**EPOCHS, **today}))
+    scene.turn()
+    ended(scene)
+    scene.world.canary_cosine = 0.85
+    scene.edit(a_spec(stages={**EPOCHS, **today, "deploy": {"pinRevision": 1}}))
+    scene.turn()
+    ended(scene)
+    assert scene.status.phase == "Ready"
+
+
+@pytest.mark.parametrize(("cosine", "phase"), [(0.9985, "Ready"), (0.98, "Blocked")])
+def test_verify_allows_what_export_was_told_to_allow(cosine: float, phase: str) -> None:
+    scene = a_scene(stages={"export": {"precision": "fp16", "minCosine": "0.99"}})
+    scene.world.canary_cosine = cosine
+    ended(scene)
+    assert scene.status.phase == phase
+
+
+FOUND = [0.1, 0.3, 0.1, 0.05]
+NONE = [0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "told"),
+    [
+        ({"base": {"ndcg@10": FOUND, "recall@1": NONE}}, "True Passed"),
+        ({"base": {"ndcg@10": NONE, "recall@1": NONE}}, "False NothingFound"),
+        (
+            {"base": {"ndcg@10": NONE, "recall@1": NONE}, "active": {"recall@1": [0.6, 0.0, -0.7, 0.05]}},
+            "False WorseThanActive",
+        ),
+    ],
+    ids=["another metric finds", "nothing finds", "what serves finds"],
+)
+def test_nothing_is_found_only_where_nothing_finds(
+    comparisons: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = work._compared
+    monkeypatch.setattr(work, "_compared", lambda *given: {**compared(*given), "comparisons": comparisons})
+    scene = ended(a_scene(gates={"metrics": ["recall@1"]}))
+    assert scene.condition("QualityGatePassed") == told
