@@ -17,14 +17,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from embedding_operator.decide.decision import CreatePod, DeleteObject, Draft, Observed
-from embedding_operator.decide.pulling import (
-    CHECK_FIELD,
-    IMAGE_REASONS,
-    PATIENCE_S,
-    cannot_be_pulled,
-    cause_of,
-    lasts,
-)
+from embedding_operator.decide.pulling import CHECK_FIELD, IMAGE_REASONS, cannot_be_pulled, cause_of, lasts
 from embedding_operator.decide.refusals import RETRY_S
 from embedding_operator.decide.waiting import LONG_WAITS, WAITING_FOR_QUOTA
 from embedding_operator.objects.image_pods import ImagePod
@@ -36,6 +29,7 @@ from embedding_operator.resource.times import is_ahead, noted_time, stamp
 from embedding_stages.contract import Stage, fingerprint_of
 
 LONGEST_S: Final = 1800
+_PATIENCE_S: Final = 90  # for a registry that does not answer, or is overloaded
 _HEARD_OF_S: Final = 60  # by then the watch has told of a pod that was made
 _POLL_S: Final = 15.0
 _CAUSE_CHARACTERS: Final = 240
@@ -103,13 +97,6 @@ def _uses(spec: Spec, status: Status, images: Mapping[str, str]) -> list[_Use]:
     return sorted(found, key=lambda use: not use.own)
 
 
-def cannot_come(status: Status, stage: Stage, image: str) -> bool:
-    """Whether the check of this revision has found so of an image that a stage has still to begin with."""
-    found = status.image_check
-    told = found.get("revision") == status.revision and _key(image) in (found.get("wrong") or {})
-    return told and not _begun(status.stage(stage))
-
-
 def _begun(entry: StageStatus) -> bool:
     """A stage that has begun speaks for itself."""
     return entry.state != "Pending" or entry.reason == "JobCreated"
@@ -121,8 +108,7 @@ def _learnt(status: Status, every: AbstractSet[str], ahead: AbstractSet[str], ob
     `every` are the keys of the revision's images, `ahead` of those that a stage has still to begin with.
     """
     known = dict(status.image_check)
-    begins = known.get("revision") != status.revision
-    if begins:
+    if known.get("revision") != status.revision:
         # What was wrong then may be there by now: only a pod of this revision says so again.
         known = {key: known[key] for key in ("seen",) if key in known} | {"revision": status.revision}
     seen, wrong = set(known.get("seen") or ()), dict(known.get("wrong") or {})
@@ -134,8 +120,7 @@ def _learnt(status: Status, every: AbstractSet[str], ahead: AbstractSet[str], ob
                 seen.add(_key(image))
             elif cause := _cause(reason, words, pod, observed.now):
                 wrong.setdefault(_key(image), cause)
-    if begins or not seen <= set(known.get("seen") or ()):  # another release has other images, which is no news
-        known["seen"] = sorted(seen & every)
+    known["seen"] = sorted(seen & every)
     known["wrong"] = {key: cause for key, cause in sorted(wrong.items()) if key in ahead - seen}
     return {key: value for key, value in known.items() if value not in ([], {})}
 
@@ -150,7 +135,7 @@ def _cause(reason: str, words: str, pod: ImagePod, now: datetime) -> str:
     cause = cause_of(words)[:_CAUSE_CHARACTERS]
     if lasts(reason, cause):
         return cause or reason
-    return (cause or words) if (now - pod.created).total_seconds() >= PATIENCE_S else ""
+    return (cause or words) if (now - pod.created).total_seconds() >= _PATIENCE_S else ""
 
 
 def _advanced(

@@ -37,14 +37,7 @@ from embedding_operator.decide.retire import end_drain, remove_drained
 from embedding_operator.decide.scale import note_scale, scaling_of
 from embedding_operator.decide.schedule import end_stray_looks, keep_schedule
 from embedding_operator.decide.serving import deploy, verification
-from embedding_operator.decide.settle import (
-    foreseen,
-    renew_server,
-    settle,
-    settle_ahead,
-    settle_look,
-    settle_server,
-)
+from embedding_operator.decide.settle import foreseen, settle, settle_server
 from embedding_operator.decide.stopped import invalid
 from embedding_operator.decide.summary import conclude, judged_by_gate
 from embedding_operator.decide.traffic import activate, keep_active
@@ -102,7 +95,6 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
     else:
         resume_workloads(draft, observed)
         keep_workspace(draft, spec, owner, observed)
-        spec = settle_ahead(draft, spec, defaults.images)
         try:
             trained = run_pipeline(draft, spec, owner, observed, defaults.images, pinned)
         except SpecError as error:
@@ -133,7 +125,7 @@ def plan(owner: Owner, raw_spec: Mapping[str, Any], status: Status, observed: Ob
         publish_contract(draft, owner, observed)
     remove_ended_jobs(draft, status, spec, observed)
     decided, draft.actions = draft.actions, []
-    _look_at_sources(draft, settle_look(draft, spec, observed, defaults.images), owner, observed, verdict, traffic)
+    _look_at_sources(draft, spec, owner, observed, verdict, traffic)
     if draft.status.revision_of(observed.generation) != revision:  # other sources: that is a revision, from now on
         begun = plan(owner, raw_spec, draft.status, observed, defaults)
         # It may have begun before, in a pass that was lost: its Jobs are not for the one before it to end.
@@ -272,10 +264,8 @@ def _serve(
     draft: Draft, spec: Spec, owner: Owner, observed: Observed, defaults: Defaults
 ) -> tuple[Verdict | None, Traffic | None]:
     """(verdict, where the verified revision stands with clients)."""
-    fresh = {"image": spec.stages[Stage.DEPLOY].pod.image, "checkImage": defaults.images[Stage.DEPLOY]}
     spec, settled = settle_server(draft, spec, defaults.images)
     if not deploy(draft, spec, owner, observed, settled):
-        renew_server(draft, spec, observed, fresh)
         return None, None
     identity, settings = verification(draft, owner, spec)
     spec = settle(draft, Stage.VERIFY, spec, observed, defaults.images, identity=identity)

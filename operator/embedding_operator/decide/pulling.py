@@ -12,7 +12,6 @@ from embedding_stages.contract import Stage
 
 IMAGE_PULL_FAILED: Final = "ImagePullFailed"
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-PATIENCE_S: Final = 90  # for a registry that does not answer, or is overloaded
 CHECK_FIELD: Final = "the check of the model before the server"  # whose image no field of the manifest names
 _PAUSE: Final = re.compile(r'^Back-off pulling image "[^"]*"(?:: (?:\w+: )?)?')
 # What a registry says of an image that is not there, or that these credentials may not pull. It says the same to each.
@@ -35,35 +34,28 @@ def lasts(reason: str, cause: str) -> bool:
     return reason == "InvalidImageName" or _LASTS.search(cause) is not None
 
 
-def cure_of(field: str, *, own: bool, kept: bool = False) -> str:
-    """`own`: the manifest names the image; else it is a default of the operator's. `kept`: whatever the chart says, as
-    a server's is while one of its pods runs.
-    """
+def cure_of(field: str, *, own: bool) -> str:
+    """`own`: the manifest names the image; else it is a default of the operator's."""
     if own:
         return "correct the reference"
-    if kept:
-        another = "" if field == CHECK_FIELD else f", or name another one in {field}"
-        return f"it is a default image, kept while a pod of this server runs: bring it back to its registry{another}"
     value = "stageImages.serve" if field == CHECK_FIELD else "stageImages"
-    return f"it is the operator's default image: correct registry, tag or {value} of its chart"
+    return f"it is the operator's default image: correct registry or {value} of its chart"
 
 
-def cannot_be_pulled(*images: tuple[str, str, bool], kept: bool = False) -> str:
+def cannot_be_pulled(*images: tuple[str, str, bool]) -> str:
     """One message for all; of each (fields that name it, cause, whether the manifest names it)."""
     told = (
-        f"{field}: the image cannot be pulled: {cause or 'the kubelet does not say why'}; "
-        f"{cure_of(field, own=own, kept=kept)}"
+        f"{field}: the image cannot be pulled: {cause or 'the kubelet does not say why'}; {cure_of(field, own=own)}"
         for field, cause, own in images
     )
     return f"{'; '.join(told)}, or name a pull secret in spec.imagePullSecrets"
 
 
-def not_pulled(container: str, text: str, spec: Spec, stage: Stage, *, kept: bool) -> str:
+def not_pulled(container: str, text: str, spec: Spec, stage: Stage) -> str:
     """Of a container that waits for its image, by the field that names it. `text` is the kubelet's."""
     source = spec.sources.get(container.removeprefix(COPY_PREFIX))
     if container.startswith(COPY_PREFIX) and source is not None:
         return cannot_be_pulled((f"{source.field}.reference", cause_of(text), True))
     if container == CHECK_CONTAINER:
-        return cannot_be_pulled((CHECK_FIELD, cause_of(text), False), kept=kept)
-    own = spec.stages[stage].pod.own_image
-    return cannot_be_pulled((f"spec.stages.{stage}.image", cause_of(text), own), kept=kept)
+        return cannot_be_pulled((CHECK_FIELD, cause_of(text), False))
+    return cannot_be_pulled((f"spec.stages.{stage}.image", cause_of(text), spec.stages[stage].pod.own_image))

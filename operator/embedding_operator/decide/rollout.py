@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.lost import silent_node
-from embedding_operator.decide.unpulled import keeps_its_images
 from embedding_operator.decide.usage import begin_run, has_ended
 from embedding_operator.decide.waiting import A_MOMENT, UNREMARKABLE, WAITING_FOR_QUOTA, Wait, explain_wait
 from embedding_operator.decide.words import as_told, counts_as_told
@@ -178,8 +177,7 @@ def _why(spec: Spec, live: DeploymentView, observed: Observed, pod: PodView | No
         return silent
     if pod is not None and pod.started and not pod.blocked_by:
         return Wait(reason=STARTING, message=f"pod {pod.name} is loading the model", broken=False)
-    warnings = observed.warnings.get(pod.uid, ()) if pod else ()
-    return explain_wait(pod, warnings, spec, Stage.DEPLOY, kept=keeps_its_images(live))
+    return explain_wait(pod, observed.warnings.get(pod.uid, ()) if pod else (), spec, Stage.DEPLOY)
 
 
 def _wait(draft: Draft, spec: Spec, entry: StageStatus, live: DeploymentView, observed: Observed, wait: Wait) -> None:

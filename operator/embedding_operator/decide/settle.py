@@ -1,9 +1,7 @@
 """Which image and which code version a stage runs with: as settled, until it has to run anew. Pure.
 
 `resource/frozen.py` carries what was settled from revision to revision. A stage that finds its work done, or being
-done, stays with it. One that has to run takes the newest default image and the code version that belongs to it. So does
-one that has not begun, waits, or serves no more because its default image does not come: the chart is where that is
-corrected, and what would keep the old image would wait for ever.
+done, stays with it. One that has to run takes the newest default image and the code version that belongs to it.
 """
 
 from __future__ import annotations
@@ -14,24 +12,16 @@ from typing import Any, Final
 
 from embedding_operator.decide.decision import Draft, Observed
 from embedding_operator.decide.handover import vector_space
-from embedding_operator.decide.image_check import cannot_come
 from embedding_operator.decide.outcome import Failure, outcome_of
-from embedding_operator.decide.pulling import CHECK_FIELD
 from embedding_operator.decide.serving import SettledServer, serving_model
-from embedding_operator.decide.unpulled import keeps_its_images, lacking, lacks_its_image
-from embedding_operator.decide.usage import begin_run, has_ended
-from embedding_operator.objects.manifests.serving import CHECK_CONTAINER, CONTAINER
 from embedding_operator.objects.views import JobView
 from embedding_operator.resource.api import Spec, StageSpec
 from embedding_operator.resource.frozen import data_identity, mapping, shown
 from embedding_operator.resource.pipeline import fingerprint, inputs_of, serving_fingerprint
 from embedding_operator.resource.status import Status
-from embedding_operator.resource.times import stamp
 from embedding_stages.contract import BEFORE_SERVING, Stage
 from embedding_stages.contract.versions import CODE_VERSIONS
 
-DEFAULT_IMAGE_TAKEN: Final = "DefaultImageTaken"
-_CONTAINER_OF: Final = {"image": CONTAINER, "checkImage": CHECK_CONTAINER}  # by what is settled of a server
 _SERVER_CHARACTERS: Final = 16  # of a serving fingerprint, as in labels
 
 
@@ -46,62 +36,11 @@ def settle(
 ) -> Spec:
     """The spec with which `stage` goes on. `images` are the default images of this release by stage."""
     item, inputs = spec.stages[stage], inputs_of(stage, spec, draft.status)
-    settled, newer = item.settled_in == draft.status.revision, _is_newer(item, images[stage])
-    if inputs is None or (settled and not newer):
+    if item.settled_in == draft.status.revision or inputs is None:
         return spec
-    wanted = fingerprint(stage, spec, inputs, extra=identity)
-    if newer and _waits_in_vain(draft, stage, wanted, observed):
-        _tell_taken(draft, stage.value, item.pod.image, images[stage])
-        return _renewed(draft, stage, spec, images[stage])
-    if settled or _is_done_or_runs(draft, stage, wanted, spec, observed):
+    if _is_done_or_runs(draft, stage, fingerprint(stage, spec, inputs, extra=identity), spec, observed):
         return spec
     return _renewed(draft, stage, spec, images[stage])
-
-
-def settle_ahead(draft: Draft, spec: Spec, images: Mapping[str, str]) -> Spec:
-    """The spec with which the stages that have not begun will: not with an image of which it is known that it will not
-    come. What an earlier revision has settled may be done, and is for `settle` to decide.
-    """
-    for stage, item in spec.stages.items():
-        mine = stage is not Stage.DEPLOY and item.settled_in == draft.status.revision
-        undone = mine and not draft.status.stage(stage).finished_at
-        if undone and _is_newer(item, images[stage]) and cannot_come(draft.status, stage, item.pod.image):
-            _tell_taken(draft, stage.value, item.pod.image, images[stage])
-            spec = _renewed(draft, stage, spec, images[stage])
-    return spec
-
-
-def settle_look(draft: Draft, spec: Spec, observed: Observed, images: Mapping[str, str]) -> Spec:
-    """The spec with which a look at the sources goes on: one that waits for an image takes a newer default which reads
-    them in the same way. Another way would be taken for a change of the sources.
-    """
-    look, item = draft.status.schedule.look, spec.stages[Stage.INPUTS]
-    alike = item.code_version == CODE_VERSIONS[Stage.INPUTS]
-    if look is None or not alike or not _is_newer(item, images[Stage.INPUTS]):
-        return spec
-    if not any(job.fingerprint == look.fingerprint and lacks_its_image(job, observed.now) for job in observed.jobs):
-        return spec
-    _tell_taken(draft, Stage.INPUTS.value, item.pod.image, images[Stage.INPUTS])
-    return _renewed(draft, Stage.INPUTS, spec, images[Stage.INPUTS])
-
-
-def _is_newer(item: StageSpec, image: str) -> bool:
-    """Whether the stage's image was a default, and is none any more."""
-    return not item.pod.own_image and item.pod.image != image
-
-
-def _waits_in_vain(draft: Draft, stage: Stage, wanted: str, observed: Observed) -> bool:
-    """Whether the Job that does the work `wanted` goes no further for want of its image."""
-    entry = draft.status.stage(stage)
-    if entry.fingerprint == wanted and entry.artefacts and entry.finished_at:
-        return False
-    mine = (job for job in observed.jobs if job.stage is stage and job.fingerprint == wanted)
-    return any(job.attempt > entry.distrusted and lacks_its_image(job, observed.now) for job in mine)
-
-
-def _tell_taken(draft: Draft, what: str, old: str, new: str) -> None:
-    message = f"{what}: {old} cannot be pulled; {new}, which is the default now, takes its place"
-    draft.event("Normal", DEFAULT_IMAGE_TAKEN, message)
 
 
 def due_stages(spec: Spec, status: Status) -> list[Stage]:
@@ -174,36 +113,6 @@ def settle_server(draft: Draft, spec: Spec, images: Mapping[str, str]) -> tuple[
     spec = spec.with_stage(Stage.DEPLOY, spec.stages[Stage.DEPLOY].with_image(settled["image"]))
     _record(draft, Stage.DEPLOY, spec.stages[Stage.DEPLOY], servers={**kept, serving: settled})
     return spec, SettledServer(check_image=settled["checkImage"], vector_space=settled.get("vectorSpace", ""))
-
-
-def renew_server(draft: Draft, spec: Spec, observed: Observed, fresh: Mapping[str, str]) -> None:
-    """Note the defaults of this release in the place of images for which every pod of the server waits in vain.
-
-    The next pass applies them: what is applied and not on record would be taken for somebody else's change. What was
-    verified with another image is measured again.
-    """
-    serving, resolved = serving_fingerprint(spec, serving_model(draft)), draft.status.resolved
-    label = serving[:_SERVER_CHARACTERS]
-    settled = mapping(mapping(resolved.get("servers")).get(label))
-    live = next((item for item in observed.deployments if item.serving == label and not item.deleting), None)
-    if live is None or keeps_its_images(live):
-        return
-    lacks = lacking(live, observed.now)
-    gone = {settled.get(key) for key, container in _CONTAINER_OF.items() if container in lacks}
-    newer = {key: image for key, image in fresh.items() if settled.get(key) in gone and settled.get(key) != image}
-    if not newer:
-        return
-    for key, image in newer.items():
-        _tell_taken(draft, "deploy" if key == "image" else CHECK_FIELD, settled[key], image)
-    item = spec.stages[Stage.DEPLOY]
-    if "image" in newer:
-        item = replace(item, code_version=CODE_VERSIONS[Stage.DEPLOY]).with_image(newer["image"])
-        if has_ended(draft.status):
-            begin_run(draft, observed)
-    _record(draft, Stage.DEPLOY, item, servers={**resolved["servers"], label: {**settled, **newer}})
-    entry = replace(draft.status.stage(Stage.DEPLOY), image=item.pod.image, started_at=stamp(observed.now))
-    draft.status = draft.status.with_stage(entry)
-    draft.look_again_in(1.0)
 
 
 def _renewed(draft: Draft, stage: Stage, spec: Spec, image: str) -> Spec:

@@ -51,13 +51,13 @@ def leaving(step: Step) -> bool | None:
 
 
 def outdated(step: Step) -> bool | None:
-    """Replace a Job that has not started where another pod is asked for now: by an edit, or a newer default image."""
+    """Replace a Job that has not started by one of the present manifest, which may ask for another pod."""
     job = step.last
     request = replace(step.request(job.attempt), revision=job.revision)
     if not job.template or job.template == template_of(build_job(step.owner, step.spec, request)):
         return None
-    step.delete(job, "it has not started, and another pod is asked for now")
-    message = "the Job that could not start is replaced by one of what is asked for now"
+    step.delete(job, "it has not started, and the manifest now asks for another pod")
+    message = "the Job that could not start is replaced by one of the new manifest"
     step.wait(Wait(reason="Superseding", message=message, broken=False))
     return False
 
@@ -99,8 +99,7 @@ def waiting(step: Step) -> bool | None:
     wait = explain_waits(job, step.observed.warnings, step.spec)
     if now >= since + timedelta(seconds=step.spec.start_deadline_s):
         message = f"not started within {step.spec.start_deadline_s} s (spec.runPolicy.startDeadlineSeconds)"
-        told = f"{message}: {wait.message}; another spec.retryToken tries again"
-        failure = Failure(kind="Stopped", reason="StartDeadlineExceeded", message=told)
+        failure = Failure(kind="Stopped", reason="StartDeadlineExceeded", message=f"{message}: {wait.message}")
         step.end(job, failure)
         return False
     step.wait(wait, job, ran_until=step.ran_until)

@@ -77,12 +77,8 @@ def waits_for_quota(status: Status) -> bool:
     return any(item.state == "Waiting" and item.reason == WAITING_FOR_QUOTA for item in status.stages)
 
 
-def explain_wait(
-    pod: PodView | None, warnings: Sequence[EventView], spec: Spec, stage: Stage, *, kept: bool = False
-) -> Wait:
-    """The most specific reason that the pod's status and Events give; without a pod, those of its Job. `kept`: another
-    pod runs with the same images, so that no other default is taken.
-    """
+def explain_wait(pod: PodView | None, warnings: Sequence[EventView], spec: Spec, stage: Stage) -> Wait:
+    """The most specific reason that the pod's status and Events give; without a pod, those of its Job."""
     if pod is None:
         return _not_created(warnings, stage)
     texts = [text for text in (pod.unschedulable, pod.waiting_message, *(item.message for item in warnings)) if text]
@@ -95,7 +91,7 @@ def explain_wait(
     if pod.blocked_by:
         return Wait(reason=INJECTED_BLOCKS, message=injected_message(pod), broken=False)
     if pod.waiting_reason in IMAGE_REASONS:
-        message = not_pulled(pod.waiting_container, pod.waiting_message, spec, stage, kept=kept)
+        message = not_pulled(pod.waiting_container, pod.waiting_message, spec, stage)
         return Wait(reason=IMAGE_PULL_FAILED, message=message, broken=True)
     if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         message = f"{pod.waiting_message}{of_own_image(spec, stage)}"
