@@ -182,7 +182,7 @@ IN_A_POD: dict[str, tuple[Raw, Stage, Stuck, str, bool, tuple[str, ...]]] = {
         Stuck(waits={"stage": {"reason": "ErrImagePull", "message": PULL}}),
         "ImagePullFailed",
         True,
-        ("spec.stages.inputs.image", PULL, "correct registry or stageImages of its chart"),
+        ("spec.stages.inputs.image", PULL, "correct registry, tag or stageImages of its chart"),
     ),
     "an image of the manifest that is not there": (
         at("stages.inputs.image", "registry.test/no-such:1"),

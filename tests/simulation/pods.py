@@ -12,6 +12,7 @@ from embedding_stages import contract
 from embedding_stages.contract import StageRequest, StageResult
 
 Raw = dict[str, Any]
+NOT_FOUND = "not found"
 
 
 def uid_of(raw: Raw) -> str:
@@ -65,11 +66,24 @@ def missing_secret(pod: Raw, secrets: Mapping[str, set[str]]) -> str:
     return ""
 
 
-def pulled(pod: Raw, unpulled: Mapping[str, Raw]) -> Raw:
+def without_image(pod: Raw, gone: tuple[str, ...]) -> Raw:
+    """What a kubelet says of a pod with an image that begins with one of `gone`; empty where none does."""
+    for kind in ("initContainers", "containers"):
+        for item in pod["spec"].get(kind, ()):
+            if waits := _not_found(item["image"], gone):
+                return {f"{kind[:-1]}Statuses": [{"name": item["name"], "state": {"waiting": waits}}]}
+    return {}
+
+
+def _not_found(image: str, gone: tuple[str, ...]) -> Raw:
+    return {"reason": "ErrImagePull", "message": f"{image}: {NOT_FOUND}"} if image.startswith(gone) else {}
+
+
+def pulled(pod: Raw, unpulled: Mapping[str, Raw], gone: tuple[str, ...]) -> Raw:
     """The status of a pod whose containers end at once, but for those whose image does not come."""
     containers = []
     for item in pod["spec"]["containers"]:
-        waiting = unpulled.get(item["image"])
+        waiting = unpulled.get(item["image"]) or _not_found(item["image"], gone)
         state = {"waiting": waiting} if waiting else {"terminated": {"exitCode": 0, "reason": "Completed"}}
         containers.append({"name": item["name"], "state": state})
     over = not any("waiting" in item["state"] for item in containers)

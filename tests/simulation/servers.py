@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from simulation.fake_cluster import NAMESPACE, FakeCluster
-from simulation.pods import missing_secret
+from simulation.pods import missing_secret, without_image
 
 from embedding_stages.contract import fingerprint_of
 from embedding_stages.contract.canaries import CANARIES
@@ -44,6 +44,7 @@ class Servers:
     cluster: FakeCluster
     secrets: dict[str, set[str]]
     server: str
+    gone: tuple[str, ...]
     image_id: str
     refuses_pods: str
     volume: dict[str, str]
@@ -108,6 +109,8 @@ class Servers:
         lies_there = self.volume.get(mount["subPath"].partition("/")[2], "nothing")
         if missing := missing_secret(pod, self.secrets):
             self._warn(pod, missing)
+        elif pod["status"]["phase"] == "Pending" and (waits := without_image(pod, self.gone)):
+            self._edit(pod, lambda raw: raw["status"].update(waits))
         elif pod["status"]["phase"] == "Pending" and (self.server == "no check" or lies_there != check["command"][-1]):
             said = {"reason": "ArtefactMismatch", "message": f"digest is {lies_there}"}
             ended = {"terminated": {"exitCode": 10, "reason": "Error", "message": json.dumps(said)}}

@@ -103,7 +103,7 @@ def test_all_wrong_images_stand_in_one_message() -> None:
     said = scene.message("Validated")
     assert said.count("the image cannot be pulled") == 3
     assert "spec.stages.eval.image: the image cannot be pulled: pull access denied" in said
-    assert "correct registry or stageImages of its chart" in said
+    assert "correct registry, tag or stageImages of its chart" in said
 
 
 def test_an_image_that_comes_after_all_is_no_longer_told() -> None:
@@ -160,7 +160,7 @@ def test_a_pod_that_may_not_be_removed_ends_by_itself_and_stops_nothing() -> Non
 @pytest.mark.parametrize("how", ["gone", "unscheduled", "over"])
 def test_a_pod_that_tells_nothing_is_given_up(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     status = {"phase": "Failed" if how == "over" else "Pending"}
-    monkeypatch.setattr("simulation.world.pulled", lambda pod, unpulled: status)
+    monkeypatch.setattr("simulation.world.pulled", lambda *_: status)
     scene = at_sdg(OWN)
     if how == "gone":
         scene.cluster.remove("Pod", NAMESPACE, checks(scene)[0]["metadata"]["name"])

@@ -12,7 +12,17 @@ from typing import Any
 from simulation.endings import DONE, DRAINED, HANG, PEER_LOST, Ending
 from simulation.fake_cluster import NAMESPACE, FakeCluster
 from simulation.nim_operator import NimOperator
-from simulation.pods import index_of, last_words, missing_secret, pulled, request_of, uid_of, unscheduled, waiting
+from simulation.pods import (
+    index_of,
+    last_words,
+    missing_secret,
+    pulled,
+    request_of,
+    uid_of,
+    unscheduled,
+    waiting,
+    without_image,
+)
 from simulation.servers import Servers
 from simulation.work import do_work
 
@@ -38,6 +48,7 @@ class World(Servers, NimOperator):
     canary_cosine: float | None = 1.0  # of the canaries' vectors, served and evaluated; None: not measured
     changed_queries: int = 0
     unpulled: Mapping[str, Raw] = field(default_factory=dict)  # image -> why a container of the image check waits
+    gone: tuple[str, ...] = ()  # images that begin so come to no pod any more
     image_id: str = "sha256:abc"  # what the server's tag stands for
     server: str = "ready"  # ready | loading | down | crash: what a Deployment's pods do
     nim_operator: str = "runs"  # runs | down | fails
@@ -76,7 +87,7 @@ class World(Servers, NimOperator):
                 self._deployment(deployment)
         for pod in self.cluster.find("Pod"):
             if IMAGE_CHECK_LABEL in pod["metadata"]["labels"]:
-                self._edit(pod, lambda raw: raw.update(status=pulled(raw, self.unpulled)))
+                self._edit(pod, lambda raw: raw.update(status=pulled(raw, self.unpulled, self.gone)))
         self.cluster.collect_garbage()
 
     def pods_of(self, owner: Raw) -> list[Raw]:
@@ -139,6 +150,8 @@ class World(Servers, NimOperator):
             self._edit(pod, lambda raw: raw["status"].update(conditions=[unscheduled()]))
         elif missing := missing_secret(pod, self.secrets):
             self._warn(pod, missing)
+        elif waits := without_image(pod, self.gone):
+            self._edit(pod, lambda raw: raw["status"].update(waits))
         elif ending.container != "stage":
             self._edit(pod, lambda raw: raw["status"].update(initContainerStatuses=[waiting(ending.container)]))
             self._edit(pod, lambda raw: raw["status"].update(phase="Running"))

@@ -12,6 +12,7 @@ from embedding_stages.contract import Stage
 
 IMAGE_PULL_FAILED: Final = "ImagePullFailed"
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+SERVER_FIELD: Final = f"spec.stages.{Stage.DEPLOY}.image"
 CHECK_FIELD: Final = "the check of the model before the server"  # whose image no field of the manifest names
 _PAUSE: Final = re.compile(r'^Back-off pulling image "[^"]*"(?:: (?:\w+: )?)?')
 # What a registry says of an image that is not there, or that these credentials may not pull. It says the same to each.
@@ -39,7 +40,9 @@ def cure_of(field: str, *, own: bool) -> str:
     if own:
         return "correct the reference"
     value = "stageImages.serve" if field == CHECK_FIELD else "stageImages"
-    return f"it is the operator's default image: correct registry or {value} of its chart"
+    here = f"the server's image in {SERVER_FIELD}" if field == CHECK_FIELD else f"the right one in {field}"
+    # What waits, and a server, keep what was chosen for them: an upgrade restarts nothing.
+    return f"it is the operator's default image: correct registry, tag or {value} of its chart, and here name {here}"
 
 
 def cannot_be_pulled(*images: tuple[str, str, bool]) -> str:

@@ -106,6 +106,7 @@ def conclude(draft: Draft, spec: Spec, observed: Observed, verdict: Verdict | No
     ndcg, uplift = shown(draft.status, activated=activated)
     moving = ready[0] != "True" and not stuck and not spec.suspend
     write.present(c.RECONCILING, ready[1], ready[2], true=moving)
+    unserved |= lost(draft.status) and (stuck or ready[0] == "False")
     draft.status = replace(
         draft.status,
         phase=phase_of(

@@ -52,8 +52,9 @@ def test_several_images_are_told_with_one_cure_of_the_secret() -> None:
     told = cannot_be_pulled(("spec.stages.eval.image", "not found", False), ("spec.stages.deploy.image", "", True))
     assert told == (
         "spec.stages.eval.image: the image cannot be pulled: not found; it is the operator's default image: correct "
-        "registry or stageImages of its chart; spec.stages.deploy.image: the image cannot be pulled: the kubelet does "
-        "not say why; correct the reference, or name a pull secret in spec.imagePullSecrets"
+        "registry, tag or stageImages of its chart, and here name the right one in spec.stages.eval.image; "
+        "spec.stages.deploy.image: the image cannot be pulled: the kubelet does not say why; correct the reference, or "
+        "name a pull secret in spec.imagePullSecrets"
     )
 
 

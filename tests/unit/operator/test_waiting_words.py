@@ -26,7 +26,7 @@ PULLS: dict[str, tuple[Stage, str, tuple[str, ...]]] = {
     "a source": (Stage.INPUTS, "copy-model", ("spec.baseModel.source.image.reference: ", "correct the reference")),
     "a stage's own": (Stage.FINETUNE, "stage", ("spec.stages.finetune.image: ", "correct the reference")),
     "the tools of a stage": (Stage.FINETUNE, "tools", ("spec.stages.finetune.image: ", "correct the reference")),
-    "the operator's": (Stage.EVAL, "stage", ("spec.stages.eval.image: ", "registry or stageImages of its chart")),
+    "the operator's": (Stage.EVAL, "stage", ("spec.stages.eval.image: ", "registry, tag or stageImages of its chart")),
     "the server's check": (
         Stage.DEPLOY,
         "check-artefact",
