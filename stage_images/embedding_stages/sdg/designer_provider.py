@@ -23,7 +23,7 @@ from embedding_stages.runner import StageContext
 from embedding_stages.sdg import designer_columns as columns
 from embedding_stages.sdg import designer_process
 from embedding_stages.sdg import designer_prompts as told
-from embedding_stages.sdg.answers import ERRORED, INVALID, MISSING, UNREADABLE
+from embedding_stages.sdg.answers import ERRORED, INVALID, UNREADABLE
 from embedding_stages.sdg.bill import Forecast, Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus
@@ -223,7 +223,7 @@ def _blame(lost: Sequence[Row], gateway: Gateway, steps: Steps) -> None:
             document.rejections.append(gateway.rejections[0])
         else:
             document.odd.add(kind, gateway.odd.examples.get(kind, ""), times=0)
-            document.usage.calls += kind not in (ERRORED, INVALID, MISSING)  # an answer of no use is no missing one
+            document.usage.calls += kind not in (ERRORED, INVALID)  # an answer of no use is no missing one
     documents = [steps.written[row.bundle] for row in steps.rows.values()]
     max(documents, key=lambda document: bool(document.pairs)).odd.merge(gateway.odd)
 

@@ -40,7 +40,8 @@ _CLOSED: Final = {
     "---": re.compile(r"^(?:---|\.\.\.)[ \t]*$\n?", re.MULTILINE),
     "+++": re.compile(r"^\+\+\+[ \t]*$\n?", re.MULTILINE),
 }
-_KEY: Final = re.compile(r"[\w\"'@$][^\s:=]*(?: [^\s:=]+){0,3}[ \t]*[:=](?P<value>.*)")
+_KEY: Final = re.compile(r"[^\s\-#:\]}][^\s:=]*(?: [^\s:=]+){0,3}[ \t]*[:=](?P<value>.*)")
+_BESIDE_A_VALUE: Final = re.compile(r"^[ \t]*[&!]\S+|(?:^|[ \t])#.*")  # an anchor, a tag, a comment
 _TITLE: Final = re.compile(r"^title[ \t]*[:=][ \t]*(\S[^\n]*)$", re.MULTILINE | re.IGNORECASE)
 _FENCE: Final = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 
@@ -86,7 +87,7 @@ def _is_yaml(block: str) -> bool:
             after_empty = True
             continue
         if key := _KEY.match(line):
-            value = key["value"].strip()
+            value = _BESIDE_A_VALUE.sub("", key["value"]).strip()
             complete = bool(value) and value[0] not in "|>" and value[-1] not in "[{,"
         elif line[0] not in " \t#]}" and line[:2] not in ("-", "- ", "-\t"):
             return False
@@ -147,7 +148,7 @@ class _Markdown(Collector):
     def _read(self, token: Token, before: str) -> None:
         match token.type:
             case "inline" if before == "heading_open":
-                self._add_block_heading(self._shown(token.content))
+                self._add_block_heading(_ANCHOR.sub("", self._shown(token.content)))
             case "inline" if before in ("th_open", "td_open"):
                 self._row.append(self._shown(token.content))
             case "inline":
@@ -169,7 +170,7 @@ class _Markdown(Collector):
     def _add_block_heading(self, text: str) -> None:
         if not can_be_heading(text):  # a paragraph above a rule looks like one
             self._add_text(text)
-        elif text := _ANCHOR.sub("", text):
+        elif text:
             self._begin(is_heading=True)
             self.add_heading(text)
 

@@ -15,7 +15,7 @@ from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import prompts
-from embedding_stages.sdg.answers import CUT, MISSING, OddAnswerError, Tally
+from embedding_stages.sdg.answers import CUT, OddAnswerError, Tally
 from embedding_stages.sdg.bill import Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
@@ -32,7 +32,6 @@ _SECTION_CHARACTERS: Final = 12_000  # of one call, about 3,000 tokens
 _MOST_SECTIONS: Final = 4  # of one document, spread over it
 _TRIES: Final = 3  # where answers are of no use
 _HOPELESS: Final = 100  # documents in a row that were refused one and all: the others would be
-_HOPELESS_MISSING: Final = 20  # ... that got no answer: each takes all of its tries, and their time-outs
 _WRITING: Final = 0.7  # temperatures
 _JUDGING: Final = 0.0
 
@@ -88,7 +87,7 @@ def _ask_all(
 
     found: dict[int, Written] = {}
     told = Tally()
-    in_vain: list[Written] = []  # in a row
+    in_vain = 0  # documents in a row
     for number, (shape, document) in in_parallel(one, rations.take, context.stop_if_asked, clients.at_once):
         if document is None:
             rations.release(number)
@@ -98,10 +97,9 @@ def _ask_all(
         rations.done(number, shape, document.usage)
         _tell(context, document, told)
         context.progress(len(found), documents)
-        in_vain = [*in_vain, document] if document.is_unanswered else []
-        missing = sum(MISSING in one.odd.counts for one in in_vain)
-        if len(in_vain) == _HOPELESS or missing == _HOPELESS_MISSING:
-            raise given_up(in_vain, f"the last {len(in_vain)} documents")
+        in_vain = in_vain + 1 if document.is_unanswered else 0
+        if in_vain == _HOPELESS:
+            raise given_up([document], f"the last {in_vain} documents")
     return found
 
 
@@ -122,14 +120,10 @@ def shape_of(source: CutDocument, wanted: int) -> Shape:
 
 
 def _tell(context: StageContext, document: Written, told: Tally) -> None:
-    """Log what was left out of a document, and the first answer of each kind that was of no use."""
+    """Log what was refused of a document, and the first answer of each kind that was of no use."""
     for said in document.rejections:
         context.log("a section is left out", document=document.id, reason=REJECTED, result=said)
-    if MISSING in document.odd.counts:
-        context.log(
-            "a section is left out", document=document.id, reason=MISSING, result=document.odd.examples[MISSING]
-        )
-    for kind in document.odd.counts.keys() - told.counts.keys() - {MISSING}:
+    for kind in document.odd.counts.keys() - told.counts.keys():
         example = document.odd.examples.get(kind, "")
         context.log("an answer is of no use", document=document.id, reason=kind, result=example)
     told.merge(document.odd)
@@ -180,8 +174,6 @@ def _ask(
         except OddAnswerError as error:
             document.usage.add(error.usage)
             document.odd.add(error.kind, error.example)
-            if error.is_final:
-                return None
             tries += not error.is_old
             number += 1
             continue

@@ -22,6 +22,7 @@ _MOST_REPAIRED: Final = 64_000  # characters; an answer of 25 questions has 15,0
 _MOST_LOOKED_AT: Final = 2_000_000
 _DEPTH: Final = 4  # of JSON around the items
 # What one item has, by the name of the list: enough to know items that stand without their list.
+_ABOUT_OTHERS: Final = "scores"  # whose items may be known by their order alone: one too many shifts all
 _TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score", "artefacts": "text"}
 
 
@@ -77,7 +78,8 @@ def _valid_in(text: str, name: str, depth: int = _DEPTH) -> tuple[list[Any] | No
     """
     nothing, bare = None, list[Any]()
     for value in _values(text):
-        if isinstance(value, dict) and _TELLING[name] in value and not isinstance(value.get(name), list | dict):
+        is_bare = isinstance(value, dict) and _TELLING[name] in value and not isinstance(value.get(name), list | dict)
+        if is_bare and name != _ABOUT_OTHERS:
             bare.append(value)
             continue
         found = items_in(value, name, depth)

@@ -89,11 +89,9 @@ def write_json(path: Path, body: Any) -> None:
 
 
 def given_up(documents: Sequence[Written], which: str, field: str = FIELD) -> StageError:
-    """Documents that were answered are kept: the next attempt asks about the others alone, which may help where most
-    got no answer rather than a refusal.
-    """
-    said = [document.rejections[0] for document in documents if document.rejections]
-    if 2 * len(said) > len(documents):
+    """Documents that were answered are kept: the next attempt asks about the others alone."""
+    said = [one for document in documents for one in document.rejections]
+    if said:
         return BadInput(REJECTED, f"{said[0]}; {which} were refused", field=field)
     odd = _merged(documents)
     return Transient(

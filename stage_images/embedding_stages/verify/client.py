@@ -165,8 +165,9 @@ class EndpointClient:
         return answer.status, read_vectors(answer.json if readable else None, texts=len(texts), dimension=dimensions)
 
     def too_slow(self, text: str, patience: int) -> StageError:
-        """What to raise for a text that got no answer in `patience` times the time-out: Stopped `EndpointTooSlow` of a
-        server that is ready, for the next attempt would wait as long; else Transient `EndpointFailing`.
+        """What to raise for a text that got no answer in `patience` times the time-out: Transient, `EndpointTooSlow` of
+        a server that is ready, else `EndpointFailing`. It may still be at what was given up before: the next attempt
+        finds it idle.
         """
         limit_s = self._within(patience).timeout_s
         try:
@@ -175,7 +176,7 @@ class EndpointClient:
             ready = False
         if not ready:
             return self._failing("POST", EMBEDDINGS_PATH, f"no answer within {limit_s:g} s")
-        return Stopped(
+        return Transient(
             "EndpointTooSlow",
             f"{self._name} is ready, and does not embed a single text of {len(text)} characters within {limit_s:g} s: "
             "give the server more CPU or a GPU, lower spec.baseModel.maxTokens, or evaluate shorter passages",

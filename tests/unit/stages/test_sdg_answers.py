@@ -192,9 +192,12 @@ def test_whole_items_of_an_answer_that_is_cut_are_kept(name: str) -> None:
     assert find_items(text, "pairs", cut=True) == expected
 
 
-def test_a_slip_in_an_answer_of_the_judge_drops_no_other_score() -> None:
+def test_of_an_answer_of_the_judge_with_a_slip_no_score_is_given_to_another_question() -> None:
+    """Scores may be known by their order alone, and an example of one would shift all."""
     scores = [{"index": place, "score": 9} for place in range(7)]
-    assert find_items(json.dumps({"scores": scores})[:-2] + ",]}", "scores", cut=False) == scores
+    assert find_items(json.dumps({"scores": scores})[:-2] + ",]}", "scores", cut=False) == scores[:1]
+    said = 'Each is {"score": 10}.\n{"scores":[{"score":3},{"score":4},{"sc'
+    assert find_items(said, "scores", cut=True) == [{"score": 10}]  # one score for several is none: see read_scores
 
 
 @pytest.mark.parametrize(

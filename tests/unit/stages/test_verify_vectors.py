@@ -8,7 +8,7 @@ import pytest
 from unit.stages.test_verify_client import GOOD, Reply, client, scripted, vectors_for
 
 from embedding_stages.contract.servers import EMBEDDINGS_PATH
-from embedding_stages.errors import StageError, Stopped, Transient
+from embedding_stages.errors import StageError, Transient
 from embedding_stages.verify.client import EndpointClient
 from embedding_stages.verify.vectors import Allowance, EndpointVectors, Pace
 
@@ -75,7 +75,7 @@ def test_a_single_text_gets_more_time_and_what_follows_too() -> None:
 @pytest.mark.parametrize(
     ("ready", "error", "reason", "field"),
     [
-        (200, Stopped, "EndpointTooSlow", "spec.stages.deploy.resources"),
+        (200, Transient, "EndpointTooSlow", "spec.stages.deploy.resources"),
         (503, Transient, "EndpointFailing", ""),
     ],
     ids=["slow", "not there"],
