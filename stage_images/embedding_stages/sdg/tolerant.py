@@ -21,8 +21,8 @@ _MOST_REPAIRED: Final = 64_000  # characters; an answer of 25 questions has 15,0
 # brackets make no sense, and an answer may be nothing else; one of 25 questions with any usual mistake takes a tenth.
 _MOST_LOOKED_AT: Final = 2_000_000
 _DEPTH: Final = 4  # of JSON around the items
-# What one item has, by the name of the list: enough to know items that stand without their list.
 _ABOUT_OTHERS: Final = "scores"  # whose items may be known by their order alone: one too many shifts all
+# What one item has, by the name of the list: enough to know items that stand without their list.
 _TELLING: Final[Mapping[str, str]] = {"pairs": "question", "scores": "score", "artefacts": "text"}
 
 
