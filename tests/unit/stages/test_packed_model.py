@@ -180,7 +180,7 @@ def test_training_takes_the_same_steps(folder: Path) -> None:
 def test_a_step_with_infinite_loss_leaves_everything(folder: Path) -> None:
     trainer = PackedTrainer(_packed(folder), temperature=1e-42, weight_decay=0.01, token_budget=64)
     before = trainer.master.clone()
-    with pytest.raises(StageError, match="learningRate"):
+    with pytest.raises(StageError, match="lower the learning rate"):
         trainer.step(EXAMPLES, Ragged.of(ROWS), 1e-2)
     torch.testing.assert_close(trainer.master, before, rtol=0, atol=0)
     assert not trainer.gradient.any()
