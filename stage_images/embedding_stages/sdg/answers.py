@@ -16,7 +16,8 @@ REFUSED: Final = "refusedAnswers"  # the model, or a filter of the endpoint's, s
 ERRORED: Final = "erroredAnswers"  # an error without a status, where the answer should be
 UNREADABLE: Final = "unreadableAnswers"  # a text without the JSON that was asked for
 INVALID: Final = "invalidAnswers"  # no chat completion
-ODD: Final = (CUT, EMPTY, REFUSED, ERRORED, UNREADABLE, INVALID)
+MISSING: Final = "missingAnswers"  # none came to this request, while the endpoint answers others
+ODD: Final = (CUT, EMPTY, REFUSED, ERRORED, UNREADABLE, INVALID, MISSING)
 
 _EXAMPLE: Final = 120  # characters
 _CHARACTERS_A_TOKEN: Final = 4  # of English, where an endpoint does not tell its tokens
@@ -98,17 +99,23 @@ _SAYS: Final = {
     ERRORED: "errors in the place of answers",
     UNREADABLE: "answers without the JSON that was asked for",
     INVALID: "answers that are no chat completions",
+    MISSING: "requests without an answer, while others are answered",
 }
 
 
 class OddAnswerError(Exception):
-    """An answer of no use; another try may be. `usage` is what it cost all the same."""
+    """An answer of no use, or none; another try may be. `usage` is what it cost all the same."""
 
     def __init__(self, kind: str, example: str, usage: Usage | None = None, *, is_old: bool = False) -> None:
         super().__init__(f"{kind}: {shortened(example)}")
         self.kind, self.example = kind, example
         self.usage = usage or Usage()
         self.is_old = is_old  # an earlier attempt has paid for it
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it was asked for as often as makes sense."""
+        return self.kind == MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +187,14 @@ def read_completion(body: Any) -> Completion | None:
         is_refused=end in _ENDS_REFUSED or bool(refusal and not said),
         usage=_usage(body.get("usage")),
     )
+
+
+def odd_kind(completion: Completion) -> str:
+    if completion.is_refused:
+        return REFUSED
+    if completion.is_cut:
+        return CUT
+    return EMPTY if completion.is_reasoning or not completion.said else UNREADABLE
 
 
 def _is_completion(body: Mapping[str, Any]) -> bool:

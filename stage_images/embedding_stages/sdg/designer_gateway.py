@@ -114,6 +114,8 @@ class Gateway:
                 with self._lock:
                     self.usage.add(error.usage)
                     self.odd.add(error.kind, error.example)
+                if error.is_final:
+                    break
                 tries += not error.is_old
                 number += 1
                 continue
@@ -132,15 +134,16 @@ class Gateway:
                 route.client.pause(tries - 1)
             try:
                 vectors = route.client.vectors(texts)
-                break
             except OddAnswerError as error:
                 with self._lock:
                     self.usage.add(error.usage)
                     self.odd.add(error.kind, error.example)
-        else:
-            return _REFUSED, {"error": {"message": "no answer of use"}}
-        data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(vectors)]
-        return 200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 0}}
+                if error.is_final:
+                    break
+                continue
+            data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(vectors)]
+            return 200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 0}}
+        return _REFUSED, {"error": {"message": "no answer of use"}}
 
 
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from embedding_stages.runner import StageContext
 from embedding_stages.sdg import designer_columns as columns
 from embedding_stages.sdg import designer_process
 from embedding_stages.sdg import designer_prompts as told
-from embedding_stages.sdg.answers import ERRORED, INVALID, UNREADABLE
+from embedding_stages.sdg.answers import ERRORED, INVALID, MISSING, UNREADABLE
 from embedding_stages.sdg.bill import Forecast, Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus
@@ -52,8 +52,9 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
     """
     scratch, asked = context.scratch("designer"), settings_of(Sdg, context.settings)
     design = asked.design or DataDesigner()
+    asked_about = min(documents, asked.preview or documents)
     with (
-        opened(context, scratch, context.settings["dataDesigner"], FIELD) as clients,
+        opened(context, scratch, context.settings["dataDesigner"], FIELD, documents=asked_about) as clients,
         _ended_by(context, clients),
         designer_process.opened(scratch / "home") as designer,
     ):
@@ -68,7 +69,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
             forecast=Forecast.load(scratch / _LEARNED),
             size=lambda bundle: len(bundle.documents),
         )
-        found = _make_all(context, clients, designer, rations, min(documents, asked.preview or documents))
+        found = _make_all(context, clients, designer, rations, asked_about)
         clients.check_they_chat()
         outcome = outcome_of(found, FIELD)
         rations.check_all_were_taken(documents, len(outcome.pairs))
@@ -223,7 +224,9 @@ def _blame(lost: Sequence[Row], gateway: Gateway, steps: Steps) -> None:
             document.rejections.append(gateway.rejections[0])
         else:
             document.odd.add(kind, gateway.odd.examples.get(kind, ""), times=0)
-            document.usage.calls += kind not in (ERRORED, INVALID)  # an answer of no use is no missing one
+            document.usage.calls += kind not in (ERRORED, INVALID, MISSING)  # an answer of no use is no missing one
+            if MISSING in gateway.odd.counts:  # it may have been this row's: the next attempt asks about it again
+                document.odd.add(MISSING, gateway.odd.examples.get(MISSING, ""), times=0)
     documents = [steps.written[row.bundle] for row in steps.rows.values()]
     max(documents, key=lambda document: bool(document.pairs)).odd.merge(gateway.odd)
 

@@ -8,11 +8,14 @@ from typing import Final
 
 from embedding_stages import trust
 from embedding_stages.errors import BadInput, StageError, Transient
-from embedding_stages.http_client import may_pass
+from embedding_stages.http_client import NoAnswerError, may_pass
+from embedding_stages.sdg.answers import MISSING, OddAnswerError
 
 FIELD: Final = "spec.stages.sdg.provider.openAI"
 REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at fault: another section may be fine
 UNAVAILABLE: Final = "LLMUnavailable"
+_FORBIDDEN, _TOO_MANY = 403, 429
+_QUOTED: Final = 60  # characters of an answer
 _NO_CREDIT: Final = "insufficient_quota"  # OpenAI says so with status 429, and waiting does not help
 
 
@@ -23,6 +26,41 @@ def has_no_credit(said: str) -> bool:
 def is_no_chat(status: int, said: str) -> bool:
     """Whether there is no chat endpoint at the address, as far as one answer tells."""
     return 300 <= status < 400 or status == 405 or (status == 404 and "model" not in said.lower())
+
+
+def may_be_of_one(status: int) -> bool:
+    """Whether a status may be of one request alone, of a text on which the server or what stands before it fails.
+
+    A limit of requests is not: what it lets through may be smaller, and more is let through later.
+    """
+    return status == _FORBIDDEN or (may_pass(status) and status != _TOO_MANY)
+
+
+def of_one(status: int, text: str) -> OddAnswerError:
+    """What such a status means while the endpoint answers others."""
+    hint = "; what stands before the endpoint, such as a firewall, may refuse the text" if status == _FORBIDDEN else ""
+    return OddAnswerError(MISSING, f"HTTP {status} {text[:_QUOTED]}{hint}")
+
+
+def too_many_missing(last: OddAnswerError, most: int, field: str = FIELD) -> Transient:
+    """More requests than `most` got no answer while the endpoint answers others."""
+    return Transient(
+        UNAVAILABLE,
+        f"the LLM endpoint answers, but not each request: more than {most} of this attempt got no answer in all "
+        f"tries, the last one {last.example!a}; the stage's log names the documents of those before it",
+        field=f"{field}.baseURL",
+    )
+
+
+def unanswered(error: NoAnswerError) -> OddAnswerError:
+    """What no answer means while the endpoint answers others."""
+    cure = "; bound answers with parameters: {max_tokens: 8192}" if is_time_out(error.cause) else ""
+    return OddAnswerError(MISSING, f"{error}{cure}")
+
+
+def is_time_out(error: Exception) -> bool:
+    """Whether it was connected, and no answer came. A connection that is not made in time has a number."""
+    return isinstance(error, TimeoutError) and error.errno is None
 
 
 def of_status(status: int, text: str, *, model: str, has_key: bool, field: str = FIELD) -> StageError:
@@ -64,11 +102,19 @@ def has_a_password(field: str = FIELD) -> BadInput:
     )
 
 
-def unreachable(error: Exception, url: str, field: str = FIELD) -> StageError:
+def unreachable(no_answer: NoAnswerError, url: str, field: str = FIELD) -> StageError:
     """No answer at all came from `url`."""
+    error = no_answer.cause
     fault = trust.certificate_fault(error)
     if fault is not None and not trust.is_out_of_date(fault):
         return trust.untrusted(fault, "LLMCertificateUntrusted", whose=url, field=field, address=f"{field}.baseURL")
+    if is_time_out(error):
+        return Transient(
+            "LLMUnreachable",
+            f"{no_answer} from {url}: is it right, and does something answer there? A model that writes without an end "
+            f"is bounded by {field}.parameters: {{max_tokens: 8192}}",
+            field=f"{field}.baseURL",
+        )
     detail = f": {fault.verify_message}" if fault is not None else ""
     if isinstance(error, socket.gaierror):
         detail = ": the name does not resolve"

@@ -14,19 +14,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from embedding_stages.contract import INTERRUPTED, canonical_json
-from embedding_stages.errors import StageError, Transient
+from embedding_stages.errors import BadInput, StageError, Transient
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Retries, make_opener
 from embedding_stages.sdg import failures
 from embedding_stages.sdg.answers import (
-    CUT,
-    EMPTY,
     ERRORED,
     INVALID,
-    REFUSED,
-    UNREADABLE,
     Completion,
     OddAnswerError,
     Usage,
+    odd_kind,
     or_estimated,
     read_completion,
     read_usage,
@@ -34,7 +31,8 @@ from embedding_stages.sdg.answers import (
 )
 from embedding_stages.sdg.dialect import REFUSALS, Dialect
 from embedding_stages.sdg.ledger import WRITER, Keeper, Ledger
-from embedding_stages.sdg.sending import Sender, json_of, status_of
+from embedding_stages.sdg.losses import Losses
+from embedding_stages.sdg.sending import Sender, completion_in, is_taken, json_of, status_of
 from embedding_stages.sdg.tolerant import find_items
 from embedding_stages.trust import reading_bundle
 
@@ -46,6 +44,8 @@ _MAX_ANSWER_BYTES: Final = 4 << 20
 _HOPELESS: Final = 8  # answers, the first of all, none of which is a chat completion: the others would not be
 _CHAT: Final = "/chat/completions"
 _EMBEDDINGS: Final = "/embeddings"
+_SMALL: Final = 'Answer with the JSON {"ok": true} and nothing else.'  # what any endpoint answers that is not down
+_SMALL_TRIES: Final = 2
 _JSON_MODE: Final = {"response_format": {"type": "json_object"}}
 
 
@@ -68,6 +68,14 @@ class Said:
     is_old: bool
 
 
+class _DoubtError(Exception):
+    """No answer, for a reason that may be the endpoint's (`failure`) or this request's alone (`of_one`)."""
+
+    def __init__(self, failure: StageError, of_one: OddAnswerError) -> None:
+        super().__init__(failure.message)
+        self.failure, self.of_one = failure, of_one
+
+
 @dataclass(slots=True)
 class ChatClient:
     """Thread-safe. `stopping` ends waits at once. What is answered is in the ledger before it is used."""
@@ -83,6 +91,7 @@ class ChatClient:
     omitted: frozenset[str] = frozenset()  # parameters that are not sent
     authorities: Path | None = None  # a PEM file, trusted beside the system's
     dialect: Dialect = field(default_factory=Dialect)
+    losses: Losses = field(default_factory=Losses)  # shared by all clients of an attempt
     stopping: threading.Event = field(default_factory=threading.Event)
     first_wait_s: float = _FIRST_WAIT_S
     timeout_s: float = _TIMEOUT_S
@@ -133,7 +142,7 @@ class ChatClient:
             return or_estimated(completion.usage, length, len(str(completion.said)))
 
         def cost(answer: Answer) -> Usage | None:
-            found = _completion_in(answer)
+            found = completion_in(answer)
             return None if found is None else usage_of(found)
 
         entry = self.ledger.of(self.role, body)
@@ -143,7 +152,7 @@ class ChatClient:
             if known is not None:
                 return Said(known, usage_of(known), is_old=True)
         answer = self._call(_CHAT, body, frozenset(own) - self.parameters.keys(), Keeper(entry, cost))
-        completion = _completion_in(answer)
+        completion = completion_in(answer)
         if completion is None:
             raise self._not_chat("its answer is no chat completion", answer)
         with self._lock:
@@ -157,7 +166,7 @@ class ChatClient:
         length = sum(map(len, texts))
 
         def cost(answer: Answer) -> Usage | None:
-            is_of_use = _is_taken(answer) and read_vectors(json_of(answer), len(texts)) is not None
+            is_of_use = is_taken(answer) and read_vectors(json_of(answer), len(texts)) is not None
             return or_estimated(read_usage(json_of(answer)), length, 0) if is_of_use else None
 
         entry = self.ledger.of(self.role, body)
@@ -183,19 +192,58 @@ class ChatClient:
             raise self._invalid("none of its answers is a chat completion")
 
     def _call(self, path: str, body: Mapping[str, Any], own: frozenset[str], keeper: Keeper) -> Answer:
-        """The answer, after parameters that the endpoint refuses are left out, and kept where it is of use. Raises when
-        it stays a refusal.
+        """The answer, kept where it is of use. Raises when it stays a refusal.
+
+        Where the request alone may be at fault, something small is asked: an endpoint that answers that is not down,
+        and takes the key. It may have come back just now, so the request is sent a last time. Few are done without.
         """
         self.ledger.check_budget()
+        try:
+            return self._answer(path, body, own, keeper)
+        except _DoubtError as doubt:
+            if not self._answers_something(path, body, own):
+                raise doubt.failure from None
+        try:
+            return self._answer(path, body, own, keeper, most=1)
+        except _DoubtError as doubt:
+            if not self.losses.take():
+                raise failures.too_many_missing(doubt.of_one, self.losses.most, self.at) from None
+            raise doubt.of_one from None
+
+    def _answers_something(self, path: str, body: Mapping[str, Any], own: frozenset[str]) -> bool:
+        """Asked now, whatever it has answered before, with the parameters of `body`. Raises what is a fault of the
+        endpoint for sure.
+        """
+        content = {"input": [_SMALL]} if path == _EMBEDDINGS else {"messages": [{"role": "user", "content": _SMALL}]}
+        body = {**body, **content}
+
+        def cost(answer: Answer) -> Usage | None:
+            return or_estimated(read_usage(json_of(answer)), len(_SMALL), 0) if is_taken(answer) else None
+
+        keeper = Keeper(self.ledger.of(self.role, body), cost)
+        try:
+            answer = self._answer(path, body, own, keeper, most=_SMALL_TRIES)
+        except (_DoubtError, OddAnswerError):
+            return False
+        except BadInput as error:
+            if error.reason != failures.REJECTED:
+                raise
+            return True
+        return path == _EMBEDDINGS or completion_in(answer) is not None
+
+    def _answer(
+        self, path: str, body: Mapping[str, Any], own: frozenset[str], keeper: Keeper, *, most: int | None = None
+    ) -> Answer:
+        """The answer, after parameters that the endpoint refuses are left out. `most`: tries of each request."""
         with self.dialect.one_at_a_time():
             changes = self.dialect.known()
-            answer = self._request(path, changes.applied_to(body), keeper)
+            answer = self._request(path, changes.applied_to(body), keeper, most)
             while status_of(answer) in REFUSALS:
                 further = self.dialect.after_refusal(answer.text, body, changes, own)
                 if further is None:
                     break
                 changes = further
-                answer = self._request(path, changes.applied_to(body), keeper)
+                answer = self._request(path, changes.applied_to(body), keeper, most)
             if status_of(answer) == 200 and (path == _EMBEDDINGS or read_completion(json_of(answer)) is not None):
                 self.dialect.accepted(changes)
         status = status_of(answer)
@@ -206,12 +254,15 @@ class ChatClient:
         keeper.settle()
         return answer
 
-    def _request(self, path: str, body: Mapping[str, Any], keeper: Keeper) -> Answer:
+    def _request(self, path: str, body: Mapping[str, Any], keeper: Keeper, most: int | None) -> Answer:
         self._wait(0.0)
         try:
-            return self._sender.post(path, body, keeper)
+            return self._sender.post(path, body, keeper, most)
         except NoAnswerError as error:
-            raise failures.unreachable(error.cause, self._quote_url(), self.at) from None
+            failure = failures.unreachable(error, self._quote_url(), self.at)
+            if isinstance(failure, Transient):
+                raise _DoubtError(failure, failures.unanswered(error)) from None
+            raise failure from None
 
     def _retries(self) -> Retries:
         return Retries(tries=_TRIES, first_wait_s=self.first_wait_s, longest_wait_s=_LONGEST_WAIT_S)
@@ -223,7 +274,10 @@ class ChatClient:
     def _failure(self, status: int, answer: Answer) -> Exception:
         if failures.is_no_chat(status, answer.text):
             return self._not_chat(f"it answers HTTP {status}", answer)
-        return failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key), field=self.at)
+        failure = failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key), field=self.at)
+        if failures.may_be_of_one(status):
+            return _DoubtError(failure, failures.of_one(status, answer.text))
+        return failure
 
     def _not_chat(self, what: str, answer: Answer) -> Exception:
         """One such answer may be of a gateway's bad moment; the first several one and all are another service's."""
@@ -243,19 +297,3 @@ class ChatClient:
     def _quote_url(self) -> str:
         """Without its query, which may hold a key."""
         return ascii(urlsplit(self.base_url)._replace(query="", fragment="").geturl()[:200])
-
-
-def _is_taken(answer: Answer) -> bool:
-    return 200 <= status_of(answer) < 300
-
-
-def _completion_in(answer: Answer) -> Completion | None:
-    return read_completion(json_of(answer)) if _is_taken(answer) else None
-
-
-def odd_kind(completion: Completion) -> str:
-    if completion.is_refused:
-        return REFUSED
-    if completion.is_cut:
-        return CUT
-    return EMPTY if completion.is_reasoning or not completion.said else UNREADABLE

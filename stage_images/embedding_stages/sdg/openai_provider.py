@@ -15,7 +15,7 @@ from embedding_stages.errors import BadInput, settings_of
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import prompts
-from embedding_stages.sdg.answers import CUT, OddAnswerError, Tally
+from embedding_stages.sdg.answers import CUT, MISSING, OddAnswerError, Tally
 from embedding_stages.sdg.bill import Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
@@ -42,8 +42,9 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
     Raises what `ChatClient.ask` raises; Stopped `PreviewDone`, `TokenBudgetSpent`; BadInput `TokenBudgetTooSmall`.
     """
     scratch = context.scratch("llm")
-    with opened(context, scratch, context.settings["openAI"], FIELD) as clients:
-        asked = settings_of(Sdg, context.settings)
+    asked = settings_of(Sdg, context.settings)
+    asked_about = min(documents, asked.preview or documents)
+    with opened(context, scratch, context.settings["openAI"], FIELD, documents=asked_about) as clients:
         shapes = _shapes(corpus, asked) if asked.preview else []
         rations = Rations(
             items=_asked_about(corpus, chosen(shapes, asked.preview)),
@@ -52,7 +53,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
             ledger=clients.ledger,
             most=asked.maxTokensTotal,
         )
-        found = _ask_all(context, clients, rations, min(documents, asked.preview or documents))
+        found = _ask_all(context, clients, rations, asked_about)
         clients.check_they_chat()
         outcome = outcome_of([found[number] for number in sorted(found)])
         rations.check_all_were_taken(documents, len(outcome.pairs))
@@ -120,10 +121,13 @@ def shape_of(source: CutDocument, wanted: int) -> Shape:
 
 
 def _tell(context: StageContext, document: Written, told: Tally) -> None:
-    """Log what was refused of a document, and the first answer of each kind that was of no use."""
+    """Log what was left out of a document, and the first answer of each kind that was of no use."""
     for said in document.rejections:
         context.log("a section is left out", document=document.id, reason=REJECTED, result=said)
-    for kind in document.odd.counts.keys() - told.counts.keys():
+    if MISSING in document.odd.counts:
+        said = document.odd.examples.get(MISSING, "")
+        context.log("a section is left out", document=document.id, reason=MISSING, result=said)
+    for kind in document.odd.counts.keys() - told.counts.keys() - {MISSING}:
         example = document.odd.examples.get(kind, "")
         context.log("an answer is of no use", document=document.id, reason=kind, result=example)
     told.merge(document.odd)
@@ -174,6 +178,8 @@ def _ask(
         except OddAnswerError as error:
             document.usage.add(error.usage)
             document.odd.add(error.kind, error.example)
+            if error.is_final:
+                return None
             tries += not error.is_old
             number += 1
             continue

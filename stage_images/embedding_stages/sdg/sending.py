@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError, Received, Retries, may_pass
-from embedding_stages.sdg.answers import status_within
+from embedding_stages.sdg.answers import Completion, read_completion, status_within
 from embedding_stages.sdg.failures import has_no_credit
 from embedding_stages.sdg.pace import Pace
 
@@ -33,22 +33,24 @@ class Sender:
     def __post_init__(self) -> None:
         self._places = threading.BoundedSemaphore(self.most_at_once)
 
-    def post(self, path: str, body: Mapping[str, Any], received: Received) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], received: Received, most: int | None = None) -> Answer:
         """The first answer that is not worth another try, or the last one. Raises NoAnswerError, and what `received`
         raises, which gets every answer of status 2xx while it is still in the hands of the thread that read it.
 
         A limit of requests is no fault of this one: it is sent until it is let through, for as long as others are.
+        `most`: tries, where a limit of requests is not the reason.
         """
         retries = self.retries()
+        most = most or retries.tries
         tries, passed = 0, self._passed
         while True:
-            answer = self._try(path, body, received, tries, last=tries == retries.tries - 1)
+            answer = self._try(path, body, received, tries, last=tries >= most - 1)
             if answer is not None and not again(answer):
                 return answer
             limited = answer is not None and status_of(answer) == _TOO_MANY
             if limited and self._passed > passed:
                 tries, passed = 0, self._passed
-            if answer is not None and tries == retries.tries - 1:
+            if answer is not None and tries >= (retries.tries if limited else most) - 1:
                 return answer
             told = _told_s(answer, retries, self.http.now()) if answer is not None and limited else 0.0
             self.http.wait(told or retries.wait_s(tries, answer, self.http.now()))
@@ -109,6 +111,14 @@ def status_of(answer: Answer) -> int:
     """
     within = status_within(json_of(answer)) if 200 <= answer.status < 300 else None
     return answer.status if within is None else within
+
+
+def is_taken(answer: Answer) -> bool:
+    return 200 <= status_of(answer) < 300
+
+
+def completion_in(answer: Answer) -> Completion | None:
+    return read_completion(json_of(answer)) if is_taken(answer) else None
 
 
 def again(answer: Answer) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from embedding_stages.errors import BadInput, StageError, Transient
 from embedding_stages.formats.lines import FormatError
 from embedding_stages.formats.pairs import Pair, normalised
-from embedding_stages.sdg.answers import ODD, UNREADABLE, Tally, Usage
+from embedding_stages.sdg.answers import MISSING, ODD, UNREADABLE, Tally, Usage
 from embedding_stages.sdg.failures import FIELD, REJECTED, UNAVAILABLE
 from embedding_stages.sdg.provider import Outcome
 
@@ -39,8 +39,10 @@ class Written:
         return bool(self.rejections or self.odd.counts) and not self.usage.calls
 
     def save(self, path: Path) -> None:
-        """For the next attempt, unless all that came was of no use: by then the endpoint may have been mended."""
-        if self.is_unanswered or (self.odd.counts and not self.pairs):
+        """For the next attempt, unless all that came was of no use or something did not come: by then the endpoint may
+        have been mended.
+        """
+        if self.is_unanswered or MISSING in self.odd.counts or (self.odd.counts and not self.pairs):
             return
         body = {
             "id": self.id,

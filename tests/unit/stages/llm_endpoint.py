@@ -68,7 +68,9 @@ def is_judge(body: dict[str, Any]) -> bool:
 
 
 def good(body: dict[str, Any], _: int) -> Reply:
-    """One grounded question, one that quotes what is not there; the judge gives 9."""
+    """One grounded question, one that quotes what is not there; the judge gives 9. Anything else is answered, too."""
+    if len(body["messages"]) == 1:
+        return chat({"ok": True})
     if is_judge(body):
         return chat({"scores": [{"index": 0, "score": 9}]})
     name = body["messages"][1]["content"].split("unit ")[1].split(".")[0]
