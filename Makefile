@@ -20,7 +20,7 @@ EACH := tests/e2e/test_servers.py::test_each_server_reaches_ready_and_answers_as
 OLDER := nim-2.0 nim-2.2
 # Three suites side by side: those with a cluster wait for pods and leases most of the time, those without one compute.
 # Whichever fails, the others go on, and each tells all it has to say once it has ended.
-test: room venv ## everything: unit, simulation, API server and end-to-end tests
+test: room venv ## the main suites: unit, simulation, API server and end-to-end tests
 	@$(PYTHON) hack/cluster up
 	@$(PYTHON) hack/images build
 	@$(PYTHON) hack/images load

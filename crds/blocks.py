@@ -18,7 +18,7 @@ def pod(server_variables: Iterable[str]) -> Iterator[str]:
     yield "  type: string"
     yield "  minLength: 1"
     yield "  maxLength: 512"
-    says = "Image of this stage, best by digest: it is part of what identifies the work. The operator's default when absent."
+    says = "Image of this stage, best by digest: it is part of what identifies the work. The operator's default when absent; backends nim, nimService and vllm have none."
     yield f'  description: "{says}"'
     yield from _reference("  ")
     yield from _text(
