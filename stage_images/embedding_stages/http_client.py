@@ -86,7 +86,9 @@ class NoAnswerError(Exception):
     """The last try got no answer either. `cause` is the fault of the connection."""
 
     def __init__(self, cause: Exception, timeout_s: float) -> None:
-        said = f"no answer within {timeout_s:g} s" if isinstance(cause, TimeoutError) else str(cause)
+        # A connection that is not made in time has a number.
+        is_answer_late = isinstance(cause, TimeoutError) and cause.errno is None
+        said = f"no answer within {timeout_s:g} s" if is_answer_late else str(cause)
         super().__init__(f"{type(cause).__name__}: {said}")
         self.cause = cause
 

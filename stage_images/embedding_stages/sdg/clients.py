@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from embedding_stages.sdg import bill
 from embedding_stages.sdg.bill import is_kept
 from embedding_stages.sdg.dialect import Changes, Dialect
 from embedding_stages.sdg.ledger import EMBEDDER, FILE, JUDGE, WRITER, Ledger
-from embedding_stages.sdg.losses import Losses, most_of
+from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.provider import Outcome
 from embedding_stages.sdg.written import write_json
@@ -44,6 +44,7 @@ class Clients:
     judge: ChatClient
     ledger: Ledger
     embedder: ChatClient | None = None
+    losses: Losses = field(default_factory=Losses)
 
     @property
     def is_shared(self) -> bool:
@@ -71,10 +72,8 @@ class Clients:
 
 
 @contextmanager
-def opened(
-    context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at: str, *, documents: int
-) -> Iterator[Clients]:
-    """`endpoint` is the provider's section, which stands at `at` in the manifest; `documents` are to be asked about.
+def opened(context: StageContext, scratch: Path, endpoint: Mapping[str, Any], at: str) -> Iterator[Clients]:
+    """`endpoint` is the provider's section, which stands at `at` in the manifest.
 
     Whatever is under way ends its waits when this ends. Raises BadInput `SecretInvalid` and what a ChatClient raises.
     """
@@ -82,7 +81,6 @@ def opened(
     sys.setswitchinterval(_TURN_S)
     ledger = Ledger(scratch / FILE, asked.maxTokensTotal)
     context.llm_tokens = ledger.paid
-    losses = Losses(most_of(documents))
 
     def client(role: str, section: Mapping[str, Any], at: str, key_of: str, key_at: str, most: int) -> ChatClient:
         return ChatClient(
@@ -97,7 +95,6 @@ def opened(
             omitted=omitted_parameters(section),
             authorities=context.authorities(key_of),
             dialect=Dialect(_learned(scratch / _LEARNED[role])),
-            losses=losses,
             stopping=stopping,
         )
 

@@ -16,7 +16,8 @@ from typing import Any, Final, Self
 
 from embedding_stages.errors import StageError
 from embedding_stages.sdg.answers import CUT, OddAnswerError, Tally, Usage
-from embedding_stages.sdg.failures import REJECTED
+from embedding_stages.sdg.failures import REJECTED, too_many_missing
+from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.openai_client import ChatClient
 
 _TRIES: Final = 3  # where answers are of no use
@@ -31,6 +32,7 @@ class Route:
     client: ChatClient
     items: str = ""  # the list that a chat answer has; empty for embeddings
     temperature: float = 0.0
+    ends_row: bool = False  # nothing more is asked about a row
 
 
 @dataclass(slots=True)
@@ -40,9 +42,12 @@ class Gateway:
     routes: dict[str, Route]
     seed: int
     stop_if_asked: Callable[[], None]
+    losses: Losses
+    whose: Callable[[str], str]  # the bundle that a text of a request is about, empty where that is not known
     failure: Exception | None = None  # the first that ends the stage: nothing is asked any more
     odd: Tally = field(default_factory=Tally)
     rejections: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # bundles, one of whose rows got no answer
     refused: int = 0  # requests, each of which costs its row
     usage: Usage = field(default_factory=Usage)  # of what was asked through it, also where it was paid before
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -102,19 +107,21 @@ class Gateway:
 
     def _chat(self, route: Route, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """What the model wrote as the list that is wanted, fenced as Data Designer asks for it."""
+        messages = plain(body["messages"])
         tries = number = 0
         while tries < _TRIES:
             if tries:
                 route.client.pause(tries - 1)
             try:
                 reply = route.client.ask(
-                    plain(body["messages"]), wanted=route.items, seed=self.seed + number, temperature=route.temperature
+                    messages, wanted=route.items, seed=self.seed + number, temperature=route.temperature
                 )
             except OddAnswerError as error:
                 with self._lock:
                     self.usage.add(error.usage)
                     self.odd.add(error.kind, error.example)
                 if error.is_final:
+                    self._lose(error, route, messages[-1]["content"])
                     break
                 tries += not error.is_old
                 number += 1
@@ -123,6 +130,8 @@ class Gateway:
                 self.usage.add(reply.usage)
                 if reply.is_cut:
                     self.odd.add(CUT, "")
+            if route.ends_row:
+                self.losses.answered()
             items = [item if isinstance(item, dict) else {"score": item} for item in reply.items]
             return 200, _completion(body, json.dumps({route.items: items}, ensure_ascii=False), reply.usage)
         return _REFUSED, {"error": {"message": "no answer of use"}}
@@ -139,11 +148,20 @@ class Gateway:
                     self.usage.add(error.usage)
                     self.odd.add(error.kind, error.example)
                 if error.is_final:
+                    self._lose(error, route, "")
                     break
                 continue
             data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(vectors)]
             return 200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 0}}
         return _REFUSED, {"error": {"message": "no answer of use"}}
+
+    def _lose(self, error: OddAnswerError, route: Route, text: str) -> None:
+        """Go on without the row. Raises what ends the stage where it has lost too many."""
+        name = self.whose(text)
+        with self._lock:
+            self.missing.append(name)
+        if not self.losses.take(name):
+            raise too_many_missing(error, self.losses.told(), route.client.at)
 
 
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

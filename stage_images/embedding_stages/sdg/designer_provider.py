@@ -7,6 +7,7 @@ hops (how many passages), and judgeScores, the mean by each criterion.
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import Counter, defaultdict
@@ -54,7 +55,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
     design = asked.design or DataDesigner()
     asked_about = min(documents, asked.preview or documents)
     with (
-        opened(context, scratch, context.settings["dataDesigner"], FIELD, documents=asked_about) as clients,
+        opened(context, scratch, context.settings["dataDesigner"], FIELD) as clients,
         _ended_by(context, clients),
         designer_process.opened(scratch / "home") as designer,
     ):
@@ -76,7 +77,13 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
         if asked.preview:
             of_all = sum(sizes)
             raise preview_done(
-                asked, clients.ledger, rations.forecast, shapes, outcome.pairs, previewed=(rations.documents, of_all)
+                asked,
+                clients.ledger,
+                rations.forecast,
+                shapes,
+                outcome.pairs,
+                previewed=(rations.documents, of_all),
+                missing=outcome.odd.counts.get(MISSING, 0),
             )
         details = details_of(clients, outcome, asked) | _kinds(outcome.pairs, found)
         return replace(outcome, counts=counted(outcome, asked), details=details)
@@ -145,7 +152,10 @@ def _make_all(
             for bundle in left:
                 if gateway.failure is None or bundle.id not in lost:
                     written[bundle.id].save(_path(scratch, bundle))
-            rations.forecast.learn(shape_of(list(rows.values())), gateway.usage)
+            # A row that got no answer took less than one that did.
+            known = [row for row in rows.values() if not (gateway.missing and row.bundle in lost)]
+            if known:
+                rations.forecast.learn(shape_of(known), gateway.usage)
             rations.forecast.save(scratch / _LEARNED)
             _tell(context, gateway)
             if isinstance(gateway.failure, BudgetSpentError):
@@ -170,7 +180,13 @@ def _taken(rations: Rations[Bundle], most: int) -> list[Bundle]:
 def _make(context: StageContext, clients: Clients, designer: Designer, steps: Steps) -> tuple[Gateway, set[str]]:
     """Have the rows made; what is left of each goes to its bundle in `steps`. Also the bundles that lost a row."""
     asked = settings_of(Sdg, context.settings)
-    with Gateway(routes=_routes(clients), seed=asked.seed, stop_if_asked=context.stop_if_asked) as gateway:
+    with Gateway(
+        routes=_routes(clients),
+        seed=asked.seed,
+        stop_if_asked=context.stop_if_asked,
+        losses=clients.losses,
+        whose=lambda text: _whose(text, steps),
+    ) as gateway:
         made = designer.make(
             Order(
                 seeds=[_seed(row, steps.design) for row in steps.rows.values()],
@@ -194,12 +210,22 @@ def _make(context: StageContext, clients: Clients, designer: Designer, steps: St
     return gateway, {row.bundle for row in lost}
 
 
+def _whose(text: str, steps: Steps) -> str:
+    """The bundle most of whose passages stand in a text of a request; empty where none does, as among questions."""
+
+    def shared(row: Row) -> int:
+        return sum(json.dumps(one.text, ensure_ascii=False) in text for one in row.passages)
+
+    row = max(steps.rows.values(), key=shared)
+    return row.bundle if shared(row) else ""
+
+
 def _routes(clients: Clients) -> dict[str, Route]:
     embedding = {columns.EMBED: Route(client=clients.embedder)} if clients.embedder is not None else {}
     return {
         columns.EXTRACT: Route(client=clients.writer, items=told.ARTEFACTS, temperature=_EXTRACTING),
         columns.WRITE: Route(client=clients.writer, items=PAIRS, temperature=_WRITING),
-        columns.JUDGE: Route(client=clients.judge, items=SCORES, temperature=_JUDGING),
+        columns.JUDGE: Route(client=clients.judge, items=SCORES, temperature=_JUDGING, ends_row=True),
         **embedding,
     }
 
@@ -225,8 +251,8 @@ def _blame(lost: Sequence[Row], gateway: Gateway, steps: Steps) -> None:
         else:
             document.odd.add(kind, gateway.odd.examples.get(kind, ""), times=0)
             document.usage.calls += kind not in (ERRORED, INVALID, MISSING)  # an answer of no use is no missing one
-            if MISSING in gateway.odd.counts:  # it may have been this row's: the next attempt asks about it again
-                document.odd.add(MISSING, gateway.odd.examples.get(MISSING, ""), times=0)
+        if MISSING in gateway.odd.counts:  # it may have been this row's: the next attempt asks about it again
+            document.odd.add(MISSING, gateway.odd.examples.get(MISSING, ""), times=0)
     documents = [steps.written[row.bundle] for row in steps.rows.values()]
     max(documents, key=lambda document: bool(document.pairs)).odd.merge(gateway.odd)
 
@@ -235,6 +261,8 @@ def _tell(context: StageContext, gateway: Gateway) -> None:
     for kind, times in gateway.odd.counts.items():
         example = gateway.odd.examples.get(kind, "")
         context.log("answers are of no use", reason=kind, number=times, result=example)
+    for name in dict.fromkeys(gateway.missing):
+        context.log("a section is left out", document=name or "unknown", reason=MISSING)
     for said in gateway.rejections[:3]:
         context.log("a section is left out", result=said)
 

@@ -16,6 +16,7 @@ REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at
 UNAVAILABLE: Final = "LLMUnavailable"
 _FORBIDDEN, _TOO_MANY = 403, 429
 _QUOTED: Final = 60  # characters of an answer
+_BOUND: Final = "max_tokens in {field}.parameters"
 _NO_CREDIT: Final = "insufficient_quota"  # OpenAI says so with status 429, and waiting does not help
 
 
@@ -39,23 +40,25 @@ def may_be_of_one(status: int) -> bool:
 def of_one(status: int, text: str) -> OddAnswerError:
     """What such a status means while the endpoint answers others."""
     hint = "; what stands before the endpoint, such as a firewall, may refuse the text" if status == _FORBIDDEN else ""
-    return OddAnswerError(MISSING, f"HTTP {status} {text[:_QUOTED]}{hint}")
+    return OddAnswerError(MISSING, f"HTTP {status} {text[:_QUOTED]}{hint}", is_refused=status == _FORBIDDEN)
 
 
-def too_many_missing(last: OddAnswerError, most: int, field: str = FIELD) -> Transient:
-    """More requests than `most` got no answer while the endpoint answers others."""
-    return Transient(
-        UNAVAILABLE,
-        f"the LLM endpoint answers, but not each request: more than {most} of this attempt got no answer in all "
-        f"tries, the last one {last.example!a}; the stage's log names the documents of those before it",
-        field=f"{field}.baseURL",
+def too_many_missing(last: OddAnswerError, documents: str, field: str = FIELD) -> StageError:
+    """More `documents` got no answer, while the endpoint answers others, than the stage does without."""
+    said = (
+        f"the LLM endpoint answers other requests, but none about {documents or 'some documents'} in all tries "
+        f"({last.example!a})"
     )
+    if last.is_refused:
+        cure = "have what stands before it let these texts through, or leave the documents out of spec.corpus"
+        return BadInput(REJECTED, f"{said}: {cure}", field=field)
+    cure = f"it may be overloaded; if not, leave these documents out of spec.corpus, or bound answers with {_BOUND}"
+    return Transient(UNAVAILABLE, f"{said}: {cure.format(field=field)}", field=f"{field}.baseURL")
 
 
 def unanswered(error: NoAnswerError) -> OddAnswerError:
     """What no answer means while the endpoint answers others."""
-    cure = "; bound answers with parameters: {max_tokens: 8192}" if is_time_out(error.cause) else ""
-    return OddAnswerError(MISSING, f"{error}{cure}")
+    return OddAnswerError(MISSING, str(error))
 
 
 def is_time_out(error: Exception) -> bool:
@@ -112,7 +115,7 @@ def unreachable(no_answer: NoAnswerError, url: str, field: str = FIELD) -> Stage
         return Transient(
             "LLMUnreachable",
             f"{no_answer} from {url}: is it right, and does something answer there? A model that writes without an end "
-            f"is bounded by {field}.parameters: {{max_tokens: 8192}}",
+            f"is bounded by {_BOUND.format(field=field)}",
             field=f"{field}.baseURL",
         )
     detail = f": {fault.verify_message}" if fault is not None else ""

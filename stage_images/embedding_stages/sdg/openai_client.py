@@ -5,9 +5,10 @@ The key is only ever in the header: not in messages, not in logs, not sent to an
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,6 @@ from embedding_stages.sdg.answers import (
 )
 from embedding_stages.sdg.dialect import REFUSALS, Dialect
 from embedding_stages.sdg.ledger import WRITER, Keeper, Ledger
-from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.sending import Sender, completion_in, is_taken, json_of, status_of
 from embedding_stages.sdg.tolerant import find_items
 from embedding_stages.trust import reading_bundle
@@ -91,11 +91,11 @@ class ChatClient:
     omitted: frozenset[str] = frozenset()  # parameters that are not sent
     authorities: Path | None = None  # a PEM file, trusted beside the system's
     dialect: Dialect = field(default_factory=Dialect)
-    losses: Losses = field(default_factory=Losses)  # shared by all clients of an attempt
     stopping: threading.Event = field(default_factory=threading.Event)
     first_wait_s: float = _FIRST_WAIT_S
     timeout_s: float = _TIMEOUT_S
     _sender: Sender = field(init=False)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _foreign: int = 0  # answers that are no chat completions, before the first one that is; -1 after it
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -195,26 +195,28 @@ class ChatClient:
         """The answer, kept where it is of use. Raises when it stays a refusal.
 
         Where the request alone may be at fault, something small is asked: an endpoint that answers that is not down,
-        and takes the key. It may have come back just now, so the request is sent a last time. Few are done without.
+        and takes the key. It may have come back just now, so the request is sent a last time.
         """
         self.ledger.check_budget()
         try:
             return self._answer(path, body, own, keeper)
         except _DoubtError as doubt:
+            self.ledger.check_budget()
             if not self._answers_something(path, body, own):
                 raise doubt.failure from None
+        self.ledger.check_budget()
         try:
             return self._answer(path, body, own, keeper, most=1)
         except _DoubtError as doubt:
-            if not self.losses.take():
-                raise failures.too_many_missing(doubt.of_one, self.losses.most, self.at) from None
             raise doubt.of_one from None
 
     def _answers_something(self, path: str, body: Mapping[str, Any], own: frozenset[str]) -> bool:
         """Asked now, whatever it has answered before, with the parameters of `body`. Raises what is a fault of the
         endpoint for sure.
         """
-        content = {"input": [_SMALL]} if path == _EMBEDDINGS else {"messages": [{"role": "user", "content": _SMALL}]}
+        # Another text each time: a gateway that keeps answers would give this one also where nothing is behind it.
+        small = f"{_SMALL} (Request {self.ledger.spent().calls}.{next(self._numbers)}.)"
+        content = {"input": [small]} if path == _EMBEDDINGS else {"messages": [{"role": "user", "content": small}]}
         body = {**body, **content}
 
         def cost(answer: Answer) -> Usage | None:
@@ -228,8 +230,12 @@ class ChatClient:
         except BadInput as error:
             if error.reason != failures.REJECTED:
                 raise
-            return True
-        return path == _EMBEDDINGS or completion_in(answer) is not None
+            return False  # by what stands before it, perhaps, with nothing behind
+        is_answer = path == _EMBEDDINGS or completion_in(answer) is not None
+        if is_answer:
+            with self._lock:
+                self._foreign = -1
+        return is_answer
 
     def _answer(
         self, path: str, body: Mapping[str, Any], own: frozenset[str], keeper: Keeper, *, most: int | None = None

@@ -7,7 +7,7 @@ that a resumed attempt pays nothing twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from embedding_stages.contract.settings import Sdg
@@ -19,9 +19,10 @@ from embedding_stages.sdg.answers import CUT, MISSING, OddAnswerError, Tally
 from embedding_stages.sdg.bill import Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
-from embedding_stages.sdg.failures import FIELD, REJECTED
+from embedding_stages.sdg.failures import FIELD, REJECTED, too_many_missing
 from embedding_stages.sdg.languages import is_of_another, language_of, prose_of
 from embedding_stages.sdg.ledger import BudgetSpentError
+from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.parallel import in_parallel
 from embedding_stages.sdg.provider import Outcome
@@ -32,8 +33,18 @@ _SECTION_CHARACTERS: Final = 12_000  # of one call, about 3,000 tokens
 _MOST_SECTIONS: Final = 4  # of one document, spread over it
 _TRIES: Final = 3  # where answers are of no use
 _HOPELESS: Final = 100  # documents in a row that were refused one and all: the others would be
-_WRITING: Final = 0.7  # temperatures
-_JUDGING: Final = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a model is asked for: a list of that name."""
+
+    items: str
+    temperature: float
+
+
+_WRITE: Final = _Task(prompts.PAIRS, 0.7)
+_JUDGE: Final = _Task(prompts.SCORES, 0.0)
 
 
 def write_questions(context: StageContext, corpus: CutCorpus, documents: int) -> Outcome:
@@ -44,7 +55,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
     scratch = context.scratch("llm")
     asked = settings_of(Sdg, context.settings)
     asked_about = min(documents, asked.preview or documents)
-    with opened(context, scratch, context.settings["openAI"], FIELD, documents=asked_about) as clients:
+    with opened(context, scratch, context.settings["openAI"], FIELD) as clients:
         shapes = _shapes(corpus, asked) if asked.preview else []
         rations = Rations(
             items=_asked_about(corpus, chosen(shapes, asked.preview)),
@@ -65,6 +76,7 @@ def write_questions(context: StageContext, corpus: CutCorpus, documents: int) ->
                 shapes,
                 outcome.pairs,
                 previewed=(rations.documents, len(shapes)),
+                missing=outcome.odd.counts.get(MISSING, 0),
             )
         return replace(outcome, counts=counted(outcome, asked), details=details_of(clients, outcome, asked))
 
@@ -95,7 +107,11 @@ def _ask_all(
             rations.cut_short(1)
             continue
         found[number] = document
-        rations.done(number, shape, document.usage)
+        if MISSING in document.odd.counts:  # it took less than one that is answered
+            rations.release(number)
+        else:
+            clients.losses.answered()
+            rations.done(number, shape, document.usage)
         _tell(context, document, told)
         context.progress(len(found), documents)
         in_vain = in_vain + 1 if document.is_unanswered else 0
@@ -141,7 +157,7 @@ def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) ->
     for number, section in enumerate(sections):
         share = wanted // len(sections) + (number < wanted % len(sections))
         messages = prompts.writer_messages(section, prompts.mix(share))
-        written = _ask(clients.writer, messages, prompts.PAIRS, seed, _WRITING, document)
+        written = _ask(clients.writer, _WRITE, messages, seed, document, clients.losses)
         drafts, dropped = prompts.read_drafts(written or [], section, share)
         document.ungrounded += dropped
         asked = len(drafts)
@@ -150,7 +166,7 @@ def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) ->
         if not drafts:
             continue
         messages = prompts.judge_messages(section, drafts)
-        verdict = _ask(clients.judge, messages, prompts.SCORES, seed, _JUDGING, document)
+        verdict = _ask(clients.judge, _JUDGE, messages, seed, document, clients.losses)
         scores = prompts.read_scores(verdict or [], len(drafts))
         for draft, score in zip(drafts, scores, strict=True):
             if score is None:  # without a score it would pass the threshold of prep
@@ -163,9 +179,14 @@ def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) ->
 
 
 def _ask(
-    client: ChatClient, messages: list[dict[str, str]], name: str, seed: int, temperature: float, document: Written
+    client: ChatClient,
+    task: _Task,
+    messages: list[dict[str, str]],
+    seed: int,
+    document: Written,
+    losses: Losses,
 ) -> list[Any] | None:
-    """What the model wrote as `name`, or None when it writes nothing of use or is not given the section.
+    """What the model wrote, or None when it writes nothing of use or is not given the section.
 
     The cost is counted all the same. Answers of no use that an earlier attempt got are no tries of this one.
     """
@@ -174,11 +195,13 @@ def _ask(
         if tries:
             client.pause(tries - 1)
         try:
-            reply = client.ask(messages, wanted=name, seed=seed + number, temperature=temperature)
+            reply = client.ask(messages, wanted=task.items, seed=seed + number, temperature=task.temperature)
         except OddAnswerError as error:
             document.usage.add(error.usage)
             document.odd.add(error.kind, error.example)
             if error.is_final:
+                if not losses.take(document.id):
+                    raise too_many_missing(error, losses.told(), client.at) from None
                 return None
             tries += not error.is_old
             number += 1

@@ -112,10 +112,12 @@ def preview_done(
     pairs: Iterable[Pair],
     *,
     previewed: tuple[int, int],
+    missing: int,
 ) -> Stopped:
     """How a preview ends: with what all would cost.
 
-    `shapes` are of all that can be asked about; `previewed` so many of all documents were.
+    `shapes` are of all that can be asked about; `previewed` so many of all documents were. `missing` requests got no
+    answer.
     """
     documents, of_all = previewed
     used = Usage()
@@ -128,9 +130,10 @@ def preview_done(
     share = used.tokens / max(1, everything.tokens)
     price = _prices_told(asked.prices, ledger, used, everything)
     threshold = "" if asked.qualityThreshold is None else f", {kept} with a score of {asked.qualityThreshold:g} or more"
+    unanswered = f" ({missing} requests got no answer)" if missing else ""
     return Stopped(
         "PreviewDone",
-        f"{documents} of {of_all} documents gave {len(written)} questions{threshold}, for {used.prompt} "
+        f"{documents} of {of_all} documents{unanswered} gave {len(written)} questions{threshold}, for {used.prompt} "
         f"prompt and {used.completion} completion tokens. All documents would take about {everything.prompt} and "
         f"{everything.completion}{price}: {a_pair:.0f} tokens a kept question. {share:.0%} of it is paid. Remove it to "
         "go on; what was answered is kept and not asked again",

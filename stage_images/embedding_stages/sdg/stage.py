@@ -17,14 +17,15 @@ from typing import Final
 
 from embedding_stages.contract import Artefact, StageResult
 from embedding_stages.contract.settings import FITTING, Sdg
-from embedding_stages.errors import BadInput, settings_of
+from embedding_stages.errors import BadInput, StageError, Transient, settings_of
 from embedding_stages.formats import pairs
 from embedding_stages.formats.pairs import Pair, Passage
 from embedding_stages.runner import StageContext
 from embedding_stages.sdg import designer_provider, extractive, openai_provider
-from embedding_stages.sdg.answers import CUT, EMPTY, UNREADABLE
+from embedding_stages.sdg.answers import CUT, EMPTY, MISSING, UNREADABLE
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
 from embedding_stages.sdg.drawn import ask_drawn
+from embedding_stages.sdg.failures import UNAVAILABLE
 from embedding_stages.sdg.fit import Fit
 from embedding_stages.sdg.languages import language_of, others_than_english, prose_of, told, warning_of
 from embedding_stages.sdg.passages import UnitPassage
@@ -138,7 +139,7 @@ def _candidates(
     return candidates_in_turns(passages, counted, asked.questionKinds, wanted=wanted, seed=seed)
 
 
-def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
+def _no_pairs(provider: str, documents: int, outcome: Outcome) -> StageError:
     dropped = ", ".join(f"{name} {number}" for name, number in outcome.counts.items() if number)
     cure = "add documents with full sentences, or use provider openAI"
     field = f"{FIELD}.provider"
@@ -149,6 +150,9 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> BadInput:
     if provider in _LLM:
         cure, field = _cure(outcome, f"{field}.{provider}")
     odd = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
+    if outcome.odd.counts.get(MISSING):  # what did not come may be what was wanted
+        at = f"{FIELD}.provider.{provider}.baseURL"
+        return Transient(UNAVAILABLE, f"no question could be written about {documents} documents{odd}", field=at)
     return BadInput(
         "NoPairs",
         f"no question could be written about {documents} documents ({dropped or 'nothing to ask'}){odd}: {cure}",

@@ -15,6 +15,7 @@ from embedding_stages.sdg.designer_columns import environment
 from embedding_stages.sdg.designer_gateway import Gateway
 from embedding_stages.sdg.designer_process import DesignerError, ended, opened
 from embedding_stages.sdg.ledger import ROLES, Ledger
+from embedding_stages.sdg.losses import Losses
 
 
 def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection() -> None:
@@ -24,7 +25,7 @@ def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection() -> None:
     def stop() -> None:
         raise full
 
-    gateway = Gateway(routes={}, seed=1, stop_if_asked=stop)
+    gateway = Gateway(routes={}, seed=1, stop_if_asked=stop, losses=Losses(), whose=lambda _: "")
 
     status, _ = gateway.answer("/write/v1/chat/completions", {})
 
