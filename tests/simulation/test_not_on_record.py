@@ -9,7 +9,7 @@ import pytest
 from simulation.endings import HANG
 from simulation.fake_cluster import Call, Crash
 from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled, stage_is
-from simulation.test_schedule import MONDAYS, looks, until
+from simulation.schedules import MONDAYS, looks, until
 
 from embedding_operator.cluster.errors import Conflict, Rejected, Unavailable
 from embedding_operator.resource.api import KIND

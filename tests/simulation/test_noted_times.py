@@ -12,8 +12,8 @@ import pytest
 from simulation.endings import DRAINED, HANG, TRANSIENT
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.schedules import MONDAYS, WEEK, looks, ready, until
 from simulation.test_refused_passes import refusing
-from simulation.test_schedule import MONDAYS, WEEK, looks, ready, until
 
 from embedding_operator.cluster.errors import Unavailable
 from embedding_operator.decide.refusals import CLUSTER_UNAVAILABLE

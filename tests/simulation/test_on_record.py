@@ -9,7 +9,7 @@ import pytest
 from simulation.endings import BAD_INPUT, DONE, HANG, TRANSIENT
 from simulation.fake_cluster import Call, Crash
 from simulation.scene import Scene, a_scene, a_spec, is_ready, stage_is
-from simulation.test_schedule import MONDAYS, NIGHTLY, looks, ready, until
+from simulation.schedules import MONDAYS, NIGHTLY, looks, ready, until
 
 from embedding_operator.cluster.errors import Conflict, QuotaExceeded, Rejected, Unavailable
 from embedding_operator.resource.api import KIND

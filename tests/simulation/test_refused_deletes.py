@@ -8,8 +8,8 @@ import pytest
 from simulation.endings import HANG
 from simulation.fake_cluster import NAMESPACE
 from simulation.scene import NAME, Scene, a_scene, a_spec, is_ready, stage_is
+from simulation.schedules import MONDAYS, WEEK
 from simulation.test_refused_passes import alive, refusing
-from simulation.test_schedule import MONDAYS, WEEK
 
 from embedding_operator.cluster.errors import ClusterError, Forbidden, Unavailable
 from embedding_operator.resource.labels import OWNER_LABEL
