@@ -20,6 +20,7 @@ Raw = dict[str, Any]
 IMAGES: Mapping[str, str] = {name: f"registry.test/{name}:1" for name in (*Stage, TORCH_SERVER)}
 OWNER = Owner(namespace="team-a", name="handbook", uid="0f1e2d3c-aaaa")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CREATED = "2026-01-01T12:00:00Z"  # noon, as Kubernetes writes it
 FINGERPRINT = "ab" * 32
 SECRET = {"name": "llm", "key": "token"}
 OPEN_AI = {"openAI": {"baseURL": "https://llm.test/v1", "model": "judge", "apiKeySecretRef": SECRET}}
