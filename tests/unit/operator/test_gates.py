@@ -1,41 +1,17 @@
-"""Which figures of an evaluation let a revision go on, and what the condition says."""
+"""Which figures of an evaluation let a revision go on, and what the condition says; what a manifest may ask for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from unit.operator.builders import IMAGES, a_manifest
+from unit.operator.gate_rows import A_LITTLE_WORSE, GOOD, SERVING, WORSE, Row, judged
 
-from embedding_operator.decide.gates import judge_gates
 from embedding_operator.resource.api import SpecError
 from embedding_operator.resource.spec import parse_spec
-from embedding_operator.resource.status import Served, StageStatus
-from embedding_stages.contract import Stage
 
-GOOD = [0.5, 0.55, 0.02, 0.04]  # before, after, lower end, smallest detectable
-WORSE = [0.5, 0.25, -0.3, 0.04]
-A_LITTLE_WORSE = [0.5, 0.495, -0.02, 0.04]
 UNSURE = [0.5, 0.51, -0.01, 0.04]
-NOTHING = [0.0, 0.0, 0.0, 0.0]
-SERVING = Served(active_fingerprint="f" * 64, active_revision=3)
-
-
-@dataclass
-class Row:
-    name: str
-    wanted: str  # what the condition says: its status and its reason
-    base: dict[str, list[float]] = field(default_factory=lambda: {"ndcg@10": GOOD, "recall@10": GOOD})
-    active: dict[str, list[float]] | None = None
-    may_know: bool = False  # whether what serves may have trained on the questions
-    guard: list[float] | None = None
-    gates: dict[str, Any] = field(default_factory=dict)
-    queries: int = 100
-    served: Served = field(default_factory=Served)
-    says: tuple[str, ...] = ()
-
-
 ROWS = [
     Row("better than the base model", "True Passed", says=("+0.05000", "+0.02000", "n=100", "0.04000")),
     Row(
@@ -178,17 +154,6 @@ ROWS = [
         gates={"criterion": "Better"},
     ),
     Row(
-        "no question", "False NoQuestions", base={}, queries=0, says=("spec.evaluation.beir", "spec.evaluation.freeze")
-    ),
-    Row(
-        "no question, which is let go",
-        "True Warned",
-        base={},
-        queries=0,
-        gates={"onFail": "Warn"},
-        says=("NoQuestions",),
-    ),
-    Row(
         "half as good, which is let go",
         "True Warned",
         base={"ndcg@10": WORSE, "recall@10": GOOD},
@@ -215,114 +180,12 @@ ROWS = [
         gates={"criterion": "Better", "minRelativeUplift": "0.2"},
         says=("spec.gates.minRelativeUplift",),
     ),
-    Row(
-        "nothing is found",
-        "False NothingFound",
-        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
-        says=(
-            "ndcg@10, recall@10",
-            "n=100",
-            "not about these documents",
-            "spec.evaluation.beir",
-            "spec.evaluation.freeze: false",
-            "spec.gates.onFail: Warn",
-        ),
-    ),
-    Row(
-        "nothing is found, and a fall is allowed",
-        "False NothingFound",
-        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
-        gates={"maxRegression": {"base": "0.1"}, "criterion": "NotInferior"},
-    ),
-    Row(
-        "nothing is found, which is let go",
-        "True Warned",
-        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
-        gates={"onFail": "Warn"},
-        says=("NothingFound: ", "spec.gates.onFail is Warn"),
-    ),
-    Row(
-        "nothing is found, and nobody asks",
-        "True GateDisabled",
-        base={"ndcg@10": NOTHING, "recall@10": NOTHING},
-        gates={"enabled": False},
-    ),
-    Row("something is found by one metric", "True Passed", base={"ndcg@10": NOTHING, "recall@10": GOOD}),
-    Row(
-        "the tuned model finds what the base model does not",
-        "True Passed",
-        base={"ndcg@10": [0.0, 0.1, 0.05, 0.05], "recall@10": [0.0, 0.1, 0.05, 0.05]},
-    ),
-    Row(
-        "nothing is found of what the guard asks",
-        "False NothingFound",
-        guard=NOTHING,
-        says=("guard general", "spec.evaluation.guards", "n=30"),
-    ),
-    Row("a metric that is judged was not measured", "False NoQuestions", base={"ndcg@10": GOOD}, says=("recall@10",)),
-    Row("no figure of the metrics that are judged", "False NoQuestions", base={}, says=("spec.stages.eval.image",)),
 ]
-
-
-def judged(row: Row) -> str:
-    evaluation = {"guards": [{"name": "general", "beir": {"pvc": {"claimName": "general"}}}]} if row.guard else {}
-    spec = parse_spec(a_manifest(gates=row.gates, evaluation=evaluation), IMAGES)
-    comparisons: dict[str, Any] = {"base": row.base} if row.base else {}
-    if row.active is not None:
-        comparisons["active"] = row.active
-    if row.guard is not None:
-        comparisons["guard:general"] = {"ndcg@10": row.guard, "queries": 30}
-    evaluated = StageStatus(
-        name=Stage.EVAL,
-        revision=4,
-        counts={"queries": row.queries},
-        details={"comparisons": comparisons},
-        active_may_know=row.may_know,
-    )
-    gate = judge_gates(evaluated, spec.gates, spec.guards, row.served)
-    assert gate.blocks is not gate.passed
-    assert ("not judged" in gate.message) is (row.may_know and row.active is not None)
-    for word in row.says:
-        assert word in gate.message, gate.message
-    return f"{gate.passed} {gate.reason}"
-
-
-def test_a_guard_that_was_not_measured_lets_nothing_pass() -> None:
-    guards = [{"name": "general", "beir": {"pvc": {"claimName": "general"}}}]
-    spec = parse_spec(a_manifest(evaluation={"guards": guards}), IMAGES)
-    details = {"comparisons": {"base": {"ndcg@10": GOOD, "recall@10": GOOD}}}
-    evaluated = StageStatus(name=Stage.EVAL, revision=4, counts={"queries": 100}, details=details)
-    gate = judge_gates(evaluated, spec.gates, spec.guards, Served())
-    assert (gate.passed, gate.reason) == (False, "NoQuestions")
-    assert "guard general" in gate.message
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_gate_says(row: Row) -> None:
     assert judged(row) == row.wanted
-
-
-OLD = StageStatus(
-    name=Stage.EVAL,
-    revision=3,
-    counts={"queries": 100},
-    metrics={"base": {"ndcg@10": 0.5, "recall@10": 0.5}, "fineTuned": {"ndcg@10": 0.25, "recall@10": 0.6}},
-)
-
-
-@pytest.mark.parametrize(
-    ("served", "wanted"),
-    [
-        (Served(), "False WorseThanBase"),
-        (Served(active_fingerprint="f" * 64, active_revision=2), "False WorseThanBase"),
-        (SERVING, "True GateDisabled"),
-    ],
-    ids=["it never served", "another serves", "it serves already"],
-)
-def test_an_evaluation_without_intervals_is_judged_by_its_figures_unless_it_serves(served: Served, wanted: str) -> None:
-    spec = parse_spec(a_manifest(), IMAGES)
-    gate = judge_gates(OLD, spec.gates, spec.guards, served)
-    assert f"{gate.passed} {gate.reason}" == wanted
 
 
 BEIR = {"pvc": {"claimName": "general"}}
