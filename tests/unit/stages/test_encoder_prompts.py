@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.stages.test_encoder_description import models, write
+from unit.stages.model_folders import models, write
 
 from embedding_stages.encoder.description import describe_model
 from embedding_stages.encoder.prompts import unused_prompts
