@@ -2,21 +2,24 @@
 
 A stage is one Job. It gets a `StageRequest` (JSON in one environment variable), does its work in the
 workspace volume, and answers with an exit code and a `StageResult` (JSON, the container's termination
-message). Progress is a log line that `progress_line` writes and `parse_progress` finds.
+message). Progress is a log line that `progress_line` writes and `parse_progress` finds (progress.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
+from embedding_stages.contract.canonical import canonical_json as canonical_json
+from embedding_stages.contract.canonical import encodable as encodable
+from embedding_stages.contract.canonical import fingerprint_of as fingerprint_of
 from embedding_stages.contract.odd_values import check, holdable, number, read_json, whole
+from embedding_stages.contract.progress import Progress as Progress
+from embedding_stages.contract.progress import parse_progress as parse_progress
+from embedding_stages.contract.progress import progress_line as progress_line
 
 SCHEMA: Final = 1
 
@@ -118,27 +121,6 @@ LOOK: Final = "look"  # in the settings of inputs: a look at the sources beside 
 MANIFEST_FILE: Final = "manifest.json"
 ENCODER_FILE: Final = "encoder.json"
 TERMINATION_MESSAGE_BYTES: Final = 4096
-_PROGRESS_KEY: Final = "progress"
-_UNIT_CHARACTERS: Final = 16
-
-
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def canonical_json(value: object) -> str:
-    """One text for one value: sorted keys, no spaces. Digests and fingerprints are taken of this."""
-    return _CANONICAL.encode(value)
-
-
-def encodable(text: str) -> str:
-    """Halves of character pairs spelled out (`\\ud83d`), as JSON may spell them too: UTF-8 has no bytes for them."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def fingerprint_of(value: object) -> str:
-    """sha256 (64 hex digits) of a JSON value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
 
 VECTOR_SPACE_NAME: Final = "[0-9a-f]{16}"  # a regular expression
 
@@ -285,67 +267,6 @@ class StageResult:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"stage result lacks or mistypes {error}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a running stage is, and at which pace."""
-
-    percent: int  # 0..100
-    step: int = 0
-    total_steps: int = 0
-    eta_seconds: int | None = None
-    loss: float | None = None
-    rate: float | None = None  # of `unit` a second
-    unit: str = ""  # tokens, or steps
-    llm_tokens: int = 0  # see StageResult
-
-
-def progress_line(progress: Progress) -> str:
-    """The log line that reports progress; one line, JSON."""
-    body: dict[str, Any] = {
-        "percent": progress.percent,
-        "step": progress.step,
-        "totalSteps": progress.total_steps,
-        "etaSeconds": progress.eta_seconds,
-        "loss": _finite(progress.loss),
-        "rate": _finite(progress.rate),
-        "unit": progress.unit or None,
-        "llmTokens": progress.llm_tokens or None,
-    }
-    return canonical_json({_PROGRESS_KEY: {key: value for key, value in body.items() if value is not None}})
-
-
-def parse_progress(log_tail: str) -> Progress | None:
-    """The newest progress line in the end of a log that can be read, or None."""
-    for line in reversed(log_tail.splitlines()):
-        if f'"{_PROGRESS_KEY}"' not in line:
-            continue
-        try:
-            body = read_json(line)[_PROGRESS_KEY]
-            eta = body.get("etaSeconds")
-            return Progress(
-                percent=max(0, min(100, whole(body["percent"]))),
-                step=whole(body.get("step", 0)),
-                total_steps=whole(body.get("totalSteps", 0)),
-                eta_seconds=None if eta is None else whole(eta),
-                loss=_finite(body.get("loss")),
-                rate=_finite(body.get("rate")),
-                unit=encodable(str(body.get("unit", "")))[:_UNIT_CHARACTERS],
-                llm_tokens=max(0, whole(body.get("llmTokens", 0))),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-    return None
-
-
-def _finite(value: Any) -> float | None:
-    """JSON has no word for a number that is none."""
-    try:
-        found = None if value is None else float(value)
-    except OverflowError:
-        return None
-    return found if found is not None and math.isfinite(found) else None
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
