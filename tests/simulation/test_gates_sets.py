@@ -18,12 +18,8 @@ def labelled(claim: str) -> dict[str, Any]:
     return {"evaluation": {"beir": {"pvc": {"claimName": claim}}}}
 
 
-def ended(scene: Scene) -> Scene:
-    return scene.run(lambda scene: is_ready(scene) or is_stalled(scene)).settle(3)
-
-
-def test_what_serves_is_judged_on_the_set_that_it_was_evaluated_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A labelled set is corrected: the training set stays as it was, and so does the model."""
+def keep_training_sets(patch: pytest.MonkeyPatch) -> None:
+    """A set that is corrected changes no training set, and so no model."""
     made = work._artefact
 
     def artefact(request: StageRequest, name: Artefact, corpus: str) -> ArtefactRef:
@@ -31,7 +27,16 @@ def test_what_serves_is_judged_on_the_set_that_it_was_evaluated_on_again(monkeyp
         is_training = request.stage is Stage.PREP and name is Artefact.TRAINING_SET
         return ArtefactRef(path=ref.path, digest=work._digest({"training": corpus})) if is_training else ref
 
-    monkeypatch.setattr(work, "_artefact", artefact)
+    patch.setattr(work, "_artefact", artefact)
+
+
+def ended(scene: Scene) -> Scene:
+    return scene.run(lambda scene: is_ready(scene) or is_stalled(scene)).settle(3)
+
+
+def test_what_serves_is_judged_on_the_set_that_it_was_evaluated_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A labelled set is corrected: the training set stays as it was, and so does the model."""
+    keep_training_sets(monkeypatch)
     scene = ended(a_scene(**labelled("first"), stages=TORCH))
     scene.edit(a_spec(**labelled("corrected"), stages=TORCH))
     scene.turn()
@@ -91,3 +96,30 @@ def test_nothing_is_found_only_where_nothing_finds(
     monkeypatch.setattr(work, "_compared", lambda *given: {**compared(*given), "comparisons": comparisons})
     scene = ended(a_scene(gates={"metrics": ["recall@1"]}))
     assert scene.condition("QualityGatePassed") == told
+
+
+def test_a_pin_does_not_forget_on_which_set_what_serves_was_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_training_sets(monkeypatch)
+    scene = ended(a_scene(**labelled("first"), stages=TORCH))
+    pinned = {"deploy": {"backend": {"torch": {}}, "pinRevision": 1}}
+    for stages in (TORCH, pinned):
+        scene.edit(a_spec(**labelled("corrected"), stages=stages))
+        scene.turn()
+        ended(scene)
+        assert is_ready(scene)
+    scene.world.tuned_quality = 0.95
+    scene.edit(a_spec(**labelled("corrected"), stages={**EPOCHS, **TORCH}))
+    scene.turn()
+    ended(scene)
+    assert scene.condition("QualityGatePassed") == "False WorseThanActive"
+
+
+def test_a_new_set_is_no_cure_where_none_is_frozen() -> None:
+    scene = a_scene()
+    scene.world.base_quality = scene.world.tuned_quality = 0.0
+    scene.run(is_stalled)
+    assert scene.condition("QualityGatePassed") == "False NothingFound"
+    told, ran = scene.message("QualityGatePassed"), len(scene.ran(Stage.PREP))
+    scene.edit(a_spec(evaluation={"freeze": False}))
+    scene.run(is_stalled).settle(5)
+    assert "spec.evaluation.freeze: false" not in told or len(scene.ran(Stage.PREP)) > ran

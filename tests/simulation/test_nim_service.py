@@ -207,3 +207,13 @@ def test_with_a_late_watch_and_a_restart_the_end_is_the_same(lag: int) -> None:
     scene.restart()
     scene.run(is_ready).settle(10)
     assert len(nims(scene)) == 1
+
+
+def test_what_does_not_go_is_named_by_its_kind() -> None:
+    scene = a_nim_scene(strategy="Recreate").run(is_ready).settle(3)
+    (name,) = (raw["metadata"]["name"] for raw in nims(scene))
+    kept = ["somebody.example/keeps"]
+    scene.cluster.change("NIMService", NAMESPACE, name, lambda raw: raw["metadata"].update(finalizers=kept))
+    scene.edit(deploying(strategy="Recreate", modelName="renamed"))
+    scene.settle(60)
+    assert f"NIMService {name} is in the way" in scene.message("Deployed")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulation.endings import BAD_INPUT
 from simulation.fake_cluster import NAMESPACE
-from simulation.scene import Scene, a_scene, a_spec, is_ready
+from simulation.scene import Scene, a_scene, a_spec, is_ready, is_stalled
 from simulation.test_serving import ready, server
+
+from embedding_stages.contract import Stage
 
 
 def test_more_replicas_are_not_a_server_that_is_late() -> None:
@@ -129,3 +132,18 @@ def test_beside_a_candidate_that_waits_what_serves_is_scaled_by_its_deployment()
     assert scene.cluster.object("Deployment", active)["spec"]["replicas"] == 5
     assert scene.status.served.replicas == 5
     assert "DriftCorrected" not in scene.events()
+
+
+def test_a_scaling_there_and_back_that_nobody_heard_makes_no_revision() -> None:
+    def scaled(replicas: int) -> dict[str, Any]:
+        return a_spec(stages={"deploy": {"replicas": replicas}, "finetune": {"epochs": 5}})
+
+    scene = a_scene(stages={"deploy": {"replicas": 1}}).run(is_ready).settle(3)
+    scene.will(Stage.FINETUNE, BAD_INPUT)
+    scene.edit(scaled(1))
+    scene.run(is_stalled).settle(3)
+    revision, ran = scene.status.revision, len(scene.ran(Stage.FINETUNE))
+    scene.edit(scaled(2))  # the operator is away
+    scene.edit(scaled(1))
+    scene.settle(10)
+    assert (scene.status.revision, len(scene.ran(Stage.FINETUNE))) == (revision, ran)

@@ -110,11 +110,13 @@ def _canaries(vectors: Sequence[Vector]) -> dict[str, Any]:
     return {"version": VERSION, "encoding": "base64 of little-endian float32", "texts": texts}
 
 
-def due_s(served: Served, interval_s: int | None, now: datetime) -> float | None:
+def due_s(served: Served, interval_s: float | None, now: datetime) -> float | None:
     """Seconds until the canaries are to be asked again; 0 or less: now; None: never."""
     last = noted_time(served.canaries.get("checkedAt") or served.canaries.get("takenAt"))
     if interval_s is None or last is None:
         return None
+    if differ(served):  # whoever has cured it need not wait for a day or a week
+        interval_s = min(interval_s, _ASK_SELDOM_S)
     return 0.0 if is_ahead(last, now) else (last + timedelta(seconds=interval_s) - now).total_seconds()
 
 
@@ -152,7 +154,7 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
         told["sketch"] = sketch(known)
     told |= {"checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
-    draft.look_again_in(float(interval_s or 0))
+    draft.look_again_in(due_s(draft.status.served, interval_s, observed.now) or 0.0)
 
 
 def _change_of(served: Served, observed: Observed, *, readable: bool) -> Change:

@@ -25,7 +25,8 @@ NOTHING_FOUND: Final = "NothingFound"
 _WITH_CURE: Final = frozenset({NO_QUESTIONS, NOTHING_FOUND})  # no limit is in the way, and the message says what is
 GATE_DISABLED: Final = "GateDisabled"
 WARNED: Final = "Warned"
-_ANOTHER_SET: Final = "name another set in spec.evaluation.beir, or take a new one with spec.evaluation.freeze: false"
+_FROM_DOCUMENTS: Final = "add documents to ask about"
+_NOT_FROZEN: Final = "take a new set with spec.evaluation.freeze: false"
 _HEADLINE: Final = "ndcg@10"
 GUARD: Final = "guard:"
 _SAME: Final = 1e-6  # figures come with six places
@@ -91,11 +92,15 @@ def gate_of(status: Status, spec: Spec) -> Gate:
         message = f"revision {spec.deploy.pinned} is pinned by spec.stages.deploy.pinRevision"
         return Gate(passed=True, reason=GATE_DISABLED, message=message)
     evaluated = replace(status.stage(Stage.EVAL), active_may_know=active_may_know(status, spec))
-    return judge_gates(evaluated, spec.gates, spec.guards, status.served)
+    is_frozen = spec.freeze and status.evaluation_set is not None
+    return judge_gates(evaluated, spec.gates, spec.guards, status.served, is_frozen=is_frozen)
 
 
-def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], served: Served) -> Gate:
-    """Judge what the eval stage found, once it is done."""
+def judge_gates(
+    evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], served: Served, *, is_frozen: bool = False
+) -> Gate:
+    """Judge what the eval stage found, once it is done. `is_frozen`: on the set of an earlier revision."""
+    cure = f"name another set in spec.evaluation.beir, or {_NOT_FROZEN if is_frozen else _FROM_DOCUMENTS}"
     if not gates.enabled:
         return Gate(passed=True, reason=GATE_DISABLED, message="spec.gates.enabled is false: any model may be served")
     if "comparisons" not in evaluated.details and 0 < evaluated.revision <= served.active_revision:
@@ -106,15 +111,14 @@ def judge_gates(evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], s
             gates,
             served,
             NO_QUESTIONS,
-            "the evaluation set has no question, so nothing says how good the model is; name a labelled set in "
-            "spec.evaluation.beir, add documents, or take a new set with spec.evaluation.freeze: false",
+            f"the evaluation set has no question, so nothing says how good the model is; {cure}",
         )
     measured = list(_measured(evaluated, gates, guards))
     if missing := _missing(measured, gates, guards):
         message = f"the evaluation did not tell {', '.join(missing)}; change what spec.gates.metrics and "
-        cure = "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
-        return _failed(gates, served, NO_QUESTIONS, message + cure)
-    if nothing := _nothing_found(measured, evaluated):
+        message += "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
+        return _failed(gates, served, NO_QUESTIONS, message)
+    if nothing := _nothing_found(measured, evaluated, cure):
         return _failed(gates, served, NOTHING_FOUND, nothing)
     unjudged = _unjudged(evaluated, gates)
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]
@@ -143,7 +147,7 @@ def _unjudged(evaluated: StageStatus, gates: Gates) -> str:
     return f"; not judged beside the serving revision, {why}: {', '.join(told)}"
 
 
-def _nothing_found(measured: Sequence[_Measured], evaluated: StageStatus) -> str:
+def _nothing_found(measured: Sequence[_Measured], evaluated: StageStatus, another_set: str) -> str:
     """The sentence where no model finds anything on a set: 0 is as good as 0, and says nothing. Else empty. A strict
     metric may be 0 where others are not, and what serves may find what the tuned model does not.
     """
@@ -156,7 +160,7 @@ def _nothing_found(measured: Sequence[_Measured], evaluated: StageStatus) -> str
         if any(figure > _SAME for figure in (*found, *(max(item.before, item.after) for item in on_set))):
             continue
         where = f" on guard {beside.removeprefix(GUARD)}" if beside.startswith(GUARD) else ""
-        cure = "correct that set, or leave it out of spec.evaluation.guards" if where else _ANOTHER_SET
+        cure = "correct that set, or leave it out of spec.evaluation.guards" if where else another_set
         metrics = ", ".join(item.metric for item in on_set)
         return (
             f"neither the base model nor the tuned one finds anything{where} ({metrics}: 0, n={on_set[0].queries}), "

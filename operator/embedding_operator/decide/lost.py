@@ -26,11 +26,8 @@ def held_job(jobs: Iterable[JobView], now: datetime) -> Wait | None:
 def held_server(servers: Iterable[DeploymentView], now: datetime) -> Wait | None:
     """Why Deployments that are being deleted do not go, when that is known."""
     servers = tuple(servers)
-    metas = ((item.name, item.raw.get("metadata") or {}) for item in servers)
-    stuck = (
-        _stuck(f"Deployment {name}", stuck_deletion(deleted_at(meta), meta.get("finalizers") or (), now))
-        for name, meta in metas
-    )
+    metas = ((f"{item.kind} {item.name}", item.raw.get("metadata") or {}) for item in servers)
+    stuck = (_stuck(name, stuck_deletion(deleted_at(meta), meta.get("finalizers") or (), now)) for name, meta in metas)
     return lost_node([pod for item in servers for pod in item.pods], now) or next(filter(None, stuck), None)
 
 

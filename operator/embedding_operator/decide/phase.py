@@ -10,11 +10,12 @@ from embedding_operator.decide.gates import Gate
 from embedding_operator.decide.verdict import Verdict
 from embedding_operator.objects.deletion import DELETION_STUCK
 from embedding_operator.resource.api import Spec
-from embedding_operator.resource.status import ConditionStatus, Served, Status
+from embedding_operator.resource.status import ConditionStatus, Served, StageStatus, Status
 from embedding_stages.contract import Stage
 
 SUSPENDED: Final = "Suspended"
 _REMEMBERED_CHARACTERS: Final = 400
+_OF_THE_SERVER: Final = frozenset({"EndpointRefused", "InvalidVectors", "ModelNameUnknown", "RolesSwapped"})
 
 
 def lost(status: Status) -> bool:
@@ -28,6 +29,14 @@ def with_verdict(served: Served, verdict: Verdict) -> Served:
         return served
     said = verdict.message[:_REMEMBERED_CHARACTERS]
     return replace(served, refused={} if verdict.within else {"reason": verdict.reason, "message": said})
+
+
+def with_failure(served: Served, verified: StageStatus) -> Served:
+    """The same of a measurement that ended because of what the server answers."""
+    there = served.active_fingerprint != "" and served.active_fingerprint == served.candidate_fingerprint
+    if not there or verified.state != "Failed" or verified.reason not in _OF_THE_SERVER:
+        return served
+    return replace(served, refused={"reason": verified.reason, "message": verified.message[:_REMEMBERED_CHARACTERS]})
 
 
 def serves_refused(status: Status) -> bool:
@@ -91,7 +100,12 @@ def phase_of(
         return SUSPENDED
     if ready == "True":
         return "Ready"
-    if not stuck and status.stage(Stage.DEPLOY).state == "Failed" and status.served.active_fingerprint:
+    if (
+        not stuck
+        and status.stage(Stage.DEPLOY).state == "Failed"
+        and status.served.active_fingerprint
+        and judged(status)
+    ):
         return "Degraded"
     if stuck or ready == "False":
         return "Blocked"

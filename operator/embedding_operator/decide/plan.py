@@ -25,7 +25,7 @@ from embedding_operator.decide.decision import (
 from embedding_operator.decide.handover import Traffic, forget_lost_offer, vector_space, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
-from embedding_operator.decide.phase import stuck_in, with_verdict
+from embedding_operator.decide.phase import judged, stuck_in, with_failure, with_verdict
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, resume_workloads, suspend_jobs
 from embedding_operator.decide.records import pinned_stages, record_revision, take_pinned
@@ -204,6 +204,10 @@ def _begin_revision(
     in_force = resolved(spec, status, revision)
     if status.revision != revision:
         begin_run(draft, observed)
+        measured = judged(status) and status.stage(Stage.VERIFY).done
+        if status.served.refused and measured and not _refused(status, spec):  # the tolerance was taken back
+            draft.status = replace(draft.status, served=replace(status.served, refused={}))
+            status = replace(status, served=draft.status.served)
         status = replace(
             draft.status,
             revision=revision,
@@ -270,6 +274,8 @@ def _serve(
     identity, settings = verification(draft, owner, spec)
     spec = settle(draft, Stage.VERIFY, spec, observed, defaults.images, identity=identity)
     if not advance(draft, Stage.VERIFY, spec, owner, observed, identity=identity, settings=settings):
+        remembered = with_failure(draft.status.served, draft.status.stage(Stage.VERIFY))
+        draft.status = replace(draft.status, served=remembered)
         return None, None
     verdict = verdict_of(draft.status, spec)
     draft.status = replace(draft.status, served=with_verdict(draft.status.served, verdict))

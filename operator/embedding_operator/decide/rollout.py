@@ -88,6 +88,8 @@ def scales(
     if not on_it or not (begins or goes_on):
         return False
     now = stamp(observed.now)
+    images = _images(draft, entry, live, observed)  # a tag may have moved that the new pods come with
+    _remember(draft, live, images)
     message = f"{live.available} of {wanted} replicas of {live.name} are available, and the server goes on with them"
     going = replace(
         entry,
@@ -97,6 +99,7 @@ def scales(
         broken=False,
         started_at=entry.started_at if entry.reason == SCALING else now,
         finished_at=entry.finished_at or now,
+        image_ids=images,
     )
     record(draft, going)
     draft.look_again_in(_POLL_S)
@@ -117,6 +120,10 @@ def _succeed(draft: Draft, entry: StageStatus, live: DeploymentView, wanted: int
     done = replace(entry, state="Succeeded", reason="Available", finished_at=finished, message=message)
     images = _images(draft, entry, live, observed)
     record(draft, replace(done, broken=False, image_ids=images))
+    _remember(draft, live, images)
+
+
+def _remember(draft: Draft, live: DeploymentView, images: tuple[str, ...]) -> None:
     others = [[server, known] for server, known in _remembered(draft.status) if server != live.serving]
     told = [*others, [live.serving, list(images)]][-_SERVERS_KEPT:]
     draft.status = replace(draft.status, resolved={**draft.status.resolved, SERVER_IMAGES: told})

@@ -25,7 +25,8 @@ def without_scaling(status: Status, raw_spec: Mapping[str, Any], generation: int
     if before == generation or status.observed_generation not in (before, generation):
         return status
     now = scaling_of(raw_spec, generation)
-    if now["asked"] != known.get("asked") or now["replicas"] == known.get("replicas"):
+    # There and back, of which nothing was heard: whoever says a number scales by it.
+    if now["asked"] != known.get("asked") or (now["replicas"] is None and known.get("replicas") is None):
         return status
     edits = status.scalings + status.revision_of(generation) - status.revision
     return replace(status, resolved={**status.resolved, SCALING: {**now, "edits": edits}})

@@ -178,7 +178,9 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
             url=clients_url(owner),
             astray="",
             refused={},
-            evaluated_on=evaluated_on(draft.status, revision),
+            evaluated_on=served.evaluated_on
+            if spec.deploy.pinned and not moved
+            else evaluated_on(draft.status, revision),
             model=spec.deploy.model_name,
             checkpoint=draft.status.stage(Stage.FINETUNE).artefacts.get(Artefact.CHECKPOINT),
             vector_space=space,

@@ -13,9 +13,7 @@ from embedding_stages.contract import Stage
 
 NOTHING = [0.0, 0.0, 0.0, 0.0]
 ROWS = [
-    Row(
-        "no question", "False NoQuestions", base={}, queries=0, says=("spec.evaluation.beir", "spec.evaluation.freeze")
-    ),
+    Row("no question", "False NoQuestions", base={}, queries=0, says=("spec.evaluation.beir", "add documents")),
     Row(
         "no question, which is let go",
         "True Warned",
@@ -33,7 +31,6 @@ ROWS = [
             "n=100",
             "not about these documents",
             "spec.evaluation.beir",
-            "spec.evaluation.freeze: false",
             "spec.gates.onFail: Warn",
         ),
     ),
@@ -109,3 +106,11 @@ def test_an_evaluation_without_intervals_is_judged_by_its_figures_unless_it_serv
     spec = parse_spec(a_manifest(), IMAGES)
     gate = judge_gates(OLD, spec.gates, spec.guards, served)
     assert f"{gate.passed} {gate.reason}" == wanted
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_new_set_is_a_cure_where_an_earlier_one_is_frozen(*, is_frozen: bool) -> None:
+    spec = parse_spec(a_manifest(), IMAGES)
+    evaluated = StageStatus(name=Stage.EVAL, revision=4, counts={"queries": 0}, details={"comparisons": {}})
+    gate = judge_gates(evaluated, spec.gates, spec.guards, Served(), is_frozen=is_frozen)
+    assert ("spec.evaluation.freeze: false" in gate.message) is is_frozen
