@@ -107,13 +107,21 @@ class OddAnswerError(Exception):
     """An answer of no use, or none; another try may be. `usage` is what it cost all the same."""
 
     def __init__(
-        self, kind: str, example: str, usage: Usage | None = None, *, is_old: bool = False, is_refused: bool = False
+        self,
+        kind: str,
+        example: str,
+        usage: Usage | None = None,
+        *,
+        is_old: bool = False,
+        is_refused: bool = False,
+        field: str = "",
     ) -> None:
         super().__init__(f"{kind}: {shortened(example)}")
         self.kind, self.example = kind, example
         self.usage = usage or Usage()
         self.is_old = is_old  # an earlier attempt has paid for it
         self.is_refused = is_refused  # what stands before the endpoint does not let the text through
+        self.field = field  # the endpoint's, in the manifest
 
     @property
     def is_final(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from embedding_stages.errors import StageError
 from embedding_stages.sdg.answers import CUT, OddAnswerError, Tally, Usage
-from embedding_stages.sdg.failures import REJECTED, too_many_missing
+from embedding_stages.sdg.failures import REJECTED
 from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.openai_client import ChatClient
 
@@ -43,11 +43,12 @@ class Gateway:
     seed: int
     stop_if_asked: Callable[[], None]
     losses: Losses
-    whose: Callable[[str], str]  # the bundle that a text of a request is about, empty where that is not known
+    whose: Callable[[str], tuple[str, str]]  # of a text of a request: the bundle, and the paths of its documents
     failure: Exception | None = None  # the first that ends the stage: nothing is asked any more
     odd: Tally = field(default_factory=Tally)
     rejections: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # bundles, one of whose rows got no answer
+    missing: list[str] = field(default_factory=list)  # documents of rows that got no answer
+    ended: int = 0  # rows of which all was asked
     refused: int = 0  # requests, each of which costs its row
     usage: Usage = field(default_factory=Usage)  # of what was asked through it, also where it was paid before
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -94,7 +95,7 @@ class Gateway:
             return self._embed(route, body)
         except StageError as error:
             with self._lock:
-                if error.reason == REJECTED:
+                if error.reason == REJECTED and error is not self.failure:
                     self.rejections.append(error.message)
                 elif self.failure is None:
                     self.failure = error
@@ -121,7 +122,7 @@ class Gateway:
                     self.usage.add(error.usage)
                     self.odd.add(error.kind, error.example)
                 if error.is_final:
-                    self._lose(error, route, messages[-1]["content"])
+                    self._lose(error, messages[-1]["content"])
                     break
                 tries += not error.is_old
                 number += 1
@@ -131,7 +132,7 @@ class Gateway:
                 if reply.is_cut:
                     self.odd.add(CUT, "")
             if route.ends_row:
-                self.losses.answered()
+                self._end_row()
             items = [item if isinstance(item, dict) else {"score": item} for item in reply.items]
             return 200, _completion(body, json.dumps({route.items: items}, ensure_ascii=False), reply.usage)
         return _REFUSED, {"error": {"message": "no answer of use"}}
@@ -148,20 +149,31 @@ class Gateway:
                     self.usage.add(error.usage)
                     self.odd.add(error.kind, error.example)
                 if error.is_final:
-                    self._lose(error, route, "")
+                    self._lose(error, "")
                     break
                 continue
             data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(vectors)]
             return 200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 0}}
         return _REFUSED, {"error": {"message": "no answer of use"}}
 
-    def _lose(self, error: OddAnswerError, route: Route, text: str) -> None:
-        """Go on without the row. Raises what ends the stage where it has lost too many."""
-        name = self.whose(text)
+    def _end_row(self) -> None:
+        self.losses.answered()
         with self._lock:
-            self.missing.append(name)
-        if not self.losses.take(name):
-            raise too_many_missing(error, self.losses.told(), route.client.at)
+            self.ended += 1
+
+    def _lose(self, error: OddAnswerError, text: str) -> None:
+        """Go on without the row. Raises what ends the stage where it has lost too many."""
+        name, paths = self.whose(text)
+        with self._lock:
+            self.missing.append(paths or "unknown")
+        try:
+            self.losses.take(name, paths, error)
+        except StageError as failure:
+            with self._lock:
+                self.failure = self.failure or failure
+            for route in self.routes.values():  # the rows under way would go on with all their tries
+                route.client.stopping.set()
+            raise
 
 
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -11,7 +11,8 @@ import json
 import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -146,16 +147,16 @@ def _make_all(
         first = rations.given - len(batch)
         written = {bundle.id: Written.load(_path(scratch, bundle)) or Written(bundle.id) for bundle in batch}
         left = [bundle for bundle in batch if not written[bundle.id].usage.calls]
+        for bundle in batch:
+            if written[bundle.id].usage.calls:
+                clients.losses.answered()
         rows = {row.id: row for bundle in left for row in rows_of(bundle, asked.pairsPerDocument)}
         if rows:
             gateway, lost = _make(context, clients, designer, Steps(design=design, rows=rows, written=written))
             for bundle in left:
                 if gateway.failure is None or bundle.id not in lost:
                     written[bundle.id].save(_path(scratch, bundle))
-            # A row that got no answer took less than one that did.
-            known = [row for row in rows.values() if not (gateway.missing and row.bundle in lost)]
-            if known:
-                rations.forecast.learn(shape_of(known), gateway.usage)
+            _learn(rations, rows, lost if gateway.missing else frozenset(), gateway, is_preview=bool(asked.preview))
             rations.forecast.save(scratch / _LEARNED)
             _tell(context, gateway)
             if isinstance(gateway.failure, BudgetSpentError):
@@ -168,6 +169,19 @@ def _make_all(
         found += [written[bundle.id] for bundle in batch]
         context.progress(min(documents, rations.documents), documents)
     return found
+
+
+def _learn(
+    rations: Rations[Bundle], rows: Mapping[str, Row], lost: AbstractSet[str], gateway: Gateway, *, is_preview: bool
+) -> None:
+    """What rows take. Of one that got no answer nobody knows; what was spent on it is in what all have used. So a
+    preview tells too much then rather than too little, and a budget is not held up by a guess that is much too high.
+    """
+    known = [row for row in rows.values() if row.bundle not in lost]
+    if lost and not is_preview:
+        known = list(rows.values()) if rations.forecast.worst else []
+    if known:
+        rations.forecast.learn(shape_of(known), gateway.usage)
 
 
 def _taken(rations: Rations[Bundle], most: int) -> list[Bundle]:
@@ -205,19 +219,24 @@ def _make(context: StageContext, clients: Clients, designer: Designer, steps: St
         raise raised(made.fault)  # what ended it is its own, not an answer
     if 2 * own > len(steps.rows):  # as many as are too many where the endpoint is at fault
         raise DesignerError(f"it dropped {own} of {len(steps.rows)} rows, and no answer is the reason; see the log")
+    for _ in range(len(made.finished) - gateway.ended):  # nothing of them was left for the judge
+        clients.losses.answered()
     steps.written.update(made.written)
     _blame(lost, gateway, steps)
     return gateway, {row.bundle for row in lost}
 
 
-def _whose(text: str, steps: Steps) -> str:
-    """The bundle most of whose passages stand in a text of a request; empty where none does, as among questions."""
+def _whose(text: str, steps: Steps) -> tuple[str, str]:
+    """The bundle and the documents of the row most of whose passages stand in a text of a request; empty where none
+    does, as among questions.
+    """
 
-    def shared(row: Row) -> int:
-        return sum(json.dumps(one.text, ensure_ascii=False) in text for one in row.passages)
+    def shared(row: Row) -> tuple[int, int]:
+        found = sum(json.dumps(one.text, ensure_ascii=False) in text for one in row.passages)
+        return found, found - len(row.passages)
 
     row = max(steps.rows.values(), key=shared)
-    return row.bundle if shared(row) else ""
+    return (row.bundle, ", ".join(row.paths)) if shared(row)[0] else ("", "")
 
 
 def _routes(clients: Clients) -> dict[str, Route]:
@@ -261,8 +280,8 @@ def _tell(context: StageContext, gateway: Gateway) -> None:
     for kind, times in gateway.odd.counts.items():
         example = gateway.odd.examples.get(kind, "")
         context.log("answers are of no use", reason=kind, number=times, result=example)
-    for name in dict.fromkeys(gateway.missing):
-        context.log("a section is left out", document=name or "unknown", reason=MISSING)
+    for paths in dict.fromkeys(gateway.missing):
+        context.log("a section is left out", document=paths, reason=MISSING)
     for said in gateway.rejections[:3]:
         context.log("a section is left out", result=said)
 

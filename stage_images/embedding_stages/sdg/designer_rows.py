@@ -50,6 +50,7 @@ class Row:
     passages: Sequence[Passage]
     wanted: int
     language: Language
+    paths: tuple[str, ...] = ()  # of its documents, within the source
 
 
 def bundled(documents: Iterable[CutDocument], size: int) -> Iterator[Bundle]:
@@ -70,6 +71,7 @@ def rows_of(bundle: Bundle, wanted: int) -> list[Row]:
     wanted *= len(bundle.documents)
     sections = sections_of(passages, wanted)
     language = language_of(prose_of(passages))
+    paths = {document.id: document.path for document in bundle.documents}
     return [
         Row(
             id=f"{bundle.id}#{number}",
@@ -77,6 +79,7 @@ def rows_of(bundle: Bundle, wanted: int) -> list[Row]:
             passages=section,
             wanted=wanted // len(sections) + (number < wanted % len(sections)),
             language=language,
+            paths=tuple(dict.fromkeys(paths[passage.document_id] for passage in section)),
         )
         for number, section in enumerate(sections)
     ]

@@ -9,7 +9,7 @@ from typing import Final
 from embedding_stages import trust
 from embedding_stages.errors import BadInput, StageError, Transient
 from embedding_stages.http_client import NoAnswerError, may_pass
-from embedding_stages.sdg.answers import MISSING, OddAnswerError
+from embedding_stages.sdg.answers import MISSING, OddAnswerError, shortened
 
 FIELD: Final = "spec.stages.sdg.provider.openAI"
 REJECTED: Final = "LLMRequestRejected"  # what was sent, not the endpoint, is at fault: another section may be fine
@@ -17,6 +17,7 @@ UNAVAILABLE: Final = "LLMUnavailable"
 _FORBIDDEN, _TOO_MANY = 403, 429
 _QUOTED: Final = 60  # characters of an answer
 _BOUND: Final = "max_tokens in {field}.parameters"
+_EMBEDDING: Final = ".embedding"  # the manifest's section of a model that writes nothing
 _NO_CREDIT: Final = "insufficient_quota"  # OpenAI says so with status 429, and waiting does not help
 
 
@@ -37,28 +38,30 @@ def may_be_of_one(status: int) -> bool:
     return status == _FORBIDDEN or (may_pass(status) and status != _TOO_MANY)
 
 
-def of_one(status: int, text: str) -> OddAnswerError:
+def of_one(status: int, text: str, field: str) -> OddAnswerError:
     """What such a status means while the endpoint answers others."""
-    hint = "; what stands before the endpoint, such as a firewall, may refuse the text" if status == _FORBIDDEN else ""
-    return OddAnswerError(MISSING, f"HTTP {status} {text[:_QUOTED]}{hint}", is_refused=status == _FORBIDDEN)
+    is_refused = status == _FORBIDDEN
+    hint = "; what stands before the endpoint, such as a firewall, may refuse the text" if is_refused else ""
+    return OddAnswerError(MISSING, f"HTTP {status} {text[:_QUOTED]}{hint}", is_refused=is_refused, field=field)
 
 
-def too_many_missing(last: OddAnswerError, documents: str, field: str = FIELD) -> StageError:
+def unanswered(error: NoAnswerError, field: str) -> OddAnswerError:
+    """What no answer means while the endpoint answers others."""
+    return OddAnswerError(MISSING, shortened(str(error)), field=field)
+
+
+def too_many_missing(last: OddAnswerError, documents: str, *, is_final: bool) -> StageError:
     """More `documents` got no answer, while the endpoint answers others, than the stage does without."""
     said = (
-        f"the LLM endpoint answers other requests, but none about {documents or 'some documents'} in all tries "
-        f"({last.example!a})"
+        f"the LLM endpoint answers other requests, but none about the documents {documents} in all tries "
+        f"({shortened(last.example)!a})"
     )
-    if last.is_refused:
+    if is_final:
         cure = "have what stands before it let these texts through, or leave the documents out of spec.corpus"
-        return BadInput(REJECTED, f"{said}: {cure}", field=field)
-    cure = f"it may be overloaded; if not, leave these documents out of spec.corpus, or bound answers with {_BOUND}"
-    return Transient(UNAVAILABLE, f"{said}: {cure.format(field=field)}", field=f"{field}.baseURL")
-
-
-def unanswered(error: NoAnswerError) -> OddAnswerError:
-    """What no answer means while the endpoint answers others."""
-    return OddAnswerError(MISSING, str(error))
+        return BadInput(REJECTED, f"{said}: {cure}", field=last.field)
+    bound = "" if last.field.endswith(_EMBEDDING) else f", or bound answers with {_BOUND.format(field=last.field)}"
+    cure = f"it may be overloaded; if not, leave these documents out of spec.corpus{bound}"
+    return Transient(UNAVAILABLE, f"{said}: {cure}", field=f"{last.field}.baseURL")
 
 
 def is_time_out(error: Exception) -> bool:
@@ -112,10 +115,11 @@ def unreachable(no_answer: NoAnswerError, url: str, field: str = FIELD) -> Stage
     if fault is not None and not trust.is_out_of_date(fault):
         return trust.untrusted(fault, "LLMCertificateUntrusted", whose=url, field=field, address=f"{field}.baseURL")
     if is_time_out(error):
+        bound = f" A model that writes without an end is bounded by {_BOUND.format(field=field)}"
+        bound = "" if field.endswith(_EMBEDDING) else bound
         return Transient(
             "LLMUnreachable",
-            f"{no_answer} from {url}: is it right, and does something answer there? A model that writes without an end "
-            f"is bounded by {_BOUND.format(field=field)}",
+            f"{no_answer} from {url}: is it right, and does something answer there?{bound}",
             field=f"{field}.baseURL",
         )
     detail = f": {fault.verify_message}" if fault is not None else ""

@@ -225,13 +225,18 @@ class ChatClient:
         keeper = Keeper(self.ledger.of(self.role, body), cost)
         try:
             answer = self._answer(path, body, own, keeper, most=_SMALL_TRIES)
-        except (_DoubtError, OddAnswerError):
+        except _DoubtError as doubt:
+            if isinstance(doubt.failure, Transient):  # it is away just now, whatever it said before
+                raise doubt.failure from None
+            return False
+        except OddAnswerError:
             return False
         except BadInput as error:
             if error.reason != failures.REJECTED:
                 raise
             return False  # by what stands before it, perhaps, with nothing behind
-        is_answer = path == _EMBEDDINGS or completion_in(answer) is not None
+        vectors = read_vectors(json_of(answer), 1) if path == _EMBEDDINGS else None
+        is_answer = vectors is not None or (path == _CHAT and completion_in(answer) is not None)
         if is_answer:
             with self._lock:
                 self._foreign = -1
@@ -267,7 +272,7 @@ class ChatClient:
         except NoAnswerError as error:
             failure = failures.unreachable(error, self._quote_url(), self.at)
             if isinstance(failure, Transient):
-                raise _DoubtError(failure, failures.unanswered(error)) from None
+                raise _DoubtError(failure, failures.unanswered(error, self.at)) from None
             raise failure from None
 
     def _retries(self) -> Retries:
@@ -282,7 +287,7 @@ class ChatClient:
             return self._not_chat(f"it answers HTTP {status}", answer)
         failure = failures.of_status(status, answer.text, model=self.model, has_key=bool(self.key), field=self.at)
         if failures.may_be_of_one(status):
-            return _DoubtError(failure, failures.of_one(status, answer.text))
+            return _DoubtError(failure, failures.of_one(status, answer.text, self.at))
         return failure
 
     def _not_chat(self, what: str, answer: Answer) -> Exception:

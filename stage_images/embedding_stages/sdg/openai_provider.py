@@ -19,10 +19,9 @@ from embedding_stages.sdg.answers import CUT, MISSING, OddAnswerError, Tally
 from embedding_stages.sdg.bill import Shape
 from embedding_stages.sdg.clients import Clients, counted, details_of, opened
 from embedding_stages.sdg.corpus import CutCorpus, CutDocument
-from embedding_stages.sdg.failures import FIELD, REJECTED, too_many_missing
-from embedding_stages.sdg.languages import is_of_another, language_of, prose_of
+from embedding_stages.sdg.failures import FIELD, REJECTED
+from embedding_stages.sdg.languages import Language, is_of_another, language_of, prose_of
 from embedding_stages.sdg.ledger import BudgetSpentError
-from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.openai_client import ChatClient
 from embedding_stages.sdg.parallel import in_parallel
 from embedding_stages.sdg.provider import Outcome
@@ -110,8 +109,9 @@ def _ask_all(
         if MISSING in document.odd.counts:  # it took less than one that is answered
             rations.release(number)
         else:
-            clients.losses.answered()
             rations.done(number, shape, document.usage)
+            if not document.is_unanswered:
+                clients.losses.answered()
         _tell(context, document, told)
         context.progress(len(found), documents)
         in_vain = in_vain + 1 if document.is_unanswered else 0
@@ -150,45 +150,48 @@ def _tell(context: StageContext, document: Written, told: Tally) -> None:
 
 
 def _ask_about(clients: Clients, source: CutDocument, wanted: int, seed: int) -> Written:
-    """Write, ground and judge the questions about one document."""
+    """Write, ground and judge the questions about one document. Raises what `Losses.take` raises."""
     document = Written(source.id)
     language = language_of(prose_of(source.passages))
     sections = sections_of(source.passages, wanted)
     for number, section in enumerate(sections):
         share = wanted // len(sections) + (number < wanted % len(sections))
-        messages = prompts.writer_messages(section, prompts.mix(share))
-        written = _ask(clients.writer, _WRITE, messages, seed, document, clients.losses)
-        drafts, dropped = prompts.read_drafts(written or [], section, share)
-        document.ungrounded += dropped
-        asked = len(drafts)
-        drafts = [draft for draft in drafts if not is_of_another(draft.question, language)]
-        document.foreign += asked - len(drafts)
-        if not drafts:
-            continue
-        messages = prompts.judge_messages(section, drafts)
-        verdict = _ask(clients.judge, _JUDGE, messages, seed, document, clients.losses)
-        scores = prompts.read_scores(verdict or [], len(drafts))
-        for draft, score in zip(drafts, scores, strict=True):
-            if score is None:  # without a score it would pass the threshold of prep
-                document.unjudged += 1
-                continue
-            document.pairs.append(
-                Pair.about(source.id, draft.question, draft.passage_ids, kind=draft.type, score=score)
-            )
+        try:
+            _ask_about_section(clients, document, section, share, language, seed)
+        except OddAnswerError as error:  # nothing comes of it
+            clients.losses.take(source.id, source.path, error)
     return document
 
 
+def _ask_about_section(
+    clients: Clients, document: Written, section: list[Passage], wanted: int, language: Language, seed: int
+) -> None:
+    """Raises OddAnswerError where one of the models does not answer."""
+    messages = prompts.writer_messages(section, prompts.mix(wanted))
+    written = _ask(clients.writer, _WRITE, messages, seed, document)
+    drafts, dropped = prompts.read_drafts(written or [], section, wanted)
+    document.ungrounded += dropped
+    asked = len(drafts)
+    drafts = [draft for draft in drafts if not is_of_another(draft.question, language)]
+    document.foreign += asked - len(drafts)
+    if not drafts:
+        return
+    messages = prompts.judge_messages(section, drafts)
+    verdict = _ask(clients.judge, _JUDGE, messages, seed, document)
+    for draft, score in zip(drafts, prompts.read_scores(verdict or [], len(drafts)), strict=True):
+        if score is None:  # without a score it would pass the threshold of prep
+            document.unjudged += 1
+            continue
+        document.pairs.append(Pair.about(document.id, draft.question, draft.passage_ids, kind=draft.type, score=score))
+
+
 def _ask(
-    client: ChatClient,
-    task: _Task,
-    messages: list[dict[str, str]],
-    seed: int,
-    document: Written,
-    losses: Losses,
+    client: ChatClient, task: _Task, messages: list[dict[str, str]], seed: int, document: Written
 ) -> list[Any] | None:
     """What the model wrote, or None when it writes nothing of use or is not given the section.
 
-    The cost is counted all the same. Answers of no use that an earlier attempt got are no tries of this one.
+    The cost is counted all the same. Answers of no use that an earlier attempt got are no tries of this one. Raises
+    OddAnswerError where none came.
     """
     tries = number = 0
     while tries < _TRIES:
@@ -200,9 +203,7 @@ def _ask(
             document.usage.add(error.usage)
             document.odd.add(error.kind, error.example)
             if error.is_final:
-                if not losses.take(document.id):
-                    raise too_many_missing(error, losses.told(), client.at) from None
-                return None
+                raise
             tries += not error.is_old
             number += 1
             continue

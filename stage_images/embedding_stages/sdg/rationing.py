@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from embedding_stages.contract.settings import Prices, Sdg
-from embedding_stages.errors import BadInput, Stopped
+from embedding_stages.errors import BadInput, StageError, Stopped, Transient
 from embedding_stages.formats.pairs import Pair
 from embedding_stages.sdg.answers import Usage
 from embedding_stages.sdg.bill import Forecast, Shape, is_kept, price_of, rounded, spread
+from embedding_stages.sdg.failures import UNAVAILABLE
 from embedding_stages.sdg.ledger import JUDGE, WRITER, Ledger
 
 BUDGET_FIELD: Final = "spec.stages.sdg.maxTokensTotal"
@@ -113,11 +114,11 @@ def preview_done(
     *,
     previewed: tuple[int, int],
     missing: int,
-) -> Stopped:
+) -> StageError:
     """How a preview ends: with what all would cost.
 
     `shapes` are of all that can be asked about; `previewed` so many of all documents were. `missing` requests got no
-    answer.
+    answer: Transient `LLMUnavailable` where nothing is known for it.
     """
     documents, of_all = previewed
     used = Usage()
@@ -130,6 +131,8 @@ def preview_done(
     share = used.tokens / max(1, everything.tokens)
     price = _prices_told(asked.prices, ledger, used, everything)
     threshold = "" if asked.qualityThreshold is None else f", {kept} with a score of {asked.qualityThreshold:g} or more"
+    if missing and not used.tokens:
+        return Transient(UNAVAILABLE, f"none of {documents} documents got all its answers", field=PREVIEW_FIELD)
     unanswered = f" ({missing} requests got no answer)" if missing else ""
     return Stopped(
         "PreviewDone",

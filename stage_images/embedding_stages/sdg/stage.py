@@ -150,7 +150,7 @@ def _no_pairs(provider: str, documents: int, outcome: Outcome) -> StageError:
     if provider in _LLM:
         cure, field = _cure(outcome, f"{field}.{provider}")
     odd = f"; {outcome.odd.tell()}" if outcome.odd.counts else ""
-    if outcome.odd.counts.get(MISSING):  # what did not come may be what was wanted
+    if 2 * outcome.odd.counts.get(MISSING, 0) >= documents:  # what did not come may be what was wanted
         at = f"{FIELD}.provider.{provider}.baseURL"
         return Transient(UNAVAILABLE, f"no question could be written about {documents} documents{odd}", field=at)
     return BadInput(

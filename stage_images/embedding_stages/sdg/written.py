@@ -63,6 +63,8 @@ class Written:
         """None when there is none, or a damaged one."""
         try:
             raw = json.loads(path.read_bytes())
+            if MISSING in (raw.get("odd") or {}).get("counts", {}):
+                return None
             # Release 0.1 counted one kind of answers.
             odd = raw.get("odd") or {"counts": {UNREADABLE: raw["unreadable"]}, "examples": {}}
             return cls(
@@ -93,7 +95,7 @@ def write_json(path: Path, body: Any) -> None:
 def given_up(documents: Sequence[Written], which: str, field: str = FIELD) -> StageError:
     """Documents that were answered are kept: the next attempt asks about the others alone."""
     said = [one for document in documents for one in document.rejections]
-    if said:
+    if 2 * sum(bool(document.rejections) for document in documents) > len(documents):
         return BadInput(REJECTED, f"{said[0]}; {which} were refused", field=field)
     odd = _merged(documents)
     return Transient(

@@ -25,7 +25,7 @@ def test_a_fault_of_the_stage_ends_it_and_is_no_lost_connection() -> None:
     def stop() -> None:
         raise full
 
-    gateway = Gateway(routes={}, seed=1, stop_if_asked=stop, losses=Losses(), whose=lambda _: "")
+    gateway = Gateway(routes={}, seed=1, stop_if_asked=stop, losses=Losses(), whose=lambda _: ("", ""))
 
     status, _ = gateway.answer("/write/v1/chat/completions", {})
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from unit.stages.llm_endpoint import FIELD, Endpoint, Reply, good, is_judge, sdg
 
+from embedding_stages.errors import Transient
 from embedding_stages.formats.pairs import Pair
 from embedding_stages.http_client import Answer, HttpClient, NoAnswerError
 from embedding_stages.sdg import failures
-from embedding_stages.sdg.answers import MISSING
+from embedding_stages.sdg.answers import MISSING, OddAnswerError
 from embedding_stages.sdg.losses import Losses
 from embedding_stages.sdg.written import Written
 
@@ -185,7 +186,9 @@ def test_a_second_document_before_fifty_are_answered_ends_the_attempt_and_costs_
     Ending(monkeypatch, ENDS["a time-out"][0], holds)
     code, result, _ = sdg(tmp_path, endpoint.url, documents=12, concurrency=at_once)
     assert (code, result["reason"], result["field"]) == (20, "LLMUnavailable", f"{FIELD}.baseURL"), result
-    assert "answers other requests, but none about d3, d5 in all tries" in result["message"].replace("d5, d3", "d3, d5")
+    assert "answers other requests, but none about the documents '" in result["message"]
+    assert "'3.txt'" in result["message"]
+    assert "'5.txt'" in result["message"]
     assert "no answer within 300 s" in result["message"]
     assert "max_tokens in spec.stages.sdg.provider.openAI.parameters" in result["message"]
     is_down = False
@@ -203,17 +206,111 @@ def test_another_one_is_done_without_once_fifty_are_answered(
     assert (code, len(pairs), result["counts"]["missingAnswers"]) == (0, 54, 2), result
 
 
+NONE_CAME = OddAnswerError(MISSING, "HTTP 500", field=FIELD)
+
+
 def test_several_sections_of_a_document_count_once() -> None:
     losses = Losses()
-    assert [losses.take(name) for name in ("a", "a", "b", "a")] == [True, True, False, True]
-    assert losses.told() == "a, b"
+    for name in ("a", "a"):
+        losses.take(name, f"{name}.txt", NONE_CAME)
+    with pytest.raises(Transient, match=r"the documents 'a.txt', 'b.txt' in all tries"):
+        losses.take("b", "b.txt", NONE_CAME)
+
+
+def test_a_request_that_is_known_to_be_of_no_document_counts_too() -> None:
+    losses = Losses()
+    losses.take("", "", NONE_CAME)
+    with pytest.raises(Transient, match=r"the documents 'a.txt' and 1 of which it is not known in all tries"):
+        losses.take("a", "a.txt", NONE_CAME)
 
 
 def test_an_overload_late_in_a_long_run_costs_four_documents_at_most() -> None:
     losses = Losses()
     for _ in range(5000):
         losses.answered()
-    assert [losses.take(str(number)) for number in range(6)] == [True] * 4 + [False] * 2
+    for number in range(4):
+        losses.take(str(number), f"{number}.txt", NONE_CAME)
+    with pytest.raises(Transient, match=r"'4.txt'"):
+        losses.take("4", "4.txt", NONE_CAME)
+
+
+def test_a_long_error_leaves_room_for_the_cure() -> None:
+    error = failures.unanswered(NoAnswerError(http.client.BadStatusLine("x" * 60_000), 300.0), FIELD)
+    message = failures.too_many_missing(error, "'a.txt'", is_final=False).message
+    assert len(message) < 600
+    assert message.endswith("max_tokens in spec.stages.sdg.provider.openAI.parameters")
+
+
+def test_what_bounds_a_model_that_writes_is_no_cure_of_embeddings() -> None:
+    at = f"{FIELD}.embedding"
+    late = NoAnswerError(TimeoutError("timed out"), 300.0)
+    assert "max_tokens" not in failures.unreachable(late, "'http://a'", at).message
+    assert "max_tokens" not in failures.too_many_missing(failures.unanswered(late, at), "x", is_final=False).message
+
+
+def test_a_firewall_beside_a_moments_absence_may_pass(
+    tmp_path: Path, endpoint: type[Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The small request is not answered either: the key is not what is at fault."""
+    ending = Ending(monkeypatch, status(403, "<html>Blocked</html>"), lambda body: SIX in body)
+    real = endpoint.reply
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        return (503, "upstream is down", {}) if len(body["messages"]) == 1 else real(body, number)
+
+    endpoint.reply = staticmethod(reply)  # type: ignore[assignment]
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=8, concurrency=1)
+    assert (code, result["reason"]) == (20, "LLMUnavailable"), result
+    assert ending.asked
+
+
+def test_a_time_out_and_a_firewall_together_may_pass(
+    tmp_path: Path, endpoint: type[Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = HttpClient.send
+
+    def instead(client: HttpClient, method: str, path: str, body: Any, **more: Any) -> Answer:
+        said = json.dumps(body)
+        if "unit 3." in said:
+            return Answer(status=500, body=b"boom")
+        return Answer(status=403, body=b"") if "unit 5." in said else send(client, method, path, body, **more)
+
+    monkeypatch.setattr(HttpClient, "send", instead)
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=8, concurrency=1)
+    assert (code, result["reason"]) == (20, "LLMUnavailable"), result
+
+
+def test_a_cure_of_the_answers_is_told_beside_one_that_did_not_come(
+    tmp_path: Path, endpoint: type[Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(body: dict[str, Any], number: int) -> Reply:
+        code, said, headers = good(body, number)
+        if len(body["messages"]) > 1:
+            said["choices"][0] = {"message": {"content": "{"}, "finish_reason": "length"}
+        return code, said, headers
+
+    endpoint.reply = staticmethod(cut)  # type: ignore[assignment]
+    Ending(monkeypatch, ENDS["a time-out"][0], lambda body: SIX in body)
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=8)
+    assert (code, result["reason"]) == (10, "NoPairs"), result
+    assert "max_tokens: 8192" in result["message"]
+
+
+def test_refused_documents_make_up_for_none(
+    tmp_path: Path, endpoint: type[Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = HttpClient.send
+
+    def instead(client: HttpClient, method: str, path: str, body: Any, **more: Any) -> Answer:
+        said = json.dumps(body)
+        if "unit 0." in said or "unit 60." in said:
+            return Answer(status=500, body=b"boom")
+        refused = any(f"unit {number}." in said for number in range(3, 60))
+        return Answer(status=400, body=b"no") if refused else send(client, method, path, body, **more)
+
+    monkeypatch.setattr(HttpClient, "send", instead)
+    code, result, _ = sdg(tmp_path, endpoint.url, documents=130, concurrency=1)
+    assert (code, result["reason"]) == (20, "LLMUnavailable"), result
 
 
 def test_texts_that_a_firewall_refuses_are_no_fault_that_passes(
@@ -223,7 +320,7 @@ def test_texts_that_a_firewall_refuses_are_no_fault_that_passes(
     Ending(monkeypatch, ENDS["a firewall"][0], lambda body: any(one in body for one in refused))
     code, result, _ = sdg(tmp_path, endpoint.url, documents=12, concurrency=1)
     assert (code, result["reason"], result["field"]) == (10, "LLMRequestRejected", FIELD), result
-    assert "d3, d5" in result["message"]
+    assert "'3.txt', '5.txt'" in result["message"]
     assert "leave the documents out of spec.corpus" in result["message"]
 
 
