@@ -123,3 +123,22 @@ def test_a_new_set_is_no_cure_where_none_is_frozen() -> None:
     scene.edit(a_spec(evaluation={"freeze": False}))
     scene.run(is_stalled).settle(5)
     assert "spec.evaluation.freeze: false" not in told or len(scene.ran(Stage.PREP)) > ran
+
+
+def test_a_pin_by_the_number_of_an_earlier_revision_of_the_same_server_forgets_no_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The third revision is the first once more, on the corrected set: a pin of the first moves nobody."""
+    keep_training_sets(monkeypatch)
+    scene = ended(a_scene(**labelled("first"), stages=TORCH))
+    pinned = {"deploy": {"backend": {"torch": {}}, "pinRevision": 1}}
+    for claim, stages in (("first", {**EPOCHS, **TORCH}), ("corrected", TORCH), ("corrected", pinned)):
+        scene.edit(a_spec(**labelled(claim), stages=stages))
+        scene.turn()
+        ended(scene)
+        assert is_ready(scene)
+    scene.world.tuned_quality = 0.95
+    scene.edit(a_spec(**labelled("corrected"), stages={"finetune": {"epochs": 9}, **TORCH}))
+    scene.turn()
+    ended(scene)
+    assert scene.condition("QualityGatePassed") == "False WorseThanActive"

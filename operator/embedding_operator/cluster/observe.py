@@ -14,7 +14,7 @@ from embedding_operator.cluster.client import Cluster, child_selector
 from embedding_operator.cluster.endpoint import Ask
 from embedding_operator.cluster.errors import Forbidden
 from embedding_operator.cluster.logs import LogTails
-from embedding_operator.decide.contract import due_s
+from embedding_operator.decide.contract import due_s, renewed
 from embedding_operator.decide.decision import Observed
 from embedding_operator.decide.outcome import culprit
 from embedding_operator.objects.image_pods import view_image_pod
@@ -67,7 +67,7 @@ class Observer:
             services={raw["metadata"]["name"]: raw for raw in services},
             **self._queue(owner, resource, status, jobs),
             **self._workspace(key, owner, resource, now),
-            **self._asked(owner, resource, status, now),
+            **self._asked(owner, resource, status, now, deployments),
             warnings={uid: self._warnings(owner, uid) for uid, created in waiting if _is_slow(created, now)},
             log_tails={job.name: self._log_tail(key, job) for job in jobs if _wants_log(job, status)},
         )
@@ -175,7 +175,14 @@ class Observer:
             self.cache.put("Job", live)
         return live
 
-    def _asked(self, owner: Owner, resource: Mapping[str, Any], status: Status, now: datetime) -> dict[str, Any]:
+    def _asked(
+        self,
+        owner: Owner,
+        resource: Mapping[str, Any],
+        status: Status,
+        now: datetime,
+        servers: Sequence[DeploymentView],
+    ) -> dict[str, Any]:
         """What the manifest asks to look at beside its children: a pinned revision, and what serves."""
         raw, served = resource.get("spec") or {}, status.served
         found: dict[str, Any] = {}
@@ -186,7 +193,7 @@ class Observer:
         if not served.active_fingerprint or not served.url or not served.vector_space:
             return found
         interval = (raw.get("verification") or {}).get("intervalSeconds")
-        left_s = due_s(served, interval, now)
+        left_s = due_s(served, interval, now, renewed(status, servers))
         due = left_s is not None and left_s <= 0
         if due or "takenAt" not in served.canaries:
             url = f"{service_url(owner, serving_name(owner.name, served.active_fingerprint))}{EMBEDDINGS_PATH}"

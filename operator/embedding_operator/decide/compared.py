@@ -40,6 +40,13 @@ def evaluated_on(status: Status, revision: int) -> str:
     return told if own and not told.startswith(own) else ""
 
 
+def still_evaluated_on(status: Status, revision: int) -> str:
+    """The same of what goes on serving by the number of a `revision` that is pinned."""
+    served = status.served
+    own, theirs = served.evaluated_on or _recorded(status, served.active_revision), _recorded(status, revision)
+    return "" if theirs and own.startswith(theirs) else own
+
+
 def _recorded(status: Status, revision: int) -> str:
     """The beginning of the digest of the set that a revision was evaluated on first; empty where none tells."""
     item = next((item for item in status.history if item.get("revision") == revision), {})

@@ -12,7 +12,7 @@ import base64
 import json
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,9 +24,11 @@ from embedding_operator.decide.refusals import RETRY_S, not_written
 from embedding_operator.decide.verdict import LEAST_COSINE
 from embedding_operator.objects.manifests.common import Owner
 from embedding_operator.objects.manifests.records import CONTRACT_KEY, build_contract, contract_name
-from embedding_operator.resource.status import Served
+from embedding_operator.objects.manifests.serving import serving_label
+from embedding_operator.objects.views import DeploymentView
+from embedding_operator.resource.status import Served, Status
 from embedding_operator.resource.times import is_ahead, noted_time, stamp
-from embedding_stages.contract import fingerprint_of
+from embedding_stages.contract import Stage, fingerprint_of
 from embedding_stages.contract.canaries import CANARIES, VERSION
 
 CANARIES_DIFFER: Final = "CanariesDiffer"
@@ -110,20 +112,28 @@ def _canaries(vectors: Sequence[Vector]) -> dict[str, Any]:
     return {"version": VERSION, "encoding": "base64 of little-endian float32", "texts": texts}
 
 
-def due_s(served: Served, interval_s: float | None, now: datetime) -> float | None:
+def renewed(status: Status, servers: Iterable[DeploymentView]) -> datetime | None:
+    """When what clients reach was made, or measured, last."""
+    active = serving_label(status.served.active_fingerprint)
+    made = [item.created for item in servers if item.serving == active]
+    measured = noted_time(status.stage(Stage.VERIFY).finished_at)
+    return max([*made, *([measured] if measured is not None else [])], default=None)
+
+
+def due_s(served: Served, interval_s: int | None, now: datetime, renewed_at: datetime | None = None) -> float | None:
     """Seconds until the canaries are to be asked again; 0 or less: now; None: never."""
     last = noted_time(served.canaries.get("checkedAt") or served.canaries.get("takenAt"))
     if interval_s is None or last is None:
         return None
-    if differ(served):  # whoever has cured it need not wait for a day or a week
-        interval_s = min(interval_s, _ASK_SELDOM_S)
+    if renewed_at is not None and renewed_at > last and differ(served):  # perhaps it is cured, long before the interval
+        return 0.0
     return 0.0 if is_ahead(last, now) else (last + timedelta(seconds=interval_s) - now).total_seconds()
 
 
 def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> None:
     """Compare what serves with what it answered when it was verified, when that is due."""
     served = draft.status.served
-    left_s = due_s(served, interval_s, observed.now)
+    left_s = due_s(served, interval_s, observed.now, renewed(draft.status, observed.deployments))
     if left_s is None:
         if "cosine" in served.canaries:
             kept = {key: value for key, value in served.canaries.items() if key not in ("cosine", "checkedAt")}
@@ -154,7 +164,7 @@ def check_canaries(draft: Draft, interval_s: int | None, observed: Observed) -> 
         told["sketch"] = sketch(known)
     told |= {"checkedAt": stamp(observed.now), "cosine": f"{least:.6f}"}
     draft.status = replace(draft.status, served=replace(served, canaries=told))
-    draft.look_again_in(due_s(draft.status.served, interval_s, observed.now) or 0.0)
+    draft.look_again_in(float(interval_s or 0))
 
 
 def _change_of(served: Served, observed: Observed, *, readable: bool) -> Change:

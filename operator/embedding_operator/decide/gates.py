@@ -25,8 +25,8 @@ NOTHING_FOUND: Final = "NothingFound"
 _WITH_CURE: Final = frozenset({NO_QUESTIONS, NOTHING_FOUND})  # no limit is in the way, and the message says what is
 GATE_DISABLED: Final = "GateDisabled"
 WARNED: Final = "Warned"
-_FROM_DOCUMENTS: Final = "add documents to ask about"
-_NOT_FROZEN: Final = "take a new set with spec.evaluation.freeze: false"
+_ANOTHER_SET: Final = "name another set in spec.evaluation.beir, or "
+_NOT_FROZEN: Final = "take a new one with spec.evaluation.freeze: false"
 _HEADLINE: Final = "ndcg@10"
 GUARD: Final = "guard:"
 _SAME: Final = 1e-6  # figures come with six places
@@ -92,7 +92,8 @@ def gate_of(status: Status, spec: Spec) -> Gate:
         message = f"revision {spec.deploy.pinned} is pinned by spec.stages.deploy.pinRevision"
         return Gate(passed=True, reason=GATE_DISABLED, message=message)
     evaluated = replace(status.stage(Stage.EVAL), active_may_know=active_may_know(status, spec))
-    is_frozen = spec.freeze and status.evaluation_set is not None
+    frozen = status.evaluation_set
+    is_frozen = spec.freeze and frozen is not None and frozen.asked == spec.labelled_asked
     return judge_gates(evaluated, spec.gates, spec.guards, status.served, is_frozen=is_frozen)
 
 
@@ -100,7 +101,6 @@ def judge_gates(
     evaluated: StageStatus, gates: Gates, guards: Sequence[Guard], served: Served, *, is_frozen: bool = False
 ) -> Gate:
     """Judge what the eval stage found, once it is done. `is_frozen`: on the set of an earlier revision."""
-    cure = f"name another set in spec.evaluation.beir, or {_NOT_FROZEN if is_frozen else _FROM_DOCUMENTS}"
     if not gates.enabled:
         return Gate(passed=True, reason=GATE_DISABLED, message="spec.gates.enabled is false: any model may be served")
     if "comparisons" not in evaluated.details and 0 < evaluated.revision <= served.active_revision:
@@ -111,14 +111,21 @@ def judge_gates(
             gates,
             served,
             NO_QUESTIONS,
-            f"the evaluation set has no question, so nothing says how good the model is; {cure}",
+            "the evaluation set has no question, so nothing says how good the model is; name a labelled set in "
+            "spec.evaluation.beir"
+            + (
+                ", add documents, or take a new set with spec.evaluation.freeze: false"
+                if is_frozen
+                else ", or add documents"
+            ),
         )
     measured = list(_measured(evaluated, gates, guards))
     if missing := _missing(measured, gates, guards):
         message = f"the evaluation did not tell {', '.join(missing)}; change what spec.gates.metrics and "
-        message += "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
-        return _failed(gates, served, NO_QUESTIONS, message)
-    if nothing := _nothing_found(measured, evaluated, cure):
+        cure = "spec.evaluation.guards ask for, or the image that spec.stages.eval.image names"
+        return _failed(gates, served, NO_QUESTIONS, message + cure)
+    another = _ANOTHER_SET + (_NOT_FROZEN if is_frozen else "add documents")
+    if nothing := _nothing_found(measured, evaluated, another):
         return _failed(gates, served, NOTHING_FOUND, nothing)
     unjudged = _unjudged(evaluated, gates)
     short = [(reason, item) for item in measured if (reason := item.shortfall(gates.criterion))]

@@ -15,7 +15,7 @@ from embedding_stages.contract import Stage
 
 SUSPENDED: Final = "Suspended"
 _REMEMBERED_CHARACTERS: Final = 400
-_OF_THE_SERVER: Final = frozenset({"EndpointRefused", "InvalidVectors", "ModelNameUnknown", "RolesSwapped"})
+OF_THE_SERVER: Final = frozenset({"EndpointRefused", "InvalidVectors", "ModelNameUnknown", "RolesSwapped"})
 
 
 def lost(status: Status) -> bool:
@@ -34,7 +34,7 @@ def with_verdict(served: Served, verdict: Verdict) -> Served:
 def with_failure(served: Served, verified: StageStatus) -> Served:
     """The same of a measurement that ended because of what the server answers."""
     there = served.active_fingerprint != "" and served.active_fingerprint == served.candidate_fingerprint
-    if not there or verified.state != "Failed" or verified.reason not in _OF_THE_SERVER:
+    if not there or verified.state != "Failed" or verified.reason not in OF_THE_SERVER:
         return served
     return replace(served, refused={"reason": verified.reason, "message": verified.message[:_REMEMBERED_CHARACTERS]})
 

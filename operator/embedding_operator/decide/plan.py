@@ -25,7 +25,7 @@ from embedding_operator.decide.decision import (
 from embedding_operator.decide.handover import Traffic, forget_lost_offer, vector_space, withdraw_offer
 from embedding_operator.decide.image_check import check_later_images, end_image_check
 from embedding_operator.decide.jobs import advance
-from embedding_operator.decide.phase import judged, stuck_in, with_failure, with_verdict
+from embedding_operator.decide.phase import OF_THE_SERVER, stuck_in, with_failure, with_verdict
 from embedding_operator.decide.preflight import Made, ask_for_preflight, preflight
 from embedding_operator.decide.queue import forget_suspensions, resume_workloads, suspend_jobs
 from embedding_operator.decide.records import pinned_stages, record_revision, take_pinned
@@ -204,10 +204,6 @@ def _begin_revision(
     in_force = resolved(spec, status, revision)
     if status.revision != revision:
         begin_run(draft, observed)
-        measured = judged(status) and status.stage(Stage.VERIFY).done
-        if status.served.refused and measured and not _refused(status, spec):  # the tolerance was taken back
-            draft.status = replace(draft.status, served=replace(status.served, refused={}))
-            status = replace(status, served=draft.status.served)
         status = replace(
             draft.status,
             revision=revision,
@@ -251,7 +247,7 @@ def _pending(item: StageStatus, status: Status, spec: Spec, observed: Observed) 
         return _anew(item, status, observed)
     if item.reason == PINNED and 0 < item.distrusted == item.attempt:  # it has not been asked since
         return _anew(item, status, observed)
-    measured = item.done or item.finished_at
+    measured = item.done or item.finished_at or item.reason in OF_THE_SERVER
     if item.name is Stage.VERIFY and (asks_again(spec, status) or (measured and _refused(status, spec))):
         # A refusal may have been the server's passing fault: an edit asks for another measurement.
         return _anew(item, status, observed)

@@ -134,7 +134,9 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
     known, measured = entry.image_ids, draft.status.stage(Stage.VERIFY)
     known = known or next((tuple(images) for server, images in _remembered(draft.status) if server == live.serving), ())
     running = _running(live)
-    new = sorted(running - set(known))
+    here = sum(1 for pod in live.pods if pod.image_id and pod.phase == "Running" and not pod.deleting)
+    # What loads yet answers nobody: a measurement that began now would pass it by.
+    new = sorted(running - set(known)) if not known or live.available >= here else []
     of_it = (job for job in observed.jobs if job.stage is Stage.VERIFY)
     jobs = [job for job in of_it if known or job.revision == draft.status.revision]
     # One of which no status tells has perhaps measured what ran before.
@@ -146,7 +148,8 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
             measured = draft.status.stage(Stage.VERIFY)
         draft.status = draft.status.with_stage(measured.anew(max([measured.attempt, *late])))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
-    return tuple(sorted(running) if known and new else (*known, *new))[-_IMAGE_IDS_KEPT:]
+    told = sorted(running) if known and new else [*known, *new]
+    return tuple(told[-max(_IMAGE_IDS_KEPT, len(running)) :])
 
 
 def _remembered(status: Status) -> Sequence[tuple[str, Sequence[str]]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from embedding_operator.decide.compared import evaluated_on
+from embedding_operator.decide.compared import evaluated_on, still_evaluated_on
 from embedding_operator.decide.decision import Apply, Draft, Observed
 from embedding_operator.decide.drift import DRIFT_NOT_CORRECTED, drift_of
 from embedding_operator.decide.handover import (
@@ -178,7 +178,7 @@ def activate(draft: Draft, owner: Owner, spec: Spec, observed: Observed) -> Traf
             url=clients_url(owner),
             astray="",
             refused={},
-            evaluated_on=served.evaluated_on
+            evaluated_on=still_evaluated_on(draft.status, revision)
             if spec.deploy.pinned and not moved
             else evaluated_on(draft.status, revision),
             model=spec.deploy.model_name,
