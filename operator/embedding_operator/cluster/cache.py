@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import orjson
 
+from embedding_operator.cluster.seen import Seen
 from embedding_operator.objects.slim import is_settled, slim
 from embedding_operator.resource.api import API_VERSION, KIND
 from embedding_operator.resource.labels import OWNER_LABEL
@@ -208,12 +209,11 @@ class Cache:
         """Take in a full list, of a namespace or of all, and forget what was known of it before it was asked for and is
         not in it. `version` tells the list's, once it is read.
         """
-        before, gone = self.known(kind, namespace), self._gone_now(kind, namespace)
-        found = set()
+        seen, told = Seen(self.known(kind, namespace)), self._gone_now(kind, namespace)
         for raw in listed:  # page by page, so that no more than a page is there in full
-            found.add((owner_key(kind, raw), raw["metadata"].get("uid", "")))
+            seen.note(owner_key(kind, raw), raw)
             self.put(kind, raw)
-        self._prune(kind, before, found, gone, _number(version()))
+        self._prune(kind, seen, told, _number(version()))
 
     def compare(
         self,
@@ -228,18 +228,18 @@ class Cache:
         `listed` is a full list of metadata, of a namespace or of all. What is not in it, and was known of it before it
         was asked for, is forgotten. `version` tells the list's, once it is read.
         """
-        before, gone = self.known(kind, namespace), self._gone_now(kind, namespace)
-        found, newer = set(), list[tuple[Raw, Key]]()
+        seen, told = Seen(self.known(kind, namespace)), self._gone_now(kind, namespace)
+        newer = list[tuple[Raw, Key]]()
         for raw in listed:
             key = owner_key(kind, raw)
-            found.add((key, raw["metadata"].get("uid", "")))
+            seen.note(key, raw)
             if key is not None and self._version_of(kind, key, raw) < _version(raw):
                 newer.append((raw, key))
         # A watch may have told of them since.
         missed = [raw for raw, key in newer if self._version_of(kind, key, raw) < _version(raw)]
         since = self._gone_now(kind)
         metas = [raw["metadata"] for raw in missed if not _went(since.get(raw["metadata"].get("uid", "")), raw)]
-        lost = self._prune(kind, before, found, gone, _number(version()))
+        lost = self._prune(kind, seen, told, _number(version()))
         return [(meta["namespace"], meta["name"]) for meta in metas], lost
 
     def _version_of(self, kind: str, key: Key, raw: Raw) -> int:
@@ -254,18 +254,11 @@ class Cache:
         with self._lock:
             return {uid: gone for uid, gone in self._gone[kind].items() if namespace in (None, gone.namespace)}
 
-    def _prune(
-        self,
-        kind: str,
-        before: set[tuple[Key | None, str]],
-        found: set[tuple[Key | None, str]],
-        told: Mapping[str, _Gone],
-        version: int,
-    ) -> set[Key]:
+    def _prune(self, kind: str, seen: Seen, told: Mapping[str, _Gone], version: int) -> set[Key]:
         """Forget what was known and is not found in a list of this version: a watch that has ended may still tell of
         it, and one that goes on may have told of what came after. `told` are deletions that the list has known of.
         """
-        gone, there = before - found, {uid for _, uid in found}
+        gone, there = seen.gone(), seen.elsewhere()
         with self._lock:
             lost = [
                 (key, name)

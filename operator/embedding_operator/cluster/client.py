@@ -132,7 +132,7 @@ class KubeCluster:
         return self._http.pages(kind, namespace, labels, fields, most)
 
     def versions(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Generator[Raw, None, str]:
-        return self._http.pages(kind, namespace, labels, "", _CHUNK, accept=_METADATA_LIST)
+        return self._http.pages(kind, namespace, labels, "", _CHUNK, accept=_METADATA_LIST, slim=_version_of)
 
     def create_job(self, manifest: Mapping[str, Any]) -> Raw:
         meta = manifest["metadata"]
@@ -296,3 +296,11 @@ def _noted(*, suspended_by: int | None = None, resumed_in: int | None = None) ->
 def child_selector(owner_name: str = "") -> str:
     """Label selector of one resource's children, or of every resource's."""
     return f"{OWNER_LABEL}={owner_name}" if owner_name else OWNER_LABEL
+
+
+def _version_of(raw: Raw) -> Raw:
+    """Which object it is, whose, and its version: others' entries of who manages which field are most of the rest."""
+    meta = raw["metadata"]
+    owner = (meta.get("labels") or {}).get(OWNER_LABEL)
+    told = {name: meta[name] for name in ("namespace", "name", "uid", "resourceVersion") if name in meta}
+    return {"metadata": told | ({"labels": {OWNER_LABEL: owner}} if owner is not None else {})}

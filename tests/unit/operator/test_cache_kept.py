@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -185,3 +187,25 @@ def test_a_native_sidecar_is_known_as_one_from_what_is_kept_of_its_pod() -> None
     (kept,) = cache.children("Pod", KEY)
     assert view_pod(kept).blocked_by == ""
     assert "many words" not in str(kept)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["versions", "objects"])
+def test_a_list_keeps_nothing_of_what_is_known(*, whole: bool) -> None:
+    """After a restart of the API server all kinds are listed at once, and memory stays as large as it once was."""
+    count, cache = 2000, Cache()
+    for number in range(count):
+        cache.put("Job", raw(f"job-{number}", uid=f"uid-{number}", owner=f"name-{number}"))
+    held: list[int] = []
+
+    def listed() -> Iterator[dict[str, Any]]:
+        for number in range(count):
+            if number in (1, count - 1):
+                held.append(sys.getallocatedblocks())
+            yield raw(f"job-{number}", uid=f"uid-{number}", owner=f"name-{number}")
+
+    if whole:
+        cache.fill("Job", listed())
+    else:
+        assert cache.compare("Job", listed()) == ([], set())
+    assert held[1] - held[0] < count // 10
+    assert len(cache.known("Job")) == count
