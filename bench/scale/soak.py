@@ -12,7 +12,9 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bench.scale import faults, invariants
 from bench.scale.api import LOOPBACK
@@ -29,6 +31,7 @@ from bench.scale.wire import Wire
 MOST_MIB_AN_HOUR = 5
 _WARM_UP_SHARE = 0.25  # of the time without kills
 _LEAST_WATCHED_MIN = 30  # a shorter line says nothing of an hour
+HOLDINGS = "holdings.jsonl"
 _NOBODY = "nobody"  # no audit log is read here
 
 
@@ -101,6 +104,7 @@ def report(soak: Ordeal, left: list[str], warm_up_s: float) -> list[Row]:
             goal=goal,
             note=f"{soak.empty_mib:.0f} MiB with none",
         ),
+        _holdings(_told(soak.lab.plane.folder / HOLDINGS, begin)),
         Row(
             what="requests that the API server refused to users",
             measured=len(refused),
@@ -109,6 +113,31 @@ def report(soak: Ordeal, left: list[str], warm_up_s: float) -> list[Row]:
             note=str(refused[0])[:120] if refused else "",
         ),
     ]
+
+
+def _told(path: Path, begin: float) -> list[dict[str, Any]]:
+    """What the operator's process has told of itself since `begin`, on the monotonic clock. A kill may cut a line."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [one for one in found if one["at"] >= begin]
+
+
+def _holdings(told: list[dict[str, Any]]) -> Row:
+    """A step of the memory with as many blocks as before is a moment that needed more than any before it, and no leak:
+    what is free lies between what is held.
+    """
+    blocks = [(one["at"], one["blocks"] / 1000) for one in told]
+    malloc = [one["mallocUsed"] / 2**20 for one in told] or [0.0]
+    counts = [count for _, count in blocks] or [0.0]
+    return Row(
+        what="growth of what the operator holds",
+        measured=growth_per_hour(blocks, warm_up_s=0.0),
+        unit="thousand blocks/h",
+        note=f"{min(counts):.0f} to {max(counts):.0f} thousand of Python's blocks; {min(malloc):.0f} to "
+        f"{max(malloc):.0f} MiB of glibc's",
+    )
 
 
 def main() -> int:
@@ -146,7 +175,7 @@ def _run(lab: Lab, asked: argparse.Namespace, planned: list[Fault], seconds: flo
     conf = json.loads(path.read_text())
     conf["clusters"][0]["cluster"]["server"] = f"https://{LOOPBACK}:{wire.port}"
     path.write_text(json.dumps(conf))
-    operator = Operator(lab.plane)
+    operator = Operator(lab.plane, {"BENCH_HOLDINGS": str(lab.plane.folder / HOLDINGS)})
     soak = Ordeal(lab, operator, wire)
     try:
         operator.start()

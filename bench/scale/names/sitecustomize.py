@@ -18,3 +18,8 @@ def _getaddrinfo(host: Any, port: Any, *arguments: Any, **named: Any) -> Any:
 
 
 socket.getaddrinfo = _getaddrinfo
+
+if _holdings := os.environ.get("BENCH_HOLDINGS", ""):
+    import holdings
+
+    holdings.tell(_holdings)
