@@ -125,7 +125,8 @@ def due_s(served: Served, interval_s: int | None, now: datetime, renewed_at: dat
     last = noted_time(served.canaries.get("checkedAt") or served.canaries.get("takenAt"))
     if interval_s is None or last is None:
         return None
-    if renewed_at is not None and renewed_at > last and differ(served):  # perhaps it is cured, long before the interval
+    is_renewed = renewed_at is not None and last < renewed_at and not is_ahead(renewed_at, now)
+    if is_renewed and differ(served):  # perhaps it is cured, long before the interval
         return 0.0
     return 0.0 if is_ahead(last, now) else (last + timedelta(seconds=interval_s) - now).total_seconds()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -134,9 +135,11 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
     known, measured = entry.image_ids, draft.status.stage(Stage.VERIFY)
     known = known or next((tuple(images) for server, images in _remembered(draft.status) if server == live.serving), ())
     running = _running(live)
-    here = sum(1 for pod in live.pods if pod.image_id and pod.phase == "Running" and not pod.deleting)
-    # What loads yet answers nobody: a measurement that began now would pass it by.
-    new = sorted(running - set(known)) if not known or live.available >= here else []
+    here = Counter(_digest(pod.image_id) for pod in live.pods if pod.image_id and _is_there(pod))
+    # What loads yet answers nobody: a measurement that began now would pass it by. One of more pods than do not answer
+    # does answer.
+    silent = here.total() - live.available
+    new = [image for image in sorted(running - set(known)) if not known or here[image] > silent]
     of_it = (job for job in observed.jobs if job.stage is Stage.VERIFY)
     jobs = [job for job in of_it if known or job.revision == draft.status.revision]
     # One of which no status tells has perhaps measured what ran before.
@@ -148,7 +151,7 @@ def _images(draft: Draft, entry: StageStatus, live: DeploymentView, observed: Ob
             measured = draft.status.stage(Stage.VERIFY)
         draft.status = draft.status.with_stage(measured.anew(max([measured.attempt, *late])))
     # What ran before a move was perhaps refused: should it come back, it is measured again.
-    told = sorted(running) if known and new else [*known, *new]
+    told = sorted(running & {*known, *new}) if known and new else [*known, *new]
     return tuple(told[-max(_IMAGE_IDS_KEPT, len(running)) :])
 
 
@@ -161,7 +164,12 @@ def _remembered(status: Status) -> Sequence[tuple[str, Sequence[str]]]:
 
 def _running(live: DeploymentView) -> set[str]:
     """Images of pods that are there."""
-    return {_digest(pod.image_id) for pod in live.pods if pod.image_id and not pod.deleting}
+    return {_digest(pod.image_id) for pod in live.pods if pod.image_id and _is_there(pod)}
+
+
+def _is_there(pod: PodView) -> bool:
+    """Not one that was put out, which stays for a while as a pod that has failed."""
+    return pod.phase not in ("Failed", "Succeeded") and not pod.deleting
 
 
 def _ran_at(live: DeploymentView, at: datetime) -> set[str]:
