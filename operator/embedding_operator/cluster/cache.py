@@ -258,7 +258,8 @@ class Cache:
         """Forget what was known and is not found in a list of this version: a watch that has ended may still tell of
         it, and one that goes on may have told of what came after. `told` are deletions that the list has known of.
         """
-        gone, there = seen.gone(), seen.elsewhere()
+        gone = seen.gone()
+        there = seen.elsewhere(gone)
         with self._lock:
             lost = [
                 (key, name)

@@ -27,8 +27,8 @@ class Seen:
         """What was known and is not in the list."""
         return {place for place, is_there in self._known.items() if not is_there}
 
-    def elsewhere(self) -> set[str]:
-        """The uids of those of `gone` that the list has all the same, as another resource's."""
-        gone = {uid for _, uid in self.gone()}
-        there = {uid for (_, uid), is_there in self._known.items() if is_there and uid in gone}
-        return gone & (self._others | there)
+    def elsewhere(self, gone: set[Place]) -> set[str]:
+        """The uids of those `gone` that the list has all the same, as another resource's."""
+        uids = {uid for _, uid in gone}
+        there = {uid for (_, uid), is_there in self._known.items() if is_there and uid in uids}
+        return uids & (self._others | there)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scripted_answers import role_of
 from scripted_llm import Script, Server
+from unit.stages.llm_endings import ENDS, Ending, is_small, prompt_of_all, status
 from unit.stages.scripted_sdg import designed, documents
-from unit.stages.test_sdg_one_document import ENDS, Ending, prompt_of_all, status
 
 from embedding_stages.errors import Transient
 from embedding_stages.http_client import Answer, HttpClient
@@ -23,10 +23,6 @@ pytestmark = pytest.mark.usefixtures("no_proxy")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedding_stages.sdg.openai_client._FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("embedding_stages.sdg.openai_client._LONGEST_WAIT_S", 0.01)
-
-
-def is_small(body: str) -> bool:
-    return len(json.loads(body).get("messages", [0, 0])) == 1
 
 
 @pytest.mark.parametrize("name", ["a server error", "a firewall"])
